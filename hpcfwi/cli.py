@@ -1,0 +1,162 @@
+"""The command line: parse, call, print, exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from hpcfwi.cluster.environment import apply_devito_environment, quieten
+from hpcfwi.errors import HpcfwiError
+from hpcfwi.version import __version__
+
+__all__ = ["command"]
+
+
+def command(arguments: list[str] | None = None) -> int:
+    """Run ``hpcfwi`` with its arguments and return the exit code; a mistake of the user's is one message, no traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(arguments, prog_name="hpcfwi", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return int(stop.exit_code)
+    except click.ClickException as mistake:
+        mistake.show()
+        return 2
+    except HpcfwiError as error:
+        click.echo(f"hpcfwi: {error}", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("hpcfwi: stopped", err=True)
+        return 75
+    return code if isinstance(code, int) else 0
+
+
+def _terminate(*_: object) -> None:
+    """SIGTERM is the scheduler's Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hpcfwi")
+@click.option("--verbose", is_flag=True, help="Let Devito and Dask speak too.")
+def cli(verbose: bool) -> None:
+    """Seismic full waveform inversion on supercomputers."""
+    quieten(verbose)
+
+
+def _problem_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for decorate in (
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            help="Change a key of the configuration (or, with site. before it, of the site); may be repeated.",
+        ),
+        click.argument("config", type=click.Path(path_type=Path)),
+    ):
+        function = decorate(function)
+    return function
+
+
+def _place_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for decorate in (
+        click.option("--run-dir", type=click.Path(path_type=Path), help="Run folder [runs/<name of CONFIG>]."),
+        click.option("--site", default="workstation", show_default=True, help="Name or path of a site file."),
+    ):
+        function = decorate(function)
+    return function
+
+
+def _load(config: Path, settings: tuple[str, ...], site: str | None = None) -> tuple[Any, Any]:
+    """Configuration and site, with ``--set`` laid over the one or the other."""
+    from hpcfwi.config.run import load_run_config
+    from hpcfwi.config.site import load_site_config
+    from hpcfwi.config.text import parse_setting
+
+    parsed = [parse_setting(setting) for setting in settings]
+    ours = [(keys, value) for keys, value in parsed if keys[0] != "site"]
+    theirs = [(keys[1:], value) for keys, value in parsed if keys[0] == "site"]
+    return load_run_config(config, ours), load_site_config(site, theirs) if site else None
+
+
+@cli.command()
+@_problem_options
+@_place_options
+@click.option("--launch", type=click.Choice(["local"]), default="local", show_default=True, help="How workers start.")
+def run(config: Path, settings: tuple[str, ...], run_dir: Path | None, site: str, launch: str) -> None:
+    """Run the inversion that CONFIG describes, or continue it."""
+    del launch
+    from hpcfwi.driver import run as drive
+
+    what, where = _load(config, settings, site)
+    result = drive(what, where, run_dir or Path("runs") / config.stem, _console())
+    error = "" if result.model_error is None else f", model error {100 * result.model_error:.2f} %"
+    ratio = result.misfit / result.initial_misfit if result.initial_misfit else 0.0
+    for line in (
+        f"{result.iterations} iterations, {result.evaluations} evaluations: misfit {result.misfit:.6g}, "
+        f"{ratio:.4f} of the initial one{error}",
+        f"{result.folder}/model.npy is the velocity in km/s; config.toml the configuration with every default",
+        f"{result.folder}/figures/ has the pictures; history.csv a row per iteration; events.jsonl all that happened",
+    ):
+        click.echo(line)
+
+
+@cli.command()
+@_problem_options
+@_place_options
+def model(config: Path, settings: tuple[str, ...], run_dir: Path | None, site: str) -> None:
+    """Make the observed data of CONFIG, and nothing else."""
+    from hpcfwi.driver import model_data
+
+    what, where = _load(config, settings, site)
+    paths = model_data(what, where, run_dir or Path("runs") / config.stem, _console())
+    click.echo(f"{len(paths)} gathers (samples, receivers), one .npy for each shot, in {paths[0].parent}")
+
+
+@cli.command()
+@_problem_options
+def plan(config: Path, settings: tuple[str, ...]) -> None:
+    """Say what CONFIG will need: grid, steps, memory, disk."""
+    from hpcfwi.inversion.plan import make_plan
+    from hpcfwi.inversion.problem import Problem
+
+    what, _ = _load(config, settings)
+    problem = Problem.from_config(what)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for row in make_plan(problem).rows:
+        table.add_row(*row)
+    console = _console()
+    console.print(table, soft_wrap=not console.is_terminal)
+    for warning in problem.warnings:
+        click.echo(f"warning: {warning}")
+
+
+@cli.command()
+@_problem_options
+@click.option("--shot", help="Name of the shot to test with [the middle one].")
+def check(config: Path, settings: tuple[str, ...], shot: str | None) -> int:
+    """Test the gradient on this very problem: dot product and Taylor tests."""
+    apply_devito_environment()
+    from hpcfwi.inversion.problem import Problem
+    from hpcfwi.studies.gradient_check import check_gradient
+
+    what, _ = _load(config, settings)
+    report = check_gradient(Problem.from_config(what), shot)
+    click.echo(report.text)
+    return 0 if report.passed else 1
+
+
+def _console() -> Console:
+    """A live display on a terminal; under a scheduler, or into a file, plain lines as long as they need to be."""
+    batch = any(name in os.environ for name in ("SLURM_JOB_ID", "PBS_JOBID"))
+    interactive = sys.stdout.isatty() and not batch
+    return Console(force_terminal=None if interactive else False, width=None if interactive else 200, soft_wrap=True)

@@ -1,0 +1,305 @@
+"""``fwi.toml``: what is inverted. Every key with its unit, default and limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from hpcfwi.config.text import Section, apply_settings, read_toml, validate
+
+__all__ = ["RunConfig", "load_run_config"]
+
+Vector = Annotated[tuple[float, ...], Field(min_length=2, max_length=3)]
+Spacing = Annotated[tuple[PositiveFloat, ...], Field(min_length=2, max_length=3)]
+GridShape = Annotated[tuple[Annotated[int, Field(ge=3)], ...], Field(min_length=2, max_length=3)]
+Counts = Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=3)]
+FilePath = Annotated[Path, Field(strict=False)]
+
+
+class GridSection(Section):
+    """The grid; arrays are indexed [x, z] in 2-D and [x, y, z] in 3-D, z pointing down."""
+
+    spacing: Spacing = Field(description="m; distance of grid points along each axis, after decimation")
+    shape: GridShape | None = Field(
+        None, description="grid points along each axis; may be left out where a model file says it"
+    )
+    origin: Vector | None = Field(None, description="m; position of the first grid point; default: zeros")
+
+    @model_validator(mode="after")
+    def _one_dimension(self) -> GridSection:
+        for name in ("shape", "origin"):
+            value = getattr(self, name)
+            if value is not None and len(value) != len(self.spacing):
+                raise ValueError(f"{name} has {len(value)} axes, spacing has {len(self.spacing)}")
+        return self
+
+
+class CircleModel(Section):
+    """A circle (2-D) or ball (3-D) in a constant background."""
+
+    kind: Literal["circle"]
+    background: float = Field(2.5, description="km/s; velocity around the circle")
+    inside: float = Field(3.0, description="km/s; velocity inside the circle")
+    radius: PositiveFloat | None = Field(None, description="m; default: 15 grid cells")
+    center: Vector | None = Field(None, description="m; default: the middle of the grid")
+
+
+class LayersModel(Section):
+    """Horizontal layers."""
+
+    kind: Literal["layers"]
+    velocities: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
+        description="km/s; velocity of each layer, top to bottom"
+    )
+    interfaces: tuple[float, ...] = Field(description="m; depth of the top of the second and each further layer")
+
+    @model_validator(mode="after")
+    def _match(self) -> LayersModel:
+        if len(self.interfaces) != len(self.velocities) - 1:
+            raise ValueError(
+                f"{len(self.velocities)} velocities need {len(self.velocities) - 1} interfaces, "
+                f"not {len(self.interfaces)}"
+            )
+        if list(self.interfaces) != sorted(self.interfaces):
+            raise ValueError("interfaces must be in order of increasing depth")
+        return self
+
+
+class ConstantModel(Section):
+    """One velocity everywhere."""
+
+    kind: Literal["constant"]
+    velocity: float = Field(description="km/s")
+
+
+class FileModel(Section):
+    """Velocities from a file: .npy, or raw binary in C order, the last axis (depth) running fastest."""
+
+    kind: Literal["file"]
+    file: FilePath = Field(description="path, relative to this file; .npy, anything else is read as raw binary")
+    shape: GridShape | None = Field(None, description="samples along each axis in the file; needed for raw binary")
+    dtype: Literal["float32", "float64", "<f4", ">f4", "<f8", ">f8"] = Field(
+        "<f4", description="sample format of raw binary"
+    )
+    unit: Literal["km/s", "m/s"] = Field("km/s", description="unit of the velocities in the file")
+    decimate: PositiveInt | Counts = Field(1, description="keep every n-th sample, along all axes or each its own")
+    clip: Annotated[tuple[float, float], Field()] | None = Field(
+        None, description="km/s; [lowest, highest] velocity, others are set to these"
+    )
+
+    @field_validator("clip")
+    @classmethod
+    def _ordered(cls, clip: tuple[float, float] | None) -> tuple[float, float] | None:
+        if clip is not None and clip[0] >= clip[1]:
+            raise ValueError(f"the first value must be lower than the second, not {list(clip)}")
+        return clip
+
+
+class SmoothModel(Section):
+    """The true model, smoothed; frozen cells (water) keep their velocity."""
+
+    kind: Literal["smooth"]
+    sigma: PositiveFloat = Field(
+        8.0, description="cells; standard deviation of the Gaussian that smooths the velocities"
+    )
+    keep_frozen: bool = Field(True, description="whether cells in inversion.frozen keep the true velocity")
+
+
+TrueModel = Annotated[CircleModel | LayersModel | ConstantModel | FileModel, Field(discriminator="kind")]
+InitialModel = Annotated[
+    CircleModel | LayersModel | ConstantModel | FileModel | SmoothModel, Field(discriminator="kind")
+]
+
+
+class Positions(Section):
+    """Sources or receivers: a point, a line or a grid by first, last and count; or a CSV file."""
+
+    first: Vector | None = Field(None, description="m; position of the first")
+    last: Vector | None = Field(None, description="m; position of the last; default: the first")
+    count: PositiveInt | Counts = Field(
+        1, description="how many on the line, or along each axis of a grid (one number an axis)"
+    )
+    file: FilePath | None = Field(
+        None,
+        description="CSV with a header: x, z (and y) in m; for receivers a column shot, where they differ from "
+        "shot to shot; for sources a column shot with their names",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Positions:
+        if (self.first is None) == (self.file is None):
+            raise ValueError("needs either first (with last and count) or file")
+        if self.file is not None and (self.last is not None or self.count != 1):
+            raise ValueError("last and count go with first, not with file")
+        if self.first is not None and self.last is not None and len(self.first) != len(self.last):
+            raise ValueError(f"first has {len(self.first)} coordinates, last has {len(self.last)}")
+        if isinstance(self.count, tuple) and self.first is not None and len(self.count) != len(self.first):
+            raise ValueError(f"count needs one number for each of the {len(self.first)} axes")
+        return self
+
+
+class AcquisitionSection(Section):
+    """Where the sources and receivers are; each source is a shot."""
+
+    sources: Positions | None = Field(None, description="needed unless data.geometry says it")
+    receivers: Positions | None = Field(None, description="needed unless data.geometry says it")
+
+
+class DataSection(Section):
+    """The recording, and the observed data; without a file they are modelled from the true model."""
+
+    recording_time: PositiveFloat = Field(description="ms; length of the records")
+    sample_interval: PositiveFloat = Field(4.0, description="ms; of the observed data")
+    file: FilePath | None = Field(
+        None,
+        description="observed data: a folder with <shot>.npy, or an HDF5 file with a dataset for each shot; "
+        "arrays (samples, receivers)",
+    )
+    tail: Literal["cut", "extrapolate"] = Field(
+        "cut",
+        description='the last time step, which lies past the end of the data: "cut": not compared; "extrapolate": as in '
+        "Devito's tutorials, modelled as zero and compared with the data's spline, extrapolated",
+    )
+    geometry: FilePath | None = Field(
+        None,
+        description="CSV with a row for each trace, in the order of the gathers: shot, source_x, source_z, "
+        "receiver_x, receiver_z (and source_y, receiver_y), m",
+    )
+
+
+class RickerWavelet(Section):
+    """The Ricker wavelet ``a (1 - 2 r^2) exp(-r^2)``, ``r = pi f (t - delay)``."""
+
+    kind: Literal["ricker"]
+    peak_frequency: PositiveFloat = Field(description="Hz")
+    delay: float | None = Field(None, ge=0, description="ms; time of the peak; default: 1 / peak_frequency")
+    amplitude: float = Field(1.0, description="value of the peak")
+
+
+class FileWavelet(Section):
+    """A wavelet from a file, interpolated to the time step by a cubic spline; zero after its end."""
+
+    kind: Literal["file"]
+    file: FilePath = Field(description=".npy with one axis, or text with one sample a line")
+    sample_interval: PositiveFloat = Field(description="ms")
+
+
+class SolverSection(Section):
+    """How the wave equation is solved."""
+
+    space_order: int = Field(
+        8, ge=2, le=16, multiple_of=2, description="order of the finite differences, even, 2 to 16"
+    )
+    dtype: Literal["float32", "float64"] = Field("float32", description="precision of the wavefields")
+    sponge: int = Field(40, ge=1, le=1000, description="cells; width of the absorbing layer on each side")
+    free_surface: bool = Field(False, description="whether the top is a free surface instead of absorbing")
+    time_step: Literal["fixed", "critical"] | PositiveFloat = Field(
+        "fixed",
+        description='"fixed": stable for the highest velocity allowed; "critical": of the current model, anew at each '
+        "evaluation; or a number, ms",
+    )
+    strategy: Literal["sampled", "full"] = Field(
+        "sampled",
+        description='steps at which the forward wavefield is kept: "sampled" (every k-th) or "full"',
+    )
+    sampling_margin: float = Field(
+        2.5, ge=1, description='for "sampled": samples kept per period of twice the highest frequency'
+    )
+    boundary_gradient: Literal["exact", "crop"] = Field(
+        "exact", description='"exact": the sponge\'s part is folded onto the edges; "crop": it is dropped'
+    )
+
+
+class FrozenSection(Section):
+    """Cells that the inversion leaves as they are in the initial model; a cell is frozen if any of these says so."""
+
+    velocity_below: PositiveFloat | None = Field(
+        None,
+        description="km/s; freeze where the true model (else the initial one) is at or below this: water",
+    )
+    depth_above: float | None = Field(None, description="m; freeze everything down to this depth")
+    mask_file: FilePath | None = Field(None, description=".npy of the grid's shape, true (nonzero) where frozen")
+
+
+class InversionSection(Section):
+    """The optimisation: L-BFGS-B over the squared slowness."""
+
+    bounds: Annotated[tuple[PositiveFloat, PositiveFloat], Field()] = Field(
+        description="km/s; [lowest, highest] velocity allowed"
+    )
+    iterations: int = Field(20, ge=0, description="most iterations")
+    evaluations: PositiveInt = Field(15000, description="most evaluations of misfit and gradient")
+    ftol: float = Field(
+        2.220446049250313e-09, ge=0, description="stop when the relative decrease of the misfit is below this"
+    )
+    gtol: float = Field(1e-5, ge=0, description="stop when the largest projected gradient entry is below this")
+    corrections: PositiveInt = Field(10, description="pairs of vectors that L-BFGS-B remembers")
+    line_search_steps: PositiveInt = Field(20, description="most evaluations in one line search")
+    frozen: FrozenSection = Field(FrozenSection(), description="cells that stay as they are")
+
+    @field_validator("bounds")
+    @classmethod
+    def _ordered(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        if bounds[0] >= bounds[1]:
+            raise ValueError(f"the first velocity must be lower than the second, not {list(bounds)}")
+        return bounds
+
+
+class OutputSection(Section):
+    """What is written besides the model."""
+
+    figures: bool = Field(True, description="whether pictures are drawn")
+
+
+class RunConfig(Section):
+    """A whole ``fwi.toml``."""
+
+    grid: GridSection
+    model: TrueModel | None = Field(
+        None, description="the true model, from which data are made and to which the result is compared"
+    )
+    initial: InitialModel
+    acquisition: AcquisitionSection = AcquisitionSection()
+    data: DataSection
+    wavelet: Annotated[RickerWavelet | FileWavelet, Field(discriminator="kind")]
+    solver: SolverSection = SolverSection()
+    inversion: InversionSection
+    output: OutputSection = OutputSection()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        ndim = len(self.grid.spacing)
+        for name, positions in (
+            ("sources", self.acquisition.sources),
+            ("receivers", self.acquisition.receivers),
+        ):
+            if self.data.geometry is not None and positions is not None:
+                raise ValueError(f"acquisition.{name} and data.geometry both say where the {name} are; keep one")
+            if self.data.geometry is None and positions is None:
+                raise ValueError(f"acquisition.{name} is missing (or data.geometry, a CSV that says it)")
+            if positions is not None and positions.first is not None and len(positions.first) != ndim:
+                raise ValueError(f"acquisition.{name}.first has {len(positions.first)} coordinates, the grid {ndim}")
+        if self.model is None and self.data.file is None:
+            raise ValueError("there is neither a [model] to make data from nor observed data in data.file")
+        if self.model is None and isinstance(self.initial, SmoothModel):
+            raise ValueError('initial.kind "smooth" needs a [model] to smooth')
+        if self.data.sample_interval > self.data.recording_time:
+            raise ValueError(
+                f"data.sample_interval ({self.data.sample_interval:g} ms) is longer than "
+                f"data.recording_time ({self.data.recording_time:g} ms)"
+            )
+        return self
+
+
+def load_run_config(path: Path, settings: list[tuple[list[str], Any]] | None = None) -> RunConfig:
+    """Read ``fwi.toml``, lay ``--set`` settings over it and check it.
+
+    Raises
+    ------
+    InputError
+        With every mistake of the file: which key, what it is, what it may be.
+    """
+    content = apply_settings(read_toml(path, "run configuration"), settings or [])
+    return validate(RunConfig, content, str(path))

@@ -1,0 +1,64 @@
+"""``site-configs/NAME.toml``: where it runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from hpcfwi.config.text import Section, apply_settings, read_toml, validate
+from hpcfwi.errors import InputError
+from hpcfwi.resources import shipped
+
+__all__ = ["SiteConfig", "find_site", "load_site_config"]
+
+Auto = Literal["auto"]
+
+
+class WorkerSection(Section):
+    """Worker processes on a node."""
+
+    processes: Auto | PositiveInt = Field(
+        "auto",
+        description='worker processes on a node; "auto": one for each core, fewer where shots or memory are few',
+    )
+    threads: Auto | PositiveInt = Field(
+        "auto", description='OpenMP threads of each process; "auto": the cores that the processes leave'
+    )
+    memory: Auto | Annotated[float, PositiveFloat] = Field(
+        "auto", description='GB that a process may use; "auto": its share of the machine'
+    )
+
+
+class SiteConfig(Section):
+    """A whole site file."""
+
+    description: str = Field("", description="one line that says what machine this is")
+    worker: WorkerSection = WorkerSection()
+
+
+def find_site(name: str) -> Path:
+    """Find a site by its name or path.
+
+    Raises
+    ------
+    InputError
+        With the names that there are.
+    """
+    if "/" in name or name.endswith(".toml"):
+        return Path(name).expanduser()
+    folders = [Path(os.environ["HPCFWI_SITES"]).expanduser()] if os.environ.get("HPCFWI_SITES") else []
+    folders += [Path.home() / ".config" / "hpcfwi" / "sites", shipped("site-configs")]
+    for folder in folders:
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    known = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.toml")})
+    raise InputError(f"--site {name}: there is no such site; there are {', '.join(known)}, or give the path of a file")
+
+
+def load_site_config(name: str, settings: list[tuple[list[str], Any]] | None = None) -> SiteConfig:
+    """Read a site file and lay ``--set site.section.key=value`` over it (keys come without ``site``)."""
+    path = find_site(name)
+    return validate(SiteConfig, apply_settings(read_toml(path, "site configuration"), settings or []), str(path))

@@ -1,0 +1,135 @@
+"""The run folder: where everything of a run is, and whose run it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from hpcfwi.config.run import RunConfig
+from hpcfwi.data.staging import make_private, write_aside
+from hpcfwi.errors import InputError
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """Paths and small files of a run; a context manager that keeps a second driver out.
+
+    Parameters
+    ----------
+    path
+        The folder; made, for its owner alone, if it is not there.
+
+    Raises
+    ------
+    InputError
+        If it cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        _refuse_strangers(path)
+        self.path = make_private(path.absolute())
+        self.staged = make_private(self.path / "staged")
+        self.shots = make_private(self.staged / "shots")
+        self.journal = make_private(self.path / "journal")
+        self.figures = self.path / "figures"
+        self.history = self.path / "history.csv"
+        self.events = self.path / "events.jsonl"
+        self.model = self.path / "model.npy"
+        self.current_model = self.path / "model-current.npy"
+        self.result = self.path / "result.json"
+        self._lock = FileLock(self.path / ".lock")
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"{self.path}: another hpcfwi is at work on this run folder; wait for it, or choose --run-dir"
+            ) from None
+        except (OSError, NotImplementedError):
+            pass  # a file system without locks: nothing can be known
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def claim(self, identity: dict[str, Any], config: RunConfig) -> bool:
+        """Make this the folder of a problem; tell whether it was already.
+
+        Raises
+        ------
+        InputError
+            If the folder holds a run of another problem, with the keys that differ.
+        """
+        path = self.path / "problem.json"
+        identity = json.loads(json.dumps(identity, default=str))
+        known = self._read_json(path)
+        if known is not None and known != identity:
+            differ = "\n".join(f"  {line}" for line in _differences(known, identity))
+            raise InputError(
+                f"{self.path}: holds a run of another problem:\n{differ}\n"
+                "  Choose another folder with --run-dir, or remove this one."
+            )
+        self._write_text(self.path / "config.toml", tomli_w.dumps(_without_none(config.model_dump(mode="json"))))
+        if known is None:
+            self._write_text(path, json.dumps(identity, indent=1))
+        return known is not None
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write ``result.json``: the state of the run and its summary."""
+        self._write_text(self.result, json.dumps(result, indent=1))
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The content of ``result.json``, or None."""
+        return self._read_json(self.result)
+
+    def write_array(self, path: Path, array: NDArray) -> None:
+        """Write an array as .npy."""
+        write_aside(path, lambda file: np.save(file, array))
+
+    def _read_json(self, path: Path) -> dict[str, Any] | None:
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); this is no run folder that can be continued") from None
+        return content if isinstance(content, dict) else None
+
+    def _write_text(self, path: Path, text: str) -> None:
+        write_aside(path, lambda file: file.write(text.encode()))
+
+
+def _refuse_strangers(path: Path) -> None:
+    """A run folder is closed to others and filled with files: not a thing to do to a folder of something else."""
+    try:
+        if path.is_dir() and any(path.iterdir()) and not (path / "staged").is_dir():
+            raise InputError(f"{path}: is not empty, and no run folder; choose another folder with --run-dir")
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: is a file; choose a folder with --run-dir")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be used ({error.strerror}); choose another folder with --run-dir") from None
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: what is not set is left out."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value
+
+
+def _differences(known: Any, wanted: Any, name: str = "") -> list[str]:
+    """One line for each key that differs."""
+    if isinstance(known, dict) and isinstance(wanted, dict):
+        keys = list(dict.fromkeys([*known, *wanted]))
+        return [
+            line for key in keys for line in _differences(known.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if known == wanted else [f"{name}: {known} there, {wanted} now"]

@@ -1,0 +1,193 @@
+"""Files named by their content, written aside and renamed, and verified by whoever reads them.
+
+A staged file is a line of magic, a line of JSON (kind, payload size and digest, further facts), and the payload. A reader
+says which digest it expects; nothing is unpickled before the payload has proved to be that, nor from a file or folder that
+somebody else could have written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from hpcfwi.errors import InputError, StagingError
+
+__all__ = [
+    "StagedFile",
+    "digest",
+    "load",
+    "make_private",
+    "read_container",
+    "read_header",
+    "stage",
+    "write_aside",
+]
+
+MAGIC = b"hpcfwi staged file, version 1\n"
+LONGEST_HEADER = 65536
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A staged file and what it must contain.
+
+    Parameters
+    ----------
+    path
+        Absolute path on the shared file system.
+    digest
+        Of the payload.
+    """
+
+    path: str
+    digest: str
+
+
+def digest(*parts: bytes | memoryview) -> str:
+    """BLAKE2b digest of the parts, 40 hexadecimal digits."""
+    state = hashlib.blake2b(digest_size=20)
+    for part in parts:
+        state.update(part)
+    return state.hexdigest()
+
+
+def write_aside(path: Path, write: Callable[[Any], object]) -> None:
+    """Let ``write`` fill a temporary file in the same folder, bring it to disk and give it its name.
+
+    Raises
+    ------
+    StagingError
+        If the file system refuses; what was half written is removed.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StagingError(
+            f"{path}: cannot be written ({error.strerror or error}); make room or mend it, then start the same command again"
+        ) from error
+
+
+def make_private(folder: Path) -> Path:
+    """Make a folder that only its owner can enter.
+
+    Raises
+    ------
+    InputError
+        If it cannot be made, or belongs to somebody else, or others may write to it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if os.stat(folder).st_uid == os.geteuid():
+            folder.chmod(0o700)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be made or used ({error.strerror}); choose a folder that you can write to with --run-dir"
+        ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: cannot be written to; choose another folder with --run-dir")
+    problem = _open_to_others(os.stat(folder))
+    if problem:
+        raise InputError(f"{folder}: {problem}; choose a folder of your own with --run-dir")
+    return folder
+
+
+def _open_to_others(status: os.stat_result) -> str | None:
+    """Why a file or folder cannot be trusted, or None."""
+    if status.st_uid not in (os.geteuid(), 0):
+        return "belongs to another user"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "can be written by other users"
+    return None
+
+
+def stage(folder: Path, kind: str, content: Any, name: str | None = None, **facts: Any) -> StagedFile:
+    """Pickle ``content`` into ``folder`` under ``name``, by default ``<kind>-<digest>.pkl``; ``facts`` go into its header."""
+    payload = cloudpickle.dumps(content)
+    told = digest(payload)
+    path = folder / (name or f"{kind}-{told}.pkl")
+    write_container(path, kind, payload, told, **facts)
+    return StagedFile(str(path), told)
+
+
+def write_container(path: Path, kind: str, payload: bytes, told: str, **facts: Any) -> None:
+    """Write a header and a payload under a name that is theirs only once they are whole."""
+    header = json.dumps({"kind": kind, "bytes": len(payload), "digest": told, **facts}).encode() + b"\n"
+    write_aside(path, lambda file: file.writelines((MAGIC, header, payload)))
+
+
+def load(staged: StagedFile, kind: str) -> Any:
+    """Unpickle a staged file after its owner, its folder and its digest have been verified.
+
+    Raises
+    ------
+    StagingError
+        Naming the file and what is wrong with it.
+    """
+    _, payload = read_container(Path(staged.path), kind, staged.digest)
+    return cloudpickle.loads(payload)
+
+
+def read_header(path: Path) -> dict[str, Any] | None:
+    """The header of a staged file, or None where it is none."""
+    try:
+        with path.open("rb") as file:
+            return _header(file.read(len(MAGIC)), file.readline(LONGEST_HEADER))
+    except OSError:
+        return None
+
+
+def read_container(path: Path, kind: str, expected: str | None = None) -> tuple[dict[str, Any], bytes]:
+    """Header and verified payload of a staged file."""
+    try:
+        with path.open("rb") as file:
+            for status in (os.fstat(file.fileno()), os.stat(path.parent)):
+                problem = _open_to_others(status)
+                if problem:
+                    raise StagingError(f"{path}: is not read, since it or its folder {problem}")
+            header = _header(file.read(len(MAGIC)), file.readline(LONGEST_HEADER))
+            payload = file.read()
+    except OSError as error:
+        raise StagingError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if header is None:
+        raise StagingError(f"{path}: is no staged file of hpcfwi")
+    if header.get("kind") != kind:
+        raise StagingError(f"{path}: holds a {header.get('kind')!r}, not a {kind!r}")
+    if header.get("bytes") != len(payload):
+        raise StagingError(f"{path}: is damaged: {len(payload)} bytes of content where {header.get('bytes')} belong")
+    found = digest(payload)
+    if found != header.get("digest"):
+        raise StagingError(
+            f"{path}: is damaged: its content has the digest {found}, its header says {header.get('digest')}"
+        )
+    if expected is not None and found != expected:
+        raise StagingError(f"{path}: is another file than the one that was staged (digest {found}, not {expected})")
+    return header, payload
+
+
+def _header(magic: bytes, line: bytes) -> dict[str, Any] | None:
+    if magic != MAGIC or not line.endswith(b"\n"):
+        return None
+    try:
+        header = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return header if isinstance(header, dict) else None

@@ -1,0 +1,164 @@
+"""The objective: misfit and gradient at a squared slowness, summed over all shots of the survey."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcfwi.data.staging import StagedFile, stage
+from hpcfwi.inversion.functional import FunctionalGradient
+from hpcfwi.inversion.journal import Journal
+from hpcfwi.inversion.problem import Problem
+from hpcfwi.inversion.shot import ShotContext, evaluate_shot, observe_shot, predict_shot
+from hpcfwi.inversion.tasks import ShotTasks, key_of
+from hpcfwi.physics.timeaxis import TimeAxis
+
+__all__ = ["Evaluation", "Objective", "observe"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One answer to the optimiser.
+
+    Parameters
+    ----------
+    number
+        1, 2, ...; replayed ones count.
+    misfit
+        Sum over all shots.
+    seconds
+        Wall time.
+    replayed
+        Whether the answer came from the journal.
+    """
+
+    number: int
+    misfit: float
+    seconds: float
+    replayed: bool
+
+
+def observe(problem: Problem, context: ShotContext, tasks: ShotTasks, staged: Path, progress: Any) -> list[StagedFile]:
+    """Stage the observed data of every shot; those that an earlier run has staged are made again to the same bytes."""
+    gathers = problem.config.data.file
+    model = axis = None
+    if gathers is None:
+        assert problem.true_velocity is not None
+        model = stage(staged, "model", 1.0 / problem.true_velocity**2)
+        axis = problem.axis(problem.true_velocity)
+    shots = problem.survey.shots
+    rest = (
+        model,
+        axis,
+        gathers,
+        problem.config.data.sample_interval,
+        problem.recorded_samples,
+        staged / "shots",
+    )
+    found = tasks.gather(
+        observe_shot,
+        [shot.name for shot in shots],
+        [(context, shot, *rest) for shot in shots],
+        [key_of(problem.digest, context.solver.digest, shot.name) for shot in shots],
+        progress,
+    )
+    if model is not None:
+        Path(model.path).unlink(missing_ok=True)
+    return found
+
+
+class Objective:
+    """Callable for the optimiser: ``f, g = objective(x)``.
+
+    Parameters
+    ----------
+    problem
+        What is inverted.
+    context
+        What the shots have in common.
+    shots
+        The staged shots, in survey order.
+    tasks
+        Where they run.
+    staged
+        Folder for models.
+    journal
+        Answers from earlier, and for later.
+    progress
+        Called with shots done and shots in all.
+    on_evaluation
+        Called after each evaluation with it, x and the gradient.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        context: ShotContext,
+        shots: list[StagedFile],
+        tasks: ShotTasks,
+        staged: Path,
+        journal: Journal,
+        progress: Callable[[int, int], None] = lambda *_: None,
+        on_evaluation: Callable[[Evaluation, NDArray, NDArray], None] = lambda *_: None,
+    ) -> None:
+        self.problem, self.context, self.shots, self.tasks = problem, context, shots, tasks
+        self.staged, self.journal = staged, journal
+        self.progress, self.on_evaluation = progress, on_evaluation
+        self.evaluations: list[Evaluation] = []
+        self.gradient: NDArray = np.zeros(0)
+        self._names = [shot.name for shot in problem.survey.shots]
+
+    def __call__(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Misfit and gradient at the squared slowness ``x``, (s/km)^2, flat; the gradient of frozen cells is zero."""
+        started = time.perf_counter()
+        answer = self.journal.read(x)
+        replayed = answer is not None
+        if answer is None:
+            answer = self._evaluate(x)
+            self.journal.write(x, answer)
+        evaluation = Evaluation(len(self.evaluations) + 1, answer.f, time.perf_counter() - started, replayed)
+        self.evaluations.append(evaluation)
+        self.gradient = answer.g
+        self.on_evaluation(evaluation, x, answer.g)
+        return answer.f, answer.g.ravel()
+
+    def _evaluate(self, x: NDArray[np.float64]) -> FunctionalGradient:
+        m = x.reshape(self.problem.domain.shape)
+        axis = self.problem.axis(1.0 / np.sqrt(m))
+        model = stage(self.staged, "model", m)
+        number = len(self.evaluations) + 1
+        try:
+            answer = self.tasks.sum(
+                evaluate_shot,
+                self._names,
+                [
+                    (self.context, name, model, shot, axis, number)
+                    for name, shot in zip(self._names, self.shots, strict=True)
+                ],
+                [self._key(model, shot, axis) for shot in self.shots],
+                self.progress,
+            )
+        finally:
+            Path(model.path).unlink(missing_ok=True)
+        answer.g[self.problem.frozen] = 0.0
+        return answer
+
+    def _key(self, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> str:
+        return key_of(self.context.solver.digest, self.context.boundary_gradient, model.digest, shot.digest, axis)
+
+    def predict(self, velocity: NDArray, index: int) -> tuple[NDArray, NDArray, TimeAxis]:
+        """Observed and predicted record of one shot in a model, both on its time axis."""
+        axis = self.problem.axis(velocity)
+        model = stage(self.staged, "model", 1.0 / velocity**2)
+        shot = self.shots[index]
+        arguments = (self.context, model, shot, axis)
+        key = key_of("predict", self._key(model, shot, axis))
+        observed, predicted = self.tasks.gather(predict_shot, [self._names[index]], [arguments], [key])[0]
+        Path(model.path).unlink(missing_ok=True)
+        return observed, predicted, axis

@@ -1,0 +1,321 @@
+"""A configuration made concrete: grid, models, survey, wavelet, time axis; and the checks before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcfwi.config.run import FileModel, RunConfig, SmoothModel
+from hpcfwi.config.run import RickerWavelet as RickerSection
+from hpcfwi.data.gathers import check_source, read_wavelet
+from hpcfwi.data.geometry import build_survey, read_geometry
+from hpcfwi.data.models import build_model, check_velocities, file_grid_shape, read_mask, smooth_model
+from hpcfwi.errors import InputError
+from hpcfwi.physics.dispersion import phase_error, points_per_wavelength
+from hpcfwi.physics.domain import Domain
+from hpcfwi.physics.spec import PropagatorSpec
+from hpcfwi.physics.survey import Survey
+from hpcfwi.physics.timeaxis import TimeAxis, courant_limit, critical_step, safe_step, snapshot_interval
+from hpcfwi.physics.wavelet import RickerWavelet, SampledWavelet, Wavelet, highest_frequency
+
+__all__ = ["Problem"]
+
+# Fewer points per shortest wavelength than this is an error; a larger phase error than this is worth a warning.
+FEWEST_POINTS, PHASE_ERROR_WARNING = 2.5, 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Everything that the misfit and its gradient depend on.
+
+    Parameters
+    ----------
+    config
+        The configuration that it was made from.
+    domain
+        Grid and sponge.
+    true_velocity
+        km/s, shape ``domain.shape``; None where the truth is not known.
+    initial_velocity
+        km/s.
+    frozen
+        Cells that the inversion leaves alone.
+    survey
+        The shots.
+    wavelet
+        The source time function.
+    spec
+        What the solver is built for.
+    step
+        Fixed time step, ms; None where it follows the current model.
+    warnings
+        What is not wrong but worth knowing.
+    """
+
+    config: RunConfig
+    domain: Domain
+    true_velocity: NDArray[np.float64] | None
+    initial_velocity: NDArray[np.float64]
+    frozen: NDArray[np.bool_]
+    survey: Survey
+    wavelet: Wavelet
+    spec: PropagatorSpec
+    step: float | None
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def from_config(cls, config: RunConfig) -> Problem:
+        """Read the files, build the models and check that the numbers make sense together.
+
+        Raises
+        ------
+        InputError
+            If something cannot be read, does not fit, or violates Nyquist or Courant.
+        """
+        shape = _grid_shape(config)
+        solver = config.solver
+        origin = config.grid.origin or (0.0,) * len(shape)
+        domain = Domain(shape, config.grid.spacing, origin, solver.sponge, solver.free_surface)
+        true = build_model(config.model, config.grid, shape, "model") if config.model else None
+        initial = None if isinstance(config.initial, SmoothModel) else _initial(config, shape)
+        frozen = _frozen(config, domain, true if true is not None else initial)
+        if initial is None:
+            initial = _smoothed(config.initial, true, frozen)
+        _check_bounds(config, initial, frozen)
+        wavelet = _wavelet(config)
+        survey = _survey(config, domain)
+        spec, step = _discretise(config, domain, survey, wavelet, _velocity_range(config, true, initial))
+        warnings = _check_sampling(config, domain, wavelet, spec, _velocity_range(config, true, initial), step)
+        return cls(config, domain, true, initial, frozen, survey, wavelet, spec, step, warnings)
+
+    def axis(self, velocity: NDArray) -> TimeAxis:
+        """Time axis for a model: the fixed one, or that of the model's highest velocity."""
+        step = self.step or critical_step(self.domain, self.spec.space_order, float(velocity.max()))
+        return TimeAxis.covering(self.config.data.recording_time, step)
+
+    @property
+    def recorded_samples(self) -> int:
+        """Samples of an observed record."""
+        if self.config.data.tail == "extrapolate" and self.true_velocity is not None:
+            return math.ceil(self.axis(self.true_velocity).times[-1] / self.config.data.sample_interval - 1e-9) + 1
+        return math.floor(self.config.data.recording_time / self.config.data.sample_interval + 1e-9) + 1
+
+    @property
+    def slowness_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper bounds of the squared slowness, (s/km)^2; frozen cells are held at the initial model."""
+        low, high = (1.0 / v**2 for v in reversed(self.config.inversion.bounds))
+        m = 1.0 / self.initial_velocity**2
+        return np.where(self.frozen, m, low), np.where(self.frozen, m, high)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The configuration's part that the misfit and the iterates depend on, and digests of the arrays."""
+        content = self.config.model_dump(mode="json")
+        for key in ("iterations", "evaluations", "ftol", "gtol"):
+            del content["inversion"][key]
+        del content["output"]
+        content["digests"] = {
+            "true model": _array_digest(self.true_velocity),
+            "initial model": _array_digest(self.initial_velocity),
+            "frozen cells": _array_digest(self.frozen),
+            "survey": _array_digest(*(a for s in self.survey.shots for a in (s.source, s.receivers))),
+            "wavelet": hashlib.blake2b(repr(self.wavelet).encode(), digest_size=10).hexdigest(),
+        }
+        return content
+
+    @property
+    def digest(self) -> str:
+        """Digest of :attr:`identity`."""
+        text = json.dumps(self.identity, sort_keys=True, default=str)
+        return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
+
+    def velocity_error(self, velocity: NDArray) -> float | None:
+        """``norm(v - v_true) / norm(v_true)``, or None where the truth is not known."""
+        if self.true_velocity is None:
+            return None
+        return float(np.linalg.norm(velocity - self.true_velocity) / np.linalg.norm(self.true_velocity))
+
+    def slowness_error(self, m: NDArray) -> float | None:
+        """Norm of the element-wise relative error of the squared slowness, or None."""
+        if self.true_velocity is None:
+            return None
+        true = 1.0 / self.true_velocity**2
+        return float(np.linalg.norm((m - true) / true))
+
+
+def _array_digest(*arrays: NDArray | None) -> str | None:
+    if arrays[0] is None:
+        return None
+    state = hashlib.blake2b(digest_size=10)
+    for array in arrays:
+        assert array is not None
+        state.update(repr((array.shape, array.dtype.str)).encode())
+        state.update(np.ascontiguousarray(array).data)
+    return state.hexdigest()
+
+
+def _grid_shape(config: RunConfig) -> tuple[int, ...]:
+    shape = config.grid.shape
+    for name, section in (("model", config.model), ("initial", config.initial)):
+        if isinstance(section, FileModel):
+            found = file_grid_shape(section, name)
+            if len(found) != len(config.grid.spacing):
+                raise InputError(
+                    f"{name}.file: {section.file} has {len(found)} axes, grid.spacing {len(config.grid.spacing)}"
+                )
+            if shape is not None and found != shape:
+                raise InputError(
+                    f"{name}.file: {section.file} gives a grid of {found}, but the grid is {shape} (grid.shape, or the other model)"
+                )
+            shape = found
+    if shape is None:
+        raise InputError("grid.shape: is missing; only a model file can say it instead")
+    if min(shape) < 3:
+        raise InputError(f"grid.shape: {shape} is too small; at least 3 points are needed along each axis")
+    return shape
+
+
+def _initial(config: RunConfig, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    assert not isinstance(config.initial, SmoothModel)
+    return build_model(config.initial, config.grid, shape, "initial")
+
+
+def _smoothed(section: Any, true: NDArray[np.float64] | None, frozen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    assert true is not None  # the configuration has seen to it
+    smooth = smooth_model(true, section.sigma)
+    check_velocities(smooth, "initial")
+    return np.where(frozen, true, smooth) if section.keep_frozen else smooth
+
+
+def _frozen(config: RunConfig, domain: Domain, velocity: NDArray | None) -> NDArray[np.bool_]:
+    section = config.inversion.frozen
+    frozen = np.zeros(domain.shape, dtype=bool)
+    if section.velocity_below is not None:
+        assert velocity is not None
+        frozen |= velocity <= section.velocity_below
+    if section.depth_above is not None:
+        depth = domain.origin[-1] + domain.spacing[-1] * np.arange(domain.shape[-1])
+        frozen |= depth <= section.depth_above
+    if section.mask_file is not None:
+        frozen |= read_mask(section.mask_file, domain.shape)
+    if frozen.all():
+        raise InputError("inversion.frozen: freezes every cell of the model, so there is nothing to invert for")
+    return frozen
+
+
+def _check_bounds(config: RunConfig, initial: NDArray, frozen: NDArray) -> None:
+    low, high = config.inversion.bounds
+    free = initial[~frozen]
+    slack = 1e-9 * high
+    if free.min() < low - slack or free.max() > high + slack:
+        raise InputError(
+            f"inversion.bounds: [{low:g}, {high:g}] km/s exclude the initial model, whose velocities go from "
+            f"{free.min():.4g} to {free.max():.4g} km/s; widen the bounds or change [initial]"
+        )
+
+
+def _wavelet(config: RunConfig) -> Wavelet:
+    section = config.wavelet
+    if isinstance(section, RickerSection):
+        frequency = section.peak_frequency / 1000.0
+        if section.amplitude == 0:
+            raise InputError("wavelet.amplitude: is 0, so there would be no waves")
+        return RickerWavelet(frequency, 1.0 / frequency if section.delay is None else section.delay, section.amplitude)
+    return SampledWavelet(read_wavelet(section.file), section.sample_interval)
+
+
+def _survey(config: RunConfig, domain: Domain) -> Survey:
+    if config.data.geometry is not None:
+        survey = read_geometry(config.data.geometry, domain.axes)
+    else:
+        assert config.acquisition.sources is not None
+        assert config.acquisition.receivers is not None
+        survey = build_survey(config.acquisition.sources, config.acquisition.receivers, domain.axes)
+    survey.check(domain)
+    if config.data.file is not None:
+        check_source(config.data.file, [shot.name for shot in survey.shots])
+    return survey
+
+
+def _velocity_range(config: RunConfig, true: NDArray | None, initial: NDArray) -> tuple[float, float]:
+    """Lowest and highest velocity that any model of this inversion may have."""
+    models = [initial] if true is None else [initial, true]
+    low, high = config.inversion.bounds
+    return min(low, *(float(v.min()) for v in models)), max(high, *(float(v.max()) for v in models))
+
+
+def _discretise(
+    config: RunConfig, domain: Domain, survey: Survey, wavelet: Wavelet, velocities: tuple[float, float]
+) -> tuple[PropagatorSpec, float | None]:
+    """Choose time step and snapshots; returns the solver's specification and the fixed step, if it is fixed."""
+    solver, rule = config.solver, config.solver.time_step
+    shortest = critical_step(domain, solver.space_order, velocities[1])
+    longest = critical_step(domain, solver.space_order, velocities[0])
+    fixed = safe_step(domain, solver.space_order, velocities[1])
+    step: float | None = None
+    if not isinstance(rule, str):
+        limit = courant_limit(domain, solver.space_order, velocities[1])
+        if rule > limit:
+            raise InputError(
+                f"solver.time_step: {rule:g} ms is unstable (Courant): for {velocities[1]:.4g} km/s, a spacing of "
+                f"{min(domain.spacing):g} m and space order {solver.space_order} it may be at most {limit:.4g} ms; "
+                f'"fixed" would take {fixed:.4g} ms'
+            )
+        step = shortest = longest = rule
+    elif rule == "fixed":
+        step = longest = shortest = fixed
+    every = 1
+    if solver.strategy == "sampled":
+        every = snapshot_interval(longest, highest_frequency(wavelet), solver.sampling_margin)
+    samples = TimeAxis.covering(config.data.recording_time, shortest).samples
+    # the kept wavefield of a short record must still have a few levels
+    every = max(1, min(every, samples // 4))
+    spec = PropagatorSpec(domain, solver.space_order, solver.dtype, samples, every, survey.most_receivers)
+    return spec, step
+
+
+def _check_sampling(
+    config: RunConfig,
+    domain: Domain,
+    wavelet: Wavelet,
+    spec: PropagatorSpec,
+    velocities: tuple[float, float],
+    step: float | None,
+) -> tuple[str, ...]:
+    """Nyquist is an error, dispersion a warning (an error where the grid does not carry the waves at all)."""
+    highest = highest_frequency(wavelet)
+    for key, interval in (
+        ("data.sample_interval", config.data.sample_interval),
+        ("solver.time_step", step or 0.0),
+    ):
+        if interval > 1 / (2 * highest):
+            raise InputError(
+                f"{key}: {interval:g} ms resolves frequencies up to {500 / interval:.4g} Hz (Nyquist), but the wavelet "
+                f"reaches {1000 * highest:.4g} Hz; make it at most {1 / (2 * highest):.4g} ms or lower the frequency"
+            )
+    spacing = max(domain.spacing)
+    points = points_per_wavelength(velocities[0], highest, spacing)
+    told = (
+        f"{points:.2f} grid points per shortest wavelength ({velocities[0]:.4g} km/s at {1000 * highest:.4g} Hz on "
+        f"{spacing:g} m)"
+    )
+    if points < FEWEST_POINTS:
+        fit = velocities[0] / (FEWEST_POINTS * highest)
+        raise InputError(
+            f"grid.spacing: {told}; at least {FEWEST_POINTS} are needed: a spacing of at most {fit:.3g} m, or a highest "
+            f"frequency of at most {1000 * velocities[0] / (FEWEST_POINTS * spacing):.3g} Hz"
+        )
+    shortest = step or critical_step(domain, spec.space_order, velocities[1])
+    error = phase_error(points, spec.space_order, velocities[0] * shortest / spacing)
+    if abs(error) < PHASE_ERROR_WARNING:
+        return ()
+    advice = "" if spec.space_order >= 12 else " or a higher solver.space_order"
+    return (
+        f"dispersion: {told}: their speed is off by about {100 * error:+.1f} %; a finer grid{advice} would mend it",
+    )

@@ -1,0 +1,314 @@
+"""What a worker runs: model a shot, or compute its misfit and gradient, with a solver that stays for the worker's life."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from distributed import get_worker
+from numpy.typing import NDArray
+
+from hpcfwi.data.gathers import check_record, read_gather
+from hpcfwi.data.staging import StagedFile, load, stage
+from hpcfwi.errors import DataError, HpcfwiError, RunError
+from hpcfwi.inversion.functional import FunctionalGradient, total
+from hpcfwi.inversion.solver import obtain_solver
+from hpcfwi.physics.spec import PropagatorSpec
+from hpcfwi.physics.survey import Shot
+from hpcfwi.physics.timeaxis import TimeAxis, resample
+from hpcfwi.physics.wavefield import Wavefields
+from hpcfwi.physics.wavelet import Wavelet
+
+__all__ = [
+    "TOPIC",
+    "ShotContext",
+    "ShotWorker",
+    "TaskFailure",
+    "add_parts",
+    "evaluate_shot",
+    "observe_shot",
+    "predict_shot",
+]
+
+# Dask topic under which workers tell what they did.
+TOPIC = "hpcfwi"
+
+
+@dataclass(frozen=True)
+class ShotContext:
+    """What all shots of a run have in common.
+
+    Parameters
+    ----------
+    solver
+        The staged solver.
+    spec
+        What it was built for; a worker on another kind of machine builds its own from it.
+    wavelet
+        The source time function.
+    boundary_gradient
+        ``"exact"`` or ``"crop"``.
+    tail
+        ``"cut"`` or ``"extrapolate"``: what is done with the last time step.
+    cache_bytes
+        Memory that a worker may use to keep observed data.
+    """
+
+    solver: StagedFile
+    spec: PropagatorSpec
+    wavelet: Wavelet
+    boundary_gradient: str
+    tail: str
+    cache_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Observed:
+    """A shot as a worker keeps it: its data at the time step."""
+
+    axis: TimeAxis
+    source: NDArray
+    receivers: NDArray
+    record: NDArray
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.record.nbytes + self.receivers.nbytes)
+
+
+class ShotWorker:
+    """Solver, model and recently used shots of one worker process.
+
+    Parameters
+    ----------
+    context
+        What all shots have in common.
+    """
+
+    def __init__(self, context: ShotContext) -> None:
+        self.context = context
+        started = time.perf_counter()
+        propagator, facts = obtain_solver(context.solver, context.spec)
+        self.fields = Wavefields(propagator)
+        self._model = ""
+        self._wavelet: tuple[TimeAxis, NDArray] | None = None
+        self._shots: OrderedDict[str, _Observed] = OrderedDict()
+        _tell(event="solver", seconds=time.perf_counter() - started, **facts)
+
+    def use_model(self, model: StagedFile) -> None:
+        """Load a staged squared slowness unless it is the one in use."""
+        if model.digest != self._model:
+            self.fields.set_model(load(model, "model"))
+            self._model = model.digest
+
+    def record(self, source: NDArray, receivers: NDArray, axis: TimeAxis) -> NDArray:
+        """Model a record, shape (samples, receivers): a view that the next call overwrites."""
+        if self._wavelet is None or self._wavelet[0] != axis:
+            self._wavelet = (axis, self.context.wavelet.sample(axis))
+        record = self.fields.forward(source, receivers, self._wavelet[1], axis.step, axis.samples)
+        if self.context.tail == "extrapolate":
+            record[-1] = 0
+        return record
+
+    def misfit(self, name: str, record: NDArray, observed: NDArray) -> float:
+        """Turn a record into what is back-propagated, in place, and return half the residual's sum of squares.
+
+        Samples after the end of the observed data have no residual.
+        """
+        covered = len(observed)
+        record[:covered] -= observed
+        record[covered:] = 0
+        f = 0.5 * float(np.square(record[:covered], dtype=np.float64).sum())
+        if self.context.tail == "extrapolate":
+            record[-1] = 0  # was not modelled, so does not depend on the model
+        if not np.isfinite(f):
+            raise RunError(
+                f"shot {name}: its misfit is {f}; the wavefield has grown beyond all bounds. Check the model and "
+                "solver.time_step"
+            )
+        return f
+
+    def evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
+        """Misfit ``0.5 sum (predicted - observed)^2`` of a shot, and its gradient."""
+        self.use_model(model)
+        observed = self.observed(shot, axis)
+        record = self.record(observed.source, observed.receivers, axis)
+        f = self.misfit(name, record, observed.record)
+        gradient = self.fields.gradient(record)
+        domain = self.context.spec.domain
+        exact = self.context.boundary_gradient == "exact"
+        return FunctionalGradient(f, domain.extend_transpose(gradient) if exact else domain.crop(gradient))
+
+    def observed(self, shot: StagedFile, axis: TimeAxis) -> _Observed:
+        """A staged shot at the time step: kept from the last evaluation, or read and resampled."""
+        known = self._shots.get(shot.digest)
+        if known is not None and known.axis == axis:
+            self._shots.move_to_end(shot.digest)
+            return known
+        content = load(shot, "shot")
+        extrapolate = self.context.tail == "extrapolate"
+        dtype = self.context.spec.dtype
+        record = resample(content["record"], content["sample_interval"], axis, dtype, extrapolate)
+        found = _Observed(axis, content["source"], content["receivers"], record)
+        self._shots[shot.digest] = found
+        while len(self._shots) > 1 and sum(kept.nbytes for kept in self._shots.values()) > self.context.cache_bytes:
+            self._shots.popitem(last=False)
+        return found
+
+
+class TaskFailure(RunError):
+    """A task failed on a worker for reasons that may lie with the worker.
+
+    Parameters
+    ----------
+    worker
+        Dask address of the worker.
+    reason
+        What happened, in one line, the worker's host included.
+    """
+
+    def __init__(self, worker: str, reason: str) -> None:
+        super().__init__(worker, reason)
+        self.worker = worker
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+Task = TypeVar("Task", bound=Callable[..., Any])
+
+
+def _task(function: Task) -> Task:
+    """Let a function run as a task: its errors say where they happened, and in full in the event log."""
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except DataError:
+            raise
+        except Exception as error:
+            _tell(event="failure", task=function.__name__, traceback=traceback.format_exc())
+            text = str(error) if isinstance(error, HpcfwiError) else f"{type(error).__name__}: {error}"
+            raise TaskFailure(_address(), f"on {_host()}: {text.partition(chr(10))[0]}") from None
+
+    return cast(Task, run)
+
+
+_worker: ShotWorker | None = None
+_one_at_a_time = threading.Lock()
+
+
+def _resident(context: ShotContext) -> ShotWorker:
+    """This process's worker: made at its first shot, kept for its life."""
+    global _worker
+    if _worker is None or _worker.context != context:
+        _worker = None  # frees the old one's memory first
+        _worker = ShotWorker(context)
+    return _worker
+
+
+@_task
+def evaluate_shot(
+    context: ShotContext, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis, evaluation: int
+) -> FunctionalGradient:
+    """Misfit and gradient of one shot (a task)."""
+    with _one_at_a_time:
+        worker = _resident(context)
+        started, kernels = time.perf_counter(), worker.fields.kernel_seconds
+        result = worker.evaluate(name, model, shot, axis)
+        _tell(
+            event="shot",
+            shot=name,
+            evaluation=evaluation,
+            misfit=result.f,
+            seconds=time.perf_counter() - started,
+            kernel_seconds=worker.fields.kernel_seconds - kernels,
+        )
+        return result
+
+
+@_task
+def add_parts(parts: list[FunctionalGradient]) -> FunctionalGradient:
+    """One node of the summation tree (a task)."""
+    return total(parts)
+
+
+@_task
+def observe_shot(
+    context: ShotContext,
+    shot: Shot,
+    model: StagedFile | None,
+    axis: TimeAxis | None,
+    gathers: Path | None,
+    interval: float,
+    samples: int,
+    folder: Path,
+) -> StagedFile:
+    """Stage a shot's observed data: read them from ``gathers``, or model them in the true model (a task)."""
+    started = time.perf_counter()
+    if gathers is not None:
+        record = read_gather(gathers, shot.name)
+        check_record(shot.name, record, samples, len(shot.receivers))
+    else:
+        assert model is not None
+        assert axis is not None
+        with _one_at_a_time:
+            worker = _resident(context)
+            worker.use_model(model)
+            modelled = worker.record(shot.source, shot.receivers, axis)
+            extrapolate = context.tail == "extrapolate"
+            record = resample(modelled, axis.step, TimeAxis(interval, samples), context.spec.dtype, extrapolate)
+    if not np.isfinite(record).all():
+        raise DataError(shot.name, "its modelled record is not finite; check the model and solver.time_step")
+    content = {
+        "record": record,
+        "source": shot.source,
+        "receivers": shot.receivers,
+        "sample_interval": interval,
+    }
+    staged = stage(folder, "shot", content, name=f"{shot.name}.pkl", shot=shot.name)
+    _tell(event="staged", shot=shot.name, seconds=time.perf_counter() - started)
+    return staged
+
+
+@_task
+def predict_shot(context: ShotContext, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> tuple[NDArray, NDArray]:
+    """Observed and predicted record of a staged shot, both on the time axis (a task)."""
+    with _one_at_a_time:
+        worker = _resident(context)
+        worker.use_model(model)
+        observed = worker.observed(shot, axis)
+        record = worker.record(observed.source, observed.receivers, axis)
+        return observed.record, record[: len(observed.record)].copy()
+
+
+def _host() -> str:
+    return socket.gethostname().partition(".")[0]
+
+
+def _address() -> str:
+    """This worker's Dask address; empty outside of a Dask worker."""
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return ""
+
+
+def _tell(**facts: Any) -> None:
+    """Send an event to the driver; outside of a Dask worker there is nobody to tell."""
+    address = _address()
+    if address:
+        told = {"time": time.time(), "host": _host(), "worker": address, "pid": os.getpid(), **facts}
+        get_worker().log_event(TOPIC, told)

@@ -1,0 +1,96 @@
+"""The one solver: built, compiled and staged by the driver, unpickled by each worker, rebuilt where machines differ."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from hpcfwi.data.staging import StagedFile, load, read_container, read_header, stage
+from hpcfwi.errors import RunError, StagingError
+from hpcfwi.physics.fingerprint import differences, fingerprint, fingerprint_digest
+from hpcfwi.physics.propagator import Propagator
+from hpcfwi.physics.spec import PropagatorSpec
+from hpcfwi.version import __version__
+
+__all__ = ["obtain_solver", "stage_solver"]
+
+KIND = "solver"
+# A build takes seconds; who waits longer than this for another's build makes its own.
+PATIENCE = 300.0
+
+
+def spec_digest(spec: PropagatorSpec) -> str:
+    """Digest of a specification, and of the version that writes the equations."""
+    return hashlib.blake2b(f"{__version__} {spec!r}".encode(), digest_size=10).hexdigest()
+
+
+def stage_solver(folder: Path, spec: PropagatorSpec) -> tuple[StagedFile, bool]:
+    """Stage the compiled solver for this kind of machine, or find the one that is staged already.
+
+    Returns
+    -------
+    StagedFile, bool
+        The solver, and whether it had to be built.
+    """
+    found = _find(folder, spec, fingerprint())
+    if found is not None:
+        return found, False
+    try:
+        return _build(folder, spec), True
+    except StagingError:
+        raise
+    except Exception as error:
+        raise RunError(
+            f"the solver cannot be built: {type(error).__name__}: {error}\n"
+            "  Is there a working C compiler? Try: gcc --version. DEVITO_ARCH names another one (clang, icx, ...)."
+        ) from error
+
+
+def obtain_solver(staged: StagedFile, spec: PropagatorSpec) -> tuple[Propagator, dict[str, Any]]:
+    """Unpickle the staged solver, or one built for this kind of machine where the staged one does not fit.
+
+    Returns
+    -------
+    Propagator, dict
+        The solver, and facts for the event log: ``source`` (``"staged"``, ``"rebuilt"`` or ``"found"``), and ``differences``.
+    """
+    header, _ = read_container(Path(staged.path), KIND, staged.digest)
+    here = fingerprint()
+    differs = differences(header.get("fingerprint", {}), here)
+    if not differs:
+        return load(staged, KIND), {"source": "staged"}
+    folder = Path(staged.path).parent
+    lock = FileLock(folder / f"solver-{fingerprint_digest(here)}.lock")
+    try:
+        with lock.acquire(timeout=PATIENCE):
+            found = _find(folder, spec, here)
+            built = found or _build(folder, spec)
+    except (Timeout, OSError, NotImplementedError):
+        # the lock only saves work: a second build gets the same name by the same rename
+        found, built = None, _build(folder, spec)
+    source = "found" if found is not None else "rebuilt"
+    return load(built, KIND), {"source": source, "differences": differs}
+
+
+def _build(folder: Path, spec: PropagatorSpec) -> StagedFile:
+    propagator = Propagator(spec)
+    propagator.compile()
+    return stage(folder, KIND, propagator, fingerprint=fingerprint(), spec=spec_digest(spec))
+
+
+def _find(folder: Path, spec: PropagatorSpec, here: dict[str, str]) -> StagedFile | None:
+    """A sound staged solver for this specification and kind of machine."""
+    wanted = spec_digest(spec)
+    for path in sorted(folder.glob(f"{KIND}-*.pkl")):
+        header = read_header(path)
+        if header is None or header.get("spec") != wanted or differences(header.get("fingerprint", {}), here):
+            continue
+        try:
+            read_container(path, KIND)
+        except StagingError:
+            continue
+        return StagedFile(str(path), str(header["digest"]))
+    return None

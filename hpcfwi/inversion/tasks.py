@@ -1,0 +1,196 @@
+"""Tasks on a Dask cluster: every shot gets done, elsewhere if need be, or the run stops and names it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from distributed import Client, Future, as_completed
+from distributed.scheduler import KilledWorker
+
+from hpcfwi.errors import DataError, HpcfwiError, RunError
+from hpcfwi.inversion.functional import BLOCK, FunctionalGradient, blocks
+from hpcfwi.inversion.shot import TaskFailure, add_parts
+
+__all__ = ["ShotTasks", "key_of"]
+
+ATTEMPTS = 3
+
+Progress = Callable[[int, int], None]
+OnRetry = Callable[[str, str, str], None]
+
+
+def key_of(*parts: object) -> str:
+    """A task's name: a digest of all that its result depends on."""
+    return hashlib.blake2b("\0".join(map(repr, parts)).encode(), digest_size=12).hexdigest()
+
+
+class ShotTasks:
+    """Runs one task for each shot, and trees of sums.
+
+    Parameters
+    ----------
+    client
+        Dask client; any number of workers, which may come and go.
+    on_retry
+        Called with (shot, worker, reason) when a task is started again.
+    """
+
+    def __init__(self, client: Client, on_retry: OnRetry = lambda *_: None) -> None:
+        self.client = client
+        self.on_retry = on_retry
+
+    def gather(
+        self,
+        function: Callable[..., Any],
+        names: Sequence[str],
+        arguments: Sequence[tuple[Any, ...]],
+        keys: Sequence[str],
+        progress: Progress = lambda *_: None,
+    ) -> list[Any]:
+        """Run ``function(*arguments[i])`` for each shot and return all results, in the order of the shots.
+
+        Raises
+        ------
+        DataError
+            If a shot cannot be used for reasons of its own.
+        RunError
+            If a shot failed on every attempt.
+        """
+        results: list[Any] = [None] * len(names)
+
+        def take(index: int | None, future: Future) -> None:
+            assert index is not None
+            results[index] = future.result()
+
+        self._run(function, names, arguments, keys, progress, take)
+        return results
+
+    def sum(
+        self,
+        function: Callable[..., FunctionalGradient],
+        names: Sequence[str],
+        arguments: Sequence[tuple[Any, ...]],
+        keys: Sequence[str],
+        progress: Progress = lambda *_: None,
+    ) -> FunctionalGradient:
+        """Add up ``function(*arguments[i])`` over the shots, in a tree whose shape depends on their order alone.
+
+        The parts stay on the workers and are let go as soon as they are in a sum; only the root comes here.
+        """
+        tree = _SumTree(self.client, keys)
+        self._run(function, names, arguments, keys, progress, tree.take)
+        return tree.root
+
+    def _run(
+        self,
+        function: Callable[..., Any],
+        names: Sequence[str],
+        arguments: Sequence[tuple[Any, ...]],
+        keys: Sequence[str],
+        progress: Progress,
+        take: Callable[[int | None, Future], Future | None],
+    ) -> None:
+        futures = self.client.map(
+            function,
+            *zip(*arguments, strict=True),
+            key=[f"{function.__name__}-{name}-{key}" for name, key in zip(names, keys, strict=True)],
+            pure=False,
+        )
+        index = {future.key: i for i, future in enumerate(futures)}
+        failures: dict[int, list[str]] = {}
+        done = 0
+        waiting = as_completed(futures, loop=self.client.loop, raise_errors=False)
+        del futures  # as_completed holds them as long as they are needed
+        progress(0, len(names))
+        try:
+            for future in waiting:
+                i = index.get(future.key)
+                if future.status != "finished":
+                    if i is None:
+                        raise RunError(f"a sum of gradients failed: {_reason(future)}")
+                    again = self._again(function, names[i], arguments[i], keys[i], future, failures.setdefault(i, []))
+                    index[again.key] = i
+                    waiting.add(again)
+                    continue
+                if i is not None:
+                    done += 1
+                    progress(done, len(names))
+                further = take(i, future)
+                if further is not None:
+                    waiting.add(further)
+        finally:
+            self.client.cancel(list(waiting.futures), force=True)
+
+    def _again(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        args: tuple,
+        key: str,
+        failed: Future,
+        failures: list[str],
+    ) -> Future:
+        """Start a failed shot again on another worker, or stop the run with its name."""
+        error = None if failed.status == "cancelled" else failed.exception()
+        if isinstance(error, DataError):
+            raise error
+        failures.append(_reason(failed))
+        if isinstance(error, KilledWorker) or len(failures) >= ATTEMPTS:
+            tried = "\n".join(f"  {line}" for line in failures)
+            raise RunError(
+                f"shot {name} failed {len(failures)} times and the run cannot go on without it:\n{tried}\n"
+                "  Mend the cause and start the same command again; what was finished is kept."
+            )
+        culprit = error.worker if isinstance(error, TaskFailure) else ""
+        self.on_retry(name, culprit, failures[-1])
+        others = [worker for worker in self.client.scheduler_info(n_workers=-1)["workers"] if worker != culprit]
+        return self.client.submit(
+            function,
+            *args,
+            key=f"{function.__name__}-{name}-{key}-attempt{len(failures) + 1}",
+            pure=False,
+            workers=others or None,
+            allow_other_workers=True,
+        )
+
+
+class _SumTree:
+    """Adds finished parts block by block; a block is submitted when the last of its parts is there."""
+
+    def __init__(self, client: Client, keys: Sequence[str]) -> None:
+        self.client = client
+        self.root: Any = None
+        self.keys = [list(keys)]
+        while len(self.keys[-1]) > 1:
+            self.keys.append([key_of("sum", *block) for block in blocks(self.keys[-1])])
+        self.parts: list[dict[int, Future]] = [{} for _ in self.keys]
+        self.places: dict[str, tuple[int, int]] = {}
+
+    def take(self, index: int | None, future: Future) -> Future | None:
+        """Put a finished part in its place; returns the sum that can now be made, if any."""
+        level, position = (0, index) if index is not None else self.places.pop(future.key)
+        if len(self.keys[level]) == 1:
+            self.root = future.result()
+            return None
+        parts, above = self.parts[level], position // BLOCK
+        parts[position] = future
+        members = range(above * BLOCK, min((above + 1) * BLOCK, len(self.keys[level])))
+        if not all(member in parts for member in members):
+            return None
+        key = f"sum-{self.keys[level + 1][above]}"
+        self.places[key] = (level + 1, above)
+        # sums go before shots, since they free memory
+        return self.client.submit(add_parts, [parts.pop(m) for m in members], key=key, pure=False, priority=10)
+
+
+def _reason(future: Future) -> str:
+    """The failure in one line."""
+    if future.status == "cancelled":
+        return "the task was lost"
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        return f"{error.last_worker.address}, and others before it, died while they worked on it"
+    text = str(error).partition("\n")[0]
+    return text if isinstance(error, HpcfwiError) else f"{type(error).__name__}: {text}"
