@@ -26,7 +26,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{slow} slow tests were left out: --slow runs them", yellow=True)
     if len(skipped) > slow:
         terminalreporter.write_line(
-            f"{len(skipped) - slow} tests were skipped for want of something on this machine; "
-            "the reasons are above",
+            f"{len(skipped) - slow} tests were skipped for want of something on this machine; the reasons are above",
             yellow=True,
         )
