@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from hpcfwi.config.text import Section, apply_settings, read_toml, validate
 
-__all__ = ["RunConfig", "load_run_config"]
+__all__ = ["FASTEST", "LARGEST", "SLOWEST", "RunConfig", "load_run_config"]
 
-Vector = Annotated[tuple[float, ...], Field(min_length=2, max_length=3)]
-Spacing = Annotated[tuple[PositiveFloat, ...], Field(min_length=2, max_length=3)]
-GridShape = Annotated[tuple[Annotated[int, Field(ge=3)], ...], Field(min_length=2, max_length=3)]
-Counts = Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=3)]
-FilePath = Annotated[Path, Field(strict=False)]
+# Velocities of rock, water and air in km/s: what is outside is a mistake, most often of units.
+SLOWEST, FASTEST = 0.1, 15.0
+# Amplitudes whose squares are still numbers in single precision.
+LARGEST = 1e18
+MOST_POSITIONS = 1_000_000
+
+
+def _shown(count: int | tuple[int, ...]) -> str:
+    return str(count if isinstance(count, int) else list(count))
+
+
+def _no_empty_path(path: Path) -> Path:
+    if path == Path() or "\0" in str(path):
+        raise ValueError(f'is "{path}"; it should be the path of a file')
+    return path
+
+
+# The limits are wide enough for samples in a laboratory and for planets: beyond them is a slip of pen or unit.
+Velocity = Annotated[float, Field(ge=SLOWEST, le=FASTEST)]
+Metres = Annotated[float, Field(ge=-1e8, le=1e8)]
+Cell = Annotated[float, Field(ge=1e-6, le=1e6)]
+Milliseconds = Annotated[float, Field(ge=1e-6, le=1e8)]
+Count = Annotated[int, Field(ge=1, le=MOST_POSITIONS)]
+Vector = Annotated[tuple[Metres, ...], Field(min_length=2, max_length=3)]
+Spacing = Annotated[tuple[Cell, ...], Field(min_length=2, max_length=3)]
+GridShape = Annotated[tuple[Annotated[int, Field(ge=3, le=1_000_000)], ...], Field(min_length=2, max_length=3)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=2, max_length=3)]
+FilePath = Annotated[Path, Field(strict=False), AfterValidator(_no_empty_path)]
 
 
 class GridSection(Section):
@@ -32,7 +56,7 @@ class GridSection(Section):
         for name in ("shape", "origin"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.spacing):
-                raise ValueError(f"{name} has {len(value)} axes, spacing has {len(self.spacing)}")
+                raise ValueError(f"{name} has {len(value)} axes, but spacing has {len(self.spacing)}; 2 or 3 both")
         return self
 
 
@@ -40,20 +64,22 @@ class CircleModel(Section):
     """A circle (2-D) or ball (3-D) in a constant background."""
 
     kind: Literal["circle"]
-    background: float = Field(2.5, description="km/s; velocity around the circle")
-    inside: float = Field(3.0, description="km/s; velocity inside the circle")
-    radius: PositiveFloat | None = Field(None, description="m; default: 15 grid cells")
-    center: Vector | None = Field(None, description="m; default: the middle of the grid")
+    background: Velocity = Field(2.5, description="km/s; velocity around the circle")
+    inside: Velocity = Field(3.0, description="km/s; velocity inside the circle")
+    radius: Annotated[float, Field(gt=0, le=1e8)] | None = Field(
+        None, description="m; radius of the circle; default: 15 grid cells"
+    )
+    center: Vector | None = Field(None, description="m; position of its centre; default: the middle of the grid")
 
 
 class LayersModel(Section):
     """Horizontal layers."""
 
     kind: Literal["layers"]
-    velocities: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
+    velocities: Annotated[tuple[Velocity, ...], Field(min_length=1)] = Field(
         description="km/s; velocity of each layer, top to bottom"
     )
-    interfaces: tuple[float, ...] = Field(description="m; depth of the top of the second and each further layer")
+    interfaces: tuple[Metres, ...] = Field(description="m; depth of the top of the second and each further layer")
 
     @model_validator(mode="after")
     def _match(self) -> LayersModel:
@@ -71,7 +97,7 @@ class ConstantModel(Section):
     """One velocity everywhere."""
 
     kind: Literal["constant"]
-    velocity: float = Field(description="km/s")
+    velocity: Velocity = Field(description="km/s; velocity everywhere")
 
 
 class FileModel(Section):
@@ -84,8 +110,8 @@ class FileModel(Section):
         "<f4", description="sample format of raw binary"
     )
     unit: Literal["km/s", "m/s"] = Field("km/s", description="unit of the velocities in the file")
-    decimate: PositiveInt | Counts = Field(1, description="keep every n-th sample, along all axes or each its own")
-    clip: Annotated[tuple[float, float], Field()] | None = Field(
+    decimate: Count | Counts = Field(1, description="keep every n-th sample, along all axes or each its own")
+    clip: tuple[Velocity, Velocity] | None = Field(
         None, description="km/s; [lowest, highest] velocity, others are set to these"
     )
 
@@ -101,8 +127,8 @@ class SmoothModel(Section):
     """The true model, smoothed; frozen cells (water) keep their velocity."""
 
     kind: Literal["smooth"]
-    sigma: PositiveFloat = Field(
-        8.0, description="cells; standard deviation of the Gaussian that smooths the velocities"
+    sigma: float = Field(
+        8.0, ge=0.01, le=1000, description="cells; standard deviation of the Gaussian that smooths the velocities"
     )
     keep_frozen: bool = Field(True, description="whether cells in inversion.frozen keep the true velocity")
 
@@ -118,7 +144,7 @@ class Positions(Section):
 
     first: Vector | None = Field(None, description="m; position of the first")
     last: Vector | None = Field(None, description="m; position of the last; default: the first")
-    count: PositiveInt | Counts = Field(
+    count: Count | Counts = Field(
         1, description="how many on the line, or along each axis of a grid (one number an axis)"
     )
     file: FilePath | None = Field(
@@ -137,7 +163,27 @@ class Positions(Section):
             raise ValueError(f"first has {len(self.first)} coordinates, last has {len(self.last)}")
         if isinstance(self.count, tuple) and self.first is not None and len(self.count) != len(self.first):
             raise ValueError(f"count needs one number for each of the {len(self.first)} axes")
+        if self.first is not None:
+            self._check_count(self.first, self.first if self.last is None else self.last)
         return self
+
+    def _check_count(self, first: tuple[float, ...], last: tuple[float, ...]) -> None:
+        """Refuse positions that would coincide, or be left out without a word."""
+        total = self.count if isinstance(self.count, int) else math.prod(self.count)
+        if total > MOST_POSITIONS:
+            raise ValueError(f"count gives {total} positions; there may be at most {MOST_POSITIONS}")
+        if total > 1 and first == last:
+            raise ValueError(f"count is {_shown(self.count)}, but last is {'missing' if self.last is None else 'the first'}")
+        if isinstance(self.count, int):
+            if total == 1 and first != last:
+                raise ValueError("last is given, so count must be 2 or more (it says how many there are on the line)")
+            return
+        for i, (a, b, n) in enumerate(zip(first, last, self.count, strict=True)):
+            if (a == b) != (n == 1):
+                raise ValueError(
+                    f"along axis {i + 1} count is {n}, but first is {a:g} and last is {b:g} m: one position needs one "
+                    "place, several need two"
+                )
 
 
 class AcquisitionSection(Section):
@@ -150,8 +196,8 @@ class AcquisitionSection(Section):
 class DataSection(Section):
     """The recording, and the observed data; without a file they are modelled from the true model."""
 
-    recording_time: PositiveFloat = Field(description="ms; length of the records")
-    sample_interval: PositiveFloat = Field(4.0, description="ms; of the observed data")
+    recording_time: Milliseconds = Field(description="ms; length of the records")
+    sample_interval: Milliseconds = Field(4.0, description="ms; sample interval of the observed data")
     file: FilePath | None = Field(
         None,
         description="observed data: a folder with <shot>.npy, or an HDF5 file with a dataset for each shot; "
@@ -173,9 +219,16 @@ class RickerWavelet(Section):
     """The Ricker wavelet ``a (1 - 2 r^2) exp(-r^2)``, ``r = pi f (t - delay)``."""
 
     kind: Literal["ricker"]
-    peak_frequency: PositiveFloat = Field(description="Hz")
-    delay: float | None = Field(None, ge=0, description="ms; time of the peak; default: 1 / peak_frequency")
-    amplitude: float = Field(1.0, description="value of the peak")
+    peak_frequency: float = Field(ge=1e-3, le=1e9, description="Hz; frequency of the largest amplitude")
+    delay: float | None = Field(None, ge=0, le=1e8, description="ms; time of the peak; default: 1 / peak_frequency")
+    amplitude: float = Field(1.0, ge=-LARGEST, le=LARGEST, description="value of the peak")
+
+    @field_validator("amplitude")
+    @classmethod
+    def _not_nothing(cls, amplitude: float) -> float:
+        if abs(amplitude) < 1 / LARGEST:
+            raise ValueError(f"is {amplitude:g}, so there would be no waves; its size should be at least {1 / LARGEST:g}")
+        return amplitude
 
 
 class FileWavelet(Section):
@@ -183,7 +236,7 @@ class FileWavelet(Section):
 
     kind: Literal["file"]
     file: FilePath = Field(description=".npy with one axis, or text with one sample a line")
-    sample_interval: PositiveFloat = Field(description="ms")
+    sample_interval: Milliseconds = Field(description="ms; sample interval of the wavelet")
 
 
 class SolverSection(Section):
@@ -195,7 +248,7 @@ class SolverSection(Section):
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of the wavefields")
     sponge: int = Field(40, ge=1, le=1000, description="cells; width of the absorbing layer on each side")
     free_surface: bool = Field(False, description="whether the top is a free surface instead of absorbing")
-    time_step: Literal["fixed", "critical"] | PositiveFloat = Field(
+    time_step: Literal["fixed", "critical"] | Milliseconds = Field(
         "fixed",
         description='"fixed": stable for the highest velocity allowed; "critical": of the current model, anew at each '
         "evaluation; or a number, ms",
@@ -215,28 +268,31 @@ class SolverSection(Section):
 class FrozenSection(Section):
     """Cells that the inversion leaves as they are in the initial model; a cell is frozen if any of these says so."""
 
-    velocity_below: PositiveFloat | None = Field(
+    velocity_below: Velocity | None = Field(
         None,
         description="km/s; freeze where the true model (else the initial one) is at or below this: water",
     )
-    depth_above: float | None = Field(None, description="m; freeze everything down to this depth")
+    depth_above: Metres | None = Field(None, description="m; freeze everything down to this depth")
     mask_file: FilePath | None = Field(None, description=".npy of the grid's shape, true (nonzero) where frozen")
 
 
 class InversionSection(Section):
     """The optimisation: L-BFGS-B over the squared slowness."""
 
-    bounds: Annotated[tuple[PositiveFloat, PositiveFloat], Field()] = Field(
-        description="km/s; [lowest, highest] velocity allowed"
+    bounds: tuple[Velocity, Velocity] = Field(description="km/s; [lowest, highest] velocity allowed")
+    first_step: Annotated[float, Field(ge=1e-6, le=10)] | Literal["unscaled"] = Field(
+        0.05,
+        description="km/s; about the largest change of velocity that the optimiser tries first, by which it scales its "
+        'variables; "unscaled": the bare squared slowness, whose first try may go from bound to bound',
     )
-    iterations: int = Field(20, ge=0, description="most iterations")
-    evaluations: PositiveInt = Field(15000, description="most evaluations of misfit and gradient")
+    iterations: int = Field(20, ge=0, le=1_000_000, description="most iterations")
+    evaluations: int = Field(15000, ge=1, le=1_000_000, description="most evaluations of misfit and gradient")
     ftol: float = Field(
         2.220446049250313e-09, ge=0, description="stop when the relative decrease of the misfit is below this"
     )
     gtol: float = Field(1e-5, ge=0, description="stop when the largest projected gradient entry is below this")
-    corrections: PositiveInt = Field(10, description="pairs of vectors that L-BFGS-B remembers")
-    line_search_steps: PositiveInt = Field(20, description="most evaluations in one line search")
+    corrections: int = Field(10, ge=1, le=1000, description="pairs of vectors that L-BFGS-B remembers")
+    line_search_steps: int = Field(20, ge=1, le=1000, description="most evaluations in one line search")
     frozen: FrozenSection = Field(FrozenSection(), description="cells that stay as they are")
 
     @field_validator("bounds")
@@ -260,10 +316,12 @@ class RunConfig(Section):
     model: TrueModel | None = Field(
         None, description="the true model, from which data are made and to which the result is compared"
     )
-    initial: InitialModel
+    initial: InitialModel = Field(description="the model that the inversion starts from")
     acquisition: AcquisitionSection = AcquisitionSection()
     data: DataSection
-    wavelet: Annotated[RickerWavelet | FileWavelet, Field(discriminator="kind")]
+    wavelet: Annotated[RickerWavelet | FileWavelet, Field(discriminator="kind")] = Field(
+        description="the source time function"
+    )
     solver: SolverSection = SolverSection()
     inversion: InversionSection
     output: OutputSection = OutputSection()
@@ -276,19 +334,19 @@ class RunConfig(Section):
             ("receivers", self.acquisition.receivers),
         ):
             if self.data.geometry is not None and positions is not None:
-                raise ValueError(f"acquisition.{name} and data.geometry both say where the {name} are; keep one")
+                raise ValueError(f"acquisition.{name}: data.geometry says where the {name} are, too; keep one of them")
             if self.data.geometry is None and positions is None:
-                raise ValueError(f"acquisition.{name} is missing (or data.geometry, a CSV that says it)")
+                raise ValueError(f"acquisition.{name}: is missing; a section with first, last and count, or with file (a CSV)")
             if positions is not None and positions.first is not None and len(positions.first) != ndim:
-                raise ValueError(f"acquisition.{name}.first has {len(positions.first)} coordinates, the grid {ndim}")
+                raise ValueError(f"acquisition.{name}.first: has {len(positions.first)} coordinates, but the grid has {ndim} axes")
         if self.model is None and self.data.file is None:
-            raise ValueError("there is neither a [model] to make data from nor observed data in data.file")
+            raise ValueError("model: is missing; a [model] is needed to make data from, or observed data in data.file")
         if self.model is None and isinstance(self.initial, SmoothModel):
-            raise ValueError('initial.kind "smooth" needs a [model] to smooth')
+            raise ValueError('initial.kind: is "smooth", which needs a [model] to smooth')
         if self.data.sample_interval > self.data.recording_time:
             raise ValueError(
-                f"data.sample_interval ({self.data.sample_interval:g} ms) is longer than "
-                f"data.recording_time ({self.data.recording_time:g} ms)"
+                f"data.sample_interval: is {self.data.sample_interval:g} ms, longer than "
+                f"data.recording_time, which is {self.data.recording_time:g} ms"
             )
         return self
 
@@ -302,4 +360,4 @@ def load_run_config(path: Path, settings: list[tuple[list[str], Any]] | None = N
         With every mistake of the file: which key, what it is, what it may be.
     """
     content = apply_settings(read_toml(path, "run configuration"), settings or [])
-    return validate(RunConfig, content, str(path))
+    return validate(RunConfig, content, f"{path} with --set" if settings else str(path))

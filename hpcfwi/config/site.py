@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from hpcfwi.config.text import Section, apply_settings, read_toml, validate
 from hpcfwi.errors import InputError
@@ -20,14 +20,14 @@ Auto = Literal["auto"]
 class WorkerSection(Section):
     """Worker processes on a node."""
 
-    processes: Auto | PositiveInt = Field(
+    processes: Auto | Annotated[int, Field(ge=1, le=1024)] = Field(
         "auto",
         description='worker processes on a node; "auto": one for each core, fewer where shots or memory are few',
     )
-    threads: Auto | PositiveInt = Field(
+    threads: Auto | Annotated[int, Field(ge=1, le=1024)] = Field(
         "auto", description='OpenMP threads of each process; "auto": the cores that the processes leave'
     )
-    memory: Auto | Annotated[float, PositiveFloat] = Field(
+    memory: Auto | Annotated[float, Field(gt=0, le=1e6)] = Field(
         "auto", description='GB that a process may use; "auto": its share of the machine'
     )
 

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,15 +30,14 @@ STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
-    "axes.formatter.use_mathtext": True,
     "axes.formatter.limits": (-3, 4),
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     # what a user's matplotlibrc may ask for and a compute node may not have
     "text.usetex": False,
 }
-# Inches: the most that all panels take together, the mean side of one, the room for the text of a column, one letter.
-WIDEST, TALLEST, LARGEST_PANEL, TEXT, LETTER = 10.0, 7.5, 5.0, 1.4, 0.09
+# Inches: the most that all panels take together, the mean side of one, a column's text, a letter of it, the colour bar.
+WIDEST, TALLEST, LARGEST_PANEL, TEXT, LETTER, BAR = 10.0, 7.5, 5.0, 1.6, 0.075, 0.17
 VELOCITY, DIFFERENCE, RECORD = "viridis", "RdBu", "gray"
 
 Extent = tuple[float, float, float, float]
@@ -199,8 +198,8 @@ def _models_figure(
     low, high = (float(limits.min()), float(limits.max())) if limits.size else (0.0, 1.0)
     margin = 0.05 if low == high else 0.0
     sheet.paint(list(models.values()), VELOCITY, (low - margin, high + margin), "P-wave velocity (km/s)")
-    sheet.mark(sources, "source", apart=0.3, marker="*", s=60, c="red", edgecolors="white", zorder=4)
-    sheet.mark(receivers, "receiver", apart=0.15, marker="v", s=14, c="white", edgecolors="black", zorder=3)
+    sheet.mark(sources, "source", apart=0.15, marker="*", s=60, c="red", edgecolors="white", zorder=4)
+    sheet.mark(receivers, "receiver", apart=0.2, marker="v", s=14, c="white", edgecolors="black", zorder=3)
     return sheet.finished()
 
 
@@ -243,7 +242,7 @@ def _convergence_figure(
     panels[0].plot(evaluations, kept, "o-", color="C0", ms=5, label="accepted iteration")
     _logarithmic(panels[0], np.concatenate([every, kept]))
     count = f"{len(kept) - 1} iteration{'s' * (len(kept) != 2)}"
-    panels[0].set_title(f"Misfit: {_number(100 * kept[-1])} % of the first one after {count}")
+    panels[0].set_title(f"Misfit: {_number(100 * accepted[-1] / first)} % of the first one after {count}")
     panels[0].set_ylabel("Misfit / first misfit")
     panels[0].legend()
     if told.size:
@@ -259,31 +258,38 @@ def _convergence_figure(
 
 
 def _logarithmic(axes: Axes, values: NDArray) -> None:
-    """A logarithmic scale with plain numbers at as many ticks as the range of the values needs."""
+    """A logarithmic scale, unless there is one value only; plain numbers at as many ticks as its range needs."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-    axes.set_yscale("log")
     values = _finite(values)
     decades = math.log10(values.max() / values.min()) if values.size else 0.0
+    if decades == 0:
+        return
+    axes.set_yscale("log")
     if decades < 3:
-        axes.yaxis.set_major_locator(MaxNLocator(6) if decades < 0.7 else LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_locator(
+            MaxNLocator(6, steps=[1, 2, 5, 10]) if decades < 0.7 else LogLocator(subs=(1, 2, 5))
+        )
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _gather_figure(records: dict[str, NDArray], sample_interval: float, receivers: NDArray, title: str) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
     order, (left, right), label = _trace_axis(receivers)
     observed = records["Observed"]
     limit, step = _amplitude(observed, 99), sample_interval / 1000
     extent = (left, right, (len(observed) - 0.5) * step, -0.5 * step)
     figure = _new_figure((2.6 * len(records) + 1.2, 5.5))
-    panels = figure.subplots(1, len(records), sharex=True, sharey=True)
+    *panels, bar = figure.subplots(1, len(records) + 1, width_ratios=[*(2.6,) * len(records), BAR])
     for axes, (name, record) in zip(panels, records.items(), strict=True):
-        image = _image(axes, record[:, order], extent, RECORD, (-limit, limit), aspect="auto")
+        image = _image(axes, record[:, order], extent, RECORD, (-limit, limit))
         axes.set(title=name, xlabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=label.startswith("Trace")))
+        axes.tick_params(labelleft=axes is panels[0])
     panels[0].set_ylabel("Time (s)")
-    bar: dict[str, Any] = {"fraction": 0.03, "aspect": 30, "extend": "both"}
-    figure.colorbar(image, ax=list(panels), label="Pressure (arbitrary unit)", **bar)
+    _colour_bar(image, bar, 4.5, "Pressure (arbitrary unit)", "both")
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -293,7 +299,7 @@ def _trace_axis(receivers: NDArray) -> tuple[NDArray, tuple[float, float], str]:
     axis = int(np.argmax(np.ptp(receivers, axis=0)))
     name = AXIS_NAMES[receivers.shape[1]][axis]
     name = "depth" if name == "z" else name
-    order = np.argsort(receivers[:, axis], kind="stable")
+    order = np.lexsort((*receivers.T, receivers[:, axis]))
     along = receivers[order, axis] / 1000
     gaps = np.diff(along)
     # An image has columns of one width; a missing trace would shift all that follow.
@@ -360,7 +366,7 @@ class _Sheet:
         sizes = np.array([view.size for view in views])
         if domain.ndim == 3:
             # a map on the scale of flat sections would leave most of its row empty
-            sizes[2] *= min(1.0, 2 * sizes[0, 1] / sizes[2, 1])
+            sizes[2] *= min(1.0, 1.5 * sizes[0, 1] / sizes[2, 1])
         stacked = domain.ndim == 3 or sizes[0, 0] > 2 * sizes[0, 1]
         rows, columns = (len(titles), len(views)) if stacked else (1, len(titles))
         widths = sizes[:, 0] if stacked else np.repeat(sizes[:, 0], columns)
@@ -370,8 +376,12 @@ class _Sheet:
         self.inches = np.array([scale * total, max(scale * rows * tallest, TEXT)])
         narrowest = scale * widths.min()
         room = max(narrowest, TEXT if columns > 1 else 2 * TEXT)
-        self.figure = _new_figure(gap=(room - narrowest) / 2 if columns > 1 else 0.0)
-        self.grid = self.figure.subplots(rows, columns, width_ratios=widths.tolist(), squeeze=False)
+        self.gap = (room - narrowest) / 2 if columns > 1 else 0.0
+        self.figure = _new_figure(gap=self.gap)
+        cells = self.figure.add_gridspec(rows, columns + 1, width_ratios=[*(scale * widths), BAR])
+        self.bar = self.figure.add_subplot(cells[:, -1])
+        panels = [self.figure.add_subplot(cells[i, j]) for i in range(rows) for j in range(columns)]
+        self.grid = np.array(panels).reshape(rows, columns)
         self.handles: list[Any] = []
         self.panels = [
             (axes, view, scale * size, i)
@@ -393,22 +403,19 @@ class _Sheet:
     def paint(self, models: list[NDArray], colours: str, limits: tuple[float, float], label: str) -> None:
         """Fill the panels and add the colour bar, with arrows where values lie beyond the limits."""
         for axes, view, _, i in self.panels:
-            image = _image(axes, view.plane(models[i]), view.extent, colours, limits, aspect="equal")
+            image = _image(axes, view.plane(models[i]), view.extent, colours, limits)
         values = np.concatenate([_finite(model) for model in models])
         below, above = bool((values < limits[0]).any()), bool((values > limits[1]).any())
-        bar: dict[str, Any] = {"fraction": 0.3 / self.inches[0], "pad": 0.15 / self.inches[0]}
-        bar["aspect"] = max(5.0, self.inches[1] / 0.17)
-        bar["extend"] = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
-        self.figure.colorbar(image, ax=list(self.grid.flat), label=_wrap(label, self.inches[1]), **bar)
+        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
+        _colour_bar(image, self.bar, self.inches[1], label, extend)
 
     def mark(self, positions: ArrayLike | None, name: str, *, apart: float, **look: Any) -> None:
-        """Scatter positions, projected on every view and thinned to one in ``apart`` inches (twice that on a map)."""
+        """Scatter positions, projected on every view and thinned to one in ``apart`` inches."""
         if positions is None or np.size(positions) == 0:
             return
         points = np.atleast_2d(np.asarray(positions, dtype=float)) / 1000
         for axes, view, size, _ in self.panels:
-            crowd = 1 if view.down == points.shape[1] - 1 else 2
-            shown = _thin(points[:, [view.across, view.down]], crowd * apart * view.size[0] / size[0])
+            shown = _thin(points[:, [view.across, view.down]], apart * view.size[0] / size[0])
             # not clipped: half of the symbols of a survey lie on the model's edge
             drawn = axes.scatter(*shown.T, linewidths=0.5, clip_on=False, label=name, **look)
         self.handles.append(drawn)
@@ -427,19 +434,23 @@ class _Sheet:
         self.handles.append(Patch(facecolor="none", edgecolor="black", hatch="////", label=name))
 
     def finished(self) -> Figure:
-        """Add the legend, and give the figure the size at which the panels fill their places."""
+        """Add the legend, and give the figure the size at which the panels fill their places at equal aspect."""
         if self.handles:
             place = "outside lower center"
             self.figure.legend(handles=self.handles, loc=place, ncols=len(self.handles), frameon=False)
         rows, columns = self.grid.shape
-        size = self.inches + np.array([3.0, 2.0 * rows + 1.0])
+        size = self.inches + np.array([2.0 + (1.0 + 2 * self.gap) * (columns + 1), 2.0 * rows + 1.0])
         # What text and colour bar need is known only once they are laid out; it hardly depends on the size.
+        engine: Any = self.figure.get_layout_engine()
         for _ in range(3):
             self.figure.set_size_inches(size)
-            self.figure.draw_without_rendering()
+            engine.execute(self.figure)
             places = np.array([axes.get_position(original=True).size for axes in self.grid.flat])
             size = size + self.inches - size * places.sum(axis=0) / (rows, columns)
-        self.figure.set_size_inches(size)
+        # Laid out again with panels of fixed aspect, it would never come to rest.
+        self.figure.set_layout_engine("none")
+        for axes in self.grid.flat:
+            axes.set_aspect("equal", anchor="N")
         return self.figure
 
 
@@ -456,20 +467,20 @@ def _new_figure(size: tuple[float, float] | None = None, gap: float = 0.0) -> Fi
     return figure
 
 
-def _image(
-    axes: Axes,
-    rows: NDArray,
-    extent: Extent,
-    colours: str,
-    limits: tuple[float, float],
-    aspect: Literal["equal", "auto"],
-) -> Any:
+def _image(axes: Axes, rows: NDArray, extent: Extent, colours: str, limits: tuple[float, float]) -> Any:
     """An image, its first row at the top; what is not finite has a colour that the scale has not."""
     from matplotlib import colormaps
 
     colormap = colormaps[colours].with_extremes(bad="khaki" if colours == RECORD else "0.75")
     scale: dict[str, Any] = {"cmap": colormap, "vmin": limits[0], "vmax": limits[1]}
-    return axes.imshow(np.ma.masked_invalid(rows), extent=extent, aspect=aspect, origin="upper", **scale)
+    return axes.imshow(np.ma.masked_invalid(rows), extent=extent, aspect="auto", origin="upper", **scale)
+
+
+def _colour_bar(image: Any, place: Axes, inches: float, label: str, extend: str) -> None:
+    from matplotlib.ticker import ScalarFormatter
+
+    how: dict[str, Any] = {"extend": extend, "extendfrac": 0.12 / inches, "format": ScalarFormatter(useMathText=True)}
+    place.figure.colorbar(image, cax=place, label=_wrap(label, inches), **how)
 
 
 def _label(axes: Axes, domain: Domain, view: _View, inches: NDArray) -> None:
