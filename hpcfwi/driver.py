@@ -312,7 +312,7 @@ class _Session:
 
     def _on_evaluation(self, evaluation: Any, x: NDArray, gradient: NDArray) -> None:
         self.log.write("evaluation", **asdict(evaluation) | {"evaluation": evaluation.number})
-        self.progress.evaluation(evaluation.number, evaluation.misfit, evaluation.replayed)
+        self.progress.evaluation(evaluation.misfit, evaluation.replayed)
         if evaluation.number == 1:
             self.first_gradient = gradient.reshape(self.problem.domain.shape)
             self._add_row(x, evaluation.misfit)
@@ -347,7 +347,7 @@ class _Session:
         velocity = (1.0 / np.sqrt(result.x.reshape(self.problem.domain.shape))).astype(np.float32)
         self._draw(velocity)
         self.folder.write_array(self.folder.model, velocity)
-        summary = {
+        summary: dict[str, Any] = {
             "iterations": int(result.nit),
             "evaluations": int(result.nfev),
             "misfit": float(result.fun),

@@ -78,10 +78,11 @@ def local_layout(worker: WorkerSection, shots: int, shot_bytes: int) -> Layout:
             f"one shot needs {need / 1e9:.2f} GB, {where} {available / 1e9:.2f} GB: take "
             'solver.strategy = "sampled", a coarser grid or a larger machine'
         )
-    processes = worker.processes
-    if processes == "auto":
+    if worker.processes == "auto":
         threads = 1 if worker.threads == "auto" else worker.threads
         processes = max(1, min(cores // threads, shots, math.floor(0.9 * memory / need)))
+    else:
+        processes = worker.processes
     threads = max(1, cores // processes) if worker.threads == "auto" else worker.threads
     share = int(0.9 * memory / processes) if limit is None else int(limit)
     return Layout(processes, threads, share)

@@ -56,7 +56,7 @@ class GridSection(Section):
         for name in ("shape", "origin"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.spacing):
-                raise ValueError(f"{name} has {len(value)} axes, but spacing has {len(self.spacing)}; 2 or 3 both")
+                raise ValueError(f"{name} has {len(value)} axes, but spacing has {len(self.spacing)}")
         return self
 
 
@@ -144,9 +144,7 @@ class Positions(Section):
 
     first: Vector | None = Field(None, description="m; position of the first")
     last: Vector | None = Field(None, description="m; position of the last; default: the first")
-    count: Count | Counts = Field(
-        1, description="how many on the line, or along each axis of a grid (one number an axis)"
-    )
+    count: Count | Counts = Field(1, description="how many on the line; or, of a grid, along each axis")
     file: FilePath | None = Field(
         None,
         description="CSV with a header: x, z (and y) in m; for receivers a column shot, where they differ from "
@@ -173,7 +171,9 @@ class Positions(Section):
         if total > MOST_POSITIONS:
             raise ValueError(f"count gives {total} positions; there may be at most {MOST_POSITIONS}")
         if total > 1 and first == last:
-            raise ValueError(f"count is {_shown(self.count)}, but last is {'missing' if self.last is None else 'the first'}")
+            raise ValueError(
+                f"count is {_shown(self.count)}, but last is {'missing' if self.last is None else 'the first'}"
+            )
         if isinstance(self.count, int):
             if total == 1 and first != last:
                 raise ValueError("last is given, so count must be 2 or more (it says how many there are on the line)")
@@ -189,8 +189,12 @@ class Positions(Section):
 class AcquisitionSection(Section):
     """Where the sources and receivers are; each source is a shot."""
 
-    sources: Positions | None = Field(None, description="needed unless data.geometry says it")
-    receivers: Positions | None = Field(None, description="needed unless data.geometry says it")
+    sources: Positions | None = Field(
+        None, description="where the sources are, each of them a shot; needed unless data.geometry says it"
+    )
+    receivers: Positions | None = Field(
+        None, description="where the receivers are; needed unless data.geometry says it"
+    )
 
 
 class DataSection(Section):
@@ -227,7 +231,9 @@ class RickerWavelet(Section):
     @classmethod
     def _not_nothing(cls, amplitude: float) -> float:
         if abs(amplitude) < 1 / LARGEST:
-            raise ValueError(f"is {amplitude:g}, so there would be no waves; its size should be at least {1 / LARGEST:g}")
+            raise ValueError(
+                f"is {amplitude:g}, so there would be no waves; its size should be at least {1 / LARGEST:g}"
+            )
         return amplitude
 
 
@@ -242,9 +248,7 @@ class FileWavelet(Section):
 class SolverSection(Section):
     """How the wave equation is solved."""
 
-    space_order: int = Field(
-        8, ge=2, le=16, multiple_of=2, description="order of the finite differences, even, 2 to 16"
-    )
+    space_order: int = Field(8, ge=2, le=16, multiple_of=2, description="order of the finite differences in space")
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of the wavefields")
     sponge: int = Field(40, ge=1, le=1000, description="cells; width of the absorbing layer on each side")
     free_surface: bool = Field(False, description="whether the top is a free surface instead of absorbing")
@@ -314,7 +318,9 @@ class RunConfig(Section):
 
     grid: GridSection
     model: TrueModel | None = Field(
-        None, description="the true model, from which data are made and to which the result is compared"
+        None,
+        description="the true model, to which the result is compared, and from which data are made; needed unless there is "
+        "data.file",
     )
     initial: InitialModel = Field(description="the model that the inversion starts from")
     acquisition: AcquisitionSection = AcquisitionSection()
@@ -336,9 +342,13 @@ class RunConfig(Section):
             if self.data.geometry is not None and positions is not None:
                 raise ValueError(f"acquisition.{name}: data.geometry says where the {name} are, too; keep one of them")
             if self.data.geometry is None and positions is None:
-                raise ValueError(f"acquisition.{name}: is missing; a section with first, last and count, or with file (a CSV)")
+                raise ValueError(
+                    f"acquisition.{name}: is missing; a section with first, last and count, or with file (a CSV)"
+                )
             if positions is not None and positions.first is not None and len(positions.first) != ndim:
-                raise ValueError(f"acquisition.{name}.first: has {len(positions.first)} coordinates, but the grid has {ndim} axes")
+                raise ValueError(
+                    f"acquisition.{name}.first: has {len(positions.first)} coordinates, but the grid has {ndim} axes"
+                )
         if self.model is None and self.data.file is None:
             raise ValueError("model: is missing; a [model] is needed to make data from, or observed data in data.file")
         if self.model is None and isinstance(self.initial, SmoothModel):

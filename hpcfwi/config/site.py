@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hpcfwi.config.text import Section, apply_settings, read_toml, validate
+from hpcfwi.config.text import Section, apply_settings, expand, read_toml, validate
 from hpcfwi.errors import InputError
 from hpcfwi.resources import shipped
 
@@ -48,17 +48,18 @@ def find_site(name: str) -> Path:
         With the names that there are.
     """
     if "/" in name or name.endswith(".toml"):
-        return Path(name).expanduser()
-    folders = [Path(os.environ["HPCFWI_SITES"]).expanduser()] if os.environ.get("HPCFWI_SITES") else []
-    folders += [Path.home() / ".config" / "hpcfwi" / "sites", shipped("site-configs")]
+        return expand(name)
+    own = os.environ.get("HPCFWI_SITES")
+    folders = [*([expand(own)] if own else []), expand("~/.config/hpcfwi/sites"), shipped("site-configs")]
     for folder in folders:
-        if (folder / f"{name}.toml").is_file():
+        if os.access(folder / f"{name}.toml", os.R_OK):
             return folder / f"{name}.toml"
-    known = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.toml")})
+    known = sorted({path.stem for folder in folders if os.access(folder, os.R_OK) for path in folder.glob("*.toml")})
     raise InputError(f"--site {name}: there is no such site; there are {', '.join(known)}, or give the path of a file")
 
 
 def load_site_config(name: str, settings: list[tuple[list[str], Any]] | None = None) -> SiteConfig:
     """Read a site file and lay ``--set site.section.key=value`` over it (keys come without ``site``)."""
     path = find_site(name)
-    return validate(SiteConfig, apply_settings(read_toml(path, "site configuration"), settings or []), str(path))
+    content = apply_settings(read_toml(path, "site configuration"), settings or [])
+    return validate(SiteConfig, content, f"{path} with --set" if settings else str(path))

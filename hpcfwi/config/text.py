@@ -5,17 +5,44 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from hpcfwi.errors import InputError
 
-__all__ = ["Section", "apply_settings", "parse_setting", "read_toml", "validate"]
+__all__ = [
+    "Section",
+    "apply_settings",
+    "expand",
+    "kinds_of",
+    "parse_setting",
+    "read_toml",
+    "sections_of",
+    "validate",
+]
 
 PATH_KEYS = frozenset({"file", "geometry", "mask_file"})
+# What pydantic's findings about types mean to somebody who writes TOML.
+WISHES = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
+    "int_type": "a whole number",
+    "model_type": "a section",
+    "path_type": "a path in quotes",
+    "string_type": "text in quotes",
+    "tuple_type": "a list in brackets",
+}
 
 
 class Section(BaseModel):
@@ -30,7 +57,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """Read a TOML file whose relative paths are meant relative to its own folder."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file ({what})") from None
     except UnicodeDecodeError as error:
@@ -39,10 +66,17 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path}: cannot be read ({reason})") from None
     try:
-        content = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return _anchor(tomllib.loads(text), path.resolve().parent)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is no valid TOML: {error}") from None
-    return _anchor(content, path.resolve().parent)
+
+
+def expand(path: str) -> Path:
+    """A path with ``~`` and ``~user`` replaced, where there is such a user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def _anchor(value: Any, folder: Path, key: str = "") -> Any:
@@ -50,7 +84,7 @@ def _anchor(value: Any, folder: Path, key: str = "") -> Any:
     if isinstance(value, dict):
         return {k: _anchor(v, folder, k) for k, v in value.items()}
     if key in PATH_KEYS and isinstance(value, str) and value:
-        return str(folder / Path(value).expanduser()) if "\0" not in value else value
+        return str(folder / expand(value)) if "\0" not in value else value
     return value
 
 
@@ -63,21 +97,25 @@ def parse_setting(setting: str) -> tuple[list[str], Any]:
             f"--set {setting}: is not of the form section.key=value, for instance --set inversion.iterations=10"
         )
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        value = text.strip()
-    return keys, _anchor(value, Path.cwd(), keys[-1])
+        content = tomllib.loads(f"value = {text}")
+        value = content["value"] if len(content) == 1 else text
+        return keys, _anchor(value, Path.cwd(), keys[-1])
+    except (ValueError, RecursionError):
+        return keys, _anchor(text.strip(), Path.cwd(), keys[-1])
 
 
 def apply_settings(content: dict[str, Any], settings: Iterable[tuple[list[str], Any]]) -> dict[str, Any]:
     """Return ``content`` with settings laid over it; a setting's path is relative to the current folder."""
-    result = json.loads(json.dumps(content, default=str))
+    result = deepcopy(content)
     for keys, value in settings:
         table = result
-        for key in keys[:-1]:
+        for i, key in enumerate(keys[:-1]):
             table = table.setdefault(key, {})
             if not isinstance(table, dict):
-                raise InputError(f"--set {'.'.join(keys)}: {key} is a value, not a section")
+                raise InputError(
+                    f"--set {'.'.join(keys)}: {'.'.join(keys[: i + 1])} is a value ({_short(table)}), not a section with "
+                    "keys of its own"
+                )
         table[keys[-1]] = value
     return result
 
@@ -98,18 +136,25 @@ def validate(kind: type[SectionT], content: Mapping[str, Any], where: str) -> Se
 def _explain_all(kind: type[Section], content: Mapping[str, Any], errors: list[dict[str, Any]]) -> list[str]:
     """One line for each key that is wrong, in the user's words."""
     lines: dict[str, str] = {}
-    wishes: dict[str, list[str]] = {}
+    wishes: dict[str, dict[str, str]] = {}
     for error in errors:
         steps, section = _locate(kind, content, error["loc"])
-        name = ".".join(map(str, steps)) or "the file"
-        special = _explain_special(name, steps, section, error)
-        if special is None:
+        if error["type"] == "missing" and steps and isinstance(steps[-1], int):
+            # of a list too short pydantic says which items are missing: it is the list that is wrong
+            error = {"type": "too_short", "ctx": {"min_length": steps[-1] + 1}, "input": error["input"]}
+            steps.pop()
+        name = _name(steps)
+        line = _explain_special(name, steps, section, error)
+        if line is None:
             # a union of types ("fixed", or a number) yields several findings on one key: they are one wish
-            wishes.setdefault(name, []).append(_wish(error))
-            joined = " or ".join(dict.fromkeys(wishes[name]))
-            special = f"{name}: is {_short(error.get('input'))}; it should be {joined}{_describe(section, steps)}"
-        lines[name] = special
-    return [line for name, line in lines.items() if not any(other.startswith(f"{name}.") for other in lines)]
+            wishes.setdefault(name, {})[error["type"]] = _wish(error, _field(section, steps))
+            joined = " or ".join(dict.fromkeys(wishes[name].values()))
+            meaning = "" if error["type"] == "model_type" else _describe(section, steps)
+            line = f"{name}: is {_short(error.get('input'))}; it should be {joined}{meaning}"
+        lines[name] = line
+    return [
+        line for name, line in lines.items() if not any(other.startswith((f"{name}.", f"{name}, ")) for other in lines)
+    ]
 
 
 def _explain_special(
@@ -119,31 +164,56 @@ def _explain_special(
     match error["type"]:
         case "extra_forbidden":
             known = list(section.model_fields) if section else []
-            return f"{name}: unknown key.{_did_you_mean(str(steps[-1]), known)} There may be: {', '.join(known)}"
+            tags = kinds_of(section) if section else ()
+            where = f" where kind is {_either(tags)}" if tags else ""
+            return f"{name}: unknown key; there may be {', '.join(known)}{where}.{_did_you_mean(str(steps[-1]), known)}"
         case "missing":
             return f"{name}: is missing{_describe(section, steps)}"
         case "union_tag_not_found":
-            return f'{name}: needs a key "kind"'
+            return f'{name}: needs a key "kind": {_either(_tags(_field(section, steps)))}'
         case "union_tag_invalid":
-            tag, expected = str(error["ctx"]["tag"]), error["ctx"]["expected_tags"]
-            known = [text.strip("' ") for text in expected.split(",")]
-            return f"{name}.kind: is {tag!r}; it may be {expected}.{_did_you_mean(tag, known)}"
+            tag, tags = error["ctx"]["tag"], _tags(_field(section, steps))
+            return f"{name}.kind: is {_short(tag)}; it should be {_either(tags)}.{_did_you_mean(str(tag), tags)}"
         case "value_error":
             message = error["msg"].removeprefix("Value error, ")
             return f"{name}: {message}" if steps else message
     return None
 
 
-def _wish(error: dict[str, Any]) -> str:
+def _name(steps: Sequence[int | str]) -> str:
+    """``grid.spacing``, or of an item of a list ``grid.spacing, value 2``."""
+    keys = ".".join(step for step in steps if isinstance(step, str))
+    items = "".join(f", value {step + 1}" for step in steps if isinstance(step, int))
+    return f"{keys}{items}" or "the file"
+
+
+def _wish(error: dict[str, Any], field: FieldInfo | None) -> str:
+    """What a value should be, from what pydantic found wrong with it."""
     limits = error.get("ctx") or {}
     match error["type"]:
         case "too_short":
-            return f"at least {limits['min_length']} values"
+            return f"a list of at least {limits['min_length']} values"
         case "too_long":
-            return f"at most {limits['max_length']} values"
-        case "missing":
-            return "longer"
-    return error["msg"].removeprefix("Input should be ").removesuffix(", got a number")
+            return f"a list of at most {limits['max_length']} values"
+        case "less_than_equal":
+            velocity = field and (field.description or "").startswith("km/s") and error["input"] >= 100
+            return f"at most {_number(limits['le'])}{'; this looks like m/s' if velocity else ''}"
+        case "greater_than_equal":
+            return f"at least {_number(limits['ge'])}"
+        case "greater_than":
+            return f"above {_number(limits['gt'])}"
+        case "literal_error":
+            return str(limits["expected"]).replace("'", '"')
+    return WISHES.get(error["type"], error["msg"].removeprefix("Input should be "))
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def _either(words: Iterable[str]) -> str:
+    *first, last = (f'"{word}"' for word in words)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _did_you_mean(word: str, known: Sequence[str]) -> str:
@@ -158,10 +228,12 @@ def _locate(
     steps: list[int | str] = []
     section: type[Section] | None = kind
     inner: type[Section] | None = kind
+    kinds: tuple[str, ...] = ()
     for step in loc:
         known = isinstance(step, str) and inner is not None and step in inner.model_fields
         given = isinstance(content, dict) and step in content
-        if isinstance(step, str) and not known and not given:
+        if step in kinds or (isinstance(step, str) and not known and not given):
+            kinds = ()
             continue  # pydantic names the branch of a union here: not a key of the user's
         steps.append(step)
         if isinstance(step, int):
@@ -169,32 +241,61 @@ def _locate(
             continue
         section = inner
         content = content.get(step) if isinstance(content, dict) else None
-        inner = _section_at(section, step, content) if known and section else None
+        field = section.model_fields[step] if known and section else None
+        kinds = _tags(field)
+        inner = _section_of(field, content)
     return steps, section
 
 
-def _section_at(section: type[Section], key: str, content: Any) -> type[Section] | None:
-    """The section under a key; of several kinds the one that the content names."""
-    found = _sections(section.model_fields[key].annotation)
+def _field(section: type[Section] | None, steps: Sequence[int | str]) -> FieldInfo | None:
+    """The field that the last key names."""
+    key = next((step for step in reversed(steps) if isinstance(step, str)), "")
+    return section.model_fields.get(key) if section else None
+
+
+def _section_of(field: FieldInfo | None, content: Any) -> type[Section] | None:
+    """The section that a field holds; of several kinds the one that the content names."""
+    found = sections_of(field.annotation) if field else []
     tag = content.get("kind") if isinstance(content, dict) else None
-    named = (v for v in found if "kind" in v.model_fields and tag in get_args(v.model_fields["kind"].annotation))
+    named = (section for section in found if tag in kinds_of(section))
     return found[0] if len(found) == 1 else next(named, None)
 
 
-def _sections(annotation: Any) -> list[type[Section]]:
+def sections_of(annotation: Any) -> list[type[Section]]:
     """All sections that an annotation may stand for."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
-    return [found for part in get_args(annotation) for found in _sections(part)]
+    return [found for part in get_args(annotation) for found in sections_of(part)]
+
+
+def kinds_of(section: type[Section]) -> tuple[str, ...]:
+    """What a section's key ``kind`` may be; empty where it has none."""
+    return get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
+
+
+def _tags(field: FieldInfo | None) -> tuple[str, ...]:
+    """The kinds of section among which a field chooses."""
+    found = sections_of(field.annotation) if field else []
+    return tuple(tag for section in found for tag in kinds_of(section))
 
 
 def _describe(section: type[Section] | None, steps: Sequence[int | str]) -> str:
-    """What the key means, from its description."""
-    key = next((s for s in reversed(steps) if isinstance(s, str)), None)
-    field = section.model_fields.get(str(key)) if section and key else None
-    return f" ({field.description})" if field is not None and field.description else ""
+    """What the key means, from its description; of a section, what must be in it."""
+    field = _field(section, steps)
+    if field is None:
+        return ""
+    tags, inside = _tags(field), sections_of(field.annotation)
+    if tags:
+        return f"; a section with kind = {_either(tags)}" + (f" ({field.description})" if field.description else "")
+    if inside:
+        needed = [name for name, part in inside[0].model_fields.items() if part.is_required()]
+        return f"; a section with {' and '.join(needed) if needed else 'keys of its own'}"
+    return f" ({field.description})" if field.description else ""
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        text = "a value too long to be shown"
     return text if len(text) <= 60 else f"{text[:57]}..."

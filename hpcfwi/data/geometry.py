@@ -32,12 +32,14 @@ def build_survey(sources: Positions, receivers: Positions, axes: tuple[str, ...]
     strangers = sorted(set(rows) - set(names))
     if strangers:
         raise InputError(
-            f"{table.key}: {table.path} has receivers of shot {strangers[0]!r}, which is none of the "
-            f"{len(names)} shots ({names[0]!r} to {names[-1]!r})"
+            f"{table.key}: {table.path}, line {table.lines[rows[strangers[0]][0]]}: has a receiver of shot "
+            f"{strangers[0]!r}, which is none of the {len(names)} shots ({names[0]!r} to {names[-1]!r})"
         )
-    return Survey(
-        tuple(Shot(name, place, positions[rows.get(name, [])]) for name, place in zip(names, places, strict=True))
-    )
+    deaf = [name for name in names if name not in rows]
+    if deaf:
+        more = f" (nor of {len(deaf) - 1} more shots)" if len(deaf) > 1 else ""
+        raise InputError(f"{table.key}: {table.path}: has no receivers of shot {deaf[0]!r}{more}")
+    return Survey(tuple(Shot(name, place, positions[rows[name]]) for name, place in zip(names, places, strict=True)))
 
 
 def read_geometry(path: Path, axes: tuple[str, ...]) -> Survey:
@@ -99,9 +101,10 @@ class _Table:
         except FileNotFoundError:
             raise InputError(f"{key}: {path}: no such file") from None
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{key}: {path}: is no readable CSV file ({error})") from None
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{key}: {path}: is no readable CSV file ({reason})") from None
         if not self.rows:
-            raise InputError(f"{key}: {path}: has no rows below its header; the survey would be empty")
+            raise InputError(f"{key}: {path}: has no rows below its header, so the survey would be empty")
 
     def _read(self, reader: object) -> None:
         for row in reader:  # type: ignore[attr-defined]
@@ -111,10 +114,14 @@ class _Table:
             line: int = reader.line_num  # type: ignore[attr-defined]
             if not self.header:
                 self.header = [cell.lower() for cell in cells]
+                twice = next((name for name in self.header if name and self.header.count(name) > 1), None)
+                if twice is not None:
+                    raise InputError(f"{self.key}: {self.path}, line {line}: has the column {twice!r} more than once")
                 continue
             if len(cells) != len(self.header):
                 raise InputError(
-                    f"{self.key}: {self.path}, line {line}: has {len(cells)} columns, the header {len(self.header)}"
+                    f"{self.key}: {self.path}, line {line}: has {len(cells)} columns, the header has {len(self.header)} "
+                    f"({', '.join(self.header)})"
                 )
             self.lines.append(line)
             self.rows.append(cells)
@@ -123,11 +130,7 @@ class _Table:
         """The columns ``<prefix>x``, (y,) z as positions, shape (rows, ndim), m."""
         wanted = [prefix + axis for axis in axes]
         for name in wanted:
-            if name not in self.header:
-                raise InputError(
-                    f"{self.key}: {self.path}: has no column {name!r}; its columns are {', '.join(self.header)}, "
-                    f"needed are {', '.join(wanted)}"
-                )
+            self._require(name, wanted)
         columns = [self.header.index(name) for name in wanted]
         out = np.empty((len(self.rows), len(axes)))
         for i, row in enumerate(self.rows):
@@ -138,14 +141,21 @@ class _Table:
                     out[i, j] = np.nan
                 if not np.isfinite(out[i, j]):
                     raise InputError(
-                        f"{self.key}: {self.path}, line {self.lines[i]}: {wanted[j]} is {row[column]!r}, not a number in m"
+                        f"{self.key}: {self.path}, line {self.lines[i]}: {wanted[j]} is {row[column]!r}; it should be a "
+                        "number, in m"
                     )
         return out
 
+    def _require(self, column: str, wanted: list[str]) -> None:
+        if column not in self.header:
+            raise InputError(
+                f"{self.key}: {self.path}: has no column {column!r}; its header names the columns "
+                f"{', '.join(self.header)}, and {', '.join(wanted)} are needed"
+            )
+
     def groups(self) -> dict[str, list[int]]:
         """Rows of each shot, in the order in which the shots first appear."""
-        if "shot" not in self.header:
-            raise InputError(f"{self.key}: {self.path}: has no column 'shot'; its columns are {', '.join(self.header)}")
+        self._require("shot", ["shot"])
         column = self.header.index("shot")
         found: dict[str, list[int]] = {}
         for i, row in enumerate(self.rows):

@@ -9,13 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from hpcfwi.config.run import CircleModel, ConstantModel, FileModel, GridSection, LayersModel
+from hpcfwi.config.run import FASTEST, SLOWEST, CircleModel, ConstantModel, FileModel, GridSection, LayersModel
 from hpcfwi.errors import InputError
 
 __all__ = ["build_model", "check_velocities", "file_grid_shape", "read_array", "read_mask", "smooth_model"]
-
-# Velocities of rock, water and air in km/s: what is outside is a mistake, most often of units.
-SLOWEST, FASTEST = 0.1, 15.0
 
 
 def build_model(
@@ -42,7 +39,7 @@ def build_model(
     ndarray of shape ``shape``
     """
     origin = grid.origin or (0.0,) * len(shape)
-    axes = [o + h * np.arange(n) for o, h, n in zip(origin, grid.spacing, shape, strict=True)]
+    axes: list[NDArray] = [o + h * np.arange(n) for o, h, n in zip(origin, grid.spacing, shape, strict=True)]
     match section:
         case ConstantModel():
             values = np.full(shape, section.velocity)
@@ -50,22 +47,24 @@ def build_model(
             layer = np.searchsorted(np.asarray(section.interfaces), axes[-1], side="right")
             values = np.broadcast_to(np.asarray(section.velocities)[layer], shape).copy()
         case CircleModel():
-            values = _circle(section, axes, grid)
+            values = _circle(section, axes, grid, name)
         case FileModel():
-            values = _read_model(section, name)
-            if values.shape != shape:
+            found = file_grid_shape(section, name)
+            if found != shape:
+                hint = "; it looks transposed: z is the last axis, and runs fastest" if found == shape[::-1] else ""
                 raise InputError(
-                    f"{name}.file: {section.file} gives a grid of {values.shape}, the grid is {shape}; "
-                    f"{name}.decimate, {name}.shape and grid.shape must fit together"
+                    f"{name}.file: {section.file} gives a grid of {found} points, but the grid has {shape}{hint}; "
+                    f"{name}.decimate, grid.shape and the other model must fit to it"
                 )
+            values = _read_model(section, name)
     check_velocities(values, name, str(section.file) if isinstance(section, FileModel) else None)
     return values
 
 
-def _circle(section: CircleModel, axes: list[NDArray[np.float64]], grid: GridSection) -> NDArray[np.float64]:
-    center = section.center or tuple(axis[0] + grid.spacing[i] * (len(axis) // 2) for i, axis in enumerate(axes))
+def _circle(section: CircleModel, axes: list[NDArray], grid: GridSection, name: str) -> NDArray[np.float64]:
+    center = section.center or tuple(axis[len(axis) // 2] for axis in axes)
     if len(center) != len(axes):
-        raise InputError(f"model.center: has {len(center)} coordinates, the grid {len(axes)}")
+        raise InputError(f"{name}.center: has {len(center)} coordinates, but the grid has {len(axes)} axes")
     radius = section.radius or 15 * min(grid.spacing)
     squares = [((axis - c) ** 2) for axis, c in zip(axes, center, strict=True)]
     distance2 = sum(np.meshgrid(*squares, indexing="ij", sparse=True))
@@ -86,17 +85,22 @@ def file_grid_shape(section: FileModel, name: str) -> tuple[int, ...]:
 def _steps(section: FileModel, ndim: int, name: str) -> tuple[int, ...]:
     steps = section.decimate if isinstance(section.decimate, tuple) else (section.decimate,) * ndim
     if len(steps) != ndim:
-        raise InputError(f"{name}.decimate: has {len(steps)} numbers, the file {ndim} axes")
+        raise InputError(f"{name}.decimate: has {len(steps)} numbers, but {section.file} has {ndim} axes")
     return steps
 
 
 def _open_npy(path: Path, key: str) -> NDArray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
-        raise InputError(f"{key}: {path}: no such file") from None
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, AttributeError) as error:
-        raise InputError(f"{key}: {path}: is no readable .npy file ({error})") from None
+        raise _missing(path, key) from None
+    except Exception as error:  # a broken header can make numpy stumble over anything
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise InputError(f"{key}: {path}: is no readable .npy file ({reason})") from None
+
+
+def _missing(path: Path, key: str) -> InputError:
+    return InputError(f"{key}: {path}: no such file; its path can be given with --set {key}=PATH")
 
 
 def read_array(path: Path, key: str) -> NDArray:
@@ -120,65 +124,61 @@ def _read_model(section: FileModel, name: str) -> NDArray[np.float64]:
     values = np.array(stored[tuple(slice(None, None, step) for step in steps)], dtype=np.float64)
     if section.unit == "m/s":
         values /= 1000.0
-    _refuse_unphysical(values, name, section.file)
+    _refuse_unphysical(values, section, name)
     return values if section.clip is None else np.clip(values, *section.clip)
 
 
 def _read_raw(section: FileModel, name: str) -> NDArray:
-    if section.shape is None:
-        raise InputError(f"{name}.shape: is missing; raw binary ({section.file}) needs the samples along each axis")
+    assert section.shape is not None  # file_grid_shape has seen to it
     dtype = np.dtype(section.dtype)
     expected = math.prod(section.shape) * dtype.itemsize
     try:
         size = section.file.stat().st_size
         if size != expected:
             raise InputError(
-                f"{name}.shape: {section.shape} of {section.dtype} are {expected} bytes, "
-                f"but {section.file} has {size} bytes"
+                f"{name}.shape: {section.shape} samples of {section.dtype} are {expected} bytes, but {section.file} has "
+                f"{size} bytes; {name}.shape and {name}.dtype must be those of the file"
             )
-        return np.fromfile(section.file, dtype=dtype).reshape(section.shape)
+        return np.memmap(section.file, dtype=dtype, mode="r", shape=section.shape)
     except FileNotFoundError:
-        raise InputError(
-            f"{name}.file: {section.file}: no such file; give its path with --set {name}.file=PATH"
-        ) from None
+        raise _missing(section.file, f"{name}.file") from None
     except OSError as error:
         raise InputError(f"{name}.file: {section.file}: cannot be read ({error.strerror})") from None
 
 
-def _refuse_unphysical(values: NDArray, name: str, file: Path) -> None:
+def _refuse_unphysical(values: NDArray, section: FileModel, name: str) -> None:
     """What clipping must not hide: broken values, and m/s taken for km/s."""
+    raw = "" if section.file.suffix == ".npy" else f"; if that is not in the file, {name}.dtype is wrong"
     broken = ~np.isfinite(values)
     if broken.any():
         where = tuple(int(i) for i in np.argwhere(broken)[0])
         raise InputError(
-            f"{name}: {file} has {int(broken.sum())} values that are NaN or infinite, the first at {where}"
+            f"{name}.file: {section.file} has {int(broken.sum())} values that are NaN or infinite, the first at grid "
+            f"point {where}{raw}"
         )
-    if values.min() <= 0:
+    low, middle, high = float(values.min()), float(np.median(values)), float(values.max())
+    if low <= 0:
         where = tuple(int(i) for i in np.unravel_index(int(values.argmin()), values.shape))
-        raise InputError(f"{name}: {file} has a velocity of {values.min():g} km/s at {where}; velocities are positive")
-    if np.median(values) > FASTEST:
         raise InputError(
-            f"{name}: {file} has velocities of {values.min():g} to {values.max():g}, which looks like m/s; "
-            f'km/s are expected, so set {name}.unit = "m/s"'
+            f"{name}.file: {section.file} has a velocity of {low:g} km/s at grid point {where}; velocities are "
+            f"positive{raw}"
         )
+    told = f"{name}.file: {section.file} has velocities of {low:g} to {high:g} km/s"
+    if middle > FASTEST and section.unit == "km/s":
+        raise InputError(f'{told}, which looks like m/s; if it is, set {name}.unit = "m/s"{raw}')
+    if middle < SLOWEST and section.unit == "m/s":
+        raise InputError(f'{told} after division by 1000; if they are km/s already, set {name}.unit = "km/s"{raw}')
 
 
 def check_velocities(values: NDArray, name: str, file: str | None = None) -> None:
     """Raise unless all velocities can be those of a medium, in km/s."""
-    source = f" ({file})" if file else ""
     low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)) or low <= 0:
-        raise InputError(f"{name}: velocities must be positive numbers, not {low:g} to {high:g} km/s{source}")
-    if high > FASTEST:
-        hint = f", which looks like m/s: divide by 1000{f' or set {name}.unit = ' + chr(34) + 'm/s' + chr(34) if file else ''}"
+    slack = 1e-9 * FASTEST
+    if not (SLOWEST - slack <= low and high <= FASTEST + slack):
+        source = f" ({file})" if file else ""
         raise InputError(
-            f"{name}: velocities of {low:g} to {high:g} km/s{source}{hint if high > 100 else ''}; "
-            f"they should lie between {SLOWEST} and {FASTEST} km/s"
-        )
-    if low < SLOWEST:
-        raise InputError(
-            f"{name}: velocities of {low:g} to {high:g} km/s{source}; they should lie between {SLOWEST} and "
-            f"{FASTEST} km/s"
+            f"{name}: velocities of {low:g} to {high:g} km/s{source}; they should lie between {SLOWEST:g} and "
+            f"{FASTEST:g} km/s"
         )
 
 
@@ -191,5 +191,5 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Read the mask of frozen cells."""
     mask = read_array(path, "inversion.frozen.mask_file")
     if mask.shape != shape:
-        raise InputError(f"inversion.frozen.mask_file: {path} has shape {mask.shape}, the grid {shape}")
+        raise InputError(f"inversion.frozen.mask_file: {path} has shape {mask.shape}, but the grid has {shape} points")
     return mask.astype(bool)

@@ -76,7 +76,7 @@ def write_aside(path: Path, write: Callable[[Any], object]) -> None:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -96,7 +96,7 @@ def make_private(folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.stat(folder).st_uid == os.geteuid():
+        if folder.stat().st_uid == os.geteuid():
             folder.chmod(0o700)
     except OSError as error:
         raise InputError(
@@ -104,7 +104,7 @@ def make_private(folder: Path) -> Path:
         ) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{folder}: cannot be written to; choose another folder with --run-dir")
-    problem = _open_to_others(os.stat(folder))
+    problem = _open_to_others(folder.stat())
     if problem:
         raise InputError(f"{folder}: {problem}; choose a folder of your own with --run-dir")
     return folder
@@ -159,7 +159,7 @@ def read_container(path: Path, kind: str, expected: str | None = None) -> tuple[
     """Header and verified payload of a staged file."""
     try:
         with path.open("rb") as file:
-            for status in (os.fstat(file.fileno()), os.stat(path.parent)):
+            for status in (os.fstat(file.fileno()), path.parent.stat()):
                 problem = _open_to_others(status)
                 if problem:
                     raise StagingError(f"{path}: is not read, since it or its folder {problem}")

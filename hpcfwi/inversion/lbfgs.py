@@ -85,9 +85,7 @@ def minimise(
     return result
 
 
-def _scale(
-    x: NDArray[np.float64], g: NDArray[np.float64], bounds: tuple[NDArray, NDArray], first_step: float
-) -> float:
+def _scale(x: NDArray[np.float64], g: NDArray[np.float64], bounds: tuple[NDArray, NDArray], first_step: float) -> float:
     """The power of two for which the largest change of velocity, ``v^3 / 2 |g| / c^2``, is about ``first_step``."""
     free = bounds[0] < bounds[1]
     # a handful of cells at sources and edges may have gradients far above all others: they are not asked

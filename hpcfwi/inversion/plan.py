@@ -84,7 +84,7 @@ def _ordinal(number: int) -> str:
 
 def _bytes(number: float) -> str:
     for unit in ("B", "kB", "MB"):
-        if number < 1000:
+        if number < 999.5:  # what is rounded to three digits stays below 1000
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:.3g} GB"

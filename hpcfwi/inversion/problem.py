@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from hpcfwi.config.run import FileModel, RunConfig, SmoothModel
 from hpcfwi.config.run import RickerWavelet as RickerSection
-from hpcfwi.data.gathers import check_source, read_wavelet
+from hpcfwi.data.gathers import check_record_shape, check_source, gather_shape, read_wavelet
 from hpcfwi.data.geometry import build_survey, read_geometry
 from hpcfwi.data.models import build_model, check_velocities, file_grid_shape, read_mask, smooth_model
 from hpcfwi.errors import InputError
@@ -28,6 +29,11 @@ __all__ = ["Problem"]
 
 # Fewer points per shortest wavelength than this is an error; a larger phase error than this is worth a warning.
 FEWEST_POINTS, PHASE_ERROR_WARNING = 2.5, 0.01
+# With more points than this the phase error is far below any that matters, and its formula loses all digits.
+MOST_POINTS = 1000
+# Arrays of the grid, in float64, that are in memory while the models are made.
+MODEL_ARRAYS = 6
+MOST_SAMPLES, MOST_TRACES = 10_000_000, 1_000_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +98,9 @@ class Problem:
         survey = _survey(config, domain)
         spec, step = _discretise(config, domain, survey, wavelet, _velocity_range(config, true, initial))
         warnings = _check_sampling(config, domain, wavelet, spec, _velocity_range(config, true, initial), step)
-        return cls(config, domain, true, initial, frozen, survey, wavelet, spec, step, warnings)
+        problem = cls(config, domain, true, initial, frozen, survey, wavelet, spec, step, warnings)
+        problem._check_first_gather()
+        return problem
 
     def axis(self, velocity: NDArray) -> TimeAxis:
         """Time axis for a model: the fixed one, or that of the model's highest velocity."""
@@ -105,6 +113,13 @@ class Problem:
         if self.config.data.tail == "extrapolate" and self.true_velocity is not None:
             return math.ceil(self.axis(self.true_velocity).times[-1] / self.config.data.sample_interval - 1e-9) + 1
         return math.floor(self.config.data.recording_time / self.config.data.sample_interval + 1e-9) + 1
+
+    def _check_first_gather(self) -> None:
+        """What is wrong with one gather is most often wrong with all: it is told before any worker starts."""
+        if self.config.data.file is not None:
+            shot = self.survey.shots[0]
+            found = gather_shape(self.config.data.file, shot.name)
+            check_record_shape(shot.name, found, self.recorded_samples, len(shot.receivers))
 
     @property
     def slowness_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -167,17 +182,19 @@ def _grid_shape(config: RunConfig) -> tuple[int, ...]:
             found = file_grid_shape(section, name)
             if len(found) != len(config.grid.spacing):
                 raise InputError(
-                    f"{name}.file: {section.file} has {len(found)} axes, grid.spacing {len(config.grid.spacing)}"
+                    f"{name}.file: {section.file} has {len(found)} axes, but grid.spacing has {len(config.grid.spacing)}"
                 )
-            if shape is not None and found != shape:
-                raise InputError(
-                    f"{name}.file: {section.file} gives a grid of {found}, but the grid is {shape} (grid.shape, or the other model)"
-                )
-            shape = found
+            shape = shape or found
     if shape is None:
         raise InputError("grid.shape: is missing; only a model file can say it instead")
     if min(shape) < 3:
         raise InputError(f"grid.shape: {shape} is too small; at least 3 points are needed along each axis")
+    needed, there = 8 * MODEL_ARRAYS * math.prod(shape), psutil.virtual_memory().total
+    if needed > there:
+        raise InputError(
+            f"grid.shape: {shape} is too large: its models alone need {needed / 1e9:.3g} GB, this machine has "
+            f"{there / 1e9:.3g} GB; take a coarser grid or a larger machine"
+        )
     return shape
 
 
@@ -216,7 +233,8 @@ def _check_bounds(config: RunConfig, initial: NDArray, frozen: NDArray) -> None:
     if free.min() < low - slack or free.max() > high + slack:
         raise InputError(
             f"inversion.bounds: [{low:g}, {high:g}] km/s exclude the initial model, whose velocities go from "
-            f"{free.min():.4g} to {free.max():.4g} km/s; widen the bounds or change [initial]"
+            f"{free.min():.4g} to {free.max():.4g} km/s; widen the bounds, change [initial], or freeze these cells "
+            "(inversion.frozen)"
         )
 
 
@@ -224,8 +242,6 @@ def _wavelet(config: RunConfig) -> Wavelet:
     section = config.wavelet
     if isinstance(section, RickerSection):
         frequency = section.peak_frequency / 1000.0
-        if section.amplitude == 0:
-            raise InputError("wavelet.amplitude: is 0, so there would be no waves")
         return RickerWavelet(frequency, 1.0 / frequency if section.delay is None else section.delay, section.amplitude)
     return SampledWavelet(read_wavelet(section.file), section.sample_interval)
 
@@ -237,6 +253,9 @@ def _survey(config: RunConfig, domain: Domain) -> Survey:
         assert config.acquisition.sources is not None
         assert config.acquisition.receivers is not None
         survey = build_survey(config.acquisition.sources, config.acquisition.receivers, domain.axes)
+    traces = sum(len(shot.receivers) for shot in survey.shots)
+    if traces > MOST_TRACES:
+        raise InputError(f"acquisition: {len(survey)} shots have {traces} traces; at most {MOST_TRACES} can be handled")
     survey.check(domain)
     if config.data.file is not None:
         check_source(config.data.file, [shot.name for shot in survey.shots])
@@ -264,12 +283,18 @@ def _discretise(
         if rule > limit:
             raise InputError(
                 f"solver.time_step: {rule:g} ms is unstable (Courant): for {velocities[1]:.4g} km/s, a spacing of "
-                f"{min(domain.spacing):g} m and space order {solver.space_order} it may be at most {limit:.4g} ms; "
-                f'"fixed" would take {fixed:.4g} ms'
+                f"{min(domain.spacing):g} m and space order {solver.space_order} it may be at most "
+                f'{_at_most(limit)} ms; "fixed" would take {fixed:.4g} ms'
             )
         step = shortest = longest = rule
     elif rule == "fixed":
         step = longest = shortest = fixed
+    for key, interval in (("solver.time_step", shortest), ("data.sample_interval", config.data.sample_interval)):
+        if config.data.recording_time / interval > MOST_SAMPLES:
+            raise InputError(
+                f"data.recording_time: {config.data.recording_time:g} ms are {config.data.recording_time / interval:.3g} "
+                f"samples of {interval:.3g} ms ({key}); at most {MOST_SAMPLES} can be handled"
+            )
     every = 1
     if solver.strategy == "sampled":
         every = snapshot_interval(longest, highest_frequency(wavelet), solver.sampling_margin)
@@ -290,15 +315,14 @@ def _check_sampling(
 ) -> tuple[str, ...]:
     """Nyquist is an error, dispersion a warning (an error where the grid does not carry the waves at all)."""
     highest = highest_frequency(wavelet)
-    for key, interval in (
-        ("data.sample_interval", config.data.sample_interval),
-        ("solver.time_step", step or 0.0),
-    ):
-        if interval > 1 / (2 * highest):
-            raise InputError(
-                f"{key}: {interval:g} ms resolves frequencies up to {500 / interval:.4g} Hz (Nyquist), but the wavelet "
-                f"reaches {1000 * highest:.4g} Hz; make it at most {1 / (2 * highest):.4g} ms or lower the frequency"
-            )
+    # A time step within the Courant limit, on a grid with enough points, is always below Nyquist.
+    interval = config.data.sample_interval
+    if interval > 1 / (2 * highest):
+        raise InputError(
+            f"data.sample_interval: {interval:g} ms resolves frequencies up to {500 / interval:.4g} Hz (Nyquist), but the "
+            f"wavelet reaches {1000 * highest:.4g} Hz; take at most {_at_most(1 / (2 * highest))} ms, or "
+            f"{_lower_frequency(wavelet, 1 / (2 * highest * interval))}"
+        )
     spacing = max(domain.spacing)
     points = points_per_wavelength(velocities[0], highest, spacing)
     told = (
@@ -306,11 +330,12 @@ def _check_sampling(
         f"{spacing:g} m)"
     )
     if points < FEWEST_POINTS:
-        fit = velocities[0] / (FEWEST_POINTS * highest)
         raise InputError(
-            f"grid.spacing: {told}; at least {FEWEST_POINTS} are needed: a spacing of at most {fit:.3g} m, or a highest "
-            f"frequency of at most {1000 * velocities[0] / (FEWEST_POINTS * spacing):.3g} Hz"
+            f"grid.spacing: {told}; at least {FEWEST_POINTS} are needed: take a spacing of at most "
+            f"{_at_most(velocities[0] / (FEWEST_POINTS * highest))} m, or {_lower_frequency(wavelet, points / FEWEST_POINTS)}"
         )
+    if points > MOST_POINTS:
+        return ()
     shortest = step or critical_step(domain, spec.space_order, velocities[1])
     error = phase_error(points, spec.space_order, velocities[0] * shortest / spacing)
     if abs(error) < PHASE_ERROR_WARNING:
@@ -319,3 +344,16 @@ def _check_sampling(
     return (
         f"dispersion: {told}: their speed is off by about {100 * error:+.1f} %; a finer grid{advice} would mend it",
     )
+
+
+def _lower_frequency(wavelet: Wavelet, factor: float) -> str:
+    """How the wavelet would have to change for its highest frequency to become ``factor`` times what it is."""
+    if isinstance(wavelet, RickerWavelet):
+        return f"a wavelet.peak_frequency of at most {_at_most(1000 * wavelet.frequency * factor)} Hz"
+    return f"a wavelet without frequencies above {_at_most(1000 * highest_frequency(wavelet) * factor)} Hz"
+
+
+def _at_most(value: float) -> str:
+    """A limit to four digits, rounded down, so that what is read there keeps to it."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return f"{math.floor(value / unit) * unit:.4g}"

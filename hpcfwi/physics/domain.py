@@ -83,7 +83,7 @@ class Domain:
         points = np.asarray(positions, dtype=float)
         slack = 1e-6 * np.asarray(self.spacing)
         inside = (points >= np.asarray(self.origin) - slack) & (points <= np.asarray(self.last) + slack)
-        return inside.all(axis=-1)
+        return np.asarray(inside.all(axis=-1))
 
     def extend(self, values: NDArray, out: NDArray | None = None) -> NDArray:
         """Extend a physical array into the sponge: every cell there takes the value of the nearest edge point."""

@@ -46,7 +46,7 @@ class TimeAxis:
     @property
     def times(self) -> NDArray[np.float64]:
         """Time of each sample, ms."""
-        return self.step * np.arange(self.samples)
+        return self.step * np.arange(self.samples, dtype=np.float64)
 
 
 @cache

@@ -72,7 +72,8 @@ def _spectrum(wavelet: Wavelet) -> tuple[NDArray[np.float64], NDArray[np.float64
         ratio = (frequencies / wavelet.frequency) ** 2
         return frequencies, ratio * np.exp(-ratio)
     count = max(4096, 8 * len(wavelet.values))
-    return np.fft.rfftfreq(count, wavelet.interval), np.abs(np.fft.rfft(wavelet.values, count))
+    frequencies = np.asarray(np.fft.rfftfreq(count, wavelet.interval), dtype=np.float64)
+    return frequencies, np.abs(np.fft.rfft(wavelet.values, count))
 
 
 def highest_frequency(wavelet: Wavelet) -> float:

@@ -198,7 +198,7 @@ def _models_figure(
     low, high = (float(limits.min()), float(limits.max())) if limits.size else (0.0, 1.0)
     margin = 0.05 if low == high else 0.0
     sheet.paint(list(models.values()), VELOCITY, (low - margin, high + margin), "P-wave velocity (km/s)")
-    sheet.mark(sources, "source", apart=0.15, marker="*", s=60, c="red", edgecolors="white", zorder=4)
+    sheet.mark(sources, "source", apart=0.18, marker="*", s=60, c="red", edgecolors="white", zorder=4)
     sheet.mark(receivers, "receiver", apart=0.2, marker="v", s=14, c="white", edgecolors="black", zorder=3)
     return sheet.finished()
 
@@ -286,7 +286,7 @@ def _gather_figure(records: dict[str, NDArray], sample_interval: float, receiver
     for axes, (name, record) in zip(panels, records.items(), strict=True):
         image = _image(axes, record[:, order], extent, RECORD, (-limit, limit))
         axes.set(title=name, xlabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=label.startswith("Trace")))
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], integer="Trace" in label, min_n_ticks=1))
         axes.tick_params(labelleft=axes is panels[0])
     panels[0].set_ylabel("Time (s)")
     _colour_bar(image, bar, 4.5, "Pressure (arbitrary unit)", "both")
@@ -389,9 +389,9 @@ class _Sheet:
             for axes, view, size in zip(row, views, sizes, strict=True)
         ]
         for axes, view, size, i in self.panels:
-            # the model's name may reach over its neighbours, whose titles are a line lower
-            name = _wrap(titles[i], room if domain.ndim == 2 else WIDEST) if view is views[0] else ""
-            axes.set_title("\n".join(filter(None, (name, view.title))), loc="left")
+            # in the middle of a row the model's name may reach over its neighbours, whose titles are a line lower
+            name = _wrap(titles[i], room if domain.ndim == 2 else WIDEST) if view is views[len(views) // 2] else ""
+            axes.set_title("\n".join(filter(None, (name, view.title))))
             _label(axes, domain, view, size)
         for axes in self.grid[:-1].flat:
             axes.set_xlabel("")
@@ -446,7 +446,9 @@ class _Sheet:
             self.figure.set_size_inches(size)
             engine.execute(self.figure)
             places = np.array([axes.get_position(original=True).size for axes in self.grid.flat])
-            size = size + self.inches - size * places.sum(axis=0) / (rows, columns)
+            missing = self.inches - size * places.sum(axis=0) / (rows, columns)
+            # the colour bar is a column like the others and takes its share
+            size = size + missing * np.array([1 + BAR / self.inches[0], 1.0])
         # Laid out again with panels of fixed aspect, it would never come to rest.
         self.figure.set_layout_engine("none")
         for axes in self.grid.flat:

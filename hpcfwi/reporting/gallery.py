@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ def draw_gallery(
     folder.figures.mkdir(exist_ok=True, mode=0o700)
     shots = problem.survey.shots
     middle = len(shots) // 2
-    models = {"initial": problem.initial_velocity, "final": velocity, "true": problem.true_velocity}
+    models: dict[str, Any] = {"initial": problem.initial_velocity, "final": velocity, "true": problem.true_velocity}
     observed, predicted, axis = objective.predict(velocity, middle)
     before, initial, initial_axis = objective.predict(problem.initial_velocity, middle)
     errors = [row.model_error for row in rows if row.model_error is not None]

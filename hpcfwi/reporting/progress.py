@@ -76,7 +76,7 @@ class Progress:
         if done == 0:
             self._bars.reset(self._shots_bar, total=total, description=what, visible=True)
 
-    def evaluation(self, number: int, misfit: float, replayed: bool) -> None:
+    def evaluation(self, misfit: float, replayed: bool) -> None:
         """An evaluation was finished."""
         if self._loop_started is None and not replayed:
             self._loop_started = time.monotonic()

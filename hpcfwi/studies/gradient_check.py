@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -124,31 +125,52 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     rng = np.random.default_rng(20240229)
     m = 1.0 / problem.initial_velocity**2
     direction = m * _smooth_noise(rng, m.shape)
-    bench = _Bench(problem, exact, chosen, axis, linearised=True)
-    observed = _observed(problem, chosen, axis, bench)
-    dots = {"float64": dot_product_error(bench.fields, m, direction, bench.arguments, rng)}
-    residual = bench.residual(m, observed)
-    misfit = 0.5 * float(np.square(residual).sum())
-    gradient = bench.gradient(residual.copy())
-    steps = LONGEST_STEP * 0.5 ** np.arange(HALVINGS + 1)
-    remainders = taylor_remainders(
-        lambda h: bench.misfit(m + h * direction, observed), misfit, float((gradient * direction).sum()), steps
-    )
-    own = None
     crop = problem.config.solver.boundary_gradient == "crop"
-    if crop and problem.spec.snapshot_every == 1:
-        bench.residual(m, observed)
-        own = bench.gradient(residual.copy(), crop)
-    del bench  # frees the wavefield before the next one is made
+    found = _exact_tests(problem, exact, chosen, axis, m, direction, rng)
+    dots, own = {"float64": found.dot_product}, found.cropped if crop else None
     if problem.spec.dtype == "float32":
         single = _Bench(problem, replace(exact, dtype="float32"), chosen, axis, linearised=True)
         dots["float32"] = dot_product_error(single.fields, m, direction, single.arguments, rng)
-        del single
+        del single  # frees its wavefield before the next one is made
     if problem.spec.snapshot_every > 1:
         spec = replace(problem.spec, receivers=len(chosen.receivers), time_samples=axis.samples)
         sampled = _Bench(problem, spec, chosen, axis, linearised=False)
-        own = sampled.gradient(sampled.residual(m, observed), crop)
-    return _report(problem, chosen, axis, dots, steps, remainders, gradient, own, direction)
+        own = sampled.gradient(sampled.residual(m, found.observed), crop)
+    return _report(problem, chosen, axis, dots, found, own, direction)
+
+
+@dataclass(frozen=True, eq=False)
+class _Exact:
+    """What the tests with every step kept, in double precision, gave."""
+
+    dot_product: float
+    observed: NDArray
+    gradient: NDArray
+    cropped: NDArray
+    steps: NDArray
+    remainders: NDArray
+
+
+def _exact_tests(
+    problem: Problem,
+    spec: PropagatorSpec,
+    shot: Shot,
+    axis: TimeAxis,
+    m: NDArray,
+    direction: NDArray,
+    rng: np.random.Generator,
+) -> _Exact:
+    bench = _Bench(problem, spec, shot, axis, linearised=True)
+    dot_product = dot_product_error(bench.fields, m, direction, bench.arguments, rng)
+    observed = _observed(problem, shot, axis, bench)
+    residual = bench.residual(m, observed)
+    misfit = 0.5 * float(np.square(residual).sum())
+    padded = bench.fields.gradient(residual)
+    gradient, cropped = bench.domain.extend_transpose(padded), bench.domain.crop(padded)
+    steps = LONGEST_STEP * 0.5 ** np.arange(HALVINGS + 1)
+    slope = float((gradient * direction).sum())
+    remainders = taylor_remainders(lambda h: bench.misfit(m + h * direction, observed), misfit, slope, steps)
+    return _Exact(dot_product, observed, gradient, cropped, steps, remainders)
 
 
 def dot_product_error(
@@ -164,9 +186,9 @@ def dot_product_error(
     return abs(left - right) / max(abs(left), abs(right), np.finfo(float).tiny)
 
 
-def taylor_remainders(misfit: object, at_zero: float, slope: float, steps: NDArray) -> NDArray:
+def taylor_remainders(misfit: Callable[[float], float], at_zero: float, slope: float, steps: NDArray) -> NDArray:
     """``|f(h) - f(0) - h f'(0)|`` for each step h."""
-    return np.array([abs(misfit(h) - at_zero - h * slope) for h in steps])  # type: ignore[operator]
+    return np.array([abs(misfit(h) - at_zero - h * slope) for h in steps])
 
 
 def _shot(problem: Problem, name: str | None) -> Shot:
@@ -211,12 +233,11 @@ def _report(
     shot: Shot,
     axis: TimeAxis,
     dots: dict[str, float],
-    steps: NDArray,
-    remainders: NDArray,
-    gradient: NDArray,
+    found: _Exact,
     own: NDArray | None,
     direction: NDArray,
 ) -> CheckReport:
+    steps, remainders, gradient = found.steps, found.remainders, found.gradient
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = np.log2(remainders[:-1] / remainders[1:])
     good = (slopes >= SLOPES[0]) & (slopes <= SLOPES[1])
