@@ -1,0 +1,70 @@
+"""Seismic full waveform inversion on supercomputers.
+
+Everything that the command line does is here too::
+
+    from hpcfwi import load_run_config, run
+    result = run(load_run_config("jobs/circle.toml"), run_dir="runs/circle")
+
+Names are imported when they are first used: a worker process, or ``hpcfwi --version``, pays only for what it needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from hpcfwi.version import __version__
+
+if TYPE_CHECKING:
+    from hpcfwi.config.run import RunConfig, load_run_config
+    from hpcfwi.config.site import SiteConfig, load_site_config
+    from hpcfwi.driver import RunResult, model_data, run
+    from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, StagingError
+    from hpcfwi.inversion.functional import FunctionalGradient
+    from hpcfwi.inversion.plan import Plan, make_plan
+    from hpcfwi.inversion.problem import Problem
+    from hpcfwi.reporting.events import read_events
+    from hpcfwi.studies.gradient_check import CheckReport, check_gradient
+
+__all__ = [
+    "CheckReport",
+    "DataError",
+    "FunctionalGradient",
+    "HpcfwiError",
+    "InputError",
+    "Interrupted",
+    "Plan",
+    "Problem",
+    "RunConfig",
+    "RunError",
+    "RunResult",
+    "SiteConfig",
+    "StagingError",
+    "__version__",
+    "check_gradient",
+    "load_run_config",
+    "load_site_config",
+    "make_plan",
+    "model_data",
+    "read_events",
+    "run",
+]
+
+_HOMES = {
+    "hpcfwi.config.run": ("RunConfig", "load_run_config"),
+    "hpcfwi.config.site": ("SiteConfig", "load_site_config"),
+    "hpcfwi.driver": ("RunResult", "model_data", "run"),
+    "hpcfwi.errors": ("DataError", "HpcfwiError", "InputError", "Interrupted", "RunError", "StagingError"),
+    "hpcfwi.inversion.functional": ("FunctionalGradient",),
+    "hpcfwi.inversion.plan": ("Plan", "make_plan"),
+    "hpcfwi.inversion.problem": ("Problem",),
+    "hpcfwi.reporting.events": ("read_events",),
+    "hpcfwi.studies.gradient_check": ("CheckReport", "check_gradient"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from hpcfwi.cluster.environment import apply_devito_environment, quieten
 from hpcfwi.errors import HpcfwiError
+from hpcfwi.resources import shipped
 from hpcfwi.version import __version__
 
 __all__ = ["command"]
@@ -82,10 +83,19 @@ def _load(config: Path, settings: tuple[str, ...], site: str | None = None) -> t
     from hpcfwi.config.site import load_site_config
     from hpcfwi.config.text import parse_setting
 
+    config = _find_config(config)
     parsed = [parse_setting(setting) for setting in settings]
     ours = [(keys, value) for keys, value in parsed if keys[0] != "site"]
     theirs = [(keys[1:], value) for keys, value in parsed if keys[0] == "site"]
     return load_run_config(config, ours), load_site_config(site, theirs) if site else None
+
+
+def _find_config(config: Path) -> Path:
+    """A file of the user's; where there is none, a job that comes with the package: ``circle``, ``jobs/circle.toml``."""
+    if config.exists():
+        return config
+    ours = shipped("jobs") / f"{config.stem}.toml"
+    return ours if str(config.parent) in (".", "jobs") and ours.is_file() else config
 
 
 @cli.command()
@@ -104,8 +114,10 @@ def run(config: Path, settings: tuple[str, ...], run_dir: Path | None, site: str
     for line in (
         f"{result.iterations} iterations, {result.evaluations} evaluations: misfit {result.misfit:.6g}, "
         f"{ratio:.4f} of the initial one{error}",
-        f"{result.folder}/model.npy is the velocity in km/s; config.toml the configuration with every default",
-        f"{result.folder}/figures/ has the pictures; history.csv a row per iteration; events.jsonl all that happened",
+        f"{result.folder} holds:",
+        "  model.npy      the velocity, km/s; figures/ has its pictures, and those of the data and the convergence",
+        "  history.csv    misfit, gradient and errors of each iteration; events.jsonl all that happened, shot by shot",
+        "  config.toml    the configuration with every default; staged/ and journal/ let the run be continued",
     ):
         click.echo(line)
 

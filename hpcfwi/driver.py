@@ -189,10 +189,9 @@ class _Session:
             self.log.write("warning", message=warning)
         self.log.write("start", version=__version__, problem=self.problem.digest, layout=str(layout), launch="local")
         self.progress.say(f"run folder {self.folder.path}; workers on this machine: {layout}")
-        if layout.threads > 1:
-            self.progress.say(
-                "with more than one thread per shot the last bits of the result may differ from run to run"
-            )
+        same = "one thread per shot: the same bytes whatever the number of workers"
+        differs = "several threads per shot: the last bits may differ from run to run"
+        self.progress.say(same if layout.threads == 1 else differs)
         scratch = Path(mkdtemp(prefix="hpcfwi-"))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         pool = stack.enter_context(ThreadPoolExecutor(1))

@@ -9,7 +9,7 @@
 #   sbatch jobs/fwi.sh CONFIG --site NAME     the same under Slurm, from the project's root or its jobs/
 #   bash jobs/fwi.sh --setup                  only set up, as on a login node of a cluster without internet inside
 #
-# OPTIONS are those of `hpcfwi run`: --site, --run-dir, --launch, --nodes, --set section.key=value ...
+# OPTIONS are those of `hpcfwi run`: --run-dir DIR, --site NAME, --set section.key=value ...
 # What is missing is set up first: .venv/ at the project's root, unless an environment that has hpcfwi is active.
 # HPCFWI_PYTHON names the Python to use for it, HPCFWI_ROOT the project's root where sbatch is called from elsewhere.
 # Run it again to continue an unfinished run. Status: 0 done, 2 wrong input, 3 failed, 75 stopped early.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 __all__ = ["apply_devito_environment", "quieten", "worker_environment"]
 
@@ -30,6 +31,10 @@ def apply_devito_environment() -> None:
 def _devito() -> dict[str, str]:
     """Devito's settings: the user's own where they are set."""
     chosen = {"DEVITO_LANGUAGE": "openmp", "DEVITO_LOGGING": "ERROR"}
+    # Devito takes gcc; where only another of its compilers is there, that one
+    present = next((name for name in ("gcc", "clang", "icx") if shutil.which(name)), "gcc")
+    if present != "gcc":
+        chosen["DEVITO_ARCH"] = present
     return {**chosen, **{k: v for k, v in os.environ.items() if k.startswith("DEVITO_")}}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import resource
 import socket
 import threading
 import time
@@ -235,6 +236,7 @@ def evaluate_shot(
             misfit=result.f,
             seconds=time.perf_counter() - started,
             kernel_seconds=worker.fields.kernel_seconds - kernels,
+            peak_memory=_peak_memory(),
         )
         return result
 
@@ -292,6 +294,11 @@ def predict_shot(context: ShotContext, model: StagedFile, shot: StagedFile, axis
         observed = worker.observed(shot, axis)
         record = worker.record(observed.source, observed.receivers, axis)
         return observed.record, record[: len(observed.record)].copy()
+
+
+def _peak_memory() -> int:
+    """The most memory that this process has had so far, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _host() -> str:

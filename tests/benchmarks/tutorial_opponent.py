@@ -233,9 +233,7 @@ def misfit_and_gradient(
     return total.f, total.g.flatten().astype(np.float64)
 
 
-def invert(
-    client: Client, model: Any, misfits: list[float], m_errors: list[float]
-) -> optimize.OptimizeResult:
+def invert(client: Client, model: Any, misfits: list[float], m_errors: list[float]) -> optimize.OptimizeResult:
     def after_iteration(x: np.ndarray) -> None:
         true_m = squared_slowness(true_model())
         m_errors.append(float(np.linalg.norm((x - true_m) / true_m)))
@@ -331,13 +329,9 @@ def run(workers: int, figures: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="FWI as in Devito's tutorial 04_dask_pickling, to be timed")
-    parser.add_argument(
-        "--dir", type=Path, help="folder for all files (default: a new temporary one, removed after)"
-    )
+    parser.add_argument("--dir", type=Path, help="folder for all files (default: a new temporary one, removed after)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="Dask workers (default: 2)")
-    parser.add_argument(
-        "--figures", action="store_true", help="draw the models and the error; keeps the folder"
-    )
+    parser.add_argument("--figures", action="store_true", help="draw the models and the error; keeps the folder")
     options = parser.parse_args()
 
     before = Path.cwd()

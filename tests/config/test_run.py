@@ -1,0 +1,235 @@
+"""fwi.toml: the rules between its keys, and that no content makes anything but an InputError."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tomllib
+from pathlib import Path
+
+import pytest
+import tomli_w
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hpcfwi.config.run import RunConfig, load_run_config
+from hpcfwi.config.text import apply_settings, parse_setting, validate
+from hpcfwi.errors import InputError
+
+JOBS = Path(__file__).parents[2] / "jobs"
+CIRCLE = tomllib.loads((JOBS / "circle.toml").read_text(encoding="utf-8"))
+
+
+def load(*changes: str, **sections: dict) -> RunConfig:
+    """The circle with settings, and whole sections replaced; ``-section.key`` takes a key away."""
+    content = apply_settings(CIRCLE, [parse_setting(change) for change in changes if change[0] != "-"]) | sections
+    for change in changes:
+        if change[0] == "-":
+            *above, key = change[1:].split(".")
+            table = content
+            for section in above:
+                table = table[section]
+            del table[key]
+    return validate(RunConfig, content, "circle.toml")
+
+
+def refused(*changes: str, **sections: dict) -> str:
+    """The mistakes that are told about it, without the first line."""
+    with pytest.raises(InputError) as caught:
+        load(*changes, **sections)
+    first, *lines = str(caught.value).splitlines()
+    assert first.startswith("circle.toml: ")
+    return "\n".join(line.strip() for line in lines)
+
+
+@pytest.mark.parametrize("job", sorted(JOBS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_jobs_that_come_with_it_are_valid(job):
+    assert load_run_config(job).grid.spacing
+
+
+def test_what_is_not_said_has_a_default():
+    config = load()
+    assert (config.solver.sponge, config.solver.time_step, config.data.tail) == (40, "fixed", "cut")
+
+
+def test_a_configuration_cannot_be_changed_once_it_is_checked():
+    with pytest.raises(ValueError, match="frozen"):
+        load().solver.sponge = 3
+
+
+def test_settings_are_named_in_the_heading_of_the_mistakes_they_may_have_made():
+    with pytest.raises(InputError, match=r'circle\.toml with --set: one mistake\n.*Did you mean "iterations"'):
+        load_run_config(JOBS / "circle.toml", [parse_setting("inversion.iteration=3")])
+
+
+@pytest.mark.parametrize("key", ["model.inside", "initial.velocity", "inversion.frozen.velocity_below"])
+@pytest.mark.parametrize("velocity", [-2.0, 0.0, 2500.0, "nan"])
+def test_velocities_are_positive_and_in_km_per_second(key, velocity):
+    told = refused(f"{key}={velocity}")
+    assert told.startswith(f"{key}: is ")
+    assert "km/s" in told
+    assert ("this looks like m/s" in told) == (velocity == 2500.0)
+
+
+def test_bounds_are_two_velocities_in_order():
+    assert "first velocity must be lower than the second" in refused("inversion.bounds=[4, 1.4]")
+    assert "bounds, value 2: is 4000; it should be at most 15; this looks like m/s" in refused(
+        "inversion.bounds=[1.4, 4000]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("grid.origin=[0, 0, 0]", "grid: origin has 3 axes, but spacing has 2"),
+        ("acquisition.sources.first=[0, 0, 0]", "acquisition.sources: first has 3 coordinates, last has 2"),
+        ("acquisition.sources.count=[3, 3, 3]", "acquisition.sources: count needs one number for each of the 2 axes"),
+        ("grid.shape=[101, 101, 101]", "grid: shape has 3 axes, but spacing has 2"),
+    ],
+)
+def test_all_that_has_axes_has_the_same_number_of_them(change, told):
+    assert refused(change) == told
+
+
+def test_the_survey_has_as_many_axes_as_the_grid():
+    changes = ("grid.shape=[9, 9, 9]", "grid.spacing=[10, 10, 10]")
+    assert refused(*changes) == "acquisition.sources.first: has 2 coordinates, but the grid has 3 axes"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["-acquisition.sources.last"], "count is 11, but last is missing"),
+        (["acquisition.sources.last=[20, 0]"], "count is 11, but last is the first"),
+        (["-acquisition.sources.count"], "last is given, so count must be 2 or more"),
+        (["acquisition.sources.count=[11, 1]"], "along axis 1 count is 11, but first is 20 and last is 20 m"),
+        (["acquisition.sources.count=[1000, 1001]"], "count gives 1001000 positions; there may be at most 1000000"),
+        (["acquisition.sources.file=s.csv"], "needs either first (with last and count) or file"),
+        (
+            ["acquisition.sources.file=s.csv", "-acquisition.sources.first"],
+            "last and count go with first, not with file",
+        ),
+        (["-acquisition.sources"], "is missing; a section with first, last and count, or with file (a CSV)"),
+        (["data.geometry=g.csv"], "data.geometry says where the sources are, too; keep one of them"),
+    ],
+)
+def test_positions_are_said_once_and_none_is_left_out_or_doubled_silently(changes, told):
+    assert refused(*changes).startswith(f"acquisition.sources: {told}")
+
+
+def test_a_point_a_line_and_a_grid_are_positions():
+    point = ("-acquisition.sources.last", "-acquisition.sources.count")
+    assert load(*point).acquisition.sources.count == 1
+    assert load("acquisition.sources.count=[1, 5]").acquisition.sources.count == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["-model"], "model: is missing; a [model] is needed to make data from, or observed data in data.file"),
+        (
+            ["data.sample_interval=2000"],
+            "data.sample_interval: is 2000 ms, longer than data.recording_time, which is 1000 ms",
+        ),
+        (["wavelet.amplitude=0"], "wavelet.amplitude: is 0, so there would be no waves"),
+        (["data.file="], 'data.file: is "."; it should be the path of a file'),
+        (["solver.space_order=5"], "solver.space_order: is 5; it should be a multiple of 2"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(changes, told):
+    assert refused(*changes).startswith(told)
+
+
+def test_layers_have_an_interface_less_than_velocities_in_order_of_depth():
+    layers = {"kind": "layers", "velocities": [2, 3, 4], "interfaces": [100, 200]}
+    assert load(model=layers).model.interfaces == (100, 200)
+    assert refused(model=layers | {"interfaces": []}) == "model: 3 velocities need 2 interfaces, not 0"
+    assert refused(model=layers | {"interfaces": [9, 8]}) == "model: interfaces must be in order of increasing depth"
+
+
+def test_clipping_goes_from_low_to_high():
+    told = refused(model={"kind": "file", "file": "v", "clip": [2, 1]})
+    assert told == "model.clip: the first value must be lower than the second, not [2.0, 1.0]"
+
+
+def test_smoothing_needs_a_true_model():
+    told = refused("-model", "data.file=gathers", initial={"kind": "smooth"})
+    assert told == 'initial.kind: is "smooth", which needs a [model] to smooth'
+
+
+# Numbers that a slip of pen or unit may make, and those that a computer stumbles over.
+NUMBERS = st.one_of(
+    st.sampled_from([0, -1, 1, 2, 3, 1000, -1000, 10**6, 10**12, 10**30, -(10**30), 10**400]),
+    st.sampled_from([0.0, -0.0, 1e-320, 1e-9, -1.5, 0.1, 2.5, 1e9, 1e300, math.inf, -math.inf, math.nan]),
+)
+SCALARS = st.one_of(NUMBERS, st.booleans(), st.text(max_size=8), st.sampled_from(["ricker", "file", "", "\0", "~x/y"]))
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def places(content, path=()):
+    """Paths of all sections and keys."""
+    for key, value in content.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from places(value, (*path, key))
+
+
+@st.composite
+def mutations(draw):
+    """The circle, some keys of it replaced, taken away or given new neighbours."""
+    content = copy.deepcopy(CIRCLE)
+    for _ in range(draw(st.integers(1, 3))):
+        *sections, key = draw(st.sampled_from(list(places(content))))
+        table = content
+        for section in sections:
+            table = table[section]
+        match draw(st.sampled_from(["replace", "remove", "add"])):
+            case "replace":
+                table[key] = draw(TREES)
+            case "remove":
+                del table[key]
+            case "add":
+                table[draw(st.text(max_size=8))] = draw(TREES)
+        if not content:
+            break
+    return content
+
+
+def told(call, *args) -> str:
+    """What an InputError says, or nothing; any other error is one too many."""
+    try:
+        call(*args)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def check(content):
+    text = told(validate, RunConfig, content, "x.toml")
+    assert not text or text.startswith("x.toml: ")
+    assert "pydantic" not in text
+
+
+@settings(max_examples=300, deadline=None)
+@given(mutations())
+def test_any_change_of_a_good_configuration_is_taken_or_refused_with_a_message(content):
+    check(content)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(list(RunConfig.model_fields)) | st.text(max_size=8), TREES, max_size=9))
+def test_any_content_at_all_is_refused_with_a_message(content):
+    check(content)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200) | mutations().map(lambda content: tomli_w.dumps(content).encode("utf-8", "replace")))
+def test_any_file_is_a_configuration_or_refused_with_its_name(tmp_path, content):
+    path = tmp_path / "x.toml"
+    path.write_bytes(content)
+    text = told(load_run_config, path)
+    assert not text or text.startswith(str(path))
