@@ -23,7 +23,9 @@ __all__ = ["command"]
 
 def command(arguments: list[str] | None = None) -> int:
     """Run ``hpcfwi`` with its arguments and return the exit code; a mistake of the user's is one message, no traceback."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is signal.SIG_DFL:  # nohup has its own will
+            signal.signal(ending, _terminate)
     try:
         code = cli.main(arguments, prog_name="hpcfwi", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -37,11 +39,20 @@ def command(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("hpcfwi: stopped", err=True)
         return 75
+    except Exception as error:
+        if "--verbose" in (sys.argv if arguments is None else arguments):
+            raise
+        click.echo(
+            f"hpcfwi: {type(error).__name__}: {error}\n  This was not foreseen; hpcfwi --verbose shows where it happened, "
+            "and so does the run folder's events.jsonl. What was finished is kept.",
+            err=True,
+        )
+        return 3
     return code if isinstance(code, int) else 0
 
 
 def _terminate(*_: object) -> None:
-    """SIGTERM is the scheduler's Ctrl-C."""
+    """SIGTERM is the scheduler's Ctrl-C, SIGHUP that of a terminal that is closed."""
     raise KeyboardInterrupt
 
 

@@ -6,12 +6,10 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future as ThreadFuture
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import mkdtemp
+from traceback import format_exc
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,8 @@ from hpcfwi.cluster.environment import apply_devito_environment
 from hpcfwi.config.run import RunConfig
 from hpcfwi.config.site import SiteConfig
 from hpcfwi.data.runfolder import RunFolder
-from hpcfwi.errors import InputError, Interrupted
+from hpcfwi.data.staging import load, read_header
+from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
 from hpcfwi.inversion.plan import make_plan
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.reporting.events import EventLog
@@ -103,6 +102,7 @@ def run(
         if finished is not None:
             console.print(f"{folder.path}: this run is done already; its results:", highlight=False, soft_wrap=True)
             return finished
+        folder.reopen()
         with _session(problem, site or SiteConfig(), folder, console) as session:
             return session.invert()
 
@@ -135,11 +135,14 @@ def _limits(config: RunConfig) -> dict[str, float]:
 
 
 def _finished(folder: RunFolder, config: RunConfig) -> RunResult | None:
+    """The result of a run that is done; what is not as it was written is made again from the journal."""
     result = folder.read_result()
-    if result is None or result.get("limits") != _limits(config) or not folder.model.exists():
+    if result is None or result.get("limits") != _limits(config):
         return None
-    summary = result["summary"]
-    return RunResult(folder=folder.path, velocity=np.load(folder.model), **summary)
+    try:
+        return RunResult(folder=folder.path, velocity=np.load(folder.model), **result["summary"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
 
 
 @contextmanager
@@ -152,10 +155,13 @@ def _session(problem: Problem, site: SiteConfig, folder: RunFolder, console: Con
         try:
             yield _Session(problem, site, folder, log, progress, stack)
         except KeyboardInterrupt:
-            log.write("interrupted")
+            with suppress(RunError):
+                log.write("interrupted")
             raise Interrupted(f"stopped; the same command goes on where it was ({folder.path})") from None
         except BaseException as error:
-            log.write("stopped", error=type(error).__name__, message=str(error))
+            with suppress(RunError):  # a full disk, say, which is the error that is on its way
+                where = {} if isinstance(error, HpcfwiError) else {"traceback": format_exc()}
+                log.write("stopped", error=type(error).__name__, message=str(error), **where)
             raise
 
 
@@ -179,7 +185,7 @@ class _Session:
     def _start(self, site: SiteConfig, stack: ExitStack) -> None:
         """Bring up workers and solver, at the same time: both take seconds."""
         apply_devito_environment()
-        from hpcfwi.cluster.local import local_cluster, local_layout
+        from hpcfwi.cluster.local import local_layout, local_workers
 
         plan = make_plan(self.problem)
         self._check_disk(plan.disk_bytes)
@@ -192,16 +198,14 @@ class _Session:
         same = "one thread per shot: the same bytes whatever the number of workers"
         differs = "several threads per shot: the last bits may differ from run to run"
         self.progress.say(same if layout.threads == 1 else differs)
-        scratch = Path(mkdtemp(prefix="hpcfwi-"))
-        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        pool = stack.enter_context(ThreadPoolExecutor(1))
-        coming: ThreadFuture = pool.submit(local_cluster, layout, scratch)
+        coming = stack.enter_context(local_workers(layout))
+        self._stage_solver(layout.cache_bytes)
         try:
-            self._stage_solver(layout.cache_bytes)
-        except BaseException:
-            stack.callback(lambda: coming.result().close())
-            raise
-        cluster = stack.enter_context(coming.result())
+            cluster = coming.result()
+        except Exception as error:
+            raise RunError(
+                f"the workers cannot be started ({type(error).__name__}: {error}); hpcfwi --verbose run lets Dask say why"
+            ) from error
         self._connect(cluster, stack)
 
     def _check_disk(self, needed: int) -> None:
@@ -258,15 +262,20 @@ class _Session:
             self.folder.staged,
             lambda done, total: self.progress.shots(done, total, what),
         )
+        if self.config.data.file is not None:
+            self._claim_data()
         seconds = time.perf_counter() - started
         self.log.write("observed", shots=len(self.shots), seconds=round(seconds, 3))
         made = "modelled in the true model" if self.config.data.file is None else f"read from {self.config.data.file}"
         self.progress.say(f"observed data of {len(self.shots)} shots {made} ({seconds:.1f} s)")
 
+    def _claim_data(self) -> None:
+        """The journal's answers are those to the records that were read at the first start."""
+        headers = [read_header(Path(shot.path)) or {} for shot in self.shots]
+        self.folder.claim_data({str(header.get("shot")): str(header.get("record")) for header in headers})
+
     def export_data(self) -> list[Path]:
         """Observed data as plain arrays."""
-        from hpcfwi.data.staging import load
-
         self._observe()
         paths = []
         for shot, staged in zip(self.problem.survey.shots, self.shots, strict=True):
@@ -344,6 +353,7 @@ class _Session:
 
     def _finish(self, result: Any) -> RunResult:
         velocity = (1.0 / np.sqrt(result.x.reshape(self.problem.domain.shape))).astype(np.float32)
+        self.rows.cut(int(result.nit))
         self._draw(velocity)
         self.folder.write_array(self.folder.model, velocity)
         summary: dict[str, Any] = {
@@ -365,5 +375,13 @@ class _Session:
         from hpcfwi.reporting.gallery import draw_gallery
 
         started = time.perf_counter()
-        draw_gallery(self.folder, self.problem, self.objective, self.rows.rows, velocity, self.first_gradient)
+        try:
+            draw_gallery(self.folder, self.problem, self.objective, self.rows.rows, velocity, self.first_gradient)
+        except HpcfwiError:
+            raise
+        except Exception as error:
+            # pictures are no reason to lose the model that they show
+            self.log.write("warning", message=f"figures: {error}", traceback=format_exc())
+            self.progress.say(f"warning: the figures cannot be drawn ({type(error).__name__}: {error})")
+            return
         self.log.write("figures", seconds=round(time.perf_counter() - started, 3))

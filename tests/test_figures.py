@@ -9,15 +9,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
 
 from hpcfwi.errors import StagingError
 from hpcfwi.physics.domain import Domain
 from hpcfwi.reporting import figures
-
-matplotlib = pytest.importorskip("matplotlib")
 
 # A picture that warns (of empty slices, of text that does not fit) is not finished.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -25,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 SQUARE = Domain((41, 41), (25.0, 25.0), (0.0, 0.0))
 LONG = Domain((81, 21), (150.0, 150.0), (0.0, 0.0))  # 12 km x 3 km
 FLAT = Domain((121, 7), (1000.0, 1000.0), (0.0, 0.0))
-TALL = Domain((9, 81), (25.0, 25.0), (500.0, -100.0))
+TALL = Domain((5, 81), (25.0, 25.0), (500.0, -100.0))
 CUBE = Domain((13, 11, 9), (100.0, 100.0, 100.0), (1000.0, 0.0, 0.0))
 SLAB = Domain((31, 21, 6), (100.0, 100.0, 100.0), (0.0, 0.0, 0.0))
 PILLAR = Domain((6, 6, 21), (100.0, 100.0, 100.0), (0.0, 0.0, 0.0))
@@ -42,7 +45,7 @@ def _style() -> Iterator[None]:
 def layers(domain: Domain, contrast: float = 1.0) -> np.ndarray:
     """Velocity that grows with every coordinate, no two cells the same."""
     steps = np.meshgrid(*(np.linspace(0, 1, n) for n in domain.shape), indexing="ij")
-    return 1.5 + contrast * sum(step * 0.3**axis for axis, step in enumerate(reversed(steps)))
+    return np.asarray(1.5 + contrast * sum(step * 0.3**axis for axis, step in enumerate(reversed(steps))))
 
 
 def positions(domain: Domain, count: int) -> np.ndarray:
@@ -52,14 +55,14 @@ def positions(domain: Domain, count: int) -> np.ndarray:
     return line
 
 
-def models_figure(domain: Domain, **changes: object) -> matplotlib.figure.Figure:
+def models_figure(domain: Domain, **changes: Any) -> Figure:
     models = {"True model": layers(domain, 2.0), "Initial model": layers(domain), "Final model": layers(domain, 1.8)}
     given = {"models": models, "sources": positions(domain, 5), "receivers": positions(domain, 200), **changes}
     return figures._models_figure(domain, **given)
 
 
 @functools.cache
-def plain_figure(domain: Domain) -> matplotlib.figure.Figure:
+def plain_figure(domain: Domain) -> Figure:
     """The models of a domain, drawn once for all tests that only look."""
     with matplotlib.rc_context(figures.STYLE):
         figure = models_figure(domain)
@@ -67,31 +70,32 @@ def plain_figure(domain: Domain) -> matplotlib.figure.Figure:
     return figure
 
 
-def panels_of(figure: matplotlib.figure.Figure) -> list:
+def panels_of(figure: Figure) -> list:
     """Axes with an image of data in them; the colour bar is not one."""
     return [axes for axes in figure.axes if axes.images]
 
 
-def value_at(image: matplotlib.image.AxesImage, x: float, y: float) -> float:
+def value_at(image: AxesImage, x: float, y: float) -> float:
     """What an image shows at a point in data coordinates."""
     left, right, bottom, top = image.get_extent()
-    rows, columns = image.get_array().shape
+    shown: Any = image.get_array()
+    rows, columns = shown.shape
     assert image.origin == "upper"
     row, column = int((y - top) / (bottom - top) * rows), int((x - left) / (right - left) * columns)
-    return float(image.get_array()[row, column])
+    return float(shown[row, column])
 
 
-def texts_of(figure: matplotlib.figure.Figure) -> list:
+def texts_of(figure: Figure) -> list:
     """Every text that is drawn, tick labels included."""
-    found = [t for t in figure.findobj(matplotlib.text.Text) if t.get_visible() and t.get_text().strip()]
-    ticks = set()
+    found = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    beyond = set()
     for axes in figure.axes:
-        for axis, low, high in ((axes.xaxis, *sorted(axes.get_xlim())), (axes.yaxis, *sorted(axes.get_ylim()))):
-            for minor in (False, True):
-                for tick, at in zip(axis.get_ticklabels(minor), axis.get_ticklocs(minor=minor), strict=False):
-                    if not low - 1e-9 <= at <= high + 1e-9:
-                        ticks.add(tick)
-    return [text for text in found if text not in ticks]
+        sides: list[tuple[Any, tuple[float, float]]] = [(axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())]
+        for (axis, limits), minor in itertools.product(sides, (False, True)):
+            for tick, at in zip(axis.get_ticklabels(minor), axis.get_ticklocs(minor=minor), strict=False):
+                if not min(limits) - 1e-9 <= at <= max(limits) + 1e-9:
+                    beyond.add(tick)
+    return [text for text in found if text not in beyond]
 
 
 def png_size(path: Path) -> tuple[int, int]:
@@ -110,17 +114,16 @@ def gather(offsets: np.ndarray, velocity: float = 2.0, samples: int = 120) -> np
     return record
 
 
-def gather_arguments(receivers: np.ndarray) -> dict[str, object]:
+def gather_arguments(receivers: np.ndarray) -> dict[str, Any]:
     offsets = np.linalg.norm(receivers - receivers[0], axis=1) / 1000
-    arguments: dict[str, object] = {"observed": gather(offsets), "predicted": gather(offsets, 2.02)}
+    arguments: dict[str, Any] = {"observed": gather(offsets), "predicted": gather(offsets, 2.02)}
     return {**arguments, "sample_interval": 8.0, "receivers": receivers, "source": receivers[0], "shot": "17"}
 
 
-def drawn_gather(monkeypatch: pytest.MonkeyPatch, **arguments: object) -> matplotlib.figure.Figure:
-    kept = []
-    monkeypatch.setattr(figures, "_save", lambda path, build: kept.append(build()) or path)
-    figures.draw_gather(Path("unused.png"), **arguments)
-    return kept[0]
+def drawn_gather(monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Figure:
+    monkeypatch.setattr(figures, "_save", lambda _path, build: build())
+    figure: Any = figures.draw_gather(Path("unused.png"), **arguments)
+    return figure
 
 
 # --- files
@@ -128,7 +131,11 @@ def drawn_gather(monkeypatch: pytest.MonkeyPatch, **arguments: object) -> matplo
 
 def test_every_function_writes_a_png_and_returns_its_path(tmp_path: Path) -> None:
     true, initial, final = layers(SQUARE, 2.0), layers(SQUARE), layers(SQUARE, 1.8)
-    lines = {"misfits": [4.0, 9.0, 1.0], "iteration_evaluations": [1, 3], "iteration_misfits": [4.0, 1.0]}
+    lines: dict[str, Any] = {
+        "misfits": [4.0, 9.0, 1.0],
+        "iteration_evaluations": [1, 3],
+        "iteration_misfits": [4.0, 1.0],
+    }
     models = {"initial": initial, "final": final}
     written = [
         figures.draw_models(tmp_path / "models.png", SQUARE, **models),
@@ -145,7 +152,7 @@ def test_every_function_writes_a_png_and_returns_its_path(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("domain", "low", "high"), [(LONG, 2.5, 4.0), (SQUARE, 0.9, 1.3), (TALL, 0.2, 0.5), (FLAT, 3.5, 8.0)]
+    ("domain", "low", "high"), [(LONG, 2.5, 4.0), (SQUARE, 0.9, 1.3), (TALL, 0.1, 0.5), (FLAT, 3.5, 8.0)]
 )
 def test_a_picture_of_one_model_has_about_the_models_aspect(
     tmp_path: Path, domain: Domain, low: float, high: float
@@ -167,11 +174,11 @@ def test_a_failed_write_leaves_the_old_picture_and_nothing_else(
     path = tmp_path / "gradient.png"
     path.write_bytes(b"old")
 
-    def fail(_figure: object, file: object, **_: object) -> None:
-        file.write(b"half a picture")  # type: ignore[attr-defined]
+    def fail(_figure: object, file: Any, **_: object) -> None:
+        file.write(b"half a picture")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", fail)
+    monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(StagingError, match="No space left"):
         figures.draw_gradient(path, SQUARE, gradient=layers(SQUARE))
     assert path.read_bytes() == b"old"
@@ -252,9 +259,9 @@ def test_depth_points_down_and_everything_is_in_km(domain: Domain) -> None:
         a_map = domain.ndim == 3 and i % 3 == 2
         assert axes.yaxis_inverted() != a_map
         assert not axes.xaxis_inverted()
-        width = (domain.last[i % 3 == 1 and domain.ndim == 3] - domain.origin[i % 3 == 1 and domain.ndim == 3]) / 1000
+        across = 1 if domain.ndim == 3 and i % 3 == 1 else 0
         left, right = axes.get_xlim()
-        assert right - left == pytest.approx(width, rel=0.25)
+        assert right - left == pytest.approx(domain.shape[across] * domain.spacing[across] / 1000)
 
 
 # --- models
@@ -280,7 +287,7 @@ def test_a_spike_in_the_final_model_does_not_stretch_the_scale() -> None:
 def test_an_image_shows_the_cell_that_is_there() -> None:
     model = layers(TALL, 2.0)
     image = panels_of(plain_figure(TALL))[0].images[0]
-    for i, k in ((0, 0), (2, 70), (8, 80)):
+    for i, k in ((0, 0), (1, 70), (4, 80)):
         x, z = (o + n * h for o, n, h in zip(TALL.origin, (i, k), TALL.spacing, strict=True))
         assert value_at(image, x / 1000, z / 1000) == model[i, k]
 
@@ -463,7 +470,7 @@ def test_a_gather_shows_the_record_and_its_residual_on_one_scale(monkeypatch: py
 
 def test_the_initial_models_residual_is_a_fourth_panel(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = gather_arguments(positions(SQUARE, 21))
-    initial = 0.5 * arguments["observed"]  # type: ignore[operator]
+    initial = 0.5 * arguments["observed"]
     panels = panels_of(drawn_gather(monkeypatch, **arguments, initial=initial))
     assert panels[3].get_title() == "Predicted − observed, initial\nrms 50.0 % of observed"
 
@@ -472,7 +479,7 @@ def test_traces_are_sorted_along_a_well(monkeypatch: pytest.MonkeyPatch) -> None
     well = np.c_[np.full(31, 400.0), np.linspace(0.0, 900.0, 31)]
     in_order = gather_arguments(well)
     shuffle = np.random.default_rng(0).permutation(31)
-    shuffled = {k: v[:, shuffle] if k in ("observed", "predicted") else v for k, v in in_order.items()}  # type: ignore[index]
+    shuffled = {k: v[:, shuffle] if k in ("observed", "predicted") else v for k, v in in_order.items()}
     first = panels_of(drawn_gather(monkeypatch, **{**shuffled, "receivers": well[shuffle]}))[0]
     assert first.get_xlabel() == "Receiver depth (km)"
     assert first.get_xlim() == pytest.approx((-0.015, 0.915))
@@ -493,7 +500,7 @@ def test_traces_without_an_even_spacing_are_numbered(monkeypatch: pytest.MonkeyP
 
 def test_dead_traces_and_an_empty_record_are_drawn(tmp_path: Path) -> None:
     arguments = gather_arguments(positions(SQUARE, 21))
-    arguments["observed"][:, 3] = np.nan  # type: ignore[index]
+    arguments["observed"][:, 3] = np.nan
     figures.draw_gather(tmp_path / "dead.png", **arguments)
     silent = np.zeros((50, 21))
     figures.draw_gather(tmp_path / "silent.png", **{**arguments, "observed": silent, "predicted": silent})

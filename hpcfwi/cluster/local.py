@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import gettempdir, mkdtemp
 
 import dask
 import psutil
 from dask.system import CPU_COUNT
 from distributed import LocalCluster
 from distributed.system import MEMORY_LIMIT
+from filelock import FileLock, Timeout
 
 from hpcfwi.cluster.environment import worker_environment
 from hpcfwi.config.site import WorkerSection
 from hpcfwi.errors import InputError
 
-__all__ = ["Layout", "local_cluster", "local_layout"]
+__all__ = ["Layout", "local_cluster", "local_layout", "local_workers", "scratch_folder"]
 
 # What a worker process needs besides its wavefields: Python, Devito, Dask, and observed data.
 BASE_MEMORY = 400e6
+# Temporary folders of ours, the file in them that is locked while they are in use, and the age, in seconds, from which on
+# one without that lock is nobody's (and not of somebody who is about to lock it).
+SCRATCH, IN_USE, SCRATCH_AGE = "hpcfwi-", "in-use", 60
 
 
 @dataclass(frozen=True)
@@ -85,16 +96,54 @@ def local_layout(worker: WorkerSection, shots: int, shot_bytes: int) -> Layout:
         processes = worker.processes
     threads = max(1, cores // processes) if worker.threads == "auto" else worker.threads
     share = int(0.9 * memory / processes) if limit is None else int(limit)
+    if need > share:
+        raise InputError(
+            f"site.worker.processes: is {processes}, each of which needs {need / 1e9:.2f} GB; of this machine's memory "
+            f"{share / 1e9:.2f} GB fall to each: take at most {math.floor(0.9 * memory / need)}"
+        )
     return Layout(processes, threads, share)
+
+
+@contextmanager
+def local_workers(layout: Layout) -> Iterator[Future[LocalCluster]]:
+    """Workers of this machine, which come up while other things are done, and are gone at the end, whatever happens."""
+    with scratch_folder() as scratch, ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(local_cluster, layout, scratch)
+        try:
+            yield coming
+        finally:
+            with suppress(Exception):  # why they could not be started is told by whoever asked for them
+                coming.result().close()
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder for workers; those that killed drivers have left behind are removed."""
+    for left in Path(gettempdir()).glob(f"{SCRATCH}*"):
+        with suppress(OSError, Timeout, NotImplementedError):
+            mark = left / IN_USE
+            if mark.stat().st_uid == os.geteuid() and time.time() - mark.stat().st_mtime > SCRATCH_AGE:
+                with FileLock(mark).acquire(timeout=0):
+                    shutil.rmtree(left)
+    folder = Path(mkdtemp(prefix=SCRATCH))
+    lock = FileLock(folder / IN_USE)
+    try:
+        with suppress(OSError, NotImplementedError):
+            lock.acquire(timeout=0)
+        yield folder
+    finally:
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def local_cluster(layout: Layout, scratch: Path) -> LocalCluster:
     """Start workers on this machine, each with one Dask thread and the layout's OpenMP threads."""
     settings = {
         "distributed.nanny.pre-spawn-environ": worker_environment(layout.threads),
-        # a worker that comes near its limit is in trouble already: nothing of ours can be spilled
+        # nothing of ours can be spilled, and what a paused worker waits for would never come
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,
     }
     with dask.config.set(settings):
         return LocalCluster(

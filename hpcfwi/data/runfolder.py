@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from hpcfwi.config.run import RunConfig
-from hpcfwi.data.staging import make_private, write_aside
+from hpcfwi.data.staging import make_private, sweep, write_aside
 from hpcfwi.errors import InputError
 
 __all__ = ["RunFolder"]
@@ -54,7 +54,8 @@ class RunFolder:
                 f"{self.path}: another hpcfwi is at work on this run folder; wait for it, or choose --run-dir"
             ) from None
         except (OSError, NotImplementedError):
-            pass  # a file system without locks: nothing can be known
+            return self  # a file system without locks: nothing can be known
+        sweep(self.path)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,6 +82,33 @@ class RunFolder:
         if known is None:
             self._write_text(path, json.dumps(identity, indent=1))
         return known is not None
+
+    def claim_data(self, digests: dict[str, str]) -> None:
+        """Make these the observed data of the run, by shot, or see that they are.
+
+        Raises
+        ------
+        InputError
+            If the run began with others: what is in its journal would not be true of them.
+        """
+        path = self.path / "data.json"
+        known = self._read_json(path)
+        if known is None:
+            self._write_text(path, json.dumps(digests, indent=1))
+            return
+        changed = [name for name, told in digests.items() if known.get(name) != told]
+        if changed:
+            more = f" (and of {len(changed) - 1} more)" if len(changed) > 1 else ""
+            raise InputError(
+                f"data.file: the record of shot {changed[0]}{more} is not what it was when the run in {self.path} began; "
+                "choose another folder with --run-dir, or remove this one"
+            )
+
+    def reopen(self) -> None:
+        """Take back the end of a run that goes on: its final model is the current one."""
+        self.result.unlink(missing_ok=True)
+        if self.model.exists():
+            self.model.replace(self.current_model)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write ``result.json``: the state of the run and its summary."""

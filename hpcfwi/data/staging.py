@@ -29,11 +29,14 @@ __all__ = [
     "read_container",
     "read_header",
     "stage",
+    "sweep",
+    "unpickle",
     "write_aside",
 ]
 
 MAGIC = b"hpcfwi staged file, version 1\n"
 LONGEST_HEADER = 65536
+UNFINISHED = ".part"
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def write_aside(path: Path, write: Callable[[Any], object]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=UNFINISHED, dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 write(file)
@@ -84,6 +87,12 @@ def write_aside(path: Path, write: Callable[[Any], object]) -> None:
         raise StagingError(
             f"{path}: cannot be written ({error.strerror or error}); make room or mend it, then start the same command again"
         ) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left half-written; to be called while nobody writes."""
+    for left in folder.rglob(f".*{UNFINISHED}"):
+        left.unlink(missing_ok=True)
 
 
 def make_private(folder: Path) -> Path:
@@ -143,7 +152,15 @@ def load(staged: StagedFile, kind: str) -> Any:
         Naming the file and what is wrong with it.
     """
     _, payload = read_container(Path(staged.path), kind, staged.digest)
-    return cloudpickle.loads(payload)
+    return unpickle(Path(staged.path), payload)
+
+
+def unpickle(path: Path, payload: bytes) -> Any:
+    """Unpickle the verified payload of ``path``; what it needs may still be missing here."""
+    try:
+        return cloudpickle.loads(payload)
+    except Exception as error:
+        raise StagingError(f"{path}: cannot be unpickled here ({type(error).__name__}: {error})") from error
 
 
 def read_header(path: Path) -> dict[str, Any] | None:

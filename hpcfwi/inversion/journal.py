@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcfwi.data.staging import digest, read_container, write_container
+from hpcfwi.errors import StagingError
 from hpcfwi.inversion.functional import FunctionalGradient
 
 __all__ = ["Journal"]
@@ -45,12 +46,17 @@ class Journal:
         Raises
         ------
         StagingError
-            If there is an entry but it is damaged.
+            If there is an entry but it is damaged: it is not computed again without the user's knowing.
         """
         path = self._path(x)
         if not path.exists():
             return None
-        header, payload = read_container(path, KIND)
+        try:
+            header, payload = read_container(path, KIND)
+        except StagingError as error:
+            raise StagingError(
+                f"{error}\n  Remove it and start the same command again: it will be computed anew."
+            ) from None
         return FunctionalGradient(
             float.fromhex(header["f"]), np.frombuffer(payload, dtype="<f8").reshape(header["shape"]).copy()
         )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcfwi.data.staging import StagedFile, stage
+from hpcfwi.errors import RunError
 from hpcfwi.inversion.functional import FunctionalGradient
 from hpcfwi.inversion.journal import Journal
 from hpcfwi.inversion.problem import Problem
@@ -61,16 +62,17 @@ def observe(problem: Problem, context: ShotContext, tasks: ShotTasks, staged: Pa
         problem.recorded_samples,
         staged / "shots",
     )
-    found = tasks.gather(
-        observe_shot,
-        [shot.name for shot in shots],
-        [(context, shot, *rest) for shot in shots],
-        [key_of(problem.digest, context.solver.digest, shot.name) for shot in shots],
-        progress,
-    )
-    if model is not None:
-        Path(model.path).unlink(missing_ok=True)
-    return found
+    try:
+        return tasks.gather(
+            observe_shot,
+            [shot.name for shot in shots],
+            [(context, shot, *rest) for shot in shots],
+            [key_of(problem.digest, context.solver.digest, shot.name) for shot in shots],
+            progress,
+        )
+    finally:
+        if model is not None:
+            Path(model.path).unlink(missing_ok=True)
 
 
 class Objective:
@@ -146,6 +148,10 @@ class Objective:
             )
         finally:
             Path(model.path).unlink(missing_ok=True)
+        if not np.isfinite(answer.g).all():
+            raise RunError(
+                f"the gradient of evaluation {number} has values that are NaN or infinite; check the data and solver.dtype"
+            )
         answer.g[self.problem.frozen] = 0.0
         return answer
 
@@ -159,6 +165,8 @@ class Objective:
         shot = self.shots[index]
         arguments = (self.context, model, shot, axis)
         key = key_of("predict", self._key(model, shot, axis))
-        observed, predicted = self.tasks.gather(predict_shot, [self._names[index]], [arguments], [key])[0]
-        Path(model.path).unlink(missing_ok=True)
+        try:
+            observed, predicted = self.tasks.gather(predict_shot, [self._names[index]], [arguments], [key])[0]
+        finally:
+            Path(model.path).unlink(missing_ok=True)
         return observed, predicted, axis

@@ -38,6 +38,7 @@ def make_plan(problem: Problem) -> Plan:
         velocity = max(velocity, float(problem.true_velocity.max()))
     axis = problem.axis(problem.initial_velocity)
     limit = courant_limit(domain, spec.space_order, velocity)
+    points, error = problem.dispersion
     kept = "every step" if spec.snapshot_every == 1 else f"every {_ordinal(spec.snapshot_every)} step"
     rows = (
         (
@@ -58,6 +59,7 @@ def make_plan(problem: Problem) -> Plan:
             f"{axis.samples} steps of {axis.step:.4g} ms ({config.solver.time_step}; stable up to {limit:.4g} ms "
             f"at {velocity:.4g} km/s)",
         ),
+        ("dispersion", f"{points:.3g} grid points per shortest wavelength, whose speed is off by {100 * error:+.1f} %"),
         ("forward wavefield", f"kept at {kept}: {spec.snapshots} levels"),
         ("memory per worker", f"{_bytes(spec.nbytes)} for a shot, and about 0.4 GB for Python"),
         (

@@ -122,6 +122,12 @@ class Problem:
             check_record_shape(shot.name, found, self.recorded_samples, len(shot.receivers))
 
     @property
+    def dispersion(self) -> tuple[float, float]:
+        """Grid points per shortest wavelength, and the relative error of its speed on this grid."""
+        velocities = _velocity_range(self.config, self.true_velocity, self.initial_velocity)
+        return _dispersion(self.domain, self.wavelet, self.spec, velocities, self.step)
+
+    @property
     def slowness_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lower and upper bounds of the squared slowness, (s/km)^2; frozen cells are held at the initial model."""
         low, high = (1.0 / v**2 for v in reversed(self.config.inversion.bounds))
@@ -323,27 +329,35 @@ def _check_sampling(
             f"wavelet reaches {1000 * highest:.4g} Hz; take at most {_at_most(1 / (2 * highest))} ms, or "
             f"{_lower_frequency(wavelet, 1 / (2 * highest * interval))}"
         )
-    spacing = max(domain.spacing)
-    points = points_per_wavelength(velocities[0], highest, spacing)
+    points, error = _dispersion(domain, wavelet, spec, velocities, step)
     told = (
         f"{points:.2f} grid points per shortest wavelength ({velocities[0]:.4g} km/s at {1000 * highest:.4g} Hz on "
-        f"{spacing:g} m)"
+        f"{max(domain.spacing):g} m)"
     )
     if points < FEWEST_POINTS:
         raise InputError(
             f"grid.spacing: {told}; at least {FEWEST_POINTS} are needed: take a spacing of at most "
             f"{_at_most(velocities[0] / (FEWEST_POINTS * highest))} m, or {_lower_frequency(wavelet, points / FEWEST_POINTS)}"
         )
-    if points > MOST_POINTS:
-        return ()
-    shortest = step or critical_step(domain, spec.space_order, velocities[1])
-    error = phase_error(points, spec.space_order, velocities[0] * shortest / spacing)
     if abs(error) < PHASE_ERROR_WARNING:
         return ()
-    advice = "" if spec.space_order >= 12 else " or a higher solver.space_order"
-    return (
-        f"dispersion: {told}: their speed is off by about {100 * error:+.1f} %; a finer grid{advice} would mend it",
-    )
+    if error > 0:
+        advice = "a shorter solver.time_step"
+    else:
+        advice = "a finer grid" + ("" if spec.space_order >= 12 else " or a higher solver.space_order")
+    return (f"dispersion: {told}: their speed is off by about {100 * error:+.1f} %; {advice} would mend it",)
+
+
+def _dispersion(
+    domain: Domain, wavelet: Wavelet, spec: PropagatorSpec, velocities: tuple[float, float], step: float | None
+) -> tuple[float, float]:
+    """Grid points per shortest wavelength, and the relative error of its speed."""
+    spacing = max(domain.spacing)
+    points = points_per_wavelength(velocities[0], highest_frequency(wavelet), spacing)
+    if not 2 < points < MOST_POINTS:
+        return points, 0.0
+    shortest = step or critical_step(domain, spec.space_order, velocities[1])
+    return points, phase_error(points, spec.space_order, velocities[0] * shortest / spacing)
 
 
 def _lower_frequency(wavelet: Wavelet, factor: float) -> str:

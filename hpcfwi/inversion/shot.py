@@ -20,7 +20,7 @@ from distributed import get_worker
 from numpy.typing import NDArray
 
 from hpcfwi.data.gathers import check_record, read_gather
-from hpcfwi.data.staging import StagedFile, load, stage
+from hpcfwi.data.staging import StagedFile, digest, load, stage
 from hpcfwi.errors import DataError, HpcfwiError, RunError
 from hpcfwi.inversion.functional import FunctionalGradient, total
 from hpcfwi.inversion.solver import obtain_solver
@@ -109,6 +109,7 @@ class ShotWorker:
     def use_model(self, model: StagedFile) -> None:
         """Load a staged squared slowness unless it is the one in use."""
         if model.digest != self._model:
+            self._model = ""  # in case it fails half-way
             self.fields.set_model(load(model, "model"))
             self._model = model.digest
 
@@ -280,7 +281,8 @@ def observe_shot(
         "receivers": shot.receivers,
         "sample_interval": interval,
     }
-    staged = stage(folder, "shot", content, name=f"{shot.name}.pkl", shot=shot.name)
+    facts = {"shot": shot.name, "record": digest(np.ascontiguousarray(record).data)}
+    staged = stage(folder, "shot", content, name=f"{shot.name}.pkl", **facts)
     _tell(event="staged", shot=shot.name, seconds=time.perf_counter() - started)
     return staged
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hpcfwi.data.staging import StagedFile, load, read_container, read_header, stage
+from hpcfwi.data.staging import StagedFile, load, read_container, read_header, stage, unpickle
 from hpcfwi.errors import RunError, StagingError
 from hpcfwi.physics.fingerprint import differences, fingerprint, fingerprint_digest
 from hpcfwi.physics.propagator import Propagator
@@ -57,22 +59,29 @@ def obtain_solver(staged: StagedFile, spec: PropagatorSpec) -> tuple[Propagator,
     Propagator, dict
         The solver, and facts for the event log: ``source`` (``"staged"``, ``"rebuilt"`` or ``"found"``), and ``differences``.
     """
-    header, _ = read_container(Path(staged.path), KIND, staged.digest)
+    path = Path(staged.path)
+    header, payload = read_container(path, KIND, staged.digest)
     here = fingerprint()
     differs = differences(header.get("fingerprint", {}), here)
     if not differs:
-        return load(staged, KIND), {"source": "staged"}
-    folder = Path(staged.path).parent
-    lock = FileLock(folder / f"solver-{fingerprint_digest(here)}.lock")
+        return unpickle(path, payload), {"source": "staged"}
+    with _one_builder(path.with_name(f"solver-{fingerprint_digest(here)}.lock")):
+        found = _find(path.parent, spec, here)
+        own = found or _build(path.parent, spec)
+    source = "rebuilt" if found is None else "found"
+    return load(own, KIND), {"source": source, "differences": differs}
+
+
+@contextmanager
+def _one_builder(path: Path) -> Iterator[None]:
+    """Keep others from building the same; where that cannot be, work is done twice and nothing is harmed."""
+    lock = FileLock(path)
+    with suppress(Timeout, OSError, NotImplementedError):
+        lock.acquire(timeout=PATIENCE)
     try:
-        with lock.acquire(timeout=PATIENCE):
-            found = _find(folder, spec, here)
-            built = found or _build(folder, spec)
-    except (Timeout, OSError, NotImplementedError):
-        # the lock only saves work: a second build gets the same name by the same rename
-        found, built = None, _build(folder, spec)
-    source = "found" if found is not None else "rebuilt"
-    return load(built, KIND), {"source": source, "differences": differs}
+        yield
+    finally:
+        lock.release()
 
 
 def _build(folder: Path, spec: PropagatorSpec) -> StagedFile:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client, Future, as_completed
@@ -16,6 +18,8 @@ from hpcfwi.inversion.shot import TaskFailure, add_parts
 __all__ = ["ShotTasks", "key_of"]
 
 ATTEMPTS = 3
+# Seconds between two looks at whether anybody is left to work.
+LOOK = 1.0
 
 Progress = Callable[[int, int], None]
 OnRetry = Callable[[str, str, str], None]
@@ -35,11 +39,14 @@ class ShotTasks:
         Dask client; any number of workers, which may come and go.
     on_retry
         Called with (shot, worker, reason) when a task is started again.
+    patience
+        Seconds without any worker after which the run stops.
     """
 
-    def __init__(self, client: Client, on_retry: OnRetry = lambda *_: None) -> None:
+    def __init__(self, client: Client, on_retry: OnRetry = lambda *_: None, patience: float = 60.0) -> None:
         self.client = client
         self.on_retry = on_retry
+        self.patience = patience
 
     def gather(
         self,
@@ -99,16 +106,17 @@ class ShotTasks:
             pure=False,
         )
         index = {future.key: i for i, future in enumerate(futures)}
-        failures: dict[int, list[str]] = {}
+        failures: dict[int, list[_Failure]] = {}
         done = 0
         waiting = as_completed(futures, loop=self.client.loop, raise_errors=False)
         del futures  # as_completed holds them as long as they are needed
         progress(0, len(names))
         try:
-            for future in waiting:
+            for future in self._finished(waiting):
                 i = index.get(future.key)
                 if future.status != "finished":
                     if i is None:
+                        _stop_for_own_reasons(future)
                         raise RunError(f"a sum of gradients failed: {_reason(future)}")
                     again = self._again(function, names[i], arguments[i], keys[i], future, failures.setdefault(i, []))
                     index[again.key] = i
@@ -123,6 +131,34 @@ class ShotTasks:
         finally:
             self.client.cancel(list(waiting.futures), force=True)
 
+    def _finished(self, waiting: as_completed) -> Iterator[Future]:
+        """Futures in the order in which they end; an error when there has been nobody to work on them for long."""
+        seen = looked = time.monotonic()
+        while not waiting.is_empty():
+            while not waiting.has_ready():
+                with waiting.thread_condition:
+                    if not waiting.has_ready():  # asked where no notification can be missed
+                        waiting.thread_condition.wait(LOOK)
+                now = time.monotonic()
+                if now - looked < LOOK:
+                    continue
+                looked = now
+                if self._workers():
+                    seen = now
+                elif now - seen > self.patience:
+                    raise RunError(
+                        f"no worker is left, and none has come for {self.patience:g} s; what was finished is kept: start "
+                        "the same command again"
+                    )
+            yield next(waiting)
+
+    def _workers(self) -> list[str]:
+        """Addresses of the workers that there are."""
+        try:
+            return list(self.client.scheduler_info(n_workers=-1)["workers"])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise RunError(f"the Dask scheduler does not answer any more ({type(error).__name__}: {error})") from None
+
     def _again(
         self,
         function: Callable[..., Any],
@@ -130,22 +166,23 @@ class ShotTasks:
         args: tuple,
         key: str,
         failed: Future,
-        failures: list[str],
+        failures: list[_Failure],
     ) -> Future:
         """Start a failed shot again on another worker, or stop the run with its name."""
+        _stop_for_own_reasons(failed)
         error = None if failed.status == "cancelled" else failed.exception()
-        if isinstance(error, DataError):
-            raise error
-        failures.append(_reason(failed))
+        culprit = error.worker if isinstance(error, TaskFailure) else ""
+        failures.append(_Failure(culprit, _reason(failed)))
         if isinstance(error, KilledWorker) or len(failures) >= ATTEMPTS:
-            tried = "\n".join(f"  {line}" for line in failures)
+            tried = "\n".join(f"  {failure.reason}" for failure in failures)
             raise RunError(
                 f"shot {name} failed {len(failures)} times and the run cannot go on without it:\n{tried}\n"
                 "  Mend the cause and start the same command again; what was finished is kept."
             )
-        culprit = error.worker if isinstance(error, TaskFailure) else ""
-        self.on_retry(name, culprit, failures[-1])
-        others = [worker for worker in self.client.scheduler_info(n_workers=-1)["workers"] if worker != culprit]
+        self.on_retry(name, culprit, failures[-1].reason)
+        workers = self._workers()
+        tried_on = {failure.worker for failure in failures}
+        others = [w for w in workers if w not in tried_on] or [w for w in workers if w != culprit]
         return self.client.submit(
             function,
             *args,
@@ -156,6 +193,14 @@ class ShotTasks:
         )
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """Where a task failed (an address, if it is known) and why."""
+
+    worker: str
+    reason: str
+
+
 class _SumTree:
     """Adds finished parts block by block; a block is submitted when the last of its parts is there."""
 
@@ -164,7 +209,9 @@ class _SumTree:
         self.root: Any = None
         self.keys = [list(keys)]
         while len(self.keys[-1]) > 1:
-            self.keys.append([key_of("sum", *block) for block in blocks(self.keys[-1])])
+            # the place in the tree is part of the name: blocks of equal shots are not the same task
+            level = len(self.keys)
+            self.keys.append([key_of("sum", level, i, *block) for i, block in enumerate(blocks(self.keys[-1]))])
         self.parts: list[dict[int, Future]] = [{} for _ in self.keys]
         self.places: dict[str, tuple[int, int]] = {}
 
@@ -185,12 +232,18 @@ class _SumTree:
         return self.client.submit(add_parts, [parts.pop(m) for m in members], key=key, pure=False, priority=10)
 
 
+def _stop_for_own_reasons(failed: Future) -> None:
+    """Raise the error of a shot that cannot be used anywhere."""
+    if failed.status == "error" and isinstance(error := failed.exception(), DataError):
+        raise error
+
+
 def _reason(future: Future) -> str:
     """The failure in one line."""
     if future.status == "cancelled":
         return "the task was lost"
     error = future.exception()
     if isinstance(error, KilledWorker):
-        return f"{error.last_worker.address}, and others before it, died while they worked on it"
+        return f"{error.last_worker.address}, and others before it, died while they worked on it, perhaps for want of memory"
     text = str(error).partition("\n")[0]
     return text if isinstance(error, HpcfwiError) else f"{type(error).__name__}: {text}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -13,6 +14,9 @@ from typing import Any
 from hpcfwi.errors import RunError
 
 __all__ = ["EventLog", "read_events"]
+
+
+LONGEST_LINE = 1_000_000
 
 
 class EventLog:
@@ -28,17 +32,35 @@ class EventLog:
         self.path = path
         self._lock = threading.Lock()
         try:
+            _cut_unfinished_line(path)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror})") from None
 
     def write(self, event: str, **facts: Any) -> None:
-        """Append one event; its time is now unless ``time`` (s since 1970) is among the facts."""
+        """Append one event; its time is now unless ``time`` (s since 1970) is among the facts.
+
+        Raises
+        ------
+        RunError
+            If the line cannot be written in full; no part of it stays then.
+        """
         told = {"time": round(facts.pop("time", time.time()), 3), "event": event, **facts}
         line = json.dumps(told, default=str).encode() + b"\n"
         with self._lock:
             if self._file >= 0:
-                os.write(self._file, line)
+                self._append(line)
+
+    def _append(self, line: bytes) -> None:
+        size = os.fstat(self._file).st_size
+        try:
+            if os.write(self._file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            os.ftruncate(self._file, size)
+            raise RunError(
+                f"{self.path}: cannot be written ({error.strerror}); make room or mend it, then start the same command again"
+            ) from None
 
     def close(self) -> None:
         """Close the file; later events are dropped."""
@@ -46,6 +68,17 @@ class EventLog:
             if self._file >= 0:
                 os.close(self._file)
                 self._file = -1
+
+
+def _cut_unfinished_line(path: Path) -> None:
+    """A driver that died with its machine may have left half a line."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        file.seek(max(0, path.stat().st_size - LONGEST_LINE))
+        before = file.tell()
+        tail = file.read()
+        file.truncate(before + tail.rfind(b"\n") + 1)
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:

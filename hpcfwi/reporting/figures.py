@@ -286,7 +286,7 @@ def _gather_figure(records: dict[str, NDArray], sample_interval: float, receiver
     for axes, (name, record) in zip(panels, records.items(), strict=True):
         image = _image(axes, record[:, order], extent, RECORD, (-limit, limit))
         axes.set(title=name, xlabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], integer="Trace" in label, min_n_ticks=1))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer="Trace" in label, min_n_ticks=1))
         axes.tick_params(labelleft=axes is panels[0])
     panels[0].set_ylabel("Time (s)")
     _colour_bar(image, bar, 4.5, "Pressure (arbitrary unit)", "both")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from hpcfwi.data.staging import write_aside
 from hpcfwi.errors import RunError
 
 __all__ = ["History", "Row"]
@@ -65,27 +66,37 @@ class History:
             self.rows = _read(path)
 
     def add(self, row: Row) -> bool:
-        """Append a row and bring it to disk, unless the file has it; tell whether it was new."""
+        """Add a row and bring it to disk, unless the file has it; tell whether it was new."""
         if row.iteration < len(self.rows):
             return False
         self.rows.append(row)
-        with self.path.open("w" if row.iteration == 0 else "a", newline="") as file:
-            writer = csv.writer(file)
-            if row.iteration == 0:
-                writer.writerow(NAMES)
-            writer.writerow(["" if value is None else repr(value) for value in astuple(row)])
-            file.flush()
-            os.fsync(file.fileno())
+        self._write()
         return True
+
+    def cut(self, iterations: int) -> None:
+        """Leave out what an earlier start with more iterations has added."""
+        if len(self.rows) > iterations + 1:
+            del self.rows[iterations + 1 :]
+            self._write()
+
+    def _write(self) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(NAMES)
+        writer.writerows(["" if value is None else repr(value) for value in astuple(row)] for row in self.rows)
+        write_aside(self.path, lambda file: file.write(text.getvalue().encode()))
 
 
 def _read(path: Path) -> list[Row]:
     rows = []
-    with path.open(newline="") as file:
-        for line in csv.DictReader(file):
-            try:
+    try:
+        with path.open(newline="") as file:
+            for line in csv.DictReader(file):
                 values = {name: float(line[name]) if line[name] else None for name in NAMES}
                 rows.append(Row(int(line["iteration"]), int(line["evaluations"]), *list(values.values())[2:]))  # type: ignore[arg-type]
-            except (TypeError, ValueError, KeyError):
-                raise RunError(f"{path}: row {len(rows) + 1} cannot be read; it was changed by somebody else") from None
+    except (OSError, TypeError, ValueError, KeyError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"row {len(rows) + 1} is none of ours"
+        raise RunError(
+            f"{path}: cannot be read ({reason}); remove it and start the same command again: the journal has its content"
+        ) from None
     return rows

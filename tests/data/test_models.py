@@ -240,7 +240,7 @@ def with_header(text: str, version: int, tail: bytes) -> bytes:
     return b"\x93NUMPY" + bytes([version, 0]) + length + text.encode() + tail
 
 
-@pytest.mark.filterwarnings("ignore:Reading .* additional header parsing")
+@pytest.mark.filterwarnings("ignore:Reading .* additional header parsing", "ignore:overflow")
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.binary(max_size=300)
