@@ -152,7 +152,9 @@ def local_cluster(layout: Layout, scratch: Path) -> LocalCluster:
             processes=True,
             memory_limit=layout.memory,
             host="127.0.0.1",
+            # no dashboard; the small HTTP server that Dask starts all the same takes any free port
             dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             local_directory=str(scratch),
             preload=["hpcfwi.inversion.shot"],
             silence_logs=False,

@@ -20,7 +20,7 @@ from matplotlib.text import Text
 
 from hpcfwi.errors import StagingError
 from hpcfwi.physics.domain import Domain
-from hpcfwi.reporting import figures
+from hpcfwi.reporting import figures, sheet
 
 # A picture that warns (of empty slices, of text that does not fit) is not finished.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -327,10 +327,10 @@ def test_one_position_and_no_position_are_fine() -> None:
 
 def test_thinning_keeps_every_kth_point_of_a_line_and_a_few_of_a_cloud() -> None:
     line = np.c_[np.arange(100) * 0.01, np.zeros(100)]
-    assert np.allclose(figures._thin(line, 0.05)[:, 0], np.arange(20) * 0.05)
-    assert np.array_equal(figures._thin(line[::10], 0.05), line[::10])
+    assert np.allclose(sheet.thin(line, 0.05)[:, 0], np.arange(20) * 0.05)
+    assert np.array_equal(sheet.thin(line[::10], 0.05), line[::10])
     cloud = np.random.default_rng(0).random((5000, 2))
-    assert 50 < len(figures._thin(cloud, 0.1)) <= 121
+    assert 50 < len(sheet.thin(cloud, 0.1)) <= 121
 
 
 @pytest.mark.parametrize("domain", [SQUARE, CUBE], ids=["square", "cube"])
