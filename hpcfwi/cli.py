@@ -20,6 +20,9 @@ from hpcfwi.version import __version__
 
 __all__ = ["command"]
 
+# What --set writes before a key of the site.
+SITE = "site."
+
 
 def command(arguments: list[str] | None = None) -> int:
     """Run ``hpcfwi`` with its arguments and return the exit code; a mistake of the user's is one message, no traceback."""
@@ -92,13 +95,11 @@ def _load(config: Path, settings: tuple[str, ...], site: str | None = None) -> t
     """Configuration and site, with ``--set`` laid over the one or the other."""
     from hpcfwi.config.run import load_run_config
     from hpcfwi.config.site import load_site_config
-    from hpcfwi.config.text import parse_setting
 
-    config = _find_config(config)
-    parsed = [parse_setting(setting) for setting in settings]
-    ours = [(keys, value) for keys, value in parsed if keys[0] != "site"]
-    theirs = [(keys[1:], value) for keys, value in parsed if keys[0] == "site"]
-    return load_run_config(config, ours), load_site_config(site, theirs) if site else None
+    theirs = [setting for setting in settings if setting.lstrip().startswith(SITE)]
+    ours = [setting for setting in settings if setting not in theirs]
+    what = load_run_config(_find_config(config), ours)
+    return what, load_site_config(site, [setting.lstrip().removeprefix(SITE) for setting in theirs]) if site else None
 
 
 def _find_config(config: Path) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from hpcfwi.config.text import Section, apply_settings, read_toml, validate
+from hpcfwi.config.text import Section, apply_settings, parse_setting, read_toml, validate
 
 __all__ = ["FASTEST", "LARGEST", "SLOWEST", "RunConfig", "load_run_config"]
 
@@ -361,13 +362,21 @@ class RunConfig(Section):
         return self
 
 
-def load_run_config(path: Path, settings: list[tuple[list[str], Any]] | None = None) -> RunConfig:
-    """Read ``fwi.toml``, lay ``--set`` settings over it and check it.
+def load_run_config(path: Path | str, settings: Iterable[str] = ()) -> RunConfig:
+    """Read ``fwi.toml``, lay settings over it and check it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    settings
+        ``section.key=value``, as after ``--set``.
 
     Raises
     ------
     InputError
         With every mistake of the file: which key, what it is, what it may be.
     """
-    content = apply_settings(read_toml(path, "run configuration"), settings or [])
-    return validate(RunConfig, content, f"{path} with --set" if settings else str(path))
+    changes = [parse_setting(setting) for setting in settings]
+    content = apply_settings(read_toml(Path(path), "run configuration"), changes)
+    return validate(RunConfig, content, f"{path} with --set" if changes else str(path))

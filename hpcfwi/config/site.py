@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -58,8 +59,22 @@ def find_site(name: str) -> Path:
     raise InputError(f"--site {name}: there is no such site; there are {', '.join(known)}, or give the path of a file")
 
 
-def load_site_config(name: str, settings: list[tuple[list[str], Any]] | None = None) -> SiteConfig:
-    """Read a site file and lay ``--set site.section.key=value`` over it (keys come without ``site``)."""
+def load_site_config(name: str = "workstation", settings: Iterable[str] = ()) -> SiteConfig:
+    """Read a site file, lay settings over it and check it.
+
+    Parameters
+    ----------
+    name
+        Name or path of the site.
+    settings
+        ``section.key=value``, as after ``--set site.``.
+
+    Raises
+    ------
+    InputError
+        If there is no such site, or it is wrong.
+    """
     path = find_site(name)
-    content = apply_settings(read_toml(path, "site configuration"), settings or [])
-    return validate(SiteConfig, content, f"{path} with --set" if settings else str(path))
+    changes = [parse_setting(setting) for setting in settings]
+    content = apply_settings(read_toml(path, "site configuration"), changes)
+    return validate(SiteConfig, content, f"{path} with --set" if changes else str(path))

@@ -153,8 +153,8 @@ def _refuse_unphysical(values: NDArray, section: FileModel, name: str) -> None:
     if broken.any():
         where = tuple(int(i) for i in np.argwhere(broken)[0])
         raise InputError(
-            f"{name}.file: {section.file} has {int(broken.sum())} values that are NaN or infinite, the first at grid "
-            f"point {where}{raw}"
+            f"{name}.file: {section.file} has values that are NaN or infinite ({int(broken.sum())} of {broken.size}), the "
+            f"first at grid point {where}{raw}"
         )
     low, middle, high = float(values.min()), float(np.median(values)), float(values.max())
     if low <= 0:

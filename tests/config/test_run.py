@@ -47,6 +47,12 @@ def test_the_jobs_that_come_with_it_are_valid(job):
     assert load_run_config(job).grid.spacing
 
 
+@pytest.mark.parametrize("job", sorted(JOBS.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_configuration_with_every_default_written_out_is_the_same_again(job):
+    config = load_run_config(job)
+    assert validate(RunConfig, config.model_dump(mode="json", exclude_none=True), "config.toml") == config
+
+
 def test_what_is_not_said_has_a_default():
     config = load()
     assert (config.solver.sponge, config.solver.time_step, config.data.tail) == (40, "fixed", "cut")
@@ -59,7 +65,7 @@ def test_a_configuration_cannot_be_changed_once_it_is_checked():
 
 def test_settings_are_named_in_the_heading_of_the_mistakes_they_may_have_made():
     with pytest.raises(InputError, match=r'circle\.toml with --set: one mistake\n.*Did you mean "iterations"'):
-        load_run_config(JOBS / "circle.toml", [parse_setting("inversion.iteration=3")])
+        load_run_config(JOBS / "circle.toml", ["inversion.iteration=3"])
 
 
 @pytest.mark.parametrize("key", ["model.inside", "initial.velocity", "inversion.frozen.velocity_below"])

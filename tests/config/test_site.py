@@ -3,13 +3,11 @@
 import pytest
 
 from hpcfwi.config.site import find_site, load_site_config
-from hpcfwi.config.text import parse_setting
 from hpcfwi.errors import InputError
 
 
 def load(*settings: str):
-    parsed = [parse_setting(setting) for setting in settings]
-    return load_site_config("workstation", [(keys[1:], value) for keys, value in parsed])
+    return load_site_config("workstation", [setting.removeprefix("site.") for setting in settings])
 
 
 def test_settings_reach_the_site():

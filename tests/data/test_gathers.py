@@ -94,7 +94,7 @@ def test_broken_samples_are_counted_and_the_first_is_located(value):
     record[1, 2] = record[3, 0] = value
     with pytest.raises(
         DataError,
-        match=r"has 2 values that are NaN, infinite or beyond 1e\+18, .*at sample 2 of receiver 3",
+        match=r"has values that are NaN, infinite or beyond 1e\+18 \(2 of 12\), .*at sample 2 of receiver 3",
     ):
         check_record("a", record, 4, 3)
 

@@ -149,7 +149,7 @@ def test_broken_values_are_counted_and_the_first_is_located(npy, value):
     velocity = VELOCITY.copy()
     velocity[2, 3] = velocity[4, 1] = value
     told = refused(from_npy(npy(velocity), clip=(1.0, 5.0)))
-    assert told == "model.file: FILE has 2 values that are NaN or infinite, the first at grid point (2, 3)"
+    assert told == "model.file: FILE has values that are NaN or infinite (2 of 30), the first at grid point (2, 3)"
 
 
 @pytest.mark.parametrize("value", [0.0, -1.5])

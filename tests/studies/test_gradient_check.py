@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from hpcfwi.config.run import load_run_config
-from hpcfwi.config.text import parse_setting
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.physics.domain import Domain
 from hpcfwi.studies.gradient_check import check_gradient
@@ -18,7 +17,7 @@ SMALL = ["grid.shape=[41, 41]", "data.recording_time=400", "wavelet.peak_frequen
 
 
 def problem(*settings):
-    return Problem.from_config(load_run_config(CIRCLE, [parse_setting(s) for s in (*SMALL, *settings)]))
+    return Problem.from_config(load_run_config(CIRCLE, [*SMALL, *settings]))
 
 
 @pytest.mark.parametrize("settings", [(), ("solver.free_surface=true", "solver.dtype=float64")])
