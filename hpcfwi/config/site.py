@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hpcfwi.config.text import Section, apply_settings, expand, read_toml, validate
+from hpcfwi.config.text import Section, apply_settings, expand, parse_setting, read_toml, validate
 from hpcfwi.errors import InputError
 from hpcfwi.resources import shipped
 
