@@ -1,5 +1,6 @@
 """``python -m hpcfwi`` and the ``hpcfwi`` command."""
 
+import signal
 import sys
 
 __all__ = ["main"]
@@ -7,10 +8,16 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line."""
-    # Worker processes import this module anew: what is heavy comes only when the command runs.
-    from hpcfwi.cli import command
+    try:
+        # Worker processes import this module anew: what is heavy comes only when the command runs.
+        from hpcfwi.cli import command
 
-    sys.exit(command())
+        code = command()
+    except KeyboardInterrupt:
+        code = 75
+    for late in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(late, signal.SIG_IGN)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def _place_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _load(config: Path, settings: tuple[str, ...], site: str | None = None) -> tuple[Any, Any]:
+def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") -> tuple[Any, Any]:
     """Configuration and site, with ``--set`` laid over the one or the other."""
     from hpcfwi.config.run import load_run_config
     from hpcfwi.config.site import load_site_config
@@ -99,13 +100,14 @@ def _load(config: Path, settings: tuple[str, ...], site: str | None = None) -> t
     theirs = [setting for setting in settings if setting.lstrip().startswith(SITE)]
     ours = [setting for setting in settings if setting not in theirs]
     what = load_run_config(_find_config(config), ours)
-    return what, load_site_config(site, [setting.lstrip().removeprefix(SITE) for setting in theirs]) if site else None
+    return what, load_site_config(site, [setting.lstrip().removeprefix(SITE) for setting in theirs])
 
 
 def _find_config(config: Path) -> Path:
     """A file of the user's; where there is none, a job that comes with the package: ``circle``, ``jobs/circle.toml``."""
-    if config.exists():
-        return config
+    with suppress(OSError):  # a path that cannot even be asked for; reading it says why
+        if config.exists():
+            return config
     ours = shipped("jobs") / f"{config.stem}.toml"
     return ours if str(config.parent) in (".", "jobs") and ours.is_file() else config
 
@@ -117,9 +119,9 @@ def _find_config(config: Path) -> Path:
 def run(config: Path, settings: tuple[str, ...], run_dir: Path | None, site: str, launch: str) -> None:
     """Run the inversion that CONFIG describes, or continue it."""
     del launch
+    what, where = _load(config, settings, site)
     from hpcfwi.driver import run as drive
 
-    what, where = _load(config, settings, site)
     result = drive(what, where, run_dir or Path("runs") / config.stem, _console())
     error = "" if result.model_error is None else f", model error {100 * result.model_error:.2f} %"
     ratio = result.misfit / result.initial_misfit if result.initial_misfit else 0.0
@@ -139,9 +141,9 @@ def run(config: Path, settings: tuple[str, ...], run_dir: Path | None, site: str
 @_place_options
 def model(config: Path, settings: tuple[str, ...], run_dir: Path | None, site: str) -> None:
     """Make the observed data of CONFIG, and nothing else."""
+    what, where = _load(config, settings, site)
     from hpcfwi.driver import model_data
 
-    what, where = _load(config, settings, site)
     paths = model_data(what, where, run_dir or Path("runs") / config.stem, _console())
     click.echo(f"{len(paths)} gathers (samples, receivers), one .npy for each shot, in {paths[0].parent}")
 
@@ -150,10 +152,10 @@ def model(config: Path, settings: tuple[str, ...], run_dir: Path | None, site: s
 @_problem_options
 def plan(config: Path, settings: tuple[str, ...]) -> None:
     """Say what CONFIG will need: grid, steps, memory, disk."""
+    what, _ = _load(config, settings)
     from hpcfwi.inversion.plan import make_plan
     from hpcfwi.inversion.problem import Problem
 
-    what, _ = _load(config, settings)
     problem = Problem.from_config(what)
     table = Table(box=None, show_header=False, pad_edge=False)
     for row in make_plan(problem).rows:
@@ -169,11 +171,11 @@ def plan(config: Path, settings: tuple[str, ...]) -> None:
 @click.option("--shot", help="Name of the shot to test with [the middle one].")
 def check(config: Path, settings: tuple[str, ...], shot: str | None) -> int:
     """Test the gradient on this very problem: dot product and Taylor tests."""
+    what, _ = _load(config, settings)
     apply_devito_environment()
     from hpcfwi.inversion.problem import Problem
     from hpcfwi.studies.gradient_check import check_gradient
 
-    what, _ = _load(config, settings)
     report = check_gradient(Problem.from_config(what), shot)
     click.echo(report.text)
     return 0 if report.passed else 1

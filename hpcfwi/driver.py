@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -149,6 +151,8 @@ def _finished(folder: RunFolder, config: RunConfig) -> RunResult | None:
 def _session(problem: Problem, site: SiteConfig, folder: RunFolder, console: Console) -> Iterator[_Session]:
     """Everything that has to be closed again: workers, event log, display, scratch."""
     with ExitStack() as stack:
+        handlers: dict[int, Any] = {}
+        stack.callback(lambda: [signal.signal(number, handler) for number, handler in handlers.items()])
         log = EventLog(folder.events)
         stack.callback(log.close)
         progress = stack.enter_context(Progress(console, problem.config.inversion.iterations))
@@ -163,6 +167,15 @@ def _session(problem: Problem, site: SiteConfig, folder: RunFolder, console: Con
                 where = {} if isinstance(error, HpcfwiError) else {"traceback": format_exc()}
                 log.write("stopped", error=type(error).__name__, message=str(error), **where)
             raise
+        finally:
+            handlers.update(_ignore_signals())
+
+
+def _ignore_signals() -> dict[int, Any]:
+    """Let the closing be finished though who stops us says so twice; returns the handlers that there were."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
 
 class _Session:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 
@@ -31,6 +33,7 @@ BASE_MEMORY = 400e6
 # Temporary folders of ours, the file in them that is locked while they are in use, and the age, in seconds, from which on
 # one without that lock is nobody's (and not of somebody who is about to lock it).
 SCRATCH, IN_USE, SCRATCH_AGE = "hpcfwi-", "in-use", 60
+TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP}
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,21 @@ def local_layout(worker: WorkerSection, shots: int, shot_bytes: int) -> Layout:
 def local_workers(layout: Layout) -> Iterator[Future[LocalCluster]]:
     """Workers of this machine, which come up while other things are done, and are gone at the end, whatever happens."""
     with scratch_folder() as scratch, ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(local_cluster, layout, scratch)
+        coming = pool.submit(_deaf_cluster, layout, scratch)
         try:
             yield coming
         finally:
             with suppress(Exception):  # why they could not be started is told by whoever asked for them
                 coming.result().close()
+
+
+def _deaf_cluster(layout: Layout, scratch: Path) -> LocalCluster:
+    """Start workers that do not hear what a terminal sends to all of its processes: the driver ends them."""
+    # Threads and processes inherit the mask.
+    signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
+    resource_tracker.ensure_running()  # needs the mask, too, and lifts it when it starts
+    signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
+    return local_cluster(layout, scratch)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from hpcfwi.errors import InputError
 
 __all__ = [
+    "PATH_KEYS",
     "Section",
     "apply_settings",
     "expand",

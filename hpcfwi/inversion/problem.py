@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.config.run import FileModel, RunConfig, SmoothModel
 from hpcfwi.config.run import RickerWavelet as RickerSection
+from hpcfwi.config.text import PATH_KEYS
 from hpcfwi.data.gathers import check_record_shape, check_source, gather_shape, read_wavelet
 from hpcfwi.data.geometry import build_survey, read_geometry
 from hpcfwi.data.models import build_model, check_velocities, file_grid_shape, read_mask, smooth_model
@@ -136,8 +138,11 @@ class Problem:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The configuration's part that the misfit and the iterates depend on, and digests of the arrays."""
-        content = self.config.model_dump(mode="json")
+        """The configuration's part that the misfit and the iterates depend on, and digests of the arrays.
+
+        Of files only the names: where they are does not matter, and what is in them the digests say.
+        """
+        content = _file_names(self.config.model_dump(mode="json"))
         for key in ("iterations", "evaluations", "ftol", "gtol"):
             del content["inversion"][key]
         del content["output"]
@@ -145,7 +150,8 @@ class Problem:
             "true model": _array_digest(self.true_velocity),
             "initial model": _array_digest(self.initial_velocity),
             "frozen cells": _array_digest(self.frozen),
-            "survey": _array_digest(*(a for s in self.survey.shots for a in (s.source, s.receivers))),
+            "shots": hashlib.blake2b("\n".join(s.name for s in self.survey.shots).encode(), digest_size=10).hexdigest(),
+            "geometry": _array_digest(*(a for s in self.survey.shots for a in (s.source, s.receivers))),
             "wavelet": hashlib.blake2b(repr(self.wavelet).encode(), digest_size=10).hexdigest(),
         }
         return content
@@ -168,6 +174,12 @@ class Problem:
             return None
         true = 1.0 / self.true_velocity**2
         return float(np.linalg.norm((m - true) / true))
+
+
+def _file_names(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {k: _file_names(v, k) for k, v in value.items()}
+    return Path(value).name if key in PATH_KEYS and value is not None else value
 
 
 def _array_digest(*arrays: NDArray | None) -> str | None:
