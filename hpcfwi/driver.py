@@ -225,7 +225,7 @@ class _Session:
         free = shutil.disk_usage(self.folder.path).free
         if needed > free:
             raise InputError(
-                f"{self.folder.path}: the run needs about {needed / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free there; "
+                f"{self.folder.path}: the run needs about {needed / 1e6:.1f} MB of disk, {free / 1e6:.1f} MB are free there; "
                 "make room or choose another folder with --run-dir"
             )
 
