@@ -223,6 +223,7 @@ class _Session:
 
     def _check_disk(self, needed: int) -> None:
         free = shutil.disk_usage(self.folder.path).free
+        needed -= sum(path.stat().st_size for path in self.folder.path.rglob("*") if path.is_file())
         if needed > free:
             raise InputError(
                 f"{self.folder.path}: the run needs about {needed / 1e6:.1f} MB of disk, {free / 1e6:.1f} MB are free there; "
