@@ -1,10 +1,63 @@
-"""The option --slow, and a summary that does not let what was left out go unnoticed."""
+"""The option --slow, a summary that does not let what was left out go unnoticed, and a small problem to run."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from hpcfwi.cluster.environment import apply_devito_environment
+
 NOT_ASKED_FOR = "slow, and --slow was not given"
+# Devito reads this once, when it is imported: all tests, and the workers they start, generate the same code.
+apply_devito_environment()
+
+SMALL = """
+[grid]
+shape = [31, 31]
+spacing = [20.0, 20.0]
+
+[model]
+kind = "circle"
+radius = 100.0
+
+[initial]
+kind = "constant"
+velocity = 2.5
+
+[acquisition.sources]
+first = [20.0, 100.0]
+last = [20.0, 500.0]
+count = 3
+
+[acquisition.receivers]
+first = [580.0, 20.0]
+last = [580.0, 580.0]
+count = 20
+
+[data]
+recording_time = 300.0
+
+[wavelet]
+kind = "ricker"
+peak_frequency = 10.0
+
+[solver]
+space_order = 4
+sponge = 10
+
+[inversion]
+iterations = 2
+bounds = [2.0, 3.5]
+
+[output]
+figures = false
+"""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,3 +82,99 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"{len(skipped) - slow} tests were skipped for want of something on this machine; the reasons are above",
             yellow=True,
         )
+
+
+class Shell:
+    """The ``hpcfwi`` command as a user types it, in a folder with the small problem's ``fwi.toml``.
+
+    Parameters
+    ----------
+    folder
+        Where it is typed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+        folder.mkdir(exist_ok=True)
+        (folder / "fwi.toml").write_text(SMALL)
+
+    def start(self, *arguments: object, **popen: Any) -> subprocess.Popen[str]:
+        """Start the command in a session of its own, as a shell does; its output is text, both streams apart."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "hpcfwi", *map(str, arguments)],
+            **{
+                "cwd": self.folder,
+                "env": self.environment,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                "text": True,
+                "start_new_session": True,
+                **popen,
+            },
+        )
+
+    def __call__(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end."""
+        with self.start(*arguments) as process:
+            try:
+                out, err = process.communicate(timeout=120)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def run(self, run_dir: str, *settings: str) -> subprocess.CompletedProcess[str]:
+        """``hpcfwi run`` with one-thread workers, which must succeed."""
+        chosen = ("site.worker.threads=1", *settings)
+        done = self("run", "fwi.toml", "--run-dir", run_dir, *(x for setting in chosen for x in ("--set", setting)))
+        assert done.returncode == 0, done.stderr
+        return done
+
+
+@pytest.fixture
+def hpcfwi(tmp_path: Path) -> Shell:
+    """The command, in an empty folder with the small problem."""
+    return Shell(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shell, subprocess.CompletedProcess[str], Path]:
+    """A run of the small problem, figures included, that went to its end; to be read, or copied and continued."""
+    shell = Shell(tmp_path_factory.mktemp("first"))
+    done = shell.run("run", "output.figures=true")
+    return shell, done, shell.folder / "run"
+
+
+@pytest.fixture
+def fwi_toml(tmp_path: Path) -> Path:
+    """The small problem's configuration."""
+    path = tmp_path / "fwi.toml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture
+def make_problem(fwi_toml: Path) -> Callable[..., Any]:
+    """Makes the small problem; changes are given as to ``--set``."""
+    from hpcfwi.config.run import load_run_config
+    from hpcfwi.inversion.problem import Problem
+
+    return lambda *settings: Problem.from_config(load_run_config(fwi_toml, settings))
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels that run in this process give the same bytes every time."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """A Dask client of two real worker processes."""
+    from distributed import Client
+
+    from hpcfwi.cluster.local import Layout, local_workers
+
+    with local_workers(Layout(2, 1, 2 * 10**9)) as coming, Client(coming.result(), set_as_default=False) as client:
+        yield client
