@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from hpcfwi.cluster.environment import apply_devito_environment, quieten
+from hpcfwi.cluster.environment import apply_environment, quieten
 from hpcfwi.errors import HpcfwiError
 from hpcfwi.resources import shipped
 from hpcfwi.version import __version__
@@ -172,7 +172,7 @@ def plan(config: Path, settings: tuple[str, ...]) -> None:
 def check(config: Path, settings: tuple[str, ...], shot: str | None) -> int:
     """Test the gradient on this very problem: dot product and Taylor tests."""
     what, _ = _load(config, settings)
-    apply_devito_environment()
+    apply_environment()
     from hpcfwi.inversion.problem import Problem
     from hpcfwi.studies.gradient_check import check_gradient
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from hpcfwi.cluster.environment import apply_devito_environment
+from hpcfwi.cluster.environment import apply_environment
 from hpcfwi.config.run import RunConfig
 from hpcfwi.config.site import SiteConfig
 from hpcfwi.data.runfolder import RunFolder
@@ -197,7 +197,7 @@ class _Session:
 
     def _start(self, site: SiteConfig, stack: ExitStack) -> None:
         """Bring up workers and solver, at the same time: both take seconds."""
-        apply_devito_environment()
+        apply_environment()
         from hpcfwi.cluster.local import local_layout, local_workers
 
         plan = make_plan(self.problem)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from hpcfwi.cluster.environment import apply_devito_environment
+from hpcfwi.cluster.environment import apply_environment
 
 NOT_ASKED_FOR = "slow, and --slow was not given"
 # Devito reads this once, when it is imported: all tests, and the workers they start, generate the same code.
-apply_devito_environment()
+apply_environment()
 
 SMALL = """
 [grid]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
-__all__ = ["apply_devito_environment", "quieten", "worker_environment"]
+__all__ = ["apply_environment", "quieten", "worker_environment"]
 
 # Dask's own way to set the level of its loggers.
 LOG_LEVEL = "DASK_LOGGING__DISTRIBUTED"
@@ -22,9 +22,9 @@ def worker_environment(threads: int) -> dict[str, str]:
     }
 
 
-def apply_devito_environment() -> None:
-    """Make this process generate the same code as the workers; to be called before devito is imported."""
-    for name, value in _devito().items():
+def apply_environment() -> None:
+    """Make this process generate the same code as the workers, and Dask as quiet; before they are imported."""
+    for name, value in {**_devito(), LOG_LEVEL: "critical"}.items():
         os.environ.setdefault(name, value)
 
 
