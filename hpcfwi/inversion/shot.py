@@ -198,12 +198,13 @@ def _task(function: Task) -> Task:
     def run(*args: Any) -> Any:
         try:
             return function(*args)
-        except DataError:
-            raise
+        except DataError as error:
+            failure: HpcfwiError = DataError(error.shot, error.problem)
         except Exception as error:
             _tell(event="failure", task=function.__name__, traceback=traceback.format_exc())
             text = str(error) if isinstance(error, HpcfwiError) else f"{type(error).__name__}: {error}"
-            raise TaskFailure(_address(), f"on {_host()}: {text.partition(chr(10))[0]}") from None
+            failure = TaskFailure(_address(), f"on {_host()}: {text.partition(chr(10))[0]}")
+        raise failure  # here, and not above, so that it takes no other error along, which might not travel
 
     return cast(Task, run)
 

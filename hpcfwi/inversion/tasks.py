@@ -175,8 +175,9 @@ class ShotTasks:
         failures.append(_Failure(culprit, _reason(failed)))
         if isinstance(error, KilledWorker) or len(failures) >= ATTEMPTS:
             tried = "\n".join(f"  {failure.reason}" for failure in failures)
+            count = "once" if len(failures) == 1 else f"{len(failures)} times"
             raise RunError(
-                f"shot {name} failed {len(failures)} times and the run cannot go on without it:\n{tried}\n"
+                f"shot {name} failed {count} and the run cannot go on without it:\n{tried}\n"
                 "  Mend the cause and start the same command again; what was finished is kept."
             )
         self.on_retry(name, culprit, failures[-1].reason)
@@ -189,7 +190,7 @@ class ShotTasks:
             key=f"{function.__name__}-{name}-{key}-attempt{len(failures) + 1}",
             pure=False,
             workers=others or None,
-            allow_other_workers=True,
+            allow_other_workers=bool(others),
         )
 
 

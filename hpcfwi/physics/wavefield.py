@@ -91,7 +91,9 @@ class Wavefields:
             Gradient with respect to m on the padded grid: a view that the next call overwrites.
         """
         p = self.propagator
-        p.receivers.data[: self._samples, : self._count] = residual
+        place = np.asarray(p.receivers.data[: self._samples, : self._count])
+        if not np.may_share_memory(place, residual):
+            place[:] = residual
         p.v.data_with_halo[:] = 0
         p.gradient.data[:] = 0
         self._apply(p.gradient_operator, time_m=1)
