@@ -1,7 +1,8 @@
 """``python -m hpcfwi`` and the ``hpcfwi`` command."""
 
-import signal
 import sys
+
+from hpcfwi.interrupts import deafen
 
 __all__ = ["main"]
 
@@ -15,8 +16,7 @@ def main() -> None:
         code = command()
     except KeyboardInterrupt:
         code = 75
-    for late in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(late, signal.SIG_IGN)
+    deafen()
     sys.exit(code)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from hpcfwi.cluster.environment import apply_environment, quieten
 from hpcfwi.errors import HpcfwiError
+from hpcfwi.interrupts import deafen, listening
 from hpcfwi.resources import shipped
 from hpcfwi.version import __version__
 
@@ -27,9 +27,12 @@ SITE = "site."
 
 def command(arguments: list[str] | None = None) -> int:
     """Run ``hpcfwi`` with its arguments and return the exit code; a mistake of the user's is one message, no traceback."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) is signal.SIG_DFL:  # nohup has its own will
-            signal.signal(ending, _terminate)
+    with listening():
+        return _told(arguments)
+
+
+def _told(arguments: list[str] | None) -> int:
+    """The exit code, after every error has been told."""
     try:
         code = cli.main(arguments, prog_name="hpcfwi", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -41,6 +44,7 @@ def command(arguments: list[str] | None = None) -> int:
         click.echo(f"hpcfwi: {error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
+        deafen()
         click.echo("hpcfwi: stopped", err=True)
         return 75
     except Exception as error:
@@ -53,11 +57,6 @@ def command(arguments: list[str] | None = None) -> int:
         )
         return 3
     return code if isinstance(code, int) else 0
-
-
-def _terminate(*_: object) -> None:
-    """SIGTERM is the scheduler's Ctrl-C, SIGHUP that of a terminal that is closed."""
-    raise KeyboardInterrupt
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +23,7 @@ from hpcfwi.config.site import SiteConfig
 from hpcfwi.data.runfolder import RunFolder
 from hpcfwi.data.staging import load, read_header
 from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
+from hpcfwi.interrupts import deafen
 from hpcfwi.inversion.plan import make_plan
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.reporting.events import EventLog
@@ -168,14 +168,14 @@ def _session(problem: Problem, site: SiteConfig, folder: RunFolder, console: Con
                 log.write("stopped", error=type(error).__name__, message=str(error), **where)
             raise
         finally:
-            handlers.update(_ignore_signals())
+            handlers.update(deafen())
 
 
-def _ignore_signals() -> dict[int, Any]:
-    """Let the closing be finished though who stops us says so twice; returns the handlers that there were."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    return {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+def _unsubscribe(client: Any, topic: str) -> None:
+    """Or the scheduler writes to a client that is gone, and complains."""
+    name = client.id
+    with suppress(Exception):
+        client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.unsubscribe_topic(topic, name))
 
 
 class _Session:
@@ -256,6 +256,7 @@ class _Session:
 
         client = stack.enter_context(Client(cluster, set_as_default=False))
         client.subscribe_topic(TOPIC, lambda event: self.log.write(**event[1]))
+        stack.callback(_unsubscribe, client, TOPIC)
         self.tasks = ShotTasks(client, self._on_retry)
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
         self.log.write("workers", count=workers, scheduler=client.scheduler.address)

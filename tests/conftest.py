@@ -140,9 +140,9 @@ def hpcfwi(tmp_path: Path) -> Shell:
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shell, subprocess.CompletedProcess[str], Path]:
-    """A run of the small problem, figures included, that went to its end; to be read, or copied and continued."""
+    """A run of the small problem that went to its end; to be read, or copied and continued."""
     shell = Shell(tmp_path_factory.mktemp("first"))
-    done = shell.run("run", "output.figures=true")
+    done = shell.run("run")
     return shell, done, shell.folder / "run"
 
 

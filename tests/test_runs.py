@@ -137,6 +137,7 @@ def test_a_run_folder_holds_what_was_promised(job):
     assert "this run is done already" in hpcfwi(job, "run", "runs/fwi/config.toml", "--run-dir", "runs/fwi")
 
 
+@pytest.mark.slow
 def test_the_bytes_do_not_depend_on_the_number_of_workers(job):
     models = []
     for workers in (1, 2, 3):
@@ -154,6 +155,7 @@ def wait_for(run_dir, what, count=1):
     raise AssertionError(f"no event {what}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_goes_on_to_the_same_bytes(job, how):
     iterations = ("--set", "inversion.iterations=12", "--set", "output.figures=false")
@@ -181,6 +183,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(job, how):
     assert (folder / "model.npy").read_bytes() == (job / "undisturbed" / "model.npy").read_bytes()
 
 
+@pytest.mark.slow
 def test_more_iterations_extend_a_finished_run_to_the_same_bytes(job):
     run(job)
     run(job, "--set", "inversion.iterations=6")
@@ -200,6 +203,7 @@ def test_another_problem_and_a_second_driver_are_refused(job):
     assert "wavelet.peak_frequency: 15.0 there, 12.0 now" in message
 
 
+@pytest.mark.slow
 def test_observed_data_from_files_with_receivers_that_differ_from_shot_to_shot(job):
     hpcfwi(job, "model", "fwi.toml", "--run-dir", "made")
     rows, gathers = ["shot,source_x,source_z,receiver_x,receiver_z"], {}
@@ -255,6 +259,7 @@ def test_plan_and_version_and_help(job):
         assert "CONFIG" in hpcfwi(job, command, "--help")
 
 
+@pytest.mark.slow
 def test_three_dimensions_and_double_precision_run_too(job):
     ball = JOB.replace("[31, 31]", "[21, 19, 21]").replace("[10.0, 10.0]", "[15.0, 15.0, 15.0]")
     ball = ball.replace("[20.0, 0.0]", "[20.0, 100.0, 0.0]").replace("[20.0, 300.0]", "[20.0, 200.0, 300.0]")

@@ -1,0 +1,56 @@
+"""Signals that end a run: raised until somebody hears them, and ignored while the end is under way."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["deafen", "listening"]
+
+# Ctrl-C, a scheduler's warning, and the end of a terminal.
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Seconds after which an interrupt is raised again.
+AGAIN = 2.0
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Turn the signals into :class:`KeyboardInterrupt`; those that are ignored (nohup) stay so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = [number for number in ENDINGS if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)]
+    before = {number: signal.signal(number, _interrupt) for number in (*heard, signal.SIGALRM)}
+    hook, sys.unraisablehook = sys.unraisablehook, _unraisable
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def deafen() -> dict[int, Any]:
+    """Ignore the signals, since what ends now should not be disturbed; returns the handlers that there were."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    if signal.getsignal(signal.SIGALRM) is _interrupt:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return {number: signal.signal(number, signal.SIG_IGN) for number in ENDINGS}
+
+
+def _unraisable(lost: Any) -> None:
+    """Python drops an exception that is raised in a finaliser or in a callback of its garbage collector."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):  # this one comes again
+        sys.__unraisablehook__(lost)
+
+
+def _interrupt(*_: object) -> None:
+    # once more, unless somebody hears this one and calls deafen()
+    signal.setitimer(signal.ITIMER_REAL, AGAIN)
+    raise KeyboardInterrupt

@@ -1,0 +1,90 @@
+"""How this machine is divided among workers, and where they keep what they need."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+
+import pytest
+from filelock import FileLock
+
+import hpcfwi.cluster.local as local
+from hpcfwi.cluster.local import local_layout, scratch_folder
+from hpcfwi.config.site import WorkerSection
+from hpcfwi.errors import InputError
+
+GB = 10**9
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """Eight cores and 16 GB."""
+    monkeypatch.setattr(local, "CPU_COUNT", 8)
+    monkeypatch.setattr(local, "MEMORY_LIMIT", 16 * GB)
+
+
+def divide(shots=100, shot_bytes=GB // 10, **wishes):
+    layout = local_layout(WorkerSection(**wishes), shots, shot_bytes)
+    return layout.processes, layout.threads
+
+
+def test_a_worker_has_one_thread_unless_memory_or_few_shots_forbid_it():
+    assert divide() == (8, 1)
+    assert divide(shots=3) == (3, 2)
+    assert divide(shots=1) == (1, 8)
+    assert divide(shot_bytes=6 * GB) == (2, 4)
+    assert divide(shot_bytes=13 * GB) == (1, 8)
+
+
+def test_wishes_are_kept():
+    assert divide(processes=3) == (3, 2)
+    assert divide(processes=3, threads=1) == (3, 1)
+    assert divide(threads=4) == (2, 4)
+    assert local_layout(WorkerSection(memory=2.0), 100, GB).memory == 2 * GB
+
+
+@pytest.mark.parametrize(
+    ("wishes", "shot_bytes", "told"),
+    [
+        ({}, 20 * GB, "one shot needs 20.40 GB, this machine has 14.40 GB"),
+        ({"memory": 1.0}, GB, "one shot needs 1.40 GB, site.worker.memory = 1 gives 1.00 GB"),
+        ({"processes": 6}, 4 * GB, "site.worker.processes: is 6, each of which needs 4.40 GB; .* take at most 3"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_numbers(wishes, shot_bytes, told):
+    with pytest.raises(InputError, match=told):
+        divide(shot_bytes=shot_bytes, **wishes)
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def make_old(folder):
+    long_ago = time.time() - 3600
+    os.utime(folder / local.IN_USE, (long_ago, long_ago))
+
+
+def test_a_scratch_folder_is_there_as_long_as_it_is_needed(temporary):
+    with scratch_folder() as folder:
+        assert folder.parent == temporary
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "x").write_text("")
+    assert not list(temporary.iterdir())
+
+
+def test_scratch_that_a_killed_driver_left_is_removed_but_not_that_of_a_living_one(temporary):
+    for name in ("dead", "alive", "young"):
+        (temporary / f"hpcfwi-{name}").mkdir()
+        (temporary / f"hpcfwi-{name}" / local.IN_USE).touch()
+    for name in ("dead", "alive"):
+        make_old(temporary / f"hpcfwi-{name}")
+    (temporary / "hpcfwi-thesis").mkdir()
+    with FileLock(temporary / "hpcfwi-alive" / local.IN_USE):
+        make_old(temporary / "hpcfwi-alive")
+        with scratch_folder():
+            pass
+    assert {path.name for path in temporary.iterdir()} == {"hpcfwi-alive", "hpcfwi-young", "hpcfwi-thesis"}

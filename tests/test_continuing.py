@@ -1,0 +1,108 @@
+"""Run folders that are used again: with other limits, other data, or damage."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from hpcfwi.data.staging import StagedFile, load, read_header
+
+
+@pytest.fixture
+def finished(hpcfwi, first_run):
+    """The command, with a copy of a run of two iterations that is done."""
+    shutil.copytree(first_run[2], hpcfwi.folder / "run")
+    return hpcfwi
+
+
+def events(run_dir, kind):
+    told = map(json.loads, (run_dir / "events.jsonl").read_text().splitlines())
+    return [event for event in told if event["event"] == kind]
+
+
+def history(run_dir):
+    with (run_dir / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def refused(shell, *settings, code=2):
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = shell("run", "fwi.toml", "--run-dir", "run", *words)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_fewer_iterations_take_back_the_later_ones_and_compute_nothing(finished):
+    run_dir = finished.folder / "run"
+    computed = len(events(run_dir, "shot"))
+    finished.run("run", "inversion.iterations=1")
+    assert [row["iteration"] for row in history(run_dir)] == ["0", "1"]
+    assert json.loads((run_dir / "result.json").read_text())["summary"]["iterations"] == 1
+    assert len(events(run_dir, "shot")) == computed
+    assert not (run_dir / "model-current.npy").exists()
+
+
+def test_a_result_and_a_log_that_were_damaged_are_made_again_from_the_journal(finished, first_run):
+    run_dir = finished.folder / "run"
+    computed = len(events(run_dir, "shot"))
+    (run_dir / "model.npy").write_bytes(b"x")
+    (run_dir / "history.csv").unlink()
+    with (run_dir / "events.jsonl").open("ab") as file:
+        file.write(b'{"time": 1, "event": "half a li')
+    finished.run("run")
+    assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+    assert len(events(run_dir, "shot")) == computed
+    assert [row["misfit"] for row in history(run_dir)] == [row["misfit"] for row in history(first_run[2])]
+
+
+def test_a_damaged_answer_in_the_journal_stops_the_run_until_it_is_removed(finished, first_run):
+    run_dir = finished.folder / "run"
+    entry = sorted((run_dir / "journal").iterdir())[0]
+    entry.write_bytes(entry.read_bytes()[:-1])
+    (run_dir / "result.json").unlink()
+    message = refused(finished, code=3)
+    assert str(entry) in message
+    assert "is damaged" in message
+    assert "Remove it and start the same command again" in message
+    assert (run_dir / "model-current.npy").exists()
+    assert not (run_dir / "model.npy").exists()
+    entry.unlink()
+    finished.run("run")
+    assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+
+
+@pytest.fixture
+def with_gathers(hpcfwi, first_run):
+    """The command, with the first run's data as files."""
+    gathers = hpcfwi.folder / "gathers"
+    gathers.mkdir()
+    for path in (first_run[2] / "staged" / "shots").iterdir():
+        record = load(StagedFile(str(path), read_header(path)["digest"]), "shot")["record"]
+        np.save(gathers / f"{path.stem}.npy", record)
+    return hpcfwi
+
+
+def test_data_from_files_give_what_the_same_data_gave_and_may_not_change_on_the_way(with_gathers, first_run):
+    shell, run_dir = with_gathers, with_gathers.folder / "run"
+    shell.run("run", "data.file=gathers")
+    assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+    # the [model] is known, so that the errors are, too
+    assert [row["model_error"] for row in history(run_dir)] == [row["model_error"] for row in history(first_run[2])]
+    np.save(shell.folder / "gathers" / "1.npy", 2 * np.load(shell.folder / "gathers" / "1.npy"))
+    message = refused(shell, "data.file=gathers", "inversion.iterations=3")
+    assert "data.file: the record of shot 1 is not what it was when the run in" in message
+    assert "--run-dir" in message
+
+
+def test_figures_that_cannot_be_drawn_are_no_reason_to_lose_the_model(finished, first_run):
+    run_dir = finished.folder / "run"
+    (run_dir / "result.json").unlink()
+    (run_dir / "figures").write_text("in the way")
+    done = finished.run("run", "output.figures=true")
+    assert "warning: the figures cannot be drawn (FileExistsError" in done.stdout
+    assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()

@@ -1,0 +1,72 @@
+"""An interrupt is heard, even if Python loses the first exception; and the end that it leads to is not disturbed."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import time
+
+import pytest
+
+import hpcfwi.interrupts as interrupts
+from hpcfwi.interrupts import deafen, listening
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Leaves the test run's own handlers as they were."""
+    before = {number: signal.getsignal(number) for number in (*interrupts.ENDINGS, signal.SIGALRM)}
+    yield
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", interrupts.ENDINGS)
+def test_every_ending_is_an_interrupt_while_somebody_listens(number):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), listening():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_what_was_ignored_stays_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with listening():
+        os.kill(os.getpid(), signal.SIGHUP)
+
+
+def test_an_interrupt_that_is_lost_in_a_collection_of_garbage_comes_again_without_a_word(monkeypatch, capfd):
+    monkeypatch.setattr(interrupts, "AGAIN", 0.1)
+    sent = []
+
+    def collecting(*_):
+        if not sent:
+            sent.append("in a callback")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def work():
+        gc.collect()
+        sent.append("and lost")
+        time.sleep(5)
+
+    gc.callbacks.append(collecting)
+    try:
+        with pytest.raises(KeyboardInterrupt), listening():
+            work()
+    finally:
+        gc.callbacks.remove(collecting)
+    assert sent == ["in a callback", "and lost"]
+    assert "Exception ignored" not in capfd.readouterr().err
+
+
+def test_an_interrupt_that_was_heard_does_not_come_again(monkeypatch):
+    monkeypatch.setattr(interrupts, "AGAIN", 0.05)
+    with listening():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        deafen()
+        for number in interrupts.ENDINGS:
+            os.kill(os.getpid(), number)
+        time.sleep(0.2)

@@ -1,0 +1,153 @@
+"""Stopped by a terminal, a scheduler or a full disk: one line, no process and no scratch left, nothing lost."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+LONG = ["--set", "inversion.iterations=500", "--set", "inversion.ftol=0", "--set", "inversion.gtol=0"]
+
+
+@pytest.fixture
+def shell(hpcfwi, first_run, tmp_path):
+    """The command with a temporary folder of its own, and a run folder that has the solver already."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    hpcfwi.environment["TMPDIR"] = str(temporary)
+    (tmp_path / "run").mkdir(mode=0o700)
+    shutil.copytree(first_run[2] / "staged", tmp_path / "run" / "staged")
+    return hpcfwi
+
+
+def start(shell, run_dir="run"):
+    return shell.start("run", "fwi.toml", "--run-dir", run_dir, "--set", "site.worker.threads=1", *LONG)
+
+
+def wait_until(what, process, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def journal(run_dir):
+    return list((run_dir / "journal").glob("*.bin"))
+
+
+def workers_of(process):
+    """Processes in the command's session, itself left out."""
+    found = []
+    for other in psutil.process_iter():
+        try:
+            if os.getsid(other.pid) == process.pid != other.pid and other.status() != psutil.STATUS_ZOMBIE:
+                found.append(other)
+        except (ProcessLookupError, PermissionError, psutil.Error):
+            continue
+    return found
+
+
+def scratch(shell):
+    return list(Path(shell.environment["TMPDIR"]).glob("hpcfwi-*"))
+
+
+def assert_stopped_cleanly(shell, process):
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, out + err
+    assert err == f"hpcfwi: stopped; the same command goes on where it was ({shell.folder / 'run'})\n"
+    assert "Traceback" not in out
+    for _ in range(100):
+        if not workers_of(process):
+            break
+        time.sleep(0.05)
+    assert not workers_of(process)
+    assert not scratch(shell)
+
+
+@pytest.mark.parametrize(
+    ("number", "times"),
+    [(signal.SIGINT, 1), (signal.SIGTERM, 3), pytest.param(signal.SIGHUP, 1, marks=pytest.mark.slow)],
+    ids=["INT", "TERM", "HUP"],
+)
+def test_a_signal_to_every_process_of_a_run_ends_it_with_one_line(shell, number, times):
+    """As a terminal sends Ctrl-C and its own end, and a scheduler its warnings."""
+    process = start(shell)
+    wait_until(lambda: len(journal(shell.folder / "run")) > 2, process)
+    for _ in range(times):
+        os.killpg(process.pid, number)
+        time.sleep(0.1)
+    assert_stopped_cleanly(shell, process)
+
+
+def test_ctrl_c_while_the_workers_start_ends_them(shell):
+    process = start(shell)
+    wait_until(lambda: scratch(shell), process)
+    for _ in range(3):
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGINT)
+    assert_stopped_cleanly(shell, process)
+
+
+def test_what_a_killed_driver_leaves_is_removed_by_the_next(shell):
+    process = start(shell)
+    wait_until(lambda: len(journal(shell.folder / "run")) > 2, process)
+    workers = workers_of(process)
+    assert len(workers) >= 2
+    process.kill()
+    process.communicate()
+    assert not psutil.wait_procs(workers, timeout=30)[1]
+    (left,) = scratch(shell)
+    long_ago = time.time() - 3600
+    os.utime(left / "in-use", (long_ago, long_ago))
+    process = start(shell)
+    wait_until(lambda: scratch(shell) not in ([], [left]), process)
+    assert left not in scratch(shell)
+    process.terminate()
+    assert_stopped_cleanly(shell, process)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=12m", "none", str(place)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small file system")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def fill(path):
+    """Take the rest of the small disk."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        for _ in range(20_000):
+            file.write(bytes(1024))
+
+
+def test_a_disk_that_fills_up_stops_the_run_which_then_goes_on(shell, small_disk, first_run):
+    run_dir = small_disk / "run"
+    shutil.copytree(shell.folder / "run", run_dir)
+    process = start(shell, "disk/run")
+    wait_until(lambda: journal(run_dir), process)
+    fill(small_disk / "filler")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, out + err
+    assert err.startswith(f"hpcfwi: {run_dir}/")
+    assert err.endswith(
+        "cannot be written (No space left on device); make room or mend it, then start the same command again\n"
+    )
+    assert not list(run_dir.rglob("*.part"))
+    (small_disk / "filler").unlink()
+    shell.run("disk/run", "inversion.iterations=2")
+    assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+    with (run_dir / "history.csv").open() as file:
+        assert [row["iteration"] for row in csv.DictReader(file)] == ["0", "1", "2"]
