@@ -15,7 +15,7 @@ from rich.table import Table
 
 from hpcfwi.cluster.environment import apply_environment, quieten
 from hpcfwi.errors import HpcfwiError
-from hpcfwi.interrupts import deafen, listening
+from hpcfwi.interrupts import deafen, interrupted, listening
 from hpcfwi.resources import shipped
 from hpcfwi.version import __version__
 
@@ -44,10 +44,10 @@ def _told(arguments: list[str] | None) -> int:
         click.echo(f"hpcfwi: {error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        deafen()
-        click.echo("hpcfwi: stopped", err=True)
-        return 75
+        return _stopped()
     except Exception as error:
+        if interrupted():  # somebody's clean-up made another error of it
+            return _stopped()
         if "--verbose" in (sys.argv if arguments is None else arguments):
             raise
         click.echo(
@@ -57,6 +57,12 @@ def _told(arguments: list[str] | None) -> int:
         )
         return 3
     return code if isinstance(code, int) else 0
+
+
+def _stopped() -> int:
+    deafen()
+    click.echo("hpcfwi: stopped", err=True)
+    return 75
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

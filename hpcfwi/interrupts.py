@@ -9,17 +9,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["deafen", "listening"]
+__all__ = ["deafen", "interrupted", "listening"]
 
 # Ctrl-C, a scheduler's warning, and the end of a terminal.
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Seconds after which an interrupt is raised again.
 AGAIN = 2.0
 
+_received = False
+
+
+def interrupted() -> bool:
+    """Whether one of the signals was heard: errors that come after it are most likely its consequences."""
+    return _received
+
 
 @contextmanager
 def listening() -> Iterator[None]:
     """Turn the signals into :class:`KeyboardInterrupt`; those that are ignored (nohup) stay so."""
+    global _received
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -29,6 +37,7 @@ def listening() -> Iterator[None]:
     try:
         yield
     finally:
+        _received = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = hook
         for number, handler in before.items():
@@ -45,12 +54,17 @@ def deafen() -> dict[int, Any]:
 
 
 def _unraisable(lost: Any) -> None:
-    """Python drops an exception that is raised in a finaliser or in a callback of its garbage collector."""
-    if not issubclass(lost.exc_type, KeyboardInterrupt):  # this one comes again
+    """Python drops an exception that is raised in a finaliser or in a callback of its garbage collector.
+
+    An interrupt that is lost like this comes again, and what it left half-done there need not be told.
+    """
+    if not _received:
         sys.__unraisablehook__(lost)
 
 
 def _interrupt(*_: object) -> None:
+    global _received
+    _received = True
     # once more, unless somebody hears this one and calls deafen()
     signal.setitimer(signal.ITIMER_REAL, AGAIN)
     raise KeyboardInterrupt

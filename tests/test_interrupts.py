@@ -9,8 +9,9 @@ import time
 
 import pytest
 
+import hpcfwi.cli as cli
 import hpcfwi.interrupts as interrupts
-from hpcfwi.interrupts import deafen, listening
+from hpcfwi.interrupts import deafen, interrupted, listening
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +27,12 @@ def handlers():
 @pytest.mark.parametrize("number", interrupts.ENDINGS)
 def test_every_ending_is_an_interrupt_while_somebody_listens(number):
     before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), listening():
-        os.kill(os.getpid(), number)
+    with listening():
+        assert not interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        assert interrupted()
+    assert not interrupted()
     assert signal.getsignal(number) is before
 
 
@@ -59,6 +64,18 @@ def test_an_interrupt_that_is_lost_in_a_collection_of_garbage_comes_again_withou
         gc.callbacks.remove(collecting)
     assert sent == ["in a callback", "and lost"]
     assert "Exception ignored" not in capfd.readouterr().err
+
+
+def test_an_error_that_an_interrupt_was_made_into_is_told_as_a_stop(monkeypatch, capsys):
+    def interrupted_clean_up(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise RuntimeError("the workers are gone") from None
+
+    monkeypatch.setattr(cli, "_load", interrupted_clean_up)
+    assert cli.command(["plan", "fwi.toml"]) == 75
+    assert capsys.readouterr().err == "hpcfwi: stopped\n"
 
 
 def test_an_interrupt_that_was_heard_does_not_come_again(monkeypatch):

@@ -1,0 +1,181 @@
+"""One driver at work on a run folder: workers and solver brought up together, observed data staged, all of it closed again."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from traceback import format_exc
+from typing import Any
+
+from rich.console import Console
+
+from hpcfwi.cluster.environment import apply_environment
+from hpcfwi.config.site import SiteConfig
+from hpcfwi.data.runfolder import RunFolder
+from hpcfwi.data.staging import StagedFile, read_header
+from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
+from hpcfwi.interrupts import deafen, interrupted
+from hpcfwi.inversion.plan import make_plan
+from hpcfwi.inversion.problem import Problem
+from hpcfwi.reporting.events import EventLog
+from hpcfwi.reporting.progress import Progress
+from hpcfwi.version import __version__
+
+__all__ = ["Session", "session"]
+
+
+@contextmanager
+def session(problem: Problem, site: SiteConfig, folder: RunFolder, console: Console) -> Iterator[Session]:
+    """Everything that has to be closed again: workers, event log, display, scratch."""
+    with ExitStack() as stack:
+        handlers: dict[int, Any] = {}
+        stack.callback(lambda: [signal.signal(number, handler) for number, handler in handlers.items()])
+        log = EventLog(folder.events)
+        stack.callback(log.close)
+        progress = stack.enter_context(Progress(console, problem.config.inversion.iterations))
+        try:
+            yield Session(problem, site, folder, log, progress, stack)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or interrupted():
+                with suppress(RunError):
+                    log.write("interrupted")
+                raise Interrupted(f"stopped; the same command goes on where it was ({folder.path})") from None
+            with suppress(RunError):  # a full disk, say, which is the error that is on its way
+                where = {} if isinstance(error, HpcfwiError) else {"traceback": format_exc()}
+                log.write("stopped", error=type(error).__name__, message=str(error), **where)
+            raise
+        finally:
+            handlers.update(deafen())
+
+
+def _unsubscribe(client: Any, topic: str) -> None:
+    """Or the scheduler writes to a client that is gone, and complains."""
+    name = client.id
+    with suppress(Exception):
+        client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.unsubscribe_topic(topic, name))
+
+
+class Session:
+    """One driver at work on a run folder.
+
+    Attributes
+    ----------
+    context
+        What all shots have in common.
+    tasks
+        Where they run.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        site: SiteConfig,
+        folder: RunFolder,
+        log: EventLog,
+        progress: Progress,
+        stack: ExitStack,
+    ) -> None:
+        self.problem, self.folder, self.log, self.progress = problem, folder, log, progress
+        self.config = problem.config
+        self.started = time.perf_counter()
+        self._start(site, stack)
+
+    def _start(self, site: SiteConfig, stack: ExitStack) -> None:
+        """Bring up workers and solver, at the same time: both take seconds."""
+        apply_environment()
+        from hpcfwi.cluster.local import local_layout, local_workers
+
+        plan = make_plan(self.problem)
+        self._check_disk(plan.disk_bytes)
+        layout = local_layout(site.worker, len(self.problem.survey), plan.shot_bytes)
+        for warning in self.problem.warnings:
+            self.progress.say(f"warning: {warning}")
+            self.log.write("warning", message=warning)
+        self.log.write("start", version=__version__, problem=self.problem.digest, layout=str(layout), launch="local")
+        self.progress.say(f"run folder {self.folder.path}; workers on this machine: {layout}")
+        same = "one thread per shot: the same bytes whatever the number of workers"
+        differs = "several threads per shot: the last bits may differ from run to run"
+        self.progress.say(same if layout.threads == 1 else differs)
+        coming = stack.enter_context(local_workers(layout))
+        self._stage_solver(layout.cache_bytes)
+        try:
+            cluster = coming.result()
+        except Exception as error:
+            raise RunError(
+                f"the workers cannot be started ({type(error).__name__}: {error}); hpcfwi --verbose run lets Dask say why"
+            ) from error
+        self._connect(cluster, stack)
+
+    def _check_disk(self, needed: int) -> None:
+        free = shutil.disk_usage(self.folder.path).free
+        needed -= sum(path.stat().st_size for path in self.folder.path.rglob("*") if path.is_file())
+        if needed > free:
+            raise InputError(
+                f"{self.folder.path}: the run needs about {needed / 1e6:.1f} MB of disk, {free / 1e6:.1f} MB are free there; "
+                "make room or choose another folder with --run-dir"
+            )
+
+    def _stage_solver(self, cache_bytes: int) -> None:
+        from hpcfwi.inversion.shot import ShotContext
+        from hpcfwi.inversion.solver import stage_solver
+
+        started = time.perf_counter()
+        solver, built = stage_solver(self.folder.staged, self.problem.spec)
+        seconds = time.perf_counter() - started
+        self.log.write("solver", built=built, seconds=round(seconds, 3), source="driver", digest=solver.digest)
+        self.progress.say(f"solver {'built and compiled' if built else 'found in the run folder'} ({seconds:.1f} s)")
+        self.context = ShotContext(
+            solver,
+            self.problem.spec,
+            self.problem.wavelet,
+            self.config.solver.boundary_gradient,
+            self.config.data.tail,
+            cache_bytes,
+        )
+
+    def _connect(self, cluster: Any, stack: ExitStack) -> None:
+        from distributed import Client
+
+        from hpcfwi.inversion.shot import TOPIC
+        from hpcfwi.inversion.tasks import ShotTasks
+
+        client = stack.enter_context(Client(cluster, set_as_default=False))
+        client.subscribe_topic(TOPIC, lambda event: self.log.write(**event[1]))
+        stack.callback(_unsubscribe, client, TOPIC)
+        self.tasks = ShotTasks(client, self._on_retry)
+        workers = len(client.scheduler_info(n_workers=-1)["workers"])
+        self.log.write("workers", count=workers, scheduler=client.scheduler.address)
+
+    def _on_retry(self, shot: str, worker: str, reason: str) -> None:
+        self.log.write("retry", shot=shot, worker=worker, reason=reason)
+        self.progress.say(f"shot {shot} is started again on another worker: {reason}")
+
+    def observe(self) -> list[StagedFile]:
+        """Stage the observed data; returns the shots in the order of the survey."""
+        from hpcfwi.inversion.objective import observe
+
+        started = time.perf_counter()
+        what = "modelling data" if self.config.data.file is None else "reading data"
+        shots = observe(
+            self.problem,
+            self.context,
+            self.tasks,
+            self.folder.staged,
+            lambda done, total: self.progress.shots(done, total, what),
+        )
+        if self.config.data.file is not None:
+            self._claim_data(shots)
+        seconds = time.perf_counter() - started
+        self.log.write("observed", shots=len(shots), seconds=round(seconds, 3))
+        made = "modelled in the true model" if self.config.data.file is None else f"read from {self.config.data.file}"
+        self.progress.say(f"observed data of {len(shots)} shots {made} ({seconds:.1f} s)")
+        return shots
+
+    def _claim_data(self, shots: list[StagedFile]) -> None:
+        """The journal's answers are those to the records that were read at the first start."""
+        headers = [read_header(Path(shot.path)) or {} for shot in shots]
+        self.folder.claim_data({str(header.get("shot")): str(header.get("record")) for header in headers})
