@@ -126,12 +126,13 @@ def run(config: Path, settings: tuple[str, ...], run_dir: Path | None, site: str
     del launch
     what, where = _load(config, settings, site)
     from hpcfwi.driver import run as drive
+    from hpcfwi.reporting.progress import counted
 
     result = drive(what, where, run_dir or Path("runs") / config.stem, _console())
     error = "" if result.model_error is None else f", model error {100 * result.model_error:.2f} %"
     ratio = result.misfit / result.initial_misfit if result.initial_misfit else 0.0
     for line in (
-        f"{result.iterations} iterations, {result.evaluations} evaluations: misfit {result.misfit:.6g}, "
+        f"{counted(result.iterations, 'iteration')}, {counted(result.evaluations, 'evaluation')}: misfit {result.misfit:.6g}, "
         f"{ratio:.4f} of the initial one{error}",
         f"{result.folder} holds:",
         "  model.npy      the velocity, km/s; figures/ has its pictures, and those of the data and the convergence",

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from hpcfwi.reporting.history import Row
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "counted"]
 
 SHOWN_ROWS = 12
 
@@ -94,7 +94,7 @@ class Progress:
             left = self._left(row)
             self.say(
                 f"{what}: misfit {row.misfit:.6g} ({self._relative(row):.4f} of the initial){error}, "
-                f"{row.evaluations} evaluations, {row.step_seconds:.2f} s{', ' + left if left else ''}"
+                f"{counted(row.evaluations, 'evaluation')}, {row.step_seconds:.2f} s{', ' + left if left else ''}"
             )
 
     def _relative(self, row: Row) -> float:
@@ -141,6 +141,11 @@ class Progress:
             f"last evaluation: number {len(self.misfits)}, misfit {self.misfits[-1]:.6g}" if self.misfits else ""
         )
         return Group(table, last, self._bars)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 iteration``, ``2 iterations``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _duration(seconds: float) -> str:
