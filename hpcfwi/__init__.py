@@ -17,7 +17,7 @@ from hpcfwi.version import __version__
 
 if TYPE_CHECKING:
     from hpcfwi.config.run import RunConfig, load_run_config
-    from hpcfwi.config.site import SiteConfig, load_site_config
+    from hpcfwi.config.site import Site, load_site
     from hpcfwi.driver import RunResult, model_data, run
     from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, StagingError
     from hpcfwi.inversion.functional import FunctionalGradient
@@ -38,12 +38,12 @@ __all__ = [
     "RunConfig",
     "RunError",
     "RunResult",
-    "SiteConfig",
+    "Site",
     "StagingError",
     "__version__",
     "check_gradient",
     "load_run_config",
-    "load_site_config",
+    "load_site",
     "make_plan",
     "model_data",
     "read_events",
@@ -52,7 +52,7 @@ __all__ = [
 
 _HOMES = {
     "hpcfwi.config.run": ("RunConfig", "load_run_config"),
-    "hpcfwi.config.site": ("SiteConfig", "load_site_config"),
+    "hpcfwi.config.site": ("Site", "load_site"),
     "hpcfwi.driver": ("RunResult", "model_data", "run"),
     "hpcfwi.errors": ("DataError", "HpcfwiError", "InputError", "Interrupted", "RunError", "StagingError"),
     "hpcfwi.inversion.functional": ("FunctionalGradient",),

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hpcfwi.cluster.environment import apply_environment, quieten
+from hpcfwi.cluster.options import WAYS, LaunchOptions
 from hpcfwi.errors import HpcfwiError
 from hpcfwi.interrupts import deafen, interrupted, listening
 from hpcfwi.resources import shipped
@@ -89,23 +91,40 @@ def _problem_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _place_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def called(*, way: str | None, nodes: int | None, wait: float | None, **rest: Any) -> Any:
+        return function(options=LaunchOptions(way, nodes, wait), **rest)
+
+    decorated: Callable[..., Any] = called
     for decorate in (
-        click.option("--run-dir", type=click.Path(path_type=Path), help="Run folder [runs/<name of CONFIG>]."),
+        click.option(
+            "--run-dir",
+            type=click.Path(path_type=Path),
+            help="Run folder [runs/<name of CONFIG>, or where the site says].",
+        ),
         click.option("--site", default="workstation", show_default=True, help="Name or path of a site file."),
+        click.option("--launch", "way", type=click.Choice(WAYS), help="How workers start [as site and place suggest]."),
+        click.option("--nodes", type=click.IntRange(min=1), help="Worker jobs, or nodes of the allocation [all]."),
+        click.option("--wait", type=click.FloatRange(min=0), help="Minutes to wait for a worker, at most [no limit]."),
     ):
-        function = decorate(function)
-    return function
+        decorated = decorate(decorated)
+    return decorated
 
 
 def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") -> tuple[Any, Any]:
     """Configuration and site, with ``--set`` laid over the one or the other."""
     from hpcfwi.config.run import load_run_config
-    from hpcfwi.config.site import load_site_config
+    from hpcfwi.config.site import load_site
 
     theirs = [setting for setting in settings if setting.lstrip().startswith(SITE)]
     ours = [setting for setting in settings if setting not in theirs]
     what = load_run_config(_find_config(config), ours)
-    return what, load_site_config(site, [setting.lstrip().removeprefix(SITE) for setting in theirs])
+    return what, load_site(site, [setting.lstrip().removeprefix(SITE) for setting in theirs])
+
+
+def _run_dir(site: Any, config: Path) -> Path:
+    """``runs/<name of CONFIG>``, below the site's folder for runs where it has one."""
+    return Path(site.config.filesystem.runs or "runs") / config.stem
 
 
 def _find_config(config: Path) -> Path:
@@ -120,15 +139,19 @@ def _find_config(config: Path) -> Path:
 @cli.command()
 @_problem_options
 @_place_options
-@click.option("--launch", type=click.Choice(["local"]), default="local", show_default=True, help="How workers start.")
-def run(config: Path, settings: tuple[str, ...], run_dir: Path | None, site: str, launch: str) -> None:
+def run(
+    config: Path,
+    settings: tuple[str, ...],
+    run_dir: Path | None,
+    site: str,
+    options: LaunchOptions,
+) -> None:
     """Run the inversion that CONFIG describes, or continue it."""
-    del launch
     what, where = _load(config, settings, site)
     from hpcfwi.driver import run as drive
     from hpcfwi.reporting.progress import counted
 
-    result = drive(what, where, run_dir or Path("runs") / config.stem, _console())
+    result = drive(what, where, run_dir or _run_dir(where, config), _console(), options)
     error = "" if result.model_error is None else f", model error {100 * result.model_error:.2f} %"
     ratio = result.misfit / result.initial_misfit if result.initial_misfit else 0.0
     for line in (
@@ -145,12 +168,18 @@ def run(config: Path, settings: tuple[str, ...], run_dir: Path | None, site: str
 @cli.command()
 @_problem_options
 @_place_options
-def model(config: Path, settings: tuple[str, ...], run_dir: Path | None, site: str) -> None:
+def model(
+    config: Path,
+    settings: tuple[str, ...],
+    run_dir: Path | None,
+    site: str,
+    options: LaunchOptions,
+) -> None:
     """Make the observed data of CONFIG, and nothing else."""
     what, where = _load(config, settings, site)
     from hpcfwi.driver import model_data
 
-    paths = model_data(what, where, run_dir or Path("runs") / config.stem, _console())
+    paths = model_data(what, where, run_dir or _run_dir(where, config), _console(), options)
     click.echo(f"{len(paths)} gathers (samples, receivers), one .npy for each shot, in {paths[0].parent}")
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from hpcfwi.cluster.options import LaunchOptions
 from hpcfwi.config.run import RunConfig
-from hpcfwi.config.site import SiteConfig
+from hpcfwi.config.site import Site
 from hpcfwi.data.runfolder import RunFolder
 from hpcfwi.data.staging import load
 from hpcfwi.errors import HpcfwiError
@@ -57,9 +58,10 @@ class RunResult:
 
 def run(
     config: RunConfig,
-    site: SiteConfig | None = None,
+    site: Site | None = None,
     run_dir: Path | str = "run",
     console: Console | None = None,
+    options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
 ) -> RunResult:
     """Run an inversion, or continue the one that is in ``run_dir``.
 
@@ -73,6 +75,8 @@ def run(
         The run folder.
     console
         Where to tell how it goes.
+    options
+        How workers are started.
 
     Returns
     -------
@@ -96,17 +100,20 @@ def run(
             console.print(f"{folder.path}: this run is done already; its results:", highlight=False, soft_wrap=True)
             return finished
         folder.reopen()
-        with session(problem, site or SiteConfig(), folder, console) as ready:
+        with session(problem, site or Site(), options, folder, console) as ready:
             return _Inversion(ready).run()
 
 
 def model_data(
     config: RunConfig,
-    site: SiteConfig | None = None,
+    site: Site | None = None,
     run_dir: Path | str = "run",
     console: Console | None = None,
+    options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
 ) -> list[Path]:
     """Make the observed data only: model them (or read them from ``data.file``) and stage them in ``run_dir``.
+
+    Parameters are those of :func:`run`.
 
     Returns
     -------
@@ -117,7 +124,7 @@ def model_data(
     problem = Problem.from_config(config)
     with RunFolder(Path(run_dir)) as folder:
         folder.claim(problem.identity, config)
-        with session(problem, site or SiteConfig(), folder, console) as ready:
+        with session(problem, site or Site(), options, folder, console) as ready:
             return _export_data(ready)
 
 
@@ -173,7 +180,7 @@ class _Inversion:
             session.tasks,
             self.folder.staged,
             Journal(self.folder.journal, problem.digest),
-            session.progress.shots,
+            session.on_shots,
             self._on_evaluation,
         )
         low, high = problem.slowness_bounds

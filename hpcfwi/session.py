@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from traceback import format_exc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from hpcfwi.cluster.environment import apply_environment
-from hpcfwi.config.site import SiteConfig
+from hpcfwi.cluster.options import LaunchOptions
+from hpcfwi.config.site import Site
 from hpcfwi.data.runfolder import RunFolder
 from hpcfwi.data.staging import StagedFile, read_header
 from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
@@ -25,11 +26,16 @@ from hpcfwi.reporting.events import EventLog
 from hpcfwi.reporting.progress import Progress
 from hpcfwi.version import __version__
 
+if TYPE_CHECKING:  # imports Dask, for which the command line has no time
+    from hpcfwi.cluster.workforce import Workforce
+
 __all__ = ["Session", "session"]
 
 
 @contextmanager
-def session(problem: Problem, site: SiteConfig, folder: RunFolder, console: Console) -> Iterator[Session]:
+def session(
+    problem: Problem, site: Site, options: LaunchOptions, folder: RunFolder, console: Console
+) -> Iterator[Session]:
     """Everything that has to be closed again: workers, event log, display, scratch."""
     with ExitStack() as stack:
         handlers: dict[int, Any] = {}
@@ -38,7 +44,7 @@ def session(problem: Problem, site: SiteConfig, folder: RunFolder, console: Cons
         stack.callback(log.close)
         progress = stack.enter_context(Progress(console, problem.config.inversion.iterations))
         try:
-            yield Session(problem, site, folder, log, progress, stack)
+            yield Session(problem, site, options, folder, log, progress, stack)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or interrupted():
                 with suppress(RunError):
@@ -73,7 +79,8 @@ class Session:
     def __init__(
         self,
         problem: Problem,
-        site: SiteConfig,
+        site: Site,
+        options: LaunchOptions,
         folder: RunFolder,
         log: EventLog,
         progress: Progress,
@@ -82,33 +89,41 @@ class Session:
         self.problem, self.folder, self.log, self.progress = problem, folder, log, progress
         self.config = problem.config
         self.started = time.perf_counter()
-        self._start(site, stack)
+        self._broken: str | None = None
+        self._start(site, options, stack)
 
-    def _start(self, site: SiteConfig, stack: ExitStack) -> None:
+    def _start(self, site: Site, options: LaunchOptions, stack: ExitStack) -> None:
         """Bring up workers and solver, at the same time: both take seconds."""
-        apply_environment()
-        from hpcfwi.cluster.local import local_layout, local_workers
+        apply_environment(site.config)
+        from hpcfwi.cluster.launch import launch
+        from hpcfwi.cluster.layout import Need
+        from hpcfwi.cluster.promise import ThreadPromise
+        from hpcfwi.cluster.workforce import Listener
 
         plan = make_plan(self.problem)
         self._check_disk(plan.disk_bytes)
-        layout = local_layout(site.worker, len(self.problem.survey), plan.shot_bytes)
         for warning in self.problem.warnings:
             self.progress.say(f"warning: {warning}")
             self.log.write("warning", message=warning)
-        self.log.write("start", version=__version__, problem=self.problem.digest, layout=str(layout), launch="local")
-        self.progress.say(f"run folder {self.folder.path}; workers on this machine: {layout}")
+        self.progress.say(f"run folder {self.folder.path}")
+        need = Need(len(self.problem.survey), plan.shot_bytes)
+        workforce = launch(site, need, self.folder.path, options, Listener(self.progress.say, self.log.write))
+        layout = workforce.layout
+        self.log.write(
+            "start",
+            version=__version__,
+            problem=self.problem.digest,
+            layout=str(layout),
+            launch=workforce.how,
+            site=site.name,
+        )
         same = "one thread per shot: the same bytes whatever the number of workers"
         differs = "several threads per shot: the last bits may differ from run to run"
         self.progress.say(same if layout.threads == 1 else differs)
-        coming = stack.enter_context(local_workers(layout))
+        self._promise = ThreadPromise(site, layout.threads)
+        stack.enter_context(workforce)
         self._stage_solver(layout.cache_bytes)
-        try:
-            cluster = coming.result()
-        except Exception as error:
-            raise RunError(
-                f"the workers cannot be started ({type(error).__name__}: {error}); hpcfwi --verbose run lets Dask say why"
-            ) from error
-        self._connect(cluster, stack)
+        self._connect(workforce, stack)
 
     def _check_disk(self, needed: int) -> None:
         free = shutil.disk_usage(self.folder.path).free
@@ -137,18 +152,42 @@ class Session:
             cache_bytes,
         )
 
-    def _connect(self, cluster: Any, stack: ExitStack) -> None:
+    def _connect(self, workforce: Workforce, stack: ExitStack) -> None:
         from distributed import Client
 
         from hpcfwi.inversion.shot import TOPIC
         from hpcfwi.inversion.tasks import ShotTasks
 
-        client = stack.enter_context(Client(cluster, set_as_default=False))
-        client.subscribe_topic(TOPIC, lambda event: self.log.write(**event[1]))
+        client = stack.enter_context(Client(workforce.cluster(), set_as_default=False))
+        client.subscribe_topic(TOPIC, lambda event: self._on_worker_event(event[1]))
         stack.callback(_unsubscribe, client, TOPIC)
-        self.tasks = ShotTasks(client, self._on_retry)
+        self.tasks = ShotTasks(client, self._on_retry, workforce.check)
+        self.tasks.wait_for_worker()
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
         self.log.write("workers", count=workers, scheduler=client.scheduler.address)
+
+    def _on_worker_event(self, told: dict[str, Any]) -> None:
+        """In Dask's thread: what a worker tells."""
+        self.log.write(**told)
+        if told["event"] != "threads":
+            return
+        for breach in self._promise.breaches(told["host"], told["worker"], told["threads"], told["cpus"]):
+            self.log.write("warning", message=breach)
+            self.progress.say(f"warning: {breach}")
+            if self._promise.site.config.openmp.strict:
+                self._broken = breach
+
+    def on_shots(self, done: int, total: int) -> None:
+        """How many shots of an evaluation are done.
+
+        Raises
+        ------
+        RunError
+            If threads are not as promised and the site is strict.
+        """
+        self.progress.shots(done, total)
+        if self._broken is not None:
+            raise RunError(f"{self._broken}\n  The site says openmp.strict = true, so the run stops here.")
 
     def _on_retry(self, shot: str, worker: str, reason: str) -> None:
         self.log.write("retry", shot=shot, worker=worker, reason=reason)

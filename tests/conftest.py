@@ -91,10 +91,16 @@ class Shell:
     ----------
     folder
         Where it is typed.
+
+    Attributes
+    ----------
+    prefix
+        Words before it, as of a shell on another host.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.prefix: list[str] = []
         self.environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
         folder.mkdir(exist_ok=True)
         (folder / "fwi.toml").write_text(SMALL)
@@ -102,7 +108,7 @@ class Shell:
     def start(self, *arguments: object, **popen: Any) -> subprocess.Popen[str]:
         """Start the command in a session of its own, as a shell does; its output is text, both streams apart."""
         return subprocess.Popen(
-            [sys.executable, "-m", "hpcfwi", *map(str, arguments)],
+            [*self.prefix, sys.executable, "-m", "hpcfwi", *map(str, arguments)],
             **{
                 "cwd": self.folder,
                 "env": self.environment,
@@ -174,7 +180,9 @@ def client() -> Iterator[Any]:
     """A Dask client of two real worker processes."""
     from distributed import Client
 
-    from hpcfwi.cluster.local import Layout, local_workers
+    from hpcfwi.cluster.layout import Layout
+    from hpcfwi.cluster.local import LocalWorkers
 
-    with local_workers(Layout(2, 1, 2 * 10**9)) as coming, Client(coming.result(), set_as_default=False) as client:
+    workers = LocalWorkers(Layout(2, 1, 2 * 10**9))
+    with workers, Client(workers.cluster(), set_as_default=False) as client:
         yield client

@@ -1,41 +1,70 @@
-"""The environment that compiled kernels see: OpenMP, Devito, and quiet libraries."""
+"""The environment that compiled kernels see: OpenMP, Devito, and quiet libraries; and what nested jobs must not inherit."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 
-__all__ = ["apply_environment", "quieten", "worker_environment"]
+from hpcfwi.config.site import SiteConfig
+
+__all__ = ["apply_environment", "quieten", "scrubbed", "worker_environment"]
 
 # Dask's own way to set the level of its loggers.
 LOG_LEVEL = "DASK_LOGGING__DISTRIBUTED"
 BLAS_THREADS = ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# Instruction set to compile for, where it is not this machine's own.
+TARGET = "HPCFWI_TARGET"
+# What tells a job where and how large it is; a job that is submitted from within would take it for its own. The first are
+# names of variables or their beginnings, the second exceptions: where the batch system itself is found.
+OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PBS_", "NCPUS", "OMP_", "GOMP_", "KMP_", "PMI_", "PMIX_", "OMPI_")
+OF_THE_SYSTEM = ("SLURM_CONF", "PBS_CONF_FILE", "PBS_EXEC", "PBS_SERVER", "PBS_DEFAULT", "PBS_ACCOUNT")
 
 
-def worker_environment(threads: int) -> dict[str, str]:
-    """Variables of a worker process that runs one shot with ``threads`` OpenMP threads."""
-    return {
-        **_devito(),
+def worker_environment(threads: int, site: SiteConfig | None = None) -> dict[str, str]:
+    """Variables of a worker process that runs one shot with ``threads`` OpenMP threads.
+
+    ``openmp.variables`` are left out: where they name other variables, those are the node's, and its shell's business.
+    """
+    chosen = {
+        **_devito(site),
         "OMP_NUM_THREADS": str(threads),
         **dict.fromkeys(BLAS_THREADS, "1"),
         LOG_LEVEL: os.environ.get(LOG_LEVEL, "critical"),
     }
+    if site is not None and site.openmp.places is not None:
+        chosen["OMP_PLACES"] = site.openmp.places
+    if site is not None and site.openmp.bind is not None:
+        chosen["OMP_PROC_BIND"] = site.openmp.bind
+    return chosen
 
 
-def apply_environment() -> None:
+def apply_environment(site: SiteConfig | None = None) -> None:
     """Make this process generate the same code as the workers, and Dask as quiet; before they are imported."""
-    for name, value in {**_devito(), LOG_LEVEL: "critical"}.items():
+    for name, value in {**_devito(site), LOG_LEVEL: "critical"}.items():
         os.environ.setdefault(name, value)
 
 
-def _devito() -> dict[str, str]:
-    """Devito's settings: the user's own where they are set."""
-    chosen = {"DEVITO_LANGUAGE": "openmp", "DEVITO_LOGGING": "ERROR"}
+def _devito(site: SiteConfig | None) -> dict[str, str]:
+    """Devito's settings: the user's own where they are set, then the site's."""
+    section = (site or SiteConfig()).devito
+    chosen = {"DEVITO_LANGUAGE": section.language, "DEVITO_LOGGING": "ERROR"}
     # Devito takes gcc; where only another of its compilers is there, that one
     present = next((name for name in ("gcc", "clang", "icx") if shutil.which(name)), "gcc")
-    if present != "gcc":
-        chosen["DEVITO_ARCH"] = present
+    if section.arch is not None or present != "gcc":
+        chosen["DEVITO_ARCH"] = section.arch or present
+    if section.platform is not None:
+        chosen["DEVITO_PLATFORM"] = section.platform
+    if section.autotuning != "off":
+        chosen["DEVITO_AUTOTUNING"] = section.autotuning
+    if section.target is not None:
+        chosen[TARGET] = section.target
     return {**chosen, **{k: v for k, v in os.environ.items() if k.startswith("DEVITO_")}}
+
+
+def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what belongs to the job that we are in."""
+    return {k: v for k, v in environment.items() if k in OF_THE_SYSTEM or not k.startswith(OF_A_JOB)}
 
 
 def quieten(verbose: bool) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
@@ -23,109 +20,56 @@ from distributed.system import MEMORY_LIMIT
 from filelock import FileLock, Timeout
 
 from hpcfwi.cluster.environment import worker_environment
-from hpcfwi.config.site import WorkerSection
-from hpcfwi.errors import InputError
+from hpcfwi.cluster.layout import Layout, Need, divide
+from hpcfwi.cluster.workforce import Listener, Workforce
+from hpcfwi.config.site import SiteConfig, WorkerSection
 
-__all__ = ["Layout", "local_cluster", "local_layout", "local_workers", "scratch_folder"]
+__all__ = ["LocalWorkers", "local_cluster", "local_layout", "scratch_folder"]
 
-# What a worker process needs besides its wavefields: Python, Devito, Dask, and observed data.
-BASE_MEMORY = 400e6
 # Temporary folders of ours, the file in them that is locked while they are in use, and the age, in seconds, from which on
 # one without that lock is nobody's (and not of somebody who is about to lock it).
 SCRATCH, IN_USE, SCRATCH_AGE = "hpcfwi-", "in-use", 60
 TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP}
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a node is divided.
+def local_layout(worker: WorkerSection, need: Need) -> Layout:
+    """Divide this machine; a tenth of its memory is left to others."""
+    memory = MEMORY_LIMIT or psutil.virtual_memory().total
+    return divide(worker, need, CPU_COUNT, 0.9 * memory, "this machine")
+
+
+class LocalWorkers(Workforce):
+    """Worker processes of this machine; they come up while other things are done.
 
     Parameters
     ----------
-    processes
-        Worker processes.
-    threads
-        OpenMP threads of each.
-    memory
-        Bytes that each may use.
+    layout
+        How this machine is divided.
+    listener
+        Who is told.
+    site
+        For the workers' environment.
     """
 
-    processes: int
-    threads: int
-    memory: int
+    how = "local"
 
-    @property
-    def cache_bytes(self) -> int:
-        """Memory for observed data that a worker keeps between evaluations."""
-        return self.memory // 8
+    def __init__(self, layout: Layout, listener: Listener = Listener(), site: SiteConfig | None = None) -> None:  # noqa: B008
+        super().__init__(layout, listener)
+        self.site = site
 
     def __str__(self) -> str:
-        processes = "1 process" if self.processes == 1 else f"{self.processes} processes"
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{processes} of {threads}, {self.memory / 1e9:.1f} GB each"
+        return f"workers on this machine: {self.layout}"
 
+    def _prepare(self, stack: ExitStack) -> None:
+        self._scratch = stack.enter_context(scratch_folder())
 
-def local_layout(worker: WorkerSection, shots: int, shot_bytes: int) -> Layout:
-    """Divide this machine: one thread per process, unless memory or too few shots forbid it.
-
-    Parameters
-    ----------
-    worker
-        The site's wishes.
-    shots
-        How many shots there are to share out.
-    shot_bytes
-        Memory of one worker's wavefields.
-
-    Raises
-    ------
-    InputError
-        If not even one process fits.
-    """
-    cores, memory = CPU_COUNT, MEMORY_LIMIT or psutil.virtual_memory().total
-    need = shot_bytes + BASE_MEMORY
-    limit = None if worker.memory == "auto" else worker.memory * 1e9
-    available = 0.9 * memory if limit is None else limit
-    if need > available:
-        where = "this machine has" if limit is None else f"site.worker.memory = {worker.memory:g} gives"
-        raise InputError(
-            f"one shot needs {need / 1e9:.2f} GB, {where} {available / 1e9:.2f} GB: take "
-            'solver.strategy = "sampled", a coarser grid or a larger machine'
-        )
-    if worker.processes == "auto":
-        threads = 1 if worker.threads == "auto" else worker.threads
-        processes = max(1, min(cores // threads, shots, math.floor(0.9 * memory / need)))
-    else:
-        processes = worker.processes
-    threads = max(1, cores // processes) if worker.threads == "auto" else worker.threads
-    share = int(0.9 * memory / processes) if limit is None else int(limit)
-    if need > share:
-        raise InputError(
-            f"site.worker.processes: is {processes}, each of which needs {need / 1e9:.2f} GB; of this machine's memory "
-            f"{share / 1e9:.2f} GB fall to each: take at most {math.floor(0.9 * memory / need)}"
-        )
-    return Layout(processes, threads, share)
-
-
-@contextmanager
-def local_workers(layout: Layout) -> Iterator[Future[LocalCluster]]:
-    """Workers of this machine, which come up while other things are done, and are gone at the end, whatever happens."""
-    with scratch_folder() as scratch, ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(_deaf_cluster, layout, scratch)
-        try:
-            yield coming
-        finally:
-            with suppress(Exception):  # why they could not be started is told by whoever asked for them
-                coming.result().close()
-
-
-def _deaf_cluster(layout: Layout, scratch: Path) -> LocalCluster:
-    """Start workers that do not hear what a terminal sends to all of its processes: the driver ends them."""
-    # Threads and processes inherit the mask.
-    signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
-    resource_tracker.ensure_running()  # needs the mask, too, and lifts it when it starts
-    signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
-    return local_cluster(layout, scratch)
+    def _start(self) -> LocalCluster:
+        """Start workers that do not hear what a terminal sends to all of its processes: the driver ends them."""
+        # Threads and processes inherit the mask.
+        signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
+        resource_tracker.ensure_running()  # needs the mask, too, and lifts it when it starts
+        signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
+        return local_cluster(self.layout, self._scratch, self.site)
 
 
 @contextmanager
@@ -148,10 +92,13 @@ def scratch_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def local_cluster(layout: Layout, scratch: Path) -> LocalCluster:
+def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None) -> LocalCluster:
     """Start workers on this machine, each with one Dask thread and the layout's OpenMP threads."""
     settings = {
-        "distributed.nanny.pre-spawn-environ": worker_environment(layout.threads),
+        "distributed.nanny.pre-spawn-environ": {
+            **worker_environment(layout.threads, site),
+            **(site.openmp.variables if site is not None else {}),
+        },
         # nothing of ours can be spilled, and what a paused worker waits for would never come
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,

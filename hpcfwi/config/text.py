@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -20,7 +22,9 @@ __all__ = [
     "Section",
     "apply_settings",
     "expand",
+    "expand_variables",
     "kinds_of",
+    "line_of",
     "parse_setting",
     "read_toml",
     "sections_of",
@@ -28,6 +32,7 @@ __all__ = [
 ]
 
 PATH_KEYS = frozenset({"file", "geometry", "mask_file"})
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # What pydantic's findings about types mean to somebody who writes TOML.
 WISHES = {
     "bool_parsing": "true or false",
@@ -78,6 +83,65 @@ def expand(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def expand_variables(content: dict[str, Any], where: str, later: Sequence[str] = ()) -> dict[str, Any]:
+    """Replace ``${NAME}`` in every text by the environment's value.
+
+    Parameters
+    ----------
+    content
+        Plain values.
+    where
+        The file, for messages.
+    later
+        Keys (``section.key``) that are left alone.
+
+    Raises
+    ------
+    InputError
+        Naming key and variable, if one is not set.
+    """
+
+    def expanded(value: Any, name: str) -> Any:
+        if name in later:
+            return value
+        if isinstance(value, dict):
+            return {key: expanded(item, f"{name}.{key}".lstrip(".")) for key, item in value.items()}
+        if isinstance(value, list):
+            return [expanded(item, name) for item in value]
+        return VARIABLE.sub(lambda match: known(match[1], name), value) if isinstance(value, str) else value
+
+    def known(variable: str, name: str) -> str:
+        found = os.environ.get(variable)
+        if not found:
+            raise InputError(
+                f"{where}: one mistake\n  {name}: needs the variable {variable}, which is not set; type: export "
+                f"{variable}=...  or give the key itself: --set site.{name}=..."
+            )
+        return found
+
+    result: dict[str, Any] = expanded(content, "")
+    return result
+
+
+def line_of(path: Path, key: str) -> tuple[int, str] | None:
+    """Number and content of the line of a TOML file that sets ``section.key``; None where none does as ``key = ...``."""
+    *sections, last = key.split(".")
+    here: list[str] = []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError):
+        return None
+    for number, line in enumerate(lines, 1):
+        heading = re.fullmatch(r"\s*\[([^\[\]]+)\]\s*(#.*)?", line)
+        if heading:
+            here = [part.strip().strip('"') for part in heading[1].split(".")]
+            continue
+        name, equals, _ = line.partition("=")
+        if equals and [*here, *(part.strip().strip('"') for part in name.split("."))] == [*sections, last]:
+            return number, line.strip()
+    return None
 
 
 def _anchor(value: Any, folder: Path, key: str = "") -> Any:

@@ -26,6 +26,7 @@ from hpcfwi.inversion.functional import FunctionalGradient, total
 from hpcfwi.inversion.solver import obtain_solver
 from hpcfwi.physics.spec import PropagatorSpec
 from hpcfwi.physics.survey import Shot
+from hpcfwi.physics.threads import observed_threads, ranges
 from hpcfwi.physics.timeaxis import TimeAxis, resample
 from hpcfwi.physics.wavefield import Wavefields
 from hpcfwi.physics.wavelet import Wavelet
@@ -104,6 +105,7 @@ class ShotWorker:
         self._model = ""
         self._wavelet: tuple[TimeAxis, NDArray] | None = None
         self._shots: OrderedDict[str, _Observed] = OrderedDict()
+        self._threads_seen = False
         _tell(event="solver", seconds=time.perf_counter() - started, **facts)
 
     def use_model(self, model: StagedFile) -> None:
@@ -141,7 +143,19 @@ class ShotWorker:
         return f
 
     def evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
-        """Misfit ``0.5 sum (predicted - observed)^2`` of a shot, and its gradient."""
+        """Misfit ``0.5 sum (predicted - observed)^2`` of a shot, and its gradient.
+
+        At the first one it is told on how many threads the kernels ran, and on which CPUs.
+        """
+        if self._threads_seen:
+            return self._evaluate(name, model, shot, axis)
+        with observed_threads() as use:
+            result = self._evaluate(name, model, shot, axis)
+        self._threads_seen = True
+        _tell(event="threads", threads=use.threads, cpus=ranges(use.cpus), shot=name)
+        return result
+
+    def _evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
         self.use_model(model)
         observed = self.observed(shot, axis)
         record = self.record(observed.source, observed.receivers, axis)

@@ -39,14 +39,24 @@ class ShotTasks:
         Dask client; any number of workers, which may come and go.
     on_retry
         Called with (shot, worker, reason) when a task is started again.
-    patience
-        Seconds without any worker after which the run stops.
+    check
+        Called about every second while there is no worker, with the seconds since there was one; raises when there is no
+        hope for another.
     """
 
-    def __init__(self, client: Client, on_retry: OnRetry = lambda *_: None, patience: float = 60.0) -> None:
+    def __init__(
+        self, client: Client, on_retry: OnRetry = lambda *_: None, check: Callable[[float], None] = lambda _: None
+    ) -> None:
         self.client = client
         self.on_retry = on_retry
-        self.patience = patience
+        self.check = check
+
+    def wait_for_worker(self) -> None:
+        """Return when there is a worker."""
+        began = time.monotonic()
+        while not self._workers():
+            self.check(time.monotonic() - began)
+            time.sleep(0.05)
 
     def gather(
         self,
@@ -132,7 +142,7 @@ class ShotTasks:
             self.client.cancel(list(waiting.futures), force=True)
 
     def _finished(self, waiting: as_completed) -> Iterator[Future]:
-        """Futures in the order in which they end; an error when there has been nobody to work on them for long."""
+        """Futures in the order in which they end; an error when there is nobody to work on them, and no hope for anybody."""
         seen = looked = time.monotonic()
         while not waiting.is_empty():
             while not waiting.has_ready():
@@ -145,11 +155,8 @@ class ShotTasks:
                 looked = now
                 if self._workers():
                     seen = now
-                elif now - seen > self.patience:
-                    raise RunError(
-                        f"no worker is left, and none has come for {self.patience:g} s; what was finished is kept: start "
-                        "the same command again"
-                    )
+                else:
+                    self.check(now - seen)
             yield next(waiting)
 
     def _workers(self) -> list[str]:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from hpcfwi.config.site import find_site, load_site_config
+from hpcfwi.config.site import find_site, load_site
 from hpcfwi.errors import InputError
 
 
 def load(*settings: str):
-    return load_site_config("workstation", [setting.removeprefix("site.") for setting in settings])
+    return load_site("workstation", [setting.removeprefix("site.") for setting in settings]).config
 
 
 def test_settings_reach_the_site():

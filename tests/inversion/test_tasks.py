@@ -194,6 +194,10 @@ def test_a_run_whose_workers_are_all_gone_stops_and_says_so(tmp_path):
         go.touch()
         time.sleep(600)
 
+    def give_up(idle):
+        if idle > 3:
+            raise RunError(f"nobody for {idle:.0f} s")
+
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -204,5 +208,5 @@ def test_a_run_whose_workers_are_all_gone_stops_and_says_so(tmp_path):
                 time.sleep(0.05)
             cluster.scale(0)
 
-        with background(leave), pytest.raises(RunError, match="no worker is left, and none has come for 3 s"):
-            ShotTasks(client, patience=3).sum(wait_for_ever, ["a"], [(0,)], [key_of(tmp_path)])
+        with background(leave), pytest.raises(RunError, match="nobody for 3 s"):
+            ShotTasks(client, check=give_up).sum(wait_for_ever, ["a"], [(0,)], [key_of(tmp_path)])

@@ -1,0 +1,216 @@
+"""Batch systems as a driver sees them: which of my jobs wait, run or have ended, and why; and how to end them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hpcfwi.cluster.environment import scrubbed
+from hpcfwi.errors import InputError, RunError
+
+__all__ = ["PBS", "Batch", "JobState", "Refusal", "Slurm", "answer", "batch_system"]
+
+# Seconds after which a scheduler that does not answer counts as not answering.
+PATIENCE = 20.0
+State = Literal["pending", "running", "ended"]
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A job as the scheduler tells it.
+
+    Parameters
+    ----------
+    state
+        ``"pending"``, ``"running"`` or ``"ended"``.
+    word
+        The scheduler's own word for it, and for an ended one how it ended.
+    reason
+        Why it waits; empty where that is not told.
+    nodes
+        Where it runs.
+    """
+
+    state: State
+    word: str
+    reason: str = ""
+    nodes: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.word} ({self.reason})" if self.reason else self.word
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A command that the scheduler has not taken.
+
+    Parameters
+    ----------
+    command
+        What was called.
+    code
+        Its exit code.
+    message
+        What it said.
+    """
+
+    command: str
+    code: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.command}: exit code {self.code}: {' '.join(self.message.split())}"
+
+
+async def answer(*command: str) -> tuple[int, str, str]:
+    """Exit code and both outputs of a scheduler's command."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=scrubbed(os.environ),
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return 124, "", f"no answer within {PATIENCE:g} s"
+    return process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+class Batch(ABC):
+    """One batch system.
+
+    Attributes
+    ----------
+    name
+        As a person writes it.
+    commands
+        What has to be there.
+    blame
+        (pattern of a refusal's message, key of the site file that it is about), the first that fits counts.
+    """
+
+    name: str
+    commands: tuple[str, ...]
+    blame: tuple[tuple[str, str], ...]
+
+    def require(self) -> None:
+        """Raise unless the batch system's commands are there."""
+        missing = [command for command in self.commands if shutil.which(command) is None]
+        if missing:
+            raise InputError(
+                f"{missing[0]}: there is no such command here, so no jobs of {self.name} can be submitted; log in where there "
+                "is, or choose another site with --site (hpcfwi site list)"
+            )
+
+    def key_of(self, message: str) -> str | None:
+        """The site file's key that a refusal is about, if its message tells."""
+        return next((key for pattern, key in self.blame if re.search(pattern, message, re.IGNORECASE)), None)
+
+    @abstractmethod
+    async def states(self, jobs: Sequence[str]) -> dict[str, JobState]:
+        """State of each job; those that the scheduler does not know (any more) have ended.
+
+        Raises
+        ------
+        RunError
+            If the scheduler does not answer.
+        """
+
+    @abstractmethod
+    async def cancel(self, jobs: Iterable[str]) -> None:
+        """End jobs, running or not; those that have ended already are no error."""
+
+
+class Slurm(Batch):
+    """Slurm: squeue, scontrol, scancel."""
+
+    name = "Slurm"
+    commands = ("sbatch", "squeue", "scancel")
+    blame = (
+        (r"partition", "scheduler.queue"),
+        (r"account", "scheduler.account"),
+        (r"qos", "scheduler.qos"),
+        (r"time limit|timelimit|walltime", "scheduler.walltime"),
+        (r"memory", "worker.memory"),
+        (r"cpu|node configuration|more processors", "worker.processes"),
+        (r"option|invalid|unrecogni[sz]ed|constraint|feature", "scheduler.directives"),
+    )
+    PENDING = frozenset(
+        {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
+    )
+    RUNNING = frozenset({"RUNNING", "SIGNALING", "STAGE_OUT"})
+
+    async def states(self, jobs: Sequence[str]) -> dict[str, JobState]:
+        if not jobs:
+            return {}
+        code, out, err = await answer(
+            "squeue", "--noheader", "--states=all", "--format=%i|%T|%r|%N", f"--jobs={','.join(jobs)}"
+        )
+        if code and "Invalid job id" not in err:
+            raise RunError(f"squeue does not answer: exit code {code}: {err.strip()}")
+        found = {}
+        for line in out.splitlines():
+            job, word, reason, nodes = (part.strip() for part in f"{line}|||".split("|")[:4])
+            state: State = "pending" if word in self.PENDING else "running" if word in self.RUNNING else "ended"
+            found[job] = JobState(state, word, "" if reason == "None" else reason, nodes)
+        return {job: found.get(job, JobState("ended", "gone")) for job in jobs}
+
+    async def cancel(self, jobs: Iterable[str]) -> None:
+        wanted = list(jobs)
+        if wanted:
+            await answer("scancel", *wanted)
+
+
+class PBS(Batch):
+    """PBS (OpenPBS, PBS Pro, and what speaks like them): qstat, qdel."""
+
+    name = "PBS"
+    commands = ("qsub", "qstat", "qdel")
+    blame = (
+        (r"unknown queue|queue", "scheduler.queue"),
+        (r"account|project|group", "scheduler.account"),
+        (r"walltime", "scheduler.walltime"),
+        (r"mem", "worker.memory"),
+        (r"resource|ncpus", "scheduler.resources"),
+        (r"option|directive", "scheduler.directives"),
+    )
+    RUNNING = frozenset("RE")
+    ENDED = frozenset("FCX")
+
+    async def states(self, jobs: Sequence[str]) -> dict[str, JobState]:
+        if not jobs:
+            return {}
+        code, out, err = await answer("qstat", "-f", *jobs)
+        # one job that has ended (35, 153) makes qstat fail, though it tells of the others
+        if code and not out and not re.search(r"finished|unknown job|does not exist", err, re.IGNORECASE):
+            raise RunError(f"qstat does not answer: exit code {code}: {err.strip()}")
+        found = {}
+        for text in re.split(r"^Job Id:\s*", out, flags=re.MULTILINE)[1:]:
+            job, _, body = text.partition("\n")
+            # a long value goes on in the next line, after a tab
+            facts = dict(re.findall(r"^\s{4}(\S+) = (.*)$", body.replace("\n\t", ""), re.MULTILINE))
+            word = facts.get("job_state", "?")
+            state: State = "running" if word in self.RUNNING else "ended" if word in self.ENDED else "pending"
+            nodes = "+".join(dict.fromkeys(re.findall(r"([^+/*]+)/", facts.get("exec_host", ""))))
+            found[job.strip().split(".")[0]] = JobState(state, word, facts.get("comment", ""), nodes)
+        return {job: found.get(job.split(".")[0], JobState("ended", "gone")) for job in jobs}
+
+    async def cancel(self, jobs: Iterable[str]) -> None:
+        wanted = list(jobs)
+        if wanted:
+            await answer("qdel", *wanted)
+
+
+def batch_system(kind: str) -> Batch:
+    """The batch system of a site's ``scheduler.kind``."""
+    return {"slurm": Slurm, "pbs": PBS}[kind]()

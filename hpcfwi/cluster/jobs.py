@@ -1,0 +1,152 @@
+"""Workers as jobs of a batch system, by dask-jobqueue: SLURMCluster and PBSCluster."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import dask
+from dask_jobqueue import PBSCluster, SLURMCluster
+from dask_jobqueue.core import JobQueueCluster
+from distributed.security import Security
+
+from hpcfwi.cluster.batch import Refusal, batch_system
+from hpcfwi.cluster.keeper import JobKeeper
+from hpcfwi.cluster.layout import Layout
+from hpcfwi.cluster.network import driver_address, scheduler_options
+from hpcfwi.cluster.script import JOB_CLASSES, JobPlace, job_options
+from hpcfwi.cluster.tls import private_security
+from hpcfwi.cluster.workforce import LINK_TIMEOUT, Listener, Workforce
+from hpcfwi.config.site import Site
+from hpcfwi.data.staging import make_private
+from hpcfwi.errors import InputError, RunError
+
+__all__ = ["WorkerJobs"]
+
+CLUSTERS: dict[str, type[JobQueueCluster]] = {"slurm": SLURMCluster, "pbs": PBSCluster}
+# Seconds of idleness after which an adaptive cluster lets a job go, and between two looks at how much work there is.
+IDLE, ADAPT = 60, 2
+# Seconds between two lines about a queue in which nothing changes.
+SILENCE = 300.0
+
+
+class WorkerJobs(Workforce):
+    """Worker jobs, one node each.
+
+    Parameters
+    ----------
+    site
+        The machine.
+    layout
+        How a node is divided.
+    run_dir
+        The run folder, which all nodes see.
+    listener
+        Who is told.
+    jobs
+        How many; by default what the site says.
+    wait
+        Seconds that may pass without any worker; None: any number.
+    """
+
+    how = "jobs"
+    patience = None
+
+    def __init__(
+        self,
+        site: Site,
+        layout: Layout,
+        run_dir: Path,
+        listener: Listener = Listener(),  # noqa: B008 - immutable
+        jobs: int | None = None,
+        wait: float | None = None,
+    ) -> None:
+        super().__init__(layout, listener)
+        self.site, self.run_dir, self.wait = site, run_dir, wait
+        self.batch = batch_system(site.config.scheduler.kind)
+        self.jobs = jobs if jobs is not None else site.config.scheduler.jobs
+        self.batch.require()
+        self._keeper: JobKeeper | None = None
+        self._told = ""
+        self._told_at = 0.0
+
+    def __str__(self) -> str:
+        count = f"{self.jobs[0]} to {self.jobs[1]}" if isinstance(self.jobs, tuple) else str(self.jobs)
+        plural = "s" if self.jobs != 1 else ""
+        return f"workers in {count} job{plural} of {self.batch.name} ({self.site.name}), each {self.layout}"
+
+    @property
+    def place(self) -> JobPlace:
+        return JobPlace(self.run_dir.name, self.run_dir / "logs", self._security)
+
+    def _prepare(self, stack: ExitStack) -> None:
+        make_private(self.run_dir / "logs")
+        self._security: Security | None = None
+        if self.site.config.network.tls:
+            self._security = stack.enter_context(private_security(self.run_dir / "tls"))
+
+    def _start(self) -> JobQueueCluster:
+        network = self.site.config.network
+        options = job_options(self.site, self.layout, self.place)
+        scheduler = scheduler_options(network, driver_address(network.interface))
+        with dask.config.set({"distributed.comm.timeouts.tcp": LINK_TIMEOUT}):
+            cluster = CLUSTERS[self.site.config.scheduler.kind](
+                name="hpcfwi",
+                job_cls=JOB_CLASSES[self.site.config.scheduler.kind],
+                security=self._security,
+                scheduler_options=scheduler,
+                silence_logs=False,
+                **options,
+            )
+        fixed = self.jobs if isinstance(self.jobs, int) else None
+        self._keeper = JobKeeper(
+            cluster,
+            self.batch,
+            fixed,
+            self.site.config.scheduler.replacements,
+            self.run_dir / "logs",
+            self.listener,
+        )
+        if isinstance(self.jobs, tuple):
+            low, high = self.jobs
+            cluster.adapt(minimum_jobs=low, maximum_jobs=high, interval=f"{ADAPT}s", wait_count=IDLE // ADAPT)
+        else:
+            cluster.scale(jobs=self.jobs)
+        cluster.loop.add_callback(self._keeper.start)
+        return cluster
+
+    def _close(self, cluster: Any) -> None:
+        if self._keeper is not None:
+            cluster.sync(self._keeper.stop)
+        cluster.close()
+
+    def check(self, idle: float) -> None:
+        keeper = self._keeper
+        if keeper is None:
+            return
+        if keeper.refusal is not None:
+            raise self._refused(keeper.refusal)
+        hopeless = keeper.hopeless()
+        if hopeless is not None:
+            raise RunError(f"{hopeless}\n  What was finished is kept: start the same command again.")
+        waiting = keeper.waiting()
+        if idle > 3 and (waiting != self._told or time.monotonic() - self._told_at > SILENCE):
+            self._told, self._told_at = waiting, time.monotonic()
+            self.listener.say(f"no worker yet; jobs: {waiting}")
+        if self.wait is not None and idle > self.wait:
+            raise RunError(
+                f"no worker has come for {self.wait / 60:g} minutes (--wait); jobs: {waiting}\n  What was finished is kept: "
+                "start the same command again, with a longer --wait."
+            )
+
+    def _refused(self, refusal: Refusal) -> InputError:
+        key = self.batch.key_of(refusal.message)
+        about = f"\n  {self.site.where(key)}" if key else ""
+        script = shlex.join(["hpcfwi", "site", "script", self.site.name])
+        return InputError(
+            f"{self.batch.name} has refused a worker job:\n  {refusal.command}\n  exit code {refusal.code}: "
+            f"{refusal.message.strip()}{about}\n  The job script: {script}"
+        )

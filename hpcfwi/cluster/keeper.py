@@ -1,0 +1,234 @@
+"""Looks after the worker jobs of a cluster: tells what becomes of them, and replaces those that have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpcfwi.cluster.batch import Batch, JobState, Refusal
+from hpcfwi.cluster.script import OurJob
+from hpcfwi.cluster.workforce import Listener
+from hpcfwi.errors import RunError
+
+__all__ = ["JobKeeper"]
+
+# Seconds between two looks at the queue.
+LOOK = 2.0
+# Seconds after which a job that runs without a worker of ours has failed.
+SILENCE = 120.0
+# Jobs in a row that end before their worker has come, after which it is no accident.
+FALSE_STARTS = 3
+HOUR = 3600.0
+# Lines of a job's output that are shown.
+TAIL = 8
+
+
+@dataclass
+class _Known:
+    """What was seen of a job last."""
+
+    state: JobState
+    running_since: float | None = None
+    had_worker: bool = False
+    silent_since: float | None = None
+
+
+@dataclass
+class JobKeeper:
+    """Looks at the queue every two seconds, in the cluster's own event loop.
+
+    Parameters
+    ----------
+    cluster
+        A cluster of :class:`hpcfwi.cluster.script.OurJob`.
+    batch
+        Its batch system.
+    target
+        Jobs that there should be; None where Dask adapts their number.
+    replacements
+        At most so many in an hour.
+    logs
+        Folder of the jobs' output.
+    listener
+        Who is told.
+    """
+
+    cluster: Any
+    batch: Batch
+    target: int | None
+    replacements: int
+    logs: Path
+    listener: Listener = field(default_factory=Listener)
+
+    def __post_init__(self) -> None:
+        self.jobs: dict[str, _Known] = {}
+        self.refusal: Refusal | None = None
+        self.trouble: str | None = None
+        self._false_starts = 0
+        self._replaced: deque[float] = deque()
+        self._spent = False
+        self._unanswered: str | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; to be called in the cluster's event loop."""
+        self._task = asyncio.ensure_future(self._watch())
+
+    async def stop(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self.look()
+                self._unanswered = None
+            except RunError as error:
+                # a controller that is restarted; workers go on without it
+                if self._unanswered is None:
+                    self.listener.event("warning", message=str(error))
+                    self.listener.say(f"warning: {error}")
+                self._unanswered = str(error)
+            except Exception as error:
+                self.listener.event("warning", message=f"worker jobs: {type(error).__name__}: {error}")
+            await asyncio.sleep(LOOK)
+
+    async def look(self) -> None:
+        """Compare what there is with what there should be."""
+        jobs: dict[str, OurJob] = dict(self.cluster.workers)
+        states = await self.batch.states([job.job_id for job in jobs.values() if job.job_id])
+        working = self._working()
+        lost = [name for name in self.cluster.worker_spec if name not in jobs and self._was_there(name)]
+        for name, job in jobs.items():
+            if job.refusal is not None:
+                self._refused(name, job.refusal)
+            elif job.job_id and self._ended(name, job.job_id, states[job.job_id], name in working):
+                lost.append(name)
+        self._names = set(jobs)
+        for name in lost:
+            await self._replace(name)
+
+    _names: set[str] = field(default_factory=set, init=False)
+
+    def _was_there(self, name: str) -> bool:
+        """Whether Dask has given a job up since the last look (its worker was away for too long)."""
+        return name in self._names
+
+    def _working(self) -> set[str]:
+        """Names of jobs that have a worker; one of several processes has a name with a number after it."""
+        names = {str(worker.name) for worker in self.cluster.scheduler.workers.values()}
+        return names | {name.rpartition("-")[0] for name in names}
+
+    def _ended(self, name: str, job_id: str, state: JobState, has_worker: bool) -> bool:
+        """Note a job's state; tell whether it has to be replaced."""
+        now = time.monotonic()
+        known = self.jobs.get(job_id)
+        if known is None or known.state != state:
+            self.listener.event(
+                "job",
+                job=job_id,
+                worker=name,
+                state=state.state,
+                word=state.word,
+                reason=state.reason,
+                nodes=state.nodes,
+            )
+        if known is None:
+            known = self.jobs[job_id] = _Known(state)
+        known.state = state
+        if has_worker:
+            known.had_worker, known.silent_since = True, None
+            self._false_starts = 0
+            return False
+        if state.state == "pending":
+            return False
+        if state.state == "running":
+            known.silent_since = known.silent_since or now
+            if now - known.silent_since < SILENCE:
+                return False
+            what = f"has been running for {SILENCE:g} s without a worker"
+        else:
+            what = f"has ended ({state})"
+        if not known.had_worker:
+            self._false_starts += 1
+            what += ", and no worker has come from it"
+        self._tell_lost(job_id, what, known)
+        return True
+
+    def _tell_lost(self, job_id: str, what: str, known: _Known) -> None:
+        tail = "" if known.had_worker else self._tail(job_id)
+        self.listener.say(f"worker job {job_id} {what}{tail}")
+        self.listener.event("job lost", job=job_id, reason=what, had_worker=known.had_worker, log=tail)
+        if self._false_starts >= FALSE_STARTS:
+            self.trouble = (
+                f"the last {self._false_starts} worker jobs have ended without a worker; the last of them:\n  job {job_id} "
+                f"{what}{tail}\n  Type: hpcfwi site check --job"
+            )
+
+    def _tail(self, job_id: str) -> str:
+        """The end of a job's output, where there is one."""
+        path = next(iter(sorted(self.logs.glob(f"*{job_id.split('.')[0]}*"))), None)
+        try:
+            lines = path.read_text(errors="replace").splitlines()[-TAIL:] if path else []
+        except OSError:
+            lines = []
+        return "".join(f"\n    {line}" for line in [f"{path}:", *lines]) if lines else ""
+
+    def _refused(self, name: str, refusal: Refusal) -> None:
+        if self.refusal is None or self.refusal != refusal:
+            self.listener.event(
+                "job refused", worker=name, command=refusal.command, code=refusal.code, message=refusal.message
+            )
+        self.refusal = refusal
+
+    async def _replace(self, name: str) -> None:
+        """Let another job take the place of one that has ended."""
+        job = self.cluster.workers.pop(name, None)
+        self.cluster.worker_spec.pop(name, None)
+        if job is not None:
+            await job.close()  # in case it still stands in the queue
+        now = time.monotonic()
+        while self._replaced and now - self._replaced[0] > HOUR:
+            self._replaced.popleft()
+        if len(self._replaced) >= self.replacements:
+            if not self._spent:
+                self.listener.say(
+                    f"no more than {self.replacements} worker jobs are replaced in an hour (scheduler.replacements): the run "
+                    "goes on with those that are left"
+                )
+            self._spent = True
+            if self.target is not None:
+                self.target = len(self.cluster.worker_spec)
+            return
+        self._spent = False
+        self._replaced.append(now)
+        if self.target is not None and self.trouble is None:
+            self.cluster.scale(jobs=self.target)
+
+    def waiting(self) -> str:
+        """The queue in one line."""
+        states = [known.state for known in self.jobs.values() if known.state.state != "ended"]
+        running = sum(state.state == "running" for state in states)
+        reasons: dict[str, int] = {}
+        for state in states:
+            if state.state == "pending":
+                reasons[state.reason or state.word] = reasons.get(state.reason or state.word, 0) + 1
+        told = [f"{count} waiting ({reason})" for reason, count in reasons.items()]
+        return ", ".join([*told, *([f"{running} running"] if running else [])]) or "none in the queue"
+
+    def hopeless(self) -> str | None:
+        """Why no worker will come, or None."""
+        if self.trouble is not None:
+            return self.trouble
+        alive = any(known.state.state != "ended" for known in self.jobs.values())
+        if alive or not self._spent:
+            return None
+        return (
+            f"all worker jobs have ended, and {self.replacements} were replaced within an hour (scheduler.replacements)"
+        )

@@ -1,0 +1,82 @@
+"""Three ways to get workers, chosen by the site and by where we are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from hpcfwi.cluster.layout import Need, node_layout
+from hpcfwi.cluster.options import LaunchOptions
+from hpcfwi.cluster.workforce import Listener, Workforce
+from hpcfwi.config.site import Site
+from hpcfwi.errors import InputError
+
+__all__ = ["choose_way", "launch"]
+
+# What tells that we are in a job, and of which batch system.
+IN_A_JOB = {"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID"}
+
+
+def choose_way(site: Site, asked: str | None = None, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """How workers are started, and why so.
+
+    Raises
+    ------
+    InputError
+        If what was asked for cannot be.
+    """
+    kind = site.config.scheduler.kind
+    inside = next((name for name, variable in IN_A_JOB.items() if environment.get(variable)), None)
+    if asked == "jobs" and kind == "none":
+        raise InputError(
+            f"--launch jobs: the site {site.name} has no batch system (scheduler.kind); choose one with --site, for instance "
+            "generic-slurm"
+        )
+    if asked == "allocation" and inside is None:
+        raise InputError("--launch allocation: this is not inside a job; use it under sbatch, salloc, qsub or qsub -I")
+    if asked is not None:
+        return asked, "--launch"
+    if kind == "none":
+        return "local", f"the site {site.name} has no batch system"
+    if inside is not None:
+        return "allocation", f"this is job {environment[IN_A_JOB[inside]]}"
+    return "jobs", f"the site {site.name} has {'Slurm' if kind == 'slurm' else 'PBS'}"
+
+
+def launch(
+    site: Site,
+    need: Need,
+    run_dir: Path,
+    options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
+    listener: Listener = Listener(),  # noqa: B008 - immutable
+) -> Workforce:
+    """Choose how workers are started and prepare it; entering what is returned starts them.
+
+    Raises
+    ------
+    InputError
+        If the site, the problem and the options do not fit together.
+    """
+    way, why = choose_way(site, options.way)
+    if way == "local":
+        from hpcfwi.cluster.local import LocalWorkers, local_layout
+
+        if options.nodes not in (None, 1):
+            raise InputError(
+                f"--nodes {options.nodes}: workers are processes of this machine ({why}), which is one node"
+            )
+        workforce: Workforce = LocalWorkers(local_layout(site.config.worker, need), listener, site.config)
+    elif way == "jobs":
+        from hpcfwi.cluster.jobs import WorkerJobs
+
+        jobs = options.nodes if options.nodes is not None else site.config.scheduler.jobs
+        layout = node_layout(site, need, jobs if isinstance(jobs, int) else jobs[1])
+        wait = None if options.wait is None else 60 * options.wait
+        workforce = WorkerJobs(site, layout, run_dir, listener, options.nodes, wait)
+    else:
+        from hpcfwi.cluster.allocation import AllocatedWorkers
+
+        workforce = AllocatedWorkers.from_environment(site, need, run_dir, listener, options.nodes)
+    listener.say(f"{workforce} ({why})")
+    return workforce

@@ -1,0 +1,113 @@
+"""The driver's own address: the one that workers on other hosts can reach."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Any
+
+import psutil
+
+from hpcfwi.cluster.environment import scrubbed
+from hpcfwi.config.site import NetworkSection
+from hpcfwi.errors import InputError
+
+__all__ = ["driver_address", "interfaces", "scheduler_options"]
+
+# Interfaces of containers and virtual machines, which lead to no other host.
+INWARD = re.compile(r"lo|docker|virbr|veth|cni|flannel|br-")
+
+
+def interfaces() -> dict[str, str]:
+    """IPv4 addresses of this host's interfaces that are up, by name, loopback left out."""
+    up = psutil.net_if_stats()
+    return {
+        name: address.address
+        for name, addresses in psutil.net_if_addrs().items()
+        for address in addresses
+        if address.family == socket.AF_INET
+        and name in up
+        and up[name].isup
+        and not ip_address(address.address).is_loopback
+    }
+
+
+def driver_address(interface: str | None = None) -> str:
+    """The address that the scheduler listens on.
+
+    Parameters
+    ----------
+    interface
+        Name of the interface to take; by default the one that leads to the batch system's server, else to the rest of the
+        world, else the first that leads outwards.
+
+    Raises
+    ------
+    InputError
+        If there is no such interface; with those that there are.
+    """
+    known = interfaces()
+    told = ", ".join(f"{name} ({address})" for name, address in known.items()) or "none"
+    if interface is not None:
+        if interface not in known:
+            raise InputError(f"site.network.interface: there is no {interface} on this host; there are {told}")
+        return known[interface]
+    for host in [*_servers(), "192.0.2.1", "10.255.255.254"]:
+        with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))  # sends nothing: it only asks which way that would be
+            address = str(probe.getsockname()[0])
+            if address in known.values():
+                return address
+    outward = [address for name, address in known.items() if not INWARD.match(name)]
+    if not outward:
+        raise InputError(
+            f"this host has no network interface that workers on other hosts could reach (interfaces: {told}); name one in "
+            "site.network.interface"
+        )
+    return outward[0]
+
+
+def _servers() -> list[str]:
+    """Hosts of the batch system's server, as far as its commands or files tell."""
+    found = []
+    if shutil.which("scontrol"):
+        with suppress(OSError, subprocess.SubprocessError):
+            text = subprocess.run(
+                ["scontrol", "show", "config"],
+                capture_output=True,
+                text=True,
+                timeout=5,
+                env=scrubbed(os.environ),
+                check=True,
+            ).stdout
+            found += re.findall(r"^SlurmctldHost\[\d+\]\s*=\s*([^\s(]+)", text, re.MULTILINE)
+    for name in ("PBS_SERVER", "PBS_DEFAULT"):
+        if os.environ.get(name):
+            found.append(os.environ[name].partition(":")[0])
+    return found
+
+
+def scheduler_options(network: NetworkSection, host: str) -> dict[str, Any]:
+    """Keywords of Dask's scheduler that listens on ``host``."""
+    options: dict[str, Any] = {"host": host, "dashboard_address": network.dashboard, "dashboard": False}
+    if network.ports is not None:
+        options["port"] = _free_port(network.ports, host)
+    return options
+
+
+def _free_port(ports: str, host: str) -> int:
+    """The first port of ``first:last`` that nobody uses."""
+    first, last = map(int, ports.split(":"))
+    for port in range(first, last + 1):
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise InputError(f"site.network.ports: all ports from {first} to {last} of {host} are in use")

@@ -1,0 +1,63 @@
+"""Holds what workers tell of their threads and cores against what the site file promises."""
+
+from __future__ import annotations
+
+from hpcfwi.config.site import Site
+from hpcfwi.physics.threads import numbers, ranges
+
+__all__ = ["ThreadPromise"]
+
+
+class ThreadPromise:
+    """What was promised, and every breach of it, once for each host.
+
+    Parameters
+    ----------
+    site
+        The machine.
+    threads
+        OpenMP threads that each worker should have.
+    """
+
+    def __init__(self, site: Site, threads: int) -> None:
+        self.site, self.threads = site, threads
+        self._workers: dict[str, dict[str, frozenset[int]]] = {}
+        self._told: set[tuple[str, str]] = set()
+
+    def breaches(self, host: str, worker: str, threads: int, cpus: str) -> list[str]:
+        """What is not as promised, now that a worker has told how many threads its kernels ran on, and on which CPUs.
+
+        Parameters
+        ----------
+        host, worker
+            Who tells.
+        threads
+            Threads that computed; 0 where that could not be seen.
+        cpus
+            CPUs that they may use, as ``0-3,8``.
+        """
+        if threads == 0:
+            return []
+        mask = numbers(cpus)
+        here = self._workers.setdefault(host, {})
+        here[worker] = mask
+        together = frozenset().union(*here.values())
+        found = {}
+        if threads != self.threads:
+            found["threads"] = (
+                f"on {host} kernels run on {threads} threads instead of {self.threads} (worker.threads): something there sets "
+                "OMP_NUM_THREADS or OMP_THREAD_LIMIT, see environment.commands, environment.modules and openmp.variables"
+            )
+        if len(mask) < self.threads:
+            found["cores"] = (
+                f"on {host} the {self.threads} threads of a worker share CPU {cpus}: openmp.bind and openmp.places bind them "
+                "there, or the job was given fewer CPUs than worker.processes x worker.threads"
+            )
+        elif len(together) < self.threads * len(here):
+            found["node"] = (
+                f"on {host} {len(here)} workers of {self.threads} threads share CPU {ranges(together)}: the job was given "
+                "fewer CPUs than worker.processes x worker.threads, or another job of this run is on the same node"
+            )
+        new = {kind: text for kind, text in found.items() if (host, kind) not in self._told}
+        self._told |= {(host, kind) for kind in new}
+        return list(new.values())

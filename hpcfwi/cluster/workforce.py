@@ -1,0 +1,140 @@
+"""Workers, however they are started: what local processes, worker jobs and allocations have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from distributed.deploy import SpecCluster
+
+from hpcfwi.cluster.layout import Layout
+from hpcfwi.errors import HpcfwiError, RunError
+
+__all__ = ["LINK_TIMEOUT", "Listener", "Workforce"]
+
+# After this long without an answer a worker on another host counts as lost; Dask starts with no less than 11 s.
+LINK_TIMEOUT = "30s"
+
+
+def _nobody(*_: object, **__: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told what happens.
+
+    Parameters
+    ----------
+    say
+        Takes a line for the user.
+    event
+        Takes the name of an event and its facts.
+    """
+
+    say: Callable[[str], None] = _nobody
+    event: Callable[..., None] = _nobody
+
+
+class Workforce(ABC):
+    """Starts workers in the background when it is entered, and ends all of them when it is left, whatever happened.
+
+    Parameters
+    ----------
+    layout
+        How a node is divided.
+    listener
+        Who is told.
+
+    Attributes
+    ----------
+    how
+        ``"local"``, ``"jobs"`` or ``"allocation"``.
+    patience
+        Seconds without any worker after which there is no hope for one; None: the workforce knows better.
+    """
+
+    how: str
+    patience: float | None = 60.0
+
+    def __init__(self, layout: Layout, listener: Listener = Listener()) -> None:
+        self.layout = layout
+        self.listener = listener
+        self._stack = ExitStack()
+        self._coming: Future[SpecCluster] | None = None
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """What it is, for the user: where the workers are, and how many."""
+
+    @abstractmethod
+    def _start(self) -> SpecCluster:
+        """Start scheduler and workers (in a thread of its own); workers need not have arrived."""
+
+    def _prepare(self, stack: ExitStack) -> None:  # noqa: B027 - not every workforce needs something
+        """Make what the start needs, and leave with ``stack`` what has to be undone when all workers are gone."""
+
+    def __enter__(self) -> Workforce:
+        try:
+            self._prepare(self._stack)
+            pool = self._stack.enter_context(ThreadPoolExecutor(1))
+            self._coming = pool.submit(self._start)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._coming is not None:
+                with suppress(Exception):  # why they could not be started is told by whoever asked for them
+                    self._close(self._coming.result())
+        finally:
+            self._stack.close()
+
+    def _close(self, cluster: Any) -> None:
+        cluster.close()
+
+    def cluster(self) -> SpecCluster:
+        """The Dask cluster, once its scheduler is there.
+
+        Raises
+        ------
+        RunError
+            If it cannot be started.
+        """
+        assert self._coming is not None
+        try:
+            return self._coming.result()
+        except HpcfwiError:
+            raise
+        except Exception as error:
+            raise RunError(
+                f"the workers cannot be started ({type(error).__name__}: {error}); hpcfwi --verbose run lets Dask say why"
+            ) from error
+
+    def check(self, idle: float) -> None:
+        """Raise if no worker is there and none can be hoped for.
+
+        Parameters
+        ----------
+        idle
+            Seconds since there was a worker, or since the start.
+
+        Raises
+        ------
+        RunError
+            With what to do.
+        """
+        if self.patience is not None and idle > self.patience:
+            raise RunError(
+                f"no worker is left, and none has come for {self.patience:g} s; what was finished is kept: start "
+                "the same command again"
+            )

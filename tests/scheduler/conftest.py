@@ -1,0 +1,111 @@
+"""A real Slurm of several hosts, for these tests alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+HOSTS = Path(__file__).parent / "slurm-hosts"
+NEEDED = ("munged", "slurmctld", "slurmd", "nsenter", "unshare", "ip", "setpriv")
+MISSING = [name for name in NEEDED if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
+
+
+class Lab:
+    """A login host and nodes, each with its own network, host name and processes.
+
+    Parameters
+    ----------
+    folder
+        Where its files are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def up(self, nodes: int = 3, **settings: str) -> None:
+        environment = {**os.environ, **{f"SLURM_HOSTS_{name}": value for name, value in settings.items()}}
+        subprocess.run([HOSTS, self.folder, str(nodes)], env=environment, check=True)
+
+    def down(self) -> None:
+        subprocess.run([HOSTS, "-d", self.folder], check=True)
+
+    def command(self, *words: object, host: str = "login") -> list[str]:
+        """A command that runs on one of the hosts."""
+        return [str(HOSTS), "-x", str(self.folder), host, *map(str, words)]
+
+    def run(self, *words: object, host: str = "login", check: bool = True) -> str:
+        done = subprocess.run(self.command(*words, host=host), capture_output=True, text=True, check=False, timeout=120)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def link(self, node: str, state: str) -> None:
+        """Cut (``down``) or restore (``up``) a node's network link."""
+        subprocess.run([HOSTS, "-l", self.folder, node, state], check=True)
+
+    def power(self, node: str, state: str) -> None:
+        """Power a node ``off`` or ``on``."""
+        subprocess.run([HOSTS, "-p", self.folder, node, state], check=True)
+
+    def healthy(self) -> bool:
+        return subprocess.run([HOSTS, "-s", self.folder], check=False).returncode == 0
+
+    def jobs(self) -> list[str]:
+        """Numbers of the jobs in the queue."""
+        return self.run("squeue", "--noheader", "--format=%i").split()
+
+    def submit(self, folder: Path, *words: object) -> str:
+        """``sbatch`` in a folder, wait for the job's end, and return its output."""
+        command = self.command("sbatch", "--parsable", "--output=job.log", *words)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        self.until(lambda: done.stdout.strip() not in self.jobs(), 120)
+        return (folder / "job.log").read_text()
+
+    @staticmethod
+    def until(true: Callable[[], object], seconds: float = 60, every: float = 0.2) -> None:
+        """Wait for something."""
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < deadline, "it has not come true"
+            time.sleep(every)
+
+
+@pytest.fixture(scope="session")
+def lab_session() -> Iterator[Lab]:
+    if MISSING:
+        pytest.skip(f"no Slurm here: {', '.join(MISSING)} (packages slurm-wlm munge iproute2 util-linux)")
+    # short, for the sake of sockets in it, and open to the daemons
+    folder = Path(tempfile.mkdtemp(prefix="hpcfwi-lab-", dir="/tmp"))
+    folder.chmod(0o755)
+    lab = Lab(folder)
+    try:
+        lab.up()
+        yield lab
+    finally:
+        lab.down()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def lab(lab_session: Lab) -> Iterator[Lab]:
+    """Three nodes of four CPUs that are up; every job of a test is gone after it."""
+    if not lab_session.healthy():
+        lab_session.down()
+        lab_session.up()
+    yield lab_session
+    lab_session.run("scancel", "--user=root", "--full", check=False)
+    lab_session.until(lambda: not lab_session.jobs())
+
+
+@pytest.fixture
+def on_login(lab: Lab, hpcfwi):
+    """The ``hpcfwi`` command as a user types it on the login host."""
+    hpcfwi.prefix = lab.command()
+    return hpcfwi

@@ -1,0 +1,71 @@
+"""What Slurm refuses is told with its own words, and with the line of the site file that it comes from."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+SITE = """
+[scheduler]
+kind = "slurm"
+jobs = 1
+{}
+
+[worker]
+processes = 1
+threads = 1
+memory = {}
+"""
+
+
+def refused(shell, scheduler="", memory="2.0", *options):
+    (shell.folder / "mine.toml").write_text(SITE.format(scheduler, memory))
+    began = time.monotonic()
+    done = shell("run", "fwi.toml", "--site", "./mine.toml", "--run-dir", "run", *options)
+    assert "Traceback" not in done.stderr
+    return done, time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "memory", "line", "said"),
+    [
+        ('queue = "nope"', "2.0", 'line 5: queue = "nope"', "Invalid partition name specified"),
+        ("", "9000.0", "line 10: memory = 9000.0", "Memory specification can not be satisfied"),
+        ('directives = ["--constraint=gpu"]', "2.0", 'line 5: directives = ["--constraint=gpu"]', "feature"),
+        ('directives = ["--tpyo"]', "2.0", 'line 5: directives = ["--tpyo"]', "unrecognized option"),
+    ],
+)
+def test_a_job_that_cannot_be_is_told_with_its_line(on_login, scheduler, memory, line, said):
+    done, seconds = refused(on_login, scheduler, memory)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Slurm has refused a worker job:\n  sbatch " in done.stderr
+    assert "exit code " in done.stderr
+    assert said in done.stderr
+    assert f"mine.toml, {line}" in done.stderr
+    assert seconds < 20
+
+
+def test_waiting_is_told_with_its_reason_and_bounded(lab, on_login):
+    done, seconds = refused(on_login, 'directives = ["--begin=now+1hour"]', "2.0", "--wait", "0.1")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "no worker yet; jobs: 1 waiting (BeginTime)" in done.stdout
+    assert "no worker has come for 0.1 minutes (--wait); jobs: 1 waiting (BeginTime)" in done.stderr
+    assert seconds < 30
+    assert lab.jobs() == []
+
+
+def test_jobs_that_end_before_a_worker_comes_are_told_with_the_end_of_their_output(lab, on_login):
+    site = 'directives = ["--begin=now"]\n\n[environment]\ncommands = ["echo no such module", "exit 7"]\n\n[filesystem]'
+    done, _ = refused(on_login, site)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "the last 3 worker jobs have ended without a worker" in done.stderr
+    assert "no such module" in done.stderr
+    assert lab.jobs() == []
+
+
+def test_without_slurm_the_site_cannot_be_used(hpcfwi):
+    hpcfwi.environment["PATH"] = "/nowhere"
+    done = hpcfwi("run", "fwi.toml", "--site", "generic-slurm")
+    assert done.returncode == 2
+    assert "sbatch: there is no such command here, so no jobs of Slurm can be submitted" in done.stderr

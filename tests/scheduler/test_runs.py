@@ -1,0 +1,93 @@
+"""The same inversion, to the same bytes, however its workers are started: jobs, allocations, and from within a job."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ALLOCATION = ("--ntasks-per-node=1", "--cpus-per-task=1", "--mem=2000M")
+BATCH = f"#!/bin/bash\nexec '{sys.executable}' -m hpcfwi run fwi.toml --site generic-slurm --run-dir 'a run' "
+
+
+def events(shell, kind):
+    told = map(json.loads, (shell.folder / "a run" / "events.jsonl").read_text().splitlines())
+    return [event for event in told if event["event"] == kind]
+
+
+def hosts(shell):
+    return {event["host"] for event in events(shell, "shot")}
+
+
+def assert_same(shell, first_run):
+    assert (shell.folder / "a run" / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+    assert not (shell.folder / "a run" / "tls").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ([], []),
+        pytest.param([], ["--nodes", "3"], marks=pytest.mark.slow),
+        pytest.param(["scheduler.jobs=1", "worker.processes=2"], [], marks=pytest.mark.slow),
+        pytest.param(["scheduler.jobs=[1, 3]"], [], marks=pytest.mark.slow),
+        pytest.param(["network.tls=false"], [], marks=pytest.mark.slow),
+    ],
+    ids=["two jobs", "three jobs", "one job of two processes", "one to three jobs", "without TLS"],
+)
+def test_worker_jobs_give_the_bytes_of_a_local_run(lab, on_login, first_run, settings, options):
+    settings = [word for setting in settings for word in ("--set", f"site.{setting}")]
+    done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "a run", *options, *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "of Slurm (generic-slurm), each" in done.stdout
+    assert_same(on_login, first_run)
+    assert hosts(on_login) <= {"node1", "node2", "node3"}
+    (address,) = {event["scheduler"] for event in events(on_login, "workers")}
+    assert "127.0.0.1" not in address
+    assert lab.jobs() == []
+
+
+def test_an_allocation_of_salloc_gives_the_bytes_of_a_local_run(on_login, first_run):
+    on_login.prefix += ["salloc", "--quiet", "-N2", *ALLOCATION]
+    done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "a run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "workers on 2 nodes of job" in done.stdout
+    assert_same(on_login, first_run)
+    assert hosts(on_login) == {"node1", "node2"}
+
+
+@pytest.mark.slow
+def test_a_part_of_an_allocation_with_nodes_of_different_size(on_login, first_run):
+    on_login.prefix += ["salloc", "--quiet", "-N3", "-n4"]
+    done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "a run", "--nodes", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "workers on 2 nodes of job" in done.stdout
+    assert_same(on_login, first_run)
+
+
+@pytest.mark.slow
+def test_more_nodes_than_the_allocation_has_are_refused(on_login):
+    on_login.prefix += ["salloc", "--quiet", "-N2", *ALLOCATION]
+    done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--nodes", "3")
+    assert done.returncode == 2
+    assert "--nodes 3: job" in done.stderr
+    assert "has 2; take at most that many" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_job_script_under_sbatch_uses_all_nodes_of_its_allocation(lab, on_login, first_run):
+    script = (ROOT / "jobs" / "fwi.sh", "fwi.toml", "--site", "generic-slurm", "--run-dir", "a run")
+    output = lab.submit(on_login.folder, "-N3", *ALLOCATION, f"--export=ALL,HPCFWI_ROOT={ROOT}", *script)
+    assert "workers on 3 nodes of job" in output, output
+    assert_same(on_login, first_run)
+
+
+@pytest.mark.slow
+def test_a_driver_in_a_job_that_submits_jobs(lab, on_login, first_run):
+    (on_login.folder / "job.sh").write_text(f"{BATCH} --launch jobs\n")
+    output = lab.submit(on_login.folder, "-N1", "--cpus-per-task=2", "--export=ALL,SLURM_CPU_BIND=verbose", "job.sh")
+    assert "workers in 2 jobs of Slurm" in output, output
+    assert_same(on_login, first_run)
