@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -87,3 +89,13 @@ def test_an_interrupt_that_was_heard_does_not_come_again(monkeypatch):
         for number in interrupts.ENDINGS:
             os.kill(os.getpid(), number)
         time.sleep(0.2)
+
+
+def test_importing_dask_jobqueue_leaves_the_handlers_as_they_are():
+    program = """
+import signal
+before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+import hpcfwi.cluster.jobs
+assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

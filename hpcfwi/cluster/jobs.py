@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from dask_jobqueue import PBSCluster, SLURMCluster
-from dask_jobqueue.core import JobQueueCluster
 from distributed.security import Security
 
 from hpcfwi.cluster.batch import Refusal, batch_system
+from hpcfwi.cluster.jobqueue import JobQueueCluster, PBSCluster, SLURMCluster
 from hpcfwi.cluster.keeper import JobKeeper
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.network import driver_address, scheduler_options

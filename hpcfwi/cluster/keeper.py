@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distributed.diagnostics.plugin import SchedulerPlugin
+
 from hpcfwi.cluster.batch import Batch, JobState, Refusal
 from hpcfwi.cluster.script import OurJob
 from hpcfwi.cluster.workforce import Listener
@@ -35,6 +37,23 @@ class _Known:
     running_since: float | None = None
     had_worker: bool = False
     silent_since: float | None = None
+
+
+class _Arrivals(SchedulerPlugin):
+    """Names of all jobs from which a worker has ever come, however short it stayed."""
+
+    name = "hpcfwi-arrivals"
+
+    def __init__(self) -> None:
+        self.jobs: set[str] = set()
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        self.jobs |= _jobs_of(scheduler.workers[worker].name)
+
+
+def _jobs_of(worker: object) -> set[str]:
+    """Names that the job of a worker may have: of several processes each has the job's name and a number after it."""
+    return {str(worker), str(worker).rpartition("-")[0]}
 
 
 @dataclass
@@ -73,9 +92,12 @@ class JobKeeper:
         self._spent = False
         self._unanswered: str | None = None
         self._task: asyncio.Task[None] | None = None
+        self._names: set[str] = set()
+        self._arrivals = _Arrivals()
 
     def start(self) -> None:
         """Begin; to be called in the cluster's event loop."""
+        self.cluster.scheduler.add_plugin(self._arrivals)
         self._task = asyncio.ensure_future(self._watch())
 
     async def stop(self) -> None:
@@ -114,16 +136,13 @@ class JobKeeper:
         for name in lost:
             await self._replace(name)
 
-    _names: set[str] = field(default_factory=set, init=False)
-
     def _was_there(self, name: str) -> bool:
         """Whether Dask has given a job up since the last look (its worker was away for too long)."""
         return name in self._names
 
     def _working(self) -> set[str]:
         """Names of jobs that have a worker; one of several processes has a name with a number after it."""
-        names = {str(worker.name) for worker in self.cluster.scheduler.workers.values()}
-        return names | {name.rpartition("-")[0] for name in names}
+        return {job for worker in self.cluster.scheduler.workers.values() for job in _jobs_of(worker.name)}
 
     def _ended(self, name: str, job_id: str, state: JobState, has_worker: bool) -> bool:
         """Note a job's state; tell whether it has to be replaced."""
@@ -142,11 +161,12 @@ class JobKeeper:
         if known is None:
             known = self.jobs[job_id] = _Known(state)
         known.state = state
-        if has_worker:
-            known.had_worker, known.silent_since = True, None
+        if name in self._arrivals.jobs:
+            known.had_worker = True
             self._false_starts = 0
-            return False
-        if state.state == "pending":
+        if has_worker:
+            known.silent_since = None
+        if has_worker or state.state == "pending":
             return False
         if state.state == "running":
             known.silent_since = known.silent_since or now
@@ -190,6 +210,7 @@ class JobKeeper:
     async def _replace(self, name: str) -> None:
         """Let another job take the place of one that has ended."""
         job = self.cluster.workers.pop(name, None)
+        self._arrivals.jobs.discard(name)
         self.cluster.worker_spec.pop(name, None)
         if job is not None:
             await job.close()  # in case it still stands in the queue

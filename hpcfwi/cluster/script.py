@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dask_jobqueue.core import Job
-from dask_jobqueue.pbs import PBSJob
-from dask_jobqueue.slurm import SLURMJob
 from distributed.core import Status
 from distributed.security import Security
 
 from hpcfwi.cluster.batch import Refusal, answer
 from hpcfwi.cluster.environment import worker_environment
+from hpcfwi.cluster.jobqueue import Job, PBSJob, SLURMJob
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.pinning import PROCESSES, THREADS
 from hpcfwi.config.site import Site, SiteConfig
@@ -143,7 +141,7 @@ def job_options(site: Site, layout: Layout, place: JobPlace) -> dict[str, Any]:
         "shebang": "#!/bin/bash",
         "worker_extra_args": _worker_arguments(config),
         "job_script_prologue": _prologue(config, layout, place.security),
-        "job_directives_skip": [],
+        "job_directives_skip": [] if config.scheduler.request_memory else ["--mem="],
         "scripts": place.logs,
         "interface": interface,
         "protocol": "tls://" if place.security else "tcp://",
@@ -204,7 +202,8 @@ def _slurm(config: SiteConfig, layout: Layout, logs: Path) -> dict[str, Any]:
 
 
 def _pbs(config: SiteConfig, layout: Layout, logs: Path) -> dict[str, Any]:
-    pattern = config.scheduler.resources or DEFAULT_RESOURCES
+    default = DEFAULT_RESOURCES if config.scheduler.request_memory else DEFAULT_RESOURCES.removesuffix(":mem={memory}")
+    pattern = config.scheduler.resources or default
     resources = pattern.format(cpus=cpus(config, layout), memory=f"{_megabytes(layout)}mb")
     return {
         "resource_spec": resources,

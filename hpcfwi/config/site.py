@@ -90,6 +90,9 @@ class SchedulerSection(Section):
         description="PBS's resources of a worker job, with {cpus} and {memory} in it; "
         "default: `select=1:ncpus={cpus}:mem={memory}`",
     )
+    request_memory: bool = Field(
+        True, description="whether a worker job asks for memory; some machines give whole nodes and refuse to be asked"
+    )
     jobs: Jobs | tuple[Jobs, Jobs] = Field(
         1, description="worker jobs, one node each; or [least, most]: as many as there is work for"
     )

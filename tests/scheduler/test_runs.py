@@ -62,9 +62,11 @@ def test_an_allocation_of_salloc_gives_the_bytes_of_a_local_run(on_login, first_
 @pytest.mark.slow
 def test_a_part_of_an_allocation_with_nodes_of_different_size(on_login, first_run):
     on_login.prefix += ["salloc", "--quiet", "-N3", "-n4"]
-    done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "a run", "--nodes", "2")
+    settings = ("--nodes", "2", "--set", "site.worker.processes=auto", "--set", "inversion.iterations=2")
+    done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "a run", *settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "workers on 2 nodes of job" in done.stdout
+    assert "2 processes of 1 thread, 2.0 GB each or 1 process of 1 thread, 2.0 GB each" in done.stdout
     assert_same(on_login, first_run)
 
 

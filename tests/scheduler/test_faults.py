@@ -1,0 +1,174 @@
+"""Jobs, nodes and links that go away under a run: it goes on with others, and nothing of it outlives the driver."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from contextlib import suppress
+
+import psutil
+import pytest
+
+# Slow enough not to come to its end before the faults do.
+SLOW = ("grid.shape=[101, 101]", "grid.spacing=[6.0, 6.0]")
+LONG = ("--set", "inversion.iterations=5000", "--set", "inversion.ftol=0", "--set", "inversion.gtol=0")
+SETTINGS = [word for setting in SLOW for word in ("--set", setting)]
+
+
+class Run:
+    """A long run with two worker jobs, on different nodes."""
+
+    def __init__(self, lab, shell):
+        self.lab, self.shell = lab, shell
+        site = ("--site", "generic-slurm", "--set", 'site.scheduler.directives=["--exclusive"]')
+        self.process = shell.start(
+            "run", "fwi.toml", *site, "--run-dir", "run", *LONG, *SETTINGS, stdout=subprocess.DEVNULL
+        )
+
+    def events(self, *kinds):
+        path = self.shell.folder / "run" / "events.jsonl"
+        if not path.exists():
+            return []
+        told = (json.loads(line) for line in path.read_text().splitlines() if line.endswith("}"))
+        return [event for event in told if event["event"] in kinds]
+
+    def wait(self, what, seconds=60.0):
+        def true():
+            assert self.process.poll() is None, self.process.communicate()
+            return what()
+
+        self.lab.until(true, seconds)
+
+    def wait_for_work_on(self, count, since=0, seconds=60.0):
+        """Until so many nodes have worked on shots since an event; returns their names."""
+        found: set[str] = set()
+
+        def true():
+            found.clear()
+            found.update(event["host"] for event in self.events("shot")[since:])
+            return len(found) >= count
+
+        self.wait(true, seconds)
+        return sorted(found)
+
+    def shots(self):
+        return len(self.events("shot"))
+
+    @property
+    def driver(self):
+        """The driver itself, behind what leads to its host."""
+        (found,) = (
+            process
+            for process in psutil.Process(self.process.pid).children(recursive=True)
+            if process.name().startswith("python") and "hpcfwi" in process.cmdline()
+        )
+        return found
+
+    def stop(self):
+        """End it as a user would, and see that it ends well."""
+        self.driver.send_signal(signal.SIGINT)
+        _, err = self.process.communicate(timeout=60)
+        assert self.process.returncode == 75, self.process.returncode
+        assert "stopped; the same command goes on where it was" in err, err
+        assert "Traceback" not in err
+        self.lab.until(lambda: self.lab.jobs() == [], 10)
+
+    def assert_nothing_lost(self, undisturbed):
+        """Continued on this machine, it ends with the bytes of a run that was never disturbed."""
+        shell = self.shell
+        shell.prefix = []
+        shell.run("run", *SLOW)
+        assert (shell.folder / "run" / "model.npy").read_bytes() == undisturbed
+
+
+@pytest.fixture(scope="module")
+def undisturbed(first_run, tmp_path_factory):
+    """Bytes of the model that a run which nothing happens to ends with."""
+    shell = type(first_run[0])(tmp_path_factory.mktemp("undisturbed"))
+    shell.run("run", *SLOW)
+    return (shell.folder / "run" / "model.npy").read_bytes()
+
+
+@pytest.fixture
+def run(lab, on_login):
+    running = Run(lab, on_login)
+    yield running
+    if running.process.poll() is None:
+        with suppress(psutil.Error, ValueError):
+            running.driver.kill()
+        running.process.kill()
+        running.process.communicate()
+
+
+def test_a_job_that_is_cancelled_is_replaced(run, undisturbed):
+    run.wait_for_work_on(2)
+    victim = run.events("job")[0]["job"]
+    run.lab.run("scancel", victim)
+    run.wait(lambda: run.events("job lost"))
+    (lost,) = run.events("job lost")
+    assert lost["job"] == victim
+    assert lost["had_worker"]
+    assert "CANCELLED" in lost["reason"]
+    run.wait_for_work_on(2, run.shots())
+    run.stop()
+    run.assert_nothing_lost(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["down", "off"])
+def test_a_node_that_dies_costs_only_its_workers(run, undisturbed, fault):
+    nodes = run.wait_for_work_on(2)
+    if fault == "down":
+        run.lab.run("scontrol", "update", f"nodename={nodes[0]}", "state=down", "reason=test")
+    else:
+        run.lab.power(nodes[0], "off")
+    run.wait(lambda: run.events("job lost"), 90)
+    others = run.wait_for_work_on(2, run.shots(), 90)
+    assert nodes[0] not in others
+    if fault == "down":
+        run.lab.run("scontrol", "update", f"nodename={nodes[0]}", "state=resume")
+    else:
+        run.lab.power(nodes[0], "on")
+    run.stop()
+    run.assert_nothing_lost(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [20, 1000], ids=["for 20 s", "for good"])
+def test_a_link_that_is_cut(run, undisturbed, seconds):
+    nodes = run.wait_for_work_on(2)
+    run.lab.link(nodes[0], "down")
+    cut = run.shots()
+    if seconds < 100:
+        time.sleep(seconds)
+        run.lab.link(nodes[0], "up")
+        assert set(run.wait_for_work_on(2, run.shots(), 90)) <= {"node1", "node2", "node3"}
+    else:
+        others = run.wait_for_work_on(2, cut + 1, 150)
+        assert nodes[0] not in others
+    run.stop()
+    run.lab.link(nodes[0], "up")
+    run.assert_nothing_lost(undisturbed)
+
+
+@pytest.mark.slow
+def test_workers_of_a_driver_that_was_killed_end_within_a_minute(run, undisturbed):
+    run.wait_for_work_on(2)
+    run.driver.kill()
+    run.process.communicate()
+    run.lab.until(lambda: run.lab.jobs() == [], 60)
+    run.assert_nothing_lost(undisturbed)
+
+
+@pytest.mark.slow
+def test_slurm_itself_may_be_away_for_a_while(run, undisturbed):
+    run.wait_for_work_on(2)
+    run.lab.run("pkill", "-STOP", "slurmctld")
+    run.wait(lambda: any("squeue does not answer" in e["message"] for e in run.events("warning")), 90)
+    done = run.shots()
+    run.wait(lambda: run.shots() > done + 10)
+    run.lab.run("pkill", "-CONT", "slurmctld")
+    run.stop()
+    run.assert_nothing_lost(undisturbed)
