@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from hpcfwi.cli_site import site as site_commands
 from hpcfwi.cluster.environment import apply_environment, quieten
 from hpcfwi.cluster.options import WAYS, LaunchOptions
 from hpcfwi.errors import HpcfwiError
@@ -73,6 +74,9 @@ def _stopped() -> int:
 def cli(verbose: bool) -> None:
     """Seismic full waveform inversion on supercomputers."""
     quieten(verbose)
+
+
+cli.add_command(site_commands)
 
 
 def _problem_options(function: Callable[..., Any]) -> Callable[..., Any]:

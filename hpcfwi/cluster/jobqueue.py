@@ -1,11 +1,34 @@
 """dask-jobqueue, without the handlers of SIGINT and SIGTERM that its import sets (its ``runner`` module, in 0.9.0)."""
 
+from itertools import count
+from typing import Any
+
 from hpcfwi.interrupts import undisturbed
 
+__all__ = ["Job", "JobQueueCluster", "PBSCluster", "PBSJob", "SLURMCluster", "SLURMJob"]
+
 with undisturbed():
-    from dask_jobqueue import PBSCluster, SLURMCluster
+    import dask_jobqueue
     from dask_jobqueue.core import Job, JobQueueCluster
     from dask_jobqueue.pbs import PBSJob
     from dask_jobqueue.slurm import SLURMJob
 
-__all__ = ["Job", "JobQueueCluster", "PBSCluster", "PBSJob", "SLURMCluster", "SLURMJob"]
+
+class _FreshNames(JobQueueCluster):
+    """No job has the name of an earlier one, whose worker may not have gone yet."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._numbers = count()
+        super().__init__(*args, **options)
+
+    def _new_worker_name(self, worker_number: int) -> str:
+        del worker_number
+        return f"{self.name}-{next(self._numbers)}"
+
+
+class SLURMCluster(_FreshNames, dask_jobqueue.SLURMCluster):
+    """Worker jobs of Slurm."""
+
+
+class PBSCluster(_FreshNames, dask_jobqueue.PBSCluster):
+    """Worker jobs of PBS."""

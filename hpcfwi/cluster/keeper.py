@@ -92,7 +92,7 @@ class JobKeeper:
         self._spent = False
         self._unanswered: str | None = None
         self._task: asyncio.Task[None] | None = None
-        self._names: set[str] = set()
+        self._numbers: dict[str, str] = {}
         self._arrivals = _Arrivals()
 
     def start(self) -> None:
@@ -126,19 +126,18 @@ class JobKeeper:
         jobs: dict[str, OurJob] = dict(self.cluster.workers)
         states = await self.batch.states([job.job_id for job in jobs.values() if job.job_id])
         working = self._working()
-        lost = [name for name in self.cluster.worker_spec if name not in jobs and self._was_there(name)]
+        # a job whose worker has been out of reach for a while is ended, and forgotten, by Dask itself
+        lost = [name for name in self.cluster.worker_spec if name not in jobs and name in self._numbers]
+        for name in lost:
+            self._tell_lost(self._numbers[name], "has a worker that is out of reach", self.jobs[self._numbers[name]])
         for name, job in jobs.items():
             if job.refusal is not None:
                 self._refused(name, job.refusal)
             elif job.job_id and self._ended(name, job.job_id, states[job.job_id], name in working):
                 lost.append(name)
-        self._names = set(jobs)
+        self._numbers = {name: job.job_id for name, job in jobs.items() if job.job_id}
         for name in lost:
             await self._replace(name)
-
-    def _was_there(self, name: str) -> bool:
-        """Whether Dask has given a job up since the last look (its worker was away for too long)."""
-        return name in self._names
 
     def _working(self) -> set[str]:
         """Names of jobs that have a worker; one of several processes has a name with a number after it."""
@@ -182,6 +181,8 @@ class JobKeeper:
         return True
 
     def _tell_lost(self, job_id: str, what: str, known: _Known) -> None:
+        # it is no longer among those that a worker may come from
+        known.state = JobState("ended", known.state.word)
         tail = "" if known.had_worker else self._tail(job_id)
         self.listener.say(f"worker job {job_id} {what}{tail}")
         self.listener.event("job lost", job=job_id, reason=what, had_worker=known.had_worker, log=tail)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 # Slow enough not to come to its end before the faults do.
-SLOW = ("grid.shape=[101, 101]", "grid.spacing=[6.0, 6.0]")
+SLOW = ("grid.shape=[201, 201]", "grid.spacing=[3.0, 3.0]")
 LONG = ("--set", "inversion.iterations=5000", "--set", "inversion.ftol=0", "--set", "inversion.gtol=0")
 SETTINGS = [word for setting in SLOW for word in ("--set", setting)]
 
