@@ -42,7 +42,8 @@ def list_sites() -> None:
     from hpcfwi.cli import _console
     from hpcfwi.config.site import known_sites
 
-    table = Table("name", "description", "scheduler", "tried", "file", box=None, pad_edge=False)
+    table = Table("name", "description", "scheduler", "tried", box=None, pad_edge=False)
+    table.add_column("file", overflow="fold")
     troubles = []
     for name, path in known_sites().items():
         content, trouble = _glance(path)

@@ -19,15 +19,19 @@ hpcfwi_in_job() { [ -n "${SLURM_JOB_ID:-}${PBS_JOBID:-}" ]; }
 
 # Asked from /, because `python -c` finds a package in the current folder, installed or not.
 hpcfwi_active() {
-    local bin
+    local bin python
     [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || return 1
     # Our own, activated, still has to be kept up to date.
     if [ -n "${VIRTUAL_ENV:-}" ] && [ "$VIRTUAL_ENV" -ef "$1/.venv" ]; then return 1; fi
-    bin=$(cd / && python -c 'import importlib.util, os, sys
+    # A login shell's profile, which PBS runs before a job, may have set PATH anew and left the other variables alone.
+    for python in python "${VIRTUAL_ENV:-}/bin/python" "${CONDA_PREFIX:-}/bin/python"; do
+        bin=$(cd / && "$python" -c 'import importlib.util, os, sys
 print(os.path.dirname(sys.executable))
-sys.exit(importlib.util.find_spec("hpcfwi") is None)' 2>/dev/null) || return 1
-    [ -x "$bin/hpcfwi" ] || return 1
-    HPCFWI_BIN=$bin
+sys.exit(importlib.util.find_spec("hpcfwi") is None)' 2>/dev/null) && [ -x "$bin/hpcfwi" ] || continue
+        HPCFWI_BIN=$bin
+        return 0
+    done
+    return 1
 }
 
 # "3.11" of a Python; `-V` answers before anything is imported, and fails where a shared library is missing.

@@ -61,7 +61,8 @@ class NodeWorkers(ProcessInterface):
         layout = self.owner.layouts[self.node.name]
         folder = self.owner.run_dir / "logs"
         script, self.log = folder / f"{self.name}.sh", folder / f"{self.name}.log"
-        script.write_text(worker_script(self.owner.site, layout, self.owner.security, self.scheduler, self.name))
+        text = worker_script(self.owner.site, layout, self.owner.security, self.scheduler, self.name, self.log)
+        script.write_text(text)
         self.command = self.owner.allocation.command(self.node, script)
         self.log.write_bytes(b"")
         await self._spawn()

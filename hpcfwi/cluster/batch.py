@@ -102,6 +102,8 @@ class Batch(ABC):
     name: str
     commands: tuple[str, ...]
     blame: tuple[tuple[str, str], ...]
+    # reasons for waiting that no time will mend
+    never: str
 
     def require(self) -> None:
         """Raise unless the batch system's commands are there."""
@@ -115,6 +117,10 @@ class Batch(ABC):
     def key_of(self, message: str) -> str | None:
         """The site file's key that a refusal is about, if its message tells."""
         return next((key for pattern, key in self.blame if re.search(pattern, message, re.IGNORECASE)), None)
+
+    def hopeless(self, state: JobState) -> bool:
+        """Whether a waiting job will never start as it is."""
+        return state.state == "pending" and re.search(self.never, state.reason) is not None
 
     @abstractmethod
     async def states(self, jobs: Sequence[str]) -> dict[str, JobState]:
@@ -137,6 +143,8 @@ class Slurm(Batch):
     name = "Slurm"
     commands = ("sbatch", "squeue", "scancel")
     blame = (
+        (r"PartitionTimeLimit|MaxWall", "scheduler.walltime"),
+        (r"PartitionConfig|PartitionNodeLimit|BadConstraints|MaxCpu|MaxNode", "worker.processes"),
         (r"partition", "scheduler.queue"),
         (r"account", "scheduler.account"),
         (r"qos", "scheduler.qos"),
@@ -177,6 +185,8 @@ class PBS(Batch):
     name = "PBS"
     commands = ("qsub", "qstat", "qdel")
     blame = (
+        (r"resource: mem", "worker.memory"),
+        (r"resource: ncpus", "worker.processes"),
         (r"unknown queue|queue", "scheduler.queue"),
         (r"account|project|group", "scheduler.account"),
         (r"walltime", "scheduler.walltime"),
@@ -184,6 +194,7 @@ class PBS(Batch):
         (r"resource|ncpus", "scheduler.resources"),
         (r"option|directive", "scheduler.directives"),
     )
+    never = r"Can Never Run"
     RUNNING = frozenset("RE")
     ENDED = frozenset("FCX")
 
@@ -197,8 +208,7 @@ class PBS(Batch):
         found = {}
         for text in re.split(r"^Job Id:\s*", out, flags=re.MULTILINE)[1:]:
             job, _, body = text.partition("\n")
-            # a long value goes on in the next line, after a tab
-            facts = dict(re.findall(r"^\s{4}(\S+) = (.*)$", body.replace("\n\t", ""), re.MULTILINE))
+            facts = _facts(body)
             word = facts.get("job_state", "?")
             state: State = "running" if word in self.RUNNING else "ended" if word in self.ENDED else "pending"
             nodes = "+".join(dict.fromkeys(re.findall(r"([^+/*]+)/", facts.get("exec_host", ""))))
@@ -209,6 +219,20 @@ class PBS(Batch):
         wanted = list(jobs)
         if wanted:
             await answer("qdel", *wanted)
+
+
+def _facts(text: str) -> dict[str, str]:
+    """``name = value`` of each line that qstat indents; a long value goes on in the next line, after a tab."""
+    facts: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        match = re.fullmatch(r"\s+([\w.]+) = (.*)", line)
+        if match:
+            name = match[1]
+            facts[name] = match[2]
+        elif name and line.startswith("\t"):
+            facts[name] += line.removeprefix("\t")
+    return facts
 
 
 def batch_system(kind: str) -> Batch:

@@ -11,7 +11,7 @@ from typing import Any
 import dask
 from distributed.security import Security
 
-from hpcfwi.cluster.batch import Refusal, batch_system
+from hpcfwi.cluster.batch import JobState, Refusal, batch_system
 from hpcfwi.cluster.jobqueue import JobQueueCluster, PBSCluster, SLURMCluster
 from hpcfwi.cluster.keeper import JobKeeper
 from hpcfwi.cluster.layout import Layout
@@ -128,6 +128,8 @@ class WorkerJobs(Workforce):
             return
         if keeper.refusal is not None:
             raise self._refused(keeper.refusal)
+        if keeper.never is not None:
+            raise self._never(*keeper.never)
         hopeless = keeper.hopeless()
         if hopeless is not None:
             raise RunError(f"{hopeless}\n  What was finished is kept: start the same command again.")
@@ -142,10 +144,18 @@ class WorkerJobs(Workforce):
             )
 
     def _refused(self, refusal: Refusal) -> InputError:
-        key = self.batch.key_of(refusal.message)
-        about = f"\n  {self.site.where(key)}" if key else ""
-        script = shlex.join(["hpcfwi", "site", "script", self.site.name])
         return InputError(
             f"{self.batch.name} has refused a worker job:\n  {refusal.command}\n  exit code {refusal.code}: "
-            f"{refusal.message.strip()}{about}\n  The job script: {script}"
+            f"{refusal.message.strip()}{self._about(refusal.message)}"
         )
+
+    def _never(self, job: str, state: JobState) -> InputError:
+        return InputError(
+            f"{self.batch.name} will never start worker job {job} as it is: {state.reason}{self._about(state.reason)}"
+        )
+
+    def _about(self, message: str) -> str:
+        """The line of the site file that it is about, and how to see the job script."""
+        key = self.batch.key_of(message)
+        about = f"\n  {self.site.where(key)}" if key else ""
+        return f"{about}\n  The job script: {shlex.join(['hpcfwi', 'site', 'script', self.site.name])}"

@@ -34,9 +34,9 @@ class _Known:
     """What was seen of a job last."""
 
     state: JobState
-    running_since: float | None = None
     had_worker: bool = False
     silent_since: float | None = None
+    hopeless: bool = False
 
 
 class _Arrivals(SchedulerPlugin):
@@ -86,6 +86,7 @@ class JobKeeper:
     def __post_init__(self) -> None:
         self.jobs: dict[str, _Known] = {}
         self.refusal: Refusal | None = None
+        self.never: tuple[str, JobState] | None = None
         self.trouble: str | None = None
         self._false_starts = 0
         self._replaced: deque[float] = deque()
@@ -165,6 +166,13 @@ class JobKeeper:
             self._false_starts = 0
         if has_worker:
             known.silent_since = None
+        if self.batch.hopeless(state):
+            # to be seen twice: a reason may be left over from the moment before
+            if known.hopeless:
+                self.never = (job_id, state)
+            known.hopeless = True
+        else:
+            known.hopeless = False
         if has_worker or state.state == "pending":
             return False
         if state.state == "running":
@@ -194,9 +202,9 @@ class JobKeeper:
 
     def _tail(self, job_id: str) -> str:
         """The end of a job's output, where there is one."""
-        path = next(iter(sorted(self.logs.glob(f"*{job_id.split('.')[0]}*"))), None)
+        path = self.logs / f"{job_id.partition('.')[0]}.log"
         try:
-            lines = path.read_text(errors="replace").splitlines()[-TAIL:] if path else []
+            lines = path.read_text(errors="replace").splitlines()[-TAIL:]
         except OSError:
             lines = []
         return "".join(f"\n    {line}" for line in [f"{path}:", *lines]) if lines else ""

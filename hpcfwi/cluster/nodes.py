@@ -158,7 +158,7 @@ class PBSAllocation(Allocation):
         cpus: dict[str, int] = {}
         memory: dict[str, int] = {}
         try:
-            text = "\n".join(_lines("qstat", "-f", self.job)).replace("\n\t", "")
+            text = "\n".join(_lines(self._find("qstat") or "qstat", "-f", self.job)).replace("\n\t", "")
         except RunError:
             return cpus, memory
         found = re.search(r"exec_vnode = (.*)", text)
@@ -175,18 +175,32 @@ class PBSAllocation(Allocation):
         return cpus, memory
 
     def command(self, node: Node, script: Path) -> list[str]:
-        folder = Path(self.environment.get("PBS_EXEC", "/opt/pbs")) / "bin"
-        remote_shell = shutil.which("pbs_tmrsh") or shutil.which("pbs_tmrsh", path=str(folder))
+        remote_shell, everywhere = self._find("pbs_tmrsh"), self._find("pbsdsh")
         if remote_shell:
             return [remote_shell, node.name, "/bin/bash", str(script)]
-        if shutil.which("pbsdsh"):
+        if everywhere:
             order = Path(self.environment["PBS_NODEFILE"]).read_text().split()
-            return ["pbsdsh", "-n", str(order.index(node.name)), "--", "/bin/bash", str(script)]
+            return [everywhere, "-n", str(order.index(node.name)), "--", "/bin/bash", str(script)]
         if shutil.which("ssh"):
             return ["ssh", "-o", "BatchMode=yes", node.name, shlex.join(["/bin/bash", str(script)])]
         raise InputError(
             "none of pbs_tmrsh, pbsdsh and ssh is here, so nothing can be started on the other nodes of this job"
         )
+
+    def _find(self, command: str) -> str | None:
+        """A command of PBS, whose folder is not on every job's PATH."""
+        folder = Path(self.environment.get("PBS_EXEC") or _installation()) / "bin"
+        return shutil.which(command) or shutil.which(command, path=str(folder))
+
+
+def _installation() -> str:
+    """Where PBS is, by its own configuration file."""
+    try:
+        text = Path(os.environ.get("PBS_CONF_FILE", "/etc/pbs.conf")).read_text()
+    except OSError:
+        text = ""
+    found = re.search(r"^\s*PBS_EXEC\s*=\s*(\S+)", text, re.MULTILINE)
+    return found[1] if found else "/opt/pbs"
 
 
 def _short(host: str) -> str:

@@ -140,7 +140,7 @@ def job_options(site: Site, layout: Layout, place: JobPlace) -> dict[str, Any]:
         "log_directory": None,
         "shebang": "#!/bin/bash",
         "worker_extra_args": _worker_arguments(config),
-        "job_script_prologue": _prologue(config, layout, place.security),
+        "job_script_prologue": [*_own_log(config, place.logs), *_prologue(config, layout, place.security)],
         "job_directives_skip": [] if config.scheduler.request_memory else ["--mem="],
         "scripts": place.logs,
         "interface": interface,
@@ -154,7 +154,7 @@ def job_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", f"hpcfwi-{name}")[:LONGEST_NAME]
 
 
-def worker_script(site: Site, layout: Layout, security: Security | None, scheduler: str, name: str) -> str:
+def worker_script(site: Site, layout: Layout, security: Security | None, scheduler: str, name: str, log: Path) -> str:
     """A script that starts the workers of one node of an allocation: the middle and the end of a job script."""
     options = job_options(site, layout, JobPlace("", Path(), security))
     words = [
@@ -164,7 +164,8 @@ def worker_script(site: Site, layout: Layout, security: Security | None, schedul
         *options["worker_extra_args"],
         *(["--interface", options["interface"]] if options["interface"] else []),
     ]
-    return "\n".join([options["shebang"], *options["job_script_prologue"], " ".join(words), ""])
+    own_log = f"exec >>{shlex.quote(str(log))} 2>&1"  # not all that starts it brings its output back
+    return "\n".join([options["shebang"], own_log, *_prologue(site.config, layout, security), " ".join(words), ""])
 
 
 def job_script(site: Site, layout: Layout, place: JobPlace, scheduler: str = "") -> str:
@@ -209,6 +210,13 @@ def _pbs(config: SiteConfig, layout: Layout, logs: Path) -> dict[str, Any]:
         "resource_spec": resources,
         "job_extra_directives": ["-j oe", f'-o "{logs}/"', "-r n", *config.scheduler.directives],
     }
+
+
+def _own_log(config: SiteConfig, logs: Path) -> list[str]:
+    """PBS brings a job's output when the job has ended, and not always: it goes where it belongs by itself."""
+    if config.scheduler.kind != "pbs":
+        return []
+    return [f'exec >>{shlex.quote(str(logs))}/"${{PBS_JOBID%%.*}}".log 2>&1']
 
 
 def _worker_arguments(config: SiteConfig) -> list[str]:

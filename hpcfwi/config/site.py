@@ -107,6 +107,8 @@ class SchedulerSection(Section):
     def _consistent(self) -> SchedulerSection:
         if isinstance(self.jobs, tuple) and self.jobs[0] > self.jobs[1]:
             raise ValueError(f"jobs: is {list(self.jobs)}; the first number should not be larger than the second")
+        if self.max_jobs is not None and self.most_jobs > self.max_jobs:
+            raise ValueError(f"jobs: is {self.most_jobs}, but a user may have {self.max_jobs} (max_jobs)")
         if self.max_walltime is not None and seconds_of(self.walltime) > seconds_of(self.max_walltime):
             raise ValueError(f"walltime: is {self.walltime}, but the queue allows {self.max_walltime} (max_walltime)")
         if self.resources is not None and self.kind != "pbs":
@@ -257,12 +259,13 @@ class SiteConfig(Section):
                     f"worker.processes: {processes} processes of {threads} threads need {taken} cores, a node has "
                     f"{self.node.cores} (node.cores)"
                 )
-        if self.node.memory is not None and isinstance(processes, int) and isinstance(self.worker.memory, float):
-            memory = processes * self.worker.memory
+        if self.node.memory is not None and isinstance(self.worker.memory, float):
+            fewest = processes if isinstance(processes, int) else 1
+            memory = fewest * self.worker.memory
             if memory > self.node.memory:
                 raise ValueError(
-                    f"worker.memory: {processes} processes of {self.worker.memory:g} GB need {memory:g} GB, a node has "
-                    f"{self.node.memory:g} (node.memory)"
+                    f"worker.memory: {'1 process' if fewest == 1 else f'{fewest} processes'} of {self.worker.memory:g} GB: "
+                    f"{memory:g} GB, a node has {self.node.memory:g} (node.memory)"
                 )
         return self
 

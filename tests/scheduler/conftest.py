@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,9 @@ class Lab:
             time.sleep(every)
 
 
-@pytest.fixture(scope="session")
-def lab_session() -> Iterator[Lab]:
+@contextmanager
+def make_lab() -> Iterator[Lab]:
+    """A lab that is not up yet, in a folder of its own; it is taken down at the end."""
     if MISSING:
         pytest.skip(f"no Slurm here: {', '.join(MISSING)} (packages slurm-wlm munge iproute2 util-linux)")
     # short, for the sake of sockets in it, and open to the daemons
@@ -86,11 +88,23 @@ def lab_session() -> Iterator[Lab]:
     folder.chmod(0o755)
     lab = Lab(folder)
     try:
-        lab.up()
         yield lab
     finally:
         lab.down()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def new_lab() -> Callable[[], AbstractContextManager[Lab]]:
+    """Makes labs besides the one that all share."""
+    return make_lab
+
+
+@pytest.fixture(scope="session")
+def lab_session() -> Iterator[Lab]:
+    with make_lab() as lab:
+        lab.up()
+        yield lab
 
 
 @pytest.fixture

@@ -1,0 +1,235 @@
+"""The same through PBS: a real OpenPBS where one is installed, and in any case the real qsub that Slurm has for its users."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HOSTS = Path(__file__).parent / "pbs-hosts"
+OPENPBS = Path(os.environ.get("PBS_EXEC", "/opt/pbs")) / "bin" / "qsub"
+USER = "hpcfwi-test"
+REASON = "no OpenPBS in $PBS_EXEC (/opt/pbs)"
+needs_openpbs = pytest.mark.skipif(not OPENPBS.exists() or os.geteuid() != 0, reason=REASON)
+
+
+class PBS:
+    """Hosts with a PBS over them, for an ordinary user."""
+
+    def __init__(self, folder, user, prefix, python):
+        self.folder, self.user, self.prefix, self.python = folder, user, prefix, python
+
+    def command(self, *words):
+        return [*self.prefix, *map(str, words)]
+
+    def run(self, *words, check=True):
+        done = subprocess.run(
+            self.command(*words), cwd=self.folder, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def hpcfwi(self, *words, check=True):
+        return self.run(self.python, "-m", "hpcfwi", *words, check=check)
+
+    def jobs(self):
+        return [line for line in self.run("qstat", check=False).stdout.splitlines() if line[:1].isdigit()]
+
+    def until(self, true, seconds=60):
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < deadline, self.run("qstat", "-f", check=False).stdout
+            time.sleep(0.3)
+
+    def submit(self, *words):
+        """``qsub``, and the job's output when it has ended."""
+        self.run("qsub", "-j", "oe", "-o", "job.log", *words)
+        self.until(lambda: not self.jobs(), 120)
+        self.until((self.folder / "job.log").exists, 20)
+        return (self.folder / "job.log").read_text()
+
+    def events(self, kind):
+        told = map(json.loads, (self.folder / "a run" / "events.jsonl").read_text().splitlines())
+        return [event for event in told if event["event"] == kind]
+
+
+def readable_environment(folder):
+    """A virtual environment that an ordinary user can read, with what this one has."""
+    python = Path("/usr/bin/python3")
+    version = subprocess.run(
+        [python, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True, check=True
+    )
+    if version.stdout.strip() != str(sys.version_info[:2]):
+        pytest.skip(f"{python} is another version than that of these tests")
+    subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python3*/site-packages")
+    (site / "hpcfwi.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
+    script = folder / "bin" / "hpcfwi"
+    script.write_text(f"#!{folder}/bin/python\nfrom hpcfwi.__main__ import main\nmain()\n")
+    script.chmod(0o755)
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def openpbs():
+    folder = Path(tempfile.mkdtemp(prefix="hpcfwi-pbs-", dir="/tmp"))
+    folder.chmod(0o755)
+    made = subprocess.run(["useradd", "--create-home", "--shell", "/bin/bash", USER], check=False).returncode == 0
+    try:
+        subprocess.run([HOSTS, folder, "3"], env={**os.environ, "PBS_EXEC": str(OPENPBS.parents[1])}, check=True)
+        python = readable_environment(folder / "environment")
+        yield PBS(folder, USER, [str(HOSTS), "-x", str(folder), "-u", USER, "login"], python)
+    finally:
+        subprocess.run([HOSTS, "-d", folder], check=True)
+        if made:
+            subprocess.run(["userdel", "--remove", USER], check=False, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def work_folder(pbs, fwi_toml, name="work", number=[0]):  # noqa: B006 - a counter
+    """An empty folder of the user's with the small problem."""
+    number[0] += 1
+    base = pbs.folder if pbs.folder.name.startswith("hpcfwi-") else pbs.folder.parent
+    folder = base / f"{name}{number[0]}"
+    folder.mkdir()
+    shutil.copy(fwi_toml, folder)
+    owner = pwd.getpwnam(pbs.user)
+    for path in (folder, folder / "fwi.toml"):
+        os.chown(path, owner.pw_uid, owner.pw_gid)
+    return PBS(folder, pbs.user, pbs.prefix, pbs.python)
+
+
+@pytest.fixture
+def pbs(openpbs, fwi_toml):
+    """OpenPBS, and a folder of its own for each test."""
+    pbs = work_folder(openpbs, fwi_toml, "work ")
+    yield pbs
+    for job in pbs.jobs():
+        pbs.run("qdel", job.split()[0], check=False)
+    pbs.until(lambda: not pbs.jobs())
+
+
+@pytest.fixture
+def torque(lab, fwi_toml):
+    """The qsub of Slurm's package slurm-wlm-torque."""
+    if not shutil.which("qsub"):
+        pytest.skip("no qsub here (package slurm-wlm-torque)")
+    base = PBS(lab.folder, "root", lab.command(), Path(sys.executable))
+    return work_folder(base, fwi_toml)
+
+
+def assert_same(pbs, first_run):
+    assert (pbs.folder / "a run" / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+
+
+RUN = ("fwi.toml", "--site", "generic-pbs", "--run-dir", "a run")
+
+
+@needs_openpbs
+@pytest.mark.slow
+def test_worker_jobs_of_an_ordinary_user_give_the_bytes_of_a_local_run(pbs, first_run):
+    done = pbs.hpcfwi("run", *RUN, "--nodes", "3")
+    assert "workers in 3 jobs of PBS (generic-pbs)" in done.stdout
+    assert_same(pbs, first_run)
+    assert {event["host"] for event in pbs.events("shot")} <= {"node1", "node2", "node3"}
+    pbs.until(lambda: not pbs.jobs(), 15)
+
+
+@needs_openpbs
+@pytest.mark.slow
+def test_the_job_script_uses_all_nodes_of_its_allocation(pbs, first_run):
+    (pbs.folder / "fwi.toml").rename(pbs.folder / "my fwi.toml")
+    variables = {
+        "HPCFWI_ROOT": ROOT,
+        "VIRTUAL_ENV": pbs.python.parents[1],
+        "HPCFWI_CONFIG": "my fwi.toml",
+        "HPCFWI_ARGS": "--site generic-pbs",
+    }
+    told = ",".join(f"{name}={value}" for name, value in variables.items())
+    place = ("-l", "select=2:ncpus=1:mem=2gb", "-l", "place=scatter")
+    output = pbs.submit(*place, "-v", told, ROOT / "jobs" / "fwi.pbs")
+    assert "workers on 2 nodes of job" in output, output
+    assert (pbs.folder / "runs" / "my fwi" / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+
+
+@needs_openpbs
+@pytest.mark.slow
+def test_an_interactive_job(pbs, first_run):
+    command = f"cd '{pbs.folder}' && {pbs.python} -m hpcfwi run {' '.join(RUN[:-1])} 'a run'; exit\n"
+    words = ["qsub", "-I", "-l", "select=2:ncpus=1:mem=2gb", "-l", "place=scatter"]
+    # qsub -I wants a terminal
+    done = subprocess.run(
+        ["script", "--quiet", "--command", subprocess.list2cmdline(pbs.command(*words)), "/dev/null"],
+        input=command,
+        cwd=pbs.folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "workers on 2 nodes of job" in done.stdout, done.stdout
+    assert_same(pbs, first_run)
+
+
+@needs_openpbs
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("scheduler.queue=nope", "exit code 170: qsub: Unknown queue\n  --set site.scheduler.queue"),
+        ("worker.memory=70", "PBS will never start worker job"),
+        (
+            "scheduler.resources=select=1:ncpus={cpus}:nope=1",
+            "Unknown resource: nope\n  --set site.scheduler.resources",
+        ),
+    ],
+)
+def test_what_pbs_refuses_or_never_runs_is_told(pbs, setting, said):
+    done = pbs.hpcfwi("run", *RUN, "--set", f"site.{setting}", check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in done.stderr
+    pbs.until(lambda: not pbs.jobs(), 15)
+
+
+@needs_openpbs
+@pytest.mark.slow
+def test_a_job_that_is_deleted_is_replaced(pbs, first_run):
+    long = [
+        word for s in ("inversion.iterations=5000", "inversion.ftol=0", "inversion.gtol=0") for word in ("--set", s)
+    ]
+    process = subprocess.Popen(
+        pbs.command(pbs.python, "-m", "hpcfwi", "run", *RUN, *long, "--set", "grid.shape=[101, 101]"),
+        cwd=pbs.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        pbs.until(lambda: (pbs.folder / "a run" / "events.jsonl").exists() and pbs.events("threads"))
+        pbs.run("qdel", pbs.events("job")[0]["job"])
+        pbs.until(lambda: pbs.events("job lost"))
+        pbs.until(lambda: len({event["worker"] for event in pbs.events("threads")}) > 2)
+    finally:
+        process.terminate()
+        out, err = process.communicate(timeout=60)
+    del first_run
+    pbs.until(lambda: not pbs.jobs(), 20)
+    assert "Traceback" not in err, out
+
+
+def test_worker_jobs_through_the_qsub_of_slurm(torque, first_run):
+    """Not a real PBS, but a real qsub: its habits differ, and so do its answers."""
+    done = torque.hpcfwi("run", *RUN)
+    assert "workers in 2 jobs of PBS (generic-pbs)" in done.stdout
+    assert_same(torque, first_run)
+    torque.until(lambda: not torque.jobs(), 15)
