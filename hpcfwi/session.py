@@ -155,12 +155,14 @@ class Session:
     def _connect(self, workforce: Workforce, stack: ExitStack) -> None:
         from distributed import Client
 
+        from hpcfwi.cluster.attendance import Attendance
         from hpcfwi.inversion.shot import TOPIC
         from hpcfwi.inversion.tasks import ShotTasks
 
         client = stack.enter_context(Client(workforce.cluster(), set_as_default=False))
         client.subscribe_topic(TOPIC, lambda event: self._on_worker_event(event[1]))
         stack.callback(_unsubscribe, client, TOPIC)
+        client.register_plugin(Attendance(TOPIC))
         self.tasks = ShotTasks(client, self._on_retry, workforce.check)
         self.tasks.wait_for_worker()
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
@@ -169,6 +171,8 @@ class Session:
     def _on_worker_event(self, told: dict[str, Any]) -> None:
         """In Dask's thread: what a worker tells."""
         self.log.write(**told)
+        if told["event"] == "worker left":
+            self._promise.forget(told["worker"])
         if told["event"] != "threads":
             return
         for breach in self._promise.breaches(told["host"], told["worker"], told["threads"], told["cpus"]):

@@ -1,17 +1,31 @@
 """dask-jobqueue, without the handlers of SIGINT and SIGTERM that its import sets (its ``runner`` module, in 0.9.0)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any
+
+import dask
+import yaml
 
 from hpcfwi.interrupts import undisturbed
 
-__all__ = ["Job", "JobQueueCluster", "PBSCluster", "PBSJob", "SLURMCluster", "SLURMJob"]
+__all__ = ["Job", "JobQueueCluster", "PBSCluster", "PBSJob", "SLURMCluster", "SLURMJob", "own_settings"]
 
 with undisturbed():
     import dask_jobqueue
     from dask_jobqueue.core import Job, JobQueueCluster
     from dask_jobqueue.pbs import PBSJob
     from dask_jobqueue.slurm import SLURMJob
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Leave out what a user has told Dask for other purposes (``~/.config/dask``, variables): the site file says it all."""
+    defaults = yaml.safe_load(Path(dask_jobqueue.__file__).with_name("jobqueue.yaml").read_text())
+    with dask.config.set(defaults):
+        yield
 
 
 class _FreshNames(JobQueueCluster):

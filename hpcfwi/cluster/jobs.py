@@ -12,7 +12,7 @@ import dask
 from distributed.security import Security
 
 from hpcfwi.cluster.batch import JobState, Refusal, batch_system
-from hpcfwi.cluster.jobqueue import JobQueueCluster, PBSCluster, SLURMCluster
+from hpcfwi.cluster.jobqueue import JobQueueCluster, PBSCluster, SLURMCluster, own_settings
 from hpcfwi.cluster.keeper import JobKeeper
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.network import driver_address, scheduler_options
@@ -91,7 +91,7 @@ class WorkerJobs(Workforce):
         network = self.site.config.network
         options = job_options(self.site, self.layout, self.place)
         scheduler = scheduler_options(network, driver_address(network.interface))
-        with dask.config.set({"distributed.comm.timeouts.tcp": LINK_TIMEOUT}):
+        with own_settings(), dask.config.set({"distributed.comm.timeouts.tcp": LINK_TIMEOUT}):
             cluster = CLUSTERS[self.site.config.scheduler.kind](
                 name="hpcfwi",
                 job_cls=JOB_CLASSES[self.site.config.scheduler.kind],

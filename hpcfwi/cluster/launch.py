@@ -35,6 +35,11 @@ def choose_way(site: Site, asked: str | None = None, environment: Mapping[str, s
         )
     if asked == "allocation" and inside is None:
         raise InputError("--launch allocation: this is not inside a job; use it under sbatch, salloc, qsub or qsub -I")
+    if asked == "jobs" and inside is not None and not site.config.scheduler.submit_from_compute:
+        raise InputError(
+            f"--launch jobs: {site.name} lets no jobs be submitted from within a job (scheduler.submit_from_compute): start "
+            "the driver on a login node, or use --launch allocation"
+        )
     if asked is not None:
         return asked, "--launch"
     if kind == "none":
@@ -71,6 +76,9 @@ def launch(
         from hpcfwi.cluster.jobs import WorkerJobs
 
         jobs = options.nodes if options.nodes is not None else site.config.scheduler.jobs
+        most = site.config.scheduler.max_jobs
+        if options.nodes is not None and most is not None and options.nodes > most:
+            raise InputError(f"--nodes {options.nodes}: {site.name} allows {most} jobs at a time (scheduler.max_jobs)")
         layout = node_layout(site, need, jobs if isinstance(jobs, int) else jobs[1])
         wait = None if options.wait is None else 60 * options.wait
         workforce = WorkerJobs(site, layout, run_dir, listener, options.nodes, wait)

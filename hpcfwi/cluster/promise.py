@@ -24,6 +24,11 @@ class ThreadPromise:
         self._workers: dict[str, dict[str, frozenset[int]]] = {}
         self._told: set[tuple[str, str]] = set()
 
+    def forget(self, worker: str) -> None:
+        """A worker has gone; its cores are free."""
+        for here in self._workers.values():
+            here.pop(worker, None)
+
     def breaches(self, host: str, worker: str, threads: int, cpus: str) -> list[str]:
         """What is not as promised, now that a worker has told how many threads its kernels ran on, and on which CPUs.
 

@@ -18,7 +18,7 @@ from distributed.security import Security
 
 from hpcfwi.cluster.batch import Refusal, answer
 from hpcfwi.cluster.environment import worker_environment
-from hpcfwi.cluster.jobqueue import Job, PBSJob, SLURMJob
+from hpcfwi.cluster.jobqueue import Job, PBSJob, SLURMJob, own_settings
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.pinning import PROCESSES, THREADS
 from hpcfwi.config.site import Site, SiteConfig
@@ -27,6 +27,8 @@ __all__ = ["DEATH_TIMEOUT", "JOB_CLASSES", "JobPlace", "OurJob", "job_options", 
 
 # Seconds after which a worker that finds no scheduler ends, and its job with it.
 DEATH_TIMEOUT = 45
+# dask-jobqueue rounds a worker's memory to a hundredth of 2^30 bytes, up or down: we round it down.
+GRAIN = -(-(2**30) // 100)
 # Names of jobs are at most this long in some versions of PBS.
 LONGEST_NAME = 15
 DEFAULT_RESOURCES = "select=1:ncpus={cpus}:mem={memory}"
@@ -129,19 +131,24 @@ def job_options(site: Site, layout: Layout, place: JobPlace) -> dict[str, Any]:
         # dask-jobqueue gives a worker cores / processes Dask threads: we want one, the others are OpenMP's
         "cores": layout.processes,
         "processes": layout.processes,
-        "memory": f"{layout.processes * layout.memory} B",
+        "memory": f"{layout.processes * (layout.memory // GRAIN) * GRAIN} B",
         "queue": config.scheduler.queue,
-        "account": config.scheduler.account,
+        "account": config.scheduler.account or "",
         "walltime": config.scheduler.walltime,
         "job_name": job_name(place.name),
         "python": config.environment.python or shlex.quote(sys.executable),
         "death_timeout": DEATH_TIMEOUT,
         "local_directory": '"$TMPDIR"',
         "log_directory": None,
-        "shebang": "#!/bin/bash",
+        # `module` is a function of login shells
+        "shebang": "#!/bin/bash -l" if config.environment.modules else "#!/bin/bash",
         "worker_extra_args": _worker_arguments(config),
         "job_script_prologue": [*_own_log(config, place.logs), *_prologue(config, layout, place.security)],
-        "job_directives_skip": [] if config.scheduler.request_memory else ["--mem="],
+        "job_directives_skip": [
+            *([] if config.scheduler.request_memory else ["--mem="]),
+            # dask-jobqueue would take PBS_ACCOUNT from the environment instead
+            *([] if config.scheduler.account else [" -A "]),
+        ],
         "scripts": place.logs,
         "interface": interface,
         "protocol": "tls://" if place.security else "tcp://",
@@ -172,8 +179,8 @@ def job_script(site: Site, layout: Layout, place: JobPlace, scheduler: str = "")
     """The script of a worker job, to the letter but for the scheduler's address and the worker's number."""
     options = job_options(site, layout, place)
     address = scheduler or f"{options['protocol']}DRIVER:PORT"
-    job = JOB_CLASSES[site.config.scheduler.kind](address, name="hpcfwi-0", **options)
-    return job.job_script()
+    with own_settings():
+        return JOB_CLASSES[site.config.scheduler.kind](address, name="hpcfwi-0", **options).job_script()
 
 
 def cpus(config: SiteConfig, layout: Layout) -> int:
@@ -194,7 +201,7 @@ def _slurm(config: SiteConfig, layout: Layout, logs: Path) -> dict[str, Any]:
         "job_extra_directives": [
             "--nodes=1",
             *qos,
-            f'--output="{logs}/%j.log"',
+            f'--output="{str(logs).replace("%", "%%")}/%j.log"',
             # ended jobs are replaced by us: a requeued one would meet its own successor
             "--no-requeue",
             *config.scheduler.directives,
@@ -229,7 +236,10 @@ def _worker_arguments(config: SiteConfig) -> list[str]:
 def _prologue(config: SiteConfig, layout: Layout, security: Security | None) -> list[str]:
     """Lines before the worker: modules, the site's commands, and the environment."""
     section = config.environment
-    lines = [f"module load {module}" for module in section.modules]
+    lines = [
+        f'module load {module} || {{ echo "hpcfwi: module load {module} fails on $(hostname)" >&2; exit 1; }}'
+        for module in section.modules
+    ]
     lines += section.commands
     chosen = worker_environment(layout.threads, config) | _dask_environment(security)
     chosen |= {PROCESSES: str(layout.processes), THREADS: str(layout.threads)}
@@ -263,4 +273,4 @@ def _dask_environment(security: Security | None) -> dict[str, str]:
 
 def _quoted(value: str) -> str:
     """In double quotes, where only variables keep their meaning."""
-    return '"' + re.sub(r'(["\\`])', r"\\\1", value) + '"'
+    return '"' + re.sub(r'(["\\`]|\$(?=\())', r"\\\1", value) + '"'

@@ -33,6 +33,7 @@ __all__ = [
 
 PATH_KEYS = frozenset({"file", "geometry", "mask_file"})
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+BARE_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 # What pydantic's findings about types mean to somebody who writes TOML.
 WISHES = {
     "bool_parsing": "true or false",
@@ -110,6 +111,11 @@ def expand_variables(content: dict[str, Any], where: str, later: Sequence[str] =
             return {key: expanded(item, f"{name}.{key}".lstrip(".")) for key, item in value.items()}
         if isinstance(value, list):
             return [expanded(item, name) for item in value]
+        if isinstance(value, str) and BARE_VARIABLE.search(value):
+            raise InputError(
+                f'{where}: one mistake\n  {name}: is "{value}"; variables are written with braces: '
+                f'"{BARE_VARIABLE.sub(lambda match: f"${{{match[1]}}}", value)}"'
+            )
         return VARIABLE.sub(lambda match: known(match[1], name), value) if isinstance(value, str) else value
 
     def known(variable: str, name: str) -> str:
@@ -241,7 +247,13 @@ def _explain_special(
             return f"{name}.kind: is {_short(tag)}; it should be {_either(tags)}.{_did_you_mean(str(tag), tags)}"
         case "value_error":
             message = error["msg"].removeprefix("Value error, ")
-            return f"{name}: {message}" if steps else message
+            if not steps:
+                return message
+            # what is wrong with a section as a whole may begin with the key that it is about
+            inside = sections_of(field.annotation) if (field := _field(section, steps)) else []
+            key = message.partition(":")[0].partition(".")[0]
+            joint = "." if any(key in part.model_fields for part in inside) else ": "
+            return f"{name}{joint}{message}"
     return None
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 HOSTS = Path(__file__).parent / "slurm-hosts"
@@ -123,3 +124,18 @@ def on_login(lab: Lab, hpcfwi):
     """The ``hpcfwi`` command as a user types it on the login host."""
     hpcfwi.prefix = lab.command()
     return hpcfwi
+
+
+@pytest.fixture
+def driver_of() -> Callable[[subprocess.Popen[str]], psutil.Process]:
+    """Finds the driver itself behind what leads to its host, to which signals do not get through."""
+
+    def find(process: subprocess.Popen[str]) -> psutil.Process:
+        (found,) = (
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if child.name().startswith("python") and "hpcfwi" in child.cmdline()
+        )
+        return found
+
+    return find

@@ -20,8 +20,8 @@ SETTINGS = [word for setting in SLOW for word in ("--set", setting)]
 class Run:
     """A long run with two worker jobs, on different nodes."""
 
-    def __init__(self, lab, shell):
-        self.lab, self.shell = lab, shell
+    def __init__(self, lab, shell, driver_of):
+        self.lab, self.shell, self.find = lab, shell, driver_of
         site = ("--site", "generic-slurm", "--set", 'site.scheduler.directives=["--exclusive"]')
         self.process = shell.start(
             "run", "fwi.toml", *site, "--run-dir", "run", *LONG, *SETTINGS, stdout=subprocess.DEVNULL
@@ -58,13 +58,7 @@ class Run:
 
     @property
     def driver(self):
-        """The driver itself, behind what leads to its host."""
-        (found,) = (
-            process
-            for process in psutil.Process(self.process.pid).children(recursive=True)
-            if process.name().startswith("python") and "hpcfwi" in process.cmdline()
-        )
-        return found
+        return self.find(self.process)
 
     def stop(self):
         """End it as a user would, and see that it ends well."""
@@ -92,8 +86,8 @@ def undisturbed(first_run, tmp_path_factory):
 
 
 @pytest.fixture
-def run(lab, on_login):
-    running = Run(lab, on_login)
+def run(lab, on_login, driver_of):
+    running = Run(lab, on_login, driver_of)
     yield running
     if running.process.poll() is None:
         with suppress(psutil.Error, ValueError):

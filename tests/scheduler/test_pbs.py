@@ -43,7 +43,8 @@ class PBS:
         return self.run(self.python, "-m", "hpcfwi", *words, check=check)
 
     def jobs(self):
-        return [line for line in self.run("qstat", check=False).stdout.splitlines() if line[:1].isdigit()]
+        lines = self.run("qstat", check=False).stdout.splitlines()
+        return [line for line in lines if line[:1].isdigit() and " C " not in line]
 
     def until(self, true, seconds=60):
         deadline = time.monotonic() + seconds
@@ -128,17 +129,17 @@ def torque(lab, fwi_toml):
     return work_folder(base, fwi_toml)
 
 
-def assert_same(pbs, first_run):
-    assert (pbs.folder / "a run" / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+def assert_same(pbs, first_run, run_dir="a run"):
+    assert (pbs.folder / run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
 
 
-RUN = ("fwi.toml", "--site", "generic-pbs", "--run-dir", "a run")
+RUN = ("fwi.toml", "--site", "generic-pbs", "--run-dir")
 
 
 @needs_openpbs
 @pytest.mark.slow
 def test_worker_jobs_of_an_ordinary_user_give_the_bytes_of_a_local_run(pbs, first_run):
-    done = pbs.hpcfwi("run", *RUN, "--nodes", "3")
+    done = pbs.hpcfwi("run", *RUN, "a run", "--nodes", "3")
     assert "workers in 3 jobs of PBS (generic-pbs)" in done.stdout
     assert_same(pbs, first_run)
     assert {event["host"] for event in pbs.events("shot")} <= {"node1", "node2", "node3"}
@@ -165,7 +166,7 @@ def test_the_job_script_uses_all_nodes_of_its_allocation(pbs, first_run):
 @needs_openpbs
 @pytest.mark.slow
 def test_an_interactive_job(pbs, first_run):
-    command = f"cd '{pbs.folder}' && {pbs.python} -m hpcfwi run {' '.join(RUN[:-1])} 'a run'; exit\n"
+    command = f"cd '{pbs.folder}' && {pbs.python} -m hpcfwi run {' '.join(RUN)} 'a run'; exit\n"
     words = ["qsub", "-I", "-l", "select=2:ncpus=1:mem=2gb", "-l", "place=scatter"]
     # qsub -I wants a terminal
     done = subprocess.run(
@@ -195,7 +196,7 @@ def test_an_interactive_job(pbs, first_run):
     ],
 )
 def test_what_pbs_refuses_or_never_runs_is_told(pbs, setting, said):
-    done = pbs.hpcfwi("run", *RUN, "--set", f"site.{setting}", check=False)
+    done = pbs.hpcfwi("run", *RUN, "a run", "--set", f"site.{setting}", check=False)
     assert done.returncode == 2, done.stdout + done.stderr
     assert said in done.stderr
     pbs.until(lambda: not pbs.jobs(), 15)
@@ -203,12 +204,11 @@ def test_what_pbs_refuses_or_never_runs_is_told(pbs, setting, said):
 
 @needs_openpbs
 @pytest.mark.slow
-def test_a_job_that_is_deleted_is_replaced(pbs, first_run):
-    long = [
-        word for s in ("inversion.iterations=5000", "inversion.ftol=0", "inversion.gtol=0") for word in ("--set", s)
-    ]
+def test_a_job_that_is_deleted_is_replaced(pbs, driver_of):
+    settings = ("inversion.iterations=5000", "inversion.ftol=0", "grid.shape=[201, 201]", "grid.spacing=[3.0, 3.0]")
+    long = [word for setting in settings for word in ("--set", setting)]
     process = subprocess.Popen(
-        pbs.command(pbs.python, "-m", "hpcfwi", "run", *RUN, *long, "--set", "grid.shape=[101, 101]"),
+        pbs.command(pbs.python, "-m", "hpcfwi", "run", *RUN, "a run", *long),
         cwd=pbs.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -220,16 +220,15 @@ def test_a_job_that_is_deleted_is_replaced(pbs, first_run):
         pbs.until(lambda: pbs.events("job lost"))
         pbs.until(lambda: len({event["worker"] for event in pbs.events("threads")}) > 2)
     finally:
-        process.terminate()
+        driver_of(process).terminate()
         out, err = process.communicate(timeout=60)
-    del first_run
     pbs.until(lambda: not pbs.jobs(), 20)
     assert "Traceback" not in err, out
 
 
 def test_worker_jobs_through_the_qsub_of_slurm(torque, first_run):
     """Not a real PBS, but a real qsub: its habits differ, and so do its answers."""
-    done = torque.hpcfwi("run", *RUN)
+    done = torque.hpcfwi("run", *RUN, "a_run")
     assert "workers in 2 jobs of PBS (generic-pbs)" in done.stdout
-    assert_same(torque, first_run)
+    assert_same(torque, first_run, "a_run")
     torque.until(lambda: not torque.jobs(), 15)
