@@ -7,14 +7,13 @@ import shutil
 from collections.abc import Mapping
 
 from hpcfwi.config.site import SiteConfig
+from hpcfwi.physics.target import TARGET
 
 __all__ = ["apply_environment", "quieten", "scrubbed", "worker_environment"]
 
 # Dask's own way to set the level of its loggers.
 LOG_LEVEL = "DASK_LOGGING__DISTRIBUTED"
 BLAS_THREADS = ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# Instruction set to compile for, where it is not this machine's own.
-TARGET = "HPCFWI_TARGET"
 # What tells a job where and how large it is; a job that is submitted from within would take it for its own. The first are
 # names of variables or their beginnings, the second exceptions: where the batch system itself is found.
 OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PBS_", "NCPUS", "OMP_", "GOMP_", "KMP_", "PMI_", "PMIX_", "OMPI_")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import time
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from hpcfwi.cluster.workforce import LINK_TIMEOUT, Listener, Workforce
 from hpcfwi.config.site import Site
 from hpcfwi.data.staging import make_private
 from hpcfwi.errors import InputError, RunError
+from hpcfwi.reporting.events import read_events
 
 __all__ = ["WorkerJobs"]
 
@@ -90,6 +92,8 @@ class WorkerJobs(Workforce):
     def _start(self) -> JobQueueCluster:
         network = self.site.config.network
         options = job_options(self.site, self.layout, self.place)
+        options["on_submission"] = self._on_submission
+        self._tell_leftovers()
         scheduler = scheduler_options(network, driver_address(network.interface))
         with own_settings(), dask.config.set({"distributed.comm.timeouts.tcp": LINK_TIMEOUT}):
             cluster = CLUSTERS[self.site.config.scheduler.kind](
@@ -116,6 +120,28 @@ class WorkerJobs(Workforce):
             cluster.scale(jobs=self.jobs)
         cluster.loop.add_callback(self._keeper.start)
         return cluster
+
+    def _on_submission(self, worker: str, job: str) -> None:
+        self.listener.event("job", job=job, worker=worker, state="submitted")
+
+    def _tell_leftovers(self) -> None:
+        """A driver that was killed could not cancel its jobs; those that wait end by themselves, but only once they start."""
+        try:
+            known = {
+                event["job"]: event for event in read_events(self.run_dir / "events.jsonl") if event["event"] == "job"
+            }
+            asked = [job for job, event in known.items() if event["state"] != "ended"]
+            states = asyncio.run(self.batch.states(asked))
+        except (OSError, KeyError, TypeError, RunError):
+            return
+        left = [job for job, state in states.items() if state.state != "ended"]
+        if left:
+            self.listener.event("jobs left over", jobs=left)
+            told = ", ".join(f"{job}: {states[job]}" for job in left)
+            self.listener.say(
+                f"jobs of an earlier driver of this run are still there ({told}); they end by themselves within a minute of "
+                f"their start, or now: {shlex.join([self.batch.commands[-1], *left])}"
+            )
 
     def _close(self, cluster: Any) -> None:
         if self._keeper is not None:

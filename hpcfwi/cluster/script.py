@@ -6,8 +6,7 @@ import math
 import re
 import shlex
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,17 +48,21 @@ class OurJob(Job):
     ----------
     refusal
         Why the scheduler has not taken the job; None where it has.
-    submitted
-        When it was taken, by the monotonic clock.
     """
 
-    def __init__(self, *args: Any, scripts: Path, security: Security | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        scripts: Path,
+        on_submission: Callable[[str, str], None] = lambda *_: None,
+        security: Security | None = None,
+        **options: Any,
+    ) -> None:
         # not on the worker's command line, where paths with blanks would fall apart: see job_options()
         del security
         super().__init__(*args, **options)
-        self.scripts = scripts
+        self.scripts, self.on_submission = scripts, on_submission
         self.refusal: Refusal | None = None
-        self.submitted = time.monotonic()
 
     @staticmethod
     async def _call(cmd: Sequence[str], *, shell: bool = False, **kwargs: Any) -> str:
@@ -77,7 +80,8 @@ class OurJob(Job):
             self.refusal = error.refusal
         except (OSError, ValueError) as error:
             self.refusal = Refusal(str(self.submit_command), 1, str(error))
-        self.submitted = time.monotonic()
+        else:
+            self.on_submission(str(self.name), str(self.job_id))
         # whoever looks after the cluster finds the refusal; to Dask it is a job without a worker
         self.status = Status.running
 

@@ -15,6 +15,7 @@ from hpcfwi.errors import RunError, StagingError
 from hpcfwi.physics.fingerprint import differences, fingerprint, fingerprint_digest
 from hpcfwi.physics.propagator import Propagator
 from hpcfwi.physics.spec import PropagatorSpec
+from hpcfwi.physics.target import target
 from hpcfwi.version import __version__
 
 __all__ = ["obtain_solver", "stage_solver"]
@@ -45,10 +46,7 @@ def stage_solver(folder: Path, spec: PropagatorSpec) -> tuple[StagedFile, bool]:
     except StagingError:
         raise
     except Exception as error:
-        raise RunError(
-            f"the solver cannot be built: {type(error).__name__}: {error}\n"
-            "  Is there a working C compiler? Try: gcc --version. DEVITO_ARCH names another one (clang, icx, ...)."
-        ) from error
+        raise RunError(f"the solver cannot be built: {type(error).__name__}: {error}\n  {_advice()}") from error
 
 
 def obtain_solver(staged: StagedFile, spec: PropagatorSpec) -> tuple[Propagator, dict[str, Any]]:
@@ -65,11 +63,24 @@ def obtain_solver(staged: StagedFile, spec: PropagatorSpec) -> tuple[Propagator,
     differs = differences(header.get("fingerprint", {}), here)
     if not differs:
         return unpickle(path, payload), {"source": "staged"}
+    if here["compiler"] == "none":
+        raise RunError(
+            f"the kernels do not fit this host, which has no compiler ({'; '.join(differs)}): let devito.target in the site "
+            "file name an instruction set of both, or environment.modules a compiler"
+        )
     with _one_builder(path.with_name(f"solver-{fingerprint_digest(here)}.lock")):
         found = _find(path.parent, spec, here)
         own = found or _build(path.parent, spec)
     source = "rebuilt" if found is None else "found"
     return load(own, KIND), {"source": source, "differences": differs}
+
+
+def _advice() -> str:
+    """What to look at when kernels cannot be built."""
+    wanted = target()
+    if wanted is not None:
+        return f'Does the compiler know devito.target = "{wanted}"? Try: gcc -march={wanted} -E -x c /dev/null'
+    return "Is there a working C compiler? Try: gcc --version. DEVITO_ARCH names another one (clang, icx, ...)."
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from hpcfwi.physics.target import target
+
 __all__ = ["differences", "fingerprint", "fingerprint_digest"]
 
 
@@ -22,9 +24,11 @@ def fingerprint() -> dict[str, str]:
     -------
     dict
         ``processor``, ``flags`` (digest of the instruction set), ``compiler``, ``language``, and the versions of ``python``,
-        ``devito``, ``numpy`` and ``cloudpickle``.
+        ``devito``, ``numpy`` and ``cloudpickle``. Of kernels for a named instruction set (:mod:`hpcfwi.physics.target`) that
+        takes the place of the processor.
     """
-    model, flags = _processor()
+    wanted = target()
+    model, flags = _processor() if wanted is None else (f"any with {wanted}", wanted)
     return {
         "processor": model,
         "flags": hashlib.blake2b(" ".join(sorted(flags.split())).encode(), digest_size=6).hexdigest(),

@@ -22,6 +22,7 @@ from devito import (
 )
 
 from hpcfwi.physics.spec import PropagatorSpec
+from hpcfwi.physics.target import retarget, targeted_name
 
 __all__ = ["Propagator"]
 
@@ -91,7 +92,9 @@ class Propagator:
         return [zero, *mirror]
 
     def _operator(self, equations: list, name: str) -> Operator:
-        return Operator(equations, subs=self.grid.spacing_map, name=name)
+        operator = Operator(equations, subs=self.grid.spacing_map, name=targeted_name(name))
+        retarget(operator)
+        return operator
 
     def _forward(self) -> Operator:
         u, dt = self.u, self.grid.stepping_dim.spacing

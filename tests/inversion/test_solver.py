@@ -204,3 +204,74 @@ except RunError as error:
     assert "the solver cannot be built" in done.stdout, done.stderr
     assert "gcc --version" in done.stdout
     assert not solvers(tmp_path / "staged")
+
+
+def test_a_host_without_compiler_and_of_another_kind_is_told_what_to_set(staged, worker, tmp_path):
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    _, err = worker(staged, path=str(nothing), processor="another processor").communicate(timeout=120)
+    assert "the kernels do not fit this host, which has no compiler (processor: " in err
+    assert "let devito.target in the site file name an instruction set of both" in err
+
+
+TARGETED = """
+import json, sys
+from pathlib import Path
+import cloudpickle
+import hpcfwi.physics.fingerprint as fingerprint
+
+spec, processor, folder = cloudpickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2], Path(sys.argv[3])
+fingerprint._processor = lambda: (processor, processor)
+from hpcfwi.data.staging import StagedFile, make_private, read_header
+from hpcfwi.inversion.solver import obtain_solver, stage_solver
+
+if processor == "of the login node":
+    staged, _ = stage_solver(make_private(folder), spec)
+else:
+    (path,) = folder.glob("solver-*.pkl")
+    staged = StagedFile(str(path), read_header(path)["digest"])
+solver, facts = obtain_solver(staged, spec)
+print(json.dumps([facts["source"], solver.forward_operator._compiler.cflags]))
+"""
+
+
+def test_kernels_for_a_named_instruction_set_run_on_nodes_of_another_kind_without_a_compiler(tmp_path, problem):
+    (tmp_path / "spec.pkl").write_bytes(cloudpickle.dumps(problem.spec))
+    (tmp_path / "nothing").mkdir()
+
+    def on(processor, **variables):
+        words = [sys.executable, "-c", TARGETED, tmp_path / "spec.pkl", processor, tmp_path / "staged"]
+        environment = {**os.environ, "HPCFWI_TARGET": "x86-64-v2", "TMPDIR": str(tmp_path), **variables}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    source, flags = on("of the login node")
+    assert source == "staged"
+    assert "-march=x86-64-v2" in flags
+    assert "-march=native" not in flags
+    assert on("of a compute node", PATH=str(tmp_path / "nothing"))[0] == "staged"
+
+
+def test_an_instruction_set_that_the_compiler_does_not_know_is_told(tmp_path, problem):
+    program = """
+import cloudpickle, sys
+from pathlib import Path
+from hpcfwi.data.staging import make_private
+from hpcfwi.errors import RunError
+from hpcfwi.inversion.solver import stage_solver
+
+try:
+    stage_solver(make_private(Path(sys.argv[2])), cloudpickle.loads(Path(sys.argv[1]).read_bytes()))
+except RunError as error:
+    print(error)
+"""
+    (tmp_path / "spec.pkl").write_bytes(cloudpickle.dumps(problem.spec))
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "spec.pkl"), str(tmp_path / "staged")],
+        env={**os.environ, "HPCFWI_TARGET": "zen3", "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 'Does the compiler know devito.target = "zen3"?' in done.stdout, done.stderr

@@ -157,6 +157,23 @@ def test_workers_of_a_driver_that_was_killed_end_within_a_minute(run, undisturbe
 
 
 @pytest.mark.slow
+def test_jobs_that_a_killed_driver_left_in_the_queue_are_told_by_the_next_and_end_when_they_start(
+    lab, on_login, driver_of
+):
+    waiting = ("--site", "generic-slurm", "--run-dir", "run", "--set", 'site.scheduler.directives=["--begin=now+20"]')
+    process = on_login.start("run", "fwi.toml", *waiting, stdout=subprocess.DEVNULL)
+    lab.until(lambda: len(lab.jobs()) == 2)
+    driver_of(process).kill()
+    process.communicate()
+    left = sorted(lab.jobs())
+    done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "run")
+    assert done.returncode == 0, done.stderr
+    assert "jobs of an earlier driver of this run are still there" in done.stdout
+    assert f"or now: scancel {' '.join(left)}" in done.stdout
+    lab.until(lambda: not lab.jobs(), 90)
+
+
+@pytest.mark.slow
 def test_slurm_itself_may_be_away_for_a_while(run, undisturbed):
     run.wait_for_work_on(2)
     run.lab.run("pkill", "-STOP", "slurmctld")

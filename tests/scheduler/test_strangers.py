@@ -1,0 +1,55 @@
+"""Nobody without the run's own key gets to its scheduler, from whatever host."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+STRANGER = """
+import sys
+from distributed import Client
+from distributed.security import Security
+
+address, kind = sys.argv[1:]
+if kind == "plain":
+    address, security = address.replace("tls://", "tcp://"), None
+else:
+    security = Security.temporary()
+try:
+    client = Client(address, security=security, timeout="5s")
+except OSError as error:
+    print("refused:", type(error).__name__)
+else:
+    print("in:", client.scheduler_info())
+"""
+SETTINGS = ("inversion.iterations=5000", "inversion.ftol=0", "grid.shape=[201, 201]", "grid.spacing=[3.0, 3.0]")
+
+
+def test_strangers_are_refused_and_the_run_goes_on(lab, on_login, driver_of):
+    run_dir, words = on_login.folder / "run", [word for setting in SETTINGS for word in ("--set", setting)]
+    options = ("--site", "generic-slurm", "--run-dir", "run", "--nodes", "1")
+    process = on_login.start("run", "fwi.toml", *options, *words, stdout=subprocess.DEVNULL)
+
+    def events(kind):
+        path = run_dir / "events.jsonl"
+        told = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
+        return [event for event in told if event["event"] == kind]
+
+    lab.until(lambda: events("shot"))
+    address = events("workers")[0]["scheduler"]
+    assert address.startswith("tls://10.")
+    assert {path.name: path.stat().st_mode & 0o777 for path in [run_dir / "tls", *(run_dir / "tls").iterdir()]} == {
+        "tls": 0o700,
+        "key.pem": 0o600,
+        "certificate.pem": 0o600,
+    }
+    for kind in ("plain", "own certificate"):
+        assert lab.run(sys.executable, "-c", STRANGER, address, kind, host="node3").startswith("refused:")
+    done = len(events("shot"))
+    lab.until(lambda: len(events("shot")) > done)
+    driver_of(process).send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert not (run_dir / "tls").exists()
