@@ -1,6 +1,7 @@
 #!/bin/bash
 #SBATCH --job-name=hpcfwi
 #SBATCH --output=hpcfwi-%j.log
+#SBATCH --no-kill
 #
 # Full waveform inversion: on this machine, in an allocation, or as a batch job.
 #

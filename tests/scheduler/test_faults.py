@@ -20,8 +20,9 @@ SETTINGS = [word for setting in SLOW for word in ("--set", setting)]
 class Run:
     """A long run with two worker jobs, on different nodes."""
 
-    def __init__(self, lab, shell, driver_of):
+    def __init__(self, lab, shell, driver_of, *allocation):
         self.lab, self.shell, self.find = lab, shell, driver_of
+        shell.prefix += allocation
         site = ("--site", "generic-slurm", "--set", 'site.scheduler.directives=["--exclusive"]')
         self.process = shell.start(
             "run", "fwi.toml", *site, "--run-dir", "run", *LONG, *SETTINGS, stdout=subprocess.DEVNULL
@@ -60,6 +61,14 @@ class Run:
     def driver(self):
         return self.find(self.process)
 
+    def end(self):
+        """Leave nothing of it."""
+        if self.process.poll() is None:
+            with suppress(psutil.Error, ValueError):
+                self.driver.kill()
+            self.process.kill()
+            self.process.communicate()
+
     def stop(self):
         """End it as a user would, and see that it ends well."""
         self.driver.send_signal(signal.SIGINT)
@@ -89,11 +98,7 @@ def undisturbed(first_run, tmp_path_factory):
 def run(lab, on_login, driver_of):
     running = Run(lab, on_login, driver_of)
     yield running
-    if running.process.poll() is None:
-        with suppress(psutil.Error, ValueError):
-            running.driver.kill()
-        running.process.kill()
-        running.process.communicate()
+    running.end()
 
 
 def test_a_job_that_is_cancelled_is_replaced(run, undisturbed):
@@ -144,6 +149,55 @@ def test_a_link_that_is_cut(run, undisturbed, seconds):
         assert nodes[0] not in others
     run.stop()
     run.lab.link(nodes[0], "up")
+    run.assert_nothing_lost(undisturbed)
+
+
+@pytest.fixture
+def run_in_allocation(lab, on_login, driver_of):
+    """A long run on the three nodes of an allocation."""
+    words = ("salloc", "--quiet", "--no-kill", "-N3", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=2000M")
+    running = Run(lab, on_login, driver_of, *words)
+    yield running
+    running.end()
+
+
+def workers_on(lab, node):
+    """Numbers of Dask's worker processes on a node, the newest last."""
+    return lab.run("pgrep", "-f", "multiprocessing.spawn", host=node, check=False).split()
+
+
+@pytest.mark.slow
+def test_in_an_allocation_a_worker_that_dies_is_started_again(run_in_allocation, undisturbed):
+    run = run_in_allocation
+    nodes = run.wait_for_work_on(3)
+    run.lab.run("kill", "-KILL", *workers_on(run.lab, nodes[0]), host=nodes[0])
+    run.wait(lambda: run.events("worker left"))
+    run.wait(lambda: len(run.events("worker came")) > 3)
+    assert run.wait_for_work_on(3, run.shots()) == nodes
+    run.stop()
+    run.assert_nothing_lost(undisturbed)
+
+
+@pytest.mark.slow
+def test_in_an_allocation_the_command_that_holds_a_node_is_started_again(run_in_allocation, undisturbed):
+    run = run_in_allocation
+    nodes = run.wait_for_work_on(3)
+    run.lab.run("pkill", "-KILL", "-f", "distributed.cli.dask_worker", host=nodes[0])
+    run.wait(lambda: any(event["again"] for event in run.events("node lost")))
+    assert run.wait_for_work_on(3, run.shots()) == nodes
+    run.stop()
+    run.assert_nothing_lost(undisturbed)
+
+
+@pytest.mark.slow
+def test_in_an_allocation_a_node_that_dies_costs_only_its_workers(run_in_allocation, undisturbed):
+    run = run_in_allocation
+    nodes = run.wait_for_work_on(3)
+    run.lab.power(nodes[2], "off")
+    run.wait(lambda: any(not event["again"] for event in run.events("node lost")), 120)
+    assert run.wait_for_work_on(2, run.shots()) == nodes[:2]
+    run.stop()
+    run.lab.power(nodes[2], "on")
     run.assert_nothing_lost(undisturbed)
 
 
