@@ -179,6 +179,21 @@ hpcfwi_packager() {
     esac
 }
 
+hpcfwi_may_install() {
+    [ "$(hpcfwi_packager)" = 'apt-get install' ] && [ "$(id -u)" = 0 ] && type -P apt-get >/dev/null
+}
+
+hpcfwi_install() {
+    local output
+    hpcfwi_say "installing with apt-get: $*"
+    # An index that cannot be refreshed may still do.
+    output=$(
+        exec </dev/null 2>&1
+        apt-get update
+        DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends "$@"
+    ) || { hpcfwi_say "apt-get failed: ${output##*$'\n'}"; return 1; }
+}
+
 # Sets lacking (what, a line each), packages (the system's names) and modules (those of a cluster).
 hpcfwi_lacking() {
     local packager=$1 want_python=$2
@@ -212,20 +227,14 @@ hpcfwi_lacking() {
 
 # Everything that is missing is installed at once or named at once: nobody wants to be sent back twice.
 hpcfwi_machine() {
-    local want_python=$1 packager lacking packages modules advice='' output
+    local want_python=$1 packager lacking packages modules advice=''
     if [ "$want_python" = no ] && hpcfwi_compiler; then return 0; fi
     packager=$(hpcfwi_packager)
     hpcfwi_lacking "$packager" "$want_python"
     [ -n "$lacking" ] || return 0
-    if [ -n "$packages" ] && [ "$packager" = 'apt-get install' ] && [ "$(id -u)" = 0 ] && type -P apt-get >/dev/null; then
-        hpcfwi_say "installing with apt-get:$packages"
-        # An index that cannot be refreshed may still do. $packages is a list of words.
-        # shellcheck disable=SC2086
-        output=$(
-            exec </dev/null 2>&1
-            apt-get update
-            DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends $packages
-        ) || hpcfwi_say "apt-get failed: ${output##*$'\n'}"
+    if [ -n "$packages" ] && hpcfwi_may_install; then
+        # shellcheck disable=SC2086  # a list of words
+        hpcfwi_install $packages || :
         hash -r
         hpcfwi_lacking "$packager" "$want_python"
         [ -n "$lacking" ] || return 0

@@ -4,7 +4,9 @@
 #   bash tests/run.sh [--slow] [pytest options]
 #
 # What is missing is set up first: .venv/ with the extra [test] unless an environment that has hpcfwi is active, and,
-# as root on Debian or Ubuntu, a C compiler and python3-venv. --slow adds the tests that take long.
+# as root on Debian or Ubuntu, a C compiler, python3-venv and a Slurm for the tests of schedulers (which are skipped,
+# aloud, where there is none). A real OpenPBS is used where one is installed in $PBS_EXEC (/opt/pbs). --slow adds the
+# tests that take long.
 # All steps run even if one fails; the status is 0 only if none did.
 set -u -o pipefail
 
@@ -13,6 +15,14 @@ case ${1:-} in -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" && exit
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd) && cd -- "$root" || exit 3
 . jobs/environment.sh
 hpcfwi_environment "$root" test || exit
+
+# Two front ends, Slurm's own and that for users of PBS; daemons, which the tests start and stop; several hosts on one.
+for needed in slurmctld slurmd munged ip nsenter qsub; do
+    if ! PATH=$PATH:/usr/sbin:/sbin type -P "$needed" >/dev/null && hpcfwi_may_install; then
+        hpcfwi_install slurm-wlm munge slurm-wlm-torque iproute2 util-linux procps || :
+        break
+    fi
+done
 
 # An environment somebody else made is not changed, only judged.
 absent=$("$HPCFWI_BIN/python" -c 'import importlib.util as u
