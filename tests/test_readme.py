@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 from pydantic import BaseModel
 
 from hpcfwi.config.reference import config_table
 from hpcfwi.config.run import RunConfig
+from hpcfwi.config.site import SiteConfig
 from hpcfwi.config.text import kinds_of, sections_of
 
 README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- config table: begin -->\n", "<!-- config table: end -->"
 
 
 def leaves(section: type[BaseModel], path: str = ""):
@@ -40,12 +41,16 @@ def row(path: str, kinds: tuple[str, ...], key: str) -> list[str]:
     return rows[key]
 
 
-def test_readme_has_the_table_that_the_code_gives():
+@pytest.mark.parametrize(("kind", "whole"), [("config", RunConfig), ("site", SiteConfig)])
+def test_readme_has_the_table_that_the_code_gives(kind, whole):
     text = README.read_text(encoding="utf-8")
-    assert text.count(BEGIN) == 1, f"{README.name} has no line {BEGIN.strip()}"
-    assert text.count(END) == 1, f"{README.name} has no line {END}"
-    shown = text.partition(BEGIN)[2].partition(END)[0]
-    assert shown == config_table(), "put what `python -m hpcfwi.config.reference` prints between the markers"
+    begin, end = f"<!-- {kind} table: begin -->\n", f"<!-- {kind} table: end -->"
+    assert text.count(begin) == 1, f"{README.name} has no line {begin.strip()}"
+    assert text.count(end) == 1, f"{README.name} has no line {end}"
+    shown = text.partition(begin)[2].partition(end)[0]
+    assert shown == config_table(whole), (
+        "put what `python -m hpcfwi.config.reference [site]` prints between the markers"
+    )
 
 
 def test_every_key_of_every_section_and_kind_is_in_the_table_with_its_unit_and_default():

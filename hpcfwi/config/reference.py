@@ -1,10 +1,11 @@
-"""Every key of ``fwi.toml`` as Markdown tables, made from the configuration classes themselves.
+"""Every key of ``fwi.toml`` and of site files as Markdown tables, made from the configuration classes themselves.
 
-README.md contains what ``python -m hpcfwi.config.reference`` prints, and a test holds it against the code.
+README.md contains what ``python -m hpcfwi.config.reference`` (``... site``) prints, and a test holds it against the code.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from hpcfwi.config.run import RunConfig
+from hpcfwi.config.site import SiteConfig
 from hpcfwi.config.text import Section, kinds_of, sections_of
 
 __all__ = ["config_table"]
@@ -26,8 +28,13 @@ NEEDED = "; needed "
 FAR = 1e6
 
 
-def config_table() -> str:
+def config_table(whole: type[Section] = RunConfig) -> str:
     """Every section, and every key with its unit, meaning, default and limits.
+
+    Parameters
+    ----------
+    whole
+        The class of the file.
 
     Returns
     -------
@@ -37,7 +44,7 @@ def config_table() -> str:
     """
     overview = ["| Section | Meaning | Needed |", "|---|---|---|"]
     places: dict[type[Section], list[str]] = {}
-    for path, field in _walk(RunConfig):
+    for path, field in _walk(whole):
         sections = [section for section in sections_of(field.annotation) if _own_keys(section)]
         for section in sections:
             places.setdefault(section, []).append(path)
@@ -61,14 +68,15 @@ def _walk(section: type[Section], path: str = "") -> Iterator[tuple[str, FieldIn
 
 
 def _own_keys(section: type[Section]) -> dict[str, FieldInfo]:
-    """Keys with a value; ``kind`` is in the heading, sections have tables of their own."""
+    """Keys with a value; a ``kind`` that chooses the section is in the heading, sections have tables of their own."""
+    hidden = "kind" if len(kinds_of(section)) == 1 else ""
     fields = section.model_fields.items()
-    return {name: field for name, field in fields if name != "kind" and not sections_of(field.annotation)}
+    return {name: field for name, field in fields if name != hidden and not sections_of(field.annotation)}
 
 
 def _table(section: type[Section], paths: list[str]) -> str:
     kinds = kinds_of(section)
-    heading = " or ".join(f"`[{path}]`" for path in paths) + (f', `kind = "{kinds[0]}"`' if kinds else "")
+    heading = " or ".join(f"`[{path}]`" for path in paths) + (f', `kind = "{kinds[0]}"`' if len(kinds) == 1 else "")
     rows = [_row(name, field) for name, field in _own_keys(section).items()]
     head = ["| Key | Unit | Meaning | Default | May be |", "|---|---|---|---|---|"]
     return "\n".join([f"#### {heading}", "", _about(section), "", *head, *rows])
@@ -104,6 +112,8 @@ def _literal(value: Any) -> str:
             return f"`{str(value).lower()}`"
         case str():
             return f'`"{value}"`'
+        case () | {}:
+            return "none"
         case float():
             return f"`{value:.3g}`" if value < 1e-3 else f"`{value}`"
     return f"`{value}`"
@@ -128,6 +138,10 @@ def _may_be(annotation: Any, metadata: list[Any]) -> str:
         return f"{count}{kind}s" + (f", each {allowed}" if allowed else "")
     if annotation is bool:
         return "`true`, `false`"
+    if annotation is str:
+        return "text"
+    if origin is dict:
+        return "a table of texts"
     if annotation is Path:
         return "path"
     return ", ".join(filter(None, ("whole number" if annotation is int else "number", *_range(limits))))
@@ -158,4 +172,4 @@ def _range(limits: dict[str, Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print(config_table(), end="")
+    print(config_table(SiteConfig if sys.argv[1:] == ["site"] else RunConfig), end="")

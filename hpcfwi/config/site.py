@@ -154,7 +154,9 @@ class WorkerSection(Section):
     threads: Auto | Few = Field(
         "auto", description='OpenMP threads of each process; "auto": the cores that the processes leave'
     )
-    memory: Auto | Gigabytes = Field("auto", description='GB that a process may use; "auto": its share of the node')
+    memory: Auto | Gigabytes = Field(
+        "auto", description='GB; memory that a process may use; "auto": its share of the node'
+    )
 
 
 class OpenMPSection(Section):
