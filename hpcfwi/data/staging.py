@@ -24,6 +24,7 @@ from hpcfwi.errors import InputError, StagingError
 __all__ = [
     "StagedFile",
     "digest",
+    "find_staged",
     "load",
     "make_private",
     "read_container",
@@ -161,6 +162,18 @@ def unpickle(path: Path, payload: bytes) -> Any:
         return cloudpickle.loads(payload)
     except Exception as error:
         raise StagingError(f"{path}: cannot be unpickled here ({type(error).__name__}: {error})") from error
+
+
+def find_staged(path: Path, kind: str, origin: str) -> StagedFile | None:
+    """A staged file that is there, sound, and says in its header that it is of this origin; else None."""
+    header = read_header(path)
+    if header is None or header.get("origin") != origin:
+        return None
+    try:
+        read_container(path, kind)
+    except StagingError:
+        return None
+    return StagedFile(str(path), str(header["digest"]))
 
 
 def read_header(path: Path) -> dict[str, Any] | None:

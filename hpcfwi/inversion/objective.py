@@ -19,6 +19,7 @@ from hpcfwi.inversion.problem import Problem
 from hpcfwi.inversion.shot import ShotContext, evaluate_shot, observe_shot, predict_shot
 from hpcfwi.inversion.tasks import ShotTasks, key_of
 from hpcfwi.physics.timeaxis import TimeAxis
+from hpcfwi.version import __version__
 
 __all__ = ["Evaluation", "Objective", "observe"]
 
@@ -46,7 +47,7 @@ class Evaluation:
 
 
 def observe(problem: Problem, context: ShotContext, tasks: ShotTasks, staged: Path, progress: Any) -> list[StagedFile]:
-    """Stage the observed data of every shot; those that an earlier run has staged are made again to the same bytes."""
+    """Stage the observed data of every shot; modelled ones that an earlier start has staged are taken over."""
     gathers = problem.config.data.file
     model = axis = None
     if gathers is None:
@@ -61,6 +62,7 @@ def observe(problem: Problem, context: ShotContext, tasks: ShotTasks, staged: Pa
         problem.config.data.sample_interval,
         problem.recorded_samples,
         staged / "shots",
+        key_of(__version__, problem.digest),
     )
     try:
         return tasks.gather(

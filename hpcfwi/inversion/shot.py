@@ -20,7 +20,7 @@ from distributed import get_worker
 from numpy.typing import NDArray
 
 from hpcfwi.data.gathers import check_record, read_gather
-from hpcfwi.data.staging import StagedFile, digest, load, stage
+from hpcfwi.data.staging import StagedFile, digest, find_staged, load, stage
 from hpcfwi.errors import DataError, HpcfwiError, RunError
 from hpcfwi.inversion.functional import FunctionalGradient, total
 from hpcfwi.inversion.solver import obtain_solver
@@ -273,9 +273,19 @@ def observe_shot(
     interval: float,
     samples: int,
     folder: Path,
+    origin: str,
 ) -> StagedFile:
-    """Stage a shot's observed data: read them from ``gathers``, or model them in the true model (a task)."""
+    """Stage a shot's observed data: read them from ``gathers``, or model them in the true model (a task).
+
+    Modelled ones of the same ``origin`` that are staged already, and sound, are left as they are: they stay the same to the
+    last bit though the run goes on on another kind of machine.
+    """
     started = time.perf_counter()
+    name = f"{shot.name}.pkl"
+    if gathers is None:
+        known = find_staged(folder / name, "shot", origin)
+        if known is not None:
+            return known
     if gathers is not None:
         record = read_gather(gathers, shot.name)
         check_record(shot.name, record, samples, len(shot.receivers))
@@ -296,8 +306,8 @@ def observe_shot(
         "receivers": shot.receivers,
         "sample_interval": interval,
     }
-    facts = {"shot": shot.name, "record": digest(np.ascontiguousarray(record).data)}
-    staged = stage(folder, "shot", content, name=f"{shot.name}.pkl", **facts)
+    facts = {"shot": shot.name, "record": digest(np.ascontiguousarray(record).data), "origin": origin}
+    staged = stage(folder, "shot", content, name=name, **facts)
     _tell(event="staged", shot=shot.name, seconds=time.perf_counter() - started)
     return staged
 

@@ -44,8 +44,9 @@ def observe(problem, context, folder):
     true = stage(folder, "model", 1 / problem.true_velocity**2)
     axis, interval = problem.axis(problem.true_velocity), problem.config.data.sample_interval
 
-    def stage_shot(shot):
-        return observe_shot(context, shot, true, axis, None, interval, problem.recorded_samples, folder / "shots")
+    def stage_shot(shot, origin="a test"):
+        shots = folder / "shots"
+        return observe_shot(context, shot, true, axis, None, interval, problem.recorded_samples, shots, origin)
 
     return stage_shot
 
@@ -146,7 +147,7 @@ def test_nan_in_the_data_is_the_shots_own_error(problem, context, tmp_path, fold
     record[5, 1] = np.nan
     np.save(tmp_path / "few.npy", record)
     with pytest.raises(DataError, match=r"^shot few: its record .*NaN.* sample 6 of receiver 2"):
-        observe_shot(context, SHOTS[0], None, None, tmp_path, 4.0, problem.recorded_samples, folder / "shots")
+        observe_shot(context, SHOTS[0], None, None, tmp_path, 4.0, problem.recorded_samples, folder / "shots", "")
 
 
 def test_a_missing_file_is_a_failure_of_the_task_in_one_line_with_its_host(problem, context, model, observe):
@@ -156,3 +157,25 @@ def test_a_missing_file_is_a_failure_of_the_task_in_one_line_with_its_host(probl
     with pytest.raises(TaskFailure) as caught:
         evaluate_shot(context, "few", model, staged, axis, 1)
     assert str(caught.value) == f"on {shot_module._host()}: {staged.path}: cannot be read (No such file or directory)"
+
+
+def test_data_that_were_modelled_once_are_taken_over_unless_damaged_or_of_another_origin(observe, monkeypatch):
+    modelled = []
+    record = ShotWorker.record
+
+    def counted(self, *arguments):
+        modelled.append(1)
+        return record(self, *arguments)
+
+    monkeypatch.setattr(ShotWorker, "record", counted)
+    first = observe(SHOTS[0])
+    assert observe(SHOTS[0]) == first
+    assert len(modelled) == 1
+    path = Path(first.path)
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    assert observe(SHOTS[0]) == first
+    assert len(modelled) == 2
+    observe(SHOTS[0], "another problem")
+    assert len(modelled) == 3
