@@ -152,7 +152,7 @@ class WorkerJobs(Workforce):
         keeper = self._keeper
         if keeper is None:
             return
-        if keeper.refusal is not None:
+        if keeper.refusal is not None and not keeper.alive:
             raise self._refused(keeper.refusal)
         if keeper.never is not None:
             raise self._never(*keeper.never)

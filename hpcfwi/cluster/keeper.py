@@ -25,6 +25,8 @@ SILENCE = 120.0
 # Jobs in a row that end before their worker has come, after which it is no accident.
 FALSE_STARTS = 3
 HOUR = 3600.0
+# Seconds after which a job that was refused, while others were there, is submitted again.
+AGAIN = 60.0
 # Lines of a job's output that are shown.
 TAIL = 8
 
@@ -94,6 +96,7 @@ class JobKeeper:
         self._unanswered: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._numbers: dict[str, str] = {}
+        self._again_at = 0.0
         self._arrivals = _Arrivals()
 
     def start(self) -> None:
@@ -134,11 +137,16 @@ class JobKeeper:
         for name, job in jobs.items():
             if job.refusal is not None:
                 self._refused(name, job.refusal)
-            elif job.job_id and self._ended(name, job.job_id, states[job.job_id], name in working):
+            elif (
+                name in self.cluster.worker_spec
+                and job.job_id
+                and self._ended(name, job.job_id, states[job.job_id], name in working)
+            ):
                 lost.append(name)
         self._numbers = {name: job.job_id for name, job in jobs.items() if job.job_id}
         for name in lost:
             await self._replace(name)
+        self._try_again()
 
     def _working(self) -> set[str]:
         """Names of jobs that have a worker; one of several processes has a name with a number after it."""
@@ -210,11 +218,26 @@ class JobKeeper:
         return "".join(f"\n    {line}" for line in [f"{path}:", *lines]) if lines else ""
 
     def _refused(self, name: str, refusal: Refusal) -> None:
-        if self.refusal is None or self.refusal != refusal:
+        """Note a refusal; while other jobs are there the run goes on, and it is tried again later."""
+        if self.refusal != refusal:
             self.listener.event(
                 "job refused", worker=name, command=refusal.command, code=refusal.code, message=refusal.message
             )
         self.refusal = refusal
+        self._again_at = time.monotonic() + AGAIN
+        self.cluster.workers.pop(name, None)
+        self.cluster.worker_spec.pop(name, None)
+
+    def _try_again(self) -> None:
+        """Submit what was refused a while ago."""
+        if self.refusal is not None and time.monotonic() > self._again_at and self.target is not None:
+            self.refusal = None
+            self.cluster.scale(jobs=self.target)
+
+    @property
+    def alive(self) -> bool:
+        """Whether any job runs or waits."""
+        return any(known.state.state != "ended" for known in self.jobs.values())
 
     async def _replace(self, name: str) -> None:
         """Let another job take the place of one that has ended."""
@@ -256,8 +279,7 @@ class JobKeeper:
         """Why no worker will come, or None."""
         if self.trouble is not None:
             return self.trouble
-        alive = any(known.state.state != "ended" for known in self.jobs.values())
-        if alive or not self._spent:
+        if self.alive or not self._spent:
             return None
         return (
             f"all worker jobs have ended, and {self.replacements} were replaced within an hour (scheduler.replacements)"

@@ -87,4 +87,7 @@ def launch(
 
         workforce = AllocatedWorkers.from_environment(site, need, run_dir, listener, options.nodes)
     listener.say(f"{workforce} ({why})")
+    nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
+    if way == "local" and nodes != "1":
+        listener.say(f"this job has {nodes} nodes, of which one is used: --site NAME uses all of them")
     return workforce

@@ -94,7 +94,8 @@ def _servers() -> list[str]:
 
 def scheduler_options(network: NetworkSection, host: str) -> dict[str, Any]:
     """Keywords of Dask's scheduler that listens on ``host``."""
-    options: dict[str, Any] = {"host": host, "dashboard_address": network.dashboard, "dashboard": False}
+    asked_for = network.dashboard != NetworkSection().dashboard
+    options: dict[str, Any] = {"host": host, "dashboard_address": network.dashboard, "dashboard": asked_for}
     if network.ports is not None:
         options["port"] = _free_port(network.ports, host)
     return options
