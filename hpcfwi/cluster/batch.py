@@ -145,13 +145,17 @@ class Slurm(Batch):
     blame = (
         (r"PartitionTimeLimit|MaxWall", "scheduler.walltime"),
         (r"PartitionConfig|PartitionNodeLimit|BadConstraints|MaxCpu|MaxNode", "worker.processes"),
-        (r"partition", "scheduler.queue"),
         (r"account", "scheduler.account"),
+        (r"partition", "scheduler.queue"),
         (r"qos", "scheduler.qos"),
         (r"time limit|timelimit|walltime", "scheduler.walltime"),
         (r"memory", "worker.memory"),
         (r"cpu|node configuration|more processors", "worker.processes"),
         (r"option|invalid|unrecogni[sz]ed|constraint|feature", "scheduler.directives"),
+    )
+    never = (
+        r"^(PartitionConfig|PartitionNodeLimit|PartitionTimeLimit|BadConstraints|AccountNotAllowed|InvalidAccount|InvalidQOS|"
+        r"QOSNotAllowed|AssocMax\w+PerJobLimit|QOSMax\w+PerJobLimit|QOSMax\w+PerNode|QOSMin\w+)"
     )
     PENDING = frozenset(
         {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
@@ -187,9 +191,9 @@ class PBS(Batch):
     blame = (
         (r"resource: mem", "worker.memory"),
         (r"resource: ncpus", "worker.processes"),
-        (r"unknown queue|queue", "scheduler.queue"),
-        (r"account|project|group", "scheduler.account"),
         (r"walltime", "scheduler.walltime"),
+        (r"account|project|group", "scheduler.account"),
+        (r"queue", "scheduler.queue"),
         (r"mem", "worker.memory"),
         (r"resource|ncpus", "scheduler.resources"),
         (r"option|directive", "scheduler.directives"),

@@ -116,14 +116,17 @@ class JobKeeper:
                 await self.look()
                 self._unanswered = None
             except RunError as error:
-                # a controller that is restarted; workers go on without it
-                if self._unanswered is None:
-                    self.listener.event("warning", message=str(error))
-                    self.listener.say(f"warning: {error}")
-                self._unanswered = str(error)
+                self._warn(str(error))  # a controller that is restarted; workers go on without it
             except Exception as error:
-                self.listener.event("warning", message=f"worker jobs: {type(error).__name__}: {error}")
+                self._warn(f"worker jobs are not looked after: {type(error).__name__}: {error}")
             await asyncio.sleep(LOOK)
+
+    def _warn(self, message: str) -> None:
+        """Once, until it goes well again."""
+        if self._unanswered is None:
+            self.listener.event("warning", message=message)
+            self.listener.say(f"warning: {message}")
+        self._unanswered = message
 
     async def look(self) -> None:
         """Compare what there is with what there should be."""

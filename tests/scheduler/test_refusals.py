@@ -46,6 +46,15 @@ def test_a_job_that_cannot_be_is_told_with_its_line(on_login, scheduler, memory,
     assert seconds < 20
 
 
+def test_a_job_that_slurm_takes_but_will_never_start_is_told(lab, on_login):
+    done, seconds = refused(on_login, 'directives = ["--cpus-per-task=64"]')
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Slurm will never start worker job" in done.stderr
+    assert "PartitionConfig" in done.stderr
+    assert seconds < 30
+    assert lab.jobs() == []
+
+
 def test_waiting_is_told_with_its_reason_and_bounded(lab, on_login):
     done, seconds = refused(on_login, 'directives = ["--begin=now+1hour"]', "2.0", "--wait", "0.1")
     assert done.returncode == 3, done.stdout + done.stderr
