@@ -20,14 +20,17 @@ def test_a_wheel_in_an_empty_folder_runs_the_circle(tmp_path):
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
     empty = tmp_path / "empty"
     empty.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "hpcfwi", "run", "circle", "--set", "inversion.iterations=1"],
-        cwd=empty,
-        env={**os.environ, "PYTHONPATH": str(site)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    environment = {**os.environ, "PYTHONPATH": str(site), "PROJECT": "p01", "USER": "me"}
+
+    def hpcfwi(*words):
+        command = [sys.executable, "-m", "hpcfwi", *words]
+        done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    hpcfwi("run", "circle", "--set", "inversion.iterations=1")
     assert np.load(empty / "runs" / "circle" / "model.npy").shape == (101, 101)
-    assert (site / "hpcfwi" / "share" / "site-configs" / "workstation.toml").is_file()
+    listed = "".join(hpcfwi("site", "list").split())  # long paths are folded
+    assert str(site / "hpcfwi" / "share" / "site-configs")[-40:] in listed
+    assert "generic-slurm" in listed
+    assert "#SBATCH -A p01" in hpcfwi("site", "script", "archer2")

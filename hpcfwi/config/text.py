@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
@@ -119,7 +120,7 @@ def expand_variables(content: dict[str, Any], where: str, later: Sequence[str] =
         return VARIABLE.sub(lambda match: known(match[1], name), value) if isinstance(value, str) else value
 
     def known(variable: str, name: str) -> str:
-        found = os.environ.get(variable)
+        found = os.environ.get(variable) or (getpass.getuser() if variable in ("USER", "LOGNAME") else None)
         if not found:
             raise InputError(
                 f"{where}: one mistake\n  {name}: needs the variable {variable}, which is not set; type: export "

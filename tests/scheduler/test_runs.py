@@ -93,3 +93,18 @@ def test_a_driver_in_a_job_that_submits_jobs(lab, on_login, first_run):
     output = lab.submit(on_login.folder, "-N1", "--cpus-per-task=2", "--export=ALL,SLURM_CPU_BIND=verbose", "job.sh")
     assert "workers in 2 jobs of Slurm" in output, output
     assert_same(on_login, first_run)
+
+
+@pytest.mark.slow
+def test_nodes_share_nothing_but_the_run_folder(new_lab, hpcfwi, first_run):
+    """Each node has a /tmp of its own, so no JIT cache, and nothing that the driver wrote there, is seen by another."""
+    with new_lab() as lab:
+        lab.up(2, PRIVATE_TMP="1")
+        shell = type(hpcfwi)(lab.folder / "work")
+        shell.prefix = lab.command()
+        done = shell(
+            "run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "a run", "--set", "site.scheduler.jobs=2"
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert_same(shell, first_run)
+        assert list((lab.folder / "tmp-node1").glob("devito-jitcache*"))
