@@ -16,6 +16,7 @@ __all__ = ["PROCESSES", "THREADS", "cores_of", "dask_setup", "share"]
 
 # Variables by which a job tells its processes how the node is divided.
 PROCESSES, THREADS = "HPCFWI_PROCESSES", "HPCFWI_THREADS"
+BINDING = ("OMP_PROC_BIND", "OMP_PLACES")
 SIBLINGS = Path("/sys/devices/system/cpu")
 
 
@@ -29,6 +30,10 @@ def dask_setup(worker: Any) -> None:
     if mine:
         with suppress(OSError):
             os.sched_setaffinity(0, {cpu for core in mine for cpu in core})
+    else:
+        # every process on the node would bind its threads to the same first cores
+        for name in BINDING:
+            os.environ.pop(name, None)
 
 
 def cores_of(cpus: Collection[int]) -> list[tuple[int, ...]]:

@@ -7,6 +7,8 @@ import os
 
 import pytest
 
+from hpcfwi.physics.threads import ranges
+
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this machine has one CPU")
 AFFINITY = {"CPUS": "2", "CONF": "TaskPlugin=task/affinity"}
 
@@ -57,3 +59,12 @@ def test_a_strict_site_stops_the_run(bound):
     assert told == [(1, "0-1")]
     assert "on node1 kernels run on 1 threads instead of 2 (worker.threads)" in done.stderr
     assert "openmp.strict = true" in done.stderr
+
+
+@pytest.mark.slow
+def test_threads_are_not_bound_to_cores_that_may_be_those_of_others(on_login):
+    """Jobs of a Slurm that binds none of them see the whole node: bound, they would all be on its first core."""
+    done, told = run(on_login, 'openmp.places="cores"', 'openmp.bind="close"')
+    assert done.returncode == 0, done.stdout + done.stderr
+    every = ranges(os.sched_getaffinity(0))
+    assert told == [(1, every)]
