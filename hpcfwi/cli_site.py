@@ -19,7 +19,7 @@ PREFIX = "site."
 
 @click.group()
 def site() -> None:
-    """The machines that are known: their files, and their job scripts."""
+    """The machines that are known: their files, their job scripts, and whether all is well there."""
 
 
 def _settings_option(whose: str) -> Callable[..., Any]:
@@ -138,6 +138,35 @@ def _need(config: Path, settings: Sequence[str]) -> Any:
 
     problem = Problem.from_config(load_run_config(_find_config(config), settings))
     return Need(len(problem.survey), make_plan(problem).shot_bytes)
+
+
+@site.command("check")
+@click.argument("name", default="workstation")
+@click.option("--job", is_flag=True, help="Start a real worker job, and look at its node from inside, too.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    metavar="MINUTES",
+    default=10.0,
+    show_default=True,
+    help="How long that job may take to start.",
+)
+@_settings_option("the site")
+def check_site(name: str, job: bool, wait: float, settings: tuple[str, ...]) -> int:
+    """Look at everything that a run at the site NAME [workstation] relies on; exit code 1 if there is a problem."""
+    from hpcfwi.cli import _console
+    from hpcfwi.cluster.doctor import check_site as look
+    from hpcfwi.cluster.findings import Section, bad, findings_table
+    from hpcfwi.config.site import load_site
+
+    console = _console()
+    sections: list[Section] = []
+    for section in look(load_site(name, _keys_of_site(settings)), job, wait, lambda line: click.echo(line, err=True)):
+        if sections:
+            console.print()
+        console.print(findings_table(section), soft_wrap=not console.is_terminal, highlight=False)
+        sections.append(section)
+    return 1 if bad(sections) else 0
 
 
 def _keys(folder: Path) -> Any:

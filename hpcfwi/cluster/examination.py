@@ -122,7 +122,7 @@ def _cgroup_limits() -> Iterator[int]:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
+        if controllers and "memory" not in controllers.split(","):
             continue
         top, name = (CGROUPS, "memory.max") if not controllers else (CGROUPS / "memory", "memory.limit_in_bytes")
         inner = top / path.lstrip("/")
@@ -138,7 +138,13 @@ def _cgroup_limits() -> Iterator[int]:
 
 
 def try_kernels(threads: int, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Build and run kernels in a child process whose JIT cache is empty; what :func:`_try_here` returns, or ``error``."""
+    """Build and run kernels in a child process whose JIT cache is empty.
+
+    Returns
+    -------
+    dict
+        What :func:`_try_here` does; or ``error`` alone, and ``died``, the signal, where one has killed the process.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="hpcfwi-check-") as folder:
             done = subprocess.run(
@@ -155,11 +161,15 @@ def try_kernels(threads: int, environment: Mapping[str, str] | None = None) -> d
     except OSError as error:
         return {"error": str(error)}
     if done.returncode < 0:
-        return {"error": f"the process died of {signal.Signals(-done.returncode).name}"}
+        died = signal.Signals(-done.returncode).name
+        return {"error": f"they kill their process ({died})", "died": died}
     try:
-        return dict(json.loads(done.stdout.splitlines()[-1]))
+        facts = dict(json.loads(done.stdout.splitlines()[-1]))
     except (ValueError, IndexError):
         return {"error": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
+    # the compiler's own words
+    said = next((line for line in done.stderr.splitlines() if "error:" in line), "")
+    return facts | {"error": f"{facts['error']}: {said}"} if facts["error"] and said else facts
 
 
 def _try_here(threads: int) -> dict[str, Any]:

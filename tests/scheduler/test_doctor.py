@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from itertools import pairwise
 
 import pytest
@@ -28,6 +29,12 @@ import time, importlib.metadata
 now, version = time.time, importlib.metadata.version
 time.time = lambda: now() + 50000
 importlib.metadata.version = lambda name: "1.0" if name == "dask" else version(name)
+"""
+DEADLY = """
+import os, signal, sys
+
+if "hpcfwi.cluster.examination" in sys.orig_argv:
+    os.kill(os.getpid(), signal.SIGILL)
 """
 
 
@@ -110,6 +117,7 @@ def test_a_job_that_slurm_would_refuse_is_told_with_its_line(doctor, setting, ro
     assert set(bad(rows)) <= {"queue", "worker job"}
 
 
+@pytest.mark.slow
 def test_a_partition_that_is_down_and_one_that_is_no_default_are_told(lab, doctor):
     lab.run("scontrol", "update", "partitionname=debug", "state=down", "default=no")
     try:
@@ -133,7 +141,7 @@ def test_a_worker_job_is_well_and_nothing_of_it_is_left(lab, doctor):
     assert place.startswith("on node")
     assert place.endswith(", in a worker")
     rows = found[place]
-    names = ["processes", "encryption", "clock", "versions", "shared folder", "scratch", "memory", "kernels"]
+    names = ["encryption", "clock", "shared folder", "processes", "versions", "memory", "scratch", "kernels"]
     assert list(rows) == [*names, "instructions", "threads"]
     assert bad(rows) == {}
     assert "tls://10.231.0." in rows["encryption"][1]
@@ -215,6 +223,17 @@ def test_a_node_from_whose_scratch_no_kernels_can_be_loaded_is_told(doctor, tmp_
 
 
 @pytest.mark.slow
+def test_a_node_whose_kernels_kill_their_process_is_told_and_the_worker_lives(doctor, tmp_path):
+    (tmp_path / "unwell").mkdir()
+    (tmp_path / "unwell" / "sitecustomize.py").write_text(DEADLY)
+    doctor.site(commands=[f"export PYTHONPATH={tmp_path}/unwell"])
+    found = doctor.check("--job", code=1)
+    (place,) = set(found) - {HERE}
+    assert bad(found[place]) == {"kernels": "problem", "instructions": "warning"}
+    assert "they kill their process (SIGILL)" in found[place]["kernels"][1]
+
+
+@pytest.mark.slow
 def test_a_node_without_a_compiler_is_well_since_kernels_travel(doctor, tmp_path):
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "mkdir").symlink_to("/usr/bin/mkdir")
@@ -244,3 +263,16 @@ def test_inside_an_allocation_all_of_its_nodes_are_looked_at(doctor):
     for place in set(found) - {HERE}:
         assert bad(found[place]) == {}
         assert "2 of 2 processes of 1 thread, 1.0 GB each" in found[place]["processes"][1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing(lab, doctor, driver_of):
+    doctor.site(["--begin=now+1hour"])
+    process = doctor.shell.start("site", "check", "./mine.toml", "--job")
+    lab.until(lambda: lab.jobs() and any(doctor.runs.glob("*/staged/*.pkl")))
+    driver_of(process).send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "Traceback" not in err
+    assert not doctor.runs.exists()
+    assert lab.jobs() == []

@@ -232,3 +232,35 @@ def test_worker_jobs_through_the_qsub_of_slurm(torque, first_run):
     assert "workers in 2 jobs of PBS (generic-pbs)" in done.stdout
     assert_same(torque, first_run, "a_run")
     torque.until(lambda: not torque.jobs(), 15)
+
+
+def assert_well(pbs):
+    """The doctor finds nothing, neither here nor in a worker job, of which nothing is left."""
+    done = pbs.hpcfwi("site", "check", "generic-pbs", "--job")
+    assert "PBS: qsub, qstat, qdel found" in done.stdout
+    assert ", in a worker:" in done.stdout
+    assert " warning " not in done.stdout
+    assert not (pbs.folder / "runs").exists()
+    pbs.until(lambda: not pbs.jobs(), 15)
+
+
+@needs_openpbs
+@pytest.mark.slow
+def test_the_doctor_looks_at_a_worker_job(pbs):
+    assert_well(pbs)
+
+
+@needs_openpbs
+@pytest.mark.slow
+def test_a_job_that_pbs_never_runs_is_a_row_of_the_doctor(pbs):
+    settings = ("--set", "worker.memory=70", "--set", "scheduler.queue=workq")
+    done = pbs.hpcfwi("site", "check", "generic-pbs", "--job", *settings, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "PBS will never start worker job" in done.stdout
+    assert "there is no" not in done.stdout
+    pbs.until(lambda: not pbs.jobs(), 15)
+
+
+@pytest.mark.slow
+def test_the_doctor_looks_at_a_worker_job_of_the_qsub_of_slurm(torque):
+    assert_well(torque)
