@@ -155,9 +155,9 @@ def _need(config: Path, settings: Sequence[str]) -> Any:
 def check_site(name: str, job: bool, wait: float, settings: tuple[str, ...]) -> int:
     """Look at everything that a run at the site NAME [workstation] relies on; exit code 1 if there is a problem."""
     from hpcfwi.cli import _console
-    from hpcfwi.cluster.doctor import check_site as look
-    from hpcfwi.cluster.findings import Section, bad, findings_table
     from hpcfwi.config.site import load_site
+    from hpcfwi.doctor.findings import Section, bad, findings_table
+    from hpcfwi.doctor.rounds import check_site as look
 
     console = _console()
     sections: list[Section] = []

@@ -165,8 +165,7 @@ class Session:
         client.register_plugin(Attendance(TOPIC))
         self.tasks = ShotTasks(client, self._on_retry, workforce.check)
         self.tasks.wait_for_worker()
-        workers = len(client.scheduler_info(n_workers=-1)["workers"])
-        self.log.write("workers", count=workers, scheduler=client.scheduler.address)
+        self.log.write("workers", count=len(self.tasks.workers()), scheduler=client.scheduler.address)
 
     def _on_worker_event(self, told: dict[str, Any]) -> None:
         """In Dask's thread: what a worker tells."""

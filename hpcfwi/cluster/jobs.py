@@ -158,7 +158,10 @@ class WorkerJobs(Workforce):
             raise self._never(*keeper.never)
         hopeless = keeper.hopeless()
         if hopeless is not None:
-            raise RunError(f"{hopeless}\n  What was finished is kept: start the same command again.")
+            doctor = shlex.join(["hpcfwi", "site", "check", self.site.name, "--job"])
+            raise RunError(
+                f"{hopeless}\n  To see why: {doctor}\n  What was finished is kept: start the same command again."
+            )
         waiting = keeper.waiting()
         if idle > 3 and (waiting != self._told or time.monotonic() - self._told_at > SILENCE):
             self._told, self._told_at = waiting, time.monotonic()

@@ -208,7 +208,7 @@ class JobKeeper:
         if self._false_starts >= FALSE_STARTS:
             self.trouble = (
                 f"the last {self._false_starts} worker jobs have ended without a worker; the last of them:\n  job {job_id} "
-                f"{what}{tail}\n  Type: hpcfwi site check --job"
+                f"{what}{tail}"
             )
 
     def _tail(self, job_id: str) -> str:

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from hpcfwi.cluster.environment import worker_environment
 from hpcfwi.cluster.layout import Layout, Need, divide
+from hpcfwi.cluster.pinning import PROCESSES
 from hpcfwi.cluster.workforce import Listener, Workforce
 from hpcfwi.config.site import SiteConfig, WorkerSection
 
@@ -97,6 +98,8 @@ def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None)
     settings = {
         "distributed.nanny.pre-spawn-environ": {
             **worker_environment(layout.threads, site),
+            # several are neither pinned nor bound: another run may be on this machine
+            **({PROCESSES: "0"} if layout.processes > 1 else {}),
             **(site.openmp.variables if site is not None else {}),
         },
         # nothing of ours can be spilled, and what a paused worker waits for would never come
@@ -115,6 +118,6 @@ def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None)
             dashboard_address=None,
             scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             local_directory=str(scratch),
-            preload=["hpcfwi.inversion.shot"],
+            preload=["hpcfwi.cluster.pinning", "hpcfwi.inversion.shot"],
             silence_logs=False,
         )

@@ -22,6 +22,8 @@ SIBLINGS = Path("/sys/devices/system/cpu")
 
 def dask_setup(worker: Any) -> None:
     """Called by Dask in the worker process, before its first task."""
+    if PROCESSES not in os.environ:
+        return
     processes, threads = (int(os.environ.get(name, "0")) for name in (PROCESSES, THREADS))
     # of one process the name is that of the job or node, of several it ends in their numbers
     number = re.search(r"-(\d+)$", str(worker.name)) if processes > 1 else None

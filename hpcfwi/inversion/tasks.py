@@ -54,7 +54,7 @@ class ShotTasks:
     def wait_for_worker(self) -> None:
         """Return when there is a worker."""
         began = time.monotonic()
-        while not self._workers():
+        while not self.workers():
             self.check(time.monotonic() - began)
             time.sleep(0.05)
 
@@ -153,16 +153,17 @@ class ShotTasks:
                 if now - looked < LOOK:
                     continue
                 looked = now
-                if self._workers():
+                if self.workers():
                     seen = now
                 else:
                     self.check(now - seen)
             yield next(waiting)
 
-    def _workers(self) -> list[str]:
+    def workers(self) -> list[str]:
         """Addresses of the workers that there are."""
         try:
-            return list(self.client.scheduler_info(n_workers=-1)["workers"])
+            # not scheduler_info(), which a refresh in the background may just have emptied
+            return list(self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"])
         except (OSError, ValueError, RuntimeError) as error:
             raise RunError(f"the Dask scheduler does not answer any more ({type(error).__name__}: {error})") from None
 
@@ -188,7 +189,7 @@ class ShotTasks:
                 "  Mend the cause and start the same command again; what was finished is kept."
             )
         self.on_retry(name, culprit, failures[-1].reason)
-        workers = self._workers()
+        workers = self.workers()
         tried_on = {failure.worker for failure in failures}
         others = [w for w in workers if w not in tried_on] or [w for w in workers if w != culprit]
         return self.client.submit(
@@ -252,6 +253,9 @@ def _reason(future: Future) -> str:
         return "the task was lost"
     error = future.exception()
     if isinstance(error, KilledWorker):
-        return f"{error.last_worker.address}, and others before it, died while they worked on it, perhaps for want of memory"
+        return (
+            f"{error.last_worker.address}, and others before it, died while they worked on it, perhaps for want of memory, or "
+            "of the instructions that devito.target names"
+        )
     text = str(error).partition("\n")[0]
     return text if isinstance(error, HpcfwiError) else f"{type(error).__name__}: {text}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from hpcfwi.cluster.findings import Finding, Section, bad, findings_table, problem, warning
-from hpcfwi.cluster.sharing import shared_verdict
 from hpcfwi.cluster.tls import CLOCK_SKEW
-from hpcfwi.cluster.verdicts import (
+from hpcfwi.config.site import Site
+from hpcfwi.doctor.findings import Finding, Section, bad, findings_table, problem, warning
+from hpcfwi.doctor.sharing import shared_verdict
+from hpcfwi.doctor.verdicts import (
     clock_finding,
     instructions_finding,
     kernels_finding,
@@ -16,7 +17,6 @@ from hpcfwi.cluster.verdicts import (
     threads_finding,
     versions_finding,
 )
-from hpcfwi.config.site import Site
 
 HERE = {"processor": "AMD EPYC", "flags": "12ab", "compiler": "gcc 12.2"}
 BUILT = {"error": "", "fingerprint": HERE, "build_seconds": 1.0, "sound": True, "seconds": 0.001}

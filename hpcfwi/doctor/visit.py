@@ -11,11 +11,12 @@ from typing import Any
 
 from distributed import Client, Future
 
-from hpcfwi.cluster.examination import clock, examine, examined_spec, run_staged, versions
-from hpcfwi.cluster.findings import Finding, Section, problem, warning
 from hpcfwi.cluster.layout import Layout
-from hpcfwi.cluster.sharing import shared_finding
-from hpcfwi.cluster.verdicts import (
+from hpcfwi.config.site import Site
+from hpcfwi.doctor.examination import clock, examine, examined_spec, run_staged, versions
+from hpcfwi.doctor.findings import Finding, Section, problem, warning
+from hpcfwi.doctor.sharing import shared_finding
+from hpcfwi.doctor.verdicts import (
     clock_finding,
     instructions_finding,
     memory_finding,
@@ -24,7 +25,6 @@ from hpcfwi.cluster.verdicts import (
     threads_finding,
     versions_finding,
 )
-from hpcfwi.config.site import Site
 from hpcfwi.errors import HpcfwiError, RunError
 
 __all__ = ["Visit"]

@@ -21,17 +21,17 @@ from distributed import Scheduler
 from distributed.security import Security
 
 import hpcfwi.cluster.batch as batch
-import hpcfwi.cluster.examination as examination
-import hpcfwi.cluster.sharing as sharing
 import hpcfwi.cluster.tls as tls
-from hpcfwi.cluster.doctor import check_here, network_findings, ports_finding, queues, scheduler_findings
-from hpcfwi.cluster.examination import memory_limits, scratch, try_kernels
+import hpcfwi.doctor.examination as examination
+import hpcfwi.doctor.sharing as sharing
 from hpcfwi.cluster.layout import Layout
-from hpcfwi.cluster.sharing import runs_findings
-from hpcfwi.cluster.strangers import knock, tls_findings, why_not
 from hpcfwi.cluster.tls import private_security
-from hpcfwi.cluster.verdicts import memory_finding, scratch_finding
 from hpcfwi.config.site import load_site
+from hpcfwi.doctor.examination import memory_limits, scratch, try_kernels
+from hpcfwi.doctor.rounds import check_here, network_findings, ports_finding, queues, scheduler_findings
+from hpcfwi.doctor.sharing import runs_findings
+from hpcfwi.doctor.strangers import knock, tls_findings, why_not
+from hpcfwi.doctor.verdicts import memory_finding, scratch_finding
 
 GB = 10**9
 LOOPBACK = "127.0.0.1"
@@ -309,7 +309,7 @@ def test_an_address_on_which_nobody_can_listen_is_a_problem():
 
 def test_a_certificate_that_the_clock_does_not_accept_is_seen_and_so_is_that_nobody_gets_through(monkeypatch):
     monkeypatch.setattr(tls, "CLOCK_SKEW", timedelta(days=-1))
-    monkeypatch.setattr("hpcfwi.cluster.strangers.FRIEND", 1.0)
+    monkeypatch.setattr("hpcfwi.doctor.strangers.FRIEND", 1.0)
     encryption, certificate = tls_findings(network(), LOOPBACK)
     assert certificate.verdict == "problem"
     assert "set this host's clock" in certificate.advice
@@ -431,7 +431,7 @@ def test_a_child_that_says_nothing_sensible_or_takes_too_long_is_told(tmp_path, 
     assert try_kernels(1) == {"error": "not done after 0.01 s"}
 
 
-LIMITS = "import json; from hpcfwi.cluster.examination import memory_limits; print(json.dumps(memory_limits()))"
+LIMITS = "import json; from hpcfwi.doctor.examination import memory_limits; print(json.dumps(memory_limits()))"
 
 
 def limits_of(*prefix):

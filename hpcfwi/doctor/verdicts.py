@@ -1,15 +1,15 @@
-"""What the facts of an :mod:`hpcfwi.cluster.examination` mean for a run: pure judgements, one finding each."""
+"""What the facts of an :mod:`hpcfwi.doctor.examination` mean for a run: pure judgements, one finding each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpcfwi.cluster.findings import Finding, problem, warning
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.promise import ThreadPromise
 from hpcfwi.cluster.tls import CLOCK_SKEW
 from hpcfwi.config.site import Site
+from hpcfwi.doctor.findings import Finding, problem, warning
 from hpcfwi.physics.threads import numbers, ranges
 
 __all__ = [
@@ -39,7 +39,7 @@ def scratch_finding(facts: Mapping[str, Any], key: str) -> Finding:
     Parameters
     ----------
     facts
-        Of :func:`hpcfwi.cluster.examination.scratch`.
+        Of :func:`hpcfwi.doctor.examination.scratch`.
     key
         What the user sets to choose another.
     """
@@ -64,7 +64,7 @@ def memory_finding(limits: Mapping[str, int], layout: Layout, where: str) -> Fin
     Parameters
     ----------
     limits
-        Of :func:`hpcfwi.cluster.examination.memory_limits`.
+        Of :func:`hpcfwi.doctor.examination.memory_limits`.
     layout
         What was promised.
     where
@@ -105,9 +105,9 @@ def staged_finding(facts: Mapping[str, Any], staged: Sequence[Mapping[str, Any]]
     Parameters
     ----------
     facts
-        Of :func:`hpcfwi.cluster.examination.try_kernels`.
+        Of :func:`hpcfwi.doctor.examination.try_kernels`.
     staged
-        Of :func:`hpcfwi.cluster.examination.run_staged`, for each process; not needed where kernels have ``died``.
+        Of :func:`hpcfwi.doctor.examination.run_staged`, for each process; not needed where kernels have ``died``.
     """
     compiler = facts.get("fingerprint", {}).get("compiler", "none")
     if facts.get("died"):
@@ -141,7 +141,7 @@ def instructions_finding(facts: Mapping[str, Any], differs: Sequence[str], targe
     Parameters
     ----------
     facts
-        Of :func:`hpcfwi.cluster.examination.try_kernels` there.
+        Of :func:`hpcfwi.doctor.examination.try_kernels` there.
     differs
         Of :func:`hpcfwi.physics.fingerprint.differences`.
     target

@@ -1,7 +1,7 @@
-"""What a host gives to a worker process, seen from inside: facts, which :mod:`hpcfwi.cluster.verdicts` judges.
+"""What a host gives to a worker process, seen from inside: facts, which :mod:`hpcfwi.doctor.verdicts` judges.
 
 Called by the doctor on its own host, and as tasks in the worker processes of others. Kernels are first tried in a child
-process (``python -m hpcfwi.cluster.examination``): one that dies of it, by an instruction that is not known here, say, takes
+process (``python -m hpcfwi.doctor.examination``): one that dies of it, by an instruction that is not known here, say, takes
 nobody along.
 """
 
@@ -148,7 +148,7 @@ def try_kernels(threads: int, environment: Mapping[str, str] | None = None) -> d
     try:
         with tempfile.TemporaryDirectory(prefix="hpcfwi-check-") as folder:
             done = subprocess.run(
-                [sys.executable, "-m", "hpcfwi.cluster.examination", str(threads)],
+                [sys.executable, "-m", "hpcfwi.doctor.examination", str(threads)],
                 env={**(os.environ if environment is None else environment), "TMPDIR": folder},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

@@ -12,10 +12,10 @@ from distributed import Scheduler
 from distributed.comm import connect
 from distributed.security import Security
 
-from hpcfwi.cluster.findings import Finding, problem, warning
 from hpcfwi.cluster.network import scheduler_options
 from hpcfwi.cluster.tls import private_security
 from hpcfwi.config.site import NetworkSection
+from hpcfwi.doctor.findings import Finding, problem, warning
 from hpcfwi.errors import InputError
 
 __all__ = ["certificate_finding", "handshake_finding", "knock", "tls_findings", "why_not"]

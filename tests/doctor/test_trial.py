@@ -7,12 +7,12 @@ import os
 import pytest
 from distributed import Client
 
-from hpcfwi.cluster.examination import clock, examined_spec
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
-from hpcfwi.cluster.trial import try_workers
-from hpcfwi.cluster.visit import Visit
 from hpcfwi.config.site import load_site
+from hpcfwi.doctor.examination import clock, examined_spec
+from hpcfwi.doctor.trial import try_workers
+from hpcfwi.doctor.visit import Visit
 from hpcfwi.errors import RunError
 from hpcfwi.inversion.solver import stage_solver
 
@@ -33,7 +33,7 @@ def visit(client, folder, layouts, *settings):
 
 
 def test_everything_is_looked_at_and_what_is_not_as_promised_is_told(local, tmp_path, monkeypatch):
-    monkeypatch.setattr("hpcfwi.cluster.visit.COMING", 0.1)
+    monkeypatch.setattr("hpcfwi.doctor.visit.COMING", 0.1)
     promised = Layout(2, 1, 20 * 10**12)
     sections = visit(local, tmp_path, {"elsewhere": promised, "nowhere": promised}).sections(3.0)
     here = {finding.name: finding for finding in sections[0].findings}

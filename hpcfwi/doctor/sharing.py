@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hpcfwi.cluster.findings import Finding, problem, warning
 from hpcfwi.config.site import Site
 from hpcfwi.data.staging import write_aside
+from hpcfwi.doctor.findings import Finding, problem, warning
 from hpcfwi.errors import StagingError
 
 __all__ = ["prepared", "put", "runs_findings", "runs_folder", "see", "shared_finding"]

@@ -16,15 +16,15 @@ from typing import Any
 from distributed import Client
 
 from hpcfwi.cluster.batch import batch_system
-from hpcfwi.cluster.examination import examined_spec
-from hpcfwi.cluster.findings import Finding, Section, bad, problem
 from hpcfwi.cluster.launch import choose_way, launch
 from hpcfwi.cluster.layout import Layout, Need
 from hpcfwi.cluster.options import LaunchOptions
-from hpcfwi.cluster.sharing import prepared, runs_folder
-from hpcfwi.cluster.visit import Visit
 from hpcfwi.cluster.workforce import Listener, Workforce
 from hpcfwi.config.site import Site
+from hpcfwi.doctor.examination import examined_spec
+from hpcfwi.doctor.findings import Finding, Section, bad, problem
+from hpcfwi.doctor.sharing import prepared, runs_folder
+from hpcfwi.doctor.visit import Visit
 from hpcfwi.errors import HpcfwiError, InputError, RunError
 from hpcfwi.interrupts import deafen
 

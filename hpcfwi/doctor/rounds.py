@@ -16,18 +16,18 @@ from pathlib import Path
 from hpcfwi.cluster.allocation import AllocatedWorkers
 from hpcfwi.cluster.batch import Batch, Refusal, answer, batch_system
 from hpcfwi.cluster.environment import apply_environment, worker_environment
-from hpcfwi.cluster.examination import examine
-from hpcfwi.cluster.findings import Finding, Section, problem
 from hpcfwi.cluster.launch import choose_way
 from hpcfwi.cluster.layout import Layout, Need, node_layout
 from hpcfwi.cluster.local import local_layout
 from hpcfwi.cluster.network import driver_address, interfaces
 from hpcfwi.cluster.script import JobPlace, job_script
-from hpcfwi.cluster.sharing import runs_findings, runs_folder
-from hpcfwi.cluster.strangers import tls_findings
-from hpcfwi.cluster.verdicts import kernels_finding, memory_finding, scratch_finding, target_finding, threads_finding
 from hpcfwi.cluster.workforce import Listener
 from hpcfwi.config.site import Site
+from hpcfwi.doctor.examination import examine
+from hpcfwi.doctor.findings import Finding, Section, problem
+from hpcfwi.doctor.sharing import runs_findings, runs_folder
+from hpcfwi.doctor.strangers import tls_findings
+from hpcfwi.doctor.verdicts import kernels_finding, memory_finding, scratch_finding, target_finding, threads_finding
 from hpcfwi.errors import InputError, RunError
 
 __all__ = [
@@ -81,7 +81,7 @@ def check_site(
     apply_environment(site.config)
     yield check_here(site)
     if job:
-        from hpcfwi.cluster.trial import try_workers
+        from hpcfwi.doctor.trial import try_workers
 
         yield from try_workers(site, MANY, wait, say)
 
