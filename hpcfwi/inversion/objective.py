@@ -23,6 +23,9 @@ from hpcfwi.version import __version__
 
 __all__ = ["Evaluation", "Objective", "observe"]
 
+# Bytes of a gradient up to which a handful of them may come to the driver instead of their sum.
+SMALL = 4_000_000
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -147,6 +150,7 @@ class Objective:
                 ],
                 [self._key(model, shot, axis) for shot in self.shots],
                 self.progress,
+                small=m.nbytes <= SMALL,
             )
         finally:
             Path(model.path).unlink(missing_ok=True)

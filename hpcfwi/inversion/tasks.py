@@ -12,7 +12,7 @@ from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
 from hpcfwi.errors import DataError, HpcfwiError, RunError
-from hpcfwi.inversion.functional import BLOCK, FunctionalGradient, blocks
+from hpcfwi.inversion.functional import BLOCK, FunctionalGradient, blocks, total
 from hpcfwi.inversion.shot import TaskFailure, add_parts
 
 __all__ = ["ShotTasks", "key_of"]
@@ -91,12 +91,14 @@ class ShotTasks:
         arguments: Sequence[tuple[Any, ...]],
         keys: Sequence[str],
         progress: Progress = lambda *_: None,
+        small: bool = False,
     ) -> FunctionalGradient:
         """Add up ``function(*arguments[i])`` over the shots, in a tree whose shape depends on their order alone.
 
-        The parts stay on the workers and are let go as soon as they are in a sum; only the root comes here.
+        The parts stay on the workers and are let go as soon as they are in a sum; only the root comes here. Of ``small``
+        ones the last sum, of a handful, is made here, of parts that came while others were still computed.
         """
-        tree = _SumTree(self.client, keys)
+        tree = _SumTree(self.client, keys, small)
         self._run(function, names, arguments, keys, progress, tree.take)
         return tree.root
 
@@ -124,7 +126,8 @@ class ShotTasks:
         try:
             for future in self._finished(waiting):
                 i = index.get(future.key)
-                if future.status != "finished":
+                further, taken = self._taken(take, i, future)
+                if not taken:
                     if i is None:
                         _stop_for_own_reasons(future)
                         raise RunError(f"a sum of gradients failed: {_reason(future)}")
@@ -135,11 +138,24 @@ class ShotTasks:
                 if i is not None:
                     done += 1
                     progress(done, len(names))
-                further = take(i, future)
                 if further is not None:
                     waiting.add(further)
         finally:
             self.client.cancel(list(waiting.futures), force=True)
+
+    @staticmethod
+    def _taken(
+        take: Callable[[int | None, Future], Future | None], index: int | None, future: Future
+    ) -> tuple[Future | None, bool]:
+        """Take a result; tell what it leads to, and whether there was one: it may be lost, and not be had a second time."""
+        if future.status != "finished":
+            return None, False
+        try:
+            return take(index, future), True
+        except Exception:
+            if future.status == "finished":
+                raise
+            return None, False
 
     def _finished(self, waiting: as_completed) -> Iterator[Future]:
         """Futures in the order in which they end; an error when there is nobody to work on them, and no hope for anybody."""
@@ -213,9 +229,11 @@ class _Failure:
 class _SumTree:
     """Adds finished parts block by block; a block is submitted when the last of its parts is there."""
 
-    def __init__(self, client: Client, keys: Sequence[str]) -> None:
+    def __init__(self, client: Client, keys: Sequence[str], small: bool) -> None:
         self.client = client
+        self.small = small
         self.root: Any = None
+        self.fetched: dict[int, FunctionalGradient] = {}
         self.keys = [list(keys)]
         while len(self.keys[-1]) > 1:
             # the place in the tree is part of the name: blocks of equal shots are not the same task
@@ -229,6 +247,11 @@ class _SumTree:
         level, position = (0, index) if index is not None else self.places.pop(future.key)
         if len(self.keys[level]) == 1:
             self.root = future.result()
+            return None
+        if self.small and len(self.keys[level + 1]) == 1:
+            self.fetched[position] = future.result()
+            if len(self.fetched) == len(self.keys[level]):
+                self.root = total([self.fetched[i] for i in range(len(self.fetched))])
             return None
         parts, above = self.parts[level], position // BLOCK
         parts[position] = future

@@ -139,24 +139,37 @@ def test_the_same_content_while_it_is_there_is_computed_once(client, tmp_path):
     assert (tmp_path / "calls").read_text() == "x"
 
 
-def test_equal_shots_count_each(client):
+@pytest.mark.parametrize("small", [False, True])
+def test_equal_shots_count_each(client, small):
     """Shots of equal content have equal digests: blocks of them must not become one task."""
     count = 3 * BLOCK
     names = [str(i) for i in range(count)]
-    found = ShotTasks(client).sum(number, names, [(1,)] * count, [key_of("equal")] * count)
+    found = ShotTasks(client).sum(number, names, [(1,)] * count, [key_of("equal", small)] * count, small=small)
     assert found.f == count
 
 
+@pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize("count", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, BLOCK**2, BLOCK**2 + 1])
-def test_sums_of_any_number_of_shots_are_whole(client, count, tmp_path):
+def test_sums_of_any_number_of_shots_are_whole(client, count, small, tmp_path):
     names = [str(i) for i in range(count)]
-    found = ShotTasks(client).sum(number, names, [(i,) for i in range(count)], [key_of(tmp_path, i) for i in names])
+    keys = [key_of(tmp_path, i) for i in names]
+    found = ShotTasks(client).sum(number, names, [(i,) for i in range(count)], keys, small=small)
     assert found.f == found.g[0] == sum(range(count))
+
+
+def test_the_last_sum_has_the_same_bytes_wherever_it_is_made(client, tmp_path):
+    names = [str(i) for i in range(3 * BLOCK - 1)]
+    arguments, sums = [(0.1 * i,) for i in range(len(names))], set()
+    for small in (False, True):
+        keys = [key_of(tmp_path, small, name) for name in names]
+        found = ShotTasks(client).sum(number, names, arguments, keys, small=small)
+        sums.add((found.f, found.g.tobytes()))
+    assert len(sums) == 1
 
 
 def test_the_tree_has_a_level_for_each_power_of_its_block():
     keys = [str(i) for i in range(BLOCK**2 + 1)]
-    assert [len(level) for level in _SumTree(None, keys).keys] == [BLOCK**2 + 1, BLOCK + 1, 2, 1]
+    assert [len(level) for level in _SumTree(None, keys, small=False).keys] == [BLOCK**2 + 1, BLOCK + 1, 2, 1]
 
 
 def test_a_gradient_that_is_lost_before_its_sum_and_turns_out_bad_names_its_shot(client, tmp_path):
