@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from hpcfwi.cli_site import site as site_commands
@@ -19,7 +16,7 @@ from hpcfwi.cluster.environment import apply_environment, quieten
 from hpcfwi.cluster.options import WAYS, LaunchOptions
 from hpcfwi.errors import HpcfwiError
 from hpcfwi.interrupts import deafen, interrupted, listening
-from hpcfwi.resources import shipped
+from hpcfwi.terminal import console, find_config, run_dir_of
 from hpcfwi.version import __version__
 
 __all__ = ["command"]
@@ -122,22 +119,8 @@ def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") ->
 
     theirs = [setting for setting in settings if setting.lstrip().startswith(SITE)]
     ours = [setting for setting in settings if setting not in theirs]
-    what = load_run_config(_find_config(config), ours)
+    what = load_run_config(find_config(config), ours)
     return what, load_site(site, [setting.lstrip().removeprefix(SITE) for setting in theirs])
-
-
-def _run_dir(site: Any, config: Path) -> Path:
-    """``runs/<name of CONFIG>``, below the site's folder for runs where it has one."""
-    return Path(site.config.filesystem.runs or "runs") / config.stem
-
-
-def _find_config(config: Path) -> Path:
-    """A file of the user's; where there is none, a job that comes with the package: ``circle``, ``jobs/circle.toml``."""
-    with suppress(OSError):  # a path that cannot even be asked for; reading it says why
-        if config.exists():
-            return config
-    ours = shipped("jobs") / f"{config.stem}.toml"
-    return ours if str(config.parent) in (".", "jobs") and ours.is_file() else config
 
 
 @cli.command()
@@ -155,7 +138,7 @@ def run(
     from hpcfwi.driver import run as drive
     from hpcfwi.reporting.progress import counted
 
-    result = drive(what, where, run_dir or _run_dir(where, config), _console(), options)
+    result = drive(what, where, run_dir or run_dir_of(where, config), console(), options)
     error = "" if result.model_error is None else f", model error {100 * result.model_error:.2f} %"
     ratio = result.misfit / result.initial_misfit if result.initial_misfit else 0.0
     for line in (
@@ -183,7 +166,7 @@ def model(
     what, where = _load(config, settings, site)
     from hpcfwi.driver import model_data
 
-    paths = model_data(what, where, run_dir or _run_dir(where, config), _console(), options)
+    paths = model_data(what, where, run_dir or run_dir_of(where, config), console(), options)
     click.echo(f"{len(paths)} gathers (samples, receivers), one .npy for each shot, in {paths[0].parent}")
 
 
@@ -199,8 +182,8 @@ def plan(config: Path, settings: tuple[str, ...]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for row in make_plan(problem).rows:
         table.add_row(*row)
-    console = _console()
-    console.print(table, soft_wrap=not console.is_terminal)
+    screen = console()
+    screen.print(table, soft_wrap=not screen.is_terminal)
     for warning in problem.warnings:
         click.echo(f"warning: {warning}")
 
@@ -218,20 +201,3 @@ def check(config: Path, settings: tuple[str, ...], shot: str | None) -> int:
     report = check_gradient(Problem.from_config(what), shot)
     click.echo(report.text)
     return 0 if report.passed else 1
-
-
-class _Console(Console):
-    """A console whose reader may go away: what is at work goes on, since the run folder has it all."""
-
-    def on_broken_pipe(self) -> None:
-        """Write to nobody from now on."""
-        self.quiet = True
-        nobody = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nobody, sys.stdout.fileno())
-
-
-def _console() -> Console:
-    """A live display on a terminal; under a scheduler, or into a file, plain lines as long as they need to be."""
-    batch = any(name in os.environ for name in ("SLURM_JOB_ID", "PBS_JOBID"))
-    interactive = sys.stdout.isatty() and not batch
-    return _Console(force_terminal=None if interactive else False, width=None if interactive else 200, soft_wrap=True)

@@ -39,8 +39,8 @@ def _keys_of_site(settings: Sequence[str]) -> list[str]:
 @site.command("list")
 def list_sites() -> None:
     """Say which sites there are."""
-    from hpcfwi.cli import _console
     from hpcfwi.config.site import known_sites
+    from hpcfwi.terminal import console
 
     table = Table("name", "description", "scheduler", "tried", box=None, pad_edge=False)
     table.add_column("file", overflow="fold")
@@ -54,8 +54,8 @@ def list_sites() -> None:
         tried = {True: "yes", False: "no"}.get(content.get("tried", True), "")
         known = (str(content.get("description", "")), str(kind), tried) if content else ("", "", "")
         table.add_row(name, *known, str(path))
-    console = _console()
-    console.print(table, soft_wrap=not console.is_terminal, markup=False, highlight=False)
+    screen = console()
+    screen.print(table, soft_wrap=not screen.is_terminal, markup=False, highlight=False)
     if troubles:
         click.echo("\nAs things are, these cannot be used:")
         for line in troubles:
@@ -111,14 +111,14 @@ def script(name: str, config: Path | None, nodes: int | None, settings: tuple[st
             f"the site {where.name} has no batch system (scheduler.kind), so there is no job script; choose another, for "
             "instance generic-slurm (hpcfwi site list)"
         )
-    from hpcfwi.cli import _run_dir
     from hpcfwi.cluster.layout import Need, node_layout
     from hpcfwi.cluster.script import JobPlace, job_script
+    from hpcfwi.terminal import run_dir_of
 
     jobs = nodes or where.config.scheduler.most_jobs
     need = Need(jobs * (where.config.node.cores or 1), 1) if config is None else _need(config, ours)
     layout = node_layout(where, need, jobs)
-    run_dir = _run_dir(where, config or Path("run")).absolute()
+    run_dir = run_dir_of(where, config or Path("run")).absolute()
     security = _keys(run_dir / "tls") if where.config.network.tls else None
     click.echo(job_script(where, layout, JobPlace(run_dir.name, run_dir / "logs", security)), nl=False)
 
@@ -130,13 +130,13 @@ def _is_of_site(setting: str, sections: Any) -> bool:
 
 def _need(config: Path, settings: Sequence[str]) -> Any:
     """What the run of a configuration asks of its workers."""
-    from hpcfwi.cli import _find_config
     from hpcfwi.cluster.layout import Need
     from hpcfwi.config.run import load_run_config
     from hpcfwi.inversion.plan import make_plan
     from hpcfwi.inversion.problem import Problem
+    from hpcfwi.terminal import find_config
 
-    problem = Problem.from_config(load_run_config(_find_config(config), settings))
+    problem = Problem.from_config(load_run_config(find_config(config), settings))
     return Need(len(problem.survey), make_plan(problem).shot_bytes)
 
 
@@ -154,17 +154,17 @@ def _need(config: Path, settings: Sequence[str]) -> Any:
 @_settings_option("the site")
 def check_site(name: str, job: bool, wait: float, settings: tuple[str, ...]) -> int:
     """Look at everything that a run at the site NAME [workstation] relies on; exit code 1 if there is a problem."""
-    from hpcfwi.cli import _console
     from hpcfwi.config.site import load_site
     from hpcfwi.doctor.findings import Section, bad, findings_table
     from hpcfwi.doctor.rounds import check_site as look
+    from hpcfwi.terminal import console
 
-    console = _console()
+    screen = console()
     sections: list[Section] = []
     for section in look(load_site(name, _keys_of_site(settings)), job, wait, lambda line: click.echo(line, err=True)):
         if sections:
-            console.print()
-        console.print(findings_table(section), soft_wrap=not console.is_terminal, highlight=False)
+            screen.print()
+        screen.print(findings_table(section), soft_wrap=not screen.is_terminal, highlight=False)
         sections.append(section)
     return 1 if bad(sections) else 0
 
