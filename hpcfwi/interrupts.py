@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -77,6 +78,8 @@ def _unraisable(lost: Any) -> None:
 def _interrupt(*_: object) -> None:
     global _received
     _received = True
+    # what is broken off complains in threads of its own, Dask's sync() for one
+    logging.getLogger("tornado.application").setLevel(logging.CRITICAL)
     # once more, unless somebody hears this one and calls deafen()
     signal.setitimer(signal.ITIMER_REAL, AGAIN)
     raise KeyboardInterrupt

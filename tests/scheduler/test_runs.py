@@ -96,6 +96,10 @@ def test_a_driver_in_a_job_that_submits_jobs(lab, on_login, first_run):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    any(str(path).startswith("/tmp/") for path in (ROOT, sys.prefix, sys.base_prefix)),
+    reason="hpcfwi or its Python is in /tmp, which the nodes of this test do not share",
+)
 def test_nodes_share_nothing_but_the_run_folder(new_lab, hpcfwi, first_run):
     """Each node has a /tmp of its own, so no JIT cache, and nothing that the driver wrote there, is seen by another."""
     with new_lab() as lab:
