@@ -146,8 +146,8 @@ class Slurm(Batch):
         (r"PartitionTimeLimit|MaxWall", "scheduler.walltime"),
         (r"PartitionConfig|PartitionNodeLimit|BadConstraints|MaxCpu|MaxNode", "worker.processes"),
         (r"account", "scheduler.account"),
-        (r"partition", "scheduler.queue"),
         (r"qos", "scheduler.qos"),
+        (r"partition", "scheduler.queue"),
         (r"time limit|timelimit|walltime", "scheduler.walltime"),
         (r"memory", "worker.memory"),
         (r"cpu|node configuration|more processors", "worker.processes"),
@@ -155,7 +155,7 @@ class Slurm(Batch):
     )
     never = (
         r"^(PartitionConfig|PartitionNodeLimit|PartitionTimeLimit|BadConstraints|AccountNotAllowed|InvalidAccount|InvalidQOS|"
-        r"QOSNotAllowed|AssocMax\w+PerJobLimit|QOSMax\w+PerJobLimit|QOSMax\w+PerNode|QOSMin\w+)"
+        r"QOSNotAllowed|AssocMax\w+PerJobLimit|QOSMax\w+PerJobLimit|QOSMax\w+PerNode|QOSMin\w+|Job's (account|QOS) not )"
     )
     PENDING = frozenset(
         {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}

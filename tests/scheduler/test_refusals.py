@@ -55,6 +55,29 @@ def test_a_job_that_slurm_takes_but_will_never_start_is_told(lab, on_login):
     assert lab.jobs() == []
 
 
+@pytest.fixture(scope="module", params=["NO", "ALL"])
+def choosy(request, new_lab):
+    """A lab whose partition is for one account only, and whether sbatch asks for that."""
+    with new_lab() as lab:
+        lab.up(1, PARTITION="debug Default=YES AllowAccounts=geo", CONF=f"EnforcePartLimits={request.param}")
+        lab.refuses = request.param == "ALL"
+        yield lab
+
+
+def test_an_account_that_may_not_use_the_partition_is_told(choosy, hpcfwi):
+    hpcfwi.prefix = choosy.command()
+    done, seconds = refused(hpcfwi, 'account = "nobody"')
+    assert done.returncode == 2, done.stdout + done.stderr
+    if choosy.refuses:
+        assert "Invalid account or account/partition combination specified" in done.stderr
+    else:
+        assert "Slurm will never start worker job" in done.stderr
+        assert "Job's account not" in done.stderr
+    assert 'mine.toml, line 5: account = "nobody"' in done.stderr
+    assert seconds < 30
+    assert choosy.jobs() == []
+
+
 def test_waiting_is_told_with_its_reason_and_bounded(lab, on_login):
     done, seconds = refused(on_login, 'directives = ["--begin=now+1hour"]', "2.0", "--wait", "0.1")
     assert done.returncode == 3, done.stdout + done.stderr
