@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from hpcfwi.cluster.environment import apply_environment
+from hpcfwi.cluster.environment import apply_environment, hush
 from hpcfwi.cluster.options import LaunchOptions
+from hpcfwi.collector import resting
 from hpcfwi.config.site import Site
 from hpcfwi.data.runfolder import RunFolder
 from hpcfwi.data.staging import StagedFile, read_header
@@ -90,11 +91,12 @@ class Session:
         self.config = problem.config
         self.started = time.perf_counter()
         self._broken: str | None = None
-        self._start(site, options, stack)
+        with resting():  # while Dask and Devito are imported and the solver is built
+            self._start(site, options, stack)
 
     def _start(self, site: Site, options: LaunchOptions, stack: ExitStack) -> None:
         """Bring up workers and solver, at the same time: both take seconds."""
-        apply_environment(site.config)
+        hush()
         from hpcfwi.cluster.launch import launch
         from hpcfwi.cluster.layout import Need
         from hpcfwi.cluster.promise import ThreadPromise
@@ -109,6 +111,7 @@ class Session:
         need = Need(len(self.problem.survey), plan.shot_bytes)
         workforce = launch(site, need, self.folder.path, options, Listener(self.progress.say, self.log.write))
         layout = workforce.layout
+        apply_environment(site.config, workforce.threads)
         self.log.write(
             "start",
             version=__version__,
@@ -119,8 +122,8 @@ class Session:
         )
         same = "one thread per shot: the same bytes whatever the number of workers"
         differs = "several threads per shot: the last bits may differ from run to run"
-        self.progress.say(same if layout.threads == 1 else differs)
-        self._promise = ThreadPromise(site, layout.threads)
+        self.progress.say(same if workforce.threads == 1 else differs)
+        self._promise = ThreadPromise(site, workforce.threads_on)
         stack.enter_context(workforce)
         self._stage_solver(layout.cache_bytes)
         self._connect(workforce, stack)

@@ -14,8 +14,12 @@ import pytest
 from hpcfwi.cluster.environment import apply_environment
 
 NOT_ASKED_FOR = "slow, and --slow was not given"
-# Devito reads this once, when it is imported: all tests, and the workers they start, generate the same code.
-apply_environment()
+# Devito reads this once, when it is imported: all tests of this process, and the workers they start, generate the same code.
+apply_environment(threads=1)
+import devito  # noqa: E402, F401
+
+# what runs in a process of its own decides for itself
+del os.environ["DEVITO_LANGUAGE"]
 
 SMALL = """
 [grid]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from hpcfwi.config.site import SiteConfig
 from hpcfwi.physics.target import TARGET
 
-__all__ = ["apply_environment", "quieten", "scrubbed", "worker_environment"]
+__all__ = ["apply_environment", "hush", "quieten", "scrubbed", "worker_environment"]
 
 # Dask's own way to set the level of its loggers.
 LOG_LEVEL = "DASK_LOGGING__DISTRIBUTED"
@@ -23,10 +23,11 @@ OF_THE_SYSTEM = ("SLURM_CONF", "PBS_CONF_FILE", "PBS_EXEC", "PBS_SERVER", "PBS_D
 def worker_environment(threads: int, site: SiteConfig | None = None) -> dict[str, str]:
     """Variables of a worker process that runs one shot with ``threads`` OpenMP threads.
 
+    With ``devito.language = "auto"`` all processes of a run have to have one thread, or all of them more than one.
     ``openmp.variables`` are left out: where they name other variables, those are the node's, and its shell's business.
     """
     chosen = {
-        **_devito(site),
+        **_devito(site, threads),
         "OMP_NUM_THREADS": str(threads),
         **dict.fromkeys(BLAS_THREADS, "1"),
         LOG_LEVEL: os.environ.get(LOG_LEVEL, "critical"),
@@ -38,16 +39,33 @@ def worker_environment(threads: int, site: SiteConfig | None = None) -> dict[str
     return chosen
 
 
-def apply_environment(site: SiteConfig | None = None) -> None:
-    """Make this process generate the same code as the workers, and Dask as quiet; before they are imported."""
-    for name, value in {**_devito(site), LOG_LEVEL: "critical"}.items():
-        os.environ.setdefault(name, value)
+def apply_environment(site: SiteConfig | None = None, threads: int | None = None) -> None:
+    """Make this process generate the same code as workers of ``threads`` threads; before Devito is imported.
+
+    Without ``threads`` it is this process that runs the kernels, on all cores that it has.
+    """
+    hush()
+    for name, value in _devito(site, threads).items():
+        if os.environ.get(name) != value:
+            _set_by_us[name] = os.environ[name] = value
 
 
-def _devito(site: SiteConfig | None) -> dict[str, str]:
+def hush() -> None:
+    """Keep Dask quiet unless it was asked to speak; before it is imported."""
+    os.environ.setdefault(LOG_LEVEL, "critical")
+
+
+# What is in the environment because a run of this process, perhaps an earlier one of other threads, has put it there.
+_set_by_us: dict[str, str] = {}
+
+
+def _devito(site: SiteConfig | None, threads: int | None) -> dict[str, str]:
     """Devito's settings: the user's own where they are set, then the site's."""
     section = (site or SiteConfig()).devito
-    chosen = {"DEVITO_LANGUAGE": section.language, "DEVITO_LOGGING": "ERROR"}
+    language = section.language
+    if language == "auto":
+        language = "C" if threads == 1 else "openmp"
+    chosen = {"DEVITO_LANGUAGE": language, "DEVITO_LOGGING": "ERROR"}
     # Devito takes gcc; where only another of its compilers is there, that one
     present = next((name for name in ("gcc", "clang", "icx") if shutil.which(name)), "gcc")
     if section.arch is not None or present != "gcc":
@@ -58,7 +76,8 @@ def _devito(site: SiteConfig | None) -> dict[str, str]:
         chosen["DEVITO_AUTOTUNING"] = section.autotuning
     if section.target is not None:
         chosen[TARGET] = section.target
-    return {**chosen, **{k: v for k, v in os.environ.items() if k.startswith("DEVITO_")}}
+    own = {k: v for k, v in os.environ.items() if k.startswith("DEVITO_") and v != _set_by_us.get(k)}
+    return {**chosen, **own}
 
 
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:

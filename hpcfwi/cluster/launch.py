@@ -86,6 +86,8 @@ def launch(
         from hpcfwi.cluster.allocation import AllocatedWorkers
 
         workforce = AllocatedWorkers.from_environment(site, need, run_dir, listener, options.nodes)
+        if options.wait is not None:
+            workforce.patience = 60 * options.wait
     listener.say(f"{workforce} ({why})")
     nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
     if way == "local" and nodes != "1":

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
+from os.path import expandvars
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 
@@ -24,6 +25,7 @@ from hpcfwi.cluster.layout import Layout, Need, divide
 from hpcfwi.cluster.pinning import PROCESSES
 from hpcfwi.cluster.workforce import Listener, Workforce
 from hpcfwi.config.site import SiteConfig, WorkerSection
+from hpcfwi.errors import InputError
 
 __all__ = ["LocalWorkers", "local_cluster", "local_layout", "scratch_folder"]
 
@@ -62,7 +64,21 @@ class LocalWorkers(Workforce):
         return f"workers on this machine: {self.layout}"
 
     def _prepare(self, stack: ExitStack) -> None:
-        self._scratch = stack.enter_context(scratch_folder())
+        self._scratch = stack.enter_context(scratch_folder(self._temporary()))
+
+    def _temporary(self) -> Path:
+        """The site's folder for temporary files on this machine, or the usual one."""
+        if self.site is None or self.site.filesystem.scratch is None:
+            return Path(gettempdir())
+        folder = Path(expandvars(self.site.filesystem.scratch)).absolute()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"site.filesystem.scratch: {folder}: cannot be made or used ({error.strerror}); it should be a folder of this "
+                "machine's own for temporary files"
+            ) from None
+        return folder
 
     def _start(self) -> LocalCluster:
         """Start workers that do not hear what a terminal sends to all of its processes: the driver ends them."""
@@ -74,15 +90,15 @@ class LocalWorkers(Workforce):
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A temporary folder for workers; those that killed drivers have left behind are removed."""
-    for left in Path(gettempdir()).glob(f"{SCRATCH}*"):
+def scratch_folder(where: Path) -> Iterator[Path]:
+    """A folder for workers in one for temporary files; those that killed drivers have left behind are removed."""
+    for left in where.glob(f"{SCRATCH}*"):
         with suppress(OSError, Timeout, NotImplementedError):
             mark = left / IN_USE
             if mark.stat().st_uid == os.geteuid() and time.time() - mark.stat().st_mtime > SCRATCH_AGE:
                 with FileLock(mark).acquire(timeout=0):
                     shutil.rmtree(left)
-    folder = Path(mkdtemp(prefix=SCRATCH))
+    folder = Path(mkdtemp(prefix=SCRATCH, dir=where))
     lock = FileLock(folder / IN_USE)
     try:
         with suppress(OSError, NotImplementedError):
@@ -101,6 +117,8 @@ def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None)
             # several are neither pinned nor bound: another run may be on this machine
             **({PROCESSES: "0"} if layout.processes > 1 else {}),
             **(site.openmp.variables if site is not None else {}),
+            # the JIT cache, too, is where the site wants temporary files
+            **({"TMPDIR": str(scratch.parent)} if site is not None and site.filesystem.scratch is not None else {}),
         },
         # nothing of ours can be spilled, and what a paused worker waits for would never come
         "distributed.worker.memory.target": False,
@@ -118,6 +136,6 @@ def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None)
             dashboard_address=None,
             scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             local_directory=str(scratch),
-            preload=["hpcfwi.cluster.pinning", "hpcfwi.inversion.shot"],
+            preload=["hpcfwi.cluster.pinning", "hpcfwi.inversion.preload"],
             silence_logs=False,
         )

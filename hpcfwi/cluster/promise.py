@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hpcfwi.config.site import Site
 from hpcfwi.physics.threads import numbers, ranges
 
@@ -15,12 +17,12 @@ class ThreadPromise:
     ----------
     site
         The machine.
-    threads
-        OpenMP threads that each worker should have.
+    threads_on
+        Gives the OpenMP threads that each worker on a host should have.
     """
 
-    def __init__(self, site: Site, threads: int) -> None:
-        self.site, self.threads = site, threads
+    def __init__(self, site: Site, threads_on: Callable[[str], int]) -> None:
+        self.site, self.threads_on = site, threads_on
         self._workers: dict[str, dict[str, frozenset[int]]] = {}
         self._told: set[tuple[str, str]] = set()
 
@@ -43,24 +45,25 @@ class ThreadPromise:
         """
         if threads == 0:
             return []
+        promised = self.threads_on(host)
         mask = numbers(cpus)
         here = self._workers.setdefault(host, {})
         here[worker] = mask
         together = frozenset().union(*here.values())
         found = {}
-        if threads != self.threads:
+        if threads != promised:
             found["threads"] = (
-                f"on {host} kernels run on {threads} threads instead of {self.threads} (worker.threads): something there sets "
+                f"on {host} kernels run on {threads} threads instead of {promised} (worker.threads): something there sets "
                 "OMP_NUM_THREADS or OMP_THREAD_LIMIT, see environment.commands, environment.modules and openmp.variables"
             )
-        if len(mask) < self.threads:
+        if len(mask) < promised:
             found["cores"] = (
-                f"on {host} the {self.threads} threads of a worker share CPU {cpus}: openmp.bind and openmp.places bind them "
+                f"on {host} the {promised} threads of a worker share CPU {cpus}: openmp.bind and openmp.places bind them "
                 "there, or the job was given fewer CPUs than worker.processes x worker.threads"
             )
-        elif len(together) < self.threads * len(here):
+        elif len(together) < promised * len(here):
             found["node"] = (
-                f"on {host} {len(here)} workers of {self.threads} threads share CPU {ranges(together)}: the job was given "
+                f"on {host} {len(here)} workers of {promised} threads share CPU {ranges(together)}: the job was given "
                 "fewer CPUs than worker.processes x worker.threads, or another job of this run is on the same node"
             )
         new = {kind: text for kind, text in found.items() if (host, kind) not in self._told}

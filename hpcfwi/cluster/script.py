@@ -231,7 +231,7 @@ def _own_log(config: SiteConfig, logs: Path) -> list[str]:
 
 
 def _worker_arguments(config: SiteConfig) -> list[str]:
-    arguments = ["--no-dashboard", "--preload", "hpcfwi.cluster.pinning", "--preload", "hpcfwi.inversion.shot"]
+    arguments = ["--no-dashboard", "--preload", "hpcfwi.cluster.pinning", "--preload", "hpcfwi.inversion.preload"]
     if config.network.ports is not None:
         arguments += ["--worker-port", config.network.ports, "--nanny-port", config.network.ports]
     return arguments

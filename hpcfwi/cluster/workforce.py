@@ -68,6 +68,15 @@ class Workforce(ABC):
         self._stack = ExitStack()
         self._coming: Future[SpecCluster] | None = None
 
+    @property
+    def threads(self) -> int:
+        """The most OpenMP threads that a worker has."""
+        return self.layout.threads
+
+    def threads_on(self, host: str) -> int:  # noqa: ARG002 - where nodes are equal
+        """OpenMP threads of each worker on a host."""
+        return self.layout.threads
+
     @abstractmethod
     def __str__(self) -> str:
         """What it is, for the user: where the workers are, and how many."""

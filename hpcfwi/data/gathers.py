@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +12,16 @@ from hpcfwi.config.run import LARGEST
 from hpcfwi.data.models import read_array
 from hpcfwi.errors import DataError, InputError
 
+if TYPE_CHECKING:
+    import h5py
+
 __all__ = ["check_record", "check_record_shape", "check_source", "gather_shape", "read_gather", "read_wavelet"]
+
+
+def _hdf5(path: Path) -> h5py.File:
+    import h5py  # few runs need it
+
+    return h5py.File(path, "r")
 
 
 def check_source(path: Path, shots: list[str]) -> None:
@@ -22,8 +31,8 @@ def check_source(path: Path, shots: list[str]) -> None:
             missing = [name for name in shots if not (path / f"{name}.npy").is_file()]
             where = f"{path} has no file {missing[0]}.npy" if missing else ""
         elif path.is_file():
-            with h5py.File(path, "r") as file:
-                missing = [name for name in shots if not isinstance(file.get(name), h5py.Dataset)]
+            with _hdf5(path) as file:
+                missing = [name for name in shots if not hasattr(file.get(name), "dtype")]
             where = f"{path} has no dataset {missing[0]!r}" if missing else ""
         else:
             raise InputError(f"data.file: {path}: no such file or folder")
@@ -40,7 +49,7 @@ def read_gather(path: Path, shot: str) -> NDArray:
     try:
         if path.is_dir():
             return read_array(path / f"{shot}.npy", "data.file")
-        with h5py.File(path, "r") as file:
+        with _hdf5(path) as file:
             return np.asarray(file[shot])
     except InputError as error:
         raise DataError(shot, str(error)) from None
@@ -79,7 +88,7 @@ def gather_shape(path: Path, shot: str) -> tuple[int, ...]:
     """Shape of one shot's gather, without reading it."""
     if path.is_dir():
         return read_gather(path, shot).shape
-    with h5py.File(path, "r") as file:
+    with _hdf5(path) as file:
         return tuple(file[shot].shape)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from hpcfwi.config.run import FASTEST, SLOWEST, CircleModel, ConstantModel, FileModel, GridSection, LayersModel
 from hpcfwi.errors import InputError
@@ -184,6 +183,8 @@ def check_velocities(values: NDArray, name: str, file: str | None = None) -> Non
 
 def smooth_model(velocity: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     """Smooth velocities by a Gaussian of ``sigma`` cells, mirrored at the edges."""
+    from scipy.ndimage import gaussian_filter  # takes a quarter of a second, and only some models need it
+
     return gaussian_filter(velocity, sigma, mode="reflect")
 
 

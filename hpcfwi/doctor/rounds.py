@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hpcfwi.cluster.allocation import AllocatedWorkers
 from hpcfwi.cluster.batch import Batch, Refusal, answer, batch_system
-from hpcfwi.cluster.environment import apply_environment, worker_environment
+from hpcfwi.cluster.environment import hush, worker_environment
 from hpcfwi.cluster.launch import choose_way
 from hpcfwi.cluster.layout import Layout, Need, node_layout
 from hpcfwi.cluster.local import local_layout
@@ -78,7 +78,7 @@ def check_site(
             f"--job: the site {site.name} has no batch system (scheduler.kind), so its workers are processes of this machine; "
             "leave --job out, or choose another site (hpcfwi site list)"
         )
-    apply_environment(site.config)
+    hush()
     yield check_here(site)
     if job:
         from hpcfwi.doctor.trial import try_workers

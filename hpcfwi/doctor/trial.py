@@ -16,6 +16,7 @@ from typing import Any
 from distributed import Client
 
 from hpcfwi.cluster.batch import batch_system
+from hpcfwi.cluster.environment import apply_environment
 from hpcfwi.cluster.launch import choose_way, launch
 from hpcfwi.cluster.layout import Layout, Need
 from hpcfwi.cluster.options import LaunchOptions
@@ -153,12 +154,12 @@ class _Trial:
                 began = time.monotonic()
                 stack.enter_context(workforce)
                 layouts = _layouts(workforce)
-                threads = max(layout.threads for layout in layouts.values())
-                staged, _ = stage_solver(self.folder / "staged", examined_spec(threads))
+                apply_environment(site.config, workforce.threads)
+                staged, _ = stage_solver(self.folder / "staged", examined_spec(workforce.threads))
                 client = stack.enter_context(Client(workforce.cluster(), set_as_default=False))
                 ShotTasks(client, check=workforce.check).wait_for_worker()
                 seconds = time.monotonic() - began
-                visit = Visit(self.site, client, self.folder, staged, threads, layouts)
+                visit = Visit(self.site, client, self.folder, staged, workforce.threads, layouts)
                 return visit.sections(seconds)
             finally:
                 handlers.update(deafen())

@@ -179,7 +179,7 @@ def threads_finding(site: Site, promised: int, host: str, told: Sequence[tuple[s
     """
     if not all(threads for _, threads, _ in told):
         return warning("threads", "cannot be seen here", "compare the times of runs with other worker.threads")
-    promise = ThreadPromise(site, promised)
+    promise = ThreadPromise(site, lambda _: promised)
     breaches = [text for process in told for text in promise.breaches(host, *process)]
     if breaches:
         found, advice = zip(*((text.partition(": ")[0], text.partition(": ")[2]) for text in breaches), strict=True)

@@ -19,15 +19,16 @@ import numpy as np
 from distributed import get_worker
 from numpy.typing import NDArray
 
-from hpcfwi.data.gathers import check_record, read_gather
+from hpcfwi.collector import resting
 from hpcfwi.data.staging import StagedFile, digest, find_staged, load, stage
 from hpcfwi.errors import DataError, HpcfwiError, RunError
 from hpcfwi.inversion.functional import FunctionalGradient, total
 from hpcfwi.inversion.solver import obtain_solver
+from hpcfwi.physics.resampling import resample
 from hpcfwi.physics.spec import PropagatorSpec
 from hpcfwi.physics.survey import Shot
 from hpcfwi.physics.threads import observed_threads, ranges
-from hpcfwi.physics.timeaxis import TimeAxis, resample
+from hpcfwi.physics.timeaxis import TimeAxis
 from hpcfwi.physics.wavefield import Wavefields
 from hpcfwi.physics.wavelet import Wavelet
 
@@ -100,7 +101,8 @@ class ShotWorker:
     def __init__(self, context: ShotContext) -> None:
         self.context = context
         started = time.perf_counter()
-        propagator, facts = obtain_solver(context.solver, context.spec)
+        with resting():
+            propagator, facts = obtain_solver(context.solver, context.spec)
         self.fields = Wavefields(propagator)
         self._model = ""
         self._wavelet: tuple[TimeAxis, NDArray] | None = None
@@ -287,6 +289,8 @@ def observe_shot(
         if known is not None:
             return known
     if gathers is not None:
+        from hpcfwi.data.gathers import check_record, read_gather  # with all that reads files, which few workers do
+
         record = read_gather(gathers, shot.name)
         check_record(shot.name, record, samples, len(shot.receivers))
     else:

@@ -8,7 +8,6 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import make_interp_spline
 
 from hpcfwi.physics.domain import Domain
 
@@ -16,7 +15,6 @@ __all__ = [
     "TimeAxis",
     "courant_limit",
     "critical_step",
-    "resample",
     "safe_step",
     "second_derivative_weights",
     "snapshot_interval",
@@ -113,34 +111,3 @@ def snapshot_interval(step: float, highest_frequency: float, margin: float) -> i
         sum over samples of the product is its integral as long as this is above 1.
     """
     return max(1, math.floor(1.0 / (margin * 2.0 * highest_frequency * step)))
-
-
-def resample(record: NDArray, interval: float, axis: TimeAxis, dtype: str, extrapolate: bool = False) -> NDArray:
-    """Interpolate a record to a time axis by a cubic spline per trace.
-
-    Parameters
-    ----------
-    record
-        Shape (samples, traces).
-    interval
-        Its sample interval, ms.
-    axis
-        Where to.
-    dtype
-        Of the result.
-    extrapolate
-        Whether to follow the spline past the end of the record.
-
-    Returns
-    -------
-    ndarray, shape (n, traces)
-        All samples of the axis, or without ``extrapolate`` those that the record covers.
-    """
-    end = (len(record) - 1) * interval
-    covered = axis.samples if extrapolate else min(axis.samples, math.floor(end / axis.step + 1e-9) + 1)
-    if math.isclose(interval, axis.step, rel_tol=1e-9) and covered <= len(record):
-        return np.ascontiguousarray(record[:covered], dtype=dtype)
-    known = interval * np.arange(len(record))
-    degree = min(3, len(record) - 1)
-    spline = make_interp_spline(known, np.asarray(record, dtype=np.float64), k=degree, axis=0)
-    return spline(axis.times[:covered]).astype(dtype)

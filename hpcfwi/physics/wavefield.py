@@ -14,8 +14,6 @@ from hpcfwi.physics.propagator import Propagator
 
 __all__ = ["Wavefields"]
 
-# Kernel arguments that are kept: a survey has few numbers of receivers, and one time axis at a time.
-MOST_CASES = 100
 DEVITO = logging.getLogger("Devito")
 
 
@@ -38,7 +36,7 @@ class Wavefields:
         self.spec = propagator.spec
         self.domain = propagator.spec.domain
         self.kernel_seconds = 0.0
-        self._arguments: dict[tuple[object, ...], list[Any]] = {}
+        self._arguments: dict[str, dict[str, Any]] = {}
         self._samples = 0
         self._dt = 0.0
         self._dtype = np.dtype(self.spec.dtype)
@@ -133,19 +131,17 @@ class Wavefields:
         return np.array(p.receivers.data[:samples, : self._count])
 
     def _apply(self, operator: Any, time_m: int) -> None:
-        """Call a kernel; what ``operator.apply`` would work out each time, in milliseconds, is kept while it stays the same."""
+        """Call a kernel; what ``operator.apply`` would work out each time, in milliseconds, is kept."""
         span = {"time_m": time_m, "time_M": self._samples - 1, "dt": self._dt, "p_receivers_M": self._count - 1}
         if DEVITO.isEnabledFor(logging.INFO):  # --verbose: only this way Devito tells how fast they were
             self.kernel_seconds += sum(entry.time for entry in operator.apply(**span).values())
             return
-        case = (operator.name, *span.values())
-        values = self._arguments.get(case)
-        if values is None:
-            if len(self._arguments) >= MOST_CASES:
-                self._arguments.clear()
+        known = self._arguments.get(operator.name)
+        if known is None:
+            # pointers to our own arrays, which stay where they are for as long as we do, and limits of the grid
             arguments = operator.arguments(**span)
-            # pointers to our own arrays, which stay where they are for as long as we do
-            values = self._arguments[case] = [arguments[parameter.name] for parameter in operator.parameters]
+            known = self._arguments[operator.name] = {p.name: arguments[p.name] for p in operator.parameters}
+        values = [span.get(name, value) for name, value in known.items()]
         started = time.perf_counter()
         code = operator.cfunction(*values)
         self.kernel_seconds += time.perf_counter() - started

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.physics.timeaxis import TimeAxis, resample
+from hpcfwi.physics.timeaxis import TimeAxis
 
 __all__ = ["RickerWavelet", "SampledWavelet", "Wavelet", "highest_frequency", "peak_frequency"]
 
@@ -56,6 +56,8 @@ class SampledWavelet:
 
     def sample(self, axis: TimeAxis) -> NDArray[np.float64]:
         """Values on a time axis, by a cubic spline."""
+        from hpcfwi.physics.resampling import resample
+
         out = np.zeros(axis.samples)
         known = resample(np.asarray(self.values)[:, None], self.interval, axis, "float64")[:, 0]
         out[: len(known)] = known

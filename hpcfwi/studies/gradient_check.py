@@ -14,9 +14,10 @@ from hpcfwi.data.gathers import check_record, read_gather
 from hpcfwi.errors import InputError
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.physics.propagator import Propagator
+from hpcfwi.physics.resampling import resample
 from hpcfwi.physics.spec import PropagatorSpec
 from hpcfwi.physics.survey import Shot
-from hpcfwi.physics.timeaxis import TimeAxis, critical_step, resample
+from hpcfwi.physics.timeaxis import TimeAxis, critical_step
 from hpcfwi.physics.wavefield import Wavefields
 
 __all__ = ["CheckReport", "check_gradient", "dot_product_error", "taylor_remainders"]

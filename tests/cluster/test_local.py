@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
+from pathlib import Path
 
 import pytest
+from distributed import Client
 from filelock import FileLock
 
 import hpcfwi.cluster.local as local
-from hpcfwi.cluster.layout import Need
-from hpcfwi.cluster.local import local_layout, scratch_folder
-from hpcfwi.config.site import WorkerSection
+from hpcfwi.cluster.layout import Layout, Need
+from hpcfwi.cluster.local import LocalWorkers, local_layout, scratch_folder
+from hpcfwi.config.site import SiteConfig, WorkerSection
 from hpcfwi.errors import InputError
 
 GB = 10**9
@@ -58,34 +59,50 @@ def test_what_does_not_fit_is_refused_with_the_numbers(wishes, shot_bytes, told)
         divide(shot_bytes=shot_bytes, **wishes)
 
 
-@pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
-
-
 def make_old(folder):
     long_ago = time.time() - 3600
     os.utime(folder / local.IN_USE, (long_ago, long_ago))
 
 
-def test_a_scratch_folder_is_there_as_long_as_it_is_needed(temporary):
-    with scratch_folder() as folder:
-        assert folder.parent == temporary
+def test_a_scratch_folder_is_there_as_long_as_it_is_needed(tmp_path):
+    with scratch_folder(tmp_path) as folder:
+        assert folder.parent == tmp_path
         assert folder.stat().st_mode & 0o777 == 0o700
         (folder / "x").write_text("")
-    assert not list(temporary.iterdir())
+    assert not list(tmp_path.iterdir())
 
 
-def test_scratch_that_a_killed_driver_left_is_removed_but_not_that_of_a_living_one(temporary):
+def test_scratch_that_a_killed_driver_left_is_removed_but_not_that_of_a_living_one(tmp_path):
     for name in ("dead", "alive", "young"):
-        (temporary / f"hpcfwi-{name}").mkdir()
-        (temporary / f"hpcfwi-{name}" / local.IN_USE).touch()
+        (tmp_path / f"hpcfwi-{name}").mkdir()
+        (tmp_path / f"hpcfwi-{name}" / local.IN_USE).touch()
     for name in ("dead", "alive"):
-        make_old(temporary / f"hpcfwi-{name}")
-    (temporary / "hpcfwi-thesis").mkdir()
-    with FileLock(temporary / "hpcfwi-alive" / local.IN_USE):
-        make_old(temporary / "hpcfwi-alive")
-        with scratch_folder():
+        make_old(tmp_path / f"hpcfwi-{name}")
+    (tmp_path / "hpcfwi-thesis").mkdir()
+    with FileLock(tmp_path / "hpcfwi-alive" / local.IN_USE):
+        make_old(tmp_path / "hpcfwi-alive")
+        with scratch_folder(tmp_path):
             pass
-    assert {path.name for path in temporary.iterdir()} == {"hpcfwi-alive", "hpcfwi-young", "hpcfwi-thesis"}
+    assert {path.name for path in tmp_path.iterdir()} == {"hpcfwi-alive", "hpcfwi-young", "hpcfwi-thesis"}
+
+
+def test_the_site_says_where_temporary_files_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("HPCFWI_TEST_LOCAL", str(tmp_path))
+    site = SiteConfig.model_validate({"filesystem": {"scratch": "${HPCFWI_TEST_LOCAL}/mine"}})
+    with (
+        LocalWorkers(Layout(1, 1, GB), site=site) as workers,
+        Client(workers.cluster(), set_as_default=False) as client,
+    ):
+        client.wait_for_workers(1)
+        (temporary,) = client.run(lambda: os.environ["TMPDIR"]).values()
+        (working,) = client.run(lambda dask_worker: dask_worker.local_directory).values()
+    assert temporary == str(tmp_path / "mine")
+    assert Path(working).is_relative_to(tmp_path / "mine")
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_a_place_where_there_can_be_none_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    site = SiteConfig.model_validate({"filesystem": {"scratch": str(tmp_path / "file" / "mine")}})
+    with pytest.raises(InputError, match=r"site.filesystem.scratch: .*file/mine: cannot be made"):
+        LocalWorkers(Layout(1, 1, GB), site=site).__enter__()

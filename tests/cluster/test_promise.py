@@ -5,7 +5,7 @@ from hpcfwi.config.site import Site
 
 
 def promise(threads):
-    return ThreadPromise(Site(), threads)
+    return ThreadPromise(Site(), lambda _: threads)
 
 
 def test_a_kept_promise_says_nothing():

@@ -107,7 +107,8 @@ def test_a_limit_on_threads_is_seen_whatever_the_site_says(hpcfwi):
 
 @needs_two_cpus
 def test_processes_that_would_be_bound_to_the_same_core_are_seen(hpcfwi):
-    settings = ("worker.processes=2", "worker.threads=1", 'openmp.places="cores"', 'openmp.bind="close"')
+    bound = ('openmp.places="cores"', 'openmp.bind="close"', 'devito.language="openmp"')
+    settings = ("worker.processes=2", "worker.threads=1", *bound)
     found = check(hpcfwi, *(word for setting in settings for word in ("--set", setting)), code=1)
     assert found["threads"][0] == "problem"
     assert "2 workers of 1 threads share CPU " in found["threads"][1]

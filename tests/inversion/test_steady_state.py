@@ -15,6 +15,7 @@ from hpcfwi.data.staging import make_private, stage
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.inversion.shot import ShotContext, ShotWorker, observe_shot
 from hpcfwi.inversion.solver import stage_solver
+from hpcfwi.physics.timeaxis import TimeAxis
 
 CIRCLE = Path(__file__).parents[2] / "jobs" / "circle.toml"
 SMALL = [
@@ -126,3 +127,17 @@ def test_misfit_and_gradient_do_not_depend_on_what_the_worker_did_before(problem
     again = evaluate(worker, problem, shots, problem.initial_velocity, tmp_path)
     assert [a.f for a in first] == [b.f for b in again]
     assert all(np.array_equal(a.g, b.g) for a, b in zip(first, again, strict=True))
+
+
+def test_nor_on_the_time_axis_that_it_had_before(problem, context, tmp_path):
+    shots = stage_shots(problem, context, tmp_path)
+    model, axis = stage_model(tmp_path, problem.initial_velocity), problem.axis(problem.initial_velocity)
+    other = TimeAxis(0.9 * axis.step, axis.samples - 7)
+    used = ShotWorker(context)
+    first = used.evaluate("0", model, shots[0], axis)
+    there, here = (worker.evaluate("0", model, shots[0], other) for worker in (used, ShotWorker(context)))
+    assert there.f == here.f != first.f
+    assert np.array_equal(there.g, here.g)
+    back = used.evaluate("0", model, shots[0], axis)
+    assert back.f == first.f
+    assert np.array_equal(back.g, first.g)

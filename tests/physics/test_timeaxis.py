@@ -7,11 +7,11 @@ from sympy import finite_diff_weights
 
 from hpcfwi.physics.dispersion import phase_error, points_per_wavelength
 from hpcfwi.physics.domain import Domain
+from hpcfwi.physics.resampling import resample
 from hpcfwi.physics.timeaxis import (
     TimeAxis,
     courant_limit,
     critical_step,
-    resample,
     safe_step,
     second_derivative_weights,
     snapshot_interval,

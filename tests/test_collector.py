@@ -1,0 +1,52 @@
+"""The garbage collector rests where next to nothing is garbage, and where a process ends."""
+
+import gc
+import subprocess
+import sys
+
+import pytest
+
+from hpcfwi.collector import resting
+
+
+@pytest.fixture(autouse=True)
+def thawed():
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+def test_what_is_made_inside_is_never_looked_at():
+    before = gc.get_freeze_count()
+    with resting():
+        assert not gc.isenabled()
+        kept = [[] for _ in range(1000)]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= before + len(kept)
+
+
+def test_a_collector_that_was_off_stays_off():
+    gc.disable()
+    with pytest.raises(ValueError, match="inside"), resting():
+        raise ValueError("inside")
+    assert not gc.isenabled()
+
+
+def test_garbage_is_still_collected_afterwards():
+    with resting():
+        pass
+    loop = []
+    loop.append(loop)
+    del loop
+    assert gc.collect() >= 1
+
+
+def test_a_worker_has_what_shots_need_before_the_first_one_comes():
+    code = (
+        "import gc, sys, hpcfwi.inversion.preload as p; "
+        "assert 'devito' in sys.modules and 'hpcfwi.inversion.shot' in sys.modules; "
+        "assert not {'h5py', 'pydantic', 'scipy.ndimage'} & set(sys.modules), 'what only drivers need'; "
+        "frozen = gc.get_freeze_count(); assert frozen > 50_000 and gc.isenabled(); "
+        "more = [[] for _ in range(1000)]; p.dask_teardown(None); assert gc.get_freeze_count() >= frozen + 1000"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
