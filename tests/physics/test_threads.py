@@ -36,7 +36,7 @@ TWO_CPUS = len(os.sched_getaffinity(0)) >= 2
 def measured(prefix=(), **variables):
     """Threads, and the number of CPUs that they may use, of a kernel in a process with these variables."""
     words = [*prefix, sys.executable, "-c", PROGRAM]
-    environment = {**os.environ, **variables}
+    environment = {**os.environ, "DEVITO_LANGUAGE": "openmp", **variables}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     return tuple(json.loads(done.stdout))
 

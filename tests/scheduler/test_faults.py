@@ -116,6 +116,25 @@ def test_a_job_that_is_cancelled_is_replaced(run, undisturbed):
 
 
 @pytest.mark.slow
+def test_a_replacement_that_is_refused_is_tried_again(run, undisturbed):
+    run.wait_for_work_on(2)
+    run.lab.run("scontrol", "update", "partitionname=debug", "state=drain")
+    try:
+        run.lab.run("scancel", run.events("job")[0]["job"])
+        run.wait(lambda: run.events("job refused"))
+        (refused,) = run.events("job refused")
+        assert "Required partition not available" in refused["message"]
+        done = run.shots()
+        run.wait(lambda: run.shots() > done + 10)
+        assert {event["host"] for event in run.events("shot")[done:]} != {"node1", "node2"}
+    finally:
+        run.lab.run("scontrol", "update", "partitionname=debug", "state=up")
+    run.wait_for_work_on(2, run.shots(), 120)
+    run.stop()
+    run.assert_nothing_lost(undisturbed)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["down", "off"])
 def test_a_node_that_dies_costs_only_its_workers(run, undisturbed, fault):
     nodes = run.wait_for_work_on(2)
