@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from hpcfwi.cluster.environment import apply_environment, hush
+from hpcfwi.cluster.environment import apply_environment, hush, own_environment
 from hpcfwi.cluster.options import LaunchOptions
 from hpcfwi.collector import resting
 from hpcfwi.config.site import Site
@@ -39,6 +39,7 @@ def session(
 ) -> Iterator[Session]:
     """Everything that has to be closed again: workers, event log, display, scratch."""
     with ExitStack() as stack:
+        stack.enter_context(own_environment())
         handlers: dict[int, Any] = {}
         stack.callback(lambda: [signal.signal(number, handler) for number, handler in handlers.items()])
         log = EventLog(folder.events)

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from hpcfwi.cluster.environment import apply_environment
+from hpcfwi.cluster.environment import apply_environment, own_environment
 
 NOT_ASKED_FOR = "slow, and --slow was not given"
 # Devito reads this once, when it is imported: all tests of this process, and the workers they start, generate the same code.
 apply_environment(threads=1)
 import devito  # noqa: E402, F401
 
-# what runs in a process of its own decides for itself
-del os.environ["DEVITO_LANGUAGE"]
+# Of the tests' own process, and of workers that it has started: what runs in a process of its own decides for itself.
+OURS = ("DEVITO_LANGUAGE", "OMP_NUM_THREADS")
 
 SMALL = """
 [grid]
@@ -88,6 +88,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         )
 
 
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """What a test sets, or Dask for its workers, is gone after it."""
+    with own_environment():
+        for name in OURS:
+            os.environ.pop(name, None)
+        yield
+
+
 class Shell:
     """The ``hpcfwi`` command as a user types it, in a folder with the small problem's ``fwi.toml``.
 
@@ -105,7 +114,7 @@ class Shell:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.prefix: list[str] = []
-        self.environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+        self.environment = {k: v for k, v in os.environ.items() if k not in OURS}
         folder.mkdir(exist_ok=True)
         (folder / "fwi.toml").write_text(SMALL)
 

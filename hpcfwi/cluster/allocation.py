@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +167,6 @@ class AllocatedWorkers(Workforce):
         nodes = nodes[:count]
         share = Need(-(-need.shots // len(nodes)), need.shot_bytes)
         layouts = {node.name: _layout(site, node, share) for node in nodes}
-        if max(layout.threads for layout in layouts.values()) > 1 and site.config.devito.language == "auto":
-            site = _with_openmp(site)  # on a small node, whose processes may have one thread, too
         return cls(site, allocation, layouts, nodes, run_dir, listener)
 
     @property
@@ -238,11 +235,6 @@ class _NodeCluster(SpecCluster):
     def _update_worker_status(self, op: str, msg: Any) -> None:
         """Dask would close a node whose worker has been away for a while; it may come again."""
         super(SpecCluster, self)._update_worker_status(op, msg)
-
-
-def _with_openmp(site: Site) -> Site:
-    devito = site.config.devito.model_copy(update={"language": "openmp"})
-    return replace(site, config=site.config.model_copy(update={"devito": devito}))
 
 
 def _layout(site: Site, node: Node, need: Need) -> Layout:

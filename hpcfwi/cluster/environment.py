@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from hpcfwi.config.site import SiteConfig
 from hpcfwi.physics.target import TARGET
 
-__all__ = ["apply_environment", "hush", "quieten", "scrubbed", "worker_environment"]
+__all__ = ["apply_environment", "hush", "own_environment", "quieten", "scrubbed", "worker_environment"]
 
 # Dask's own way to set the level of its loggers.
 LOG_LEVEL = "DASK_LOGGING__DISTRIBUTED"
@@ -23,7 +24,6 @@ OF_THE_SYSTEM = ("SLURM_CONF", "PBS_CONF_FILE", "PBS_EXEC", "PBS_SERVER", "PBS_D
 def worker_environment(threads: int, site: SiteConfig | None = None) -> dict[str, str]:
     """Variables of a worker process that runs one shot with ``threads`` OpenMP threads.
 
-    With ``devito.language = "auto"`` all processes of a run have to have one thread, or all of them more than one.
     ``openmp.variables`` are left out: where they name other variables, those are the node's, and its shell's business.
     """
     chosen = {
@@ -40,14 +40,13 @@ def worker_environment(threads: int, site: SiteConfig | None = None) -> dict[str
 
 
 def apply_environment(site: SiteConfig | None = None, threads: int | None = None) -> None:
-    """Make this process generate the same code as workers of ``threads`` threads; before Devito is imported.
+    """Make this process generate the code of workers that have ``threads`` threads at most; before Devito is imported.
 
-    Without ``threads`` it is this process that runs the kernels, on all cores that it has.
+    Without ``threads`` it is this process that runs the kernels, on all cores that it has. Workers that are started
+    afterwards generate the same code, however many threads they have: they take what is set here.
     """
     hush()
-    for name, value in _devito(site, threads).items():
-        if os.environ.get(name) != value:
-            _set_by_us[name] = os.environ[name] = value
+    os.environ.update(_devito(site, threads))
 
 
 def hush() -> None:
@@ -55,8 +54,16 @@ def hush() -> None:
     os.environ.setdefault(LOG_LEVEL, "critical")
 
 
-# What is in the environment because a run of this process, perhaps an earlier one of other threads, has put it there.
-_set_by_us: dict[str, str] = {}
+@contextmanager
+def own_environment() -> Iterator[None]:
+    """Take back what is set inside: by us, and by Dask, whose nannies set what is for their workers here, too."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _devito(site: SiteConfig | None, threads: int | None) -> dict[str, str]:
@@ -76,8 +83,7 @@ def _devito(site: SiteConfig | None, threads: int | None) -> dict[str, str]:
         chosen["DEVITO_AUTOTUNING"] = section.autotuning
     if section.target is not None:
         chosen[TARGET] = section.target
-    own = {k: v for k, v in os.environ.items() if k.startswith("DEVITO_") and v != _set_by_us.get(k)}
-    return {**chosen, **own}
+    return {**chosen, **{k: v for k, v in os.environ.items() if k.startswith("DEVITO_")}}
 
 
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:

@@ -117,8 +117,6 @@ def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None)
             # several are neither pinned nor bound: another run may be on this machine
             **({PROCESSES: "0"} if layout.processes > 1 else {}),
             **(site.openmp.variables if site is not None else {}),
-            # the JIT cache, too, is where the site wants temporary files
-            **({"TMPDIR": str(scratch.parent)} if site is not None and site.filesystem.scratch is not None else {}),
         },
         # nothing of ours can be spilled, and what a paused worker waits for would never come
         "distributed.worker.memory.target": False,
@@ -136,6 +134,8 @@ def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None)
             dashboard_address=None,
             scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             local_directory=str(scratch),
+            # the JIT cache, too, is where the site wants temporary files
+            env={"TMPDIR": str(scratch.parent)} if site is not None and site.filesystem.scratch is not None else None,
             preload=["hpcfwi.cluster.pinning", "hpcfwi.inversion.preload"],
             silence_logs=False,
         )

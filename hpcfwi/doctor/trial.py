@@ -16,7 +16,7 @@ from typing import Any
 from distributed import Client
 
 from hpcfwi.cluster.batch import batch_system
-from hpcfwi.cluster.environment import apply_environment
+from hpcfwi.cluster.environment import apply_environment, own_environment
 from hpcfwi.cluster.launch import choose_way, launch
 from hpcfwi.cluster.layout import Layout, Need
 from hpcfwi.cluster.options import LaunchOptions
@@ -148,6 +148,7 @@ class _Trial:
         options = LaunchOptions(nodes=1 if self.way == "jobs" else None, wait=self.wait)
         handlers: dict[int, Any] = {}
         with ExitStack() as stack:
+            stack.enter_context(own_environment())
             stack.callback(lambda: [signal.signal(number, handler) for number, handler in handlers.items()])
             try:
                 workforce = launch(site, self.need, self.folder, options, Listener(self._line, self._event))
