@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:
+    from hpcfwi.cluster.options import LaunchOptions
     from hpcfwi.config.run import RunConfig, load_run_config
-    from hpcfwi.config.site import Site, load_site
+    from hpcfwi.config.site import Site, known_sites, load_site
+    from hpcfwi.doctor.rounds import check_site
     from hpcfwi.driver import RunResult, model_data, run
     from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, StagingError
     from hpcfwi.inversion.functional import FunctionalGradient
@@ -33,6 +35,7 @@ __all__ = [
     "HpcfwiError",
     "InputError",
     "Interrupted",
+    "LaunchOptions",
     "Plan",
     "Problem",
     "RunConfig",
@@ -42,6 +45,8 @@ __all__ = [
     "StagingError",
     "__version__",
     "check_gradient",
+    "check_site",
+    "known_sites",
     "load_run_config",
     "load_site",
     "make_plan",
@@ -51,8 +56,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "hpcfwi.cluster.options": ("LaunchOptions",),
     "hpcfwi.config.run": ("RunConfig", "load_run_config"),
-    "hpcfwi.config.site": ("Site", "load_site"),
+    "hpcfwi.config.site": ("Site", "known_sites", "load_site"),
+    "hpcfwi.doctor.rounds": ("check_site",),
     "hpcfwi.driver": ("RunResult", "model_data", "run"),
     "hpcfwi.errors": ("DataError", "HpcfwiError", "InputError", "Interrupted", "RunError", "StagingError"),
     "hpcfwi.inversion.functional": ("FunctionalGradient",),

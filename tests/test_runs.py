@@ -147,6 +147,15 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(job):
     assert models[0] == models[1] == models[2]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_workers_take_the_solver_of_the_driver_however_many_threads_they_have(job, threads):
+    words = ("--set", "site.worker.processes=1", "--set", f"site.worker.threads={threads}")
+    run(job, "--run-dir", "run", *words, "--set", "inversion.iterations=1")
+    told = list(events(job / "run"))
+    assert [e["source"] for e in told if e["event"] == "solver"] == ["driver", "staged"]
+    assert {e["threads"] for e in told if e["event"] == "threads"} <= {0, threads}
+
+
 def wait_for(run_dir, what, count=1):
     for _ in range(1200):
         if (run_dir / "events.jsonl").exists() and sum(e["event"] == what for e in events(run_dir)) >= count:

@@ -139,9 +139,6 @@ class _Trial:
                 time.sleep(0.5)
 
     def _start(self) -> list[Section]:
-        from hpcfwi.inversion.solver import stage_solver
-        from hpcfwi.inversion.tasks import ShotTasks
-
         # one job, which is not replaced
         scheduler = self.site.config.scheduler.model_copy(update={"jobs": 1, "replacements": 0})
         site = replace(self.site, config=self.site.config.model_copy(update={"scheduler": scheduler}))
@@ -156,6 +153,9 @@ class _Trial:
                 stack.enter_context(workforce)
                 layouts = _layouts(workforce)
                 apply_environment(site.config, workforce.threads)
+                from hpcfwi.inversion.solver import stage_solver
+                from hpcfwi.inversion.tasks import ShotTasks
+
                 staged, _ = stage_solver(self.folder / "staged", examined_spec(workforce.threads))
                 client = stack.enter_context(Client(workforce.cluster(), set_as_default=False))
                 ShotTasks(client, check=workforce.check).wait_for_worker()

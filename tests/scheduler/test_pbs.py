@@ -134,6 +134,8 @@ def assert_same(pbs, first_run, run_dir="a run"):
 
 
 RUN = ("fwi.toml", "--site", "generic-pbs", "--run-dir")
+# Jobs that share no node.
+SCATTERED = 'site.scheduler.directives=["-l place=excl"]'
 
 
 @needs_openpbs
@@ -202,28 +204,59 @@ def test_what_pbs_refuses_or_never_runs_is_told(pbs, setting, said):
     pbs.until(lambda: not pbs.jobs(), 15)
 
 
-@needs_openpbs
-@pytest.mark.slow
-def test_a_job_that_is_deleted_is_replaced(pbs, driver_of):
+@pytest.fixture
+def long_run(pbs, driver_of):
+    """A run that does not come to its end, with two worker jobs on different nodes; returns the nodes that work."""
     settings = ("inversion.iterations=5000", "inversion.ftol=0", "grid.shape=[201, 201]", "grid.spacing=[3.0, 3.0]")
-    long = [word for setting in settings for word in ("--set", setting)]
+    words = [word for setting in (*settings, SCATTERED) for word in ("--set", setting)]
     process = subprocess.Popen(
-        pbs.command(pbs.python, "-m", "hpcfwi", "run", *RUN, "a run", *long),
+        pbs.command(pbs.python, "-m", "hpcfwi", "run", *RUN, "a run", "--nodes", "2", *words),
         cwd=pbs.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+    def working(since=0, seconds=60):
+        found = set()
+
+        def two():
+            found.update(event["host"] for event in pbs.events("shot")[since:])
+            return len(found) >= 2
+
+        pbs.until(lambda: (pbs.folder / "a run" / "events.jsonl").exists(), 30)
+        pbs.until(two, seconds)
+        return sorted(found)
+
     try:
-        pbs.until(lambda: (pbs.folder / "a run" / "events.jsonl").exists() and pbs.events("threads"))
-        pbs.run("qdel", pbs.events("job")[0]["job"])
-        pbs.until(lambda: pbs.events("job lost"))
-        pbs.until(lambda: len({event["worker"] for event in pbs.events("threads")}) > 2)
+        yield working
     finally:
         driver_of(process).terminate()
         out, err = process.communicate(timeout=60)
-    pbs.until(lambda: not pbs.jobs(), 20)
+    assert process.returncode == 75, out + err
     assert "Traceback" not in err, out
+
+
+@needs_openpbs
+@pytest.mark.slow
+def test_a_job_that_is_deleted_is_replaced(pbs, long_run):
+    long_run()
+    pbs.run("qdel", pbs.events("job")[0]["job"])
+    pbs.until(lambda: pbs.events("job lost"))
+    long_run(len(pbs.events("shot")))
+
+
+@needs_openpbs
+@pytest.mark.slow
+@pytest.mark.parametrize(("act", "away", "back"), [("-p", "off", "on"), ("-l", "down", "up")])
+def test_a_node_that_is_off_or_out_of_reach_costs_only_its_workers(pbs, long_run, act, away, back):
+    node = long_run()[0]
+    subprocess.run([HOSTS, act, pbs.folder.parent, node, away], check=True)
+    try:
+        pbs.until(lambda: pbs.events("job lost"), 150)
+        assert node not in long_run(len(pbs.events("shot")), 120)
+    finally:
+        subprocess.run([HOSTS, act, pbs.folder.parent, node, back], check=True)
 
 
 def test_worker_jobs_through_the_qsub_of_slurm(torque, first_run):
