@@ -91,7 +91,7 @@ class Session:
         self.problem, self.folder, self.log, self.progress = problem, folder, log, progress
         self.config = problem.config
         self.started = time.perf_counter()
-        self._broken: str | None = None
+        self._broken: RunError | None = None
         with resting():  # while Dask and Devito are imported and the solver is built
             self._start(site, options, stack)
 
@@ -172,7 +172,13 @@ class Session:
         self.log.write("workers", count=len(self.tasks.workers()), scheduler=client.scheduler.address)
 
     def _on_worker_event(self, told: dict[str, Any]) -> None:
-        """In Dask's thread: what a worker tells."""
+        """In Dask's thread, where nobody hears of errors: what a worker tells."""
+        try:
+            self._note(told)
+        except RunError as error:
+            self._broken = error
+
+    def _note(self, told: dict[str, Any]) -> None:
         self.log.write(**told)
         if told["event"] == "worker left":
             self._promise.forget(told["worker"])
@@ -182,7 +188,7 @@ class Session:
             self.log.write("warning", message=breach)
             self.progress.say(f"warning: {breach}")
             if self._promise.site.config.openmp.strict:
-                self._broken = breach
+                raise RunError(f"{breach}\n  The site says openmp.strict = true, so the run stops here.")
 
     def on_shots(self, done: int, total: int) -> None:
         """How many shots of an evaluation are done.
@@ -190,11 +196,11 @@ class Session:
         Raises
         ------
         RunError
-            If threads are not as promised and the site is strict.
+            If threads are not as promised and the site is strict, or events cannot be written.
         """
         self.progress.shots(done, total)
         if self._broken is not None:
-            raise RunError(f"{self._broken}\n  The site says openmp.strict = true, so the run stops here.")
+            raise self._broken
 
     def _on_retry(self, shot: str, worker: str, reason: str) -> None:
         self.log.write("retry", shot=shot, worker=worker, reason=reason)

@@ -235,7 +235,8 @@ def test_jobs_that_a_killed_driver_left_in_the_queue_are_told_by_the_next_and_en
 ):
     waiting = ("--site", "generic-slurm", "--run-dir", "run", "--set", 'site.scheduler.directives=["--begin=now+20"]')
     process = on_login.start("run", "fwi.toml", *waiting, stdout=subprocess.DEVNULL)
-    lab.until(lambda: len(lab.jobs()) == 2)
+    events = on_login.folder / "run" / "events.jsonl"
+    lab.until(lambda: events.exists() and events.read_text().count('"submitted"') == 2)
     driver_of(process).kill()
     process.communicate()
     left = sorted(lab.jobs())
