@@ -69,6 +69,8 @@ def test_torque(answering):
         ("7|PENDING|PartitionConfig|", "pending", True),
         ("7|PENDING|AssocMaxCpuPerJobLimit|", "pending", True),
         ("7|PENDING|QOSMaxJobsPerUserLimit|", "pending", False),
+        ("7|PENDING|Job's account not known, so it can't use this partition (debug allows geo)|", "pending", True),
+        ("7|PENDING|Job's QOS not permitted to use this partition (boost allows boost not normal)|", "pending", True),
         ("7|CONFIGURING|None|node1", "pending", False),
         ("7|NODE_FAIL|NodeDown|node1", "ended", False),
         ("7|TIMEOUT|TimeLimit|node1", "ended", False),
@@ -108,6 +110,7 @@ def test_a_scheduler_that_does_not_answer_is_no_lost_job(answering, system, comm
         ("pbs", "qsub: Unknown resource: nope", "scheduler.resources"),
         ("pbs", "qsub: Job violates queue and/or server resource limits: walltime", "scheduler.walltime"),
         ("pbs", "qsub: Invalid Account", "scheduler.account"),
+        ("slurm", "Job's QOS not permitted to use this partition (boost allows boost not normal)", "scheduler.qos"),
         ("slurm", "Socket timed out on send/recv operation", None),
     ],
 )
