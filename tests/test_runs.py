@@ -182,7 +182,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(job, how):
         assert "the same command goes on" in errors
     assert not (folder / "model.npy").exists()
     assert (folder / "model-current.npy").exists()
-    known = len(list((folder / "journal").iterdir()))
+    known = len(list((folder / "journal").glob("*.bin")))  # one that was being written has another name
     assert known >= 3
     run(job, "--set", "inversion.iterations=12")
     replayed = [e["replayed"] for e in events(folder) if e["event"] == "evaluation"]
