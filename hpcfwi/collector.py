@@ -11,9 +11,9 @@ __all__ = ["resting"]
 
 @contextmanager
 def resting() -> Iterator[None]:
-    """Make what stays for the process's life: the collector rests inside, and never looks at what was made.
+    """Make what stays: the collector rests inside, and does not look at what was made, until ``gc.unfreeze()``.
 
-    Devito and sympy are some hundred thousand objects, in which there is next to no garbage. Each look at them takes a tenth
+    Devito and sympy are some hundred thousand objects, in which there is little garbage. Each look at them takes a tenth
     of a second, at moments of Python's choice: many while they come, some in the middle of a shot, the last at the end.
     """
     enabled = gc.isenabled()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 import time
@@ -40,6 +41,7 @@ def session(
     """Everything that has to be closed again: workers, event log, display, scratch."""
     with ExitStack() as stack:
         stack.enter_context(own_environment())
+        stack.callback(gc.unfreeze)  # of a caller from Python: what is garbage after the run has to go
         handlers: dict[int, Any] = {}
         stack.callback(lambda: [signal.signal(number, handler) for number, handler in handlers.items()])
         log = EventLog(folder.events)

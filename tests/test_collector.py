@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from hpcfwi import load_run_config, run
 from hpcfwi.collector import resting
 
 
@@ -39,6 +40,12 @@ def test_garbage_is_still_collected_afterwards():
     loop.append(loop)
     del loop
     assert gc.collect() >= 1
+
+
+def test_a_run_from_python_leaves_the_collector_as_it_was(fwi_toml, tmp_path):
+    run(load_run_config(fwi_toml, ["inversion.iterations=1"]), run_dir=tmp_path / "run")
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_worker_has_what_shots_need_before_the_first_one_comes():
