@@ -3,21 +3,25 @@
 import gc
 import sys
 
-from hpcfwi.interrupts import deafen
+from hpcfwi.interrupts import deafen, listen
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line."""
+    code = 75
     try:
-        # Worker processes import this module anew: what is heavy comes only when the command runs.
-        from hpcfwi.cli import command
+        try:
+            listen()
+            # Worker processes import this module anew: what is heavy comes only when the command runs.
+            from hpcfwi.cli import command
 
-        code = command()
-    except KeyboardInterrupt:
-        code = 75
-    deafen()
+            code = command()
+        finally:
+            deafen()
+    except KeyboardInterrupt:  # one that came before the command could tell of it, or while it ended
+        deafen()
     gc.freeze()  # or Python would look through all that Devito has made once more, for half a second
     sys.exit(code)
 

@@ -15,7 +15,7 @@ from hpcfwi.cli_site import site as site_commands
 from hpcfwi.cluster.environment import apply_environment, quieten
 from hpcfwi.cluster.options import WAYS, LaunchOptions
 from hpcfwi.errors import HpcfwiError
-from hpcfwi.interrupts import deafen, interrupted, listening
+from hpcfwi.interrupts import deafen, interrupted
 from hpcfwi.terminal import console, find_config, run_dir_of
 from hpcfwi.version import __version__
 
@@ -27,12 +27,6 @@ SITE = "site."
 
 def command(arguments: list[str] | None = None) -> int:
     """Run ``hpcfwi`` with its arguments and return the exit code; a mistake of the user's is one message, no traceback."""
-    with listening():
-        return _told(arguments)
-
-
-def _told(arguments: list[str] | None) -> int:
-    """The exit code, after every error has been told."""
     try:
         code = cli.main(arguments, prog_name="hpcfwi", standalone_mode=False)
     except click.exceptions.Exit as stop:

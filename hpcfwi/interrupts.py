@@ -6,11 +6,11 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["deafen", "interrupted", "listening", "undisturbed"]
+__all__ = ["deafen", "interrupted", "listen", "quiet_end", "undisturbed"]
 
 # Ctrl-C, a scheduler's warning, and the end of a terminal.
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -25,24 +25,31 @@ def interrupted() -> bool:
     return _received
 
 
+def listen() -> None:
+    """Turn the signals into :class:`KeyboardInterrupt` from now on; those that are ignored (nohup) stay so.
+
+    There is no way back: a handler that is restored while the process ends leaves a moment in which a second signal kills it.
+    """
+    for number in ENDINGS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _interrupt)
+    signal.signal(signal.SIGALRM, _interrupt)
+    sys.unraisablehook = _unraisable
+
+
 @contextmanager
-def listening() -> Iterator[None]:
-    """Turn the signals into :class:`KeyboardInterrupt`; those that are ignored (nohup) stay so."""
-    global _received
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    heard = [number for number in ENDINGS if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)]
-    before = {number: signal.signal(number, _interrupt) for number in (*heard, signal.SIGALRM)}
-    hook, sys.unraisablehook = sys.unraisablehook, _unraisable
+def quiet_end() -> Iterator[Callable[[], None]]:
+    """Yields what makes the rest of the block deaf; a caller's handlers are put back after it.
+
+    Those of :func:`listen` are not, once a signal was heard: the whole process is about to end then.
+    """
+    before: dict[int, Any] = {}
     try:
-        yield
+        yield lambda: before.update(deafen())
     finally:
-        _received = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        sys.unraisablehook = hook
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if not (_received and handler is _interrupt):
+                signal.signal(number, handler)
 
 
 @contextmanager
@@ -75,8 +82,10 @@ def _unraisable(lost: Any) -> None:
         sys.__unraisablehook__(lost)
 
 
-def _interrupt(*_: object) -> None:
+def _interrupt(number: int, _: object) -> None:
     global _received
+    if _received and number != signal.SIGALRM:
+        return  # the end is under way already; a second one in the middle of it would break that off
     _received = True
     # what is broken off complains in threads of its own, Dask's sync() for one
     logging.getLogger("tornado.application").setLevel(logging.CRITICAL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,7 +20,7 @@ from hpcfwi.config.site import Site
 from hpcfwi.data.runfolder import RunFolder
 from hpcfwi.data.staging import StagedFile, read_header
 from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
-from hpcfwi.interrupts import deafen, interrupted
+from hpcfwi.interrupts import interrupted, quiet_end
 from hpcfwi.inversion.plan import make_plan
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.reporting.events import EventLog
@@ -42,8 +41,7 @@ def session(
     with ExitStack() as stack:
         stack.enter_context(own_environment())
         stack.callback(gc.unfreeze)  # of a caller from Python: what is garbage after the run has to go
-        handlers: dict[int, Any] = {}
-        stack.callback(lambda: [signal.signal(number, handler) for number, handler in handlers.items()])
+        deafen = stack.enter_context(quiet_end())
         log = EventLog(folder.events)
         stack.callback(log.close)
         progress = stack.enter_context(Progress(console, problem.config.inversion.iterations))
@@ -59,7 +57,7 @@ def session(
                 log.write("stopped", error=type(error).__name__, message=str(error), **where)
             raise
         finally:
-            handlers.update(deafen())
+            deafen()
 
 
 def _unsubscribe(client: Any, topic: str) -> None:

@@ -13,35 +13,64 @@ import pytest
 
 import hpcfwi.cli as cli
 import hpcfwi.interrupts as interrupts
-from hpcfwi.interrupts import deafen, interrupted, listening
+from hpcfwi.interrupts import deafen, interrupted, listen, quiet_end
 
 
 @pytest.fixture(autouse=True)
-def handlers():
+def handlers(monkeypatch):
     """Leaves the test run's own handlers as they were."""
-    before = {number: signal.getsignal(number) for number in (*interrupts.ENDINGS, signal.SIGALRM)}
+    numbers = (*interrupts.ENDINGS, signal.SIGALRM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    monkeypatch.setattr(interrupts, "_received", False)
+    hook = sys.unraisablehook
     yield
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", interrupts.ENDINGS)
-def test_every_ending_is_an_interrupt_while_somebody_listens(number):
-    before = signal.getsignal(number)
-    with listening():
-        assert not interrupted()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
-        assert interrupted()
+def test_every_ending_is_an_interrupt_once_somebody_listens(number):
+    listen()
     assert not interrupted()
-    assert signal.getsignal(number) is before
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+    assert interrupted()
+
+
+def test_a_second_signal_does_not_break_off_what_the_first_began():
+    listen()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    for number in interrupts.ENDINGS:
+        os.kill(os.getpid(), number)
 
 
 def test_what_was_ignored_stays_ignored():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with listening():
-        os.kill(os.getpid(), signal.SIGHUP)
+    listen()
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+def test_a_callers_handlers_are_put_back_after_a_quiet_end():
+    before = signal.getsignal(signal.SIGTERM)
+    with quiet_end() as deafen:
+        deafen()
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_command_listens_again_after_a_quiet_end_unless_it_was_told_to_stop():
+    listen()
+    with quiet_end() as deafen:
+        deafen()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+    with quiet_end() as deafen:
+        deafen()
+    for number in interrupts.ENDINGS:
+        os.kill(os.getpid(), number)
 
 
 def test_an_interrupt_that_is_lost_in_a_collection_of_garbage_comes_again_without_a_word(monkeypatch, capfd):
@@ -60,7 +89,8 @@ def test_an_interrupt_that_is_lost_in_a_collection_of_garbage_comes_again_withou
 
     gc.callbacks.append(collecting)
     try:
-        with pytest.raises(KeyboardInterrupt), listening():
+        listen()
+        with pytest.raises(KeyboardInterrupt):
             work()
     finally:
         gc.callbacks.remove(collecting)
@@ -76,19 +106,20 @@ def test_an_error_that_an_interrupt_was_made_into_is_told_as_a_stop(monkeypatch,
             raise RuntimeError("the workers are gone") from None
 
     monkeypatch.setattr(cli, "_load", interrupted_clean_up)
+    listen()
     assert cli.command(["plan", "fwi.toml"]) == 75
     assert capsys.readouterr().err == "hpcfwi: stopped\n"
 
 
 def test_an_interrupt_that_was_heard_does_not_come_again(monkeypatch):
     monkeypatch.setattr(interrupts, "AGAIN", 0.05)
-    with listening():
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-        deafen()
-        for number in interrupts.ENDINGS:
-            os.kill(os.getpid(), number)
-        time.sleep(0.2)
+    listen()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    deafen()
+    for number in interrupts.ENDINGS:
+        os.kill(os.getpid(), number)
+    time.sleep(0.2)
 
 
 def test_importing_dask_jobqueue_leaves_the_handlers_as_they_are():

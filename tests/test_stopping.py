@@ -97,6 +97,17 @@ def test_ctrl_c_while_the_workers_start_ends_them(shell):
     assert_stopped_cleanly(shell, process)
 
 
+def test_signals_without_end_do_not_disturb_the_end(shell):
+    """One that arrives between the last message and the end of the process included."""
+    process = start(shell)
+    wait_until(lambda: scratch(shell), process)
+    with suppress(ProcessLookupError):
+        while process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            time.sleep(0.001)
+    assert_stopped_cleanly(shell, process)
+
+
 def test_what_a_killed_driver_leaves_is_removed_by_the_next(shell):
     process = start(shell)
     wait_until(lambda: len(journal(shell.folder / "run")) > 2, process)

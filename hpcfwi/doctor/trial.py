@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from hpcfwi.doctor.findings import Finding, Section, bad, problem
 from hpcfwi.doctor.sharing import prepared, runs_folder
 from hpcfwi.doctor.visit import Visit
 from hpcfwi.errors import HpcfwiError, InputError, RunError
-from hpcfwi.interrupts import deafen
+from hpcfwi.interrupts import quiet_end
 
 __all__ = ["try_workers"]
 
@@ -143,10 +142,9 @@ class _Trial:
         scheduler = self.site.config.scheduler.model_copy(update={"jobs": 1, "replacements": 0})
         site = replace(self.site, config=self.site.config.model_copy(update={"scheduler": scheduler}))
         options = LaunchOptions(nodes=1 if self.way == "jobs" else None, wait=self.wait)
-        handlers: dict[int, Any] = {}
         with ExitStack() as stack:
             stack.enter_context(own_environment())
-            stack.callback(lambda: [signal.signal(number, handler) for number, handler in handlers.items()])
+            deafen = stack.enter_context(quiet_end())
             try:
                 workforce = launch(site, self.need, self.folder, options, Listener(self._line, self._event))
                 began = time.monotonic()
@@ -163,7 +161,7 @@ class _Trial:
                 visit = Visit(self.site, client, self.folder, staged, workforce.threads, layouts)
                 return visit.sections(seconds)
             finally:
-                handlers.update(deafen())
+                deafen()
 
 
 def _layouts(workforce: Workforce) -> dict[str, Layout]:
