@@ -22,6 +22,9 @@ def main() -> None:
             deafen()
     except KeyboardInterrupt:  # one that came before the command could tell of it, or while it ended
         deafen()
+    # "python -m" would end by SIGINT if an interrupt once passed through an exec() of text, as in an import of dataclasses,
+    # however it was caught; the next such exec() makes Python forget it (unhandled_keyboard_interrupt, pythonrun.c)
+    exec("")
     gc.freeze()  # or Python would look through all that Devito has made once more, for half a second
     sys.exit(code)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["deafen", "interrupted", "listen", "quiet_end", "undisturbed"]
+__all__ = ["deafen", "held_back", "interrupted", "listen", "quiet_end", "undisturbed"]
 
 # Ctrl-C, a scheduler's warning, and the end of a terminal.
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -18,6 +18,7 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AGAIN = 2.0
 
 _received = False
+_held = False
 
 
 def interrupted() -> bool:
@@ -50,6 +51,19 @@ def quiet_end() -> Iterator[Callable[[], None]]:
         for number, handler in before.items():
             if not (_received and handler is _interrupt):
                 signal.signal(number, handler)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Raise the interrupt of a signal that comes inside only after the block; for what must not be left half-done."""
+    global _held
+    before, _held = _received, True
+    try:
+        yield
+    finally:
+        _held = False
+    if _received and not before:
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -91,4 +105,5 @@ def _interrupt(number: int, _: object) -> None:
     logging.getLogger("tornado.application").setLevel(logging.CRITICAL)
     # once more, unless somebody hears this one and calls deafen()
     signal.setitimer(signal.ITIMER_REAL, AGAIN)
-    raise KeyboardInterrupt
+    if not _held:
+        raise KeyboardInterrupt

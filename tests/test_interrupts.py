@@ -13,7 +13,7 @@ import pytest
 
 import hpcfwi.cli as cli
 import hpcfwi.interrupts as interrupts
-from hpcfwi.interrupts import deafen, interrupted, listen, quiet_end
+from hpcfwi.interrupts import deafen, held_back, interrupted, listen, quiet_end
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +120,41 @@ def test_an_interrupt_that_was_heard_does_not_come_again(monkeypatch):
     for number in interrupts.ENDINGS:
         os.kill(os.getpid(), number)
     time.sleep(0.2)
+
+
+def test_what_is_held_back_comes_after_the_block_and_once():
+    done = []
+
+    def work():
+        with held_back():
+            for number in interrupts.ENDINGS:
+                os.kill(os.getpid(), number)
+            done.append("all of it")
+
+    listen()
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done
+    with held_back():
+        pass
+
+
+def test_an_interrupt_amid_the_execution_of_text_is_no_death_by_signal(tmp_path):
+    """Python remembers one, however it was caught, and ``python -m`` then ends by SIGINT."""
+    (tmp_path / "interrupted_import.py").write_text("""
+import hpcfwi.cli
+from hpcfwi.__main__ import main
+
+def command():
+    try:
+        exec("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    except KeyboardInterrupt:
+        return 75
+
+hpcfwi.cli.command = command
+main()
+""")
+    assert subprocess.run([sys.executable, "-m", "interrupted_import"], cwd=tmp_path, check=False).returncode == 75
 
 
 def test_importing_dask_jobqueue_leaves_the_handlers_as_they_are():
