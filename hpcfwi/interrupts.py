@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 __all__ = ["deafen", "held_back", "interrupted", "listen", "quiet_end", "undisturbed"]
@@ -16,6 +17,8 @@ __all__ = ["deafen", "held_back", "interrupted", "listen", "quiet_end", "undistu
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Seconds after which an interrupt is raised again.
 AGAIN = 2.0
+# The same, where it cannot be raised at the moment.
+SOON = 0.01
 
 _received = False
 _held = False
@@ -96,14 +99,22 @@ def _unraisable(lost: Any) -> None:
         sys.__unraisablehook__(lost)
 
 
-def _interrupt(number: int, _: object) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     global _received
     if _received and number != signal.SIGALRM:
         return  # the end is under way already; a second one in the middle of it would break that off
     _received = True
     # what is broken off complains in threads of its own, Dask's sync() for one
     logging.getLogger("tornado.application").setLevel(logging.CRITICAL)
+    if _importing(frame):
+        signal.setitimer(signal.ITIMER_REAL, SOON)
+        return
     # once more, unless somebody hears this one and calls deafen()
     signal.setitimer(signal.ITIMER_REAL, AGAIN)
     if not _held:
         raise KeyboardInterrupt
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether Python is in the midst of its import machinery, whose global lock an exception would leave locked for ever."""
+    return frame is not None and frame.f_code.co_filename.startswith("<frozen importlib")

@@ -139,6 +139,17 @@ def test_what_is_held_back_comes_after_the_block_and_once():
         pass
 
 
+def test_an_interrupt_amid_an_import_waits_until_the_import_machinery_has_let_go_of_its_lock():
+    """Another thread would wait for it for ever, and the end of the run for that thread."""
+    listen()
+    amid = {}
+    exec(compile("import sys; frame = sys._getframe()", "<frozen importlib._bootstrap>", "exec"), amid)
+    interrupts._interrupt(signal.SIGINT, amid["frame"])
+    assert interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(5)
+
+
 def test_an_interrupt_amid_the_execution_of_text_is_no_death_by_signal(tmp_path):
     """Python remembers one, however it was caught, and ``python -m`` then ends by SIGINT."""
     (tmp_path / "interrupted_import.py").write_text("""

@@ -101,8 +101,9 @@ def test_signals_without_end_do_not_disturb_the_end(shell):
     """One that arrives between the last message and the end of the process included."""
     process = start(shell)
     wait_until(lambda: scratch(shell), process)
+    deadline = time.monotonic() + 60
     with suppress(ProcessLookupError):
-        while process.poll() is None:
+        while process.poll() is None and time.monotonic() < deadline:
             os.killpg(process.pid, signal.SIGTERM)
             time.sleep(0.001)
     assert_stopped_cleanly(shell, process)
