@@ -20,7 +20,7 @@ from hpcfwi.config.site import Site
 from hpcfwi.data.runfolder import RunFolder
 from hpcfwi.data.staging import StagedFile, read_header
 from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
-from hpcfwi.interrupts import interrupted, quiet_end
+from hpcfwi.interrupts import held_back, interrupted, quiet_end
 from hpcfwi.inversion.plan import make_plan
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.reporting.events import EventLog
@@ -125,7 +125,8 @@ class Session:
         differs = "several threads per shot: the last bits may differ from run to run"
         self.progress.say(same if workforce.threads == 1 else differs)
         self._promise = ThreadPromise(site, workforce.threads_on)
-        stack.enter_context(workforce)
+        with held_back():  # or a folder or a process of theirs would be left that nobody knows of
+            stack.enter_context(workforce)
         self._stage_solver(layout.cache_bytes)
         self._connect(workforce, stack)
 

@@ -26,7 +26,6 @@ from hpcfwi.cluster.pinning import PROCESSES
 from hpcfwi.cluster.workforce import Listener, Workforce
 from hpcfwi.config.site import SiteConfig, WorkerSection
 from hpcfwi.errors import InputError
-from hpcfwi.interrupts import held_back
 
 __all__ = ["LocalWorkers", "local_cluster", "local_layout", "scratch_folder"]
 
@@ -99,15 +98,15 @@ def scratch_folder(where: Path) -> Iterator[Path]:
             if mark.stat().st_uid == os.geteuid() and time.time() - mark.stat().st_mtime > SCRATCH_AGE:
                 with FileLock(mark).acquire(timeout=0):
                     shutil.rmtree(left)
-    with ExitStack() as stack:
-        with held_back():
-            folder = Path(mkdtemp(prefix=SCRATCH, dir=where))
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            lock = FileLock(folder / IN_USE)
-            stack.callback(lock.release)
-            with suppress(OSError, NotImplementedError):
-                lock.acquire(timeout=0)
+    folder = Path(mkdtemp(prefix=SCRATCH, dir=where))
+    lock = FileLock(folder / IN_USE)
+    try:
+        with suppress(OSError, NotImplementedError):
+            lock.acquire(timeout=0)
         yield folder
+    finally:
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None) -> LocalCluster:

@@ -26,7 +26,7 @@ from hpcfwi.doctor.findings import Finding, Section, bad, problem
 from hpcfwi.doctor.sharing import prepared, runs_folder
 from hpcfwi.doctor.visit import Visit
 from hpcfwi.errors import HpcfwiError, InputError, RunError
-from hpcfwi.interrupts import quiet_end
+from hpcfwi.interrupts import held_back, quiet_end
 
 __all__ = ["try_workers"]
 
@@ -148,7 +148,8 @@ class _Trial:
             try:
                 workforce = launch(site, self.need, self.folder, options, Listener(self._line, self._event))
                 began = time.monotonic()
-                stack.enter_context(workforce)
+                with held_back():  # or a folder or a process of theirs would be left that nobody knows of
+                    stack.enter_context(workforce)
                 layouts = _layouts(workforce)
                 apply_environment(site.config, workforce.threads)
                 from hpcfwi.inversion.solver import stage_solver
