@@ -165,7 +165,7 @@ class _Inversion:
 
     def run(self) -> RunResult:
         """Minimise, and write the results."""
-        from hpcfwi.inversion.journal import Journal
+        from hpcfwi.inversion.journal import Journal, Partials
         from hpcfwi.inversion.lbfgs import minimise
         from hpcfwi.inversion.objective import Objective
 
@@ -180,6 +180,7 @@ class _Inversion:
             session.tasks,
             self.folder.staged,
             Journal(self.folder.journal, problem.digest),
+            Partials(self.folder.journal, self.config.journal.shots_per_sum),
             session.on_shots,
             self._on_evaluation,
         )

@@ -168,7 +168,7 @@ class Session:
         client.subscribe_topic(TOPIC, lambda event: self._on_worker_event(event[1]))
         stack.callback(_unsubscribe, client, TOPIC)
         client.register_plugin(Attendance(TOPIC))
-        self.tasks = ShotTasks(client, self._on_retry, workforce.check)
+        self.tasks = ShotTasks(client, self._on_retry, workforce.check, self._on_found)
         self.tasks.wait_for_worker()
         self.log.write("workers", count=len(self.tasks.workers()), scheduler=client.scheduler.address)
 
@@ -206,6 +206,10 @@ class Session:
     def _on_retry(self, shot: str, worker: str, reason: str) -> None:
         self.log.write("retry", shot=shot, worker=worker, reason=reason)
         self.progress.say(f"shot {shot} is started again on another worker: {reason}")
+
+    def _on_found(self, shots: int, total: int) -> None:
+        self.log.write("found", shots=shots, total=total)
+        self.progress.say(f"sums of {shots} of {total} shots of this evaluation are in the journal already")
 
     def observe(self) -> list[StagedFile]:
         """Stage the observed data; returns the shots in the order of the survey."""

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from hpcfwi.cluster.environment import worker_environment
 from hpcfwi.cluster.layout import Layout, Need, divide
+from hpcfwi.cluster.network import ALLOWED_FAILURES
 from hpcfwi.cluster.pinning import PROCESSES
 from hpcfwi.cluster.workforce import Listener, Workforce
 from hpcfwi.config.site import SiteConfig, WorkerSection
@@ -132,7 +133,7 @@ def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None)
             host="127.0.0.1",
             # no dashboard; the small HTTP server that Dask starts all the same takes any free port
             dashboard_address=None,
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0", "allowed_failures": ALLOWED_FAILURES},
             local_directory=str(scratch),
             # the JIT cache, too, is where the site wants temporary files
             env={"TMPDIR": str(scratch.parent)} if site is not None and site.filesystem.scratch is not None else None,

@@ -17,8 +17,10 @@ from hpcfwi.cluster.environment import scrubbed
 from hpcfwi.config.site import NetworkSection
 from hpcfwi.errors import InputError
 
-__all__ = ["driver_address", "interfaces", "scheduler_options"]
+__all__ = ["ALLOWED_FAILURES", "driver_address", "interfaces", "scheduler_options"]
 
+# Dask itself starts no task again whose worker has died: who asked for it decides where it goes next, and how often.
+ALLOWED_FAILURES = 0
 # Interfaces of containers and virtual machines, which lead to no other host.
 INWARD = re.compile(r"lo|docker|virbr|veth|cni|flannel|br-")
 
@@ -95,7 +97,12 @@ def _servers() -> list[str]:
 def scheduler_options(network: NetworkSection, host: str) -> dict[str, Any]:
     """Keywords of Dask's scheduler that listens on ``host``."""
     asked_for = network.dashboard != NetworkSection().dashboard
-    options: dict[str, Any] = {"host": host, "dashboard_address": network.dashboard, "dashboard": asked_for}
+    options: dict[str, Any] = {
+        "host": host,
+        "dashboard_address": network.dashboard,
+        "dashboard": asked_for,
+        "allowed_failures": ALLOWED_FAILURES,
+    }
     if network.ports is not None:
         options["port"] = _free_port(network.ports, host)
     return options

@@ -308,6 +308,28 @@ class InversionSection(Section):
         return bounds
 
 
+class JournalSection(Section):
+    """What a run that was interrupted need not compute again."""
+
+    block: Annotated[int, Field(ge=0, le=8**8)] | Literal["auto"] = Field(
+        "auto",
+        description="shots whose sum is kept on disk while an evaluation is under way: 1, 8, 64, ... as they are added up; 0: "
+        'none are; "auto": at most 3 % of all shots',
+    )
+
+    @field_validator("block")
+    @classmethod
+    def _power_of_eight(cls, block: int | Literal["auto"]) -> int | Literal["auto"]:
+        if isinstance(block, int) and block > 0 and 8 ** round(math.log(block, 8)) != block:
+            raise ValueError(f'must be 1, 8, 64, 512, ..., 0 or "auto", not {block}')
+        return block
+
+    @property
+    def shots_per_sum(self) -> int | None:
+        """None for "auto"."""
+        return None if self.block == "auto" else int(self.block)
+
+
 class OutputSection(Section):
     """What is written besides the model."""
 
@@ -331,6 +353,7 @@ class RunConfig(Section):
     )
     solver: SolverSection = SolverSection()
     inversion: InversionSection
+    journal: JournalSection = JournalSection()
     output: OutputSection = OutputSection()
 
     @model_validator(mode="after")

@@ -64,8 +64,10 @@ def digest(*parts: bytes | memoryview) -> str:
     return state.hexdigest()
 
 
-def write_aside(path: Path, write: Callable[[Any], object]) -> None:
+def write_aside(path: Path, write: Callable[[Any], object], sync: bool = True) -> None:
     """Let ``write`` fill a temporary file in the same folder, bring it to disk and give it its name.
+
+    Without ``sync`` it may be lost or torn with the machine (not with the process), which its reader has to expect.
 
     Raises
     ------
@@ -78,8 +80,9 @@ def write_aside(path: Path, write: Callable[[Any], object]) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 write(file)
-                file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -138,10 +141,12 @@ def stage(folder: Path, kind: str, content: Any, name: str | None = None, **fact
     return StagedFile(str(path), told)
 
 
-def write_container(path: Path, kind: str, payload: bytes, told: str, **facts: Any) -> None:
+def write_container(
+    path: Path, kind: str, payload: bytes | memoryview, told: str, sync: bool = True, **facts: Any
+) -> None:
     """Write a header and a payload under a name that is theirs only once they are whole."""
     header = json.dumps({"kind": kind, "bytes": len(payload), "digest": told, **facts}).encode() + b"\n"
-    write_aside(path, lambda file: file.writelines((MAGIC, header, payload)))
+    write_aside(path, lambda file: file.writelines((MAGIC, header, payload)), sync)
 
 
 def load(staged: StagedFile, kind: str) -> Any:

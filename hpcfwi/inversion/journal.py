@@ -1,7 +1,8 @@
-"""The journal: every answer that the optimiser got, on disk before it gets it."""
+"""The journal: every answer that the optimiser got, on disk before it gets it, and the parts of the one that is being made."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,14 @@ from numpy.typing import NDArray
 
 from hpcfwi.data.staging import digest, read_container, write_container
 from hpcfwi.errors import StagingError
-from hpcfwi.inversion.functional import FunctionalGradient
+from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "Partials", "block_level", "read_partial", "write_partial"]
 
 KIND = "evaluation"
+PARTIAL = "partial sum"
+# What a killed evaluation may lose with every block that was being computed: this part of its shots.
+LOSS = 1 / 32
 
 
 class Journal:
@@ -36,9 +40,7 @@ class Journal:
 
     def write(self, x: NDArray[np.float64], answer: FunctionalGradient) -> None:
         """Keep an answer."""
-        payload = np.ascontiguousarray(answer.g, dtype="<f8").tobytes()
-        facts = {"f": float(answer.f).hex(), "problem": self.problem, "shape": list(answer.g.shape)}
-        write_container(self._path(x), KIND, payload, digest(payload), **facts)
+        _write(self._path(x), KIND, answer, sync=True, problem=self.problem)
 
     def read(self, x: NDArray[np.float64]) -> FunctionalGradient | None:
         """Look an answer up.
@@ -52,14 +54,98 @@ class Journal:
         if not path.exists():
             return None
         try:
-            header, payload = read_container(path, KIND)
+            return _read(path, KIND)
         except StagingError as error:
             raise StagingError(
                 f"{error}\n  Remove it and start the same command again: it will be computed anew."
             ) from None
-        return FunctionalGradient(
-            float.fromhex(header["f"]), np.frombuffer(payload, dtype="<f8").reshape(header["shape"]).copy()
-        )
 
     def __len__(self) -> int:
         return len(list(self.folder.glob("*.bin")))
+
+
+class Partials:
+    """Sums of consecutive shots, of the evaluation that is under way: what a restart need not compute again.
+
+    They are named by what they depend on, and stay until the journal has the whole.
+
+    Parameters
+    ----------
+    folder
+        The journal's folder, in which each evaluation has one for them.
+    block
+        Shots in a sum: 1, 8, 64, ... as the sum's tree has them, 0 for no such files, None for about 3 % of all shots.
+    """
+
+    def __init__(self, folder: Path, block: int | None = None) -> None:
+        self.folder = folder
+        self.block = block
+        self._current = folder
+
+    def begin(self, evaluation: str) -> set[str]:
+        """Names of the sums that there are of an evaluation; those of others will not be needed any more."""
+        self._current = self.folder / f"partial-{evaluation}"
+        for other in self.folder.glob("partial-*"):
+            if other != self._current:
+                shutil.rmtree(other, ignore_errors=True)
+        return {path.stem for path in self._current.glob("*.bin")}
+
+    def path(self, name: str) -> Path:
+        """Where a sum is, or will be."""
+        return self._current / f"{name}.bin"
+
+    def end(self) -> None:
+        """The journal has the whole: remove the parts."""
+        if self._current != self.folder:
+            shutil.rmtree(self._current, ignore_errors=True)
+
+    def level(self, shots: int) -> int | None:
+        """The level of the sum's tree that is kept; None for none."""
+        return None if self.block == 0 else block_level(shots, self.block)
+
+
+def block_level(shots: int, block: int | None) -> int:
+    """Level of the tree whose sums are of ``block`` shots, or, for None, of at most a part ``LOSS`` of them where possible."""
+    level = 0
+    if block is None:
+        while BLOCK ** (level + 1) <= LOSS * shots:
+            level += 1
+    else:
+        while BLOCK ** (level + 1) <= block:
+            level += 1
+    return level
+
+
+def write_partial(path: Path, part: FunctionalGradient) -> None:
+    """Keep a sum; one that is lost is only computed again, so nobody waits for the disk."""
+    _write(path, PARTIAL, part, sync=False)
+
+
+def read_partial(path: Path) -> FunctionalGradient:
+    """Read a sum.
+
+    Raises
+    ------
+    StagingError
+        If it is damaged.
+    """
+    return _read(path, PARTIAL)
+
+
+def _write(path: Path, kind: str, answer: FunctionalGradient, sync: bool, **facts: str) -> None:
+    payload = np.ascontiguousarray(answer.g, dtype="<f8").data.cast("B")
+    write_container(
+        path, kind, payload, digest(payload), sync, f=float(answer.f).hex(), shape=list(answer.g.shape), **facts
+    )
+
+
+def _read(path: Path, kind: str) -> FunctionalGradient:
+    header, payload = read_container(path, kind)
+    try:
+        return FunctionalGradient(
+            float.fromhex(header["f"]), np.frombuffer(payload, dtype="<f8").reshape(header["shape"]).copy()
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StagingError(
+            f"{path}: is damaged: its header has no misfit or no shape of its content ({error})"
+        ) from None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hpcfwi.data.staging import StagedFile, stage
 from hpcfwi.errors import RunError
 from hpcfwi.inversion.functional import FunctionalGradient
-from hpcfwi.inversion.journal import Journal
+from hpcfwi.inversion.journal import Journal, Partials
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.inversion.shot import ShotContext, evaluate_shot, observe_shot, predict_shot
 from hpcfwi.inversion.tasks import ShotTasks, key_of
@@ -97,6 +97,8 @@ class Objective:
         Folder for models.
     journal
         Answers from earlier, and for later.
+    partials
+        Sums of a few shots, of the evaluation that is under way.
     progress
         Called with shots done and shots in all.
     on_evaluation
@@ -111,11 +113,12 @@ class Objective:
         tasks: ShotTasks,
         staged: Path,
         journal: Journal,
+        partials: Partials,
         progress: Callable[[int, int], None] = lambda *_: None,
         on_evaluation: Callable[[Evaluation, NDArray, NDArray], None] = lambda *_: None,
     ) -> None:
         self.problem, self.context, self.shots, self.tasks = problem, context, shots, tasks
-        self.staged, self.journal = staged, journal
+        self.staged, self.journal, self.partials = staged, journal, partials
         self.progress, self.on_evaluation = progress, on_evaluation
         self.evaluations: list[Evaluation] = []
         self.gradient: NDArray = np.zeros(0)
@@ -129,6 +132,7 @@ class Objective:
         if answer is None:
             answer = self._evaluate(x)
             self.journal.write(x, answer)
+            self.partials.end()
         evaluation = Evaluation(len(self.evaluations) + 1, answer.f, time.perf_counter() - started, replayed)
         self.evaluations.append(evaluation)
         self.gradient = answer.g
@@ -151,6 +155,8 @@ class Objective:
                 [self._key(model, shot, axis) for shot in self.shots],
                 self.progress,
                 small=m.nbytes <= SMALL,
+                partials=self.partials,
+                evaluation=model.digest,
             )
         finally:
             Path(model.path).unlink(missing_ok=True)

@@ -145,7 +145,7 @@ class Problem:
         content = _file_names(self.config.model_dump(mode="json"))
         for key in ("iterations", "evaluations", "ftol", "gtol"):
             del content["inversion"][key]
-        del content["output"]
+        del content["output"], content["journal"]
         content["digests"] = {
             "true model": _array_digest(self.true_velocity),
             "initial model": _array_digest(self.initial_velocity),

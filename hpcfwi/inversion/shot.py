@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from hpcfwi.collector import resting
 from hpcfwi.data.staging import StagedFile, digest, find_staged, load, stage
-from hpcfwi.errors import DataError, HpcfwiError, RunError
+from hpcfwi.errors import DataError, HpcfwiError, RunError, StagingError
 from hpcfwi.inversion.functional import FunctionalGradient, total
+from hpcfwi.inversion.journal import read_partial, write_partial
 from hpcfwi.inversion.solver import obtain_solver
 from hpcfwi.physics.resampling import resample
 from hpcfwi.physics.spec import PropagatorSpec
@@ -39,6 +40,7 @@ __all__ = [
     "TaskFailure",
     "add_parts",
     "evaluate_shot",
+    "load_part",
     "observe_shot",
     "predict_shot",
 ]
@@ -240,9 +242,15 @@ def _resident(context: ShotContext) -> ShotWorker:
 
 @_task
 def evaluate_shot(
-    context: ShotContext, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis, evaluation: int
+    context: ShotContext,
+    name: str,
+    model: StagedFile,
+    shot: StagedFile,
+    axis: TimeAxis,
+    evaluation: int,
+    keep: Path | None = None,
 ) -> FunctionalGradient:
-    """Misfit and gradient of one shot (a task)."""
+    """Misfit and gradient of one shot, kept in a file if one is named (a task)."""
     with _one_at_a_time:
         worker = _resident(context)
         started, kernels = time.perf_counter(), worker.fields.kernel_seconds
@@ -256,13 +264,29 @@ def evaluate_shot(
             kernel_seconds=worker.fields.kernel_seconds - kernels,
             peak_memory=_peak_memory(),
         )
-        return result
+        return _kept(result, keep)
 
 
 @_task
-def add_parts(parts: list[FunctionalGradient]) -> FunctionalGradient:
-    """One node of the summation tree (a task)."""
-    return total(parts)
+def add_parts(parts: list[FunctionalGradient], keep: Path | None = None) -> FunctionalGradient:
+    """One node of the summation tree, kept in a file if one is named (a task)."""
+    return _kept(total(parts), keep)
+
+
+@_task
+def load_part(path: Path) -> FunctionalGradient:
+    """One node of the summation tree that an earlier start has kept (a task)."""
+    return read_partial(path)
+
+
+def _kept(part: FunctionalGradient, path: Path | None) -> FunctionalGradient:
+    """Keep a part of the sum; where that fails nothing is lost yet."""
+    if path is not None:
+        try:
+            write_partial(path, part)
+        except StagingError as error:
+            _tell(event="warning", message=str(error))
+    return part
 
 
 @_task

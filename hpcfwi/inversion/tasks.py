@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client, Future, as_completed
-from distributed.scheduler import KilledWorker
 
-from hpcfwi.errors import DataError, HpcfwiError, RunError
-from hpcfwi.inversion.functional import BLOCK, FunctionalGradient, blocks, total
-from hpcfwi.inversion.shot import TaskFailure, add_parts
+from hpcfwi.errors import RunError
+from hpcfwi.inversion.batch import Batch, reason_of, stop_for_own_reasons
+from hpcfwi.inversion.functional import FunctionalGradient
+from hpcfwi.inversion.journal import Partials
+from hpcfwi.inversion.sums import SumTree, key_of
 
 __all__ = ["ShotTasks", "key_of"]
 
-ATTEMPTS = 3
 # Seconds between two looks at whether anybody is left to work.
 LOOK = 1.0
 
 Progress = Callable[[int, int], None]
 OnRetry = Callable[[str, str, str], None]
-
-
-def key_of(*parts: object) -> str:
-    """A task's name: a digest of all that its result depends on."""
-    return hashlib.blake2b("\0".join(map(repr, parts)).encode(), digest_size=12).hexdigest()
+# Puts a finished part where it belongs; returns what can now be made of it.
+Take = Callable[[int | None, Future], Future | None]
 
 
 class ShotTasks:
@@ -42,14 +38,22 @@ class ShotTasks:
     check
         Called about every second while there is no worker, with the seconds since there was one; raises when there is no
         hope for another.
+    on_found
+        Called with the shots of an evaluation whose sums are on disk, and with all, where an earlier start has left some.
     """
 
     def __init__(
-        self, client: Client, on_retry: OnRetry = lambda *_: None, check: Callable[[float], None] = lambda _: None
+        self,
+        client: Client,
+        on_retry: OnRetry = lambda *_: None,
+        check: Callable[[float], None] = lambda _: None,
+        on_found: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
         self.client = client
         self.on_retry = on_retry
         self.check = check
+        self.on_found = on_found
+        self._overdue: deque[str] = deque()
 
     def wait_for_worker(self) -> None:
         """Return when there is a worker."""
@@ -57,6 +61,10 @@ class ShotTasks:
         while not self.workers():
             self.check(time.monotonic() - began)
             time.sleep(0.05)
+
+    def overdue(self, key: str) -> None:
+        """Note, in any thread, that a task takes far too long: it is started elsewhere, too, and the first result counts."""
+        self._overdue.append(key)
 
     def gather(
         self,
@@ -81,7 +89,8 @@ class ShotTasks:
             assert index is not None
             results[index] = future.result()
 
-        self._run(function, names, arguments, keys, progress, take)
+        batch = Batch(self.client, function, names, arguments, keys)
+        self._run(batch, batch.submit(range(len(names))), progress, take)
         return results
 
     def sum(
@@ -92,61 +101,90 @@ class ShotTasks:
         keys: Sequence[str],
         progress: Progress = lambda *_: None,
         small: bool = False,
+        partials: Partials | None = None,
+        evaluation: str = "",
     ) -> FunctionalGradient:
         """Add up ``function(*arguments[i])`` over the shots, in a tree whose shape depends on their order alone.
 
         The parts stay on the workers and are let go as soon as they are in a sum; only the root comes here. Of ``small``
         ones the last sum, of a handful, is made here, of parts that came while others were still computed.
+
+        With ``partials`` the sums of one level are kept in files, and those that are there are not made again; where that
+        level is the lowest, ``function`` gets its file's path as a last argument, and else None.
         """
-        tree = _SumTree(self.client, keys, small)
-        self._run(function, names, arguments, keys, progress, tree.take)
+        tree = SumTree(self.client, keys, small, partials, evaluation)
+        if partials is not None:
+            arguments = [(*rest, tree.kept_at(0, i)) for i, rest in enumerate(arguments)]
+        loads, covered = tree.load()
+        if covered:
+            self.on_found(len(covered), len(names))
+        batch = Batch(self.client, function, names, arguments, keys)
+        missing = [i for i in range(len(names)) if i not in covered]
+        self._run(batch, [*loads, *batch.submit(missing)], progress, tree.take, tree)
         return tree.root
 
     def _run(
-        self,
-        function: Callable[..., Any],
-        names: Sequence[str],
-        arguments: Sequence[tuple[Any, ...]],
-        keys: Sequence[str],
-        progress: Progress,
-        take: Callable[[int | None, Future], Future | None],
+        self, batch: Batch, futures: list[Future], progress: Progress, take: Take, tree: SumTree | None = None
     ) -> None:
-        futures = self.client.map(
-            function,
-            *zip(*arguments, strict=True),
-            key=[f"{function.__name__}-{name}-{key}" for name, key in zip(names, keys, strict=True)],
-            pure=False,
-        )
-        index = {future.key: i for i, future in enumerate(futures)}
-        failures: dict[int, list[_Failure]] = {}
-        done = 0
+        """Take results as they come, until there is nothing more to wait for."""
         waiting = as_completed(futures, loop=self.client.loop, raise_errors=False)
-        del futures  # as_completed holds them as long as they are needed
-        progress(0, len(names))
+        total = len(batch.names)
+        # those that are read from files count from the start
+        batch.done = set(range(total)) - set(batch.index.values())
+        futures.clear()  # as_completed holds them as long as they are needed
+        progress(len(batch.done), total)
         try:
-            for future in self._finished(waiting):
-                i = index.get(future.key)
+            for future in self._finished(waiting, batch):
+                i = batch.index.get(future.key)
+                if i is not None and i in batch.done:
+                    continue  # somebody else was faster
                 further, taken = self._taken(take, i, future)
                 if not taken:
-                    if i is None:
-                        _stop_for_own_reasons(future)
-                        raise RunError(f"a sum of gradients failed: {_reason(future)}")
-                    again = self._again(function, names[i], arguments[i], keys[i], future, failures.setdefault(i, []))
-                    index[again.key] = i
-                    waiting.add(again)
-                    continue
-                if i is not None:
-                    done += 1
-                    progress(done, len(names))
+                    for again in self._again(batch, tree, i, future):
+                        waiting.add(again)
+                elif i is not None:
+                    self._let_go(batch, i, future)
+                    progress(len(batch.done), total)
                 if further is not None:
                     waiting.add(further)
         finally:
             self.client.cancel(list(waiting.futures), force=True)
 
+    def _again(self, batch: Batch, tree: SumTree | None, index: int | None, failed: Future) -> list[Future]:
+        """What is started anew in place of a task that failed."""
+        if index is not None:
+            return self._shot_again(batch, index, failed)
+        assert tree is not None
+        stop_for_own_reasons(failed)
+        again, broken, shots = tree.failed(failed)
+        started = [again] if again is not None else []
+        for i, part in broken.items():
+            batch.done.discard(i)
+            started += self._shot_again(batch, i, part)
+        if shots:
+            self.on_retry(batch.names[shots[0]], "", reason_of(failed))
+            batch.done -= set(shots)
+            started += batch.submit(shots)
+        return started
+
+    def _shot_again(self, batch: Batch, index: int, failed: Future) -> list[Future]:
+        """Start a failed shot again on another worker, or stop the run with its name."""
+        stop_for_own_reasons(failed)
+        failure = batch.note(index, failed)
+        if batch.running_elsewhere(index, failed):
+            return []
+        self.on_retry(batch.names[index], failure.worker, failure.reason)
+        return [batch.again(index, self.workers())]
+
+    def _let_go(self, batch: Batch, index: int, first: Future) -> None:
+        """A shot is done: those who are still at it need not go on, and whoever was overdue is not relied on any more."""
+        batch.done.add(index)
+        late = batch.others(index, first)
+        if late:
+            self.client.cancel(late, force=True)
+
     @staticmethod
-    def _taken(
-        take: Callable[[int | None, Future], Future | None], index: int | None, future: Future
-    ) -> tuple[Future | None, bool]:
+    def _taken(take: Take, index: int | None, future: Future) -> tuple[Future | None, bool]:
         """Take a result; tell what it leads to, and whether there was one: it may be lost, and not be had a second time."""
         if future.status != "finished":
             return None, False
@@ -157,7 +195,7 @@ class ShotTasks:
                 raise
             return None, False
 
-    def _finished(self, waiting: as_completed) -> Iterator[Future]:
+    def _finished(self, waiting: as_completed, batch: Batch) -> Iterator[Future]:
         """Futures in the order in which they end; an error when there is nobody to work on them, and no hope for anybody."""
         seen = looked = time.monotonic()
         while not waiting.is_empty():
@@ -169,10 +207,15 @@ class ShotTasks:
                 if now - looked < LOOK:
                     continue
                 looked = now
-                if self.workers():
+                workers = self.workers()
+                if workers:
                     seen = now
                 else:
                     self.check(now - seen)
+                while self._overdue:
+                    copy = batch.elsewhere(self._overdue.popleft(), workers)
+                    if copy is not None:
+                        waiting.add(copy)
             yield next(waiting)
 
     def workers(self) -> list[str]:
@@ -182,103 +225,3 @@ class ShotTasks:
             return list(self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"])
         except (OSError, ValueError, RuntimeError) as error:
             raise RunError(f"the Dask scheduler does not answer any more ({type(error).__name__}: {error})") from None
-
-    def _again(
-        self,
-        function: Callable[..., Any],
-        name: str,
-        args: tuple,
-        key: str,
-        failed: Future,
-        failures: list[_Failure],
-    ) -> Future:
-        """Start a failed shot again on another worker, or stop the run with its name."""
-        _stop_for_own_reasons(failed)
-        error = None if failed.status == "cancelled" else failed.exception()
-        culprit = error.worker if isinstance(error, TaskFailure) else ""
-        failures.append(_Failure(culprit, _reason(failed)))
-        if isinstance(error, KilledWorker) or len(failures) >= ATTEMPTS:
-            tried = "\n".join(f"  {failure.reason}" for failure in failures)
-            count = "once" if len(failures) == 1 else f"{len(failures)} times"
-            raise RunError(
-                f"shot {name} failed {count} and the run cannot go on without it:\n{tried}\n"
-                "  Mend the cause and start the same command again; what was finished is kept."
-            )
-        self.on_retry(name, culprit, failures[-1].reason)
-        workers = self.workers()
-        tried_on = {failure.worker for failure in failures}
-        others = [w for w in workers if w not in tried_on] or [w for w in workers if w != culprit]
-        return self.client.submit(
-            function,
-            *args,
-            key=f"{function.__name__}-{name}-{key}-attempt{len(failures) + 1}",
-            pure=False,
-            workers=others or None,
-            allow_other_workers=bool(others),
-        )
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """Where a task failed (an address, if it is known) and why."""
-
-    worker: str
-    reason: str
-
-
-class _SumTree:
-    """Adds finished parts block by block; a block is submitted when the last of its parts is there."""
-
-    def __init__(self, client: Client, keys: Sequence[str], small: bool) -> None:
-        self.client = client
-        self.small = small
-        self.root: Any = None
-        self.fetched: dict[int, FunctionalGradient] = {}
-        self.keys = [list(keys)]
-        while len(self.keys[-1]) > 1:
-            # the place in the tree is part of the name: blocks of equal shots are not the same task
-            level = len(self.keys)
-            self.keys.append([key_of("sum", level, i, *block) for i, block in enumerate(blocks(self.keys[-1]))])
-        self.parts: list[dict[int, Future]] = [{} for _ in self.keys]
-        self.places: dict[str, tuple[int, int]] = {}
-
-    def take(self, index: int | None, future: Future) -> Future | None:
-        """Put a finished part in its place; returns the sum that can now be made, if any."""
-        level, position = (0, index) if index is not None else self.places.pop(future.key)
-        if len(self.keys[level]) == 1:
-            self.root = future.result()
-            return None
-        if self.small and len(self.keys[level + 1]) == 1:
-            self.fetched[position] = future.result()
-            if len(self.fetched) == len(self.keys[level]):
-                self.root = total([self.fetched[i] for i in range(len(self.fetched))])
-            return None
-        parts, above = self.parts[level], position // BLOCK
-        parts[position] = future
-        members = range(above * BLOCK, min((above + 1) * BLOCK, len(self.keys[level])))
-        if not all(member in parts for member in members):
-            return None
-        key = f"sum-{self.keys[level + 1][above]}"
-        self.places[key] = (level + 1, above)
-        # sums go before shots, since they free memory
-        return self.client.submit(add_parts, [parts.pop(m) for m in members], key=key, pure=False, priority=10)
-
-
-def _stop_for_own_reasons(failed: Future) -> None:
-    """Raise the error of a shot that cannot be used anywhere."""
-    if failed.status == "error" and isinstance(error := failed.exception(), DataError):
-        raise error
-
-
-def _reason(future: Future) -> str:
-    """The failure in one line."""
-    if future.status == "cancelled":
-        return "the task was lost"
-    error = future.exception()
-    if isinstance(error, KilledWorker):
-        return (
-            f"{error.last_worker.address}, and others before it, died while they worked on it, perhaps for want of memory, or "
-            "of the instructions that devito.target names"
-        )
-    text = str(error).partition("\n")[0]
-    return text if isinstance(error, HpcfwiError) else f"{type(error).__name__}: {text}"

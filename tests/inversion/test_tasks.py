@@ -16,7 +16,8 @@ from distributed import Client, LocalCluster, get_worker
 from hpcfwi.errors import DataError, RunError
 from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
 from hpcfwi.inversion.shot import _task
-from hpcfwi.inversion.tasks import ShotTasks, _SumTree, key_of
+from hpcfwi.inversion.sums import SumTree
+from hpcfwi.inversion.tasks import ShotTasks, key_of
 
 
 def number(value, *_):
@@ -169,7 +170,7 @@ def test_the_last_sum_has_the_same_bytes_wherever_it_is_made(client, tmp_path):
 
 def test_the_tree_has_a_level_for_each_power_of_its_block():
     keys = [str(i) for i in range(BLOCK**2 + 1)]
-    assert [len(level) for level in _SumTree(None, keys, small=False).keys] == [BLOCK**2 + 1, BLOCK + 1, 2, 1]
+    assert [len(level) for level in SumTree(None, keys, small=False).keys] == [BLOCK**2 + 1, BLOCK + 1, 2, 1]
 
 
 def test_a_gradient_that_is_lost_before_its_sum_and_turns_out_bad_names_its_shot(client, tmp_path):

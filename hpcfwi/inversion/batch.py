@@ -1,0 +1,182 @@
+"""The shots of one evaluation as Dask tasks: where each is being computed, where it has failed, and where it goes next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client, Future
+from distributed.scheduler import KilledWorker
+
+from hpcfwi.errors import DataError, HpcfwiError, RunError
+from hpcfwi.inversion.shot import TaskFailure
+
+__all__ = ["Batch", "reason_of", "stop_for_own_reasons"]
+
+# Errors of a shot, and deaths of workers amid it (which may have had other causes), after which the run stops.
+ATTEMPTS, DEATHS = 3, 4
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Where a shot failed (a Dask address, if it is known), why, and whether its worker died."""
+
+    worker: str
+    reason: str
+    died: bool
+
+
+class Batch:
+    """Shots as tasks, and what became of them.
+
+    Parameters
+    ----------
+    client
+        Dask client.
+    function, names, arguments, keys
+        What is run, and for each shot its name, the arguments, and a digest of all that the result depends on.
+
+    Attributes
+    ----------
+    index
+        The shot of each task, by the task's key.
+    done
+        Shots whose result has been taken.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        function: Callable[..., Any],
+        names: Sequence[str],
+        arguments: Sequence[tuple[Any, ...]],
+        keys: Sequence[str],
+    ) -> None:
+        self.client = client
+        self.function, self.names, self.arguments, self.keys = function, names, arguments, keys
+        self.index: dict[str, int] = {}
+        self.done: set[int] = set()
+        self._failures: dict[int, list[Failure]] = {}
+        # of shots that more than one task is at
+        self._copies: dict[int, list[Future]] = {}
+        self._repeated = 0
+
+    def submit(self, shots: Sequence[int]) -> list[Future]:
+        """Start shots, in their order."""
+        if not shots:
+            return []
+        keys = [self._new_key(i) for i in shots]
+        self.index.update(zip(keys, shots, strict=True))
+        return self.client.map(
+            self.function, *zip(*(self.arguments[i] for i in shots), strict=True), key=keys, pure=False
+        )
+
+    def note(self, index: int, failed: Future) -> Failure:
+        """Note a failure.
+
+        Raises
+        ------
+        RunError
+            If the shot has failed too often, with every reason.
+        """
+        error = None if failed.status == "cancelled" else failed.exception()
+        died = isinstance(error, KilledWorker)
+        worker = error.last_worker.address if isinstance(error, KilledWorker) else getattr(error, "worker", "")
+        failure = Failure(worker if died or isinstance(error, TaskFailure) else "", reason_of(failed), died)
+        failures = self._failures.setdefault(index, [])
+        failures.append(failure)
+        deaths = sum(known.died for known in failures)
+        if deaths >= DEATHS or len(failures) - deaths >= ATTEMPTS:
+            tried = "\n".join(f"  {known.reason}" for known in failures)
+            raise RunError(
+                f"shot {self.names[index]} failed {len(failures)} times and the run cannot go on without it:\n{tried}\n"
+                "  Mend the cause and start the same command again; what was finished is kept."
+            )
+        return failure
+
+    def again(self, index: int, workers: Sequence[str]) -> Future:
+        """Start a shot that failed: on a host where it has not failed yet, if there is one, else on another worker."""
+        return self._start(index, _apart_from([known.worker for known in self._failures[index]], workers))
+
+    def elsewhere(self, key: str, workers: Sequence[str]) -> Future | None:
+        """Start a shot a second time while its first worker is still at it; None where that is of no use."""
+        index = self.index.get(key)
+        if index is None or index in self.done or index in self._copies:
+            return None
+        first = Future(key, client=self.client)
+        others = _apart_from(self._where(first), workers)
+        if not others:
+            return None
+        copy = self._start(index, others)
+        self._copies[index] = [first, copy]
+        return copy
+
+    def running_elsewhere(self, index: int, failed: Future) -> bool:
+        """Whether another task is still at a shot."""
+        left = [other for other in self._copies.get(index, ()) if other.key != failed.key]
+        if len(left) == len(self._copies.get(index, ())):
+            return False
+        self._copies.pop(index)
+        return any(other.status == "pending" for other in left)
+
+    def others(self, index: int, first: Future) -> list[Future]:
+        """Tasks for a shot that have come too late."""
+        return [other for other in self._copies.pop(index, []) if other.key != first.key]
+
+    def _where(self, future: Future) -> list[str]:
+        held = self.client.processing()
+        return [worker for worker, keys in held.items() if future.key in keys]
+
+    def _start(self, index: int, workers: list[str]) -> Future:
+        key = self._new_key(index)
+        self.index[key] = index
+        return self.client.submit(
+            self.function,
+            *self.arguments[index],
+            key=key,
+            pure=False,
+            workers=workers or None,
+            allow_other_workers=bool(workers),
+        )
+
+    def _new_key(self, index: int) -> str:
+        """A task's name: all that its result depends on, and what is needed to be another task than an earlier one."""
+        key = f"{self.function.__name__}-{self.names[index]}-{self.keys[index]}"
+        if key not in self.index:
+            return key
+        self._repeated += 1
+        return f"{key}-again{self._repeated}"
+
+
+def _apart_from(tried: Sequence[str], workers: Sequence[str]) -> list[str]:
+    """Workers on hosts that were not tried, or else those that were not tried, or else all but the last."""
+    hosts = {_host(worker) for worker in tried if worker}
+    return (
+        [worker for worker in workers if _host(worker) not in hosts]
+        or [worker for worker in workers if worker not in tried]
+        or [worker for worker in workers if worker != tried[-1]]
+    )
+
+
+def _host(address: str) -> str:
+    """The host in a Dask address."""
+    return address.rpartition(":")[0]
+
+
+def stop_for_own_reasons(failed: Future) -> None:
+    """Raise the error of a shot that cannot be used anywhere."""
+    if failed.status == "error" and isinstance(error := failed.exception(), DataError):
+        # not the error itself, which Dask keeps, and with it all that its traceback refers to
+        raise DataError(error.shot, error.problem)
+
+
+def reason_of(failed: Future) -> str:
+    """A failure in one line."""
+    if failed.status == "cancelled":
+        return "the task was lost"
+    error = failed.exception()
+    if isinstance(error, KilledWorker):
+        return f"its worker {error.last_worker.address} died"
+    text = str(error).partition("\n")[0]
+    return text if isinstance(error, HpcfwiError) else f"{type(error).__name__}: {text}"

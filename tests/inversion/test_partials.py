@@ -1,0 +1,171 @@
+"""Sums of a few shots are kept while an evaluation is under way: a restart computes the others, to the same bytes."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcfwi.errors import DataError
+from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
+from hpcfwi.inversion.journal import Partials, block_level, read_partial, write_partial
+from hpcfwi.inversion.shot import _kept, _task
+from hpcfwi.inversion.tasks import ShotTasks, key_of
+
+SHOTS = 3 * BLOCK + 2
+
+
+@_task
+def shot(number, folder, keep=None):
+    """Notes that it was computed; one shot cannot be, as long as there is a file that says so."""
+    if (Path(folder) / f"broken-{number}").exists():
+        raise DataError(str(number), "is broken")
+    with (Path(folder) / "computed").open("a") as file:
+        file.write(f"{number}\n")
+    return _kept(FunctionalGradient(0.1 * number, np.array([0.1 * number, 0.3 / (number + 1)])), keep)
+
+
+class Sum:
+    """A sum over shots that can be broken off and done again."""
+
+    def __init__(self, client, folder, block, small=False):
+        self.client, self.folder, self.block, self.small = client, folder, block, small
+        self.found = []
+        self.retried = []
+        (folder / "journal").mkdir()
+
+    def __call__(self, evaluation="one"):
+        names = [str(i) for i in range(SHOTS)]
+        tasks = ShotTasks(
+            self.client,
+            on_retry=lambda *told: self.retried.append(told),
+            on_found=lambda count, total: self.found.append((count, total)),
+        )
+        (self.folder / "computed").write_text("")
+        self.partials = Partials(self.folder / "journal", self.block)
+        result = tasks.sum(
+            shot,
+            names,
+            [(i, str(self.folder)) for i in range(SHOTS)],
+            [key_of(self.folder, evaluation, name) for name in names],
+            small=self.small,
+            partials=self.partials,
+            evaluation=evaluation,
+        )
+        return result.f.hex(), result.g.tobytes()
+
+    @property
+    def computed(self):
+        return sorted(map(int, (self.folder / "computed").read_text().split()))
+
+    @property
+    def kept(self):
+        return sorted((self.folder / "journal").glob("partial-*/*.bin"))
+
+
+@pytest.fixture
+def undisturbed(client, tmp_path):
+    (tmp_path / "undisturbed").mkdir()
+    return Sum(client, tmp_path / "undisturbed", 0)()
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("block", [1, BLOCK])
+def test_a_restart_computes_only_what_is_not_kept_to_the_same_bytes(client, tmp_path, undisturbed, block, small):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    whole = Sum(client, folder, block, small)
+    broken = SHOTS - 1
+    (folder / f"broken-{broken}").touch()
+    with pytest.raises(DataError):
+        whole()
+    gc.collect()  # the error holds its task, which another driver would not know
+    time.sleep(0.3)  # until a cancelled one that was running has ended, too
+    before, kept = whole.computed, len(whole.kept)
+    assert kept >= 1
+    (folder / f"broken-{broken}").unlink()
+    assert whole() == undisturbed
+    covered = SHOTS - len(whole.computed)
+    assert whole.found == [(covered, SHOTS)]
+    assert covered == (kept if block == 1 else kept * BLOCK)
+    assert broken in whole.computed
+    assert set(before) | set(whole.computed) == set(range(SHOTS))
+    # and now all of them are there
+    assert whole() == undisturbed
+    assert whole.computed == []
+    whole.partials.end()
+    assert not list((folder / "journal").iterdir())
+
+
+@pytest.mark.parametrize("block", [1, BLOCK])
+@pytest.mark.parametrize("damage", ["truncated", "a flipped bit", "foreign", "empty"])
+def test_a_damaged_sum_is_computed_again_to_the_same_bytes(client, tmp_path, undisturbed, damage, block):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    whole = Sum(client, folder, block)
+    whole()
+    path = whole.kept[0]
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        del content[-3:]
+    elif damage == "a flipped bit":
+        content[-5] ^= 4
+    elif damage == "foreign":
+        content = bytearray(b"PK\x03\x04 something else")
+    else:
+        content.clear()
+    path.write_bytes(content)
+    assert whole() == undisturbed
+    assert len(whole.computed) in ({1} if block == 1 else {BLOCK, SHOTS % BLOCK})
+    assert len(whole.retried) == 1
+    assert str(path) in whole.retried[0][2]
+
+
+def test_sums_of_another_evaluation_go_when_a_new_one_begins(client, tmp_path):
+    whole = Sum(client, tmp_path, 1)
+    whole("one")
+    whole("two")
+    assert len(whole.computed) == SHOTS
+    assert {path.parent.name for path in whole.kept} == {"partial-two"}
+
+
+def test_nothing_is_kept_where_nothing_is_asked_for(client, tmp_path, undisturbed):
+    whole = Sum(client, tmp_path, 0)
+    assert whole() == undisturbed
+    assert not whole.kept
+
+
+def test_a_sum_that_cannot_be_kept_is_no_reason_to_stop(client, tmp_path, undisturbed):
+    whole = Sum(client, tmp_path, 1)
+    (tmp_path / "journal" / "partial-one").write_text("in the way")
+    assert whole() == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("shots", "block", "level"),
+    [
+        (1, None, 0),
+        (255, None, 0),
+        (256, None, 1),
+        (2047, None, 1),
+        (2048, None, 2),
+        (100_000, None, 3),
+        (100_000, 1, 0),
+        (10, 8, 1),
+        (10, 64, 2),
+    ],
+)
+def test_by_default_a_sum_is_of_three_per_cent_of_the_shots_at_most(shots, block, level):
+    assert block_level(shots, block) == level
+
+
+def test_a_kept_sum_is_read_as_it_was_written(tmp_path):
+    part = FunctionalGradient(0.1 + 0.2, np.random.default_rng(1).normal(size=(3, 4)))
+    write_partial(tmp_path / "part.bin", part)
+    found = read_partial(tmp_path / "part.bin")
+    assert found.f == part.f
+    assert found.g.tobytes() == part.g.tobytes()
+    assert found.g.shape == (3, 4)
