@@ -92,6 +92,8 @@ class Session:
         self.config = problem.config
         self.started = time.perf_counter()
         self._broken: RunError | None = None
+        # why workers died, by their addresses
+        self._deaths: dict[str, str] = {}
         with resting():  # while Dask and Devito are imported and the solver is built
             self._start(site, options, stack)
 
@@ -161,14 +163,20 @@ class Session:
         from distributed import Client
 
         from hpcfwi.cluster.attendance import Attendance
-        from hpcfwi.inversion.shot import TOPIC
+        from hpcfwi.cluster.deaths import DeathNotices
+        from hpcfwi.cluster.overtime import Overtime
+        from hpcfwi.inversion.shot import TOPIC, evaluate_shot
         from hpcfwi.inversion.tasks import ShotTasks
 
         client = stack.enter_context(Client(workforce.cluster(), set_as_default=False))
         client.subscribe_topic(TOPIC, lambda event: self._on_worker_event(event[1]))
         stack.callback(_unsubscribe, client, TOPIC)
         client.register_plugin(Attendance(TOPIC))
-        self.tasks = ShotTasks(client, self._on_retry, workforce.check, self._on_found)
+        client.register_plugin(DeathNotices(TOPIC))
+        client.register_plugin(Overtime(TOPIC, f"{evaluate_shot.__name__}-"))
+        self.tasks = ShotTasks(
+            client, self._on_retry, workforce.check, self._on_found, lambda worker: self._deaths.get(worker, "")
+        )
         self.tasks.wait_for_worker()
         self.log.write("workers", count=len(self.tasks.workers()), scheduler=client.scheduler.address)
 
@@ -181,6 +189,11 @@ class Session:
 
     def _note(self, told: dict[str, Any]) -> None:
         self.log.write(**told)
+        if told["event"] == "worker died":
+            self._deaths[told["worker"]] = told["reason"]
+            self.progress.say(f"a worker on {told['host']} died: {told['reason']}")
+        if told["event"] == "overdue":
+            self.tasks.overdue(told["key"])
         if told["event"] == "worker left":
             self._promise.forget(told["worker"])
         if told["event"] != "threads":

@@ -36,6 +36,8 @@ class Batch:
         Dask client.
     function, names, arguments, keys
         What is run, and for each shot its name, the arguments, and a digest of all that the result depends on.
+    why
+        Tells why a worker died, if that is known.
 
     Attributes
     ----------
@@ -52,14 +54,15 @@ class Batch:
         names: Sequence[str],
         arguments: Sequence[tuple[Any, ...]],
         keys: Sequence[str],
+        why: Callable[[str], str] = lambda _: "",
     ) -> None:
-        self.client = client
+        self.client, self.why = client, why
         self.function, self.names, self.arguments, self.keys = function, names, arguments, keys
         self.index: dict[str, int] = {}
         self.done: set[int] = set()
         self._failures: dict[int, list[Failure]] = {}
-        # of shots that more than one task is at
-        self._copies: dict[int, list[Future]] = {}
+        # of shots that two tasks are at: both, and the workers where the first takes too long
+        self._copies: dict[int, tuple[Future, Future, list[str]]] = {}
         self._repeated = 0
 
     def submit(self, shots: Sequence[int]) -> list[Future]:
@@ -88,41 +91,52 @@ class Batch:
         failures.append(failure)
         deaths = sum(known.died for known in failures)
         if deaths >= DEATHS or len(failures) - deaths >= ATTEMPTS:
-            tried = "\n".join(f"  {known.reason}" for known in failures)
+            tried = "\n".join(f"  {self._told(known)}" for known in failures)
             raise RunError(
                 f"shot {self.names[index]} failed {len(failures)} times and the run cannot go on without it:\n{tried}\n"
                 "  Mend the cause and start the same command again; what was finished is kept."
             )
         return failure
 
+    def _told(self, failure: Failure) -> str:
+        """A failure, with what is known of the worker's death by now."""
+        cause = self.why(failure.worker) if failure.died else ""
+        return f"{failure.reason}: {cause}" if cause else failure.reason
+
     def again(self, index: int, workers: Sequence[str]) -> Future:
         """Start a shot that failed: on a host where it has not failed yet, if there is one, else on another worker."""
         return self._start(index, _apart_from([known.worker for known in self._failures[index]], workers))
 
-    def elsewhere(self, key: str, workers: Sequence[str]) -> Future | None:
-        """Start a shot a second time while its first worker is still at it; None where that is of no use."""
+    def elsewhere(self, key: str, workers: Sequence[str]) -> tuple[Future, str] | None:
+        """Start a shot a second time while its first worker is still at it; None where that is of no use.
+
+        Returns
+        -------
+        tuple or None
+            The second task, and the address of the first one's worker.
+        """
         index = self.index.get(key)
         if index is None or index in self.done or index in self._copies:
             return None
         first = Future(key, client=self.client)
-        others = _apart_from(self._where(first), workers)
+        hanging = self._where(first)
+        others = _apart_from(hanging, workers) if hanging else []
         if not others:
             return None
         copy = self._start(index, others)
-        self._copies[index] = [first, copy]
-        return copy
+        self._copies[index] = (first, copy, hanging)
+        return copy, hanging[0]
 
-    def running_elsewhere(self, index: int, failed: Future) -> bool:
-        """Whether another task is still at a shot."""
-        left = [other for other in self._copies.get(index, ()) if other.key != failed.key]
-        if len(left) == len(self._copies.get(index, ())):
-            return False
-        self._copies.pop(index)
-        return any(other.status == "pending" for other in left)
+    def left_running(self, index: int, failed: Future) -> bool:
+        """Whether another task is still at a shot of which one has failed."""
+        first, copy, _ = self._copies.pop(index, (failed, failed, []))
+        return any(other.key != failed.key and other.status == "pending" for other in (first, copy))
 
-    def others(self, index: int, first: Future) -> list[Future]:
-        """Tasks for a shot that have come too late."""
-        return [other for other in self._copies.pop(index, []) if other.key != first.key]
+    def too_late(self, index: int, done: Future) -> tuple[list[Future], list[str]]:
+        """Tasks for a shot that is done, and the workers on which the first one hangs."""
+        first, copy, hanging = self._copies.pop(index, (done, done, []))
+        late = [other for other in (first, copy) if other.key != done.key]
+        return late, hanging if done.key == copy.key else []
 
     def _where(self, future: Future) -> list[str]:
         held = self.client.processing()

@@ -9,6 +9,7 @@ from typing import Any
 
 from distributed import Client, Future, as_completed
 
+from hpcfwi.cluster.overtime import put_out
 from hpcfwi.errors import RunError
 from hpcfwi.inversion.batch import Batch, reason_of, stop_for_own_reasons
 from hpcfwi.inversion.functional import FunctionalGradient
@@ -40,6 +41,8 @@ class ShotTasks:
         hope for another.
     on_found
         Called with the shots of an evaluation whose sums are on disk, and with all, where an earlier start has left some.
+    why
+        Tells why the worker at an address died, if that is known.
     """
 
     def __init__(
@@ -48,11 +51,13 @@ class ShotTasks:
         on_retry: OnRetry = lambda *_: None,
         check: Callable[[float], None] = lambda _: None,
         on_found: Callable[[int, int], None] = lambda *_: None,
+        why: Callable[[str], str] = lambda _: "",
     ) -> None:
         self.client = client
         self.on_retry = on_retry
         self.check = check
         self.on_found = on_found
+        self.why = why
         self._overdue: deque[str] = deque()
 
     def wait_for_worker(self) -> None:
@@ -89,7 +94,7 @@ class ShotTasks:
             assert index is not None
             results[index] = future.result()
 
-        batch = Batch(self.client, function, names, arguments, keys)
+        batch = Batch(self.client, function, names, arguments, keys, self.why)
         self._run(batch, batch.submit(range(len(names))), progress, take)
         return results
 
@@ -118,7 +123,7 @@ class ShotTasks:
         loads, covered = tree.load()
         if covered:
             self.on_found(len(covered), len(names))
-        batch = Batch(self.client, function, names, arguments, keys)
+        batch = Batch(self.client, function, names, arguments, keys, self.why)
         missing = [i for i in range(len(names)) if i not in covered]
         self._run(batch, [*loads, *batch.submit(missing)], progress, tree.take, tree)
         return tree.root
@@ -171,7 +176,7 @@ class ShotTasks:
         """Start a failed shot again on another worker, or stop the run with its name."""
         stop_for_own_reasons(failed)
         failure = batch.note(index, failed)
-        if batch.running_elsewhere(index, failed):
+        if batch.left_running(index, failed):
             return []
         self.on_retry(batch.names[index], failure.worker, failure.reason)
         return [batch.again(index, self.workers())]
@@ -179,9 +184,11 @@ class ShotTasks:
     def _let_go(self, batch: Batch, index: int, first: Future) -> None:
         """A shot is done: those who are still at it need not go on, and whoever was overdue is not relied on any more."""
         batch.done.add(index)
-        late = batch.others(index, first)
+        late, hanging = batch.too_late(index, first)
         if late:
             self.client.cancel(late, force=True)
+        if hanging:
+            put_out(self.client, hanging)
 
     @staticmethod
     def _taken(take: Take, index: int | None, future: Future) -> tuple[Future | None, bool]:
@@ -212,11 +219,21 @@ class ShotTasks:
                     seen = now
                 else:
                     self.check(now - seen)
-                while self._overdue:
-                    copy = batch.elsewhere(self._overdue.popleft(), workers)
-                    if copy is not None:
-                        waiting.add(copy)
+                for copy in self._elsewhere(batch, workers):
+                    waiting.add(copy)
             yield next(waiting)
+
+    def _elsewhere(self, batch: Batch, workers: list[str]) -> Iterator[Future]:
+        """Start what is overdue on other workers, too."""
+        while self._overdue:
+            key = self._overdue.popleft()
+            started = batch.elsewhere(key, workers)
+            if started is not None:
+                copy, worker = started
+                self.on_retry(
+                    batch.names[batch.index[key]], worker, "it takes far longer than others; perhaps its worker hangs"
+                )
+                yield copy
 
     def workers(self) -> list[str]:
         """Addresses of the workers that there are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from contextlib import contextmanager
@@ -111,11 +112,12 @@ def test_an_error_that_does_not_travel_is_tried_on_another_worker(client, tmp_pa
     assert first != second
 
 
-@pytest.mark.slow
 def test_a_shot_that_kills_every_worker_is_named(client, tmp_path):
-    with pytest.raises(RunError, match="shot a failed once") as caught:
-        ShotTasks(client).sum(kill_the_worker, ["a"], [(1,)], [key_of(tmp_path)])
-    assert "died while they worked on it, perhaps for want of memory" in str(caught.value)
+    with pytest.raises(RunError, match="shot a failed 4 times") as caught:
+        ShotTasks(client, why=lambda worker: f"of {worker}").sum(kill_the_worker, ["a"], [(1,)], [key_of(tmp_path)])
+    lines = re.findall(r"^  its worker (tcp://\S+) died: of (tcp://\S+)$", str(caught.value), re.MULTILINE)
+    assert len(lines) == 4
+    assert all(worker == told for worker, told in lines)
 
 
 def test_another_content_is_never_answered_from_what_is_there(client, tmp_path):

@@ -1,0 +1,130 @@
+"""Sees tasks that take far longer than others of their kind; a plugin of Dask's scheduler.
+
+A worker whose process is stopped sends no heartbeats, but one that waits for a file system that does not answer does: only
+the time that a shot takes tells both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from distributed import Client
+from distributed.diagnostics.plugin import SchedulerPlugin
+from tornado.ioloop import PeriodicCallback
+
+__all__ = ["Overtime", "put_out"]
+
+# Seconds that a worker which is put out has to end, before it is forgotten.
+LAST_WORDS = 20
+# Durations that the median is taken of.
+REMEMBERED = 200
+
+
+class Overtime(SchedulerPlugin):
+    """Logs an event for each task that takes longer than ``max(shortest, factor * median)``.
+
+    Parameters
+    ----------
+    topic
+        Dask's topic to log it under.
+    prefix
+        What the keys of the tasks begin with.
+    shortest
+        Seconds that any task may take.
+    factor
+        Times the median of those that are done.
+    """
+
+    name = "hpcfwi-overtime"
+
+    def __init__(self, topic: str, prefix: str, shortest: float = 60.0, factor: float = 10.0) -> None:
+        self.topic, self.prefix, self.shortest, self.factor = topic, prefix, shortest, factor
+        self._since: dict[str, float] = {}
+        self._told: set[str] = set()
+        self._free_at: dict[str, float] = {}
+        self._durations: deque[float] = deque(maxlen=REMEMBERED)
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self, scheduler: Any) -> None:
+        """Look every second."""
+        self.scheduler = scheduler
+        self._clock = PeriodicCallback(self.look, 1000)
+        self._clock.start()
+
+    async def close(self) -> None:
+        """Look no more."""
+        self._clock.stop()
+
+    def transition(self, key: Any, start: str, finish: str, *_: Any, **facts: Any) -> None:
+        """Note when tasks begin and end."""
+        if not str(key).startswith(self.prefix):
+            return
+        now = time.monotonic()
+        if finish == "processing":
+            self._since[key] = now
+        elif start == "processing":
+            self._since.pop(key, None)
+            self._told.discard(key)
+            if facts.get("worker"):
+                self._free_at[facts["worker"]] = now
+            self._durations.extend(
+                part["stop"] - part["start"] for part in facts.get("startstops") or () if part["action"] == "compute"
+            )
+
+    def look(self) -> None:
+        """Tell of what takes too long; a task that waits behind another one on its worker has not begun."""
+        if not self._durations:
+            return
+        now, limit = time.monotonic(), max(self.shortest, self.factor * median(self._durations))
+        for key, since in list(self._since.items()):
+            task = self.scheduler.tasks.get(key)
+            if key in self._told or task is None or task.processing_on is None:
+                continue
+            worker = task.processing_on.address
+            seconds = now - max(since, self._free_at.get(worker, since))
+            if seconds > limit:
+                self._told.add(key)
+                self.scheduler.log_event(
+                    self.topic,
+                    {
+                        "time": time.time(),
+                        "event": "overdue",
+                        "key": key,
+                        "worker": worker,
+                        "seconds": round(seconds, 1),
+                        "limit": round(limit, 1),
+                    },
+                )
+
+    def put_out(self, worker: str) -> None:
+        """Let a worker that hangs be started anew by its nanny; one whose nanny does not answer is forgotten."""
+        if worker in self.scheduler.workers and worker not in self._leaving:
+            self._leaving[worker] = asyncio.ensure_future(self._put_out(worker))
+
+    async def _put_out(self, worker: str) -> None:
+        try:
+            # one that does not end in time is removed by Dask
+            await self.scheduler.restart_workers(
+                [worker],
+                timeout=LAST_WORDS,
+                wait_for_workers=False,
+                on_error="return",
+                stimulus_id=f"{self.name}-{time.time()}",
+            )
+        finally:
+            self._leaving.pop(worker, None)
+
+
+def put_out(client: Client, workers: Sequence[str]) -> None:
+    """Let go of workers that hang, without waiting for it; needs an :class:`Overtime` on the client's scheduler."""
+
+    def leave(dask_scheduler: Any) -> None:
+        for worker in workers:
+            dask_scheduler.plugins[Overtime.name].put_out(worker)
+
+    client.run_on_scheduler(leave)

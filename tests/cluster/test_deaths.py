@@ -1,0 +1,83 @@
+"""Why a worker died is told in one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from distributed import Client, LocalCluster
+
+from hpcfwi.cluster.deaths import DeathNotices, cause_of_death
+
+
+@pytest.mark.parametrize(
+    ("message", "over", "told"),
+    [
+        (
+            "Worker process 7 was killed by signal 9",
+            False,
+            "killed by signal 9 (SIGKILL, perhaps by the system for want of",
+        ),
+        ("Worker process 7 was killed by signal 11", False, "killed by signal 11 (SIGSEGV)"),
+        ("Worker process 7 was killed by signal 4", False, "devito.target"),
+        ("Worker process 7 was killed by signal 15", True, "out of memory: it came too close to its limit of 2 GB"),
+        ("Worker process 7 was killed by unknown signal", False, "killed by unknown signal"),
+        ("Worker process 7 exited with status 3", False, "exited with status 3"),
+    ],
+)
+def test_a_nannys_words_become_the_users(message, over, told):
+    assert told in cause_of_death(message, over, 2 * 10**9)
+
+
+def die(how):
+    os.kill(os.getpid(), how)
+    time.sleep(60)
+
+
+def eat():
+    hoard = []
+    while True:
+        hoard.append(b"x" * 10_000_000)
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def told():
+    """A client of one worker of 400 MB, and what is told of its deaths; the settings are those of a run."""
+    settings = {"memory_limit": "400MB", "dashboard_address": None, "host": "127.0.0.1"}
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, scheduler_kwargs={"allowed_failures": 0}, **settings
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        events = []
+        client.subscribe_topic("deaths", lambda event: events.append(event[1]))
+        client.register_plugin(DeathNotices("deaths"))
+        yield client, events
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "reason"),
+    [(die, (signal.SIGKILL,), "SIGKILL"), (die, (signal.SIGSEGV,), "SIGSEGV"), (eat, (), "out of memory")],
+    ids=["kill", "segfault", "memory"],
+)
+def test_the_cause_of_a_death_comes_as_an_event(told, function, arguments, reason, capfd):
+    client, events = told
+    events.clear()
+    client.wait_for_workers(1, timeout=30)
+    future = client.submit(function, *arguments, pure=False)
+    assert "KilledWorker" in repr(future.exception(timeout=60))
+    address = future.exception().last_worker.address
+    for _ in range(100):
+        if events:
+            break
+        time.sleep(0.05)
+    (event,) = events
+    assert event["event"] == "worker died"
+    assert event["worker"] == address
+    assert reason in event["reason"]
+    # Dask's own log is as quiet as it was
+    assert "was killed by" not in capfd.readouterr().err
