@@ -82,19 +82,28 @@ class _Notary(logging.Filter):
         super().__init__()
         self.nanny, self.topic = nanny, topic
         self._over: set[int] = set()
+        self._level = self._own_level = logging.NOTSET
 
     def begin(self) -> None:
         logger = logging.getLogger(NANNY)
         # several nannies may be in one process: the first one notes the level that was asked for
-        self._level = getattr(logger, "hpcfwi_level", logger.getEffectiveLevel())
-        logger.hpcfwi_level = self._level  # type: ignore[attr-defined]
+        others = self._others(logger)
+        self._level = others[0]._level if others else logger.getEffectiveLevel()
+        self._own_level = others[0]._own_level if others else logger.level
         logger.setLevel(min(logging.INFO, self._level))
         logger.addFilter(self)
         logging.getLogger(MEMORY).addFilter(self)
 
     def end(self) -> None:
-        logging.getLogger(NANNY).removeFilter(self)
+        logger = logging.getLogger(NANNY)
+        logger.removeFilter(self)
         logging.getLogger(MEMORY).removeFilter(self)
+        if not self._others(logger):
+            logger.setLevel(self._own_level)
+
+    @staticmethod
+    def _others(logger: logging.Logger) -> list[_Notary]:
+        return [known for known in logger.filters if isinstance(known, _Notary)]
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -31,6 +32,9 @@ def test_a_nannys_words_become_the_users(message, over, told):
     assert told in cause_of_death(message, over, 2 * 10**9)
 
 
+SCHEDULER = {"allowed_failures": 0, "dashboard_address": "127.0.0.1:0"}
+
+
 def die(how):
     os.kill(os.getpid(), how)
     time.sleep(60)
@@ -43,14 +47,23 @@ def eat():
         time.sleep(0.01)
 
 
+def test_dasks_log_has_its_level_back_when_the_nannies_are_gone():
+    logger = logging.getLogger("distributed.nanny")
+    before, filters = logger.level, list(logger.filters)
+    settings = {"host": "127.0.0.1", "threads_per_worker": 1, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
+    with LocalCluster(n_workers=2, **settings) as cluster, Client(cluster, set_as_default=False) as client:
+        client.register_plugin(DeathNotices("deaths"))
+        assert logger.level == logging.INFO
+    assert logger.level == before
+    assert logger.filters == filters
+
+
 @pytest.fixture(scope="module")
 def told():
     """A client of one worker of 400 MB, and what is told of its deaths; the settings are those of a run."""
-    settings = {"memory_limit": "400MB", "dashboard_address": None, "host": "127.0.0.1"}
+    settings = {"memory_limit": "400MB", "host": "127.0.0.1"}
     with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=1, scheduler_kwargs={"allowed_failures": 0}, **settings
-        ) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, scheduler_kwargs=SCHEDULER, **settings) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         events = []
