@@ -93,7 +93,7 @@ def run(
     """
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
-    with RunFolder(Path(run_dir)) as folder:
+    with RunFolder(Path(run_dir), lambda line: console.print(line, highlight=False, soft_wrap=True)) as folder:
         folder.claim(problem.identity, config)
         finished = _finished(folder, config)
         if finished is not None:
@@ -122,7 +122,7 @@ def model_data(
     """
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
-    with RunFolder(Path(run_dir)) as folder:
+    with RunFolder(Path(run_dir), lambda line: console.print(line, highlight=False, soft_wrap=True)) as folder:
         folder.claim(problem.identity, config)
         with session(problem, site or Site(), options, folder, console) as ready:
             return _export_data(ready)
@@ -179,7 +179,7 @@ class _Inversion:
             shots,
             session.tasks,
             self.folder.staged,
-            Journal(self.folder.journal, problem.digest),
+            Journal(self.folder.journal, problem.digest, self.folder.lease.verify),
             Partials(self.folder.journal, self.config.journal.shots_per_sum),
             session.on_shots,
             self._on_evaluation,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tomli_w
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from hpcfwi.config.run import RunConfig
+from hpcfwi.data.lease import Lease
 from hpcfwi.data.staging import make_private, sweep, write_aside
 from hpcfwi.errors import InputError
 
@@ -25,6 +26,8 @@ class RunFolder:
     ----------
     path
         The folder; made, for its owner alone, if it is not there.
+    say
+        Told why one has to wait for it.
 
     Raises
     ------
@@ -32,7 +35,7 @@ class RunFolder:
         If it cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, say: Callable[[str], None] = lambda _: None) -> None:
         _refuse_strangers(path)
         self.path = make_private(path.absolute())
         self.staged = make_private(self.path / "staged")
@@ -44,22 +47,15 @@ class RunFolder:
         self.model = self.path / "model.npy"
         self.current_model = self.path / "model-current.npy"
         self.result = self.path / "result.json"
-        self._lock = FileLock(self.path / ".lock")
+        self.lease = Lease(self.path / "driver.json", say)
 
     def __enter__(self) -> RunFolder:
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(
-                f"{self.path}: another hpcfwi is at work on this run folder; wait for it, or choose --run-dir"
-            ) from None
-        except (OSError, NotImplementedError):
-            return self  # a file system without locks: nothing can be known
+        self.lease.acquire()
         sweep(self.path)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self.lease.release()
 
     def claim(self, identity: dict[str, Any], config: RunConfig) -> bool:
         """Make this the folder of a problem; tell whether it was already.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +30,21 @@ class Journal:
         Where the entries are.
     problem
         Digest of the problem: entries of another one are errors.
+    verify
+        Called before an entry is written; raises where somebody else has the run by now.
     """
 
-    def __init__(self, folder: Path, problem: str) -> None:
+    def __init__(self, folder: Path, problem: str, verify: Callable[[], None] = lambda: None) -> None:
         self.folder = folder
         self.problem = problem
+        self.verify = verify
 
     def _path(self, x: NDArray[np.float64]) -> Path:
         return self.folder / f"{digest(x.tobytes(), self.problem.encode())}.bin"
 
     def write(self, x: NDArray[np.float64], answer: FunctionalGradient) -> None:
         """Keep an answer."""
+        self.verify()
         _write(self._path(x), KIND, answer, sync=True, problem=self.problem)
 
     def read(self, x: NDArray[np.float64]) -> FunctionalGradient | None:

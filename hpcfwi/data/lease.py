@@ -1,0 +1,218 @@
+"""Who is at work on a run folder: one driver, on whatever host; one that has died is recognised, and its place taken.
+
+The lease is a small file with a heartbeat. A driver on the same host is alive if its process is; of one on another host only
+a heartbeat that goes on is believed, since clocks may differ. File locks, which not every shared file system has, only keep
+two drivers apart that come at the same moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from hpcfwi.data.staging import write_aside
+from hpcfwi.errors import InputError, RunError, StagingError
+
+__all__ = ["Holder", "Lease"]
+
+# Seconds between two heartbeats, and without one after which a driver on another host is dead.
+BEAT, PATIENCE = 5.0, 30.0
+# Seconds for which another one that takes the lease at the same moment is waited for.
+GUARD = 10.0
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A driver.
+
+    Parameters
+    ----------
+    token
+        Different for each.
+    host, machine
+        Its host's name, and what tells this start of it, and its process namespace, from others.
+    pid, started
+        Its process, and when that began (s since 1970, by that host's clock).
+    job, restarts
+        Its batch job, and how often that was started before; empty and 0 without one.
+    beat
+        Its heartbeats so far.
+    """
+
+    token: str
+    host: str
+    machine: str
+    pid: int
+    started: float
+    job: str
+    restarts: int
+    beat: int = 0
+
+    @classmethod
+    def this(cls) -> Holder:
+        """The driver in this process."""
+        restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
+        return cls(
+            secrets.token_hex(8),
+            socket.gethostname().partition(".")[0],
+            _machine(),
+            os.getpid(),
+            psutil.Process().create_time(),
+            os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID") or "",
+            int(restarts) if restarts.isdigit() else 0,
+        )
+
+    def __str__(self) -> str:
+        job = f", job {self.job}" if self.job else ""
+        return f"process {self.pid} on {self.host}{job}"
+
+    def gives_way_to(self, other: Holder) -> bool:
+        """Whether the other is a later start of the same batch job; after a cut link a job may run on two nodes."""
+        return bool(self.job) and self.job == other.job and self.restarts < other.restarts
+
+    def known_dead(self) -> bool | None:
+        """Whether its process is gone; None where that cannot be seen from here."""
+        if self.machine != _machine():
+            return None
+        with suppress(psutil.Error):
+            return abs(psutil.Process(self.pid).create_time() - self.started) > 1
+        return True
+
+
+class Lease:
+    """A driver's right to write to a run folder.
+
+    Parameters
+    ----------
+    path
+        The file.
+    say
+        Told why one has to wait.
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None] = lambda _: None) -> None:
+        self.path, self.say = path, say
+        self._own: Holder | None = None
+        self._end = threading.Event()
+
+    def acquire(self) -> Holder | None:
+        """Take the lease; returns the dead driver whose it was, if any.
+
+        Raises
+        ------
+        InputError
+            If another driver has it, and is alive.
+        """
+        own, holder = Holder.this(), self._read()
+        # not under the guard, which the other one's heartbeat needs
+        refused = holder is not None and not holder.gives_way_to(own) and self._alive(holder)
+        with self._guard():
+            now = self._read()
+            if refused or (now is not None and now != holder and not now.gives_way_to(own)):
+                raise InputError(
+                    f"{self.path.parent}: another hpcfwi is at work on this run folder ({now or holder}); wait for it, or "
+                    "choose --run-dir"
+                )
+            self._write(own)
+        self._own = own
+        self._thread = threading.Thread(target=self._keep, name="hpcfwi-lease", daemon=True)
+        self._thread.start()
+        return holder
+
+    def verify(self) -> None:
+        """See that the lease is still this driver's; to be called before anything is written that others rely on.
+
+        Raises
+        ------
+        RunError
+            If another driver has taken it.
+        """
+        holder = self._read()
+        if self._own is not None and holder is not None and holder.token != self._own.token:
+            raise RunError(
+                f"{self.path.parent}: another driver ({holder}) has taken this run over; this one stops and writes no more"
+            )
+
+    def release(self) -> None:
+        """Give the lease back, unless somebody else has it by now."""
+        if self._own is None:
+            return
+        self._end.set()
+        self._thread.join(BEAT)
+        with self._guard():
+            holder = self._read()
+            if holder is not None and holder.token == self._own.token:
+                self.path.unlink(missing_ok=True)
+        self._own = None
+
+    def _keep(self) -> None:
+        while not self._end.wait(BEAT):
+            # a full disk or one that does not answer: others may take the run over, which verify() sees
+            with suppress(StagingError, OSError), self._guard():
+                holder = self._read()
+                if holder is None or self._own is None or holder.token != self._own.token:
+                    return
+                self._own = replace(self._own, beat=self._own.beat + 1)
+                self._write(self._own)
+
+    def _alive(self, holder: Holder) -> bool:
+        dead = holder.known_dead()
+        if dead is not None:
+            return not dead
+        self.say(f"{self.path.parent}: was last used by {holder}; watching for {PATIENCE:g} s whether it is alive")
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            time.sleep(min(1.0, PATIENCE / 10))
+            now = self._read()
+            if now is None:
+                return False  # it has just ended
+            if now != holder:
+                return True
+        return False
+
+    def _read(self) -> Holder | None:
+        """Who has the lease; what cannot be understood is nobody's."""
+        try:
+            return Holder(**json.loads(self.path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, RecursionError):
+            return None
+
+    def _write(self, holder: Holder) -> None:
+        text = json.dumps(asdict(holder)).encode()
+        write_aside(self.path, lambda file: file.write(text), sync=False)
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Keep others out for the moment, where the file system has locks."""
+        lock = FileLock(self.path.with_name(".lock"))
+        try:
+            lock.acquire(timeout=GUARD)
+        except (Timeout, OSError, NotImplementedError):
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _machine() -> str:
+    """What tells this start of this host, and this process namespace, from others."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    names = [boot.read_text().strip() if boot.exists() else f"{psutil.boot_time():.0f}"]
+    with suppress(OSError):
+        names.append(Path("/proc/self/ns/pid").readlink().name)
+    return " ".join([socket.gethostname(), *names])
