@@ -120,24 +120,30 @@ def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") ->
 @cli.command()
 @_problem_options
 @_place_options
+@click.option(
+    "--fresh", is_flag=True, help="Begin anew in a new folder, whose name is that of the run folder and a number."
+)
 def run(
     config: Path,
     settings: tuple[str, ...],
     run_dir: Path | None,
     site: str,
     options: LaunchOptions,
+    fresh: bool,
 ) -> None:
     """Run the inversion that CONFIG describes, or continue it."""
     what, where = _load(config, settings, site)
+    from hpcfwi.data.runfolder import fresh_folder
     from hpcfwi.driver import run as drive
     from hpcfwi.reporting.progress import counted
 
-    result = drive(what, where, run_dir or run_dir_of(where, config), console(), options)
+    folder = run_dir or run_dir_of(where, config)
+    result = drive(what, where, fresh_folder(folder) if fresh else folder, console(), options)
     error = "" if result.model_error is None else f", model error {100 * result.model_error:.2f} %"
     ratio = result.misfit / result.initial_misfit if result.initial_misfit else 0.0
     for line in (
         f"{counted(result.iterations, 'iteration')}, {counted(result.evaluations, 'evaluation')}: misfit {result.misfit:.6g}, "
-        f"{ratio:.4f} of the initial one{error}",
+        f"{ratio:.4f} of the initial one{error}{f', {result.left_out}' if result.left_out else ''}",
         f"{result.folder} holds:",
         "  model.npy      the velocity, km/s; figures/ has its pictures, and those of the data and the convergence",
         "  history.csv    misfit, gradient and errors of each iteration; events.jsonl all that happened, shot by shot",

@@ -44,6 +44,8 @@ class RunResult:
         ``norm(vp - vp_true) / norm(vp_true)``, or None.
     message
         Why the optimiser stopped.
+    left_out
+        Of which shots it knows nothing, in words; empty where all were used.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class RunResult:
     initial_misfit: float
     model_error: float | None
     message: str
+    left_out: str = ""
 
 
 def run(
@@ -242,6 +245,7 @@ class _Inversion:
             "initial_misfit": self.objective.evaluations[0].misfit,
             "model_error": self.problem.velocity_error(1.0 / np.sqrt(result.x.reshape(self.problem.domain.shape))),
             "message": str(result.message),
+            "left_out": self.problem.left_out,
         }
         self.folder.write_result({"state": "done", "limits": _limits(self.config), "summary": summary})
         self.folder.current_model.unlink(missing_ok=True)
@@ -251,11 +255,13 @@ class _Inversion:
     def _draw(self, velocity: NDArray) -> None:
         if not self.config.output.figures:
             return
+        from hpcfwi.reporting.figures import footnote
         from hpcfwi.reporting.gallery import draw_gallery
 
         started = time.perf_counter()
         try:
-            draw_gallery(self.folder, self.problem, self.objective, self.rows.rows, velocity, self.first_gradient)
+            with footnote(self.problem.left_out):
+                draw_gallery(self.folder, self.problem, self.objective, self.rows.rows, velocity, self.first_gradient)
         except HpcfwiError:
             raise
         except Exception as error:

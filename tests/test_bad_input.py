@@ -317,7 +317,8 @@ def test_run_folder_at_which_another_driver_works_is_refused(tmp_path, circle):
     with RunFolder(tmp_path / "run") as folder:
         folder.claim(Problem.from_config(circle).identity, circle)
         done = hpcfwi(["run", "fwi.toml", "--run-dir", "run"], tmp_path)
-    check(done, "run: another hpcfwi is at work on this run folder; wait for it, or choose --run-dir")
+    told = f"run: another hpcfwi is at work on this run folder (process {os.getpid()} on "
+    check(done, told, "; wait for it, or choose --run-dir")
 
 
 @pytest.fixture

@@ -218,6 +218,9 @@ class DataSection(Section):
         description="CSV with a row for each trace, in the order of the gathers: shot, source_x, source_z, "
         "receiver_x, receiver_z (and source_y, receiver_y), m",
     )
+    exclude: tuple[str, ...] = Field(
+        (), description="names of shots that are left out, as if the survey had never had them; the results say so"
+    )
 
 
 class RickerWavelet(Section):

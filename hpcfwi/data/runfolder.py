@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,21 @@ from hpcfwi.data.lease import Lease
 from hpcfwi.data.staging import make_private, sweep, write_aside
 from hpcfwi.errors import InputError
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "fresh_folder"]
+
+
+def fresh_folder(path: Path) -> Path:
+    """The folder in which a run begins anew: ``path``, or the first of ``path-2``, ``path-3``, ... that is not there.
+
+    A batch job that is started again goes on in the folder that it began in, the last one.
+    """
+    taken = []
+    candidate = path
+    while candidate.exists():
+        taken.append(candidate)
+        candidate = path.with_name(f"{path.name}-{len(taken) + 1}")
+    restarted = os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
+    return taken[-1] if restarted and taken else candidate
 
 
 class RunFolder:
@@ -72,7 +87,7 @@ class RunFolder:
             differ = "\n".join(f"  {line}" for line in _differences(known, identity))
             raise InputError(
                 f"{self.path}: holds a run of another problem:\n{differ}\n"
-                "  Choose another folder with --run-dir, or remove this one."
+                "  Choose another folder with --run-dir, begin anew with --fresh, or remove this one."
             )
         self._write_text(self.path / "config.toml", tomli_w.dumps(_without_none(config.model_dump(mode="json"))))
         if known is None:

@@ -29,6 +29,7 @@ __all__ = [
     "make_private",
     "read_container",
     "read_header",
+    "shard",
     "stage",
     "sweep",
     "unpickle",
@@ -38,6 +39,8 @@ __all__ = [
 MAGIC = b"hpcfwi staged file, version 1\n"
 LONGEST_HEADER = 65536
 UNFINISHED = ".part"
+# Files that one folder may well have; above it they are spread over 256.
+CROWD = 2000
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ def digest(*parts: bytes | memoryview) -> str:
     for part in parts:
         state.update(part)
     return state.hexdigest()
+
+
+def shard(folder: Path, name: str, total: int) -> Path:
+    """The folder for one of ``total`` files: of more than a few thousand no folder gets all, which file systems dislike."""
+    return folder if total <= CROWD else folder / hashlib.blake2b(name.encode(), digest_size=1).hexdigest()
 
 
 def write_aside(path: Path, write: Callable[[Any], object], sync: bool = True) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +96,8 @@ class Batch:
             tried = "\n".join(f"  {self._told(known)}" for known in failures)
             raise RunError(
                 f"shot {self.names[index]} failed {len(failures)} times and the run cannot go on without it:\n{tried}\n"
-                "  Mend the cause and start the same command again; what was finished is kept."
+                "  Mend the cause and start the same command again; what was finished is kept. Or begin anew without it: "
+                f"{shlex.join(['--fresh', '--set', f'data.exclude={json.dumps([self.names[index]])}'])}"
             )
         return failure
 

@@ -108,6 +108,11 @@ class Partials:
         """The level of the sum's tree that is kept; None for none."""
         return None if self.block == 0 else block_level(shots, self.block)
 
+    def count(self, shots: int) -> int:
+        """How many files there are at most."""
+        level = self.level(shots)
+        return 0 if level is None else -(-shots // BLOCK**level)
+
 
 def block_level(shots: int, block: int | None) -> int:
     """Level of the tree whose sums are of ``block`` shots, or, for None, of at most a part ``LOSS`` of them where possible."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.data.staging import StagedFile, stage
+from hpcfwi.data.staging import StagedFile, shard, stage
 from hpcfwi.errors import RunError
 from hpcfwi.inversion.functional import FunctionalGradient
 from hpcfwi.inversion.journal import Journal, Partials
@@ -64,14 +64,13 @@ def observe(problem: Problem, context: ShotContext, tasks: ShotTasks, staged: Pa
         gathers,
         problem.config.data.sample_interval,
         problem.recorded_samples,
-        staged / "shots",
-        key_of(__version__, problem.digest),
     )
+    origin = key_of(__version__, problem.digest)
     try:
         return tasks.gather(
             observe_shot,
             [shot.name for shot in shots],
-            [(context, shot, *rest) for shot in shots],
+            [(context, shot, *rest, shard(staged / "shots", shot.name, len(shots)), origin) for shot in shots],
             [key_of(problem.digest, context.solver.digest, shot.name) for shot in shots],
             progress,
         )

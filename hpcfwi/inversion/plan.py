@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.physics.timeaxis import courant_limit
 from hpcfwi.physics.wavelet import highest_frequency, peak_frequency
@@ -31,7 +33,9 @@ def make_plan(problem: Problem) -> Plan:
     # observed data; one journal entry an evaluation, a few more evaluations than iterations; models; the solver
     data_bytes = traces * problem.recorded_samples * itemsize
     journal_bytes = round(1.3 * config.inversion.iterations + 2) * model_bytes
-    disk = data_bytes + journal_bytes + 6 * model_bytes + 2_000_000
+    # while an evaluation is under way, the sums of its shots
+    partial_bytes = Partials(Path(), config.journal.shots_per_sum).count(len(problem.survey)) * model_bytes
+    disk = data_bytes + journal_bytes + partial_bytes + 6 * model_bytes + 2_000_000
     surface = "free surface on top" if domain.free_surface else "absorbing on all sides"
     velocity = max(config.inversion.bounds[1], float(problem.initial_velocity.max()))
     if problem.true_velocity is not None:
@@ -64,7 +68,8 @@ def make_plan(problem: Problem) -> Plan:
         ("memory per worker", f"{_bytes(spec.nbytes)} for a shot, and about 0.4 GB for Python"),
         (
             "disk",
-            f"about {_bytes(disk)}: observed data {_bytes(data_bytes)}, journal {_bytes(journal_bytes)}",
+            f"about {_bytes(disk)}: observed data {_bytes(data_bytes)}, journal {_bytes(journal_bytes)}, sums of "
+            f"an unfinished evaluation {_bytes(partial_bytes)}",
         ),
         (
             "unknowns",

@@ -35,6 +35,8 @@ FEWEST_POINTS, PHASE_ERROR_WARNING = 2.5, 0.01
 MOST_POINTS = 1000
 # Arrays of the grid, in float64, that are in memory while the models are made.
 MODEL_ARRAYS = 6
+# Shots that are left out, of which results give the names.
+MOST_NAMES = 5
 MOST_SAMPLES, MOST_TRACES = 10_000_000, 1_000_000_000
 
 
@@ -100,6 +102,8 @@ class Problem:
         survey = _survey(config, domain)
         spec, step = _discretise(config, domain, survey, wavelet, _velocity_range(config, true, initial))
         warnings = _check_sampling(config, domain, wavelet, spec, _velocity_range(config, true, initial), step)
+        if config.data.exclude:
+            warnings += (f"the survey is used {_left_out(config, len(survey))}",)
         problem = cls(config, domain, true, initial, frozen, survey, wavelet, spec, step, warnings)
         problem._check_first_gather()
         return problem
@@ -124,6 +128,11 @@ class Problem:
             check_record_shape(shot.name, found, self.recorded_samples, len(shot.receivers))
 
     @property
+    def left_out(self) -> str:
+        """What results say where not all shots of the survey are used; else nothing."""
+        return _left_out(self.config, len(self.survey))
+
+    @property
     def dispersion(self) -> tuple[float, float]:
         """Grid points per shortest wavelength, and the relative error of its speed on this grid."""
         velocities = _velocity_range(self.config, self.true_velocity, self.initial_velocity)
@@ -146,6 +155,8 @@ class Problem:
         for key in ("iterations", "evaluations", "ftol", "gtol"):
             del content["inversion"][key]
         del content["output"], content["journal"]
+        if not content["data"]["exclude"]:
+            del content["data"]["exclude"]
         content["digests"] = {
             "true model": _array_digest(self.true_velocity),
             "initial model": _array_digest(self.initial_velocity),
@@ -264,6 +275,15 @@ def _wavelet(config: RunConfig) -> Wavelet:
     return SampledWavelet(read_wavelet(section.file), section.sample_interval)
 
 
+def _left_out(config: RunConfig, used: int) -> str:
+    """What results say where not all shots of the survey are used; else nothing."""
+    names = sorted(set(config.data.exclude))
+    if not names:
+        return ""
+    shown = ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
+    return f"without {len(names)} of its {used + len(names)} shots (data.exclude: {shown})"
+
+
 def _survey(config: RunConfig, domain: Domain) -> Survey:
     if config.data.geometry is not None:
         survey = read_geometry(config.data.geometry, domain.axes)
@@ -271,6 +291,7 @@ def _survey(config: RunConfig, domain: Domain) -> Survey:
         assert config.acquisition.sources is not None
         assert config.acquisition.receivers is not None
         survey = build_survey(config.acquisition.sources, config.acquisition.receivers, domain.axes)
+    survey = survey.without(config.data.exclude)
     traces = sum(len(shot.receivers) for shot in survey.shots)
     if traces > MOST_TRACES:
         raise InputError(f"acquisition: {len(survey)} shots have {traces} traces; at most {MOST_TRACES} can be handled")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,22 @@ class Survey:
     def most_receivers(self) -> int:
         return max(len(shot.receivers) for shot in self.shots)
 
+    def without(self, names: Collection[str]) -> Survey:
+        """The survey without some shots.
+
+        Raises
+        ------
+        InputError
+            If there is no such shot, or none would be left.
+        """
+        known = [shot.name for shot in self.shots]
+        for name in names:
+            if name not in known:
+                raise InputError(f"data.exclude: there is no shot {name!r}; there are {_some(known)}")
+        if names and len(set(names)) == len(known):
+            raise InputError("data.exclude: leaves no shot of the survey")
+        return Survey(tuple(shot for shot in self.shots if shot.name not in names)) if names else self
+
     def check(self, domain: Domain) -> None:
         """Raise where a source or receiver is outside the physical domain.
 
@@ -74,3 +91,8 @@ class Survey:
                         shot.name,
                         f"{what}{number} at ({place}) m{more} is outside the model, which covers {limits}",
                     )
+
+
+def _some(names: list[str]) -> str:
+    """The first and the last of them."""
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:3])}, ... {names[-1]}"

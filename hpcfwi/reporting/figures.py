@@ -7,7 +7,9 @@ written by a public one. Matplotlib is imported only while drawing, pyplot never
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_convergence", "draw_difference", "draw_gather", "draw_gradient", "draw_models"]
+__all__ = ["draw_convergence", "draw_difference", "draw_gather", "draw_gradient", "draw_models", "footnote"]
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 150,
@@ -36,6 +38,20 @@ STYLE: dict[Any, Any] = {
     "text.usetex": False,
 }
 VELOCITY, DIFFERENCE, RECORD = "viridis", "RdBu", "gray"
+
+
+# Below every picture.
+_note: ContextVar[str] = ContextVar("note", default="")
+
+
+@contextmanager
+def footnote(text: str) -> Iterator[None]:
+    """Pictures that are drawn inside have this text below them."""
+    token = _note.set(text)
+    try:
+        yield
+    finally:
+        _note.reset(token)
 
 
 def draw_models(
@@ -179,6 +195,8 @@ def _save(path: Path, build: Callable[[], Figure]) -> Path:
 
     with matplotlib.rc_context(STYLE):
         figure = build()
+        if _note.get():
+            figure.text(0.0, 0.0, _note.get(), fontsize=7, va="top", transform=figure.transSubfigure)
         write_aside(path, lambda file: figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.1))
     return path
 
