@@ -216,6 +216,21 @@ assert all(matplotlib.rcParams[key] == value for key, value in before.items())
 # --- layout, for models of all proportions
 
 
+def test_a_footnote_is_below_everything_else_and_only_while_it_is_asked_for(tmp_path: Path) -> None:
+    drawn = []
+    for note in ("", "without 1 of its 3 shots (data.exclude: 1)", ""):
+        with figures.footnote(note):
+            path = tmp_path / f"{len(drawn)}.png"
+            figures.draw_difference(path, SQUARE, initial=layers(SQUARE), final=layers(SQUARE, 2.0))
+        drawn.append(matplotlib.image.imread(path))
+    plain, noted, after = drawn
+    assert plain.shape == after.shape
+    assert (plain == after).all()
+    assert noted.shape[0] > plain.shape[0]
+    # dark letters on the last lines, at the left, where else there is nothing
+    assert noted[-45:, :200, :3].min() < 0.3
+
+
 @every_domain
 def test_no_two_texts_overlap(domain: Domain) -> None:
     figure = plain_figure(domain)
