@@ -120,6 +120,7 @@ def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") ->
 @cli.command()
 @_problem_options
 @_place_options
+@click.option("--accept-versions", is_flag=True, help="Continue a run that other versions of hpcfwi or Devito began.")
 @click.option(
     "--fresh", is_flag=True, help="Begin anew in a new folder, whose name is that of the run folder and a number."
 )
@@ -130,6 +131,7 @@ def run(
     site: str,
     options: LaunchOptions,
     fresh: bool,
+    accept_versions: bool,
 ) -> None:
     """Run the inversion that CONFIG describes, or continue it."""
     what, where = _load(config, settings, site)
@@ -138,7 +140,7 @@ def run(
     from hpcfwi.reporting.progress import counted
 
     folder = run_dir or run_dir_of(where, config)
-    result = drive(what, where, fresh_folder(folder) if fresh else folder, console(), options)
+    result = drive(what, where, fresh_folder(folder) if fresh else folder, console(), options, accept_versions)
     error = "" if result.model_error is None else f", model error {100 * result.model_error:.2f} %"
     ratio = result.misfit / result.initial_misfit if result.initial_misfit else 0.0
     for line in (

@@ -65,6 +65,7 @@ def run(
     run_dir: Path | str = "run",
     console: Console | None = None,
     options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
+    accept_versions: bool = False,
 ) -> RunResult:
     """Run an inversion, or continue the one that is in ``run_dir``.
 
@@ -80,6 +81,8 @@ def run(
         Where to tell how it goes.
     options
         How workers are started.
+    accept_versions
+        Whether a run that other versions of hpcfwi or Devito began is continued.
 
     Returns
     -------
@@ -97,7 +100,7 @@ def run(
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
     with RunFolder(Path(run_dir), lambda line: console.print(line, highlight=False, soft_wrap=True)) as folder:
-        folder.claim(problem.identity, config)
+        folder.claim(problem.identity, config, accept_versions)
         finished = _finished(folder, config)
         if finished is not None:
             console.print(f"{folder.path}: this run is done already; its results:", highlight=False, soft_wrap=True)
@@ -182,7 +185,7 @@ class _Inversion:
             shots,
             session.tasks,
             self.folder.staged,
-            Journal(self.folder.journal, problem.digest, self.folder.lease.verify),
+            Journal(self.folder.journal, f"{problem.digest} {self.folder.began_with}", self.folder.lease.verify),
             Partials(self.folder.journal, self.config.journal.shots_per_sum),
             session.on_shots,
             self._on_evaluation,

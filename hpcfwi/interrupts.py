@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["deafen", "held_back", "interrupted", "listen", "quiet_end", "undisturbed"]
+__all__ = ["asked", "deafen", "gently", "held_back", "interrupted", "listen", "quiet_end", "undisturbed"]
 
-# Ctrl-C, a scheduler's warning, and the end of a terminal.
-ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Ctrl-C, what a scheduler sends before it kills, its warning that was asked for (--signal), and the end of a terminal.
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+# Those that leave time to finish what is being done.
+GENTLE = (signal.SIGTERM, signal.SIGUSR1)
 # Seconds after which an interrupt is raised again.
 AGAIN = 2.0
 # The same, where it cannot be raised at the moment.
@@ -22,11 +24,29 @@ SOON = 0.01
 
 _received = False
 _held = False
+_gently = False
+_asked = ""
 
 
 def interrupted() -> bool:
     """Whether one of the signals was heard: errors that come after it are most likely its consequences."""
     return _received
+
+
+def asked() -> str:
+    """Name of the signal that has asked for an end, or nothing."""
+    return _asked
+
+
+@contextmanager
+def gently() -> Iterator[None]:
+    """Inside, the first SIGTERM or SIGUSR1 only asks (see :func:`asked`), and whoever is at work ends when it suits."""
+    global _gently
+    before, _gently = _gently, True
+    try:
+        yield
+    finally:
+        _gently = before
 
 
 def listen() -> None:
@@ -100,7 +120,10 @@ def _unraisable(lost: Any) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _received
+    global _received, _asked
+    if _gently and number in GENTLE and not _asked:
+        _asked = signal.Signals(number).name
+        return
     if _received and number != signal.SIGALRM:
         return  # the end is under way already; a second one in the middle of it would break that off
     _received = True

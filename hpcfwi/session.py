@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,12 +16,13 @@ from rich.console import Console
 
 from hpcfwi.cluster.environment import apply_environment, hush, own_environment
 from hpcfwi.cluster.options import LaunchOptions
+from hpcfwi.cluster.ownjob import seconds_left
 from hpcfwi.collector import resting
 from hpcfwi.config.site import Site
 from hpcfwi.data.runfolder import RunFolder
 from hpcfwi.data.staging import StagedFile, read_header
 from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
-from hpcfwi.interrupts import held_back, interrupted, quiet_end
+from hpcfwi.interrupts import asked, held_back, interrupted, quiet_end
 from hpcfwi.inversion.plan import make_plan
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.reporting.events import EventLog
@@ -31,6 +33,9 @@ if TYPE_CHECKING:  # imports Dask, for which the command line has no time
     from hpcfwi.cluster.workforce import Workforce
 
 __all__ = ["Session", "session"]
+
+# Seconds for the shots in hand after a signal (schedulers kill after 30 by default), and to end workers and the driver.
+LAST_SHOTS, CLOSING = 20.0, 10.0
 
 
 @contextmanager
@@ -48,10 +53,12 @@ def session(
         try:
             yield Session(problem, site, options, folder, log, progress, stack)
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) or interrupted():
+            if isinstance(error, (KeyboardInterrupt, Interrupted)) or interrupted():
+                reason = str(error) if isinstance(error, Interrupted) else ""
                 with suppress(RunError):
-                    log.write("interrupted")
-                raise Interrupted(f"stopped; the same command goes on where it was ({folder.path})") from None
+                    log.write("interrupted", reason=reason)
+                told = f"stopped: {reason}" if reason else "stopped"
+                raise Interrupted(f"{told}; the same command goes on where it was ({folder.path})") from None
             with suppress(RunError):  # a full disk, say, which is the error that is on its way
                 where = {} if isinstance(error, HpcfwiError) else {"traceback": format_exc()}
                 log.write("stopped", error=type(error).__name__, message=str(error), **where)
@@ -92,6 +99,8 @@ class Session:
         self.config = problem.config
         self.started = time.perf_counter()
         self._broken: RunError | None = None
+        left = seconds_left()
+        self._end = None if left is None else time.monotonic() + left
         # why workers died, by their addresses
         self._deaths: dict[str, str] = {}
         with resting():  # while Dask and Devito are imported and the solver is built
@@ -175,7 +184,12 @@ class Session:
         client.register_plugin(DeathNotices(TOPIC))
         client.register_plugin(Overtime(TOPIC, f"{evaluate_shot.__name__}-"))
         self.tasks = ShotTasks(
-            client, self._on_retry, workforce.check, self._on_found, lambda worker: self._deaths.get(worker, "")
+            client,
+            self._on_retry,
+            workforce.check,
+            self._on_found,
+            lambda worker: self._deaths.get(worker, ""),
+            self._pressing,
         )
         self.tasks.wait_for_worker()
         self.log.write("workers", count=len(self.tasks.workers()), scheduler=client.scheduler.address)
@@ -192,6 +206,8 @@ class Session:
         if told["event"] == "worker died":
             self._deaths[told["worker"]] = told["reason"]
             self.progress.say(f"a worker on {told['host']} died: {told['reason']}")
+        if told["event"] == "shot":
+            self.tasks.seconds.append(told["seconds"])
         if told["event"] == "overdue":
             self.tasks.overdue(told["key"])
         if told["event"] == "worker left":
@@ -219,6 +235,15 @@ class Session:
     def _on_retry(self, shot: str, worker: str, reason: str) -> None:
         self.log.write("retry", shot=shot, worker=worker, reason=reason)
         self.progress.say(f"shot {shot} is started again on another worker: {reason}")
+
+    def _pressing(self, needed: float) -> tuple[str, float] | None:
+        """Why no more shots should be begun, and the seconds that there are to finish those in hand."""
+        left = math.inf if self._end is None else self._end - time.monotonic()
+        if asked():
+            return f"{asked()} was received", min(LAST_SHOTS, max(0.0, left - CLOSING))
+        if left < needed + CLOSING:
+            return f"the batch job ends in {left:.0f} s", max(0.0, left - CLOSING)
+        return None
 
     def _on_found(self, shots: int, total: int) -> None:
         self.log.write("found", shots=shots, total=total)

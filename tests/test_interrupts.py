@@ -13,7 +13,7 @@ import pytest
 
 import hpcfwi.cli as cli
 import hpcfwi.interrupts as interrupts
-from hpcfwi.interrupts import deafen, held_back, interrupted, listen, quiet_end
+from hpcfwi.interrupts import asked, deafen, gently, held_back, interrupted, listen, quiet_end
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +22,7 @@ def handlers(monkeypatch):
     numbers = (*interrupts.ENDINGS, signal.SIGALRM)
     before = {number: signal.getsignal(number) for number in numbers}
     monkeypatch.setattr(interrupts, "_received", False)
+    monkeypatch.setattr(interrupts, "_asked", "")
     hook = sys.unraisablehook
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -45,6 +46,27 @@ def test_a_second_signal_does_not_break_off_what_the_first_began():
         os.kill(os.getpid(), signal.SIGINT)
     for number in interrupts.ENDINGS:
         os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", interrupts.GENTLE)
+def test_a_gentle_signal_asks_first_and_interrupts_when_it_comes_again(number):
+    listen()
+    with gently():
+        os.kill(os.getpid(), number)
+        assert asked() == number.name
+        assert not interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+
+
+def test_outside_a_gentle_signal_interrupts_and_ctrl_c_always_does():
+    listen()
+    with gently(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    interrupts._received = False
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert not asked()
 
 
 def test_what_was_ignored_stays_ignored():

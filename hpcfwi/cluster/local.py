@@ -33,7 +33,7 @@ __all__ = ["LocalWorkers", "local_cluster", "local_layout", "scratch_folder"]
 # Temporary folders of ours, the file in them that is locked while they are in use, and the age, in seconds, from which on
 # one without that lock is nobody's (and not of somebody who is about to lock it).
 SCRATCH, IN_USE, SCRATCH_AGE = "hpcfwi-", "in-use", 60
-TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP}
+TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
 
 def local_layout(worker: WorkerSection, need: Need) -> Layout:
@@ -82,7 +82,7 @@ class LocalWorkers(Workforce):
         return folder
 
     def _start(self) -> LocalCluster:
-        """Start workers that do not hear what a terminal sends to all of its processes: the driver ends them."""
+        """Start workers that do not hear what a terminal, or a scheduler, sends to all processes: the driver ends them."""
         # Threads and processes inherit the mask.
         signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
         resource_tracker.ensure_running()  # needs the mask, too, and lifts it when it starts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hpcfwi.config.run import RunConfig
 from hpcfwi.data.lease import Lease
 from hpcfwi.data.staging import make_private, sweep, write_aside
 from hpcfwi.errors import InputError
+from hpcfwi.version import __version__
 
 __all__ = ["RunFolder", "fresh_folder"]
 
@@ -32,6 +34,10 @@ def fresh_folder(path: Path) -> Path:
         candidate = path.with_name(f"{path.name}-{len(taken) + 1}")
     restarted = os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
     return taken[-1] if restarted and taken else candidate
+
+
+# Where problem.json has the versions that the run began and went on with.
+VERSIONS = "versions"
 
 
 class RunFolder:
@@ -72,26 +78,48 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.lease.release()
 
-    def claim(self, identity: dict[str, Any], config: RunConfig) -> bool:
+    def claim(self, identity: dict[str, Any], config: RunConfig, accept_versions: bool = False) -> bool:
         """Make this the folder of a problem; tell whether it was already.
+
+        Parameters
+        ----------
+        identity
+            What the answers depend on.
+        config
+            The configuration, which is written down with all defaults.
+        accept_versions
+            Whether a run that began with other versions of hpcfwi and Devito goes on all the same.
 
         Raises
         ------
         InputError
-            If the folder holds a run of another problem, with the keys that differ.
+            If the folder holds a run of another problem, with the keys that differ; or one that other versions began.
         """
         path = self.path / "problem.json"
         identity = json.loads(json.dumps(identity, default=str))
         known = self._read_json(path)
+        here = _versions()
+        told: Any = {"began": here, "accepted": [here]} if known is None else known.pop(VERSIONS, None)
         if known is not None and known != identity:
             differ = "\n".join(f"  {line}" for line in _differences(known, identity))
             raise InputError(
                 f"{self.path}: holds a run of another problem:\n{differ}\n"
                 "  Choose another folder with --run-dir, begin anew with --fresh, or remove this one."
             )
+        if not isinstance(told, dict) or not isinstance(told.get("accepted"), list):
+            told = {"began": None, "accepted": []}  # none of ours, or of before there were any
+        if here not in told["accepted"]:
+            if not accept_versions:
+                raise InputError(
+                    f"{self.path}: this run began with {_listed(told.get('began'))}, here is {_listed(here)}; the same bytes "
+                    "cannot be promised any more.\n  Go on all the same with --accept-versions, or begin anew with --fresh."
+                )
+            told["accepted"].append(here)
         self._write_text(self.path / "config.toml", tomli_w.dumps(_without_none(config.model_dump(mode="json"))))
-        if known is None:
-            self._write_text(path, json.dumps(identity, indent=1))
+        # answers keep the key that they were written under
+        self.began_with = json.dumps(told.get("began"), sort_keys=True)
+        if known is None or accept_versions:
+            self._write_text(path, json.dumps({**identity, VERSIONS: told}, indent=1))
         return known is not None
 
     def claim_data(self, digests: dict[str, str]) -> None:
@@ -144,6 +172,17 @@ class RunFolder:
 
     def _write_text(self, path: Path, text: str) -> None:
         write_aside(path, lambda file: file.write(text.encode()))
+
+
+def _versions() -> dict[str, str]:
+    """Versions that the bytes of an answer may depend on."""
+    return {"hpcfwi": __version__, "devito": version("devito")}
+
+
+def _listed(versions: Any) -> str:
+    if not isinstance(versions, dict):
+        return "versions that are not known"
+    return " and ".join(f"{name} {number}" for name, number in versions.items())
 
 
 def _refuse_strangers(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,8 @@ class Batch:
         What is run, and for each shot its name, the arguments, and a digest of all that the result depends on.
     why
         Tells why a worker died, if that is known.
+    block
+        Consecutive shots whose sum is kept on disk: it is of no use to end in the middle of one.
 
     Attributes
     ----------
@@ -47,6 +49,8 @@ class Batch:
         The shot of each task, by the task's key.
     done
         Shots whose result has been taken.
+    ending
+        Why no more is begun; empty while all goes on.
     """
 
     def __init__(
@@ -57,11 +61,13 @@ class Batch:
         arguments: Sequence[tuple[Any, ...]],
         keys: Sequence[str],
         why: Callable[[str], str] = lambda _: "",
+        block: int = 1,
     ) -> None:
-        self.client, self.why = client, why
+        self.client, self.why, self.block = client, why, block
         self.function, self.names, self.arguments, self.keys = function, names, arguments, keys
         self.index: dict[str, int] = {}
         self.done: set[int] = set()
+        self.ending = ""
         self._failures: dict[int, list[Failure]] = {}
         # of shots that two tasks are at: both, and the workers where the first takes too long
         self._copies: dict[int, tuple[Future, Future, list[str]]] = {}
@@ -129,6 +135,16 @@ class Batch:
         copy = self._start(index, others)
         self._copies[index] = (first, copy, hanging)
         return copy, hanging[0]
+
+    def not_begun(self, futures: Collection[Future]) -> list[Future]:
+        """Shots of blocks of which no worker has had one in hand."""
+        in_hand = {key for keys in self.client.processing().values() for key in keys}
+        begun = {i // self.block for key, i in self.index.items() if i in self.done or key in in_hand}
+        return [
+            future
+            for future in futures
+            if future.key in self.index and self.index[future.key] // self.block not in begun
+        ]
 
     def left_running(self, index: int, failed: Future) -> bool:
         """Whether another task is still at a shot of which one has failed."""

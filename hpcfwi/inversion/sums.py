@@ -68,6 +68,11 @@ class SumTree:
         self.kept_level = None if wanted is None or len(self.keys) < 2 else min(wanted, len(self.keys) - 2)
         self.known = partials.begin(evaluation) if partials is not None and self.kept_level is not None else set()
 
+    @property
+    def kept_shots(self) -> int:
+        """Shots in a sum that is kept; 1 where none are."""
+        return BLOCK ** (self.kept_level or 0)
+
     def kept_at(self, level: int, position: int) -> Path | None:
         """Where a node is kept, if it is one of those that are."""
         if self.partials is None or level != self.kept_level:

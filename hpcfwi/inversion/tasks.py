@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client, Future, as_completed
 
 from hpcfwi.cluster.overtime import put_out
-from hpcfwi.errors import RunError
+from hpcfwi.errors import Interrupted, RunError
+from hpcfwi.interrupts import gently
 from hpcfwi.inversion.batch import Batch, reason_of, stop_for_own_reasons
 from hpcfwi.inversion.functional import FunctionalGradient
 from hpcfwi.inversion.journal import Partials
@@ -20,11 +23,22 @@ __all__ = ["ShotTasks", "key_of"]
 
 # Seconds between two looks at whether anybody is left to work.
 LOOK = 1.0
+# Durations of shots that the next ones' is estimated from, and tasks that a worker may have in hand.
+REMEMBERED, IN_HAND = 200, 2
 
 Progress = Callable[[int, int], None]
 OnRetry = Callable[[str, str, str], None]
 # Puts a finished part where it belongs; returns what can now be made of it.
 Take = Callable[[int | None, Future], Future | None]
+
+
+@dataclass
+class _Watch:
+    """When was looked, when a worker was seen, and until when those that are at work may go on."""
+
+    looked: float = -math.inf
+    seen: float = -math.inf
+    until: float = math.inf
 
 
 class ShotTasks:
@@ -43,6 +57,9 @@ class ShotTasks:
         Called with the shots of an evaluation whose sums are on disk, and with all, where an earlier start has left some.
     why
         Tells why the worker at an address died, if that is known.
+    pressing
+        Called about every second with the seconds that the tasks in hand may need; tells why no more should be begun, and
+        the seconds that there are to finish those, or None.
     """
 
     def __init__(
@@ -52,12 +69,16 @@ class ShotTasks:
         check: Callable[[float], None] = lambda _: None,
         on_found: Callable[[int, int], None] = lambda *_: None,
         why: Callable[[str], str] = lambda _: "",
+        pressing: Callable[[float], tuple[str, float] | None] = lambda _: None,
     ) -> None:
         self.client = client
         self.on_retry = on_retry
         self.check = check
         self.on_found = on_found
         self.why = why
+        self.pressing = pressing
+        self._watch = _Watch()
+        self.seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._overdue: deque[str] = deque()
 
     def wait_for_worker(self) -> None:
@@ -123,7 +144,7 @@ class ShotTasks:
         loads, covered = tree.load()
         if covered:
             self.on_found(len(covered), len(names))
-        batch = Batch(self.client, function, names, arguments, keys, self.why)
+        batch = Batch(self.client, function, names, arguments, keys, self.why, tree.kept_shots)
         missing = [i for i in range(len(names)) if i not in covered]
         self._run(batch, [*loads, *batch.submit(missing)], progress, tree.take, tree)
         return tree.root
@@ -131,7 +152,13 @@ class ShotTasks:
     def _run(
         self, batch: Batch, futures: list[Future], progress: Progress, take: Take, tree: SumTree | None = None
     ) -> None:
-        """Take results as they come, until there is nothing more to wait for."""
+        """Take results as they come, until there is nothing more to wait for.
+
+        Raises
+        ------
+        Interrupted
+            If it has to end before all is done.
+        """
         waiting = as_completed(futures, loop=self.client.loop, raise_errors=False)
         total = len(batch.names)
         # those that are read from files count from the start
@@ -139,21 +166,24 @@ class ShotTasks:
         futures.clear()  # as_completed holds them as long as they are needed
         progress(len(batch.done), total)
         try:
-            for future in self._finished(waiting, batch):
-                i = batch.index.get(future.key)
-                if i is not None and i in batch.done:
-                    continue  # somebody else was faster
-                further, taken = self._taken(take, i, future)
-                if not taken:
-                    for again in self._again(batch, tree, i, future):
-                        waiting.add(again)
-                elif i is not None:
-                    self._let_go(batch, i, future)
-                    progress(len(batch.done), total)
-                if further is not None:
-                    waiting.add(further)
+            with gently():
+                for future in self._finished(waiting, batch):
+                    i = batch.index.get(future.key)
+                    if i is not None and i in batch.done:
+                        continue  # somebody else was faster
+                    further, taken = self._taken(take, i, future)
+                    if taken and i is not None:
+                        self._let_go(batch, i, future)
+                        progress(len(batch.done), total)
+                    elif not taken and not batch.ending:
+                        for again in self._again(batch, tree, i, future):
+                            waiting.add(again)
+                    if further is not None:
+                        waiting.add(further)
         finally:
             self.client.cancel(list(waiting.futures), force=True)
+        if batch.ending and len(batch.done) < total:
+            raise Interrupted(batch.ending)
 
     def _again(self, batch: Batch, tree: SumTree | None, index: int | None, failed: Future) -> list[Future]:
         """What is started anew in place of a task that failed."""
@@ -204,24 +234,40 @@ class ShotTasks:
 
     def _finished(self, waiting: as_completed, batch: Batch) -> Iterator[Future]:
         """Futures in the order in which they end; an error when there is nobody to work on them, and no hope for anybody."""
-        seen = looked = time.monotonic()
+        self._watch.seen = time.monotonic()
         while not waiting.is_empty():
+            self._look(waiting, batch)
             while not waiting.has_ready():
                 with waiting.thread_condition:
                     if not waiting.has_ready():  # asked where no notification can be missed
                         waiting.thread_condition.wait(LOOK)
-                now = time.monotonic()
-                if now - looked < LOOK:
-                    continue
-                looked = now
-                workers = self.workers()
-                if workers:
-                    seen = now
-                else:
-                    self.check(now - seen)
-                for copy in self._elsewhere(batch, workers):
-                    waiting.add(copy)
+                self._look(waiting, batch)
             yield next(waiting)
+
+    def _look(self, waiting: as_completed, batch: Batch) -> None:
+        """About once a second: is there anybody at work, is a shot overdue, is it time to end?"""
+        now, watch = time.monotonic(), self._watch
+        if now - watch.looked < LOOK:
+            return
+        watch.looked = now
+        workers = self.workers()
+        if workers:
+            watch.seen = now
+        elif batch.ending:
+            raise Interrupted(batch.ending)
+        else:
+            self.check(now - watch.seen)
+        if batch.ending:
+            if now > watch.until:
+                raise Interrupted(batch.ending)
+            return
+        for copy in self._elsewhere(batch, workers):
+            waiting.add(copy)
+        pressing = self.pressing(max(IN_HAND, batch.block) * max(self.seconds, default=0.0))
+        if pressing is not None:
+            batch.ending, grace = pressing
+            watch.until = now + grace
+            self.client.cancel(batch.not_begun(waiting.futures), force=True)
 
     def _elsewhere(self, batch: Batch, workers: list[str]) -> Iterator[Future]:
         """Start what is overdue on other workers, too."""

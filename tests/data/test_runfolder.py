@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from hpcfwi.data.runfolder import RunFolder
+from hpcfwi.data.runfolder import RunFolder, fresh_folder
 from hpcfwi.errors import InputError
 
 
@@ -116,3 +117,50 @@ def test_a_run_that_goes_on_is_not_done(tmp_path):
     assert not folder.model.exists()
     assert np.load(folder.current_model).tolist() == [1, 1, 1]
     folder.reopen()
+
+
+def test_a_run_that_other_versions_began_is_refused_until_that_is_accepted(tmp_path, make_problem, monkeypatch):
+    problem = make_problem()
+    with RunFolder(tmp_path / "run") as folder:
+        claim(folder, problem)
+        began = folder.began_with
+    monkeypatch.setattr("hpcfwi.data.runfolder.version", lambda _: "99.1")
+    with RunFolder(tmp_path / "run") as folder:
+        with pytest.raises(
+            InputError, match=r"began with hpcfwi \S+ and devito 4\.\S+, here is hpcfwi \S+ and devito 99.1"
+        ) as told:
+            claim(folder, problem)
+        assert "--accept-versions" in str(told.value)
+        assert folder.claim(problem.identity, problem.config, accept_versions=True)
+        # answers keep the name that they have
+        assert folder.began_with == began
+    with RunFolder(tmp_path / "run") as folder:
+        assert claim(folder, problem)
+    monkeypatch.undo()
+    with RunFolder(tmp_path / "run") as folder:
+        assert claim(folder, problem)
+
+
+def test_of_a_run_of_before_versions_were_written_down_nothing_is_known(tmp_path, make_problem):
+    problem = make_problem()
+    with RunFolder(tmp_path / "run") as folder:
+        claim(folder, problem)
+        path = folder.path / "problem.json"
+        content = json.loads(path.read_text())
+        del content["versions"]
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError, match="began with versions that are not known"):
+            claim(folder, problem)
+        assert folder.claim(problem.identity, problem.config, accept_versions=True)
+        assert claim(folder, problem)
+
+
+def test_a_run_begins_anew_in_the_first_folder_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    path = tmp_path / "run"
+    assert fresh_folder(path) == path
+    path.mkdir()
+    (tmp_path / "run-2").mkdir()
+    assert fresh_folder(path) == tmp_path / "run-3"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert fresh_folder(path) == tmp_path / "run-2"

@@ -95,3 +95,25 @@ def test_a_driver_that_is_killed_in_an_evaluation_loses_what_was_being_computed_
     computed, needed = counted(run_dir, shots)
     assert computed <= needed + WORKERS
     assert same(run_dir, hpcfwi.folder / "undisturbed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_driver_that_is_asked_to_end_finishes_the_shots_in_hand_and_computes_none_twice(hpcfwi, number):
+    shots, iterations, run_dir = 40, 3, hpcfwi.folder / "run"
+    done = go(hpcfwi, shots, iterations, "undisturbed")
+    assert done.returncode == 0, done.stderr
+    process = hpcfwi.start("run", "fwi.toml", "--run-dir", "run", *command(shots, iterations))
+    deadline = time.monotonic() + 60
+    while len(list((run_dir / "journal").glob("partial-*/*.bin"))) < 4:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert errors == f"hpcfwi: stopped: {number.name} was received; the same command goes on where it was ({run_dir})\n"
+    done = go(hpcfwi, shots, iterations)
+    assert done.returncode == 0, done.stderr
+    computed, needed = counted(run_dir, shots)
+    assert computed == needed
+    assert same(run_dir, hpcfwi.folder / "undisturbed")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcfwi.errors import DataError
+from hpcfwi.errors import DataError, Interrupted
 from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
 from hpcfwi.inversion.journal import Partials, block_level, read_partial, write_partial
 from hpcfwi.inversion.shot import _kept, _task
@@ -25,14 +25,17 @@ def shot(number, folder, keep=None):
         raise DataError(str(number), "is broken")
     with (Path(folder) / "computed").open("a") as file:
         file.write(f"{number}\n")
+    if (Path(folder) / "slow").exists():
+        time.sleep(0.3)
     return _kept(FunctionalGradient(0.1 * number, np.array([0.1 * number, 0.3 / (number + 1)])), keep)
 
 
 class Sum:
     """A sum over shots that can be broken off and done again."""
 
-    def __init__(self, client, folder, block, small=False):
+    def __init__(self, client, folder, block, small=False, pressing=lambda _: None):
         self.client, self.folder, self.block, self.small = client, folder, block, small
+        self.pressing = pressing
         self.found = []
         self.retried = []
         (folder / "journal").mkdir()
@@ -43,6 +46,7 @@ class Sum:
             self.client,
             on_retry=lambda *told: self.retried.append(told),
             on_found=lambda count, total: self.found.append((count, total)),
+            pressing=self.pressing,
         )
         (self.folder / "computed").write_text("")
         self.partials = Partials(self.folder / "journal", self.block)
@@ -98,6 +102,37 @@ def test_a_restart_computes_only_what_is_not_kept_to_the_same_bytes(client, tmp_
     assert whole.computed == []
     whole.partials.end()
     assert not list((folder / "journal").iterdir())
+
+
+@pytest.mark.parametrize("block", [1, BLOCK])
+def test_when_time_presses_what_is_in_hand_is_finished_and_no_shot_computed_twice(client, tmp_path, undisturbed, block):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "slow").touch()
+    looks = []
+
+    def pressing(needed):
+        looks.append(needed)
+        return ("the batch job ends in 60 s", 60.0) if len(looks) == 2 else None
+
+    whole = Sum(client, folder, block, pressing=pressing)
+    with pytest.raises(Interrupted, match="the batch job ends in 60 s"):
+        whole()
+    before = whole.computed
+    assert 0 < len(before) < SHOTS
+    assert len(whole.kept) == len(before) / block
+    (folder / "slow").unlink()
+    assert whole() == undisturbed
+    assert sorted([*before, *whole.computed]) == list(range(SHOTS))
+
+
+def test_when_time_is_too_short_what_is_in_hand_is_left(client, tmp_path):
+    (tmp_path / "slow").touch()
+    whole = Sum(client, tmp_path, BLOCK, pressing=lambda _: ("SIGTERM was received", 0.5))
+    began = time.monotonic()
+    with pytest.raises(Interrupted, match="SIGTERM was received"):
+        whole()
+    assert time.monotonic() - began < 4  # all of the block would take half as long as this and more
 
 
 @pytest.mark.parametrize("block", [1, BLOCK])
