@@ -20,7 +20,7 @@ from hpcfwi.data.gathers import check_record_shape, check_source, gather_shape, 
 from hpcfwi.data.geometry import build_survey, read_geometry
 from hpcfwi.data.models import build_model, check_velocities, file_grid_shape, read_mask, smooth_model
 from hpcfwi.errors import InputError
-from hpcfwi.physics.dispersion import phase_error, points_per_wavelength
+from hpcfwi.inversion.sampling import at_most, check_sampling, dispersion
 from hpcfwi.physics.domain import Domain
 from hpcfwi.physics.spec import PropagatorSpec
 from hpcfwi.physics.survey import Survey
@@ -29,10 +29,6 @@ from hpcfwi.physics.wavelet import RickerWavelet, SampledWavelet, Wavelet, highe
 
 __all__ = ["Problem"]
 
-# Fewer points per shortest wavelength than this is an error; a larger phase error than this is worth a warning.
-FEWEST_POINTS, PHASE_ERROR_WARNING = 2.5, 0.01
-# With more points than this the phase error is far below any that matters, and its formula loses all digits.
-MOST_POINTS = 1000
 # Arrays of the grid, in float64, that are in memory while the models are made.
 MODEL_ARRAYS = 6
 # Shots that are left out, of which results give the names.
@@ -101,7 +97,7 @@ class Problem:
         wavelet = _wavelet(config)
         survey = _survey(config, domain)
         spec, step = _discretise(config, domain, survey, wavelet, _velocity_range(config, true, initial))
-        warnings = _check_sampling(config, domain, wavelet, spec, _velocity_range(config, true, initial), step)
+        warnings = check_sampling(config, domain, wavelet, spec, _velocity_range(config, true, initial), step)
         if config.data.exclude:
             warnings += (f"the survey is used {_left_out(config, len(survey))}",)
         problem = cls(config, domain, true, initial, frozen, survey, wavelet, spec, step, warnings)
@@ -136,7 +132,7 @@ class Problem:
     def dispersion(self) -> tuple[float, float]:
         """Grid points per shortest wavelength, and the relative error of its speed on this grid."""
         velocities = _velocity_range(self.config, self.true_velocity, self.initial_velocity)
-        return _dispersion(self.domain, self.wavelet, self.spec, velocities, self.step)
+        return dispersion(self.domain, self.wavelet, self.spec, velocities, self.step)
 
     @property
     def slowness_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -323,7 +319,7 @@ def _discretise(
             raise InputError(
                 f"solver.time_step: {rule:g} ms is unstable (Courant): for {velocities[1]:.4g} km/s, a spacing of "
                 f"{min(domain.spacing):g} m and space order {solver.space_order} it may be at most "
-                f'{_at_most(limit)} ms; "fixed" would take {fixed:.4g} ms'
+                f'{at_most(limit)} ms; "fixed" would take {fixed:.4g} ms'
             )
         step = shortest = longest = rule
     elif rule == "fixed":
@@ -342,65 +338,3 @@ def _discretise(
     every = max(1, min(every, samples // 4))
     spec = PropagatorSpec(domain, solver.space_order, solver.dtype, samples, every, survey.most_receivers)
     return spec, step
-
-
-def _check_sampling(
-    config: RunConfig,
-    domain: Domain,
-    wavelet: Wavelet,
-    spec: PropagatorSpec,
-    velocities: tuple[float, float],
-    step: float | None,
-) -> tuple[str, ...]:
-    """Nyquist is an error, dispersion a warning (an error where the grid does not carry the waves at all)."""
-    highest = highest_frequency(wavelet)
-    # A time step within the Courant limit, on a grid with enough points, is always below Nyquist.
-    interval = config.data.sample_interval
-    if interval > 1 / (2 * highest):
-        raise InputError(
-            f"data.sample_interval: {interval:g} ms resolves frequencies up to {500 / interval:.4g} Hz (Nyquist), but the "
-            f"wavelet reaches {1000 * highest:.4g} Hz; take at most {_at_most(1 / (2 * highest))} ms, or "
-            f"{_lower_frequency(wavelet, 1 / (2 * highest * interval))}"
-        )
-    points, error = _dispersion(domain, wavelet, spec, velocities, step)
-    told = (
-        f"{points:.2f} grid points per shortest wavelength ({velocities[0]:.4g} km/s at {1000 * highest:.4g} Hz on "
-        f"{max(domain.spacing):g} m)"
-    )
-    if points < FEWEST_POINTS:
-        raise InputError(
-            f"grid.spacing: {told}; at least {FEWEST_POINTS} are needed: take a spacing of at most "
-            f"{_at_most(velocities[0] / (FEWEST_POINTS * highest))} m, or {_lower_frequency(wavelet, points / FEWEST_POINTS)}"
-        )
-    if abs(error) < PHASE_ERROR_WARNING:
-        return ()
-    if error > 0:
-        advice = "a shorter solver.time_step"
-    else:
-        advice = "a finer grid" + ("" if spec.space_order >= 12 else " or a higher solver.space_order")
-    return (f"dispersion: {told}: their speed is off by about {100 * error:+.1f} %; {advice} would mend it",)
-
-
-def _dispersion(
-    domain: Domain, wavelet: Wavelet, spec: PropagatorSpec, velocities: tuple[float, float], step: float | None
-) -> tuple[float, float]:
-    """Grid points per shortest wavelength, and the relative error of its speed."""
-    spacing = max(domain.spacing)
-    points = points_per_wavelength(velocities[0], highest_frequency(wavelet), spacing)
-    if not 2 < points < MOST_POINTS:
-        return points, 0.0
-    shortest = step or critical_step(domain, spec.space_order, velocities[1])
-    return points, phase_error(points, spec.space_order, velocities[0] * shortest / spacing)
-
-
-def _lower_frequency(wavelet: Wavelet, factor: float) -> str:
-    """How the wavelet would have to change for its highest frequency to become ``factor`` times what it is."""
-    if isinstance(wavelet, RickerWavelet):
-        return f"a wavelet.peak_frequency of at most {_at_most(1000 * wavelet.frequency * factor)} Hz"
-    return f"a wavelet without frequencies above {_at_most(1000 * highest_frequency(wavelet) * factor)} Hz"
-
-
-def _at_most(value: float) -> str:
-    """A limit to four digits, rounded down, so that what is read there keeps to it."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
-    return f"{math.floor(value / unit) * unit:.4g}"

@@ -14,7 +14,7 @@ from distributed import Client, Future, as_completed
 from hpcfwi.cluster.overtime import put_out
 from hpcfwi.errors import Interrupted, RunError
 from hpcfwi.interrupts import gently
-from hpcfwi.inversion.batch import Batch, reason_of, stop_for_own_reasons
+from hpcfwi.inversion.attempts import Attempts, reason_of, stop_for_own_reasons
 from hpcfwi.inversion.functional import FunctionalGradient
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.sums import SumTree, key_of
@@ -115,8 +115,8 @@ class ShotTasks:
             assert index is not None
             results[index] = future.result()
 
-        batch = Batch(self.client, function, names, arguments, keys, self.why)
-        self._run(batch, batch.submit(range(len(names))), progress, take)
+        attempts = Attempts(self.client, function, names, arguments, keys, self.why)
+        self._run(attempts, attempts.submit(range(len(names))), progress, take)
         return results
 
     def sum(
@@ -144,13 +144,13 @@ class ShotTasks:
         loads, covered = tree.load()
         if covered:
             self.on_found(len(covered), len(names))
-        batch = Batch(self.client, function, names, arguments, keys, self.why, tree.kept_shots)
+        attempts = Attempts(self.client, function, names, arguments, keys, self.why, tree.kept_shots)
         missing = [i for i in range(len(names)) if i not in covered]
-        self._run(batch, [*loads, *batch.submit(missing)], progress, tree.take, tree)
+        self._run(attempts, [*loads, *attempts.submit(missing)], progress, tree.take, tree)
         return tree.root
 
     def _run(
-        self, batch: Batch, futures: list[Future], progress: Progress, take: Take, tree: SumTree | None = None
+        self, attempts: Attempts, futures: list[Future], progress: Progress, take: Take, tree: SumTree | None = None
     ) -> None:
         """Take results as they come, until there is nothing more to wait for.
 
@@ -160,61 +160,61 @@ class ShotTasks:
             If it has to end before all is done.
         """
         waiting = as_completed(futures, loop=self.client.loop, raise_errors=False)
-        total = len(batch.names)
+        total = len(attempts.names)
         # those that are read from files count from the start
-        batch.done = set(range(total)) - set(batch.index.values())
+        attempts.done = set(range(total)) - set(attempts.index.values())
         futures.clear()  # as_completed holds them as long as they are needed
-        progress(len(batch.done), total)
+        progress(len(attempts.done), total)
         try:
             with gently():
-                for future in self._finished(waiting, batch):
-                    i = batch.index.get(future.key)
-                    if i is not None and i in batch.done:
+                for future in self._finished(waiting, attempts):
+                    i = attempts.index.get(future.key)
+                    if i is not None and i in attempts.done:
                         continue  # somebody else was faster
                     further, taken = self._taken(take, i, future)
                     if taken and i is not None:
-                        self._let_go(batch, i, future)
-                        progress(len(batch.done), total)
-                    elif not taken and not batch.ending:
-                        for again in self._again(batch, tree, i, future):
+                        self._let_go(attempts, i, future)
+                        progress(len(attempts.done), total)
+                    elif not taken and not attempts.ending:
+                        for again in self._again(attempts, tree, i, future):
                             waiting.add(again)
                     if further is not None:
                         waiting.add(further)
         finally:
             self.client.cancel(list(waiting.futures), force=True)
-        if batch.ending and len(batch.done) < total:
-            raise Interrupted(batch.ending)
+        if attempts.ending and len(attempts.done) < total:
+            raise Interrupted(attempts.ending)
 
-    def _again(self, batch: Batch, tree: SumTree | None, index: int | None, failed: Future) -> list[Future]:
+    def _again(self, attempts: Attempts, tree: SumTree | None, index: int | None, failed: Future) -> list[Future]:
         """What is started anew in place of a task that failed."""
         if index is not None:
-            return self._shot_again(batch, index, failed)
+            return self._shot_again(attempts, index, failed)
         assert tree is not None
         stop_for_own_reasons(failed)
         again, broken, shots = tree.failed(failed)
         started = [again] if again is not None else []
         for i, part in broken.items():
-            batch.done.discard(i)
-            started += self._shot_again(batch, i, part)
+            attempts.done.discard(i)
+            started += self._shot_again(attempts, i, part)
         if shots:
-            self.on_retry(batch.names[shots[0]], "", reason_of(failed))
-            batch.done -= set(shots)
-            started += batch.submit(shots)
+            self.on_retry(attempts.names[shots[0]], "", reason_of(failed))
+            attempts.done -= set(shots)
+            started += attempts.submit(shots)
         return started
 
-    def _shot_again(self, batch: Batch, index: int, failed: Future) -> list[Future]:
+    def _shot_again(self, attempts: Attempts, index: int, failed: Future) -> list[Future]:
         """Start a failed shot again on another worker, or stop the run with its name."""
         stop_for_own_reasons(failed)
-        failure = batch.note(index, failed)
-        if batch.left_running(index, failed):
+        failure = attempts.note(index, failed)
+        if attempts.left_running(index, failed):
             return []
-        self.on_retry(batch.names[index], failure.worker, failure.reason)
-        return [batch.again(index, self.workers())]
+        self.on_retry(attempts.names[index], failure.worker, failure.reason)
+        return [attempts.again(index, self.workers())]
 
-    def _let_go(self, batch: Batch, index: int, first: Future) -> None:
+    def _let_go(self, attempts: Attempts, index: int, first: Future) -> None:
         """A shot is done: those who are still at it need not go on, and whoever was overdue is not relied on any more."""
-        batch.done.add(index)
-        late, hanging = batch.too_late(index, first)
+        attempts.done.add(index)
+        late, hanging = attempts.too_late(index, first)
         if late:
             self.client.cancel(late, force=True)
         if hanging:
@@ -232,19 +232,19 @@ class ShotTasks:
                 raise
             return None, False
 
-    def _finished(self, waiting: as_completed, batch: Batch) -> Iterator[Future]:
+    def _finished(self, waiting: as_completed, attempts: Attempts) -> Iterator[Future]:
         """Futures in the order in which they end; an error when there is nobody to work on them, and no hope for anybody."""
         self._watch.seen = time.monotonic()
         while not waiting.is_empty():
-            self._look(waiting, batch)
+            self._look(waiting, attempts)
             while not waiting.has_ready():
                 with waiting.thread_condition:
                     if not waiting.has_ready():  # asked where no notification can be missed
                         waiting.thread_condition.wait(LOOK)
-                self._look(waiting, batch)
+                self._look(waiting, attempts)
             yield next(waiting)
 
-    def _look(self, waiting: as_completed, batch: Batch) -> None:
+    def _look(self, waiting: as_completed, attempts: Attempts) -> None:
         """About once a second: is there anybody at work, is a shot overdue, is it time to end?"""
         now, watch = time.monotonic(), self._watch
         if now - watch.looked < LOOK:
@@ -253,31 +253,33 @@ class ShotTasks:
         workers = self.workers()
         if workers:
             watch.seen = now
-        elif batch.ending:
-            raise Interrupted(batch.ending)
+        elif attempts.ending:
+            raise Interrupted(attempts.ending)
         else:
             self.check(now - watch.seen)
-        if batch.ending:
+        if attempts.ending:
             if now > watch.until:
-                raise Interrupted(batch.ending)
+                raise Interrupted(attempts.ending)
             return
-        for copy in self._elsewhere(batch, workers):
+        for copy in self._elsewhere(attempts, workers):
             waiting.add(copy)
-        pressing = self.pressing(max(IN_HAND, batch.block) * max(self.seconds, default=0.0))
+        pressing = self.pressing(max(IN_HAND, attempts.block) * max(self.seconds, default=0.0))
         if pressing is not None:
-            batch.ending, grace = pressing
+            attempts.ending, grace = pressing
             watch.until = now + grace
-            self.client.cancel(batch.not_begun(waiting.futures), force=True)
+            self.client.cancel(attempts.not_begun(waiting.futures), force=True)
 
-    def _elsewhere(self, batch: Batch, workers: list[str]) -> Iterator[Future]:
+    def _elsewhere(self, attempts: Attempts, workers: list[str]) -> Iterator[Future]:
         """Start what is overdue on other workers, too."""
         while self._overdue:
             key = self._overdue.popleft()
-            started = batch.elsewhere(key, workers)
+            started = attempts.elsewhere(key, workers)
             if started is not None:
                 copy, worker = started
                 self.on_retry(
-                    batch.names[batch.index[key]], worker, "it takes far longer than others; perhaps its worker hangs"
+                    attempts.names[attempts.index[key]],
+                    worker,
+                    "it takes far longer than others; perhaps its worker hangs",
                 )
                 yield copy
 

@@ -14,7 +14,7 @@ from distributed.scheduler import KilledWorker
 from hpcfwi.errors import DataError, HpcfwiError, RunError
 from hpcfwi.inversion.shot import TaskFailure
 
-__all__ = ["Batch", "reason_of", "stop_for_own_reasons"]
+__all__ = ["Attempts", "reason_of", "stop_for_own_reasons"]
 
 # Errors of a shot, and deaths of workers amid it (which may have had other causes), after which the run stops.
 ATTEMPTS, DEATHS = 3, 4
@@ -29,7 +29,7 @@ class Failure:
     died: bool
 
 
-class Batch:
+class Attempts:
     """Shots as tasks, and what became of them.
 
     Parameters

@@ -1,0 +1,82 @@
+"""Whether grid and samples carry the waves: Nyquist, points per wavelength, dispersion; with the change that would mend it."""
+
+from __future__ import annotations
+
+import math
+
+from hpcfwi.config.run import RunConfig
+from hpcfwi.errors import InputError
+from hpcfwi.physics.dispersion import phase_error, points_per_wavelength
+from hpcfwi.physics.domain import Domain
+from hpcfwi.physics.spec import PropagatorSpec
+from hpcfwi.physics.timeaxis import critical_step
+from hpcfwi.physics.wavelet import RickerWavelet, Wavelet, highest_frequency
+
+__all__ = ["at_most", "check_sampling", "dispersion"]
+
+# Fewer points per shortest wavelength than this is an error; a larger phase error than this is worth a warning.
+FEWEST_POINTS, PHASE_ERROR_WARNING = 2.5, 0.01
+# With more points than this the phase error is far below any that matters, and its formula loses all digits.
+MOST_POINTS = 1000
+
+
+def check_sampling(
+    config: RunConfig,
+    domain: Domain,
+    wavelet: Wavelet,
+    spec: PropagatorSpec,
+    velocities: tuple[float, float],
+    step: float | None,
+) -> tuple[str, ...]:
+    """Nyquist is an error, dispersion a warning (an error where the grid does not carry the waves at all)."""
+    highest = highest_frequency(wavelet)
+    # A time step within the Courant limit, on a grid with enough points, is always below Nyquist.
+    interval = config.data.sample_interval
+    if interval > 1 / (2 * highest):
+        raise InputError(
+            f"data.sample_interval: {interval:g} ms resolves frequencies up to {500 / interval:.4g} Hz (Nyquist), but the "
+            f"wavelet reaches {1000 * highest:.4g} Hz; take at most {at_most(1 / (2 * highest))} ms, or "
+            f"{_lower_frequency(wavelet, 1 / (2 * highest * interval))}"
+        )
+    points, error = dispersion(domain, wavelet, spec, velocities, step)
+    told = (
+        f"{points:.2f} grid points per shortest wavelength ({velocities[0]:.4g} km/s at {1000 * highest:.4g} Hz on "
+        f"{max(domain.spacing):g} m)"
+    )
+    if points < FEWEST_POINTS:
+        raise InputError(
+            f"grid.spacing: {told}; at least {FEWEST_POINTS} are needed: take a spacing of at most "
+            f"{at_most(velocities[0] / (FEWEST_POINTS * highest))} m, or {_lower_frequency(wavelet, points / FEWEST_POINTS)}"
+        )
+    if abs(error) < PHASE_ERROR_WARNING:
+        return ()
+    if error > 0:
+        advice = "a shorter solver.time_step"
+    else:
+        advice = "a finer grid" + ("" if spec.space_order >= 12 else " or a higher solver.space_order")
+    return (f"dispersion: {told}: their speed is off by about {100 * error:+.1f} %; {advice} would mend it",)
+
+
+def dispersion(
+    domain: Domain, wavelet: Wavelet, spec: PropagatorSpec, velocities: tuple[float, float], step: float | None
+) -> tuple[float, float]:
+    """Grid points per shortest wavelength, and the relative error of its speed."""
+    spacing = max(domain.spacing)
+    points = points_per_wavelength(velocities[0], highest_frequency(wavelet), spacing)
+    if not 2 < points < MOST_POINTS:
+        return points, 0.0
+    shortest = step or critical_step(domain, spec.space_order, velocities[1])
+    return points, phase_error(points, spec.space_order, velocities[0] * shortest / spacing)
+
+
+def _lower_frequency(wavelet: Wavelet, factor: float) -> str:
+    """How the wavelet would have to change for its highest frequency to become ``factor`` times what it is."""
+    if isinstance(wavelet, RickerWavelet):
+        return f"a wavelet.peak_frequency of at most {at_most(1000 * wavelet.frequency * factor)} Hz"
+    return f"a wavelet without frequencies above {at_most(1000 * highest_frequency(wavelet) * factor)} Hz"
+
+
+def at_most(value: float) -> str:
+    """A limit to four digits, rounded down, so that what is read there keeps to it."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return f"{math.floor(value / unit) * unit:.4g}"
