@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,11 @@ from typing import Any
 import pytest
 
 from hpcfwi.cluster.environment import apply_environment, own_environment
+
+# A shell's background process ignores these, and so would every command that a test starts and sends them to.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 NOT_ASKED_FOR = "slow, and --slow was not given"
 # Devito reads this once, when it is imported: all tests of this process, and the workers they start, generate the same code.

@@ -263,7 +263,7 @@ class ShotTasks:
             return
         for copy in self._elsewhere(attempts, workers):
             waiting.add(copy)
-        pressing = self.pressing(max(IN_HAND, attempts.block) * max(self.seconds, default=0.0))
+        pressing = self.pressing(max(IN_HAND, attempts.block) * max(tuple(self.seconds), default=0.0))
         if pressing is not None:
             attempts.ending, grace = pressing
             watch.until = now + grace
