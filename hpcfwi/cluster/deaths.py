@@ -68,45 +68,21 @@ class DeathNotices(NannyPlugin):
     def setup(self, nanny: Any) -> None:
         """Listen to what the nanny would say in its log."""
         self._notary = _Notary(nanny, self.topic)
-        self._notary.begin()
+        _desk.open(self._notary)
 
     def teardown(self, nanny: Any) -> None:  # noqa: ARG002 - Dask's signature
         """Listen no more."""
-        self._notary.end()
+        _desk.close(self._notary)
 
 
-class _Notary(logging.Filter):
-    """Passes a nanny's words on; those that nobody asked for do not come into the log."""
+class _Notary:
+    """Passes on what one nanny says of deaths."""
 
     def __init__(self, nanny: Any, topic: str) -> None:
-        super().__init__()
         self.nanny, self.topic = nanny, topic
         self._over: set[int] = set()
-        self._level = self._own_level = logging.NOTSET
 
-    def begin(self) -> None:
-        logger = logging.getLogger(NANNY)
-        # several nannies may be in one process: the first one notes the level that was asked for
-        others = self._others(logger)
-        self._level = others[0]._level if others else logger.getEffectiveLevel()
-        self._own_level = others[0]._own_level if others else logger.level
-        logger.setLevel(min(logging.INFO, self._level))
-        logger.addFilter(self)
-        logging.getLogger(MEMORY).addFilter(self)
-
-    def end(self) -> None:
-        logger = logging.getLogger(NANNY)
-        logger.removeFilter(self)
-        logging.getLogger(MEMORY).removeFilter(self)
-        if not self._others(logger):
-            logger.setLevel(self._own_level)
-
-    @staticmethod
-    def _others(logger: logging.Logger) -> list[_Notary]:
-        return [known for known in logger.filters if isinstance(known, _Notary)]
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
+    def note(self, message: str) -> None:
         too_large, ended = TOO_LARGE.search(message), ENDED.search(message)
         process = self.nanny.process and self.nanny.process.process
         pid = process.pid if process is not None else None  # nanny.pid is None once it is dead
@@ -114,7 +90,6 @@ class _Notary(logging.Filter):
             self._over.add(pid)
         elif ended and int(ended["pid"]) == pid and self.nanny.status.name == "running":
             self._tell(message, pid)
-        return record.levelno >= self._level
 
     def _tell(self, message: str, pid: int) -> None:
         limit = getattr(self.nanny.memory_manager, "memory_limit", None)
@@ -129,3 +104,40 @@ class _Notary(logging.Filter):
                 "reason": cause_of_death(message, pid in self._over, limit),
             },
         )
+
+
+class _Desk(logging.Filter):
+    """Shows the notaries of all nannies of this process their log; what nobody asked for does not come into it.
+
+    A filter of its own for each would not do: the first that keeps a record out of the log keeps it from the others.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notaries: list[_Notary] = []
+        self._level = self._own_level = logging.NOTSET
+
+    def open(self, notary: _Notary) -> None:
+        if not self.notaries:
+            logger = logging.getLogger(NANNY)
+            self._level, self._own_level = logger.getEffectiveLevel(), logger.level
+            logger.setLevel(min(logging.INFO, self._level))
+            logger.addFilter(self)
+            logging.getLogger(MEMORY).addFilter(self)
+        self.notaries.append(notary)
+
+    def close(self, notary: _Notary) -> None:
+        self.notaries.remove(notary)
+        if not self.notaries:
+            logger = logging.getLogger(NANNY)
+            logger.removeFilter(self)
+            logging.getLogger(MEMORY).removeFilter(self)
+            logger.setLevel(self._own_level)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        for notary in list(self.notaries):
+            notary.note(record.getMessage())
+        return record.levelno >= self._level
+
+
+_desk = _Desk()

@@ -47,6 +47,22 @@ def eat():
         time.sleep(0.01)
 
 
+def test_each_of_several_workers_of_a_process_is_told_of():
+    options = {"host": "127.0.0.1", "threads_per_worker": 1, "scheduler_kwargs": SCHEDULER}
+    with LocalCluster(n_workers=3, **options) as cluster, Client(cluster, set_as_default=False) as client:
+        events = []
+        client.subscribe_topic("deaths", lambda event: events.append(event[1]))
+        client.register_plugin(DeathNotices("deaths"))
+        workers = client.run(os.getpid)
+        for pid in workers.values():
+            os.kill(pid, signal.SIGKILL)
+        for _ in range(200):
+            if len(events) == 3:
+                break
+            time.sleep(0.05)
+    assert {event["worker"]: event["pid"] for event in events} == workers
+
+
 def test_dasks_log_has_its_level_back_when_the_nannies_are_gone():
     logger = logging.getLogger("distributed.nanny")
     before, filters = logger.level, list(logger.filters)
