@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Client, Future
+from distributed.scheduler import KilledWorker
 
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.config.site import Site
@@ -150,7 +151,7 @@ class Visit:
         while not all(future.done() for future in futures):
             gone = [address for address in addresses if address not in self._workers()]
             if gone:
-                raise RunError(f"worker {gone[0]} died while it was looked at ({function.__name__})")
+                raise _died(gone[0], function)
             if time.monotonic() > deadline:
                 raise RunError(f"no answer within {ANSWER:g} s ({function.__name__})")
             time.sleep(0.01)
@@ -158,8 +159,14 @@ class Visit:
             return [future.result() for future in futures]
         except HpcfwiError as error:
             raise RunError(str(error)) from None
+        except KilledWorker as error:
+            raise _died(error.last_worker.address, function) from None
         except Exception as error:
             raise RunError(f"{function.__name__}: {type(error).__name__}: {error}") from error
+
+
+def _died(worker: str, function: Callable[..., Any]) -> RunError:
+    return RunError(f"worker {worker} died while it was looked at ({function.__name__})")
 
 
 def _came_finding(count: int, layout: Layout, seconds: float) -> Finding:
