@@ -317,7 +317,7 @@ class JournalSection(Section):
     block: Annotated[int, Field(ge=0, le=8**8)] | Literal["auto"] = Field(
         "auto",
         description="shots whose sum is kept on disk while an evaluation is under way: 1, 8, 64, ... as they are added up; 0: "
-        'none are; "auto": at most 3 % of all shots',
+        'none are; "auto": at most 3 % of all shots, or one',
     )
 
     @field_validator("block")

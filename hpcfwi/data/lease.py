@@ -161,7 +161,7 @@ class Lease:
             # a full disk or one that does not answer: others may take the run over, which verify() sees
             with suppress(StagingError, OSError), self._guard():
                 holder = self._read()
-                if holder is None or self._own is None or holder.token != self._own.token:
+                if self._own is None or (holder is not None and holder.token != self._own.token):
                     return
                 self._own = replace(self._own, beat=self._own.beat + 1)
                 self._write(self._own)
@@ -185,8 +185,6 @@ class Lease:
         """Who has the lease; what cannot be understood is nobody's."""
         try:
             return Holder(**json.loads(self.path.read_bytes()))
-        except FileNotFoundError:
-            return None
         except (OSError, ValueError, TypeError, RecursionError):
             return None
 

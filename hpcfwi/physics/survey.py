@@ -54,13 +54,13 @@ class Survey:
         InputError
             If there is no such shot, or none would be left.
         """
-        known = [shot.name for shot in self.shots]
-        for name in names:
-            if name not in known:
-                raise InputError(f"data.exclude: there is no shot {name!r}; there are {_some(known)}")
-        if names and len(set(names)) == len(known):
+        known, left_out = [shot.name for shot in self.shots], set(names)
+        unknown = sorted(left_out.difference(known))
+        if unknown:
+            raise InputError(f"data.exclude: there is no shot {unknown[0]!r}; there are {_some(known)}")
+        if known and left_out.issuperset(known):
             raise InputError("data.exclude: leaves no shot of the survey")
-        return Survey(tuple(shot for shot in self.shots if shot.name not in names)) if names else self
+        return Survey(tuple(shot for shot in self.shots if shot.name not in left_out))
 
     def check(self, domain: Domain) -> None:
         """Raise where a source or receiver is outside the physical domain.

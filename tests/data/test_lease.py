@@ -154,6 +154,17 @@ def test_the_heart_beats(held, path):
     held.verify()
 
 
+def test_a_heart_beats_on_when_its_file_was_away_for_a_moment(held, path):
+    path.unlink()
+    for _ in range(100):
+        if path.exists():
+            break
+        time.sleep(0.05)
+    held.verify()
+    with pytest.raises(InputError, match="another hpcfwi is at work"):
+        Lease(path).acquire()
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"token": 1}', b"\xff\xfe", b"[" * 100_000])
 def test_what_cannot_be_understood_is_nobodys(path, content):
     path.write_bytes(content)
