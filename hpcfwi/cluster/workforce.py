@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -89,6 +90,8 @@ class Workforce(ABC):
         """Make what the start needs, and leave with ``stack`` what has to be undone when all workers are gone."""
 
     def __enter__(self) -> Workforce:
+        # Dask's client has a level of its own, and warns of what we tell of ourselves
+        logging.getLogger("distributed.client").setLevel(logging.getLogger("distributed").level)
         try:
             self._prepare(self._stack)
             pool = self._stack.enter_context(ThreadPoolExecutor(1))

@@ -13,7 +13,7 @@ from distributed import Client, Future, as_completed
 
 from hpcfwi.cluster.overtime import put_out
 from hpcfwi.errors import Interrupted, RunError
-from hpcfwi.interrupts import gently
+from hpcfwi.interrupts import asked, gently
 from hpcfwi.inversion.attempts import Attempts, reason_of, stop_for_own_reasons
 from hpcfwi.inversion.functional import FunctionalGradient
 from hpcfwi.inversion.journal import Partials
@@ -108,7 +108,10 @@ class ShotTasks:
             If a shot cannot be used for reasons of its own.
         RunError
             If a shot failed on every attempt.
+        Interrupted
+            If it has to end before all is done.
         """
+        self._stop_if_pressing()
         results: list[Any] = [None] * len(names)
 
         def take(index: int | None, future: Future) -> None:
@@ -138,6 +141,7 @@ class ShotTasks:
         With ``partials`` the sums of one level are kept in files, and those that are there are not made again; where that
         level is the lowest, ``function`` gets its file's path as a last argument, and else None.
         """
+        self._stop_if_pressing()
         tree = SumTree(self.client, keys, small, partials, evaluation)
         if partials is not None:
             arguments = [(*rest, tree.kept_at(0, i)) for i, rest in enumerate(arguments)]
@@ -247,7 +251,7 @@ class ShotTasks:
     def _look(self, waiting: as_completed, attempts: Attempts) -> None:
         """About once a second: is there anybody at work, is a shot overdue, is it time to end?"""
         now, watch = time.monotonic(), self._watch
-        if now - watch.looked < LOOK:
+        if now - watch.looked < LOOK and (attempts.ending or not asked()):
             return
         watch.looked = now
         workers = self.workers()
@@ -263,11 +267,21 @@ class ShotTasks:
             return
         for copy in self._elsewhere(attempts, workers):
             waiting.add(copy)
-        pressing = self.pressing(max(IN_HAND, attempts.block) * max(tuple(self.seconds), default=0.0))
+        pressing = self.pressing(self._needed(attempts.block))
         if pressing is not None:
             attempts.ending, grace = pressing
             watch.until = now + grace
             self.client.cancel(attempts.not_begun(waiting.futures), force=True)
+
+    def _needed(self, block: int = 1) -> float:
+        """Seconds that the tasks in hand may need, and a block that is begun."""
+        return max(IN_HAND, block) * max(tuple(self.seconds), default=0.0)
+
+    def _stop_if_pressing(self) -> None:
+        """Raise where nothing should be begun any more."""
+        pressing = self.pressing(self._needed())
+        if pressing is not None:
+            raise Interrupted(pressing[0])
 
     def _elsewhere(self, attempts: Attempts, workers: list[str]) -> Iterator[Future]:
         """Start what is overdue on other workers, too."""

@@ -113,7 +113,7 @@ def test_when_time_presses_what_is_in_hand_is_finished_and_no_shot_computed_twic
 
     def pressing(needed):
         looks.append(needed)
-        return ("the batch job ends in 60 s", 60.0) if len(looks) == 2 else None
+        return ("the batch job ends in 60 s", 60.0) if len(looks) == 3 else None
 
     whole = Sum(client, folder, block, pressing=pressing)
     with pytest.raises(Interrupted, match="the batch job ends in 60 s"):
@@ -126,9 +126,17 @@ def test_when_time_presses_what_is_in_hand_is_finished_and_no_shot_computed_twic
     assert sorted([*before, *whole.computed]) == list(range(SHOTS))
 
 
+def test_when_time_presses_nothing_is_begun(client, tmp_path):
+    whole = Sum(client, tmp_path, BLOCK, pressing=lambda _: ("the batch job ends in 5 s", 0.0))
+    with pytest.raises(Interrupted, match="the batch job ends in 5 s"):
+        whole()
+    assert whole.computed == []
+
+
 def test_when_time_is_too_short_what_is_in_hand_is_left(client, tmp_path):
     (tmp_path / "slow").touch()
-    whole = Sum(client, tmp_path, BLOCK, pressing=lambda _: ("SIGTERM was received", 0.5))
+    answers = iter([None])
+    whole = Sum(client, tmp_path, BLOCK, pressing=lambda _: next(answers, ("SIGTERM was received", 0.5)))
     began = time.monotonic()
     with pytest.raises(Interrupted, match="SIGTERM was received"):
         whole()

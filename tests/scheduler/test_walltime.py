@@ -47,6 +47,7 @@ def test_a_job_of_one_minute_stops_before_its_end_and_its_run_goes_on_to_the_sam
     for folder in ("run", "undisturbed"):
         on_login.run(folder, *PROBLEM, f"inversion.iterations={reached + 1}")
     told = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    answers = {event["evaluation"] for event in told if event["event"] == "evaluation"}
+    # the optimiser may ask for the same model twice
+    answers = {event["evaluation"] for event in told if event["event"] == "evaluation" and not event["replayed"]}
     assert sum(event["event"] == "shot" for event in told) == SHOTS * len(answers)
     assert (run_dir / "model.npy").read_bytes() == (on_login.folder / "undisturbed" / "model.npy").read_bytes()
