@@ -124,6 +124,13 @@ def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") ->
 @click.option(
     "--fresh", is_flag=True, help="Begin anew in a new folder, whose name is that of the run folder and a number."
 )
+@click.option(
+    "--requeue",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="A batch job whose time is up goes back into the queue, until N of its starts have finished nothing [0: never].",
+)
 def run(
     config: Path,
     settings: tuple[str, ...],
@@ -132,6 +139,7 @@ def run(
     options: LaunchOptions,
     fresh: bool,
     accept_versions: bool,
+    requeue: int,
 ) -> None:
     """Run the inversion that CONFIG describes, or continue it."""
     what, where = _load(config, settings, site)
@@ -140,7 +148,8 @@ def run(
     from hpcfwi.reporting.progress import counted
 
     folder = run_dir or run_dir_of(where, config)
-    result = drive(what, where, fresh_folder(folder) if fresh else folder, console(), options, accept_versions)
+    folder = fresh_folder(folder) if fresh else folder
+    result = drive(what, where, folder, console(), options, accept_versions, requeue)
     error = "" if result.model_error is None else f", model error {100 * result.model_error:.2f} %"
     ratio = result.misfit / result.initial_misfit if result.initial_misfit else 0.0
     for line in (

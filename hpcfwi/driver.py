@@ -18,9 +18,10 @@ from hpcfwi.config.run import RunConfig
 from hpcfwi.config.site import Site
 from hpcfwi.data.runfolder import RunFolder
 from hpcfwi.data.staging import load
-from hpcfwi.errors import HpcfwiError
+from hpcfwi.errors import HpcfwiError, Interrupted
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.reporting.history import History, Row
+from hpcfwi.requeue import Requeueing
 from hpcfwi.session import Session, session
 
 __all__ = ["RunResult", "model_data", "run"]
@@ -66,6 +67,7 @@ def run(
     console: Console | None = None,
     options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
     accept_versions: bool = False,
+    requeue: int = 0,
 ) -> RunResult:
     """Run an inversion, or continue the one that is in ``run_dir``.
 
@@ -83,6 +85,9 @@ def run(
         How workers are started.
     accept_versions
         Whether a run that other versions of hpcfwi or Devito began is continued.
+    requeue
+        The batch job that this process is goes back into the queue when its time is up, until so many of its starts have
+        finished nothing; 0: never.
 
     Returns
     -------
@@ -95,7 +100,7 @@ def run(
     RunError
         If a shot cannot be computed anywhere.
     Interrupted
-        On Ctrl-C; the same call continues.
+        On Ctrl-C, or when the batch job's time is up; the same call continues.
     """
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
@@ -106,8 +111,12 @@ def run(
             console.print(f"{folder.path}: this run is done already; its results:", highlight=False, soft_wrap=True)
             return finished
         folder.reopen()
-        with session(problem, site or Site(), options, folder, console) as ready:
-            return _Inversion(ready).run()
+        requeueing = Requeueing(folder, requeue)
+        try:
+            with session(problem, site or Site(), options, folder, console) as ready:
+                return _Inversion(ready).run()
+        except Interrupted as stopped:
+            raise requeueing.after(stopped) from None
 
 
 def model_data(

@@ -40,6 +40,20 @@ class StagingError(RunError):
 
 
 class Interrupted(HpcfwiError):
-    """The run was stopped early and can be continued."""
+    """The run was stopped early and can be continued.
+
+    Parameters
+    ----------
+    message
+        What is told.
+    reason
+        Why, if it was not the user who stopped it.
+    time_is_up
+        Whether that was for want of time: what is left may be done by another start of the same batch job.
+    """
 
     exit_code = 75
+
+    def __init__(self, message: str, reason: str = "", time_is_up: bool = False) -> None:
+        super().__init__(message)
+        self.reason, self.time_is_up = reason, time_is_up

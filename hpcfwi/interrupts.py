@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["asked", "deafen", "gently", "held_back", "interrupted", "listen", "quiet_end", "undisturbed"]
+__all__ = ["asked", "deafen", "gently", "heard", "held_back", "interrupted", "listen", "quiet_end", "undisturbed"]
 
 # Ctrl-C, what a scheduler sends before it kills, its warning that was asked for (--signal), and the end of a terminal.
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -26,11 +26,17 @@ _received = False
 _held = False
 _gently = False
 _asked = ""
+_heard = ""
 
 
 def interrupted() -> bool:
     """Whether one of the signals was heard: errors that come after it are most likely its consequences."""
     return _received
+
+
+def heard() -> str:
+    """Name of the first of the signals that was heard, or nothing."""
+    return _heard
 
 
 def asked() -> str:
@@ -120,7 +126,9 @@ def _unraisable(lost: Any) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _received, _asked
+    global _received, _asked, _heard
+    if number != signal.SIGALRM:
+        _heard = _heard or signal.Signals(number).name
     if _gently and number in GENTLE and not _asked:
         _asked = signal.Signals(number).name
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,13 +15,13 @@ from rich.console import Console
 
 from hpcfwi.cluster.environment import apply_environment, hush, own_environment
 from hpcfwi.cluster.options import LaunchOptions
-from hpcfwi.cluster.ownjob import seconds_left
+from hpcfwi.cluster.ownjob import JobEnd
 from hpcfwi.collector import resting
 from hpcfwi.config.site import Site
 from hpcfwi.data.runfolder import RunFolder
 from hpcfwi.data.staging import StagedFile, read_header
 from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
-from hpcfwi.interrupts import asked, held_back, interrupted, quiet_end
+from hpcfwi.interrupts import asked, heard, held_back, interrupted, quiet_end
 from hpcfwi.inversion.plan import make_plan
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.reporting.events import EventLog
@@ -36,6 +35,8 @@ __all__ = ["Session", "session"]
 
 # Seconds for the shots in hand after a signal (schedulers kill after 30 by default), and to end workers and the driver.
 LAST_SHOTS, CLOSING = 20.0, 10.0
+# A SIGTERM that comes so many seconds before the job's end, at most, is the scheduler's; an earlier one is somebody's scancel.
+WITH_THE_END = 60.0
 
 
 @contextmanager
@@ -50,21 +51,34 @@ def session(
         log = EventLog(folder.events)
         stack.callback(log.close)
         progress = stack.enter_context(Progress(console, problem.config.inversion.iterations))
+        end = JobEnd()
         try:
-            yield Session(problem, site, options, folder, log, progress, stack)
+            yield Session(problem, site, options, folder, log, progress, end, stack)
         except BaseException as error:
             if isinstance(error, (KeyboardInterrupt, Interrupted)) or interrupted():
-                reason = str(error) if isinstance(error, Interrupted) else ""
+                reason = str(error) if isinstance(error, Interrupted) else _signal()
                 with suppress(RunError):
                     log.write("interrupted", reason=reason)
                 told = f"stopped: {reason}" if reason else "stopped"
-                raise Interrupted(f"{told}; the same command goes on where it was ({folder.path})") from None
+                raise Interrupted(
+                    f"{told}; the same command goes on where it was ({folder.path})", reason, _time_is_up(end)
+                ) from None
             with suppress(RunError):  # a full disk, say, which is the error that is on its way
                 where = {} if isinstance(error, HpcfwiError) else {"traceback": format_exc()}
                 log.write("stopped", error=type(error).__name__, message=str(error), **where)
             raise
         finally:
             deafen()
+
+
+def _signal() -> str:
+    """What was heard, unless it was Ctrl-C, of which nobody needs to be told."""
+    return "" if heard() in ("", "SIGINT") else f"{heard()} was received"
+
+
+def _time_is_up(end: JobEnd) -> bool:
+    """Whether a run stops for want of time: no signal, the warning of a limit that was asked for, or the limit itself."""
+    return heard() in ("", "SIGUSR1") or (heard() == "SIGTERM" and end.left() < WITH_THE_END)
 
 
 def _unsubscribe(client: Any, topic: str) -> None:
@@ -93,14 +107,13 @@ class Session:
         folder: RunFolder,
         log: EventLog,
         progress: Progress,
+        end: JobEnd,
         stack: ExitStack,
     ) -> None:
-        self.problem, self.folder, self.log, self.progress = problem, folder, log, progress
+        self.problem, self.folder, self.log, self.progress, self.end = problem, folder, log, progress, end
         self.config = problem.config
         self.started = time.perf_counter()
         self._broken: RunError | None = None
-        left = seconds_left()
-        self._end = None if left is None else time.monotonic() + left
         # why workers died, by their addresses
         self._deaths: dict[str, str] = {}
         with resting():  # while Dask and Devito are imported and the solver is built
@@ -238,10 +251,10 @@ class Session:
 
     def _pressing(self, needed: float) -> tuple[str, float] | None:
         """Why no more shots should be begun, and the seconds that there are to finish those in hand."""
-        left = math.inf if self._end is None else self._end - time.monotonic()
+        left = self.end.left()
         if asked():
-            return f"{asked()} was received", min(LAST_SHOTS, max(0.0, left - CLOSING))
-        if left < needed + CLOSING:
+            return _signal(), min(LAST_SHOTS, max(0.0, left - CLOSING))
+        if left < needed + CLOSING and (left := self.end.ask()) < needed + CLOSING:
             return f"the batch job ends in {left:.0f} s", max(0.0, left - CLOSING)
         return None
 

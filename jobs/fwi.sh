@@ -1,7 +1,9 @@
 #!/bin/bash
 #SBATCH --job-name=hpcfwi
 #SBATCH --output=hpcfwi-%j.log
+#SBATCH --open-mode=append
 #SBATCH --no-kill
+#SBATCH --requeue
 #
 # Full waveform inversion: on this machine, in an allocation, or as a batch job.
 #
@@ -13,6 +15,8 @@
 # OPTIONS are those of `hpcfwi run`: --run-dir DIR, --site NAME, --set section.key=value ...
 # What is missing is set up first: .venv/ at the project's root, unless an environment that has hpcfwi is active.
 # HPCFWI_PYTHON names the Python to use for it, HPCFWI_ROOT the project's root where sbatch is called from elsewhere.
+# Under Slurm it puts itself back into the queue when its time is up, until HPCFWI_REQUEUE (10) of its starts have finished
+# no shot; with HPCFWI_REQUEUE=0 it does not.
 # Run it again to continue an unfinished run. Status: 0 done, 2 wrong input, 3 failed, 75 stopped early.
 set -eu -o pipefail
 
@@ -37,4 +41,6 @@ case ${1:-} in
     '' | -*) config=$root/jobs/circle.toml ;;
     *) config=$1 && shift ;;
 esac
+# what Slurm runs as a batch job has this name
+case ${BASH_SOURCE[0]} in */slurm_script) set -- --requeue "${HPCFWI_REQUEUE:-10}" "$@" ;; esac
 exec "$HPCFWI_BIN/hpcfwi" run "$config" "$@"

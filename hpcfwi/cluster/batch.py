@@ -6,15 +6,17 @@ import asyncio
 import os
 import re
 import shutil
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from hpcfwi.cluster.environment import scrubbed
 from hpcfwi.errors import InputError, RunError
 
-__all__ = ["PBS", "Batch", "JobState", "Refusal", "Slurm", "answer", "batch_system"]
+__all__ = ["PBS", "Batch", "JobState", "Refusal", "Slurm", "answer", "batch_system", "job_facts", "seconds"]
 
 # Seconds after which a scheduler that does not answer counts as not answering.
 PATIENCE = 20.0
@@ -35,12 +37,15 @@ class JobState:
         Why it waits; empty where that is not told.
     nodes
         Where it runs.
+    left
+        Seconds until its time limit; None where there is none, or none is told.
     """
 
     state: State
     word: str
     reason: str = ""
     nodes: str = ""
+    left: float | None = None
 
     def __str__(self) -> str:
         return f"{self.word} ({self.reason})" if self.reason else self.word
@@ -166,15 +171,15 @@ class Slurm(Batch):
         if not jobs:
             return {}
         code, out, err = await answer(
-            "squeue", "--noheader", "--states=all", "--format=%i|%T|%r|%N", f"--jobs={','.join(jobs)}"
+            "squeue", "--noheader", "--states=all", "--format=%A|%T|%r|%N|%L", f"--jobs={','.join(jobs)}"
         )
         if code and "Invalid job id" not in err:
             raise RunError(f"squeue does not answer: exit code {code}: {err.strip()}")
         found = {}
         for line in out.splitlines():
-            job, word, reason, nodes = (part.strip() for part in f"{line}|||".split("|")[:4])
+            job, word, reason, nodes, left = (part.strip() for part in f"{line}||||".split("|")[:5])
             state: State = "pending" if word in self.PENDING else "running" if word in self.RUNNING else "ended"
-            found[job] = JobState(state, word, "" if reason == "None" else reason, nodes)
+            found[job] = JobState(state, word, "" if reason == "None" else reason, nodes, seconds(left))
         return {job: found.get(job, JobState("ended", "gone")) for job in jobs}
 
     async def cancel(self, jobs: Iterable[str]) -> None:
@@ -212,11 +217,11 @@ class PBS(Batch):
         found = {}
         for text in re.split(r"^Job Id:\s*", out, flags=re.MULTILINE)[1:]:
             job, _, body = text.partition("\n")
-            facts = _facts(body)
+            facts = job_facts(body)
             word = facts.get("job_state", "?")
             state: State = "running" if word in self.RUNNING else "ended" if word in self.ENDED else "pending"
             nodes = "+".join(dict.fromkeys(re.findall(r"([^+/*]+)/", facts.get("exec_host", ""))))
-            found[job.strip().split(".")[0]] = JobState(state, word, facts.get("comment", ""), nodes)
+            found[job.strip().split(".")[0]] = JobState(state, word, facts.get("comment", ""), nodes, _left(facts))
         return {job: found.get(job.split(".")[0], JobState("ended", "gone")) for job in jobs}
 
     async def cancel(self, jobs: Iterable[str]) -> None:
@@ -225,7 +230,27 @@ class PBS(Batch):
             await answer("qdel", *wanted)
 
 
-def _facts(text: str) -> dict[str, str]:
+def seconds(text: str) -> float | None:
+    """``days-hours:minutes:seconds``, of which the first two may be missing; None for a word like UNLIMITED."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
+    if found is None:
+        return None
+    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + rest)
+
+
+def _left(facts: Mapping[str, str]) -> float | None:
+    """What is left of the time that a job of PBS has asked for; what it has used is told only every few minutes."""
+    limit = seconds(facts.get("Resource_List.walltime", ""))
+    if limit is None:
+        return None
+    left = limit - (seconds(facts.get("resources_used.walltime", "")) or 0.0)
+    with suppress(ValueError, OverflowError):
+        left = min(left, time.mktime(time.strptime(facts.get("stime", ""))) + limit - time.time())
+    return left
+
+
+def job_facts(text: str) -> dict[str, str]:
     """``name = value`` of each line that qstat indents; a long value goes on in the next line, after a tab."""
     facts: dict[str, str] = {}
     name = ""

@@ -1,65 +1,141 @@
-"""The batch job that the driver itself runs in: how much of its time is left."""
+"""The batch job that the driver itself runs in: how much of its time is left, and another start of it."""
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
 import re
+import shlex
 import subprocess
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+from hpcfwi.cluster.batch import PBS, Batch, Slurm, job_facts
 from hpcfwi.cluster.environment import scrubbed
+from hpcfwi.errors import RunError
 
-__all__ = ["pbs_seconds_left", "seconds_left", "slurm_seconds_left"]
+__all__ = ["SUCCESSOR", "JobEnd", "own_job", "put_back"]
 
 # Seconds that a scheduler has to answer.
 PATIENCE = 20.0
+# Names of the variables that jobs/fwi.pbs gives its successor, that which is the number of starts before it, and its script.
+HANDED_ON = ("HPCFWI_CONFIG", "HPCFWI_ROOT", "HPCFWI_REQUEUE", "VIRTUAL_ENV")
+SUCCESSOR, ARGUMENTS, SCRIPT = "HPCFWI_SUCCESSOR", "HPCFWI_ARGS", "HPCFWI_PBS_SCRIPT"
+# What PBS itself derives from a job's select statement.
+DERIVED = {"mem", "mpiprocs", "ncpus", "ngpus", "nodect", "nodes", "vmem"}
 
 
-def seconds_left(environment: Mapping[str, str] = os.environ) -> float | None:
-    """Seconds until the scheduler ends the job that this process is in; None without a job, a limit or an answer."""
-    for name, command, read in (
-        ("SLURM_JOB_ID", ["squeue", "--noheader", "--format=%L", "--jobs"], slurm_seconds_left),
-        ("PBS_JOBID", ["qstat", "-f"], pbs_seconds_left),
-    ):
-        job = environment.get(name)
-        if job:
-            try:
-                done = subprocess.run(
-                    [*command, job],
-                    capture_output=True,
-                    text=True,
-                    errors="replace",
-                    timeout=PATIENCE,
-                    env=scrubbed(environment),
-                    check=False,
-                )
-            except (OSError, subprocess.SubprocessError):
-                return None
-            return read(done.stdout) if done.returncode == 0 else None
+def own_job(environment: Mapping[str, str] = os.environ) -> tuple[Batch, str] | None:
+    """The batch system and the number of the job that this process is in, or None."""
+    for name, kind in (("SLURM_JOB_ID", Slurm), ("PBS_JOBID", PBS)):
+        if environment.get(name):
+            return kind(), environment[name]
     return None
 
 
-def slurm_seconds_left(text: str) -> float | None:
-    """What ``squeue --format=%L`` says: days-hours:minutes:seconds, or a word."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
-    if found is None:
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+class JobEnd:
+    """When the scheduler ends the job that this process is in; there is no end without a job, a limit or an answer."""
+
+    def __init__(self) -> None:
+        self._end = math.inf
+        self.ask()
+
+    def ask(self) -> float:
+        """Ask the scheduler, since a limit can be moved; returns the seconds that are left."""
+        own = own_job()
+        left: float | None = None
+        if own is not None:
+            batch, job = own
+            try:
+                # in a thread: a caller from Python, a notebook say, may have an event loop of its own here
+                with ThreadPoolExecutor(1) as pool:
+                    left = pool.submit(asyncio.run, batch.states([job])).result()[job].left
+            except (OSError, RunError):
+                left = None
+        if left is not None:
+            self._end = time.monotonic() + left
+        return self.left()
+
+    def left(self) -> float:
+        """Seconds that are left, as far as was known when the scheduler was asked."""
+        return self._end - time.monotonic()
 
 
-def pbs_seconds_left(text: str) -> float | None:
-    """What ``qstat -f`` says of the time that was asked for and of what was used."""
-    asked, used = (
-        re.search(rf"^\s*{kind}\.walltime = (\d+):(\d+):(\d+)\s*$", text, re.MULTILINE)
-        for kind in ("Resource_List", "resources_used")
-    )
-    if asked is None:
-        return None
-    limit, spent = (
-        float((int(hours) * 60 + int(minutes)) * 60 + int(seconds))
-        for hours, minutes, seconds in (
-            found.groups() if found is not None else ("0", "0", "0") for found in (asked, used)
+def put_back(run_dir: Path, starts: int) -> str:
+    """Let the batch job that this process is in start once more; returns what to tell of it.
+
+    A job of Slurm goes back into the queue; PBS lets ordinary users do that to no job of theirs that runs, so a successor with
+    the same wishes is submitted, which waits for its end.
+
+    Parameters
+    ----------
+    run_dir
+        The run folder, in which it goes on.
+    starts
+        How many starts there were by now.
+
+    Raises
+    ------
+    RunError
+        If the scheduler refuses.
+    """
+    own = own_job()
+    if own is None:
+        raise RunError("this is no batch job")
+    batch, job = own
+    if isinstance(batch, Slurm):
+        _call(["scontrol", "requeue", job])
+        return f"job {job} is back in the queue"
+    return f"job {_call(_successor(job, run_dir, starts)).strip()} follows"
+
+
+def _call(command: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PATIENCE,
+            env=scrubbed(os.environ),
+            cwd=os.environ.get("PBS_O_WORKDIR") or None,
+            check=False,
         )
-    )
-    return limit - spent
+    except (OSError, subprocess.SubprocessError) as error:
+        raise RunError(f"{shlex.join(command)}: {error}") from None
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())
+        raise RunError(f"{shlex.join(command)}: exit code {done.returncode}: {said}")
+    return done.stdout
+
+
+def _successor(job: str, run_dir: Path, starts: int) -> list[str]:
+    """The command that submits jobs/fwi.pbs once more, with the wishes of the job that it runs in."""
+    script = os.environ.get(SCRIPT)
+    if not script:
+        raise RunError("only jobs/fwi.pbs can be submitted again, and this job is not of it")
+    facts = job_facts(_call(["qstat", "-f", job]))
+    command = ["qsub", "-W", f"depend=afterany:{job}", "-N", facts.get("Job_Name", "hpcfwi")]
+    for option, name in (("-q", "queue"), ("-A", "Account_Name"), ("-P", "project")):
+        if facts.get(name, "_pbs_project_default") != "_pbs_project_default":
+            command += [option, facts[name]]
+    select = facts.get("Resource_List.select", "")
+    for name, value in facts.items():
+        kind, _, resource = name.partition(".")
+        derived = select and (resource in DERIVED or re.search(rf"[:=]{re.escape(resource)}=", f":{select}"))
+        if kind == "Resource_List" and not derived:
+            command += ["-l", f"{resource}={value}"]
+    output = facts.get("Output_Path", "").partition(":")[2]
+    if output and not re.search(r"\.o\d+$", output):  # that of its own choice has the job's number
+        command += ["-o", output]
+    words = os.environ.get(ARGUMENTS, "").split()
+    if "--fresh" in words:
+        if re.search(r"[\s,'\"\\]", str(run_dir)):
+            raise RunError(f"PBS does not hand on a path like {run_dir} (a blank, a comma or a quote)")
+        words = [*(word for word in words if word != "--fresh"), "--run-dir", str(run_dir)]
+    told = {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
+    told |= {SUCCESSOR: str(starts), ARGUMENTS: " ".join(words)}
+    return [*command, "-v", ",".join(f"{name}={value}" for name, value in told.items()), script]

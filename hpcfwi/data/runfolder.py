@@ -151,11 +151,23 @@ class RunFolder:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write ``result.json``: the state of the run and its summary."""
-        self._write_text(self.result, json.dumps(result, indent=1))
+        self.write_json(self.result, result)
 
     def read_result(self) -> dict[str, Any] | None:
         """The content of ``result.json``, or None."""
         return self._read_json(self.result)
+
+    def write_json(self, path: Path, content: dict[str, Any]) -> None:
+        """Write a small file of facts."""
+        self._write_text(path, json.dumps(content, indent=1))
+
+    def reached(self) -> tuple[int, int, int]:
+        """How far the run has got: staged shots, answers in the journal, and kept sums of the one under way; ever more."""
+        return (
+            sum(1 for _ in self.shots.rglob("*.bin")),
+            sum(1 for _ in self.journal.glob("*.bin")),
+            sum(1 for _ in self.journal.glob("partial-*/*.bin")),
+        )
 
     def write_array(self, path: Path, array: NDArray) -> None:
         """Write an array as .npy."""

@@ -82,9 +82,16 @@ class ShotTasks:
         self._overdue: deque[str] = deque()
 
     def wait_for_worker(self) -> None:
-        """Return when there is a worker."""
+        """Return when there is a worker.
+
+        Raises
+        ------
+        Interrupted
+            If it has to end before.
+        """
         began = time.monotonic()
         while not self.workers():
+            self._stop_if_pressing()
             self.check(time.monotonic() - began)
             time.sleep(0.05)
 

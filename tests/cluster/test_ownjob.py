@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
+import math
+import time
 
 import pytest
 
-from hpcfwi.cluster.ownjob import pbs_seconds_left, seconds_left, slurm_seconds_left
+from hpcfwi.cluster.batch import PBS, job_facts, seconds
+from hpcfwi.cluster.ownjob import JobEnd
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"),
+    ("text", "wanted"),
     [
         ("59:30\n", 3570),
         ("0:07", 7),
@@ -22,26 +25,74 @@ from hpcfwi.cluster.ownjob import pbs_seconds_left, seconds_left, slurm_seconds_
         ("", None),
     ],
 )
-def test_slurms_words(text, seconds):
-    assert slurm_seconds_left(text) == seconds
+def test_words_for_a_time(text, wanted):
+    assert seconds(text) == wanted
 
 
-def test_pbss_words():
-    asked = "Job Id: 7.server\n    Resource_List.ncpus = 2\n    Resource_List.walltime = 01:00:00\n"
-    assert pbs_seconds_left(asked) == 3600
-    assert pbs_seconds_left(asked + "    resources_used.walltime = 00:10:30\n") == 2970
-    assert pbs_seconds_left("Job Id: 7.server\n    Resource_List.ncpus = 2\n") is None
-
-
-def test_without_a_job_or_without_an_answer_nothing_is_known(tmp_path):
-    assert seconds_left({}) is None
-    assert seconds_left({"SLURM_JOB_ID": "1", "PATH": str(tmp_path)}) is None
-
-
-@pytest.mark.parametrize(("answer", "seconds"), [("echo 3:20", 200), ("exit 1", None)])
-def test_the_scheduler_is_asked_for_this_very_job(tmp_path, answer, seconds, monkeypatch):
-    squeue = tmp_path / "squeue"
-    squeue.write_text(f'#!/bin/sh\ncase "$*" in *"--jobs 41") {answer} ;; *) exit 3 ;; esac\n')
-    squeue.chmod(0o755)
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Makes a scheduler's command."""
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert seconds_left({**os.environ, "SLURM_JOB_ID": "41"}) == seconds
+
+    def make(name, body):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+
+    return make
+
+
+def left_of(command, *lines):
+    told = "\n".join(["Job Id: 7.server", "    job_state = R", *(f"    {line}" for line in lines)])
+    command("qstat", f"cat <<'END'\n{told}\nEND")
+    return asyncio.run(PBS().states(["7.server"]))["7.server"].left
+
+
+def test_pbss_words(command):
+    asked = "Resource_List.walltime = 01:00:00"
+    assert left_of(command, "Resource_List.ncpus = 2", asked) == 3600
+    assert left_of(command, asked, "resources_used.walltime = 00:10:30") == 2970
+    assert left_of(command, "Resource_List.ncpus = 2") is None
+    # what was used is told only every few minutes: the time of the start is better
+    began = time.strftime("%a %b %d %H:%M:%S %Y", time.localtime(time.time() - 1800))
+    assert left_of(command, asked, "resources_used.walltime = 00:10:30", f"stime = {began}") == pytest.approx(
+        1800, abs=3
+    )
+    assert left_of(command, asked, "stime = yesterday") == 3600
+
+
+def test_a_long_value_goes_on_in_the_next_line():
+    assert job_facts("    Output_Path = node1:/a/very/\n\tlong/path\n")["Output_Path"] == "node1:/a/very/long/path"
+
+
+def test_without_a_job_or_without_an_answer_there_is_no_end(tmp_path, monkeypatch):
+    assert JobEnd().left() == math.inf
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert JobEnd().left() == math.inf
+
+
+@pytest.mark.parametrize(("answer", "wanted"), [("echo '41|RUNNING|None|node1|3:20'", 200), ("exit 1", math.inf)])
+def test_the_scheduler_is_asked_for_this_very_job(command, answer, wanted, monkeypatch):
+    command("squeue", f'case "$*" in *"--jobs=41") {answer} ;; *) exit 3 ;; esac')
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    assert JobEnd().left() == pytest.approx(wanted, abs=5)
+
+
+def test_a_limit_that_was_moved_is_heard_of(command, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    command("squeue", "echo '41|RUNNING|None|node1|0:20'")
+    end = JobEnd()
+    command("squeue", "echo '41|RUNNING|None|node1|1:00:20'")
+    assert end.ask() == pytest.approx(3620, abs=5)
+    command("squeue", "exit 1")
+    assert end.ask() == pytest.approx(3620, abs=5)
+
+
+def test_a_caller_with_an_event_loop_of_its_own_can_ask(command, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    command("squeue", "echo '41|RUNNING|None|node1|3:20'")
+
+    async def caller():
+        return JobEnd().left()
+
+    assert asyncio.run(caller()) == pytest.approx(200, abs=5)

@@ -62,12 +62,12 @@ class Lab:
         """Numbers of the jobs in the queue."""
         return self.run("squeue", "--noheader", "--format=%i").split()
 
-    def submit(self, folder: Path, *words: object) -> str:
+    def submit(self, folder: Path, *words: object, seconds: float = 120) -> str:
         """``sbatch`` in a folder, wait for the job's end, and return its output."""
         command = self.command("sbatch", "--parsable", "--output=job.log", *words)
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        self.until(lambda: done.stdout.strip() not in self.jobs(), 120)
+        self.until(lambda: done.stdout.strip() not in self.jobs(), seconds)
         return (folder / "job.log").read_text()
 
     @staticmethod

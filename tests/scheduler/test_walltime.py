@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -23,31 +22,33 @@ def words(*settings):
     return [word for setting in (*PROBLEM, *settings) for word in ("--set", setting)]
 
 
-def iterations(run_dir):
-    with (run_dir / "history.csv").open() as file:
-        return len(list(csv.DictReader(file))) - 1
-
-
 @pytest.mark.slow
-def test_a_job_of_one_minute_stops_before_its_end_and_its_run_goes_on_to_the_same_bytes(lab, on_login):
-    run_dir = on_login.folder / "run"
+def test_an_inversion_longer_than_its_job_ends_with_the_same_bytes_without_a_hand(lab, on_login):
+    run_dir, count = on_login.folder / "run", "inversion.iterations=110"
     script = [ROOT / "jobs" / "fwi.sh", "fwi.toml", "--site", "generic-slurm", "--run-dir", "run"]
     place = ["-t", "1", "-N1", "--cpus-per-task=2", f"--export=ALL,HPCFWI_ROOT={ROOT}"]
-    output = lab.submit(on_login.folder, *place, *script, *words("inversion.iterations=100000"))
-    assert "hpcfwi: stopped: the batch job ends in " in output, output
-    assert "the same command goes on where it was" in output
+    output = lab.submit(on_login.folder, *place, *script, *words(count), seconds=400)
+    assert f"{run_dir} holds:" in output, output
     told = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    (interrupted,) = [event for event in told if event["event"] == "interrupted"]
-    assert interrupted["reason"].startswith("the batch job ends in ")
-    # it has made use of its minute, and nothing was killed
-    assert told[-1]["time"] - told[0]["time"] > 20
+    starts = [event for event in told if event["event"] == "start"]
+    assert len(starts) >= 2
+    stops = [event for event in told if event["event"] == "interrupted"]
+    assert len(stops) == len(starts) - 1 == output.count("is back in the queue and goes on where it was")
+    for begun, stopped in zip(starts, stops, strict=False):
+        assert stopped["reason"].startswith("the batch job ends in ")
+        # it has made use of its minute
+        assert stopped["time"] - begun["time"] > 20
+    # and nothing was killed, or computed twice
     assert not [event for event in told if event["event"] in ("worker died", "retry")]
-    reached = iterations(run_dir)
-    assert reached >= 1
-    for folder in ("run", "undisturbed"):
-        on_login.run(folder, *PROBLEM, f"inversion.iterations={reached + 1}")
-    told = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    # the optimiser may ask for the same model twice
+    # (the optimiser may ask for the same model twice)
     answers = {event["evaluation"] for event in told if event["event"] == "evaluation" and not event["replayed"]}
     assert sum(event["event"] == "shot" for event in told) == SHOTS * len(answers)
+    on_login.run("undisturbed", *PROBLEM, count)
     assert (run_dir / "model.npy").read_bytes() == (on_login.folder / "undisturbed" / "model.npy").read_bytes()
+
+
+def test_a_job_that_is_not_to_be_put_back_stops(lab, on_login):
+    script = [ROOT / "jobs" / "fwi.sh", "fwi.toml", "--site", "generic-slurm", "--run-dir", "run"]
+    place = ["-t", "1", "-N1", "--cpus-per-task=2", f"--export=ALL,HPCFWI_ROOT={ROOT},HPCFWI_REQUEUE=0"]
+    output = lab.submit(on_login.folder, *place, "--signal=B:USR1@50", *script, *words("inversion.iterations=1000"))
+    assert "hpcfwi: stopped: SIGUSR1 was received; the same command goes on where it was" in output, output

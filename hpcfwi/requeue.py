@@ -1,0 +1,87 @@
+"""Another start of a batch job whose time was too short: when, and how often."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import closing, suppress
+
+from hpcfwi.cluster.ownjob import SUCCESSOR, own_job, put_back
+from hpcfwi.data.runfolder import RunFolder
+from hpcfwi.errors import Interrupted, RunError
+from hpcfwi.interrupts import deafen
+from hpcfwi.reporting.events import EventLog
+
+__all__ = ["Requeueing"]
+
+# Starts in a row without any progress, after which there is no other.
+IN_VAIN = 3
+
+
+class Requeueing:
+    """Puts the driver's batch job back into the queue.
+
+    A start that has finished something does not count: one that ends a run of weeks is as good as the first. Those that
+    have not are counted in ``requeue.json``, from the first start of the batch job on.
+
+    Parameters
+    ----------
+    folder
+        The run folder, claimed.
+    limit
+        Starts without progress after which there is no other; 0: none.
+    """
+
+    def __init__(self, folder: RunFolder, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self.path = folder.path / "requeue.json"
+        self.before = folder.reached() if limit else (0, 0, 0)
+        self.starts = self.in_vain = self.in_a_row = 0
+        if _started_again():
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            told = json.loads(self.path.read_bytes())
+            self.starts, self.in_vain, self.in_a_row = (
+                max(0, int(told[name])) for name in ("starts", "in_vain", "in_a_row")
+            )
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            pass  # at worst it begins to count anew
+
+    def after(self, stopped: Interrupted) -> Interrupted:
+        """What is told of a run that was stopped, after its batch job was put back into the queue if there is a point in it."""
+        if not self.limit or not stopped.time_is_up or own_job() is None:
+            return stopped
+        self.starts += 1
+        progress = self.folder.reached() > self.before
+        self.in_a_row = 0 if progress else self.in_a_row + 1
+        self.in_vain += not progress
+        why = f"stopped: {stopped.reason}"
+        command = f"the same command goes on where it was ({self.folder.path})"
+        if not progress and (self.in_a_row >= IN_VAIN or self.in_vain >= self.limit):
+            return self._told(
+                f"{why}; the job is not put back into the queue: {_starts(self.in_a_row)} without a finished "
+                f"shot\n  It needs more time: a longer limit (sbatch -t, qsub -l walltime=), or more workers. Then {command}"
+            )
+        self.folder.write_json(self.path, {"starts": self.starts, "in_vain": self.in_vain, "in_a_row": self.in_a_row})
+        deafen()  # Slurm ends the job at once, and what is told now should be told
+        try:
+            told = put_back(self.folder.path, self.starts)
+        except RunError as error:
+            return self._told(f"{why}; the job cannot be put back into the queue: {error}\n  Start it again: {command}")
+        return self._told(f"{why}; {told} and goes on where it was ({self.folder.path})")
+
+    def _told(self, message: str) -> Interrupted:
+        with suppress(RunError), closing(EventLog(self.folder.events)) as log:  # a full disk is no reason to stay here
+            log.write("requeue", starts=self.starts, in_vain=self.in_vain, message=message)
+        return Interrupted(message)
+
+
+def _starts(count: int) -> str:
+    return "one start" if count == 1 else f"{count} starts in a row"
+
+
+def _started_again() -> bool:
+    """Whether this is not the first start of the batch job, or of that whose successor it is."""
+    return any(os.environ.get(name, "0") not in ("", "0") for name in ("SLURM_RESTART_COUNT", SUCCESSOR))
