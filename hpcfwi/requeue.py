@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import closing, suppress
 
-from hpcfwi.cluster.ownjob import SUCCESSOR, own_job, put_back
-from hpcfwi.data.runfolder import RunFolder
+from hpcfwi.cluster.ownjob import own_job, put_back
+from hpcfwi.data.runfolder import RunFolder, started_again
 from hpcfwi.errors import Interrupted, RunError
 from hpcfwi.interrupts import deafen
 from hpcfwi.reporting.events import EventLog
@@ -37,7 +36,7 @@ class Requeueing:
         self.path = folder.path / "requeue.json"
         self.before = folder.reached() if limit else (0, 0, 0)
         self.starts = self.in_vain = self.in_a_row = 0
-        if _started_again():
+        if started_again():
             self._read()
 
     def _read(self) -> None:
@@ -67,7 +66,7 @@ class Requeueing:
         self.folder.write_json(self.path, {"starts": self.starts, "in_vain": self.in_vain, "in_a_row": self.in_a_row})
         deafen()  # Slurm ends the job at once, and what is told now should be told
         try:
-            told = put_back(self.folder.path, self.starts)
+            told = put_back(self.starts)
         except RunError as error:
             return self._told(f"{why}; the job cannot be put back into the queue: {error}\n  Start it again: {command}")
         return self._told(f"{why}; {told} and goes on where it was ({self.folder.path})")
@@ -80,8 +79,3 @@ class Requeueing:
 
 def _starts(count: int) -> str:
     return "one start" if count == 1 else f"{count} starts in a row"
-
-
-def _started_again() -> bool:
-    """Whether this is not the first start of the batch job, or of that whose successor it is."""
-    return any(os.environ.get(name, "0") not in ("", "0") for name in ("SLURM_RESTART_COUNT", SUCCESSOR))

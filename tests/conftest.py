@@ -143,7 +143,7 @@ class Shell:
         """Run the command to its end."""
         with self.start(*arguments) as process:
             try:
-                out, err = process.communicate(timeout=120)
+                out, err = process.communicate(timeout=300)
             except BaseException:
                 process.kill()
                 raise

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from hpcfwi import requeue
-from hpcfwi.data.runfolder import RunFolder
+from hpcfwi.data.runfolder import RunFolder, fresh_folder
 from hpcfwi.errors import Interrupted
 from hpcfwi.interrupts import undisturbed
 from hpcfwi.requeue import Requeueing
@@ -184,12 +184,14 @@ def test_a_job_of_pbs_submits_a_successor_with_the_same_wishes(folder, command, 
     assert options["-W"] == "depend=afterany:7.server"
     assert (options["-N"], options["-q"], options["-P"]) == ("big survey", "small", "waves")
     assert "-A" not in options
-    assert options["-o"] == f"{folder.path}/out put.log"
+    assert options["-o"] == f"{folder.path}/out put.log.1"
     handed_on = dict(item.split("=", 1) for item in options["-v"].split(","))
     assert handed_on["HPCFWI_CONFIG"] == "fwi.toml"
     assert handed_on["HPCFWI_SUCCESSOR"] == "1"
-    # the successor does not begin anew
-    assert handed_on["HPCFWI_ARGS"] == f"--site here --nodes 2 --run-dir {folder.path}"
+    assert handed_on["HPCFWI_ARGS"] == "--site here --fresh --nodes 2"
+    # but the successor does not begin anew
+    monkeypatch.setenv("HPCFWI_SUCCESSOR", handed_on["HPCFWI_SUCCESSOR"])
+    assert fresh_folder(folder.path) == folder.path
 
 
 def test_what_pbs_cannot_do_is_told(folder, command, monkeypatch):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from hpcfwi.config.site import SiteConfig
 from hpcfwi.physics.target import TARGET
@@ -88,7 +89,21 @@ def _devito(site: SiteConfig | None, threads: int | None) -> dict[str, str]:
 
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
     """An environment without what belongs to the job that we are in."""
-    return {k: v for k, v in environment.items() if k in OF_THE_SYSTEM or not k.startswith(OF_A_JOB)}
+    kept = {k: v for k, v in environment.items() if k in OF_THE_SYSTEM or not k.startswith(OF_A_JOB)}
+    if environment.get("PBS_JOBID") and (commands := _commands_of_pbs(environment)):
+        kept["PATH"] = os.pathsep.join([commands, *([environment["PATH"]] if environment.get("PATH") else [])])
+    return kept
+
+
+def _commands_of_pbs(environment: Mapping[str, str]) -> str:
+    """Where PBS has its commands: a job's PATH may lack them, or have Slurm's imitations of them before."""
+    with suppress(OSError):
+        text = Path(environment.get("PBS_CONF_FILE") or "/etc/pbs.conf").read_text(errors="replace")
+        for line in text.splitlines():
+            name, _, value = line.strip().partition("=")
+            if name == "PBS_EXEC" and value and (Path(value) / "bin").is_dir():
+                return str(Path(value) / "bin")
+    return ""
 
 
 def quieten(verbose: bool) -> None:

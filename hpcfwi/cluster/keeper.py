@@ -12,6 +12,7 @@ from typing import Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from hpcfwi.cluster.batch import Batch, JobState, Refusal
+from hpcfwi.cluster.draining import Draining
 from hpcfwi.cluster.script import OurJob
 from hpcfwi.cluster.workforce import Listener
 from hpcfwi.errors import RunError
@@ -38,6 +39,7 @@ class _Known:
     state: JobState
     had_worker: bool = False
     silent_since: float | None = None
+    running_since: float | None = None
     hopeless: bool = False
 
 
@@ -98,6 +100,7 @@ class JobKeeper:
         self._numbers: dict[str, str] = {}
         self._again_at = 0.0
         self._arrivals = _Arrivals()
+        self._draining = Draining(self.cluster.scheduler)
 
     def start(self) -> None:
         """Begin; to be called in the cluster's event loop."""
@@ -109,6 +112,7 @@ class JobKeeper:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        await self._draining.close()
 
     async def _watch(self) -> None:
         while True:
@@ -146,6 +150,10 @@ class JobKeeper:
                 and self._ended(name, job.job_id, states[job.job_id], name in working)
             ):
                 lost.append(name)
+            elif job.job_id and name in self.cluster.worker_spec and name in working:
+                self._drain(name, job, states[job.job_id])
+        for job_id in await self._draining.look():
+            self.listener.event("job drained", job=job_id)
         self._numbers = {name: job.job_id for name, job in jobs.items() if job.job_id}
         for name in lost:
             await self._replace(name)
@@ -199,6 +207,21 @@ class JobKeeper:
         self._tell_lost(job_id, what, known)
         return True
 
+    def _drain(self, name: str, job: OurJob, state: JobState) -> None:
+        """Let another job take the place of one whose time will soon be up, before it is."""
+        job_id = str(job.job_id)
+        known, now = self.jobs[job_id], time.monotonic()
+        known.running_since = known.running_since or now
+        if state.left is None or not self._draining.due(state.left):
+            return
+        self._draining.begin(name, job)
+        self.listener.event("job draining", job=job_id, left=state.left)
+        self.listener.say(f"worker job {job_id} ends in {state.left:.0f} s: it gets no more shots, another one follows")
+        self._forget(name)
+        known.state = JobState("ended", state.word)
+        # one that has lived most of its time is no fault, and does not come too often
+        self._submit_another(counts=now - known.running_since < state.left)
+
     def _tell_lost(self, job_id: str, what: str, known: _Known) -> None:
         # it is no longer among those that a worker may come from
         known.state = JobState("ended", known.state.word)
@@ -242,17 +265,26 @@ class JobKeeper:
         """Whether any job runs or waits."""
         return any(known.state.state != "ended" for known in self.jobs.values())
 
-    async def _replace(self, name: str) -> None:
-        """Let another job take the place of one that has ended."""
-        job = self.cluster.workers.pop(name, None)
+    def _forget(self, name: str) -> OurJob | None:
+        """Take a job out of Dask's hands."""
         self._arrivals.jobs.discard(name)
         self.cluster.worker_spec.pop(name, None)
+        job: OurJob | None = self.cluster.workers.pop(name, None)
+        return job
+
+    async def _replace(self, name: str) -> None:
+        """Let another job take the place of one that has ended."""
+        job = self._forget(name)
         if job is not None:
             await job.close()  # in case it still stands in the queue
+        self._submit_another()
+
+    def _submit_another(self, counts: bool = True) -> None:
+        """Submit a job in place of another, unless there were too many that count."""
         now = time.monotonic()
         while self._replaced and now - self._replaced[0] > HOUR:
             self._replaced.popleft()
-        if len(self._replaced) >= self.replacements:
+        if counts and len(self._replaced) >= self.replacements:
             if not self._spent:
                 self.listener.say(
                     f"no more than {self.replacements} worker jobs are replaced in an hour (scheduler.replacements): the run "
@@ -262,8 +294,9 @@ class JobKeeper:
             if self.target is not None:
                 self.target = len(self.cluster.worker_spec)
             return
-        self._spent = False
-        self._replaced.append(now)
+        if counts:
+            self._spent = False
+            self._replaced.append(now)
         if self.target is not None and self.trouble is None:
             self.cluster.scale(jobs=self.target)
 

@@ -76,6 +76,11 @@ class Overtime(SchedulerPlugin):
                 part["stop"] - part["start"] for part in facts.get("startstops") or () if part["action"] == "compute"
             )
 
+    @property
+    def longest(self) -> float:
+        """Seconds that the longest of the last tasks took; 0 before there was one."""
+        return max(self._durations, default=0.0)
+
     def look(self) -> None:
         """Tell of what takes too long; a task that waits behind another one on its worker has not begun."""
         if not self._durations:

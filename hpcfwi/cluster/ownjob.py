@@ -15,15 +15,16 @@ from pathlib import Path
 
 from hpcfwi.cluster.batch import PBS, Batch, Slurm, job_facts
 from hpcfwi.cluster.environment import scrubbed
+from hpcfwi.data.runfolder import SUCCESSOR
 from hpcfwi.errors import RunError
 
-__all__ = ["SUCCESSOR", "JobEnd", "own_job", "put_back"]
+__all__ = ["JobEnd", "own_job", "put_back"]
 
 # Seconds that a scheduler has to answer.
 PATIENCE = 20.0
-# Names of the variables that jobs/fwi.pbs gives its successor, that which is the number of starts before it, and its script.
-HANDED_ON = ("HPCFWI_CONFIG", "HPCFWI_ROOT", "HPCFWI_REQUEUE", "VIRTUAL_ENV")
-SUCCESSOR, ARGUMENTS, SCRIPT = "HPCFWI_SUCCESSOR", "HPCFWI_ARGS", "HPCFWI_PBS_SCRIPT"
+# Names of the variables that jobs/fwi.pbs gives its successor, and of its script.
+HANDED_ON = ("HPCFWI_CONFIG", "HPCFWI_ARGS", "HPCFWI_ROOT", "HPCFWI_REQUEUE", "VIRTUAL_ENV")
+SCRIPT = "HPCFWI_PBS_SCRIPT"
 # What PBS itself derives from a job's select statement.
 DERIVED = {"mem", "mpiprocs", "ncpus", "ngpus", "nodect", "nodes", "vmem"}
 
@@ -64,7 +65,7 @@ class JobEnd:
         return self._end - time.monotonic()
 
 
-def put_back(run_dir: Path, starts: int) -> str:
+def put_back(starts: int) -> str:
     """Let the batch job that this process is in start once more; returns what to tell of it.
 
     A job of Slurm goes back into the queue; PBS lets ordinary users do that to no job of theirs that runs, so a successor with
@@ -72,8 +73,6 @@ def put_back(run_dir: Path, starts: int) -> str:
 
     Parameters
     ----------
-    run_dir
-        The run folder, in which it goes on.
     starts
         How many starts there were by now.
 
@@ -89,7 +88,7 @@ def put_back(run_dir: Path, starts: int) -> str:
     if isinstance(batch, Slurm):
         _call(["scontrol", "requeue", job])
         return f"job {job} is back in the queue"
-    return f"job {_call(_successor(job, run_dir, starts)).strip()} follows"
+    return f"job {_call(_successor(job, starts)).strip()} follows"
 
 
 def _call(command: list[str]) -> str:
@@ -112,7 +111,14 @@ def _call(command: list[str]) -> str:
     return done.stdout
 
 
-def _successor(job: str, run_dir: Path, starts: int) -> list[str]:
+def _next_output(path: str, starts: int) -> str:
+    """PBS writes over what is there: ``job.log`` is followed by ``job.log.1``, ``job.log.2``, ..."""
+    if Path(path).is_dir():
+        return path
+    return f"{path.removesuffix(f'.{starts - 1}')}.{starts}"
+
+
+def _successor(job: str, starts: int) -> list[str]:
     """The command that submits jobs/fwi.pbs once more, with the wishes of the job that it runs in."""
     script = os.environ.get(SCRIPT)
     if not script:
@@ -130,12 +136,6 @@ def _successor(job: str, run_dir: Path, starts: int) -> list[str]:
             command += ["-l", f"{resource}={value}"]
     output = facts.get("Output_Path", "").partition(":")[2]
     if output and not re.search(r"\.o\d+$", output):  # that of its own choice has the job's number
-        command += ["-o", output]
-    words = os.environ.get(ARGUMENTS, "").split()
-    if "--fresh" in words:
-        if re.search(r"[\s,'\"\\]", str(run_dir)):
-            raise RunError(f"PBS does not hand on a path like {run_dir} (a blank, a comma or a quote)")
-        words = [*(word for word in words if word != "--fresh"), "--run-dir", str(run_dir)]
-    told = {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
-    told |= {SUCCESSOR: str(starts), ARGUMENTS: " ".join(words)}
+        command += ["-o", _next_output(output, starts)]
+    told = {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)} | {SUCCESSOR: str(starts)}
     return [*command, "-v", ",".join(f"{name}={value}" for name, value in told.items()), script]

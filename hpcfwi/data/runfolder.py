@@ -22,6 +22,10 @@ from hpcfwi.version import __version__
 __all__ = ["RunFolder", "fresh_folder"]
 
 
+# Number of starts before the one of a job of PBS that was submitted by another.
+SUCCESSOR = "HPCFWI_SUCCESSOR"
+
+
 def fresh_folder(path: Path) -> Path:
     """The folder in which a run begins anew: ``path``, or the first of ``path-2``, ``path-3``, ... that is not there.
 
@@ -32,8 +36,12 @@ def fresh_folder(path: Path) -> Path:
     while candidate.exists():
         taken.append(candidate)
         candidate = path.with_name(f"{path.name}-{len(taken) + 1}")
-    restarted = os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
-    return taken[-1] if restarted and taken else candidate
+    return taken[-1] if started_again() and taken else candidate
+
+
+def started_again() -> bool:
+    """Whether this is not the first start of the batch job, or of that whose successor it is."""
+    return any(os.environ.get(name, "0") not in ("", "0") for name in ("SLURM_RESTART_COUNT", SUCCESSOR))
 
 
 # Where problem.json has the versions that the run began and went on with.

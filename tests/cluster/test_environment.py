@@ -7,7 +7,7 @@ import os
 import pytest
 
 from hpcfwi.cluster.allocation import AllocatedWorkers
-from hpcfwi.cluster.environment import apply_environment, own_environment, worker_environment
+from hpcfwi.cluster.environment import apply_environment, own_environment, scrubbed, worker_environment
 from hpcfwi.cluster.layout import Need
 from hpcfwi.cluster.nodes import Node
 from hpcfwi.config.site import Site, SiteConfig
@@ -59,3 +59,14 @@ def test_nodes_of_different_size_generate_the_same_code(monkeypatch, tmp_path):
     assert worker_environment(workers.threads_on("small"))[LANGUAGE] == "openmp"
     alike = AllocatedWorkers.from_environment(Site(), Need(80, 10**8), tmp_path, listener=None)
     assert (alike.threads_on("large"), alike.threads_on("small"), alike.threads) == (1, 1, 1)
+
+
+def test_in_a_job_of_pbs_its_own_commands_come_first(tmp_path):
+    (tmp_path / "bin").mkdir()
+    conf = tmp_path / "pbs.conf"
+    conf.write_text(f"PBS_SERVER=login\nPBS_EXEC={tmp_path}\n")
+    inside = {"PBS_JOBID": "1.login", "PBS_CONF_FILE": str(conf), "PATH": "/usr/bin"}
+    assert scrubbed(inside)["PATH"] == f"{tmp_path}/bin:/usr/bin"
+    assert scrubbed(inside | {"PBS_JOBID": ""})["PATH"] == "/usr/bin"
+    conf.write_text("PBS_EXEC=/nowhere\n")
+    assert scrubbed(inside)["PATH"] == "/usr/bin"

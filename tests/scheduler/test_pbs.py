@@ -167,6 +167,32 @@ def test_the_job_script_uses_all_nodes_of_its_allocation(pbs, first_run):
 
 @needs_openpbs
 @pytest.mark.slow
+def test_a_job_whose_time_is_up_submits_its_successors_until_the_run_is_done(pbs, hpcfwi):
+    settings = ("acquisition.sources.count=200", "inversion.iterations=100", "inversion.ftol=0", "inversion.gtol=0")
+    chosen = " ".join(f"--set {setting}" for setting in settings)
+    variables = {
+        "HPCFWI_ROOT": ROOT,
+        "VIRTUAL_ENV": pbs.python.parents[1],
+        "HPCFWI_CONFIG": "fwi.toml",
+        "HPCFWI_ARGS": f"--site generic-pbs --fresh {chosen}",
+    }
+    told = ",".join(f"{name}={value}" for name, value in variables.items())
+    place = ("-l", "select=1:ncpus=2:mem=2gb", "-l", "walltime=00:00:45")
+    pbs.run("qsub", "-j", "oe", "-o", "job.log", *place, "-v", told, ROOT / "jobs" / "fwi.pbs")
+    run_dir = pbs.folder / "runs" / "fwi"
+    pbs.until(lambda: (run_dir / "result.json").exists() or not pbs.jobs(), 400)
+    pbs.until(lambda: not pbs.jobs())
+    first, second = (pbs.folder / name for name in ("job.log", "job.log.1"))
+    pbs.until(first.exists, 20)
+    assert "follows and goes on where it was" in first.read_text(), first.read_text()
+    pbs.until(second.exists, 20)
+    assert (run_dir / "result.json").exists(), second.read_text()
+    hpcfwi.run("run", *settings)
+    assert (run_dir / "model.npy").read_bytes() == (hpcfwi.folder / "run" / "model.npy").read_bytes()
+
+
+@needs_openpbs
+@pytest.mark.slow
 def test_an_interactive_job(pbs, first_run):
     command = f"cd '{pbs.folder}' && {pbs.python} -m hpcfwi run {' '.join(RUN)} 'a run'; exit\n"
     words = ["qsub", "-I", "-l", "select=2:ncpus=1:mem=2gb", "-l", "place=scatter"]

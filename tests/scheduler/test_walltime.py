@@ -15,21 +15,37 @@ PROBLEM = [
     "grid.spacing=[6.0, 6.0]",
     "inversion.ftol=0",
     "inversion.gtol=0",
+    "inversion.iterations=1000",
 ]
+# More than a minute's work for two workers.
+LONG = "inversion.evaluations=120"
 
 
 def words(*settings):
     return [word for setting in (*PROBLEM, *settings) for word in ("--set", setting)]
 
 
+def events(run_dir):
+    return [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+
+
+def shots_computed(told):
+    return sum(event["event"] == "shot" for event in told)
+
+
+def models(told):
+    """How many were asked for; the optimiser may ask for the same one twice."""
+    return len({event["evaluation"] for event in told if event["event"] == "evaluation" and not event["replayed"]})
+
+
 @pytest.mark.slow
 def test_an_inversion_longer_than_its_job_ends_with_the_same_bytes_without_a_hand(lab, on_login):
-    run_dir, count = on_login.folder / "run", "inversion.iterations=110"
+    run_dir = on_login.folder / "run"
     script = [ROOT / "jobs" / "fwi.sh", "fwi.toml", "--site", "generic-slurm", "--run-dir", "run"]
     place = ["-t", "1", "-N1", "--cpus-per-task=2", f"--export=ALL,HPCFWI_ROOT={ROOT}"]
-    output = lab.submit(on_login.folder, *place, *script, *words(count), seconds=400)
+    output = lab.submit(on_login.folder, *place, *script, *words(LONG), seconds=400)
     assert f"{run_dir} holds:" in output, output
-    told = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    told = events(run_dir)
     starts = [event for event in told if event["event"] == "start"]
     assert len(starts) >= 2
     stops = [event for event in told if event["event"] == "interrupted"]
@@ -40,15 +56,35 @@ def test_an_inversion_longer_than_its_job_ends_with_the_same_bytes_without_a_han
         assert stopped["time"] - begun["time"] > 20
     # and nothing was killed, or computed twice
     assert not [event for event in told if event["event"] in ("worker died", "retry")]
-    # (the optimiser may ask for the same model twice)
-    answers = {event["evaluation"] for event in told if event["event"] == "evaluation" and not event["replayed"]}
-    assert sum(event["event"] == "shot" for event in told) == SHOTS * len(answers)
-    on_login.run("undisturbed", *PROBLEM, count)
+    assert shots_computed(told) == SHOTS * models(told)
+    on_login.run("undisturbed", *PROBLEM, LONG)
     assert (run_dir / "model.npy").read_bytes() == (on_login.folder / "undisturbed" / "model.npy").read_bytes()
 
 
 def test_a_job_that_is_not_to_be_put_back_stops(lab, on_login):
     script = [ROOT / "jobs" / "fwi.sh", "fwi.toml", "--site", "generic-slurm", "--run-dir", "run"]
     place = ["-t", "1", "-N1", "--cpus-per-task=2", f"--export=ALL,HPCFWI_ROOT={ROOT},HPCFWI_REQUEUE=0"]
-    output = lab.submit(on_login.folder, *place, "--signal=B:USR1@50", *script, *words("inversion.iterations=1000"))
+    output = lab.submit(on_login.folder, *place, "--signal=B:USR1@50", *script, *words())
     assert "hpcfwi: stopped: SIGUSR1 was received; the same command goes on where it was" in output, output
+
+
+@pytest.mark.slow
+def test_worker_jobs_of_a_minute_hand_over_before_their_end(on_login):
+    """None of them is killed with a shot in hand, and no shot is computed twice."""
+    settings = (*PROBLEM, LONG, "site.scheduler.walltime=00:01:00", "site.worker.processes=1")
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--nodes", "2", "--run-dir", "run", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = events(on_login.folder / "run")
+    draining = [event for event in told if event["event"] == "job draining"]
+    assert len(draining) >= 2, done.stdout
+    assert all(0 < event["left"] < 20 for event in draining)
+    assert {event["job"] for event in told if event["event"] == "job drained"} >= {
+        event["job"] for event in draining[:2]
+    }
+    assert "it gets no more shots, another one follows" in done.stdout
+    assert not [event for event in told if event["event"] in ("worker died", "retry", "job lost")]
+    assert shots_computed(told) == SHOTS * models(told)
+    on_login.run("undisturbed", *PROBLEM, LONG)
+    same = [(on_login.folder / name / "model.npy").read_bytes() for name in ("run", "undisturbed")]
+    assert same[0] == same[1]

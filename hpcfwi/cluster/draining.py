@@ -1,0 +1,91 @@
+"""Worker jobs that are about to reach their time limit: no more shots for them, and what they have is handed over."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from distributed.core import Status
+
+from hpcfwi.cluster.overtime import Overtime
+from hpcfwi.cluster.script import OurJob
+
+__all__ = ["Draining", "workers_of"]
+
+# Seconds to hand over results and to end the job; and times the longest shot so far, that the one in hand may take.
+CLOSING, LONGER = 15.0, 1.2
+
+
+def workers_of(scheduler: Any, job: str) -> list[Any]:
+    """States of the workers of a job: of several processes each has the job's name and a number after it."""
+    return [
+        worker
+        for worker in scheduler.workers.values()
+        if job in (str(worker.name), str(worker.name).rpartition("-")[0])
+    ]
+
+
+@dataclass
+class _Leaving:
+    """A job whose workers get no more tasks, and since when (s since 1970)."""
+
+    job: OurJob
+    since: float
+
+
+class Draining:
+    """Ends worker jobs before their scheduler does; all of it in the event loop of Dask's scheduler.
+
+    Dask's own ``--lifetime`` knows no shot times, and breaks off the shot that is being computed.
+
+    Parameters
+    ----------
+    scheduler
+        Dask's.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+        self.leaving: dict[str, _Leaving] = {}
+
+    def due(self, left: float | None) -> bool:
+        """Whether a shot that is begun now could outlast a job that has so many seconds left."""
+        overtime = self.scheduler.plugins.get(Overtime.name)
+        longest = overtime.longest if overtime is not None else 0.0
+        return left is not None and left < LONGER * longest + CLOSING
+
+    def begin(self, name: str, job: OurJob) -> None:
+        """Give the workers of a job no more tasks."""
+        now = time.time()
+        self.leaving[name] = _Leaving(job, now)
+        stimulus = f"hpcfwi-draining-{now}"
+        # the first half of what Scheduler.retire_workers does, which does not wait for tasks that are being computed
+        for worker in workers_of(self.scheduler, name):
+            self.scheduler.handle_worker_status_change(Status.closing_gracefully, worker, stimulus)
+            self.scheduler.stream_comms[worker.address].send(
+                {"op": "worker-status-change", "status": worker.status.name, "stimulus_id": stimulus}
+            )
+
+    async def look(self) -> list[str]:
+        """End the jobs whose workers have nothing in hand any more; returns their numbers."""
+        ended = []
+        for name, leaving in list(self.leaving.items()):
+            workers = workers_of(self.scheduler, name)
+            # what a worker is at is told by its heartbeats
+            if any(worker.executing or worker.last_seen <= leaving.since for worker in workers):
+                continue
+            addresses = [worker.address for worker in workers]
+            moved = await self.scheduler.retire_workers(addresses) if addresses else {}
+            if len(moved) == len(addresses):  # or there is nobody yet to hand things over to
+                ended.append(str(leaving.job.job_id))
+                await self._end(name)
+        return ended
+
+    async def _end(self, name: str) -> None:
+        await self.leaving.pop(name).job.close()
+
+    async def close(self) -> None:
+        """End what has not ended."""
+        for name in list(self.leaving):
+            await self._end(name)
