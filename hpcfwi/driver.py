@@ -18,8 +18,9 @@ from hpcfwi.config.run import RunConfig
 from hpcfwi.config.site import Site
 from hpcfwi.data.runfolder import RunFolder
 from hpcfwi.data.staging import load
-from hpcfwi.errors import HpcfwiError, Interrupted
+from hpcfwi.errors import DataError, HpcfwiError, Interrupted, ShotFailed
 from hpcfwi.inversion.problem import Problem
+from hpcfwi.quorum import Quorum
 from hpcfwi.reporting.history import History, Row
 from hpcfwi.requeue import Requeueing
 from hpcfwi.session import Session, session
@@ -111,10 +112,14 @@ def run(
             console.print(f"{folder.path}: this run is done already; its results:", highlight=False, soft_wrap=True)
             return finished
         folder.reopen()
-        requeueing = Requeueing(folder, requeue)
+        requeueing, quorum = Requeueing(folder, requeue), Quorum(folder, problem)
         try:
-            with session(problem, site or Site(), options, folder, console) as ready:
-                return _Inversion(ready).run()
+            with session(quorum.problem, site or Site(), options, folder, console) as ready:
+                while True:
+                    try:
+                        return _Inversion(ready).run()
+                    except (DataError, ShotFailed) as error:
+                        ready.begin_anew(quorum.go_on_without(error), error)
         except Interrupted as stopped:
             raise requeueing.after(stopped) from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DataError", "HpcfwiError", "InputError", "Interrupted", "RunError", "StagingError"]
+__all__ = ["DataError", "HpcfwiError", "InputError", "Interrupted", "RunError", "ShotFailed", "StagingError"]
 
 
 class HpcfwiError(Exception):
@@ -33,6 +33,18 @@ class RunError(HpcfwiError):
     """The run failed; the message says what to do."""
 
     exit_code = 3
+
+
+class ShotFailed(RunError):
+    """A shot failed wherever it was tried; ``problem`` tells where, and why."""
+
+    def __init__(self, shot: str, problem: str) -> None:
+        super().__init__(shot, problem)
+        self.shot = shot
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"shot {self.shot} {self.problem}"
 
 
 class StagingError(RunError):

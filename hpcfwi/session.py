@@ -20,7 +20,7 @@ from hpcfwi.collector import resting
 from hpcfwi.config.site import Site
 from hpcfwi.data.runfolder import RunFolder
 from hpcfwi.data.staging import StagedFile, read_header
-from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
+from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, ShotFailed
 from hpcfwi.interrupts import asked, heard, held_back, interrupted, quiet_end
 from hpcfwi.inversion.plan import make_plan
 from hpcfwi.inversion.problem import Problem
@@ -129,7 +129,8 @@ class Session:
 
         plan = make_plan(self.problem)
         self._check_disk(plan.disk_bytes)
-        for warning in self.problem.warnings:
+        lost = [f"the survey is used {self.problem.left_out}"] if self.problem.lost else []
+        for warning in [*self.problem.warnings, *lost]:
             self.progress.say(f"warning: {warning}")
             self.log.write("warning", message=warning)
         self.progress.say(f"run folder {self.folder.path}")
@@ -261,6 +262,14 @@ class Session:
     def _on_found(self, shots: int, total: int) -> None:
         self.log.write("found", shots=shots, total=total)
         self.progress.say(f"sums of {shots} of {total} shots of this evaluation are in the journal already")
+
+    def begin_anew(self, problem: Problem, error: DataError | ShotFailed) -> None:
+        """Go on with the problem that is left without a shot that has failed."""
+        self.problem = problem
+        self.log.write("shot lost", shot=error.shot, reason=error.problem)
+        self.progress.begin_anew()
+        self.progress.say(f"{error}")
+        self.progress.say(f"the inversion begins anew, {problem.left_out}")
 
     def observe(self) -> list[StagedFile]:
         """Stage the observed data; returns the shots in the order of the survey."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 
+import numpy as np
 import pytest
 
 
@@ -62,3 +64,66 @@ def test_what_is_left_out_makes_it_another_problem_which_can_begin_anew(hpcfwi, 
     done = hpcfwi(*words, "--fresh")
     assert "run-3: this run is done already" in done.stdout
     assert not (hpcfwi.folder / "run-4").exists()
+
+
+@pytest.fixture
+def broken(hpcfwi):
+    """Words of a run with observed data from files, of which the second is broken."""
+    done = hpcfwi("model", "fwi.toml", "--run-dir", "made", "--set", "site.worker.threads=1")
+    assert done.returncode == 0, done.stderr
+    path = hpcfwi.folder / "made" / "data" / "1.npy"
+    record = np.load(path)
+    record[7, 3] = np.inf
+    np.save(path, record)
+    settings = ("data.file=made/data", "site.worker.threads=1")
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def test_a_broken_record_stops_the_run_with_the_ways_out(hpcfwi, broken):
+    done = hpcfwi("run", "fwi.toml", "--run-dir", "run", *broken)
+    assert done.returncode == 2
+    assert "shot 1: its record in data.file has values that are NaN, infinite" in done.stderr
+    assert "(inf) at sample 8 of receiver 4" in done.stderr
+    assert "Traceback" not in done.stderr
+    quorum, anew = (shlex.split(line.rpartition(": ")[2]) for line in done.stderr.strip().splitlines()[-2:])
+    assert quorum == ["--set", "data.quorum=0.666"]
+    assert anew == ["--fresh", "--set", 'data.exclude=["1"]']
+    for way, where in ((quorum, "run"), (anew, "run-2")):
+        done = hpcfwi("run", "fwi.toml", "--run-dir", "run", *broken, *way)
+        assert done.returncode == 0, done.stderr
+        assert (hpcfwi.folder / where / "model.npy").exists()
+
+
+def test_with_a_quorum_the_run_begins_anew_without_what_fails_and_says_so(hpcfwi, broken):
+    run_dir = hpcfwi.folder / "run"
+    words = ["run", "fwi.toml", "--run-dir", "run", *broken]
+    done = hpcfwi(*words, "--set", "data.quorum=0.7")
+    assert done.returncode == 2
+    assert "--set data.quorum=0.666" in done.stderr
+    done = hpcfwi(*words, "--set", "data.quorum=0.6")
+    assert done.returncode == 0, done.stderr
+    told = "without 1 of its 3 shots (failed: 1)"
+    assert f"the inversion begins anew, {told}" in done.stdout
+    assert f"%, {told}\n" in done.stdout
+    assert json.loads((run_dir / "result.json").read_text())["summary"]["left_out"] == told
+    # as if it had never been there
+    hpcfwi.run("without", "data.file=made/data", 'data.exclude=["1"]')
+    assert (run_dir / "model.npy").read_bytes() == (hpcfwi.folder / "without" / "model.npy").read_bytes()
+    assert first_misfit(run_dir) == first_misfit(hpcfwi.folder / "without")
+    # the next start knows
+    done = hpcfwi(*words, "--set", "data.quorum=0.6", "--set", "inversion.iterations=3")
+    assert done.returncode == 0, done.stderr
+    assert f"warning: the survey is used {told}" in done.stdout
+    done = hpcfwi(*words, "--set", "inversion.iterations=4")
+    assert done.returncode == 2
+    assert "data.quorum: 2 of 3 shots can be used, 1 is asked for, since 1 failed earlier" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '{"shots": ["1"]}', '{"shots": {"7": "x"}}', '{"shots": {"0": 1, "1": 1, "2": 1}}']
+)
+def test_what_is_no_account_of_lost_shots_counts_as_none(hpcfwi, first_run, content):
+    shutil.copytree(first_run[2], hpcfwi.folder / "run")
+    (hpcfwi.folder / "run" / "lost-shots.json").write_text(content)
+    done = hpcfwi.run("run", "inversion.iterations=3")
+    assert "without" not in done.stdout.partition("holds:")[0].replace("without end", "")

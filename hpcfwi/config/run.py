@@ -221,6 +221,13 @@ class DataSection(Section):
     exclude: tuple[str, ...] = Field(
         (), description="names of shots that are left out, as if the survey had never had them; the results say so"
     )
+    quorum: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="part of these shots that has to be usable: a shot that fails wherever it is tried, or whose record is "
+        "broken, is left out while there are so many others, and the inversion begins anew without it; 1: the run stops",
+    )
 
 
 class RickerWavelet(Section):

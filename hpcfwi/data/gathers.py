@@ -68,8 +68,7 @@ def check_record(shot: str, record: NDArray, samples: int, receivers: int) -> No
         raise DataError(
             shot,
             f"its record in data.file has values that are NaN, infinite or beyond {LARGEST:g} ({int(broken.sum())} of "
-            f"{broken.size}), the first ({record[sample, trace]:g}) at sample {sample + 1} of receiver {trace + 1}; mend "
-            "that record or take the shot out of the survey",
+            f"{broken.size}), the first ({record[sample, trace]:g}) at sample {sample + 1} of receiver {trace + 1}",
         )
 
 

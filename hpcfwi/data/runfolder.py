@@ -105,7 +105,7 @@ class RunFolder:
         """
         path = self.path / "problem.json"
         identity = json.loads(json.dumps(identity, default=str))
-        known = self._read_json(path)
+        known = self.read_json(path)
         here = _versions()
         told: Any = {"began": here, "accepted": [here]} if known is None else known.pop(VERSIONS, None)
         if known is not None and known != identity:
@@ -139,7 +139,7 @@ class RunFolder:
             If the run began with others: what is in its journal would not be true of them.
         """
         path = self.path / "data.json"
-        known = self._read_json(path)
+        known = self.read_json(path)
         if known is None:
             self._write_text(path, json.dumps(digests, indent=1))
             return
@@ -163,7 +163,12 @@ class RunFolder:
 
     def read_result(self) -> dict[str, Any] | None:
         """The content of ``result.json``, or None."""
-        return self._read_json(self.result)
+        return self.read_json(self.result)
+
+    def begin_anew(self) -> None:
+        """Take back all that was written of the iterations; what is staged, and the journal, stay."""
+        for path in (self.history, self.current_model):
+            path.unlink(missing_ok=True)
 
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
         """Write a small file of facts."""
@@ -181,7 +186,14 @@ class RunFolder:
         """Write an array as .npy."""
         write_aside(path, lambda file: np.save(file, array))
 
-    def _read_json(self, path: Path) -> dict[str, Any] | None:
+    def read_json(self, path: Path) -> dict[str, Any] | None:
+        """The content of a small file of facts; None where there is none, or it holds something else.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read.
+        """
         try:
             content = json.loads(path.read_bytes())
         except FileNotFoundError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
-from hpcfwi.errors import DataError, HpcfwiError, RunError
+from hpcfwi.errors import DataError, HpcfwiError, ShotFailed
 from hpcfwi.inversion.shot import TaskFailure
 
 __all__ = ["Attempts", "reason_of", "stop_for_own_reasons"]
@@ -88,8 +86,8 @@ class Attempts:
 
         Raises
         ------
-        RunError
-            If the shot has failed too often, with every reason.
+        ShotFailed
+            If it has failed too often, with every reason.
         """
         error = None if failed.status == "cancelled" else failed.exception()
         died = isinstance(error, KilledWorker)
@@ -100,11 +98,7 @@ class Attempts:
         deaths = sum(known.died for known in failures)
         if deaths >= DEATHS or len(failures) - deaths >= ATTEMPTS:
             tried = "\n".join(f"  {self._told(known)}" for known in failures)
-            raise RunError(
-                f"shot {self.names[index]} failed {len(failures)} times and the run cannot go on without it:\n{tried}\n"
-                "  Mend the cause and start the same command again; what was finished is kept. Or begin anew without it: "
-                f"{shlex.join(['--fresh', '--set', f'data.exclude={json.dumps([self.names[index]])}'])}"
-            )
+            raise ShotFailed(self.names[index], f"failed {len(failures)} times:\n{tried}")
         return failure
 
     def _told(self, failure: Failure) -> str:

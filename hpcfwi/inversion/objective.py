@@ -58,6 +58,7 @@ def observe(problem: Problem, context: ShotContext, tasks: ShotTasks, staged: Pa
         model = stage(staged, "model", 1.0 / problem.true_velocity**2)
         axis = problem.axis(problem.true_velocity)
     shots = problem.survey.shots
+    origin = problem.origin or problem.digest
     rest = (
         model,
         axis,
@@ -65,13 +66,13 @@ def observe(problem: Problem, context: ShotContext, tasks: ShotTasks, staged: Pa
         problem.config.data.sample_interval,
         problem.recorded_samples,
     )
-    origin = key_of(__version__, problem.digest)
+    stamp = key_of(__version__, origin)
     try:
         return tasks.gather(
             observe_shot,
             [shot.name for shot in shots],
-            [(context, shot, *rest, shard(staged / "shots", shot.name, len(shots)), origin) for shot in shots],
-            [key_of(problem.digest, context.solver.digest, shot.name) for shot in shots],
+            [(context, shot, *rest, shard(staged / "shots", shot.name, len(shots)), stamp) for shot in shots],
+            [key_of(origin, context.solver.digest, shot.name) for shot in shots],
             progress,
         )
     finally:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,10 @@ class Problem:
         Fixed time step, ms; None where it follows the current model.
     warnings
         What is not wrong but worth knowing.
+    lost
+        Shots that it is without since they failed (``data.quorum``).
+    origin
+        Digest of the problem that had those, too: staged records are of both.
     """
 
     config: RunConfig
@@ -74,6 +79,8 @@ class Problem:
     spec: PropagatorSpec
     step: float | None
     warnings: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    origin: str = ""
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Problem:
@@ -104,6 +111,17 @@ class Problem:
         problem._check_first_gather()
         return problem
 
+    def without(self, lost: Sequence[str]) -> Problem:
+        """The same problem without shots that have failed: that which has them in ``data.exclude``."""
+        data = self.config.data.model_copy(update={"exclude": (*self.config.data.exclude, *lost)})
+        return replace(
+            self,
+            config=self.config.model_copy(update={"data": data}),
+            survey=self.survey.without(lost),
+            lost=(*self.lost, *lost),
+            origin=self.origin or self.digest,
+        )
+
     def axis(self, velocity: NDArray) -> TimeAxis:
         """Time axis for a model: the fixed one, or that of the model's highest velocity."""
         step = self.step or critical_step(self.domain, self.spec.space_order, float(velocity.max()))
@@ -126,7 +144,7 @@ class Problem:
     @property
     def left_out(self) -> str:
         """What results say where not all shots of the survey are used; else nothing."""
-        return _left_out(self.config, len(self.survey))
+        return _left_out(self.config, len(self.survey), self.lost)
 
     @property
     def dispersion(self) -> tuple[float, float]:
@@ -150,7 +168,7 @@ class Problem:
         content = _file_names(self.config.model_dump(mode="json"))
         for key in ("iterations", "evaluations", "ftol", "gtol"):
             del content["inversion"][key]
-        del content["output"], content["journal"]
+        del content["output"], content["journal"], content["data"]["quorum"]
         if not content["data"]["exclude"]:
             del content["data"]["exclude"]
         content["digests"] = {
@@ -271,13 +289,17 @@ def _wavelet(config: RunConfig) -> Wavelet:
     return SampledWavelet(read_wavelet(section.file), section.sample_interval)
 
 
-def _left_out(config: RunConfig, used: int) -> str:
+def _left_out(config: RunConfig, used: int, lost: Sequence[str] = ()) -> str:
     """What results say where not all shots of the survey are used; else nothing."""
-    names = sorted(set(config.data.exclude))
-    if not names:
-        return ""
-    shown = ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
-    return f"without {len(names)} of its {used + len(names)} shots (data.exclude: {shown})"
+    asked = sorted(set(config.data.exclude).difference(lost))
+    told = [f"{why}: {_some(names)}" for why, names in (("data.exclude", asked), ("failed", sorted(lost))) if names]
+    count = len(asked) + len(lost)
+    return f"without {count} of its {used + count} shots ({'; '.join(told)})" if told else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def _survey(config: RunConfig, domain: Domain) -> Survey:

@@ -113,7 +113,7 @@ class ShotTasks:
         ------
         DataError
             If a shot cannot be used for reasons of its own.
-        RunError
+        ShotFailed
             If a shot failed on every attempt.
         Interrupted
             If it has to end before all is done.

@@ -70,6 +70,14 @@ class Progress:
         """A line that stays."""
         self.console.print(f"[{self._clock()}] {text}", highlight=False, markup=False, soft_wrap=True)
 
+    def begin_anew(self) -> None:
+        """All iterations so far are void."""
+        with self._lock:
+            self.rows.clear()
+        self.misfits.clear()
+        self._loop_started, self._replayed = None, 0
+        self._bars.update(self._iterations_bar, completed=0, left="")
+
     def shots(self, done: int, total: int, what: str = "shots") -> None:
         """How many shots of the present evaluation (or of the data) are done."""
         self._bars.update(self._shots_bar, completed=done, total=total, description=what, visible=done < total)

@@ -180,7 +180,7 @@ def test_a_job_whose_time_is_up_submits_its_successors_until_the_run_is_done(pbs
     place = ("-l", "select=1:ncpus=2:mem=2gb", "-l", "walltime=00:00:45")
     pbs.run("qsub", "-j", "oe", "-o", "job.log", *place, "-v", told, ROOT / "jobs" / "fwi.pbs")
     run_dir = pbs.folder / "runs" / "fwi"
-    pbs.until(lambda: (run_dir / "result.json").exists() or not pbs.jobs(), 400)
+    pbs.until((run_dir / "result.json").exists, 400)
     pbs.until(lambda: not pbs.jobs())
     first, second = (pbs.folder / name for name in ("job.log", "job.log.1"))
     pbs.until(first.exists, 20)
