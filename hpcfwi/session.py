@@ -25,6 +25,7 @@ from hpcfwi.interrupts import asked, heard, held_back, interrupted, quiet_end
 from hpcfwi.inversion.plan import make_plan
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.reporting.events import EventLog
+from hpcfwi.reporting.failures import Failures
 from hpcfwi.reporting.progress import Progress
 from hpcfwi.version import __version__
 
@@ -53,7 +54,11 @@ def session(
         progress = stack.enter_context(Progress(console, problem.config.inversion.iterations))
         end = JobEnd()
         try:
-            yield Session(problem, site, options, folder, log, progress, end, stack)
+            ready = Session(problem, site, options, folder, log, progress, end, stack)
+            try:
+                yield ready
+            finally:
+                ready.failures.sum_up()
         except BaseException as error:
             if isinstance(error, (KeyboardInterrupt, Interrupted)) or interrupted():
                 reason = str(error) if isinstance(error, Interrupted) else _signal()
@@ -114,8 +119,10 @@ class Session:
         self.config = problem.config
         self.started = time.perf_counter()
         self._broken: RunError | None = None
-        # why workers died, by their addresses
+        # names of workers, and why they died, by their addresses
+        self._names: dict[str, str] = {}
         self._deaths: dict[str, str] = {}
+        self.failures = Failures(progress.say)
         with resting():  # while Dask and Devito are imported and the solver is built
             self._start(site, options, stack)
 
@@ -187,22 +194,25 @@ class Session:
 
         from hpcfwi.cluster.attendance import Attendance
         from hpcfwi.cluster.deaths import DeathNotices
+        from hpcfwi.cluster.hosts import BadHosts
         from hpcfwi.cluster.overtime import Overtime
         from hpcfwi.inversion.shot import TOPIC, evaluate_shot
         from hpcfwi.inversion.tasks import ShotTasks
 
+        self.workforce = workforce
         client = stack.enter_context(Client(workforce.cluster(), set_as_default=False))
         client.subscribe_topic(TOPIC, lambda event: self._on_worker_event(event[1]))
         stack.callback(_unsubscribe, client, TOPIC)
         client.register_plugin(Attendance(TOPIC))
         client.register_plugin(DeathNotices(TOPIC))
+        client.register_plugin(BadHosts(TOPIC))
         client.register_plugin(Overtime(TOPIC, f"{evaluate_shot.__name__}-"))
         self.tasks = ShotTasks(
             client,
             self._on_retry,
             workforce.check,
             self._on_found,
-            lambda worker: self._deaths.get(worker, ""),
+            self._why,
             self._pressing,
         )
         self.tasks.wait_for_worker()
@@ -219,7 +229,13 @@ class Session:
         self.log.write(**told)
         if told["event"] == "worker died":
             self._deaths[told["worker"]] = told["reason"]
-            self.progress.say(f"a worker on {told['host']} died: {told['reason']}")
+            self.failures.add(f"a worker on {told['host']} died: {told['reason']}")
+        if told["event"] == "worker came":
+            self._names[told["worker"]] = told["name"]
+        if told["event"] == "host excluded":
+            self.failures.add(f"host {told['host']} gets no more shots: {', '.join(told['shots'])} failed there")
+        if told["event"] == "host taken back":
+            self.progress.say(f"host {told['host']} gets shots again, since there is no other")
         if told["event"] == "shot":
             self.tasks.seconds.append(told["seconds"])
         if told["event"] == "overdue":
@@ -248,7 +264,15 @@ class Session:
 
     def _on_retry(self, shot: str, worker: str, reason: str) -> None:
         self.log.write("retry", shot=shot, worker=worker, reason=reason)
-        self.progress.say(f"shot {shot} is started again on another worker: {reason}")
+        self.failures.add(f"shot {shot} is started again on another worker: {reason}")
+        if worker:
+            from hpcfwi.cluster.hosts import blame
+
+            blame(self.tasks.client, worker, shot)
+
+    def _why(self, worker: str) -> str:
+        """Why a worker died, as far as that is known, and the end of its log."""
+        return self._deaths.get(worker, "") + self.workforce.tail(self._names.get(worker, ""))
 
     def _pressing(self, needed: float) -> tuple[str, float] | None:
         """Why no more shots should be begun, and the seconds that there are to finish those in hand."""

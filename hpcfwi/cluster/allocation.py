@@ -20,7 +20,7 @@ from hpcfwi.cluster.network import driver_address, scheduler_options
 from hpcfwi.cluster.nodes import Allocation, Node, find_allocation
 from hpcfwi.cluster.script import worker_script
 from hpcfwi.cluster.tls import private_security
-from hpcfwi.cluster.workforce import LINK_TIMEOUT, Listener, Workforce
+from hpcfwi.cluster.workforce import LINK_TIMEOUT, Listener, Workforce, tail_of
 from hpcfwi.config.site import Site
 from hpcfwi.data.staging import make_private
 from hpcfwi.errors import InputError, RunError
@@ -108,11 +108,7 @@ class NodeWorkers(ProcessInterface):
 
     def tail(self) -> str:
         """The end of what the command has said."""
-        try:
-            lines = self.log.read_text(errors="replace").splitlines()[-TAIL:]
-        except OSError:
-            lines = []
-        return "".join(f"\n    {line}" for line in [f"{self.log}:", *lines]) if lines else ""
+        return tail_of(self.log)
 
 
 class AllocatedWorkers(Workforce):
@@ -210,6 +206,12 @@ class AllocatedWorkers(Workforce):
                 name="hpcfwi",
                 silence_logs=False,
             )
+
+    def tail(self, worker: str) -> str:
+        path = self.run_dir / "logs" / f"{worker}.log"
+        if not path.exists():  # of several processes each has the node's name and a number after it
+            path = path.with_name(f"{worker.rpartition('-')[0]}.log")
+        return tail_of(path)
 
     def tell_ended(self, workers: NodeWorkers, code: int, again: bool) -> None:
         """Note that the command which holds a node's workers has ended."""

@@ -6,8 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from distributed.core import Status
-
+from hpcfwi.cluster.hosts import BadHosts, host_of, no_more_tasks
 from hpcfwi.cluster.overtime import Overtime
 from hpcfwi.cluster.script import OurJob
 
@@ -55,17 +54,19 @@ class Draining:
         longest = overtime.longest if overtime is not None else 0.0
         return left is not None and left < LONGER * longest + CLOSING
 
+    def unwanted(self, name: str) -> bool:
+        """Whether a job has its workers on a host that is excluded."""
+        bad = self.scheduler.plugins.get(BadHosts.name)
+        return bad is not None and any(
+            host_of(worker.address) in bad.excluded for worker in workers_of(self.scheduler, name)
+        )
+
     def begin(self, name: str, job: OurJob) -> None:
         """Give the workers of a job no more tasks."""
         now = time.time()
         self.leaving[name] = _Leaving(job, now)
-        stimulus = f"hpcfwi-draining-{now}"
-        # the first half of what Scheduler.retire_workers does, which does not wait for tasks that are being computed
         for worker in workers_of(self.scheduler, name):
-            self.scheduler.handle_worker_status_change(Status.closing_gracefully, worker, stimulus)
-            self.scheduler.stream_comms[worker.address].send(
-                {"op": "worker-status-change", "status": worker.status.name, "stimulus_id": stimulus}
-            )
+            no_more_tasks(self.scheduler, worker)
 
     async def look(self) -> list[str]:
         """End the jobs whose workers have nothing in hand any more; returns their numbers."""

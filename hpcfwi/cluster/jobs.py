@@ -92,7 +92,8 @@ class WorkerJobs(Workforce):
     def _start(self) -> JobQueueCluster:
         network = self.site.config.network
         options = job_options(self.site, self.layout, self.place)
-        options["on_submission"] = self._on_submission
+        avoid: set[str] = set()
+        options |= {"on_submission": self._on_submission, "avoid": avoid}
         self._tell_leftovers()
         scheduler = scheduler_options(network, driver_address(network.interface))
         with own_settings(), dask.config.set({"distributed.comm.timeouts.tcp": LINK_TIMEOUT}):
@@ -112,6 +113,7 @@ class WorkerJobs(Workforce):
             self.site.config.scheduler.replacements,
             self.run_dir / "logs",
             self.listener,
+            avoid,
         )
         if isinstance(self.jobs, tuple):
             low, high = self.jobs
@@ -147,6 +149,9 @@ class WorkerJobs(Workforce):
         if self._keeper is not None:
             cluster.sync(self._keeper.stop)
         cluster.close()
+
+    def tail(self, worker: str) -> str:
+        return self._keeper.tail_of(worker) if self._keeper is not None else ""
 
     def check(self, idle: float) -> None:
         keeper = self._keeper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from hpcfwi.cluster.batch import Batch, JobState, Refusal
 from hpcfwi.cluster.draining import Draining
 from hpcfwi.cluster.script import OurJob
-from hpcfwi.cluster.workforce import Listener
+from hpcfwi.cluster.workforce import Listener, tail_of
 from hpcfwi.errors import RunError
 
 __all__ = ["JobKeeper"]
@@ -25,11 +25,11 @@ LOOK = 2.0
 SILENCE = 120.0
 # Jobs in a row that end before their worker has come, after which it is no accident.
 FALSE_STARTS = 3
+# Such jobs on one node, not all in a row, after which it is the node.
+FALSE_ON_A_NODE = 2
 HOUR = 3600.0
 # Seconds after which a job that was refused, while others were there, is submitted again.
 AGAIN = 60.0
-# Lines of a job's output that are shown.
-TAIL = 8
 
 
 @dataclass
@@ -78,6 +78,8 @@ class JobKeeper:
         Folder of the jobs' output.
     listener
         Who is told.
+    avoid
+        Nodes that new jobs are not to be on, shared with who submits them.
     """
 
     cluster: Any
@@ -86,6 +88,7 @@ class JobKeeper:
     replacements: int
     logs: Path
     listener: Listener = field(default_factory=Listener)
+    avoid: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.jobs: dict[str, _Known] = {}
@@ -93,6 +96,7 @@ class JobKeeper:
         self.never: tuple[str, JobState] | None = None
         self.trouble: str | None = None
         self._false_starts = 0
+        self._false_on: Counter[str] = Counter()
         self._replaced: deque[float] = deque()
         self._spent = False
         self._unanswered: str | None = None
@@ -154,7 +158,7 @@ class JobKeeper:
                 self._drain(name, job, states[job.job_id])
         for job_id in await self._draining.look():
             self.listener.event("job drained", job=job_id)
-        self._numbers = {name: job.job_id for name, job in jobs.items() if job.job_id}
+        self._numbers.update({name: job.job_id for name, job in jobs.items() if job.job_id})
         for name in lost:
             await self._replace(name)
         self._try_again()
@@ -187,6 +191,9 @@ class JobKeeper:
             known.silent_since = None
         if self.batch.hopeless(state):
             # to be seen twice: a reason may be left over from the moment before
+            if known.hopeless and self.avoid:
+                self.avoid.clear()  # there are no others
+                return True
             if known.hopeless:
                 self.never = (job_id, state)
             known.hopeless = True
@@ -203,6 +210,7 @@ class JobKeeper:
             what = f"has ended ({state})"
         if not known.had_worker:
             self._false_starts += 1
+            self._false_on[state.nodes or known.state.nodes] += 1
             what += ", and no worker has come from it"
         self._tell_lost(job_id, what, known)
         return True
@@ -212,15 +220,19 @@ class JobKeeper:
         job_id = str(job.job_id)
         known, now = self.jobs[job_id], time.monotonic()
         known.running_since = known.running_since or now
-        if state.left is None or not self._draining.due(state.left):
+        unwanted = self._draining.unwanted(name)
+        if not unwanted and not self._draining.due(state.left):
             return
         self._draining.begin(name, job)
-        self.listener.event("job draining", job=job_id, left=state.left)
-        self.listener.say(f"worker job {job_id} ends in {state.left:.0f} s: it gets no more shots, another one follows")
+        self.listener.event("job draining", job=job_id, left=state.left, nodes=state.nodes, excluded=unwanted)
+        if unwanted:
+            self.avoid.add(state.nodes)
+        why = f"is on {state.nodes}, where shots fail again and again" if unwanted else f"ends in {state.left:.0f} s"
+        self.listener.say(f"worker job {job_id} {why}: it gets no more shots, another one follows")
         self._forget(name)
         known.state = JobState("ended", state.word)
         # one that has lived most of its time is no fault, and does not come too often
-        self._submit_another(counts=now - known.running_since < state.left)
+        self._submit_another(counts=unwanted or state.left is None or now - known.running_since < state.left)
 
     def _tell_lost(self, job_id: str, what: str, known: _Known) -> None:
         # it is no longer among those that a worker may come from
@@ -228,20 +240,20 @@ class JobKeeper:
         tail = "" if known.had_worker else self._tail(job_id)
         self.listener.say(f"worker job {job_id} {what}{tail}")
         self.listener.event("job lost", job=job_id, reason=what, had_worker=known.had_worker, log=tail)
+        self.avoid |= {node for node, times in self._false_on.items() if node and times >= FALSE_ON_A_NODE}
         if self._false_starts >= FALSE_STARTS:
             self.trouble = (
                 f"the last {self._false_starts} worker jobs have ended without a worker; the last of them:\n  job {job_id} "
                 f"{what}{tail}"
             )
 
+    def tail_of(self, worker: str) -> str:
+        """The end of the output of the job that a worker of this name has come from."""
+        return next((self._tail(self._numbers[job]) for job in _jobs_of(worker) if job in self._numbers), "")
+
     def _tail(self, job_id: str) -> str:
         """The end of a job's output, where there is one."""
-        path = self.logs / f"{job_id.partition('.')[0]}.log"
-        try:
-            lines = path.read_text(errors="replace").splitlines()[-TAIL:]
-        except OSError:
-            lines = []
-        return "".join(f"\n    {line}" for line in [f"{path}:", *lines]) if lines else ""
+        return tail_of(self.logs / f"{job_id.partition('.')[0]}.log")
 
     def _refused(self, name: str, refusal: Refusal) -> None:
         """Note a refusal; while other jobs are there the run goes on, and it is tried again later."""
@@ -250,6 +262,7 @@ class JobKeeper:
                 "job refused", worker=name, command=refusal.command, code=refusal.code, message=refusal.message
             )
         self.refusal = refusal
+        self.avoid.clear()  # perhaps there are no other nodes
         self._again_at = time.monotonic() + AGAIN
         self.cluster.workers.pop(name, None)
         self.cluster.worker_spec.pop(name, None)

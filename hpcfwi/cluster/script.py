@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,13 +55,14 @@ class OurJob(Job):
         *args: Any,
         scripts: Path,
         on_submission: Callable[[str, str], None] = lambda *_: None,
+        avoid: Collection[str] = (),
         security: Security | None = None,
         **options: Any,
     ) -> None:
         # not on the worker's command line, where paths with blanks would fall apart: see job_options()
         del security
         super().__init__(*args, **options)
-        self.scripts, self.on_submission = scripts, on_submission
+        self.scripts, self.on_submission, self.avoid = scripts, on_submission, avoid
         self.refusal: Refusal | None = None
 
     @staticmethod
@@ -98,7 +99,12 @@ class OurJob(Job):
 
 
 class OurSlurmJob(OurJob, SLURMJob):
-    """A worker job of Slurm."""
+    """A worker job of Slurm, which is not to be on nodes that have failed."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.avoid:
+            self.job_header += f"\n#SBATCH --exclude={','.join(sorted(self.avoid))}"
 
 
 class OurPBSJob(OurJob, PBSJob):
@@ -246,6 +252,7 @@ def _prologue(config: SiteConfig, layout: Layout, security: Security | None) -> 
     ]
     lines += section.commands
     chosen = worker_environment(layout.threads, config) | _dask_environment(security)
+    chosen["PYTHONFAULTHANDLER"] = "1"  # where a worker died is in the job's output
     chosen |= {PROCESSES: str(layout.processes), THREADS: str(layout.threads)}
     lines += [f"export {name}={shlex.quote(value)}" for name, value in chosen.items()]
     # in double quotes, since these may name the node's own variables

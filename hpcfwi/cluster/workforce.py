@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -16,10 +17,23 @@ from distributed.deploy import SpecCluster
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.errors import HpcfwiError, RunError
 
-__all__ = ["LINK_TIMEOUT", "Listener", "Workforce"]
+__all__ = ["LINK_TIMEOUT", "Listener", "Workforce", "tail_of"]
 
 # After this long without an answer a worker on another host counts as lost; Dask starts with no less than 11 s.
 LINK_TIMEOUT = "30s"
+# Lines of a worker's output that are shown, and bytes in which they are looked for.
+TAIL, LAST = 8, 20_000
+
+
+def tail_of(path: Path) -> str:
+    """The end of a log below its name, each line after a line feed; empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LAST))
+            lines = file.read().decode(errors="replace").splitlines()[-TAIL:]
+    except OSError:
+        lines = []
+    return "".join(f"\n    {line}" for line in [f"{path}:", *lines]) if lines else ""
 
 
 def _nobody(*_: object, **__: object) -> None:
@@ -131,6 +145,10 @@ class Workforce(ABC):
             raise RunError(
                 f"the workers cannot be started ({type(error).__name__}: {error}); hpcfwi --verbose run lets Dask say why"
             ) from error
+
+    def tail(self, worker: str) -> str:  # noqa: ARG002 - where they have no log of their own
+        """The end of the log of the worker of this name, in lines that begin with a line feed; empty where there is none."""
+        return ""
 
     def check(self, idle: float) -> None:
         """Raise if no worker is there and none can be hoped for.

@@ -104,7 +104,7 @@ class Attempts:
     def _told(self, failure: Failure) -> str:
         """A failure, with what is known of the worker's death by now."""
         cause = self.why(failure.worker) if failure.died else ""
-        return f"{failure.reason}: {cause}" if cause else failure.reason
+        return f"{failure.reason}{'' if cause[:1] in ('', chr(10)) else ': '}{cause}"
 
     def again(self, index: int, workers: Sequence[str]) -> Future:
         """Start a shot that failed: on a host where it has not failed yet, if there is one, else on another worker."""
