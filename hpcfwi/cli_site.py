@@ -51,7 +51,7 @@ def list_sites() -> None:
             troubles.append(f"{name}: {trouble}")
         scheduler = content.get("scheduler")
         kind = scheduler.get("kind", "none") if isinstance(scheduler, dict) else "none"
-        tried = {True: "yes", False: "no"}.get(content.get("tried", True), "")
+        tried = {"True": "yes", "False": "no"}.get(str(content.get("tried", True)), "")
         known = (str(content.get("description", "")), str(kind), tried) if content else ("", "", "")
         table.add_row(name, *known, str(path))
     screen = console()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ def fresh_folder(path: Path) -> Path:
     """
     taken = []
     candidate = path
-    while candidate.exists():
-        taken.append(candidate)
-        candidate = path.with_name(f"{path.name}-{len(taken) + 1}")
+    with suppress(OSError):  # a path that cannot even be asked for; who makes the folder says why
+        while candidate.exists():
+            taken.append(candidate)
+            candidate = path.with_name(f"{path.name}-{len(taken) + 1}")
     restarted = os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
     return taken[-1] if restarted and taken else candidate
 
