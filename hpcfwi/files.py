@@ -1,12 +1,17 @@
-"""What every reader of a file relies on: that it is one, and ends; and how what is in it is shown in messages."""
+"""What every reader of a file relies on: that it is one, ends, and is not too deep; and how what is in it is shown."""
 
 from __future__ import annotations
 
 import errno
+import json
 import stat
 from pathlib import Path
+from typing import Any
 
-__all__ = ["quoted", "regular", "shortened"]
+__all__ = ["parse_json", "quoted", "regular", "shortened"]
+
+# Lists and objects in one another, of which nothing of ours has more than a few.
+DEEPEST = 50
 
 
 def regular(path: Path) -> Path:
@@ -21,6 +26,30 @@ def regular(path: Path) -> Path:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the one who opens it complains
         raise OSError(errno.EINVAL, "it is a device or a pipe, no file", str(path))
     return path
+
+
+def parse_json(content: bytes) -> Any:
+    """What a piece of JSON says.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or lies so deep in itself that who walks over it may run out of stack.
+    """
+    try:
+        found = json.loads(content)
+        _measure(found)
+    except RecursionError:
+        raise ValueError("it lies too deep in itself") from None
+    return found
+
+
+def _measure(value: Any, left: int = DEEPEST) -> None:
+    if left == 0:
+        raise RecursionError
+    if isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _measure(item, left - 1)
 
 
 def shortened(text: str, most: int = 300) -> str:

@@ -108,7 +108,7 @@ def cases(request: pytest.FixtureRequest) -> int:
 def fuzz(request, cases, tmp_path, monkeypatch) -> Iterator[Callable[[st.SearchStrategy, Callable], None]]:
     """Calls ``check(folder, value)`` for every case, each in a folder of its own, which is the current one, too.
 
-    What is in the folder ``inputs`` beside it may be read. A check that has to say what was unpickled asks ``check.watch``.
+    Files from elsewhere may be read, none may be written.
     """
     where = tmp_path / "cases"
     where.mkdir()
@@ -128,12 +128,14 @@ def fuzz(request, cases, tmp_path, monkeypatch) -> Iterator[Callable[[st.SearchS
             folder = where / f"{ran[name]:05d}"
             folder.mkdir(mode=0o700)
             signal.alarm(DEADLINE)
+            os.chdir(folder)
             watch.folder, watch.seen, watch.unpickled = str(folder.resolve()), [], []
             try:
                 check(folder, value)
             finally:
                 watch.folder = None
                 signal.alarm(0)
+                os.chdir(where)
             assert not watch.seen
             shutil.rmtree(folder)
 
