@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-__all__ = ["parse_json", "quoted", "regular", "shortened"]
+__all__ = ["parse_json", "quoted", "regular", "shortened", "visible"]
 
 # Lists and objects in one another, of which nothing of ours has more than a few.
 DEEPEST = 50
@@ -53,9 +53,14 @@ def _measure(value: Any, left: int = DEEPEST) -> None:
 
 
 def shortened(text: str, most: int = 300) -> str:
-    """At most so many letters of a text, and none that a terminal would take for a command."""
-    visible = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[: most + 1])
-    return visible if len(visible) <= most else f"{visible[: most - 3]}..."
+    """At most so many letters of a text, all of them visible."""
+    shown = visible(text[: most + 1])
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
+
+
+def visible(text: str) -> str:
+    """A text of one line or several without letters that a terminal would take for a command, or cannot show."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
 
 
 def quoted(text: str) -> str:

@@ -46,6 +46,8 @@ def type_in(capfd, monkeypatch):
         assert "This was not foreseen" not in err, err[:2000]
         assert code in (0, 1, 2, 3)
         assert not code or err.strip() or out.strip()
+        # click's own messages quote what was typed; ours, and what is in files, must not move the terminal's cursor
+        assert "\x1b" not in out + err or any("\x1b" in word for word in words)
         return code, out + err
 
     return type_in
@@ -150,6 +152,24 @@ def test_words_that_once_ended_in_a_traceback(type_in, words, told):
     assert told in printed
 
 
+def test_what_is_in_a_file_does_not_command_the_terminal(type_in, tmp_path, monkeypatch):
+    text = '"\\u001b[2J" = 1\ndescription = "\\u001b[2J"\nsource = "\\r"\n'
+    (tmp_path / "moon.toml").write_text(text)
+    monkeypatch.setenv("HPCFWI_SITES", str(tmp_path))
+    code, told = type_in("site", "show", "moon")
+    assert code == 2
+    assert "\\x1b[2J: unknown key" in told
+    assert "source: is" in told
+    assert type_in("site", "list")[0] == 0
+
+
+@pytest.mark.parametrize("key", ["scheduler.walltime=١٢:00:00", "network.ports=٩000:9100"])
+def test_numbers_for_schedulers_are_of_digits_that_they_know(type_in, key):
+    code, told = type_in("site", "show", "generic-slurm", "--set", key)
+    assert code == 2
+    assert "it should be" in told
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="names of files are Unicode there")
 def test_a_name_that_the_terminal_cannot_show_is_listed(tmp_path):
     (tmp_path / os.fsdecode(b"\xff.toml")).write_text("tried = [1]\n")
@@ -162,8 +182,7 @@ def test_a_name_that_the_terminal_cannot_show_is_listed(tmp_path):
 
 
 def test_ten_thousand_cases_are_tried(request):
-    """With --slow, of the whole folder."""
+    """With --slow, where the whole folder is asked for; ``fuzz`` sees to it that each of them was."""
     items = [item for item in request.session.items if item.path.parent == request.path.parent]
-    if len({item.path for item in items}) < len(list(request.path.parent.glob("test_*.py"))):
-        pytest.skip("only a part of the folder was asked for")
-    assert sum(marker.args[0] for item in items for marker in item.iter_markers("cases")) >= 10_000
+    if {item.path for item in items} == set(request.path.parent.glob("test_*.py")):
+        assert sum(marker.args[0] for item in items for marker in item.iter_markers("cases")) >= 10_000
