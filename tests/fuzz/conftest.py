@@ -15,6 +15,7 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,17 +54,24 @@ ran: dict[str, int] = {}
 class Watch:
     """Sees what this process does to files, and stops it before it touches one outside of a folder.
 
-    An audit hook cannot be taken away again: this one is idle while ``folder`` is None.
+    An audit hook cannot be taken away again: this one is idle while ``folder`` is None, and in threads of earlier tests.
     """
 
     def __init__(self) -> None:
         self.folder: str | None = None
+        self.others: set[int | None] = set()
         self.seen: list[str] = []
         self.unpickled: list[str] = []
         sys.addaudithook(self._hook)
 
+    def begin(self, folder: Path) -> None:
+        """Watch from now on."""
+        self.seen, self.unpickled = [], []
+        self.others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+        self.folder = str(folder.resolve())
+
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.folder is None:
+        if self.folder is None or threading.get_ident() in self.others:
             return
         if event == "pickle.find_class":
             self.unpickled.append(".".join(map(str, arguments)))
@@ -129,7 +137,7 @@ def fuzz(request, cases, tmp_path, monkeypatch) -> Iterator[Callable[[st.SearchS
             folder.mkdir(mode=0o700)
             signal.alarm(DEADLINE)
             os.chdir(folder)
-            watch.folder, watch.seen, watch.unpickled = str(folder.resolve()), [], []
+            watch.begin(folder)
             try:
                 check(folder, value)
             finally:
