@@ -14,6 +14,8 @@ def main() -> None:
     try:
         try:
             listen()
+            # names of files, and what is in them, may be letters that the terminal has not
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
             # Worker processes import this module anew: what is heavy comes only when the command runs.
             from hpcfwi.cli import command
 

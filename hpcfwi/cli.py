@@ -15,6 +15,7 @@ from hpcfwi.cli_site import site as site_commands
 from hpcfwi.cluster.environment import apply_environment, quieten
 from hpcfwi.cluster.options import WAYS, LaunchOptions
 from hpcfwi.errors import HpcfwiError
+from hpcfwi.files import visible
 from hpcfwi.interrupts import deafen, interrupted
 from hpcfwi.terminal import console, find_config, run_dir_of
 from hpcfwi.version import __version__
@@ -35,7 +36,7 @@ def command(arguments: list[str] | None = None) -> int:
         mistake.show()
         return 2
     except HpcfwiError as error:
-        click.echo(f"hpcfwi: {error}", err=True)
+        click.echo(f"hpcfwi: {visible(str(error))}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return _stopped()
@@ -45,8 +46,8 @@ def command(arguments: list[str] | None = None) -> int:
         if "--verbose" in (sys.argv if arguments is None else arguments):
             raise
         click.echo(
-            f"hpcfwi: {type(error).__name__}: {error}\n  This was not foreseen; hpcfwi --verbose shows where it happened, "
-            "and so does the run folder's events.jsonl. What was finished is kept.",
+            f"hpcfwi: {type(error).__name__}: {visible(str(error))}\n  This was not foreseen; "
+            "hpcfwi --verbose shows where it happened, and so does the run folder's events.jsonl. What was finished is kept.",
             err=True,
         )
         return 3

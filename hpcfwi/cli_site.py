@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from hpcfwi.errors import InputError
+from hpcfwi.files import shortened, visible
 
 __all__ = ["site"]
 
@@ -51,15 +52,17 @@ def list_sites() -> None:
             troubles.append(f"{name}: {trouble}")
         scheduler = content.get("scheduler")
         kind = scheduler.get("kind", "none") if isinstance(scheduler, dict) else "none"
-        tried = {True: "yes", False: "no"}.get(content.get("tried", True), "")
-        known = (str(content.get("description", "")), str(kind), tried) if content else ("", "", "")
+        tried = {"True": "yes", "False": "no"}.get(str(content.get("tried", True)), "")
+        known = (
+            (shortened(str(content.get("description", ""))), shortened(str(kind)), tried) if content else ("", "", "")
+        )
         table.add_row(name, *known, str(path))
     screen = console()
     screen.print(table, soft_wrap=not screen.is_terminal, markup=False, highlight=False)
     if troubles:
         click.echo("\nAs things are, these cannot be used:")
         for line in troubles:
-            click.echo(f"  {line}")
+            click.echo(f"  {visible(line)}")
 
 
 def _glance(path: Path) -> tuple[dict[str, Any], str]:

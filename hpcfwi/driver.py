@@ -16,9 +16,10 @@ from rich.console import Console
 from hpcfwi.cluster.options import LaunchOptions
 from hpcfwi.config.run import RunConfig
 from hpcfwi.config.site import Site
+from hpcfwi.data.models import read_array
 from hpcfwi.data.runfolder import RunFolder
 from hpcfwi.data.staging import load
-from hpcfwi.errors import DataError, HpcfwiError, Interrupted, ShotFailed
+from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, ShotFailed
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.quorum import Quorum
 from hpcfwi.reporting.history import History, Row
@@ -59,6 +60,19 @@ class RunResult:
     model_error: float | None
     message: str
     left_out: str = ""
+
+    @property
+    def sensible(self) -> bool:
+        """Whether its numbers are numbers and its texts texts, as those read from a file may not be."""
+        counts, numbers = (
+            (self.iterations, self.evaluations),
+            (self.misfit, self.initial_misfit, self.model_error or 0.0),
+        )
+        return (
+            all(isinstance(count, int) for count in counts)
+            and all(isinstance(number, float) for number in numbers)
+            and all(isinstance(text, str) for text in (self.message, self.left_out))
+        )
 
 
 def run(
@@ -105,11 +119,14 @@ def run(
     """
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
-    with RunFolder(Path(run_dir), lambda line: console.print(line, highlight=False, soft_wrap=True)) as folder:
+    with RunFolder(
+        Path(run_dir), lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
+    ) as folder:
         folder.claim(problem.identity, config, accept_versions)
-        finished = _finished(folder, config)
+        finished = _finished(folder, problem)
         if finished is not None:
-            console.print(f"{folder.path}: this run is done already; its results:", highlight=False, soft_wrap=True)
+            told = f"{folder.path}: this run is done already; its results:"
+            console.print(told, highlight=False, markup=False, soft_wrap=True)
             return finished
         folder.reopen()
         requeueing, quorum = Requeueing(folder, requeue), Quorum(folder, problem)
@@ -142,7 +159,9 @@ def model_data(
     """
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
-    with RunFolder(Path(run_dir), lambda line: console.print(line, highlight=False, soft_wrap=True)) as folder:
+    with RunFolder(
+        Path(run_dir), lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
+    ) as folder:
         folder.claim(problem.identity, config)
         with session(problem, site or Site(), options, folder, console) as ready:
             return _export_data(ready)
@@ -154,15 +173,17 @@ def _limits(config: RunConfig) -> dict[str, float]:
     return {name: getattr(section, name) for name in ("iterations", "evaluations", "ftol", "gtol")}
 
 
-def _finished(folder: RunFolder, config: RunConfig) -> RunResult | None:
+def _finished(folder: RunFolder, problem: Problem) -> RunResult | None:
     """The result of a run that is done; what is not as it was written is made again from the journal."""
     result = folder.read_result()
-    if result is None or result.get("limits") != _limits(config):
+    if result is None or result.get("limits") != _limits(problem.config):
         return None
     try:
-        return RunResult(folder=folder.path, velocity=np.load(folder.model), **result["summary"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        velocity = np.array(read_array(folder.model, "the final model"))
+        found = RunResult(folder=folder.path, velocity=velocity, **result["summary"])
+    except (InputError, KeyError, TypeError):
         return None
+    return found if velocity.shape == problem.domain.shape and velocity.dtype == np.float32 and found.sensible else None
 
 
 def _export_data(session: Session) -> list[Path]:

@@ -25,8 +25,10 @@ def find_config(config: Path) -> Path:
     with suppress(OSError):  # a path that cannot even be asked for; reading it says why
         if config.exists():
             return config
-    ours = shipped("jobs") / f"{config.stem}.toml"
-    return ours if str(config.parent) in (".", "jobs") and ours.is_file() else config
+        ours = shipped("jobs") / f"{config.stem}.toml"
+        if str(config.parent) in (".", "jobs") and ours.is_file():
+            return ours
+    return config
 
 
 class _Console(Console):

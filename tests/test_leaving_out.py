@@ -120,7 +120,7 @@ def test_with_a_quorum_the_run_begins_anew_without_what_fails_and_says_so(hpcfwi
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", '{"shots": ["1"]}', '{"shots": {"7": "x"}}', '{"shots": {"0": 1, "1": 1, "2": 1}}']
+    "content", ['{"shots": ["1"]}', '{"shots": {"7": "x"}}', '{"shots": {"0": 1, "1": 1, "2": 1}}']
 )
 def test_what_is_no_account_of_lost_shots_counts_as_none(hpcfwi, first_run, content):
     shutil.copytree(first_run[2], hpcfwi.folder / "run")

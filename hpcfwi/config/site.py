@@ -27,6 +27,8 @@ from hpcfwi.resources import shipped
 __all__ = ["LATER", "Site", "SiteConfig", "find_site", "known_sites", "load_site", "seconds_of"]
 
 Auto = Literal["auto"]
+# What ends a line, or tells a terminal something; a tab does not.
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 # Variables in these are for the node on which a worker starts, and are left to its shell.
 LATER = ("environment.commands", "filesystem.scratch", "openmp.variables")
 
@@ -38,26 +40,26 @@ def seconds_of(walltime: str) -> int:
 
 
 def _walltime(text: str) -> str:
-    if not re.fullmatch(r"\d{1,4}:[0-5]\d:[0-5]\d", text) or seconds_of(text) < 60:
+    if not re.fullmatch(r"[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]", text) or seconds_of(text) < 60:
         raise ValueError(f'is "{text}"; it should be hours:minutes:seconds, a minute or more, for instance "12:00:00"')
     return text
 
 
 def _ports(text: str) -> str:
-    match = re.fullmatch(r"(\d{1,5}):(\d{1,5})", text)
+    match = re.fullmatch(r"([0-9]{1,5}):([0-9]{1,5})", text)
     if not match or not 1024 <= int(match[1]) < int(match[2]) <= 65535:
         raise ValueError(f'is "{text}"; it should be first:last between 1024 and 65535, for instance "9000:9100"')
     return text
 
 
 def _one_line(text: str) -> str:
-    if "\n" in text or "\0" in text:
+    if CONTROL.search(text):
         raise ValueError(f"is {text!r}; it should be one line")
     return text
 
 
 def _word(text: str) -> str:
-    if not re.fullmatch(r"\S+", text):
+    if not re.fullmatch(r"\S+", text) or CONTROL.search(text):
         raise ValueError(f'is "{text}"; it should be one word')
     return text
 

@@ -35,6 +35,11 @@ __all__ = [
 PATH_KEYS = frozenset({"file", "geometry", "mask_file"})
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 BARE_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+# Bytes of a configuration, at most, and lists or sections in one another; mistakes that are told, and letters about one.
+LARGEST, DEEPEST, MOST_MISTAKES, MOST_LETTERS = 1_000_000, 50, 50, 1000
+TOO_DEEP = f"lists or sections lie more than {DEEPEST} deep in one another"
+# A key of a hundred parts, over which tomllib would take its time: with the square of their number.
+ENDLESS = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"(?:[^"\\\n]|\\.){0,100}+"|'[^'\n]{0,100}+')[ \t]*+\.[ \t]*+){100}""")
 # What pydantic's findings about types mean to somebody who writes TOML.
 WISHES = {
     "bool_parsing": "true or false",
@@ -65,7 +70,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """Read a TOML file whose relative paths are meant relative to its own folder."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = _small(path).decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file ({what})") from None
     except UnicodeDecodeError as error:
@@ -74,9 +79,22 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path}: cannot be read ({reason})") from None
     try:
+        if ENDLESS.search(text):
+            raise ValueError("there is a key of a hundred parts or more")
         return _anchor(tomllib.loads(text), path.resolve().parent)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is no valid TOML: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: is no valid TOML: {TOO_DEEP}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: is no valid TOML: {_cut(str(error))}") from None
+
+
+def _small(path: Path) -> bytes:
+    """The content of a file, or pipe, that people write."""
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST} bytes")
+    return content
 
 
 def expand(path: str) -> Path:
@@ -151,10 +169,14 @@ def line_of(path: Path, key: str) -> tuple[int, str] | None:
     return None
 
 
-def _anchor(value: Any, folder: Path, key: str = "") -> Any:
-    """Make relative paths absolute."""
+def _anchor(value: Any, folder: Path, key: str = "", depth: int = 0) -> Any:
+    """Make relative paths absolute, and refuse what lies so deep that who walks over it may run out of stack."""
+    if depth > DEEPEST:
+        raise ValueError(TOO_DEEP)
     if isinstance(value, dict):
-        return {k: _anchor(v, folder, k) for k, v in value.items()}
+        return {k: _anchor(v, folder, k, depth + 1) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_anchor(v, folder, "", depth + 1) for v in value]
     if key in PATH_KEYS and isinstance(value, str) and value:
         return str(folder / expand(value)) if "\0" not in value else value
     return value
@@ -164,9 +186,9 @@ def parse_setting(setting: str) -> tuple[list[str], Any]:
     """Split ``section.key=value``; the value is TOML, or plain text where that is not TOML."""
     name, equals, text = setting.partition("=")
     keys = [part.strip() for part in name.split(".")]
-    if not equals or not all(keys) or len(keys) < 2:
+    if not equals or not all(keys) or not 2 <= len(keys) <= DEEPEST:
         raise InputError(
-            f"--set {setting}: is not of the form section.key=value, for instance --set inversion.iterations=10"
+            f"--set {_cut(setting)}: is not of the form section.key=value, for instance --set inversion.iterations=10"
         )
     try:
         content = tomllib.loads(f"value = {text}")
@@ -185,8 +207,8 @@ def apply_settings(content: dict[str, Any], settings: Iterable[tuple[list[str], 
             table = table.setdefault(key, {})
             if not isinstance(table, dict):
                 raise InputError(
-                    f"--set {'.'.join(keys)}: {'.'.join(keys[: i + 1])} is a value ({_short(table)}), not a section with "
-                    "keys of its own"
+                    f"--set {_cut('.'.join(keys))}: {_cut('.'.join(keys[: i + 1]))} is a value ({_short(table)}), not a "
+                    "section with keys of its own"
                 )
         table[keys[-1]] = value
     return result
@@ -194,15 +216,23 @@ def apply_settings(content: dict[str, Any], settings: Iterable[tuple[list[str], 
 
 def validate(kind: type[SectionT], content: Mapping[str, Any], where: str) -> SectionT:
     """Build a configuration from plain values, or raise one :class:`InputError` that lists every mistake."""
+    left_out = 0
     try:
         # By way of JSON: there pydantic is strict about types and still takes arrays for tuples and text for paths.
         return kind.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:
-        lines = _explain_all(kind, content, [dict(item) for item in error.errors()])
+        lines = _explain_all(kind, content, [dict(item) for item in error.errors()[:MOST_MISTAKES]])
+        left_out = max(0, error.error_count() - MOST_MISTAKES)
+        if error.errors()[0]["type"] == "json_invalid":
+            # of what JSON cannot say, TOML and a command line can only say this
+            lines = ["a text in it, or the path of its folder, is no Unicode; give the file or folder another name"]
     except (ValueError, RecursionError) as error:
         lines = [str(error)]
-    count = "one mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-    raise InputError("\n".join([f"{where}: {count}", *(f"  {line}" for line in lines)]))
+    total = len(lines) + left_out
+    if left_out:
+        lines.append(f"and {left_out} more")
+    count = "one mistake" if total == 1 else f"{total} mistakes"
+    raise InputError("\n".join([f"{where}: {count}", *(f"  {_cut(line)}" for line in lines)]))
 
 
 def _explain_all(kind: type[Section], content: Mapping[str, Any], errors: list[dict[str, Any]]) -> list[str]:
@@ -369,6 +399,11 @@ def _describe(section: type[Section] | None, steps: Sequence[int | str]) -> str:
         needed = [name for name, part in inside[0].model_fields.items() if part.is_required()]
         return f"; a section with {' and '.join(needed) if needed else 'keys of its own'}"
     return f" ({field.description})" if field.description else ""
+
+
+def _cut(text: str) -> str:
+    """A line that can be read; what is to be typed next often stands at its end."""
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS // 2]} ... {text[-MOST_LETTERS // 2 :]}"
 
 
 def _short(value: Any) -> str:

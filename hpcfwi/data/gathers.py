@@ -11,11 +11,18 @@ from numpy.typing import NDArray
 from hpcfwi.config.run import LARGEST
 from hpcfwi.data.models import read_array
 from hpcfwi.errors import DataError, InputError
+from hpcfwi.files import quoted, regular
 
 if TYPE_CHECKING:
     import h5py
 
 __all__ = ["check_record", "check_record_shape", "check_source", "gather_shape", "read_gather", "read_wavelet"]
+
+
+# What h5py raises about files that are none, or broken.
+UNREADABLE = (OSError, RuntimeError, KeyError, TypeError, ValueError)
+# Samples of a wavelet.
+MOST_SAMPLES = 10_000_000
 
 
 def _hdf5(path: Path) -> h5py.File:
@@ -32,11 +39,11 @@ def check_source(path: Path, shots: list[str]) -> None:
             where = f"{path} has no file {missing[0]}.npy" if missing else ""
         elif path.is_file():
             with _hdf5(path) as file:
-                missing = [name for name in shots if not hasattr(file.get(name), "dtype")]
+                missing = [name for name in shots if not _has_shape(file.get(name))]
             where = f"{path} has no dataset {missing[0]!r}" if missing else ""
         else:
             raise InputError(f"data.file: {path}: no such file or folder")
-    except (OSError, RuntimeError, KeyError) as error:
+    except UNREADABLE as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"data.file: {path}: is no folder of gathers and no readable HDF5 file ({reason})") from None
     if missing:
@@ -44,17 +51,32 @@ def check_source(path: Path, shots: list[str]) -> None:
         raise InputError(f"data.file: {where}{more}; every shot of the survey needs its gather")
 
 
-def read_gather(path: Path, shot: str) -> NDArray:
-    """Read one shot's gather, shape (samples, receivers)."""
+def _has_shape(found: object) -> bool:
+    """Whether what is in an HDF5 file is an array; not a group, nor a type, nor a dataset of nothing."""
+    return getattr(found, "shape", None) is not None
+
+
+def read_gather(path: Path, shot: str, expected: tuple[int, int] | None = None) -> NDArray:
+    """Read one shot's gather, shape (samples, receivers); of another shape than is ``expected`` nothing is read."""
     try:
         if path.is_dir():
             return read_array(path / f"{shot}.npy", "data.file")
         with _hdf5(path) as file:
+            if expected is not None:
+                check_record_shape(shot, _shape(file, shot), *expected)
             return np.asarray(file[shot])
+    except DataError:
+        raise
     except InputError as error:
         raise DataError(shot, str(error)) from None
-    except (OSError, RuntimeError, KeyError) as error:
+    except UNREADABLE as error:
         raise DataError(shot, f"data.file: {path} cannot be read ({error})") from None
+
+
+def _shape(file: h5py.File, shot: str) -> tuple[int, ...]:
+    if not _has_shape(file[shot]):
+        raise DataError(shot, f"data.file: {file.filename} has no array of this name")
+    return tuple(file[shot].shape)
 
 
 def check_record(shot: str, record: NDArray, samples: int, receivers: int) -> None:
@@ -87,8 +109,11 @@ def gather_shape(path: Path, shot: str) -> tuple[int, ...]:
     """Shape of one shot's gather, without reading it."""
     if path.is_dir():
         return read_gather(path, shot).shape
-    with _hdf5(path) as file:
-        return tuple(file[shot].shape)
+    try:
+        with _hdf5(path) as file:
+            return _shape(file, shot)
+    except UNREADABLE as error:
+        raise DataError(shot, f"data.file: {path} cannot be read ({error})") from None
 
 
 def read_wavelet(path: Path) -> tuple[float, ...]:
@@ -96,9 +121,9 @@ def read_wavelet(path: Path) -> tuple[float, ...]:
     key = "wavelet.file"
     try:
         if path.suffix == ".npy":
-            values = np.squeeze(read_array(path, key)).astype(np.float64)
+            values = np.squeeze(read_array(path, key))
         else:
-            values = np.array([_sample(line, number, path) for number, line in _lines(path)])
+            values = np.array([_sample(line, number, path) for number, line in _lines(regular(path))])
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
@@ -106,6 +131,9 @@ def read_wavelet(path: Path) -> tuple[float, ...]:
         ) from None
     if values.ndim != 1 or values.size < 4:
         raise InputError(f"{key}: {path}: has shape {values.shape}; a wavelet has one axis of at least 4 samples")
+    if values.size > MOST_SAMPLES:
+        raise InputError(f"{key}: {path}: has {values.size} samples; a wavelet has at most {MOST_SAMPLES}")
+    values = values.astype(np.float64)
     broken = np.flatnonzero(~np.isfinite(values))
     if broken.size:
         raise InputError(f"{key}: {path}: sample {broken[0] + 1} is {values[broken[0]]:g}, not a finite number")
@@ -127,5 +155,6 @@ def _sample(text: str, line: int, path: Path) -> float:
     try:
         return float(text)
     except ValueError:
-        shown = repr(text if len(text) <= 40 else f"{text[:37]}...")
-        raise InputError(f"wavelet.file: {path}, line {line}: is {shown}; it should be one number a line") from None
+        raise InputError(
+            f"wavelet.file: {path}, line {line}: is {quoted(text)}; it should be one number a line"
+        ) from None

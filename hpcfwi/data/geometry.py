@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.config.run import Positions
 from hpcfwi.errors import InputError
+from hpcfwi.files import quoted, regular, shortened
 from hpcfwi.physics.survey import Shot, Survey
 
 __all__ = ["build_survey", "read_geometry"]
@@ -96,7 +98,7 @@ class _Table:
         self.rows: list[list[str]] = []
         self.header: list[str] = []
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
+            with regular(path).open(newline="", encoding="utf-8-sig") as file:
                 self._read(csv.reader(file))
         except FileNotFoundError:
             raise InputError(f"{key}: {path}: no such file") from None
@@ -114,14 +116,16 @@ class _Table:
             line: int = reader.line_num  # type: ignore[attr-defined]
             if not self.header:
                 self.header = [cell.lower() for cell in cells]
-                twice = next((name for name in self.header if name and self.header.count(name) > 1), None)
+                twice = next((name for name, times in Counter(self.header).items() if name and times > 1), None)
                 if twice is not None:
-                    raise InputError(f"{self.key}: {self.path}, line {line}: has the column {twice!r} more than once")
+                    raise InputError(
+                        f"{self.key}: {self.path}, line {line}: has the column {quoted(twice)} more than once"
+                    )
                 continue
             if len(cells) != len(self.header):
                 raise InputError(
                     f"{self.key}: {self.path}, line {line}: has {len(cells)} columns, the header has {len(self.header)} "
-                    f"({', '.join(self.header)})"
+                    f"({shortened(', '.join(self.header))})"
                 )
             self.lines.append(line)
             self.rows.append(cells)
@@ -141,8 +145,8 @@ class _Table:
                     out[i, j] = np.nan
                 if not np.isfinite(out[i, j]):
                     raise InputError(
-                        f"{self.key}: {self.path}, line {self.lines[i]}: {wanted[j]} is {row[column]!r}; it should be a "
-                        "number, in m"
+                        f"{self.key}: {self.path}, line {self.lines[i]}: {wanted[j]} is {quoted(row[column])}; it should "
+                        "be a number, in m"
                     )
         return out
 
@@ -150,7 +154,7 @@ class _Table:
         if column not in self.header:
             raise InputError(
                 f"{self.key}: {self.path}: has no column {column!r}; its header names the columns "
-                f"{', '.join(self.header)}, and {', '.join(wanted)} are needed"
+                f"{shortened(', '.join(self.header))}, and {', '.join(wanted)} are needed"
             )
 
     def groups(self) -> dict[str, list[int]]:
@@ -161,8 +165,8 @@ class _Table:
         for i, row in enumerate(self.rows):
             if not NAME.fullmatch(row[column]):
                 raise InputError(
-                    f"{self.key}: {self.path}, line {self.lines[i]}: {row[column]!r} is no name for a shot; letters, "
-                    "digits, '_', '-' and '.' may be in it"
+                    f"{self.key}: {self.path}, line {self.lines[i]}: {quoted(row[column])} is no name for a shot; "
+                    "letters, digits, '_', '-' and '.' may be in it"
                 )
             found.setdefault(row[column], []).append(i)
         return found

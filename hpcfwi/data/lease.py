@@ -8,6 +8,7 @@ two drivers apart that come at the same moment.
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import socket
@@ -23,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from hpcfwi.data.staging import write_aside
 from hpcfwi.errors import InputError, RunError, StagingError
+from hpcfwi.files import parse_json, regular, shortened
 
 __all__ = ["Holder", "Lease"]
 
@@ -75,7 +77,20 @@ class Holder:
 
     def __str__(self) -> str:
         job = f", job {self.job}" if self.job else ""
-        return f"process {self.pid} on {self.host}{job}"
+        return shortened(f"process {self.pid} on {self.host}{job}")
+
+    @property
+    def sensible(self) -> bool:
+        """Whether it may be a driver's: of the right types, and with the number of a process."""
+        texts = (self.token, self.host, self.machine, self.job)
+        numbers = (self.pid, self.restarts, self.beat)
+        return (
+            all(isinstance(text, str) for text in texts)
+            and all(isinstance(number, int) for number in numbers)
+            and isinstance(self.started, (int, float))
+            and self.pid > 0
+            and abs(self.started) < math.inf
+        )
 
     def gives_way_to(self, other: Holder) -> bool:
         """Whether the other is a later start of the same batch job; after a cut link a job may run on two nodes."""
@@ -184,9 +199,10 @@ class Lease:
     def _read(self) -> Holder | None:
         """Who has the lease; what cannot be understood is nobody's."""
         try:
-            return Holder(**json.loads(self.path.read_bytes()))
-        except (OSError, ValueError, TypeError, RecursionError):
+            holder = Holder(**parse_json(regular(self.path).read_bytes()))
+        except (OSError, ValueError, TypeError):
             return None
+        return holder if holder.sensible else None
 
     def _write(self, holder: Holder) -> None:
         text = json.dumps(asdict(holder)).encode()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.config.run import FASTEST, SLOWEST, CircleModel, ConstantModel, FileModel, GridSection, LayersModel
 from hpcfwi.errors import InputError
+from hpcfwi.files import regular
 
 __all__ = ["build_model", "check_velocities", "file_grid_shape", "read_array", "read_mask", "smooth_model"]
 
@@ -90,7 +91,8 @@ def _steps(section: FileModel, ndim: int, name: str) -> tuple[int, ...]:
 
 def _open_npy(path: Path, key: str) -> NDArray:
     try:
-        return np.lib.format.open_memmap(path, mode="r")
+        with np.errstate(over="ignore"):  # in the size of a shape that is too large for any file
+            return np.lib.format.open_memmap(regular(path), mode="r")
     except FileNotFoundError:
         raise _missing(path, key) from None
     except Exception as error:  # a broken header can make numpy stumble over anything

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hpcfwi.config.run import RunConfig
 from hpcfwi.data.lease import Lease
 from hpcfwi.data.staging import make_private, sweep, write_aside
 from hpcfwi.errors import InputError
+from hpcfwi.files import parse_json, regular, shortened
 from hpcfwi.version import __version__
 
 __all__ = ["RunFolder", "fresh_folder"]
@@ -33,9 +35,10 @@ def fresh_folder(path: Path) -> Path:
     """
     taken = []
     candidate = path
-    while candidate.exists():
-        taken.append(candidate)
-        candidate = path.with_name(f"{path.name}-{len(taken) + 1}")
+    with suppress(OSError):  # a path that cannot even be asked for; who makes the folder says why
+        while candidate.exists():
+            taken.append(candidate)
+            candidate = path.with_name(f"{path.name}-{len(taken) + 1}")
     return taken[-1] if started_again() and taken else candidate
 
 
@@ -46,6 +49,9 @@ def started_again() -> bool:
 
 # Where problem.json has the versions that the run began and went on with.
 VERSIONS = "versions"
+MOST_DIFFERENCES = 40
+# What a run writes to and through; a link in its place would lead it out of its folder.
+PLACES = ("staged", "staged/shots", "journal", "figures", "data", "logs", "tls", "events.jsonl", ".lock")
 
 
 class RunFolder:
@@ -109,7 +115,7 @@ class RunFolder:
         here = _versions()
         told: Any = {"began": here, "accepted": [here]} if known is None else known.pop(VERSIONS, None)
         if known is not None and known != identity:
-            differ = "\n".join(f"  {line}" for line in _differences(known, identity))
+            differ = "\n".join(f"  {line}" for line in _differences(known, identity)[:MOST_DIFFERENCES])
             raise InputError(
                 f"{self.path}: holds a run of another problem:\n{differ}\n"
                 "  Choose another folder with --run-dir, begin anew with --fresh, or remove this one."
@@ -187,20 +193,25 @@ class RunFolder:
         write_aside(path, lambda file: np.save(file, array))
 
     def read_json(self, path: Path) -> dict[str, Any] | None:
-        """The content of a small file of facts; None where there is none, or it holds something else.
+        """The content of a small file of facts; None where there is none.
 
         Raises
         ------
         InputError
-            If it cannot be read.
+            If it cannot be read, or holds something else.
         """
         try:
-            content = json.loads(path.read_bytes())
+            content = parse_json(regular(path).read_bytes())
+            if not isinstance(content, dict):
+                raise ValueError("it is no JSON object")
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); this is no run folder that can be continued") from None
-        return content if isinstance(content, dict) else None
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(
+                f"{path}: cannot be read ({reason}); this is no run folder that can be continued"
+            ) from None
+        return content
 
     def _write_text(self, path: Path, text: str) -> None:
         write_aside(path, lambda file: file.write(text.encode()))
@@ -214,7 +225,7 @@ def _versions() -> dict[str, str]:
 def _listed(versions: Any) -> str:
     if not isinstance(versions, dict):
         return "versions that are not known"
-    return " and ".join(f"{name} {number}" for name, number in versions.items())
+    return " and ".join(shortened(f"{name} {number}") for name, number in list(versions.items())[:5])
 
 
 def _refuse_strangers(path: Path) -> None:
@@ -224,6 +235,11 @@ def _refuse_strangers(path: Path) -> None:
             raise InputError(f"{path}: is not empty, and no run folder; choose another folder with --run-dir")
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: is a file; choose a folder with --run-dir")
+        link = next((path / name for name in PLACES if (path / name).is_symlink()), None)
+        if link is not None:
+            raise InputError(
+                f"{link}: is a link, and a run stays in its own folder; remove it, or choose another folder with --run-dir"
+            )
     except OSError as error:
         raise InputError(f"{path}: cannot be used ({error.strerror}); choose another folder with --run-dir") from None
 
@@ -238,8 +254,10 @@ def _without_none(value: Any) -> Any:
 def _differences(known: Any, wanted: Any, name: str = "") -> list[str]:
     """One line for each key that differs."""
     if isinstance(known, dict) and isinstance(wanted, dict):
-        keys = list(dict.fromkeys([*known, *wanted]))
+        keys = list(dict.fromkeys([*wanted, *known]))
         return [
             line for key in keys for line in _differences(known.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
         ]
-    return [] if known == wanted else [f"{name}: {known} there, {wanted} now"]
+    return (
+        [] if known == wanted else [f"{shortened(name)}: {shortened(str(known))} there, {shortened(str(wanted))} now"]
+    )

@@ -12,7 +12,8 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import cloudpickle
 
 from hpcfwi.errors import InputError, StagingError
+from hpcfwi.files import parse_json, regular, shortened
 
 __all__ = [
     "StagedFile",
@@ -104,7 +106,8 @@ def write_aside(path: Path, write: Callable[[Any], object], sync: bool = True) -
 def sweep(folder: Path) -> None:
     """Remove what writers that were killed have left half-written; to be called while nobody writes."""
     for left in folder.rglob(f".*{UNFINISHED}"):
-        left.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder of this name, say, is none of ours
+            left.unlink(missing_ok=True)
 
 
 def make_private(folder: Path) -> Path:
@@ -145,16 +148,16 @@ def stage(folder: Path, kind: str, content: Any, name: str | None = None, **fact
     payload = cloudpickle.dumps(content)
     told = digest(payload)
     path = folder / (name or f"{kind}-{told}.pkl")
-    write_container(path, kind, payload, told, **facts)
+    write_container(path, kind, (payload,), told, **facts)
     return StagedFile(str(path), told)
 
 
 def write_container(
-    path: Path, kind: str, payload: bytes | memoryview, told: str, sync: bool = True, **facts: Any
+    path: Path, kind: str, payload: Sequence[bytes | memoryview], told: str, sync: bool = True, **facts: Any
 ) -> None:
-    """Write a header and a payload under a name that is theirs only once they are whole."""
-    header = json.dumps({"kind": kind, "bytes": len(payload), "digest": told, **facts}).encode() + b"\n"
-    write_aside(path, lambda file: file.writelines((MAGIC, header, payload)), sync)
+    """Write a header and the parts of a payload under a name that is theirs only once they are whole."""
+    header = json.dumps({"kind": kind, "bytes": sum(map(len, payload)), "digest": told, **facts}).encode() + b"\n"
+    write_aside(path, lambda file: file.writelines((MAGIC, header, *payload)), sync)
 
 
 def load(staged: StagedFile, kind: str) -> Any:
@@ -192,7 +195,7 @@ def find_staged(path: Path, kind: str, origin: str) -> StagedFile | None:
 def read_header(path: Path) -> dict[str, Any] | None:
     """The header of a staged file, or None where it is none."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return _header(file.read(len(MAGIC)), file.readline(LONGEST_HEADER))
     except OSError:
         return None
@@ -201,7 +204,7 @@ def read_header(path: Path) -> dict[str, Any] | None:
 def read_container(path: Path, kind: str, expected: str | None = None) -> tuple[dict[str, Any], bytes]:
     """Header and verified payload of a staged file."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             for status in (os.fstat(file.fileno()), path.parent.stat()):
                 problem = _open_to_others(status)
                 if problem:
@@ -213,13 +216,16 @@ def read_container(path: Path, kind: str, expected: str | None = None) -> tuple[
     if header is None:
         raise StagingError(f"{path}: is no staged file of hpcfwi")
     if header.get("kind") != kind:
-        raise StagingError(f"{path}: holds a {header.get('kind')!r}, not a {kind!r}")
+        raise StagingError(f"{path}: holds a {shortened(repr(header.get('kind')))}, not a {kind!r}")
     if header.get("bytes") != len(payload):
-        raise StagingError(f"{path}: is damaged: {len(payload)} bytes of content where {header.get('bytes')} belong")
+        raise StagingError(
+            f"{path}: is damaged: {len(payload)} bytes of content where {shortened(str(header.get('bytes')))} belong"
+        )
     found = digest(payload)
     if found != header.get("digest"):
         raise StagingError(
-            f"{path}: is damaged: its content has the digest {found}, its header says {header.get('digest')}"
+            f"{path}: is damaged: its content has the digest {found}, its header says "
+            f"{shortened(str(header.get('digest')))}"
         )
     if expected is not None and found != expected:
         raise StagingError(f"{path}: is another file than the one that was staged (digest {found}, not {expected})")
@@ -230,7 +236,7 @@ def _header(magic: bytes, line: bytes) -> dict[str, Any] | None:
     if magic != MAGIC or not line.endswith(b"\n"):
         return None
     try:
-        header = json.loads(line)
-    except (ValueError, RecursionError):
+        header = parse_json(line)
+    except ValueError:
         return None
     return header if isinstance(header, dict) else None

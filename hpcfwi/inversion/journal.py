@@ -59,7 +59,10 @@ class Journal:
         if not path.exists():
             return None
         try:
-            return _read(path, KIND)
+            answer = _read(path, KIND)
+            if answer.g.size != x.size:
+                raise StagingError(f"{path}: is damaged: {answer.g.size} values of a gradient where {x.size} belong")
+            return answer
         except StagingError as error:
             raise StagingError(
                 f"{error}\n  Remove it and start the same command again: it will be computed anew."
@@ -143,19 +146,16 @@ def read_partial(path: Path) -> FunctionalGradient:
 
 
 def _write(path: Path, kind: str, answer: FunctionalGradient, sync: bool, **facts: str) -> None:
-    payload = np.ascontiguousarray(answer.g, dtype="<f8").data.cast("B")
-    write_container(
-        path, kind, payload, digest(payload), sync, f=float(answer.f).hex(), shape=list(answer.g.shape), **facts
-    )
+    # the misfit goes before the gradient, so that the digest is of both
+    gradient = np.ascontiguousarray(answer.g, dtype="<f8").data.cast("B")
+    payload = (np.array(answer.f, dtype="<f8").tobytes(), gradient)
+    write_container(path, kind, payload, digest(*payload), sync, shape=list(answer.g.shape), **facts)
 
 
 def _read(path: Path, kind: str) -> FunctionalGradient:
     header, payload = read_container(path, kind)
     try:
-        return FunctionalGradient(
-            float.fromhex(header["f"]), np.frombuffer(payload, dtype="<f8").reshape(header["shape"]).copy()
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise StagingError(
-            f"{path}: is damaged: its header has no misfit or no shape of its content ({error})"
-        ) from None
+        values = np.frombuffer(payload, dtype="<f8")
+        return FunctionalGradient(float(values[0]), values[1:].reshape(header["shape"]).copy())
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise StagingError(f"{path}: is damaged: its content is not of the shape in its header ({error})") from None

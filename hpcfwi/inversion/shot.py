@@ -315,7 +315,7 @@ def observe_shot(
     if gathers is not None:
         from hpcfwi.data.gathers import check_record, read_gather  # with all that reads files, which few workers do
 
-        record = read_gather(gathers, shot.name)
+        record = read_gather(gathers, shot.name, (samples, len(shot.receivers)))
         check_record(shot.name, record, samples, len(shot.receivers))
     else:
         assert model is not None

@@ -10,6 +10,7 @@ import subprocess
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from hpcfwi.physics.target import target
 
@@ -41,7 +42,7 @@ def fingerprint() -> dict[str, str]:
     }
 
 
-def differences(built: dict[str, str], here: dict[str, str]) -> list[str]:
+def differences(built: Any, here: dict[str, str]) -> list[str]:
     """What keeps kernels that were built there from being used here; a node without a compiler may use them.
 
     Returns
@@ -49,6 +50,8 @@ def differences(built: dict[str, str], here: dict[str, str]) -> list[str]:
     list of str
         One ``name: there, here`` for each difference; empty if there is none.
     """
+    if not isinstance(built, dict):  # the header of a staged file says it, and may say anything
+        built = {}
     return [
         f"{name}: {built.get(name)}, here {value}"
         for name, value in here.items()

@@ -78,9 +78,14 @@ class Survey:
             f"{axis} {low:g} to {high:g} m"
             for axis, low, high in zip(domain.axes, domain.origin, domain.last, strict=True)
         )
-        for shot in self.shots:
+        strayed = ~domain.contains(np.stack([shot.source for shot in self.shots]))
+        sound = None
+        for shot, astray in zip(self.shots, strayed, strict=True):
             if len(shot.receivers) == 0:
                 raise DataError(shot.name, "has no receivers")
+            if not astray and shot.receivers is sound:
+                continue  # a spread that all shots have is looked at once
+            sound = shot.receivers
             for what, positions in (("source", shot.source[None]), ("receiver", shot.receivers)):
                 outside = np.flatnonzero(~domain.contains(positions))
                 if outside.size:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcfwi.errors import RunError
+from hpcfwi.files import parse_json, regular
 
 __all__ = ["EventLog", "read_events"]
 
@@ -35,7 +36,7 @@ class EventLog:
             _cut_unfinished_line(path)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError as error:
-            raise RunError(f"{path}: cannot be written ({error.strerror})") from None
+            raise RunError(f"{path}: cannot be written ({error.strerror or error})") from None
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event; its time is now unless ``time`` (s since 1970) is among the facts.
@@ -74,7 +75,7 @@ def _cut_unfinished_line(path: Path) -> None:
     """A driver that died with its machine may have left half a line."""
     if not path.exists():
         return
-    with path.open("rb+") as file:
+    with regular(path).open("rb+") as file:
         file.seek(max(0, path.stat().st_size - LONGEST_LINE))
         before = file.tell()
         tail = file.read()
@@ -82,12 +83,21 @@ def _cut_unfinished_line(path: Path) -> None:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Read an event log; a last line that is not whole is left out."""
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
-                yield event
+    """Read an event log; a last line that is not whole is left out.
+
+    Raises
+    ------
+    RunError
+        If there is none, or it cannot be read.
+    """
+    try:
+        with regular(path).open("rb") as file:
+            for line in file:
+                try:
+                    event = parse_json(line)
+                except ValueError:
+                    continue
+                if isinstance(event, dict):
+                    yield event
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hpcfwi.data.staging import write_aside
 from hpcfwi.errors import RunError
+from hpcfwi.files import regular
 
 __all__ = ["History", "Row"]
 
@@ -48,6 +49,8 @@ class Row:
 
 
 NAMES = [field.name for field in fields(Row)]
+# Columns that are empty where the truth is not known.
+UNKNOWN = ("model_error", "m_error")
 
 
 class History:
@@ -88,12 +91,15 @@ class History:
 
 
 def _read(path: Path) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     try:
-        with path.open(newline="") as file:
+        with regular(path).open(newline="", encoding="utf-8") as file:
             for line in csv.DictReader(file):
-                values = {name: float(line[name]) if line[name] else None for name in NAMES}
-                rows.append(Row(int(line["iteration"]), int(line["evaluations"]), *list(values.values())[2:]))  # type: ignore[arg-type]
+                values = [float(line[name]) if line[name] or name not in UNKNOWN else None for name in NAMES[2:]]
+                row = Row(int(line["iteration"]), int(line["evaluations"]), *values)  # type: ignore[arg-type]
+                if row.iteration != len(rows):
+                    raise ValueError
+                rows.append(row)
     except (OSError, TypeError, ValueError, KeyError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else f"row {len(rows) + 1} is none of ours"
         raise RunError(

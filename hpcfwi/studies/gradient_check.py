@@ -214,7 +214,7 @@ def _frozen_axis(problem: Problem) -> TimeAxis:
 def _observed(problem: Problem, shot: Shot, axis: TimeAxis, bench: _Bench) -> NDArray:
     data = problem.config.data
     if data.file is not None:
-        record = read_gather(data.file, shot.name)
+        record = read_gather(data.file, shot.name, (problem.recorded_samples, len(shot.receivers)))
         check_record(shot.name, record, problem.recorded_samples, len(shot.receivers))
         return resample(record, data.sample_interval, axis, "float64")
     assert problem.true_velocity is not None

@@ -1,0 +1,178 @@
+"""Staged files, journal entries and partial sums: only what was staged is unpickled, only what was written is an answer."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from hpcfwi.data.staging import MAGIC, StagedFile, digest, find_staged, load, read_header, stage
+from hpcfwi.errors import StagingError
+from hpcfwi.inversion.functional import FunctionalGradient
+from hpcfwi.inversion.journal import Journal, Partials, read_partial, write_partial
+from hpcfwi.inversion.solver import _find, spec_digest
+
+MARK = "somebody was here"
+X = np.linspace(0.1, 0.2, 6)
+ANSWER = FunctionalGradient(1 / 3, np.arange(6.0).reshape(2, 3))
+
+
+class Bomb:
+    """Leaves a mark when it is unpickled."""
+
+    def __reduce__(self):
+        return (Path.touch, (Path(MARK),))
+
+
+def container(header: object, payload: bytes) -> bytes:
+    line = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return MAGIC + line + b"\n" + payload
+
+
+def hostile_headers(hostile, payload: bytes, **facts) -> st.SearchStrategy[bytes]:
+    """Containers whose header says hostile things, about a payload that may be as it says."""
+    sound = {"kind": "model", "bytes": len(payload), "digest": digest(payload), **facts}
+    keys = st.sampled_from([*sound, "shape", "f", "origin", "spec", "fingerprint"])
+    changes = st.dictionaries(keys, hostile.values, max_size=3)
+    headers = st.builds(lambda changed: sound | changed, changes) | hostile.values | st.sampled_from(hostile.words)
+    return st.builds(container, headers, st.just(payload) | st.binary(max_size=60))
+
+
+@pytest.fixture
+def original(tmp_path):
+    """Bytes of a staged file, and what it must contain."""
+    staged = stage(tmp_path / "original", "model", {"values": [1.0, 2.0]})
+    return Path(staged.path).read_bytes(), staged.digest
+
+
+@pytest.mark.cases(1000)
+def test_nothing_but_what_was_staged_is_unpickled(fuzz, hostile, told, unpickled, original):
+    content, expected = original
+    bomb = pickle.dumps(Bomb())
+
+    def check(folder, content):
+        path = folder / "model.pkl"
+        path.write_bytes(content)
+        found = []
+        message = told(lambda: found.append(load(StagedFile(str(path), expected), "model")), path)
+        assert message or found == [{"values": [1.0, 2.0]}]
+        assert not unpickled()
+        assert not (folder / MARK).exists()
+
+    bombs = st.sampled_from([bomb, MAGIC + bomb, container({"kind": "model", "digest": expected}, bomb)])
+    foreign = hostile_headers(hostile, bomb) | hostile_headers(hostile, bomb, digest=expected)
+    fuzz(hostile.mutated(content) | bombs | foreign, check)
+
+
+@pytest.mark.cases(1)
+def test_the_watch_sees_what_is_unpickled(fuzz, unpickled):
+    """Without this the test above would prove nothing."""
+
+    def check(folder, _):
+        staged = stage(folder, "model", Bomb())
+        load(staged, "model")
+        assert unpickled()
+        assert (folder / MARK).exists()
+
+    fuzz(st.integers(), check)
+
+
+@pytest.mark.cases(600)
+def test_what_is_looked_for_is_found_or_passed_over(fuzz, hostile, original):
+    """A header is read by who looks for a staged shot or solver; he goes on where it is not as it should be."""
+
+    def check(folder, content):
+        for name in ("solver-1.pkl", "0.pkl"):
+            (folder / name).write_bytes(content)
+        read_header(folder / "0.pkl")
+        for wanted in ("shot", "model"):
+            found = find_staged(folder / "0.pkl", wanted, "here")
+            assert found is None or len(found.digest) == 40
+        assert _find(folder, "spec", {"processor": "this one"}) is None
+
+    headers = hostile_headers(
+        hostile, b"payload", kind="solver", spec=spec_digest("spec"), fingerprint=None, origin="here"
+    )
+    fuzz(hostile.mutated(original[0]) | headers, check)
+
+
+@pytest.mark.cases(900)
+def test_a_damaged_answer_is_never_taken_for_another_one(fuzz, hostile, told, tmp_path):
+    kept = Journal(tmp_path / "journal", "problem")
+    kept.write(X, ANSWER)
+    write_partial(tmp_path / "journal" / "sum.bin", ANSWER)
+    (entry,) = (path for path in kept.folder.glob("*.bin") if path.stem != "sum")
+    originals = [entry.read_bytes(), (kept.folder / "sum.bin").read_bytes()]
+    payload = originals[0].split(b"\n", 2)[2]
+
+    def check(folder, content):
+        for name in (entry.name, "sum.bin"):
+            (folder / name).write_bytes(content)
+        for place, read in (
+            (entry.name, lambda: Journal(folder, "problem").read(X)),
+            ("sum.bin", lambda: read_partial(folder / "sum.bin")),
+        ):
+            found = []
+            if not told(lambda read=read, found=found: found.append(read()), folder / place):
+                assert found[0].f == ANSWER.f
+                assert found[0].g.size == ANSWER.g.size
+                assert found[0].g.tobytes() == ANSWER.g.tobytes()
+
+    shapes = st.sampled_from([[2, 3], [6], [], [-1], [2**70], "6", None, [[6]], [0], [10**9, 10**9], [True, 6], [6.0]])
+    headers = st.builds(
+        lambda kind, shape, f: container(
+            {"kind": kind, "bytes": len(payload), "digest": digest(payload), "shape": shape, "f": f}, payload
+        ),
+        st.sampled_from(["evaluation", "partial sum"]),
+        shapes,
+        hostile.scalars | st.sampled_from(["0x1p99999", "nan", "0x1.8p+0", "-inf"]),
+    )
+    fuzz(hostile.mutated(*originals) | headers, check)
+
+
+@pytest.mark.parametrize("at", range(0, 60, 3))
+def test_a_bit_that_flips_anywhere_in_an_answer_is_noticed_or_changes_nothing(told, tmp_path, at):
+    journal = Journal(tmp_path, "problem")
+    journal.write(X, ANSWER)
+    (path,) = tmp_path.glob("*.bin")
+    content = path.read_bytes()
+    for position in range(at * len(content) // 60, (at + 3) * len(content) // 60):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        found = []
+        if not told(lambda found=found: found.append(journal.read(X)), path):
+            assert found[0].f == ANSWER.f
+            assert found[0].g.tobytes() == ANSWER.g.tobytes()
+
+
+def test_an_answer_of_another_size_is_none_of_this_x(tmp_path):
+    journal = Journal(tmp_path, "problem")
+    journal.write(X, FunctionalGradient(1.0, np.zeros(5)))
+    with pytest.raises(StagingError, match=r"\.bin: is damaged: .*\n  Remove it and start the same command again"):
+        journal.read(X)
+
+
+@pytest.mark.cases(200)
+def test_sums_of_whatever_name_are_those_of_this_evaluation_or_go(fuzz):
+    """Names of files in the journal's folder, and links in it that lead elsewhere."""
+    names = st.lists(st.sampled_from(["a.bin", ".bin", "x.bin.part", "deep/a.bin", "link.bin", "pipe.bin"]), max_size=4)
+    folders = st.sampled_from(["partial-now", "partial-before", "partial-", "partial-link"])
+
+    def check(folder, given):
+        for name, files in given.items():
+            for file in files:
+                path = folder / name / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if not path.exists():
+                    path.write_bytes(b"") if file != "link.bin" else path.symlink_to("/etc/passwd")
+        (folder / "partial-away").symlink_to(folder.parent, target_is_directory=True)
+        partials = Partials(folder, 1)
+        found = partials.begin("now")
+        assert all((folder / "partial-now" / f"{name}.bin").is_symlink() or name for name in found)
+        partials.end()
+        assert not (folder / "partial-now").exists()
+
+    fuzz(st.dictionaries(folders, names, max_size=3), check)
