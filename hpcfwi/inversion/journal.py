@@ -17,6 +17,8 @@ __all__ = ["Journal", "Partials", "block_level", "read_partial", "write_partial"
 
 KIND = "evaluation"
 PARTIAL = "partial sum"
+# Of what is in an entry; those of another one are not found.
+FORMAT = b"2"
 # What a killed evaluation may lose with every block that was being computed: this part of its shots.
 LOSS = 1 / 32
 
@@ -40,7 +42,7 @@ class Journal:
         self.verify = verify
 
     def _path(self, x: NDArray[np.float64]) -> Path:
-        return self.folder / f"{digest(x.tobytes(), self.problem.encode())}.bin"
+        return self.folder / f"{digest(x.tobytes(), self.problem.encode(), FORMAT)}.bin"
 
     def write(self, x: NDArray[np.float64], answer: FunctionalGradient) -> None:
         """Keep an answer."""
