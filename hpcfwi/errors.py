@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["DataError", "HpcfwiError", "InputError", "Interrupted", "RunError", "StagingError"]
+import json
+import shlex
+
+__all__ = ["DataError", "HpcfwiError", "InputError", "Interrupted", "RunError", "StagingError", "anew_without"]
+
+
+def anew_without(shot: str) -> str:
+    """What to type after the command to begin anew without a shot."""
+    return shlex.join(["--fresh", "--set", f"data.exclude={json.dumps([shot])}"])
 
 
 class HpcfwiError(Exception):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.config.run import LARGEST
 from hpcfwi.data.models import read_array
-from hpcfwi.errors import DataError, InputError
+from hpcfwi.errors import DataError, InputError, anew_without
 
 if TYPE_CHECKING:
     import h5py
@@ -69,7 +69,7 @@ def check_record(shot: str, record: NDArray, samples: int, receivers: int) -> No
             shot,
             f"its record in data.file has values that are NaN, infinite or beyond {LARGEST:g} ({int(broken.sum())} of "
             f"{broken.size}), the first ({record[sample, trace]:g}) at sample {sample + 1} of receiver {trace + 1}; mend "
-            "that record or take the shot out of the survey",
+            f"that record and start the same command again\n  Or begin anew without it: {anew_without(shot)}",
         )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +9,9 @@ from typing import Any
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
-from hpcfwi.errors import DataError, HpcfwiError, RunError
+from hpcfwi.errors import DataError, HpcfwiError, RunError, anew_without
 from hpcfwi.inversion.shot import TaskFailure
+from hpcfwi.inversion.suspects import Suspects
 
 __all__ = ["Attempts", "reason_of", "stop_for_own_reasons"]
 
@@ -71,6 +70,7 @@ class Attempts:
         self._failures: dict[int, list[Failure]] = {}
         # of shots that two tasks are at: both, and the workers where the first takes too long
         self._copies: dict[int, tuple[Future, Future, list[str]]] = {}
+        self._suspects = Suspects()
         self._repeated = 0
 
     def submit(self, shots: Sequence[int]) -> list[Future]:
@@ -103,7 +103,7 @@ class Attempts:
             raise RunError(
                 f"shot {self.names[index]} failed {len(failures)} times and the run cannot go on without it:\n{tried}\n"
                 "  Mend the cause and start the same command again; what was finished is kept. Or begin anew without it: "
-                f"{shlex.join(['--fresh', '--set', f'data.exclude={json.dumps([self.names[index]])}'])}"
+                f"{anew_without(self.names[index])}"
             )
         return failure
 
@@ -112,8 +112,19 @@ class Attempts:
         cause = self.why(failure.worker) if failure.died else ""
         return f"{failure.reason}: {cause}" if cause else failure.reason
 
-    def again(self, index: int, workers: Sequence[str]) -> Future:
+    def again(self, index: int, workers: Callable[[], Sequence[str]]) -> list[Future]:
         """Start a shot that failed: on a host where it has not failed yet, if there is one, else on another worker."""
+        failure = self._failures[index][-1]
+        if not failure.died:
+            return [self._elsewhere_than_before(index, workers())]
+        self._suspects.add(index, failure.worker)
+        return self.suspects(workers)
+
+    def suspects(self, workers: Callable[[], Sequence[str]]) -> list[Future]:
+        """Start those shots whose worker died that have waited for another one to be done."""
+        return [self._elsewhere_than_before(index, workers()) for index in self._suspects.next(self.done)]
+
+    def _elsewhere_than_before(self, index: int, workers: Sequence[str]) -> Future:
         return self._start(index, _apart_from([known.worker for known in self._failures[index]], workers))
 
     def elsewhere(self, key: str, workers: Sequence[str]) -> tuple[Future, str] | None:
