@@ -4,8 +4,8 @@
 #   bash tests/run.sh [--slow] [pytest options]
 #
 # What is missing is set up first: .venv/ with the extra [test] unless an environment that has hpcfwi is active, and,
-# as root on Debian or Ubuntu, a C compiler, python3-venv and a Slurm for the tests of schedulers (which are skipped,
-# aloud, where there is none). A real OpenPBS is used where one is installed in $PBS_EXEC (/opt/pbs). --slow adds the
+# as root on Debian or Ubuntu, a C compiler, python3-venv, faketime, and a Slurm for the tests of schedulers (what is missing is
+# skipped, aloud). A real OpenPBS is used where one is installed in $PBS_EXEC (/opt/pbs). --slow adds the
 # tests that take long.
 # All steps run even if one fails; the status is 0 only if none did.
 set -u -o pipefail
@@ -16,10 +16,11 @@ root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd) && cd -- "
 . jobs/environment.sh
 hpcfwi_environment "$root" test || exit
 
-# Two front ends, Slurm's own and that for users of PBS; daemons, which the tests start and stop; several hosts on one.
-for needed in slurmctld slurmd munged ip nsenter qsub; do
+# Two front ends, Slurm's own and that for users of PBS; daemons, which the tests start and stop; several hosts on one;
+# clocks that are set.
+for needed in slurmctld slurmd munged ip nsenter qsub faketime; do
     if ! PATH=$PATH:/usr/sbin:/sbin type -P "$needed" >/dev/null && hpcfwi_may_install; then
-        hpcfwi_install slurm-wlm munge slurm-wlm-torque iproute2 util-linux procps || :
+        hpcfwi_install slurm-wlm munge slurm-wlm-torque iproute2 util-linux procps faketime || :
         break
     fi
 done

@@ -12,6 +12,8 @@ from typing import Any
 
 from distributed import NannyPlugin
 
+from hpcfwi.cluster.clock import measure_steadily
+
 __all__ = ["DeathNotices", "cause_of_death"]
 
 NANNY, MEMORY = "distributed.nanny", "distributed.nanny.memory"
@@ -67,6 +69,7 @@ class DeathNotices(NannyPlugin):
 
     def setup(self, nanny: Any) -> None:
         """Listen to what the nanny would say in its log."""
+        measure_steadily()  # this process looks after the worker's memory by the clock
         self._notary = _Notary(nanny, self.topic)
         _desk.open(self._notary)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
+from hpcfwi.cluster.clock import steady_time
 from hpcfwi.cluster.hosts import BadHosts, host_of, no_more_tasks
 from hpcfwi.cluster.overtime import Overtime
 from hpcfwi.cluster.script import OurJob
@@ -27,7 +27,7 @@ def workers_of(scheduler: Any, job: str) -> list[Any]:
 
 @dataclass
 class _Leaving:
-    """A job whose workers get no more tasks, and since when (s since 1970)."""
+    """A job whose workers get no more tasks, and since when, by the steady clock."""
 
     job: OurJob
     since: float
@@ -63,7 +63,7 @@ class Draining:
 
     def begin(self, name: str, job: OurJob) -> None:
         """Give the workers of a job no more tasks."""
-        now = time.time()
+        now = steady_time()
         self.leaving[name] = _Leaving(job, now)
         for worker in workers_of(self.scheduler, name):
             no_more_tasks(self.scheduler, worker)

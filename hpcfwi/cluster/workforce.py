@@ -14,6 +14,7 @@ from typing import Any
 
 from distributed.deploy import SpecCluster
 
+from hpcfwi.cluster.clock import measure_steadily
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.errors import HpcfwiError, RunError
 
@@ -104,6 +105,7 @@ class Workforce(ABC):
         """Make what the start needs, and leave with ``stack`` what has to be undone when all workers are gone."""
 
     def __enter__(self) -> Workforce:
+        measure_steadily()
         # Dask's client has a level of its own, and warns of what we tell of ourselves
         logging.getLogger("distributed.client").setLevel(logging.getLogger("distributed").level)
         try:

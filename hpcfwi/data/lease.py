@@ -45,7 +45,7 @@ class Holder:
     host, machine
         Its host's name, and what tells this start of it, and its process namespace, from others.
     pid, started
-        Its process, and when that began (s since 1970, by that host's clock).
+        Its process, and when that began (s after the host's start, which nobody who sets the clock changes).
     job, restarts
         Its batch job, and how often that was started before; empty and 0 without one.
     beat
@@ -70,7 +70,7 @@ class Holder:
             socket.gethostname().partition(".")[0],
             _machine(),
             os.getpid(),
-            psutil.Process().create_time(),
+            _began(os.getpid()),
             os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID") or "",
             int(restarts) if restarts.isdigit() else 0,
         )
@@ -101,7 +101,7 @@ class Holder:
         if self.machine != _machine():
             return None
         with suppress(psutil.Error):
-            return abs(psutil.Process(self.pid).create_time() - self.started) > 1
+            return abs(_began(self.pid) - self.started) > 1
         return True
 
 
@@ -221,6 +221,17 @@ class Lease:
             yield
         finally:
             lock.release()
+
+
+def _began(pid: int) -> float:
+    """When a process began, in seconds after the host's start; an error of psutil where there is none."""
+    process = psutil.Process(pid)
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return process.create_time() - psutil.boot_time()
+    # not that difference where it can be helped: its parts change one after the other when the clock is set
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _machine() -> str:

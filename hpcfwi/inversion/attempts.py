@@ -11,6 +11,7 @@ from distributed.scheduler import KilledWorker
 
 from hpcfwi.errors import DataError, HpcfwiError, ShotFailed
 from hpcfwi.inversion.shot import TaskFailure
+from hpcfwi.inversion.suspects import Suspects
 
 __all__ = ["Attempts", "reason_of", "stop_for_own_reasons"]
 
@@ -69,6 +70,7 @@ class Attempts:
         self._failures: dict[int, list[Failure]] = {}
         # of shots that two tasks are at: both, and the workers where the first takes too long
         self._copies: dict[int, tuple[Future, Future, list[str]]] = {}
+        self._suspects = Suspects()
         self._repeated = 0
 
     def submit(self, shots: Sequence[int]) -> list[Future]:
@@ -106,8 +108,19 @@ class Attempts:
         cause = self.why(failure.worker) if failure.died else ""
         return f"{failure.reason}{'' if cause[:1] in ('', chr(10)) else ': '}{cause}"
 
-    def again(self, index: int, workers: Sequence[str]) -> Future:
+    def again(self, index: int, workers: Callable[[], Sequence[str]]) -> list[Future]:
         """Start a shot that failed: on a host where it has not failed yet, if there is one, else on another worker."""
+        failure = self._failures[index][-1]
+        if not failure.died:
+            return [self._elsewhere_than_before(index, workers())]
+        self._suspects.add(index, failure.worker)
+        return self.suspects(workers)
+
+    def suspects(self, workers: Callable[[], Sequence[str]]) -> list[Future]:
+        """Start those shots whose worker died that have waited for another one to be done."""
+        return [self._elsewhere_than_before(index, workers()) for index in self._suspects.next(self.done)]
+
+    def _elsewhere_than_before(self, index: int, workers: Sequence[str]) -> Future:
         return self._start(index, _apart_from([known.worker for known in self._failures[index]], workers))
 
     def elsewhere(self, key: str, workers: Sequence[str]) -> tuple[Future, str] | None:

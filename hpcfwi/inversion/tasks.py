@@ -186,6 +186,8 @@ class ShotTasks:
                     if taken and i is not None:
                         self._let_go(attempts, i, future)
                         progress(len(attempts.done), total)
+                        for again in attempts.suspects(self.workers) if not attempts.ending else ():
+                            waiting.add(again)
                     elif not taken and not attempts.ending:
                         for again in self._again(attempts, tree, i, future):
                             waiting.add(again)
@@ -220,7 +222,7 @@ class ShotTasks:
         if attempts.left_running(index, failed):
             return []
         self.on_retry(attempts.names[index], failure.worker, failure.reason)
-        return [attempts.again(index, self.workers())]
+        return attempts.again(index, self.workers)
 
     def _let_go(self, attempts: Attempts, index: int, first: Future) -> None:
         """A shot is done: those who are still at it need not go on, and whoever was overdue is not relied on any more."""

@@ -1,0 +1,130 @@
+"""Faults that real processes of a run have at a chosen place; Python imports this at its start where it is on PYTHONPATH.
+
+``MEDDLING`` is JSON: the name of a fault here, and its arguments. Nothing of hpcfwi knows of it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import time
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+
+def crash(shot, number=None):
+    """Whoever computes this shot dies of a signal, or exits with status 7."""
+
+    def meddle(module):
+        evaluate = module.ShotWorker.evaluate
+
+        def meddled(self, name, *rest):
+            if name == shot:
+                os._exit(7) if number is None else os.kill(os.getpid(), number)
+            return evaluate(self, name, *rest)
+
+        module.ShotWorker.evaluate = meddled
+
+    return "hpcfwi.inversion.shot", meddle
+
+
+def devour(shot, limit, once):
+    """Whoever computes this shot first takes more memory than it may have."""
+
+    def meddle(module):
+        evaluate = module.ShotWorker.evaluate
+
+        def meddled(self, name, *rest):
+            if name == shot and first(once):
+                kept = []
+                until = time.monotonic() + 30
+                while time.monotonic() < until:
+                    if len(kept) * 20_000_000 < 1.5 * limit:
+                        kept.append(bytearray(b"x") * 20_000_000)
+                    time.sleep(0.01)  # whoever looks after the worker's memory looks ten times a second
+            return evaluate(self, name, *rest)
+
+        module.ShotWorker.evaluate = meddled
+
+    return "hpcfwi.inversion.shot", meddle
+
+
+def slow_disk(seconds, once):
+    """Each shot that the first worker reads takes so long, and is not kept; that worker's number is in the file ``once``."""
+
+    def meddle(module):
+        observed = module.ShotWorker.observed
+
+        def meddled(self, *rest):
+            if not hasattr(self, "slow"):
+                self.slow = first(once)
+            if self.slow:
+                time.sleep(seconds)
+            return observed(self, *rest)
+
+        module.ShotWorker.observed = meddled
+
+    return "hpcfwi.inversion.shot", meddle
+
+
+def tear(folder, at, where, once):
+    """Whoever writes a file in a folder of this pattern is killed, at its ``at``-th: amid it, or before it has its name."""
+
+    def meddle(module):
+        write_aside, count = module.write_aside, iter(range(1, 10**9))
+
+        def meddled(path, write, sync=True):
+            if not path.parent.match(folder) or next(count) != at or not first(once):
+                return write_aside(path, write, sync)
+
+            def torn(file):
+                whole = io.BytesIO()
+                write(whole)
+                content = whole.getvalue()
+                file.write(content[: len(content) // 2] if where == "amid" else content)
+                file.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            return write_aside(path, torn, sync)
+
+        module.write_aside = meddled
+
+    return "hpcfwi.data.staging", meddle
+
+
+def first(path):
+    """Whether nobody was here before; the file is left with the number of this process."""
+    try:
+        with Path(path).open("x") as file:
+            file.write(str(os.getpid()))
+    except FileExistsError:
+        return False
+    return True
+
+
+class Meddler:
+    """Lets a module be imported as usual, and then has its way with it."""
+
+    def __init__(self, module, meddle):
+        self.module, self.meddle = module, meddle
+
+    def find_spec(self, name, path=None, target=None):
+        if name != self.module:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            self.meddle(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+if "MEDDLING" in os.environ:
+    fault, arguments = json.loads(os.environ["MEDDLING"])
+    sys.meta_path.insert(0, Meddler(*globals()[fault](**arguments)))

@@ -1,0 +1,122 @@
+"""Clocks that are set amid a run, as whoever corrects them does: nothing measures with them, so nothing comes of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+SETTINGS = (
+    "site.worker.threads=1",
+    "site.worker.processes=2",
+    "acquisition.sources.count=32",
+    "inversion.iterations=25",
+    "inversion.ftol=0",
+    "inversion.gtol=0",
+)
+COMMAND = ("run", "fwi.toml", "--run-dir", "run", *(word for setting in SETTINGS for word in ("--set", setting)))
+LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(first_run, tmp_path_factory):
+    shell = type(first_run[0])(tmp_path_factory.mktemp("undisturbed"))
+    shell.run("run", *SETTINGS)
+    return (shell.folder / "run" / "model.npy").read_bytes()
+
+
+@pytest.fixture
+def set_clock(hpcfwi):
+    """Sets the clock of every process of a command; what counts from the machine's start goes on, as it does in truth."""
+    if LIBRARY is None:
+        pytest.skip("no libfaketime here (package faketime)")
+    path = hpcfwi.folder / "clock"
+
+    def set_to(offset):
+        aside = path.with_name("clock.aside")
+        aside.write_text(f"{offset}\n")
+        aside.replace(path)
+
+    set_to("+0")
+    hpcfwi.environment |= {
+        "LD_PRELOAD": str(LIBRARY),
+        "FAKETIME_TIMESTAMP_FILE": str(path),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        # or waits of Python's threads that are measured with the other clock end at once, and all of it crawls
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",
+        "NO_FAKE_STAT": "1",
+    }
+    return set_to
+
+
+def events(run_dir, *kinds):
+    told = (json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines() if line.endswith("}"))
+    return [event for event in told if event["event"] in kinds]
+
+
+def clock_of(run_dir):
+    """What it was when the last evaluation was done."""
+    told = events(run_dir, "evaluation") if (run_dir / "events.jsonl").exists() else []
+    return told[-1]["time"] if told else 0.0
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_by_hours_changes_nothing(hpcfwi, undisturbed, set_clock):
+    run_dir, began = hpcfwi.folder / "run", time.monotonic()
+    process = hpcfwi.start(*COMMAND)
+    for offset in (0, 5, -7):
+        set_clock(f"{offset:+}h")
+        while abs(clock_of(run_dir) - time.time() - offset * 3600) > 60:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < began + 100
+            time.sleep(0.01)
+    out, errors = process.communicate(timeout=100)
+    seconds = time.monotonic() - began
+    assert process.returncode == 0, out + errors
+    assert not errors
+    assert (run_dir / "model.npy").read_bytes() == undisturbed
+    assert not events(run_dir, "worker died", "retry", "overdue")
+    assert len({event["pid"] for event in events(run_dir, "shot")}) == 2
+    with (run_dir / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert all(0 <= float(row["step_seconds"]) < seconds for row in rows)
+    elapsed = [float(row["elapsed_seconds"]) for row in rows]
+    assert elapsed == sorted(elapsed)
+    assert elapsed[-1] < seconds
+
+
+@pytest.fixture
+def another_start(hpcfwi):
+    """Words before a command that let it see this machine's start at another time of day, as after its clock was set."""
+    stat = hpcfwi.folder / "stat"
+    told = Path("/proc/stat").read_text()
+    stat.write_text(re.sub(r"^btime (\d+)$", lambda found: f"btime {int(found[1]) + 3600}", told, flags=re.MULTILINE))
+    words = ["unshare", "--mount", "sh", "-c", f'mount --bind {shlex.quote(str(stat))} /proc/stat && exec "$@"', "sh"]
+    if os.geteuid() != 0 or subprocess.run([*words, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("only root can let a process see another /proc/stat")
+    return words
+
+
+def test_a_driver_is_known_to_be_alive_when_the_clock_was_set_since_it_began(hpcfwi, another_start):
+    process = hpcfwi.start(*COMMAND)
+    until = time.monotonic() + 60
+    while not (hpcfwi.folder / "run" / "driver.json").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    try:
+        hpcfwi.prefix = another_start
+        done = hpcfwi(*COMMAND)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert f"another hpcfwi is at work on this run folder (process {process.pid} on " in done.stderr
+    finally:
+        process.kill()
+        process.communicate()
