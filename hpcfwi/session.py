@@ -36,6 +36,8 @@ __all__ = ["Session", "session"]
 
 # Seconds for the shots in hand after a signal (schedulers kill after 30 by default), and to end workers and the driver.
 LAST_SHOTS, CLOSING = 20.0, 10.0
+# Seconds that are waited for the reason of a death that stops the run.
+LAST_NEWS = 1.0
 # A SIGTERM that comes so many seconds before the job's end, at most, is the scheduler's; an earlier one is somebody's scancel.
 WITH_THE_END = 60.0
 
@@ -272,6 +274,10 @@ class Session:
 
     def _why(self, worker: str) -> str:
         """Why a worker died, as far as that is known, and the end of its log."""
+        # that it is gone may be known before its nanny has told why
+        until = time.monotonic() + LAST_NEWS
+        while worker not in self._deaths and time.monotonic() < until:
+            time.sleep(0.02)
         return self._deaths.get(worker, "") + self.workforce.tail(self._names.get(worker, ""))
 
     def _pressing(self, needed: float) -> tuple[str, float] | None:

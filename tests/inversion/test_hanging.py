@@ -60,7 +60,8 @@ def test_a_shot_that_hangs_is_computed_elsewhere_and_its_worker_started_anew(tas
     culprit = (tmp_path / "hung").read_text()
     ((name, worker, _),) = [told for told in tasks.retries if "longer" in told[2]][:1]
     assert worker == culprit
-    assert int(name) >= 5
+    # the shot before it, if its worker was stopped before it could say that it was done
+    assert int(name) >= 3
     for _ in range(600):
         if culprit not in tasks.workers() and len(tasks.workers()) == 2:
             break
