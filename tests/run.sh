@@ -4,9 +4,9 @@
 #   bash tests/run.sh [--slow] [pytest options]
 #
 # What is missing is set up first: .venv/ with the extra [test] unless an environment that has hpcfwi is active, and,
-# as root on Debian or Ubuntu, a C compiler, python3-venv, faketime, and a Slurm for the tests of schedulers (what is missing is
-# skipped, aloud). A real OpenPBS is used where one is installed in $PBS_EXEC (/opt/pbs). --slow adds the
-# tests that take long.
+# as root on Debian or Ubuntu, a C compiler, python3-venv, faketime, and a Slurm for the tests of schedulers (tests are
+# skipped, aloud, where something is missing). A real OpenPBS is used where one is installed in $PBS_EXEC (/opt/pbs).
+# --slow adds the tests that take long.
 # All steps run even if one fails; the status is 0 only if none did.
 set -u -o pipefail
 

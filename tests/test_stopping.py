@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -168,3 +169,49 @@ def test_a_disk_that_fills_up_stops_the_run_which_then_goes_on(shell, small_disk
     assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
     with (run_dir / "history.csv").open() as file:
         assert [row["iteration"] for row in csv.DictReader(file)] == ["0", "1", "2"]
+
+
+@pytest.fixture
+def small_journal(shell, small_disk):
+    """The journal of the run folder, and nothing else of it, is on the small disk."""
+    small_disk.chmod(0o700)
+    (shell.folder / "run" / "journal").symlink_to(small_disk)
+    return small_disk
+
+
+SUMS = ("acquisition.sources.count=100", "journal.block=1", "inversion.ftol=0")
+SET_SUMS = [word for setting in ("site.worker.threads=1", *SUMS) for word in ("--set", setting)]
+WITH_SUMS = ("run", "fwi.toml", "--run-dir", "run", *SET_SUMS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("room", ["is made in time", "is not made"])
+def test_a_disk_that_fills_up_with_sums_stops_nothing_until_their_whole_has_to_be_kept(shell, small_journal, room):
+    run_dir = shell.folder / "run"
+    shell.run("undisturbed", *SUMS)
+    process = shell.start(*WITH_SUMS)
+    wait_until(lambda: list(small_journal.glob("partial-*/*.bin")), process)
+    fill(small_journal / "filler")
+    wait_until(lambda: "No space left on device" in (run_dir / "events.jsonl").read_text(), process)
+    if room == "is made in time":
+        (small_journal / "filler").unlink()
+    out, err = process.communicate(timeout=100)
+    told = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    assert any(event["event"] == "warning" and "partial-" in event["message"] for event in told)
+    assert not [event for event in told if event["event"] in ("retry", "failure", "worker died")]
+    if room == "is not made":
+        assert process.returncode == 3, out + err
+        assert err.startswith(f"hpcfwi: {run_dir}/journal/")
+        assert err.endswith("(No space left on device); make room or mend it, then start the same command again\n")
+        assert len(err.splitlines()) == 1
+        (small_journal / "filler").unlink()
+        done = shell(*WITH_SUMS)
+        assert done.returncode == 0, done.stderr
+        # those that found room before
+        assert "shots of this evaluation are in the journal already" in done.stdout
+    else:
+        assert process.returncode == 0, out + err
+        assert not err
+    assert (run_dir / "model.npy").read_bytes() == (shell.folder / "undisturbed" / "model.npy").read_bytes()
+    assert not list(small_journal.glob("**/*.part"))
+    assert not list(small_journal.glob("partial-*"))

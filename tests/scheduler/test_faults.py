@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -17,16 +19,24 @@ LONG = ("--set", "inversion.iterations=5000", "--set", "inversion.ftol=0", "--se
 SETTINGS = [word for setting in SLOW for word in ("--set", setting)]
 
 
-class Run:
-    """A long run with two worker jobs, on different nodes."""
+def whole(shots):
+    """Settings of a run that comes to its own end."""
+    return (*SLOW, f"acquisition.sources.count={shots}", "inversion.iterations=7", "inversion.ftol=0")
 
-    def __init__(self, lab, shell, driver_of, *allocation):
+
+WHOLE = whole(60)
+TO_ITS_END = [word for setting in WHOLE for word in ("--set", setting)]
+CLOCK = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+
+
+class Run:
+    """A run, by default a long one, with two worker jobs, on different nodes."""
+
+    def __init__(self, lab, shell, driver_of, *allocation, words=(*LONG, *SETTINGS)):
         self.lab, self.shell, self.find = lab, shell, driver_of
         shell.prefix += allocation
         site = ("--site", "generic-slurm", "--set", 'site.scheduler.directives=["--exclusive"]')
-        self.process = shell.start(
-            "run", "fwi.toml", *site, "--run-dir", "run", *LONG, *SETTINGS, stdout=subprocess.DEVNULL
-        )
+        self.process = shell.start("run", "fwi.toml", *site, "--run-dir", "run", *words, stdout=subprocess.DEVNULL)
 
     def events(self, *kinds):
         path = self.shell.folder / "run" / "events.jsonl"
@@ -77,6 +87,16 @@ class Run:
         assert "stopped; the same command goes on where it was" in err, err
         assert "Traceback" not in err
         self.lab.until(lambda: self.lab.jobs() == [], 10)
+
+    def finish(self):
+        """Let it come to its own end."""
+        _, err = self.process.communicate(timeout=120)
+        assert self.process.returncode == 0, err
+        assert not err
+
+    def assert_same(self, undisturbed):
+        """It has ended with the bytes of a run that was never disturbed."""
+        assert (self.shell.folder / "run" / "model.npy").read_bytes() == undisturbed
 
     def assert_nothing_lost(self, undisturbed):
         """Continued on this machine, it ends with the bytes of a run that was never disturbed."""
@@ -257,3 +277,107 @@ def test_slurm_itself_may_be_away_for_a_while(run, undisturbed):
     run.lab.run("pkill", "-CONT", "slurmctld")
     run.stop()
     run.assert_nothing_lost(undisturbed)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_whole(first_run, tmp_path_factory):
+    shell = type(first_run[0])(tmp_path_factory.mktemp("whole"))
+    shell.run("run", *WHOLE)
+    return (shell.folder / "run" / "model.npy").read_bytes()
+
+
+@pytest.fixture
+def start_whole(lab, on_login, driver_of):
+    """Starts a run that comes to its own end."""
+    started = []
+
+    def start(*words):
+        started.append(Run(lab, on_login, driver_of, words=(*TO_ITS_END, *words)))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.end()
+
+
+@pytest.mark.slow
+def test_a_controller_that_is_started_anew_finds_the_jobs_again(start_whole, undisturbed_whole):
+    run = start_whole()
+    lab = run.lab
+    run.wait_for_work_on(2)
+    jobs = lab.jobs()
+    lab.run("pkill", "-TERM", "-x", "slurmctld")
+    lab.until(lambda: not lab.run("pgrep", "-x", "slurmctld", check=False))
+    done = run.shots()
+    run.wait(lambda: run.shots() > done + 20)
+    lab.run("slurmctld")
+    run.wait(lab.healthy)
+    assert lab.jobs() == jobs
+    run.finish()
+    run.assert_same(undisturbed_whole)
+    assert not run.events("job lost", "retry", "worker died")
+    lab.until(lambda: not lab.jobs())
+
+
+@pytest.mark.slow
+def test_a_node_whose_slurmd_is_killed_goes_on_with_its_shots_and_is_left_clean(new_lab, hpcfwi, driver_of):
+    """Slurm takes the node for dead, after a while, and its job for lost, but can end no process there."""
+    settings = whole(120)
+    with new_lab() as lab:
+        lab.up(2, TIMEOUT="3")
+        hpcfwi.prefix = lab.command()
+        run = Run(lab, hpcfwi, driver_of, words=[word for setting in settings for word in ("--set", setting)])
+        try:
+            node, _ = run.wait_for_work_on(2)
+            lab.run("pkill", "-KILL", "-x", "slurmd", host=node)
+            run.wait(lambda: "down" in lab.run("sinfo", "--noheader", "--nodes", node, "--format=%T"))
+            run.wait_for_work_on(1, run.shots())
+            run.finish()
+            hpcfwi.prefix = []
+            hpcfwi.run("undisturbed", *settings)
+            run.assert_same((hpcfwi.folder / "undisturbed" / "model.npy").read_bytes())
+        finally:
+            run.end()
+        lab.until(lambda: not lab.run("pgrep", "-f", "dask_worker", host=node, check=False))
+        lab.until(lambda: not lab.jobs())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CLOCK is None, reason="no libfaketime here (package faketime)")
+def test_nodes_whose_clocks_differ_by_hours(start_whole, undisturbed_whole):
+    faked = f"LD_PRELOAD={CLOCK} FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_FORCE_MONOTONIC_FIX=0 NO_FAKE_STAT=1"
+    clock = "case $(hostname) in node1) export FAKETIME=-3h;; *) export FAKETIME=+5h;; esac"
+    run = start_whole("--set", f"site.environment.commands={json.dumps([clock, f'export {faked}'])}")
+    run.wait_for_work_on(2)
+    run.finish()
+    run.assert_same(undisturbed_whole)
+    differ = {round((event["time"] - time.time()) / 3600) for event in run.events("shot")}
+    assert differ == {-3, 5}
+    assert not run.events("job lost", "retry", "worker died", "overdue")
+
+
+@pytest.mark.slow
+def test_a_second_driver_on_another_host_has_to_wait_until_the_first_is_dead(lab, hpcfwi, undisturbed_whole):
+    words = ("run", "fwi.toml", "--run-dir", "run", "--set", "site.worker.threads=1", *TO_ITS_END)
+    hpcfwi.prefix = lab.command(host="node1")
+    first = hpcfwi.start(*words)
+    try:
+        journal = hpcfwi.folder / "run" / "journal"
+        lab.until(lambda: first.poll() is not None or list(journal.glob("partial-*/*.bin")), every=0.02)
+        assert first.poll() is None, first.communicate()
+        hpcfwi.prefix = lab.command(host="node2")
+        refused = hpcfwi(*words)
+        assert refused.returncode == 2, refused.stdout
+        assert re.search(r"another hpcfwi is at work on this run folder \(process \d+ on node1\)", refused.stderr)
+        assert first.poll() is None, first.communicate()
+    finally:
+        lab.power("node1", "off")
+        first.communicate(timeout=60)
+    try:
+        done = hpcfwi(*words)
+    finally:
+        lab.power("node1", "on")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert re.search(r"was last used by process \d+ on node1; watching for 30 s whether it is alive", done.stdout)
+    assert (hpcfwi.folder / "run" / "model.npy").read_bytes() == undisturbed_whole
