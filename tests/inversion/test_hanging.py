@@ -58,10 +58,10 @@ def test_a_shot_that_hangs_is_computed_elsewhere_and_its_worker_started_anew(tas
     expected = tasks.sum(shot, names, arguments, [key_of(tmp_path, "again", name) for name in names])
     assert (found.f, found.g.tobytes()) == (expected.f, expected.g.tobytes())
     culprit = (tmp_path / "hung").read_text()
-    ((name, worker, _),) = [told for told in tasks.retries if "longer" in told[2]][:1]
+    ((_, worker, _),) = [told for told in tasks.retries if "longer" in told[2]][:1]
     assert worker == culprit
-    # the shot before it, if its worker was stopped before it could say that it was done
-    assert int(name) >= 3
+    # and perhaps those before it, if the worker was stopped before it could say that they were done
+    assert "5" in [told[0] for told in tasks.retries]
     for _ in range(600):
         if culprit not in tasks.workers() and len(tasks.workers()) == 2:
             break
