@@ -9,6 +9,7 @@ import io
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from importlib.machinery import PathFinder
@@ -25,6 +26,22 @@ def crash(shot, number=None):
             if name == shot:
                 os._exit(7) if number is None else os.kill(os.getpid(), number)
             return evaluate(self, name, *rest)
+
+        module.ShotWorker.evaluate = meddled
+
+    return "hpcfwi.inversion.shot", meddle
+
+
+def fail_on(host):
+    """No shot can be computed on a host, as where a library is missing."""
+
+    def meddle(module):
+        evaluate = module.ShotWorker.evaluate
+
+        def meddled(self, *rest):
+            if socket.gethostname() == host:
+                raise OSError("libfftw3.so.3: cannot open shared object file")
+            return evaluate(self, *rest)
 
         module.ShotWorker.evaluate = meddled
 

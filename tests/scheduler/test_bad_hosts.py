@@ -1,0 +1,43 @@
+"""A node on which every shot fails: it gets no more of them, and new jobs avoid it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+MEDDLING = Path(__file__).parents[1] / "faults" / "meddling"
+SHOTS = "acquisition.sources.count=12"
+
+
+@pytest.mark.slow
+def test_a_node_that_fails_is_left_out_and_replaced_by_another(on_login):
+    path = [str(MEDDLING), *filter(None, [os.environ.get("PYTHONPATH")])]
+    on_login.environment |= {
+        "PYTHONPATH": os.pathsep.join(path),
+        "MEDDLING": json.dumps(["fail_on", {"host": "node1"}]),
+    }
+    settings = (SHOTS, "inversion.iterations=20", "site.worker.processes=1")
+    words = [word for setting in settings for word in ("--set", setting)]
+    # jobs that share no node
+    words += ["--set", 'site.scheduler.directives=["--exclusive"]']
+    done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--nodes", "2", "--run-dir", "run", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run_dir = on_login.folder / "run"
+    told = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    (excluded,) = [event for event in told if event["event"] == "host excluded"]
+    assert len(excluded["shots"]) >= 3
+    (draining,) = [event for event in told if event["event"] == "job draining"]
+    assert (draining["nodes"], draining["excluded"]) == ("node1", True)
+    scripts = [path.read_text() for path in (run_dir / "logs").glob("*.sh")]
+    assert sum("#SBATCH --exclude=node1\n" in f"{script}\n" for script in scripts) >= 1
+    failed = [event for event in told if event["event"] == "retry"]
+    assert all("on node1: OSError: libfftw3.so.3" in event["reason"] for event in failed)
+    # none of them afterwards
+    assert not [event for event in failed if event["time"] > draining["time"] + 5]
+    end = done.stdout.partition("failures on the way")[2]
+    assert "gets no more shots" in end, done.stdout
+    on_login.run("undisturbed", *settings[:2])
+    assert (run_dir / "model.npy").read_bytes() == (on_login.folder / "undisturbed" / "model.npy").read_bytes()
