@@ -26,6 +26,7 @@ def shot(number, folder, how):
     hung = Path(folder) / "hung"
     if number == 5 and not hung.exists():
         hung.write_text(get_worker().address)
+        time.sleep(0.2)  # until what was done before has been told
         if how == "stopped":
             os.kill(os.getpid(), signal.SIGSTOP)
         while (Path(folder) / "no-answer").exists():
