@@ -80,7 +80,9 @@ class Quorum:
         return self.problem
 
     def _ways_out(self, shot: str, used: int) -> str:
-        without = shlex.join(["--fresh", "--set", f"data.exclude={json.dumps([shot])}"])
+        without = shlex.join(
+            ["--fresh", "--set", f"data.exclude={json.dumps([*self.problem.config.data.exclude, shot])}"]
+        )
         ways = [
             "The run cannot go on without it. Mend the cause and start the same command again; what was finished is kept.",
             *([f"Or let it go on without shots that fail: {self._advice(used)}"] if used else []),

@@ -94,6 +94,12 @@ def test_a_broken_record_stops_the_run_with_the_ways_out(hpcfwi, broken):
         assert (hpcfwi.folder / where / "model.npy").exists()
 
 
+def test_what_is_left_out_already_stays_so(hpcfwi, broken):
+    done = hpcfwi("run", "fwi.toml", "--run-dir", "run", *broken, "--set", 'data.exclude=["0"]')
+    assert done.returncode == 2
+    assert """--fresh --set 'data.exclude=["0", "1"]'""" in done.stderr
+
+
 def test_with_a_quorum_the_run_begins_anew_without_what_fails_and_says_so(hpcfwi, broken):
     run_dir = hpcfwi.folder / "run"
     words = ["run", "fwi.toml", "--run-dir", "run", *broken]

@@ -299,7 +299,8 @@ FINITE = [
     1e18,
     1e308,
 ]
-NUMBERS = st.sampled_from([*FINITE, float("nan"), float("inf"), -float("inf")]) | st.floats()
+# none drawn that are subnormal: once a kernel of Devito's is loaded (-ffast-math), this process takes them for zero
+NUMBERS = st.sampled_from([*FINITE, float("nan"), float("inf"), -float("inf")]) | st.floats(allow_subnormal=False)
 WHOLE = st.sampled_from([-(2**63), -1, 0, 1, 2, 3, 7, 8, 31, 1000, 1001, 10**5, 2**31, 2**63, 2**64, 10**400])
 TEXTS = st.sampled_from([word.decode("utf-8", "surrogatepass") for word in WORDS if b"\xff" not in word])
 SCALARS = st.none() | st.booleans() | WHOLE | NUMBERS | TEXTS | st.text(max_size=20)

@@ -159,13 +159,7 @@ def test_a_damaged_run_configuration_is_planned_or_refused(fuzz, hostile, told):
         told(
             lambda: plan(path),
             path,
-            "grid.",
-            "model",
-            "initial",
-            "acquisition",
-            "data.",
-            "solver.",
-            "inversion.",
+            *SECTIONS,
             "shot",
         )
 
@@ -184,6 +178,8 @@ def test_a_run_configuration_of_hostile_values_is_planned_or_refused(fuzz, hosti
     fuzz(changed([*JOBS, FILES.encode(), DEEP.encode()], RunConfig, values | st.sampled_from(inputs)), check)
 
 
+# What a message on a value begins with.
+SECTIONS = tuple(RunConfig.model_fields)
 PATHS = [key for key in sorted(set(keys_of(RunConfig))) if key.rpartition(".")[2] in PATH_KEYS]
 ELSEWHERE = ["/dev/zero", "/dev/stdin", "/", "/proc/self/mem", "/proc/kcore", "~", "~nobody/x", "..", "", "x" * 300]
 
@@ -251,12 +247,7 @@ def test_any_setting_is_used_or_refused(fuzz, hostile, told, inputs):
         told(
             lambda: plan(path, settings),
             "--set",
-            "grid.",
-            "model",
-            "initial",
-            "acquisition",
-            "data.",
-            "wavelet.",
+            *SECTIONS,
             "shot",
         )
         path.write_text("")
