@@ -278,12 +278,12 @@ def spooled(ready: Project, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("below", ["", "jobs"])
 def test_spooled_copy_finds_the_root_from_where_it_was_submitted(ready: Project, spooled: Path, below: str):
     done = ready.succeed("x.toml", script=spooled, SLURM_JOB_ID="42", SLURM_SUBMIT_DIR=str(ready.root / below))
-    assert "called|run|x.toml\n" in done.stdout
+    assert "called|run|x.toml|--requeue|10\n" in done.stdout
 
 
 def test_spooled_copy_finds_the_root_it_is_told(ready: Project, spooled: Path, tmp_path: Path):
     done = ready.succeed(script=spooled, SLURM_JOB_ID="42", SLURM_SUBMIT_DIR=str(tmp_path), HPCFWI_ROOT=str(ready.root))
-    assert f"called|run|{ready.root}/jobs/circle.toml\n" in done.stdout
+    assert f"called|run|{ready.root}/jobs/circle.toml|--requeue|10\n" in done.stdout
 
 
 def test_spooled_copy_without_a_root_says_what_to_do(ready: Project, spooled: Path, tmp_path: Path):
