@@ -168,7 +168,13 @@ def test_the_job_script_uses_all_nodes_of_its_allocation(pbs, first_run):
 @needs_openpbs
 @pytest.mark.slow
 def test_a_job_whose_time_is_up_submits_its_successors_until_the_run_is_done(pbs, hpcfwi):
-    settings = ("acquisition.sources.count=200", "inversion.evaluations=250", "inversion.ftol=0", "inversion.gtol=0")
+    settings = (
+        "acquisition.sources.count=200",
+        "inversion.iterations=1000",
+        "inversion.evaluations=70",
+        "inversion.ftol=0",
+        "inversion.gtol=0",
+    )
     chosen = " ".join(f"--set {setting}" for setting in settings)
     variables = {
         "HPCFWI_ROOT": ROOT,
