@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing, suppress
 
 from hpcfwi.cluster.ownjob import own_job, put_back
 from hpcfwi.data.runfolder import RunFolder, started_again
-from hpcfwi.errors import Interrupted, RunError
+from hpcfwi.errors import InputError, Interrupted, RunError
 from hpcfwi.interrupts import deafen
 from hpcfwi.reporting.events import EventLog
 
@@ -40,13 +39,12 @@ class Requeueing:
             self._read()
 
     def _read(self) -> None:
-        try:
-            told = json.loads(self.path.read_bytes())
+        # at worst it begins to count anew
+        with suppress(InputError, ValueError, KeyError, TypeError, OverflowError):
+            told = self.folder.read_json(self.path) or {}
             self.starts, self.in_vain, self.in_a_row = (
                 max(0, int(told[name])) for name in ("starts", "in_vain", "in_a_row")
             )
-        except (OSError, ValueError, KeyError, TypeError, OverflowError):
-            pass  # at worst it begins to count anew
 
     def after(self, stopped: Interrupted) -> Interrupted:
         """What is told of a run that was stopped, after its batch job was put back into the queue if there is a point in it."""
@@ -60,8 +58,7 @@ class Requeueing:
         command = f"the same command goes on where it was ({self.folder.path})"
         if not progress and (self.in_a_row >= IN_VAIN or self.in_vain >= self.limit):
             return self._told(
-                f"{why}; the job is not put back into the queue: {_starts(self.in_a_row)} without a finished "
-                f"shot\n  It needs more time: a longer limit (sbatch -t, qsub -l walltime=), or more workers. Then {command}"
+                f"{why}; the job is not put back into the queue: {self._vain_starts()} without a finished shot\n  It needs more time: a longer limit (sbatch -t, qsub -l walltime=), or more workers. Then {command}"
             )
         self.folder.write_json(self.path, {"starts": self.starts, "in_vain": self.in_vain, "in_a_row": self.in_a_row})
         deafen()  # Slurm ends the job at once, and what is told now should be told
@@ -76,6 +73,7 @@ class Requeueing:
             log.write("requeue", starts=self.starts, in_vain=self.in_vain, message=message)
         return Interrupted(message)
 
-
-def _starts(count: int) -> str:
-    return "one start" if count == 1 else f"{count} starts in a row"
+    def _vain_starts(self) -> str:
+        if self.in_a_row >= IN_VAIN:
+            return f"{self.in_a_row} starts in a row"
+        return f"{self.in_vain} start{'s' if self.in_vain > 1 else ''} (--requeue {self.limit})"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import signal
 
+import numpy as np
 import pytest
 
 from hpcfwi import requeue
 from hpcfwi.data.runfolder import RunFolder, fresh_folder
+from hpcfwi.data.staging import shard, stage
 from hpcfwi.errors import Interrupted
 from hpcfwi.interrupts import undisturbed
+from hpcfwi.inversion.functional import FunctionalGradient
+from hpcfwi.inversion.journal import write_partial
 from hpcfwi.requeue import Requeueing
 
 TIME_IS_UP = Interrupted("stopped: it is late", "the batch job ends in 9 s", time_is_up=True)
@@ -90,9 +94,11 @@ def test_whatever_is_kept_is_progress(folder, command, monkeypatch, kind):
         monkeypatch.setenv("SLURM_JOB_ID", "41")
         monkeypatch.setenv("SLURM_RESTART_COUNT", str(number))
         requeueing = Requeueing(folder, 1)
-        where = folder.journal / "partial-x" if kind == "a sum of some shots" else folder.shots
-        where.mkdir(exist_ok=True)
-        (where / f"{number}.bin").touch()
+        if kind == "a sum of some shots":
+            (folder.journal / "partial-x").mkdir(exist_ok=True)
+            write_partial(folder.journal / "partial-x" / f"{number}.bin", FunctionalGradient(0.5, np.zeros(3)))
+        else:
+            stage(shard(folder.shots, str(number), 5000), "shot", {}, name=f"{number}.pkl")
         assert "is back in the queue" in str(requeueing.after(TIME_IS_UP))
 
 

@@ -32,7 +32,6 @@ __all__ = ["AllocatedWorkers", "NodeWorkers"]
 RESTARTS, PAUSE, STEADY = 3, 2.0, 600.0
 # Seconds that a node's workers have for ending by themselves.
 GRACE = 5.0
-TAIL = 8
 
 
 class NodeWorkers(ProcessInterface):

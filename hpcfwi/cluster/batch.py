@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from hpcfwi.cluster.environment import scrubbed
@@ -38,14 +38,14 @@ class JobState:
     nodes
         Where it runs.
     left
-        Seconds until its time limit; None where there is none, or none is told.
+        Seconds until its time limit; None where there is none, or none is told. That it passes is no change of state.
     """
 
     state: State
     word: str
     reason: str = ""
     nodes: str = ""
-    left: float | None = None
+    left: float | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.word} ({self.reason})" if self.reason else self.word

@@ -10,19 +10,15 @@ from hpcfwi.cluster.hosts import BadHosts, host_of, no_more_tasks
 from hpcfwi.cluster.overtime import Overtime
 from hpcfwi.cluster.script import OurJob
 
-__all__ = ["Draining", "workers_of"]
+__all__ = ["Draining", "jobs_of"]
 
 # Seconds to hand over results and to end the job; and times the longest shot so far, that the one in hand may take.
 CLOSING, LONGER = 15.0, 1.2
 
 
-def workers_of(scheduler: Any, job: str) -> list[Any]:
-    """States of the workers of a job: of several processes each has the job's name and a number after it."""
-    return [
-        worker
-        for worker in scheduler.workers.values()
-        if job in (str(worker.name), str(worker.name).rpartition("-")[0])
-    ]
+def jobs_of(worker: object) -> set[str]:
+    """Names that the job of a worker may have: of several processes each has the job's name and a number after it."""
+    return {str(worker), str(worker).rpartition("-")[0]}
 
 
 @dataclass
@@ -48,6 +44,10 @@ class Draining:
         self.scheduler = scheduler
         self.leaving: dict[str, _Leaving] = {}
 
+    def _workers(self, name: str) -> list[Any]:
+        """States of the workers of a job."""
+        return [worker for worker in self.scheduler.workers.values() if name in jobs_of(worker.name)]
+
     def due(self, left: float | None) -> bool:
         """Whether a shot that is begun now could outlast a job that has so many seconds left."""
         overtime = self.scheduler.plugins.get(Overtime.name)
@@ -57,22 +57,20 @@ class Draining:
     def unwanted(self, name: str) -> bool:
         """Whether a job has its workers on a host that is excluded."""
         bad = self.scheduler.plugins.get(BadHosts.name)
-        return bad is not None and any(
-            host_of(worker.address) in bad.excluded for worker in workers_of(self.scheduler, name)
-        )
+        return bad is not None and any(host_of(worker.address) in bad.excluded for worker in self._workers(name))
 
     def begin(self, name: str, job: OurJob) -> None:
         """Give the workers of a job no more tasks."""
         now = steady_time()
         self.leaving[name] = _Leaving(job, now)
-        for worker in workers_of(self.scheduler, name):
+        for worker in self._workers(name):
             no_more_tasks(self.scheduler, worker)
 
     async def look(self) -> list[str]:
         """End the jobs whose workers have nothing in hand any more; returns their numbers."""
         ended = []
         for name, leaving in list(self.leaving.items()):
-            workers = workers_of(self.scheduler, name)
+            workers = self._workers(name)
             # what a worker is at is told by its heartbeats
             if any(worker.executing or worker.last_seen <= leaving.since for worker in workers):
                 continue

@@ -12,8 +12,8 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 __all__ = ["BadHosts", "blame", "host_of", "no_more_tasks"]
 
-# Different shots that have failed on a host, after which it is no accident, nor the shots' own fault.
-FAILURES = 3
+# Different shots that have failed on a host within so many seconds, after which it is no accident, nor the shots' own fault.
+FAILURES, WITHIN = 3, 3600.0
 
 
 def host_of(address: str) -> str:
@@ -52,7 +52,8 @@ class BadHosts(SchedulerPlugin):
     def __init__(self, topic: str) -> None:
         self.topic = topic
         self.excluded: set[str] = set()
-        self._failures: dict[str, set[str]] = defaultdict(set)
+        # when a shot has failed there, by host and shot
+        self._failures: dict[str, dict[str, float]] = defaultdict(dict)
 
     async def start(self, scheduler: Any) -> None:
         """Dask's hook."""
@@ -60,8 +61,10 @@ class BadHosts(SchedulerPlugin):
 
     def failed(self, worker: str, shot: str) -> None:
         """Note that a shot has failed on a worker, or that this has died with it."""
-        host = host_of(worker)
-        self._failures[host].add(shot)
+        host, now = host_of(worker), time.monotonic()
+        self._failures[host] = {known: when for known, when in self._failures[host].items() if now - when < WITHIN} | {
+            shot: now
+        }
         others = {host_of(address) for address in self.scheduler.workers} - self.excluded - {host}
         if len(self._failures[host]) >= FAILURES and others and host not in self.excluded:
             self.excluded.add(host)

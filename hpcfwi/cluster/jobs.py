@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import time
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ from hpcfwi.reporting.events import read_events
 __all__ = ["WorkerJobs"]
 
 CLUSTERS: dict[str, type[JobQueueCluster]] = {"slurm": SLURMCluster, "pbs": PBSCluster}
+JOB = re.compile(r"[0-9][\w.\[\]]*")
 # Seconds of idleness after which an adaptive cluster lets a job go, and between two looks at how much work there is.
 IDLE, ADAPT = 60, 2
 # Seconds between two lines about a queue in which nothing changes.
@@ -132,7 +134,8 @@ class WorkerJobs(Workforce):
             known = {
                 event["job"]: event for event in read_events(self.run_dir / "events.jsonl") if event["event"] == "job"
             }
-            asked = [job for job, event in known.items() if event["state"] != "ended"]
+            # what stands in a file is no option of a scheduler's command
+            asked = [job for job, event in known.items() if event["state"] != "ended" and JOB.fullmatch(str(job))]
             states = asyncio.run(self.batch.states(asked))
         except (OSError, KeyError, TypeError, RunError):
             return

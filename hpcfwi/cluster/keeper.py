@@ -12,7 +12,7 @@ from typing import Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from hpcfwi.cluster.batch import Batch, JobState, Refusal
-from hpcfwi.cluster.draining import Draining
+from hpcfwi.cluster.draining import Draining, jobs_of
 from hpcfwi.cluster.script import OurJob
 from hpcfwi.cluster.workforce import Listener, tail_of
 from hpcfwi.errors import RunError
@@ -52,12 +52,7 @@ class _Arrivals(SchedulerPlugin):
         self.jobs: set[str] = set()
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
-        self.jobs |= _jobs_of(scheduler.workers[worker].name)
-
-
-def _jobs_of(worker: object) -> set[str]:
-    """Names that the job of a worker may have: of several processes each has the job's name and a number after it."""
-    return {str(worker), str(worker).rpartition("-")[0]}
+        self.jobs |= jobs_of(scheduler.workers[worker].name)
 
 
 @dataclass
@@ -165,7 +160,7 @@ class JobKeeper:
 
     def _working(self) -> set[str]:
         """Names of jobs that have a worker; one of several processes has a name with a number after it."""
-        return {job for worker in self.cluster.scheduler.workers.values() for job in _jobs_of(worker.name)}
+        return {job for worker in self.cluster.scheduler.workers.values() for job in jobs_of(worker.name)}
 
     def _ended(self, name: str, job_id: str, state: JobState, has_worker: bool) -> bool:
         """Note a job's state; tell whether it has to be replaced."""
@@ -249,7 +244,7 @@ class JobKeeper:
 
     def tail_of(self, worker: str) -> str:
         """The end of the output of the job that a worker of this name has come from."""
-        return next((self._tail(self._numbers[job]) for job in _jobs_of(worker) if job in self._numbers), "")
+        return next((self._tail(self._numbers[job]) for job in jobs_of(worker) if job in self._numbers), "")
 
     def _tail(self, job_id: str) -> str:
         """The end of a job's output, where there is one."""

@@ -183,7 +183,7 @@ class RunFolder:
     def reached(self) -> tuple[int, int, int]:
         """How far the run has got: staged shots, answers in the journal, and kept sums of the one under way; ever more."""
         return (
-            sum(1 for _ in self.shots.rglob("*.bin")),
+            sum(1 for _ in self.shots.rglob("*.pkl")),
             sum(1 for _ in self.journal.glob("*.bin")),
             sum(1 for _ in self.journal.glob("partial-*/*.bin")),
         )

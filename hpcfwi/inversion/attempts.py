@@ -9,6 +9,7 @@ from typing import Any
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
+from hpcfwi.cluster.hosts import host_of
 from hpcfwi.errors import DataError, HpcfwiError, ShotFailed
 from hpcfwi.inversion.shot import TaskFailure
 from hpcfwi.inversion.suspects import Suspects
@@ -191,17 +192,12 @@ class Attempts:
 
 def _apart_from(tried: Sequence[str], workers: Sequence[str]) -> list[str]:
     """Workers on hosts that were not tried, or else those that were not tried, or else all but the last."""
-    hosts = {_host(worker) for worker in tried if worker}
+    hosts = {host_of(worker) for worker in tried if worker}
     return (
-        [worker for worker in workers if _host(worker) not in hosts]
+        [worker for worker in workers if host_of(worker) not in hosts]
         or [worker for worker in workers if worker not in tried]
         or [worker for worker in workers if worker != tried[-1]]
     )
-
-
-def _host(address: str) -> str:
-    """The host in a Dask address."""
-    return address.rpartition(":")[0]
 
 
 def stop_for_own_reasons(failed: Future) -> None:

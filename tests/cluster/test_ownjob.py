@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from hpcfwi.cluster.batch import PBS, job_facts, seconds
+from hpcfwi.cluster.batch import PBS, JobState, job_facts, seconds
 from hpcfwi.cluster.ownjob import JobEnd
 
 
@@ -58,6 +58,11 @@ def test_pbss_words(command):
         1800, abs=3
     )
     assert left_of(command, asked, "stime = yesterday") == 3600
+
+
+def test_that_time_passes_is_no_change_of_a_jobs_state():
+    """Or the event log would have a line of every job every two seconds."""
+    assert JobState("running", "R", nodes="node1", left=9.0) == JobState("running", "R", nodes="node1", left=7.0)
 
 
 def test_a_long_value_goes_on_in_the_next_line():
