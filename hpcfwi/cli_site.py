@@ -68,7 +68,8 @@ def list_sites() -> None:
 def _glance(path: Path) -> tuple[dict[str, Any], str]:
     """A site file as it stands, empty where it cannot be read, and in one line why it cannot be used."""
     from hpcfwi.config.site import LATER, SiteConfig
-    from hpcfwi.config.text import expand_variables, read_toml, validate
+    from hpcfwi.config.text import expand_variables, read_toml
+    from hpcfwi.config.validation import validate
 
     content: dict[str, Any] = {}
     try:

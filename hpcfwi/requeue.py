@@ -58,7 +58,8 @@ class Requeueing:
         command = f"the same command goes on where it was ({self.folder.path})"
         if not progress and (self.in_a_row >= IN_VAIN or self.in_vain >= self.limit):
             return self._told(
-                f"{why}; the job is not put back into the queue: {self._vain_starts()} without a finished shot\n  It needs more time: a longer limit (sbatch -t, qsub -l walltime=), or more workers. Then {command}"
+                f"{why}; the job is not put back into the queue: {self._vain_starts()} without a finished shot\n"
+                f"  It needs more time: a longer limit (sbatch -t, qsub -l walltime=), or more workers. Then {command}"
             )
         self.folder.write_json(self.path, {"starts": self.starts, "in_vain": self.in_vain, "in_a_row": self.in_a_row})
         deafen()  # Slurm ends the job at once, and what is told now should be told

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from hpcfwi.config.reference import config_table
 from hpcfwi.config.run import RunConfig
 from hpcfwi.config.site import SiteConfig
-from hpcfwi.config.text import kinds_of, sections_of
+from hpcfwi.config.validation import kinds_of, sections_of
 
 README = Path(__file__).parent.parent / "README.md"
 

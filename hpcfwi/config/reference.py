@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from hpcfwi.config.run import RunConfig
 from hpcfwi.config.site import SiteConfig
-from hpcfwi.config.text import Section, kinds_of, sections_of
+from hpcfwi.config.validation import Section, kinds_of, sections_of
 
 __all__ = ["config_table"]
 

@@ -11,16 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from hpcfwi.config.text import (
-    Section,
-    apply_settings,
-    expand,
-    expand_variables,
-    line_of,
-    parse_setting,
-    read_toml,
-    validate,
-)
+from hpcfwi.config.text import apply_settings, expand, expand_variables, line_of, parse_setting, read_toml
+from hpcfwi.config.validation import Section, validate
 from hpcfwi.errors import InputError
 from hpcfwi.resources import shipped
 

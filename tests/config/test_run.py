@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpcfwi.config.run import RunConfig, load_run_config
-from hpcfwi.config.text import apply_settings, parse_setting, validate
+from hpcfwi.config.text import apply_settings, parse_setting
+from hpcfwi.config.validation import validate
 from hpcfwi.errors import InputError
 
 JOBS = Path(__file__).parents[2] / "jobs"

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from hpcfwi.config.text import Section, apply_settings, parse_setting, read_toml, validate
+from hpcfwi.config.text import apply_settings, parse_setting, read_toml
+from hpcfwi.config.validation import Section, validate
 from hpcfwi.errors import InputError
 
 

@@ -18,7 +18,8 @@ from hpcfwi.cluster.layout import Need, node_layout
 from hpcfwi.cluster.script import JobPlace, job_script
 from hpcfwi.config.run import RunConfig, load_run_config
 from hpcfwi.config.site import SiteConfig, load_site
-from hpcfwi.config.text import PATH_KEYS, Section, apply_settings, sections_of
+from hpcfwi.config.text import PATH_KEYS, apply_settings
+from hpcfwi.config.validation import Section, sections_of
 from hpcfwi.errors import InputError
 from hpcfwi.inversion.plan import make_plan
 from hpcfwi.inversion.problem import Problem

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcfwi.config.run import RunConfig
-from hpcfwi.config.text import apply_settings, parse_setting, validate
+from hpcfwi.config.text import apply_settings, parse_setting
+from hpcfwi.config.validation import validate
 from hpcfwi.errors import DataError, InputError
 from hpcfwi.inversion.plan import make_plan
 from hpcfwi.inversion.problem import Problem
