@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["ThreadUse", "numbers", "observed_threads", "ranges"]
 
 TASKS = Path("/proc/self/task")
-# A thread that had less of the time than this share of the busiest one's was not computing.
+# A thread that had less of the time than this share of the calling one's was not computing.
 BUSY = 0.2
 
 
@@ -34,14 +34,20 @@ class ThreadUse:
 
 @contextmanager
 def observed_threads() -> Iterator[ThreadUse]:
-    """Watch this process's threads; what is yielded is filled in at the end."""
+    """Watch this process's threads; what is yielded is filled in at the end.
+
+    The thread that enters is taken for the one that calls the kernels. Python's other threads (a worker's connections,
+    its heartbeat) run none, however busy they were.
+    """
     use = ThreadUse()
+    caller = threading.get_native_id()
     before = _run_times()
     yield use
     spent = {task: time - before.get(task, 0) for task, time in _run_times().items()}
     # the thread that called the kernels computed in any case; it is the measure for the others
-    most = max(spent.values(), default=0)
-    busy = [task for task, time in spent.items() if time > BUSY * most or task == threading.get_native_id()]
+    most = spent.pop(caller, 0)
+    of_python = {thread.native_id for thread in threading.enumerate()}
+    busy = [caller, *(task for task, time in spent.items() if time > BUSY * most and task not in of_python)]
     masks = [mask for mask in map(_affinity, busy) if mask]
     if most > 0 and masks:
         use.threads = len(busy)

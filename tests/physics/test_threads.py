@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import zlib
 
 import pytest
 
@@ -61,6 +63,27 @@ def test_a_thread_that_only_waits_does_not_count():
         sum(i * i for i in range(300_000))
     assert use.threads == 1
     assert use.cpus == os.sched_getaffinity(0)
+
+
+def test_a_thread_of_python_that_is_busy_meanwhile_computes_no_kernel():
+    """Workers receive and write while a shot runs; a short shot must not look like one of two threads."""
+    data = bytes(20_000_000)
+    begun, done = threading.Event(), threading.Event()
+
+    def busy():
+        while not done.is_set():
+            zlib.crc32(data)  # without Python's lock
+            begun.set()
+
+    other = threading.Thread(target=busy)
+    other.start()
+    begun.wait()
+    with observed_threads() as use:
+        for _ in range(20):
+            zlib.crc32(data)
+    done.set()
+    other.join()
+    assert use.threads == 1
 
 
 @pytest.mark.parametrize("some", [set(), {3}, {0, 1, 2, 3, 8}, {0, 2, 4}])
