@@ -156,6 +156,7 @@ def run(
     for line in (
         f"{counted(result.iterations, 'iteration')}, {counted(result.evaluations, 'evaluation')}: misfit {result.misfit:.6g}, "
         f"{ratio:.4f} of the initial one{error}{f', {result.left_out}' if result.left_out else ''}",
+        *([f"the last bits may differ from run to run: {result.irreproducible}"] if result.irreproducible else []),
         f"{result.folder} holds:",
         "  model.npy      the velocity, km/s; figures/ has its pictures, and those of the data and the convergence",
         "  history.csv    misfit, gradient and errors of each iteration; events.jsonl all that happened, shot by shot",

@@ -49,6 +49,8 @@ class RunResult:
         Why the optimiser stopped.
     left_out
         Of which shots it knows nothing, in words; empty where all were used.
+    irreproducible
+        Why another run of the same problem may give other last bits, in words; empty where it gives the same bytes.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class RunResult:
     model_error: float | None
     message: str
     left_out: str = ""
+    irreproducible: str = ""
 
     @property
     def sensible(self) -> bool:
@@ -71,7 +74,7 @@ class RunResult:
         return (
             all(isinstance(count, int) for count in counts)
             and all(isinstance(number, float) for number in numbers)
-            and all(isinstance(text, str) for text in (self.message, self.left_out))
+            and all(isinstance(text, str) for text in (self.message, self.left_out, self.irreproducible))
         )
 
 
@@ -241,6 +244,10 @@ class _Inversion:
     def _on_evaluation(self, evaluation: Any, x: NDArray, gradient: NDArray) -> None:
         self.log.write("evaluation", **asdict(evaluation) | {"evaluation": evaluation.number})
         self.session.progress.evaluation(evaluation.misfit, evaluation.replayed)
+        if evaluation.drift:
+            self.session.differs_because(
+                "on another kind of processor the models of the journal were come by again but for their last bits"
+            )
         if evaluation.number == 1:
             self.first_gradient = gradient.reshape(self.problem.domain.shape)
             self._add_row(x, evaluation.misfit)
@@ -284,6 +291,7 @@ class _Inversion:
             "model_error": self.problem.velocity_error(1.0 / np.sqrt(result.x.reshape(self.problem.domain.shape))),
             "message": str(result.message),
             "left_out": self.problem.left_out,
+            "irreproducible": self.session.reproducibility.against,
         }
         self.folder.write_result({"state": "done", "limits": _limits(self.config), "summary": summary})
         self.folder.current_model.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from hpcfwi.inversion.problem import Problem
 from hpcfwi.reporting.events import EventLog
 from hpcfwi.reporting.failures import Failures
 from hpcfwi.reporting.progress import Progress
+from hpcfwi.reproducibility import DRIVERS, WORKERS, Reproducibility
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:  # imports Dask, for which the command line has no time
@@ -125,6 +126,7 @@ class Session:
         self._names: dict[str, str] = {}
         self._deaths: dict[str, str] = {}
         self.failures = Failures(progress.say)
+        self.reproducibility = Reproducibility(folder)
         with resting():  # while Dask and Devito are imported and the solver is built
             self._start(site, options, stack)
 
@@ -155,14 +157,38 @@ class Session:
             launch=workforce.how,
             site=site.name,
         )
-        same = "one thread per shot: the same bytes whatever the number of workers"
-        differs = "several threads per shot: the last bits may differ from run to run"
-        self.progress.say(same if workforce.threads == 1 else differs)
+        self._tell_reproducibility(workforce.threads)
         self._promise = ThreadPromise(site, workforce.threads_on)
         with held_back():  # or a folder or a process of theirs would be left that nobody knows of
             stack.enter_context(workforce)
         self._stage_solver(layout.cache_bytes)
         self._connect(workforce, stack)
+
+    def _tell_reproducibility(self, threads: int) -> None:
+        if threads > 1:
+            self.reproducibility.because("several threads per shot")
+        if self.folder.other_versions:
+            self.reproducibility.because("other versions of hpcfwi or devito began it")
+        against = self.reproducibility.against
+        if against:
+            self.progress.say(f"the last bits may differ from run to run: {against}")
+        else:
+            self.progress.say("one thread per shot: the same bytes whatever the number of workers")
+
+    def differs_because(self, reason: str) -> None:
+        """Tell, once in the life of a run, what speaks against the same bytes."""
+        if self.reproducibility.because(reason):
+            self._warn_of_difference(reason)
+
+    def _warn_of_difference(self, reason: str) -> None:
+        message = f"the same bytes cannot be promised any more: {reason}"
+        self.log.write("warning", message=message)
+        self.progress.say(f"warning: {message}")
+
+    def _machine(self, role: str, described: dict[str, str]) -> None:
+        reason = self.reproducibility.machine(role, described)
+        if reason:
+            self._warn_of_difference(reason)
 
     def _check_disk(self, needed: int) -> None:
         free = shutil.disk_usage(self.folder.path).free
@@ -176,12 +202,14 @@ class Session:
     def _stage_solver(self, cache_bytes: int) -> None:
         from hpcfwi.inversion.shot import ShotContext
         from hpcfwi.inversion.solver import stage_solver
+        from hpcfwi.physics.fingerprint import kind_of_machine
 
         started = time.perf_counter()
         solver, built = stage_solver(self.folder.staged, self.problem.spec)
         seconds = time.perf_counter() - started
         self.log.write("solver", built=built, seconds=round(seconds, 3), source="driver", digest=solver.digest)
         self.progress.say(f"solver {'built and compiled' if built else 'found in the run folder'} ({seconds:.1f} s)")
+        self._machine(DRIVERS, kind_of_machine())
         self.context = ShotContext(
             solver,
             self.problem.spec,
@@ -242,6 +270,8 @@ class Session:
             self.tasks.seconds.append(told["seconds"])
         if told["event"] == "overdue":
             self.tasks.overdue(told["key"])
+        if told["event"] == "solver":
+            self._machine(WORKERS, told["machine"])
         if told["event"] == "worker left":
             self._promise.forget(told["worker"])
         if told["event"] != "threads":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
 import shutil
 
 import numpy as np
 import pytest
 
 from hpcfwi.data.staging import StagedFile, load, read_header
+from hpcfwi.inversion.journal import Journal
 
 
 @pytest.fixture
@@ -106,3 +108,43 @@ def test_figures_that_cannot_be_drawn_are_no_reason_to_lose_the_model(finished, 
     done = finished.run("run", "output.figures=true")
     assert "warning: the figures cannot be drawn (FileExistsError" in done.stdout
     assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the name of a processor that BLAS knows is one of x86_64")
+def test_a_run_that_goes_on_on_another_kind_of_processor_uses_its_answers_and_says_that_bits_may_differ(hpcfwi):
+    """BLAS rounds as on another processor when it is told to be on one, and so does L-BFGS-B."""
+    whole = ("inversion.iterations=7", "inversion.ftol=0", "inversion.gtol=0")
+    hpcfwi.run("there", *whole)
+    hpcfwi.run("run", *whole, "inversion.iterations=5")
+    hpcfwi.environment["OPENBLAS_CORETYPE"] = "Prescott"
+    run_dir = hpcfwi.folder / "run"
+    done = hpcfwi.run("run", *whole)
+    told = events(run_dir, "evaluation")
+    first = [event for event in told if not event["replayed"]]
+    replayed = [event for event in told if event["replayed"]]
+    assert [event["number"] for event in first] == list(range(1, len(first) + 1))
+    assert 0 < max(event["drift"] for event in replayed) <= 1e-12
+    assert [event["misfit"] for event in replayed] == [event["misfit"] for event in first][: len(replayed)]
+    (warning,) = (event for event in events(run_dir, "warning") if "bytes" in event["message"])
+    assert "on another kind of processor" in warning["message"]
+    assert "\nthe last bits may differ from run to run: on another kind of processor" in done.stdout
+    assert "another kind of processor" in json.loads((run_dir / "result.json").read_text())["summary"]["irreproducible"]
+    assert float(history(run_dir)[-1]["misfit"]) == pytest.approx(
+        float(history(hpcfwi.folder / "there")[-1]["misfit"]), rel=1e-6
+    )
+
+
+def test_an_answer_to_another_model_than_the_one_that_is_asked_for_stops_the_run(finished):
+    run_dir = finished.folder / "run"
+    path = sorted((run_dir / "journal").iterdir())[0]
+    header = read_header(path)
+    journal, number = Journal(run_dir / "journal", header["problem"]), header["number"]
+    x = np.frombuffer(path.read_bytes()[-8 * int(np.prod(header["shape"])) :])
+    answer = journal.read(x, number).answer
+    path.unlink()
+    journal.write(x * (1 + 1e-9), answer, number)
+    (run_dir / "result.json").unlink()
+    message = refused(finished, code=3)
+    assert f"evaluation {number} was of another model than the one that is asked for here" in message
+    assert "difference is 1.0e-09 of the largest value" in message
+    assert "begin anew with --fresh" in message

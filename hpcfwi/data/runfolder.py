@@ -132,6 +132,7 @@ class RunFolder:
         self._write_text(self.path / "config.toml", tomli_w.dumps(_without_none(config.model_dump(mode="json"))))
         # answers keep the key that they were written under
         self.began_with = json.dumps(told.get("began"), sort_keys=True)
+        self.other_versions = len(told["accepted"]) > 1
         if known is None or accept_versions:
             self._write_text(path, json.dumps({**identity, VERSIONS: told}, indent=1))
         return known is not None

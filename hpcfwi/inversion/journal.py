@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.data.staging import digest, read_container, write_container
-from hpcfwi.errors import StagingError
+from hpcfwi.data.staging import digest, read_container, read_header, write_container
+from hpcfwi.errors import RunError, StagingError
 from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
 
-__all__ = ["Journal", "Partials", "block_level", "read_partial", "write_partial"]
+__all__ = ["AGREEMENT", "Journal", "Partials", "Recorded", "block_level", "read_partial", "write_partial"]
 
 KIND = "evaluation"
 PARTIAL = "partial sum"
 # Of what is in an entry; those of another one are not found.
-FORMAT = b"2"
+FORMAT = b"3"
+# Other kinds of processors round x differently: up to this relative difference it is the x of the entry.
+AGREEMENT = 1e-12
 # What a killed evaluation may lose with every block that was being computed: this part of its shots.
 LOSS = 1 / 32
 
 
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """What the journal has for an x.
+
+    Parameters
+    ----------
+    answer
+        Misfit and gradient.
+    drift
+        The largest relative difference between x and that of the entry; 0 where they are the same bytes.
+    """
+
+    answer: FunctionalGradient
+    drift: float = 0.0
+
+
 class Journal:
-    """Evaluations of one problem, by the digest of x.
+    """Evaluations of one problem: their answers by the digest of x, and x, by their numbers.
 
     Parameters
     ----------
@@ -40,35 +60,71 @@ class Journal:
         self.folder = folder
         self.problem = problem
         self.verify = verify
+        # files by the number of the evaluation that they are of; looked for when an x is not found
+        self._numbers: dict[int, Path] | None = None
+        # files whose x is another one's but for the last bits, by the digest of that
+        self._close: dict[str, tuple[Path, float]] = {}
 
     def _path(self, x: NDArray[np.float64]) -> Path:
         return self.folder / f"{digest(x.tobytes(), self.problem.encode(), FORMAT)}.bin"
 
-    def write(self, x: NDArray[np.float64], answer: FunctionalGradient) -> None:
-        """Keep an answer."""
+    def write(self, x: NDArray[np.float64], answer: FunctionalGradient, number: int) -> None:
+        """Keep the answer of the evaluation of this number."""
         self.verify()
-        _write(self._path(x), KIND, answer, sync=True, problem=self.problem)
+        path = self._path(x)
+        _write(path, KIND, answer, x, sync=True, problem=self.problem, number=number)
+        if self._numbers is not None:
+            self._numbers[number] = path
 
-    def read(self, x: NDArray[np.float64]) -> FunctionalGradient | None:
+    def read(self, x: NDArray[np.float64], number: int) -> Recorded | None:
         """Look an answer up.
+
+        Parameters
+        ----------
+        x
+            Where the objective is asked for.
+        number
+            How many times it was asked, this time included.
 
         Raises
         ------
         StagingError
             If there is an entry but it is damaged: it is not computed again without the user's knowing.
+        RunError
+            If the evaluation of this number was of another x.
         """
         path = self._path(x)
-        if not path.exists():
+        if path.exists():
+            return Recorded(_entry(path, x.size)[0])
+        if path.stem in self._close:
+            other, drift = self._close[path.stem]
+            return Recorded(_entry(other, x.size)[0], drift)
+        if self._numbers is None:
+            self._numbers = self._by_number()
+        recorded = self._numbers.get(number)
+        if recorded is None:
             return None
-        try:
-            answer = _read(path, KIND)
-            if answer.g.size != x.size:
-                raise StagingError(f"{path}: is damaged: {answer.g.size} values of a gradient where {x.size} belong")
-            return answer
-        except StagingError as error:
-            raise StagingError(
-                f"{error}\n  Remove it and start the same command again: it will be computed anew."
-            ) from None
+        answer, there = _entry(recorded, x.size)
+        with np.errstate(all="ignore"):  # who wrote it may have written anything
+            drift = float(np.abs(x - there).max() / np.abs(there).max())
+        if not drift <= AGREEMENT:
+            raise RunError(
+                f"{recorded}: evaluation {number} was of another model than the one that is asked for here; the largest "
+                f"difference is {drift:.1e} of the largest value. The run began on another kind of processor, or with "
+                "other versions of numpy or scipy, which round differently, and the difference has grown.\n"
+                "  Start the same command where the run began, or begin anew with --fresh."
+            )
+        self._close[path.stem] = recorded, drift
+        return Recorded(answer, drift)
+
+    def _by_number(self) -> dict[int, Path]:
+        """Files of this problem by the numbers in their headers."""
+        found = {}
+        for path in sorted(self.folder.glob("*.bin")):
+            header = read_header(path) or {}
+            if header.get("problem") == self.problem and isinstance(header.get("number"), int):
+                found[header["number"]] = path
+        return found
 
     def __len__(self) -> int:
         return len(list(self.folder.glob("*.bin")))
@@ -133,7 +189,7 @@ def block_level(shots: int, block: int | None) -> int:
 
 def write_partial(path: Path, part: FunctionalGradient) -> None:
     """Keep a sum; one that is lost is only computed again, so nobody waits for the disk."""
-    _write(path, PARTIAL, part, sync=False)
+    _write(path, PARTIAL, part, np.empty(0), sync=False)
 
 
 def read_partial(path: Path) -> FunctionalGradient:
@@ -144,20 +200,42 @@ def read_partial(path: Path) -> FunctionalGradient:
     StagingError
         If it is damaged.
     """
-    return _read(path, PARTIAL)
+    part, rest = _read(path, PARTIAL)
+    if rest.size:
+        raise StagingError(f"{path}: is damaged: {rest.size} values after its gradient")
+    return part
 
 
-def _write(path: Path, kind: str, answer: FunctionalGradient, sync: bool, **facts: str) -> None:
-    # the misfit goes before the gradient, so that the digest is of both
-    gradient = np.ascontiguousarray(answer.g, dtype="<f8").data.cast("B")
-    payload = (np.array(answer.f, dtype="<f8").tobytes(), gradient)
+def _entry(path: Path, size: int) -> tuple[FunctionalGradient, NDArray[np.float64]]:
+    """An answer of the journal, and its x."""
+    try:
+        answer, x = _read(path, KIND)
+        for what, found in (("a gradient", answer.g.size), ("a model", x.size)):
+            if found != size:
+                raise StagingError(f"{path}: is damaged: {found} values of {what} where {size} belong")
+    except StagingError as error:
+        raise StagingError(
+            f"{error}\n  Remove it and start the same command again: it will be computed anew."
+        ) from None
+    return answer, x
+
+
+def _write(
+    path: Path, kind: str, answer: FunctionalGradient, x: NDArray[np.float64], sync: bool, **facts: str | int
+) -> None:
+    # all of it is content, so that the digest is of all
+    values = (np.array([answer.f]), answer.g, x)
+    payload = [np.ascontiguousarray(part, dtype="<f8").data.cast("B") for part in values if part.size]
     write_container(path, kind, payload, digest(*payload), sync, shape=list(answer.g.shape), **facts)
 
 
-def _read(path: Path, kind: str) -> FunctionalGradient:
+def _read(path: Path, kind: str) -> tuple[FunctionalGradient, NDArray[np.float64]]:
+    """Misfit and gradient, and the values after them."""
     header, payload = read_container(path, kind)
     try:
         values = np.frombuffer(payload, dtype="<f8")
-        return FunctionalGradient(float(values[0]), values[1:].reshape(header["shape"]).copy())
+        shape = header["shape"]
+        size = 1 + math.prod(shape)
+        return FunctionalGradient(float(values[0]), values[1:size].reshape(shape).copy()), values[size:]
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise StagingError(f"{path}: is damaged: its content is not of the shape in its header ({error})") from None

@@ -41,12 +41,15 @@ class Evaluation:
         Wall time.
     replayed
         Whether the answer came from the journal.
+    drift
+        How far the model is from that of the journal's answer, relative; 0 where they are the same bytes.
     """
 
     number: int
     misfit: float
     seconds: float
     replayed: bool
+    drift: float = 0.0
 
 
 def observe(problem: Problem, context: ShotContext, tasks: ShotTasks, staged: Path, progress: Any) -> list[StagedFile]:
@@ -126,14 +129,16 @@ class Objective:
 
     def __call__(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Misfit and gradient at the squared slowness ``x``, (s/km)^2, flat; the gradient of frozen cells is zero."""
-        started = time.perf_counter()
-        answer = self.journal.read(x)
-        replayed = answer is not None
-        if answer is None:
-            answer = self._evaluate(x)
-            self.journal.write(x, answer)
+        started, number = time.perf_counter(), len(self.evaluations) + 1
+        recorded = self.journal.read(x, number)
+        if recorded is None:
+            answer, drift = self._evaluate(x), 0.0
+            self.journal.write(x, answer, number)
             self.partials.end()
-        evaluation = Evaluation(len(self.evaluations) + 1, answer.f, time.perf_counter() - started, replayed)
+        else:
+            answer, drift = recorded.answer, recorded.drift
+        seconds = time.perf_counter() - started
+        evaluation = Evaluation(number, answer.f, seconds, recorded is not None, drift)
         self.evaluations.append(evaluation)
         self.gradient = answer.g
         self.on_evaluation(evaluation, x, answer.g)

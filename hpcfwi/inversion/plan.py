@@ -30,9 +30,10 @@ def make_plan(problem: Problem) -> Plan:
     traces = sum(len(shot.receivers) for shot in problem.survey.shots)
     itemsize = np.dtype(spec.dtype).itemsize
     model_bytes = 8 * int(np.prod(domain.shape))
-    # observed data; one journal entry an evaluation, a few more evaluations than iterations; models; the solver
+    # observed data; one journal entry (gradient and model) an evaluation, a few more evaluations than iterations; models; the
+    # solver
     data_bytes = traces * problem.recorded_samples * itemsize
-    journal_bytes = round(1.3 * config.inversion.iterations + 2) * model_bytes
+    journal_bytes = round(1.3 * config.inversion.iterations + 2) * 2 * model_bytes
     # while an evaluation is under way, the sums of its shots
     partial_bytes = Partials(Path(), config.journal.shots_per_sum).count(len(problem.survey)) * model_bytes
     disk = data_bytes + journal_bytes + partial_bytes + 6 * model_bytes + 2_000_000

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from hpcfwi.data.staging import StagedFile, load, read_container, read_header, stage, unpickle
 from hpcfwi.errors import RunError, StagingError
-from hpcfwi.physics.fingerprint import differences, fingerprint, fingerprint_digest
+from hpcfwi.physics.fingerprint import differences, fingerprint, fingerprint_digest, kind_of_machine
 from hpcfwi.physics.propagator import Propagator
 from hpcfwi.physics.spec import PropagatorSpec
 from hpcfwi.physics.target import target
@@ -55,14 +55,15 @@ def obtain_solver(staged: StagedFile, spec: PropagatorSpec) -> tuple[Propagator,
     Returns
     -------
     Propagator, dict
-        The solver, and facts for the event log: ``source`` (``"staged"``, ``"rebuilt"`` or ``"found"``), and ``differences``.
+        The solver, and facts for the event log: ``source`` (``"staged"``, ``"rebuilt"`` or ``"found"``), ``differences``, and
+        ``machine``, what the last bits of its results depend on.
     """
     path = Path(staged.path)
     header, payload = read_container(path, KIND, staged.digest)
     here = fingerprint()
     differs = differences(header.get("fingerprint", {}), here)
     if not differs:
-        return unpickle(path, payload), {"source": "staged"}
+        return unpickle(path, payload), {"source": "staged", "machine": kind_of_machine(header["fingerprint"])}
     if here["compiler"] == "none":
         raise RunError(
             f"the kernels do not fit this host, which has no compiler ({'; '.join(differs)}): let devito.target in the site "
@@ -72,7 +73,7 @@ def obtain_solver(staged: StagedFile, spec: PropagatorSpec) -> tuple[Propagator,
         found = _find(path.parent, spec, here)
         own = found or _build(path.parent, spec)
     source = "rebuilt" if found is None else "found"
-    return load(own, KIND), {"source": source, "differences": differs}
+    return load(own, KIND), {"source": source, "differences": differs, "machine": kind_of_machine(here)}
 
 
 def _advice() -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from hpcfwi.physics.target import target
 
-__all__ = ["differences", "fingerprint", "fingerprint_digest"]
+__all__ = ["differences", "fingerprint", "fingerprint_digest", "kind_of_machine"]
 
 
 @cache
@@ -32,7 +32,7 @@ def fingerprint() -> dict[str, str]:
     model, flags = _processor() if wanted is None else (f"any with {wanted}", wanted)
     return {
         "processor": model,
-        "flags": hashlib.blake2b(" ".join(sorted(flags.split())).encode(), digest_size=6).hexdigest(),
+        "flags": _short(flags),
         "compiler": _compiler(),
         "language": _language(),
         "python": platform.python_version(),
@@ -40,6 +40,23 @@ def fingerprint() -> dict[str, str]:
         "numpy": version("numpy"),
         "cloudpickle": version("cloudpickle"),
     }
+
+
+def kind_of_machine(kernels: dict[str, str] | None = None) -> dict[str, str]:
+    """What the last bits of results depend on: the processor, with or without a named instruction set, and the libraries.
+
+    Parameters
+    ----------
+    kernels
+        Fingerprint of the kernels that run here, if any do.
+    """
+    model, flags = _processor()
+    found = {"processor": model, "flags": _short(flags), "numpy": version("numpy"), "scipy": version("scipy")}
+    return found | {name: str((kernels or {}).get(name)) for name in ("compiler", "language", "devito") if kernels}
+
+
+def _short(flags: str) -> str:
+    return hashlib.blake2b(" ".join(sorted(flags.split())).encode(), digest_size=6).hexdigest()
 
 
 def differences(built: Any, here: dict[str, str]) -> list[str]:

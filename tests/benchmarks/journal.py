@@ -1,18 +1,17 @@
 """What the journal costs, and how soon a run that was stopped goes on. Prints a table.
 
-    python tests/benchmarks/journal.py --marmousi FILE [--repeat N] [--iterations N]
+    python tests/benchmarks/journal.py --marmousi FILE [--pairs N] [--repeat N]
 
-Evaluations of Marmousi on two local workers, in turn with nothing kept inside an evaluation and with what is kept by default
-(of 16 shots, each); the seconds of one entry of the journal, which is written in both cases; and those from the command to the
-first new shot on a folder with 25 finished iterations. All evaluations are pooled but the first two of each run, which load and
-resample: on a noisy machine the faster ones say more than the median.
-FILE is vp_marmousi_bi of Devito's public data (Simple2D).
+Evaluations of Marmousi on two local workers, in pairs: one with everything that is kept by default (the sums of an evaluation
+that is under way, the answer, the look at the lease before it is written), one with nothing, in turn first and second, on the
+same workers. Told is the median of the pairs' differences and an interval that has it in 19 of 20 cases (bootstrap); then the
+digests that readers compare, which both have; and the seconds from the command to the first new shot on a folder with 25
+finished iterations. FILE is vp_marmousi_bi of Devito's public data (Simple2D).
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,22 +19,88 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
 
-from hpcfwi.inversion.functional import FunctionalGradient
-from hpcfwi.inversion.journal import Journal
+from hpcfwi.cluster.options import LaunchOptions
+from hpcfwi.config.run import load_run_config
+from hpcfwi.config.site import load_site
+from hpcfwi.data.runfolder import RunFolder
+from hpcfwi.data.staging import digest
+from hpcfwi.inversion.journal import Journal, Partials
+from hpcfwi.inversion.problem import Problem
+from hpcfwi.session import session
 from jobs import ROOT, SITES, events
 
-BLOCKS = {"nothing kept": 0, "by default": '"auto"'}
-WARMING_UP = 2
-QUANTILES = {"fastest tenth": 0.1, "lower quartile": 0.25, "median": 0.5}
-FINISHED, ENTRIES = 25, 50
+JOB = ROOT / "jobs" / "marmousi.toml"
+SETTINGS = ["worker.processes=2", "worker.threads=1"]
+WARMING_UP, FINISHED = 2, 25
+
+
+class NoJournal(Journal):
+    """Forgets everything, and asks nobody."""
+
+    def write(self, *_: object) -> None:
+        """Do nothing."""
+
+
+def pairs(folder: Path, model: str, count: int) -> NDArray[np.float64]:
+    """Seconds of evaluations, shape (pairs, 2): with everything kept, and with nothing."""
+    config = load_run_config(JOB, [model, "output.figures=false"])
+    problem = Problem.from_config(config)
+    found = np.zeros((count, 2))
+    with RunFolder(folder) as run_folder:
+        run_folder.claim(problem.identity, config)
+        site = load_site("workstation", SETTINGS)
+        with session(problem, site, LaunchOptions(), run_folder, Console(quiet=True)) as ready:
+            from hpcfwi.inversion.objective import Objective  # imports Dask, which the session has told to be quiet
+
+            place, verify = run_folder.journal, run_folder.lease.verify
+            ways = (
+                (Journal(place, "benchmark", verify), Partials(place)),
+                (NoJournal(place, "benchmark"), Partials(place, 0)),
+            )
+            shots, staged = ready.observe(), run_folder.staged
+            objective = Objective(problem, ready.context, shots, ready.tasks, staged, *ways[0], ready.on_shots)
+            x = (1.0 / problem.initial_velocity**2).ravel()
+            for number in range(-WARMING_UP, count):
+                for way in (0, 1) if number % 2 else (1, 0):
+                    objective.journal, objective.partials = ways[way]
+                    x = x * (1 + 1e-6)  # another model every time
+                    objective(x)
+                    if number >= 0:
+                        found[number, way] = objective.evaluations[-1].seconds
+    return found
+
+
+def digests(size: int) -> float:
+    """Seconds for the digest of an array of float64."""
+    values = np.random.default_rng(0).normal(size=size)
+    started = time.perf_counter()
+    for _ in range(100):
+        digest(values.data.cast("B"))
+    return (time.perf_counter() - started) / 100
+
+
+def tell_cost(seconds: NDArray[np.float64]) -> None:
+    """The median of the pairs' differences, and how well it is known."""
+    differences = seconds[:, 0] - seconds[:, 1]
+    bare = float(np.median(seconds[:, 1]))
+    drawn = np.random.default_rng(0).choice(differences, (2000, len(differences)))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    middle = float(np.median(differences))
+    print(f"an evaluation without a journal, median of {len(seconds)}: {bare:.3f} s")
+    print(
+        f"the journal, median of {len(seconds)} pairs: {1000 * middle:+.1f} ms ({1000 * low:+.1f} to {1000 * high:+.1f}), "
+        f"{100 * middle / bare:+.2f} % ({100 * low / bare:+.2f} to {100 * high / bare:+.2f})",
+        flush=True,
+    )
 
 
 def run(run_dir: Path, *settings: str) -> float:
     """Run, or continue; the time of the start."""
     words = [word for setting in ("output.figures=false", *settings) for word in ("--set", setting)]
-    job = str(ROOT / "jobs" / "marmousi.toml")
-    command = [sys.executable, "-m", "hpcfwi", "run", job, "--run-dir", str(run_dir), *SITES["local"], *words]
+    command = [sys.executable, "-m", "hpcfwi", "run", str(JOB), "--run-dir", str(run_dir), *SITES["local"], *words]
     started = time.time()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -43,45 +108,20 @@ def run(run_dir: Path, *settings: str) -> float:
     return started
 
 
-def entry_seconds(folder: Path, run_dir: Path) -> float:
-    """What it takes to write, with its digest and until it is on the disk, an entry like those of a run."""
-    (folder / "entries").mkdir(mode=0o700)
-    journal = Journal(folder / "entries", "benchmark")
-    size = max(path.stat().st_size for path in (run_dir / "journal").glob("*.bin")) // 8
-    gradient, found = np.random.default_rng(0).normal(size=size), []
-    for number in range(ENTRIES):
-        started = time.perf_counter()
-        journal.write(gradient + number, FunctionalGradient(1.0, gradient))
-        found.append(time.perf_counter() - started)
-    return statistics.median(found)
-
-
 def main() -> None:
     """Measure both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--marmousi", type=Path, required=True, help="the model file")
-    parser.add_argument("--repeat", type=int, default=4)
-    parser.add_argument("--iterations", type=int, default=12)
+    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--repeat", type=int, default=4, help="how often to go on")
     asked = parser.parse_args()
     model = f"model.file={asked.marmousi.absolute()}"
-    seconds: dict[str, list[float]] = {name: [] for name in BLOCKS}
     with tempfile.TemporaryDirectory(prefix="hpcfwi-journal-") as name:
-        for repeat in range(asked.repeat):
-            for kept in list(BLOCKS)[:: 1 - 2 * (repeat % 2)]:
-                run_dir = Path(name) / f"{kept}-{repeat}"
-                run(run_dir, model, f"inversion.iterations={asked.iterations}", f"journal.block={BLOCKS[kept]}")
-                told = [event["seconds"] for event in events(run_dir, "evaluation")]
-                seconds[kept] += told[WARMING_UP:]
-        for what, quantile in QUANTILES.items():
-            bare, kept_seconds = (np.quantile(seconds[kept], quantile) for kept in BLOCKS)
-            print(
-                f"an evaluation, {what:14} of {len(seconds['by default'])}: nothing kept {bare:.3f} s, by default "
-                f"{kept_seconds:.3f} s, {100 * (kept_seconds / bare - 1):+.1f} %",
-                flush=True,
-            )
-        print(f"an entry of the journal, median of {ENTRIES}: {1000 * entry_seconds(Path(name), run_dir):.1f} ms")
+        tell_cost(pairs(Path(name) / "pairs", model, asked.pairs))
         run_dir = Path(name) / "resumed"
         run(run_dir, model, f"inversion.iterations={FINISHED}")
+        size = max(path.stat().st_size for path in (run_dir / "journal").glob("*.bin")) // 8
+        print(f"the digest of a model or a gradient: {1000 * digests(size):.2f} ms")
         for more in range(1, asked.repeat + 1):
             started = run(run_dir, model, f"inversion.iterations={FINISHED + more}")
             first = min(event["time"] for event in events(run_dir, "shot", started))

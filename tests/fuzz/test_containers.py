@@ -103,18 +103,20 @@ def test_what_is_looked_for_is_found_or_passed_over(fuzz, hostile, original):
 @pytest.mark.cases(900)
 def test_a_damaged_answer_is_never_taken_for_another_one(fuzz, hostile, told, tmp_path):
     kept = Journal(tmp_path / "journal", "problem")
-    kept.write(X, ANSWER)
+    kept.write(X, ANSWER, 1)
     write_partial(tmp_path / "journal" / "sum.bin", ANSWER)
     (entry,) = (path for path in kept.folder.glob("*.bin") if path.stem != "sum")
     originals = [entry.read_bytes(), (kept.folder / "sum.bin").read_bytes()]
     payload = originals[0].split(b"\n", 2)[2]
 
     def check(folder, content):
-        for name in (entry.name, "sum.bin"):
+        (folder / "sums").mkdir(mode=0o700)
+        for name in (entry.name, "sums/sum.bin"):
             (folder / name).write_bytes(content)
         for place, read in (
-            (entry.name, lambda: Journal(folder, "problem").read(X)),
-            ("sum.bin", lambda: read_partial(folder / "sum.bin")),
+            (entry.name, lambda: Journal(folder, "problem").read(X, 1).answer),
+            (entry.name, lambda: getattr(Journal(folder, "problem").read(X * (1 + 1e-15), 1), "answer", ANSWER)),
+            ("sums", lambda: read_partial(folder / "sums" / "sum.bin")),
         ):
             found = []
             if not told(lambda read=read, found=found: found.append(read()), folder / place):
@@ -124,12 +126,20 @@ def test_a_damaged_answer_is_never_taken_for_another_one(fuzz, hostile, told, tm
 
     shapes = st.sampled_from([[2, 3], [6], [], [-1], [2**70], "6", None, [[6]], [0], [10**9, 10**9], [True, 6], [6.0]])
     headers = st.builds(
-        lambda kind, shape, f: container(
-            {"kind": kind, "bytes": len(payload), "digest": digest(payload), "shape": shape, "f": f}, payload
+        lambda kind, shape, number: container(
+            {
+                "kind": kind,
+                "bytes": len(payload),
+                "digest": digest(payload),
+                "shape": shape,
+                "problem": "problem",
+                "number": number,
+            },
+            payload,
         ),
         st.sampled_from(["evaluation", "partial sum"]),
         shapes,
-        hostile.scalars | st.sampled_from(["0x1p99999", "nan", "0x1.8p+0", "-inf"]),
+        hostile.scalars | st.just(1),
     )
     fuzz(hostile.mutated(*originals) | headers, check)
 
@@ -137,22 +147,22 @@ def test_a_damaged_answer_is_never_taken_for_another_one(fuzz, hostile, told, tm
 @pytest.mark.parametrize("at", range(0, 60, 3))
 def test_a_bit_that_flips_anywhere_in_an_answer_is_noticed_or_changes_nothing(told, tmp_path, at):
     journal = Journal(tmp_path, "problem")
-    journal.write(X, ANSWER)
+    journal.write(X, ANSWER, 1)
     (path,) = tmp_path.glob("*.bin")
     content = path.read_bytes()
     for position in range(at * len(content) // 60, (at + 3) * len(content) // 60):
         path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
         found = []
-        if not told(lambda found=found: found.append(journal.read(X)), path):
+        if not told(lambda found=found: found.append(journal.read(X, 1).answer), path):
             assert found[0].f == ANSWER.f
             assert found[0].g.tobytes() == ANSWER.g.tobytes()
 
 
 def test_an_answer_of_another_size_is_none_of_this_x(tmp_path):
     journal = Journal(tmp_path, "problem")
-    journal.write(X, FunctionalGradient(1.0, np.zeros(5)))
+    journal.write(X, FunctionalGradient(1.0, np.zeros(5)), 1)
     with pytest.raises(StagingError, match=r"\.bin: is damaged: .*\n  Remove it and start the same command again"):
-        journal.read(X)
+        journal.read(X, 1)
 
 
 @pytest.mark.cases(200)

@@ -1,0 +1,84 @@
+"""Whether another run of the same problem would give the same bytes, and every reason why not."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Any
+
+from hpcfwi.data.runfolder import RunFolder
+from hpcfwi.physics.fingerprint import fingerprint_digest
+
+__all__ = ["DRIVERS", "WORKERS", "Reproducibility"]
+
+FILE = "reproducibility.json"
+DRIVERS, WORKERS = "drivers", "workers"
+
+
+class Reproducibility:
+    """Keeps account, over all starts of a run, of what speaks against the same bytes, in ``reproducibility.json``.
+
+    The bytes of a result are those of every run of its problem where each shot is computed by one thread, and all drivers and
+    all workers are machines of one kind: other processors, compilers and libraries round differently.
+
+    Parameters
+    ----------
+    folder
+        The run folder, claimed.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder, self.path = folder, folder.path / FILE
+        told = folder.read_json(self.path) or {}
+        reasons = told.get("reasons")
+        self._reasons = [str(reason) for reason in reasons] if isinstance(reasons, list) else []
+        # descriptions of kinds of machines, by their digests
+        self._kinds = {role: _texts(told.get(role)) for role in (DRIVERS, WORKERS)}
+        # workers tell in another thread
+        self._lock = Lock()
+
+    @property
+    def against(self) -> str:
+        """Why the bytes may not be the same, in words; empty where they are."""
+        return "; ".join(self._reasons)
+
+    def because(self, reason: str) -> bool:
+        """Note a reason; tell whether it is new."""
+        with self._lock:
+            return self._because(reason)
+
+    def _because(self, reason: str) -> bool:
+        if reason in self._reasons:
+            return False
+        self._reasons.append(reason)
+        self._write()
+        return True
+
+    def machine(self, role: str, described: dict[str, str]) -> str:
+        """Note that a driver or a worker is a machine of some kind; returns the reason against the same bytes if that is new.
+
+        Parameters
+        ----------
+        role
+            ``DRIVERS`` or ``WORKERS``.
+        described
+            As of :func:`~hpcfwi.physics.fingerprint.kind_of_machine`.
+        """
+        with self._lock:
+            known, kind = self._kinds[role], fingerprint_digest(described)
+            if kind in known:
+                return ""
+            shown = {**described, "flags": ""}
+            names = [f"{name} {value}" if value[:1].isdigit() else value for name, value in shown.items() if value]
+            known[kind] = ", ".join(names)
+            if len(known) == 1:
+                self._write()
+                return ""
+            reason = f"its {role} were machines of {len(known)} kinds ({'; '.join(dict.fromkeys(known.values()))})"
+            return reason if self._because(reason) else ""
+
+    def _write(self) -> None:
+        self.folder.write_json(self.path, {"reasons": self._reasons, **self._kinds})
+
+
+def _texts(told: Any) -> dict[str, str]:
+    return {name: str(text) for name, text in told.items()} if isinstance(told, dict) else {}

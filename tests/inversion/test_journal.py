@@ -1,0 +1,86 @@
+"""The journal: answers are found by the bytes of x, and by its number where another processor has rounded it differently."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hpcfwi.errors import RunError, StagingError
+from hpcfwi.inversion.functional import FunctionalGradient
+from hpcfwi.inversion.journal import AGREEMENT, Journal
+
+XS = np.random.default_rng(0).uniform(0.05, 0.4, (4, 50))
+
+
+def answer(number):
+    return FunctionalGradient(1.0 / number, np.random.default_rng(number).normal(size=(5, 10)))
+
+
+def same(recorded, number):
+    return recorded.answer.f == answer(number).f and (recorded.answer.g == answer(number).g).all()
+
+
+@pytest.fixture
+def journal(tmp_path):
+    """Four evaluations, read by another start."""
+    written = Journal(tmp_path, "problem")
+    for number, x in enumerate(XS, 1):
+        written.write(x, answer(number), number)
+    return Journal(tmp_path, "problem")
+
+
+def rounded_differently(x, by=1e-15):
+    return x * (1 + by * np.random.default_rng(1).choice([-1, 1], x.shape))
+
+
+def test_answers_are_found_by_their_x_whatever_their_number(journal):
+    for asked, (number, x) in enumerate(reversed(list(enumerate(XS, 1))), 1):
+        found = journal.read(x, asked)
+        assert same(found, number)
+        assert found.drift == 0
+
+
+def test_an_x_that_was_rounded_differently_has_the_answer_of_its_number_and_says_how_far_it_is(journal):
+    for number, x in enumerate(XS, 1):
+        found = journal.read(rounded_differently(x), number)
+        assert same(found, number)
+        assert 0 < found.drift < 1e-14
+
+
+def test_an_optimiser_that_asks_again_gets_the_same_again(journal):
+    """At the end of a line search it may, at an x that the journal has under an earlier number."""
+    x = rounded_differently(XS[1])
+    assert same(journal.read(x, 2), 2)
+    again = journal.read(x, 9)
+    assert same(again, 2)
+    assert again.drift > 0
+
+
+def test_one_that_is_too_far_stops_the_run(journal):
+    with pytest.raises(RunError, match="another kind of processor") as caught:
+        journal.read(rounded_differently(XS[2], 3 * AGREEMENT), 3)
+    assert "evaluation 3 was of another model" in str(caught.value)
+    assert "--fresh" in str(caught.value)
+    assert caught.value.exit_code == 3
+
+
+def test_a_new_x_is_computed_and_so_is_one_whose_entry_was_removed(journal):
+    assert journal.read(XS[0] + 1, 5) is None
+    journal = Journal(journal.folder, "problem")
+    journal._path(XS[1]).unlink()
+    assert journal.read(XS[1], 2) is None
+    journal.write(XS[1], answer(2), 2)
+    assert same(journal.read(rounded_differently(XS[1]), 2), 2)
+
+
+def test_numbers_of_another_problem_are_not_asked(journal):
+    """A run that goes on without a shot begins anew in the same folder."""
+    assert Journal(journal.folder, "another problem").read(XS[0], 1) is None
+
+
+def test_a_damaged_entry_is_named_however_it_is_found(journal):
+    path = journal._path(XS[0])
+    path.write_bytes(path.read_bytes()[:-1])
+    for x in (XS[0], rounded_differently(XS[0])):
+        with pytest.raises(StagingError, match="Remove it and start the same command again"):
+            journal.read(x, 1)
