@@ -120,7 +120,7 @@ def main() -> None:
         tell_cost(pairs(Path(name) / "pairs", model, asked.pairs))
         run_dir = Path(name) / "resumed"
         run(run_dir, model, f"inversion.iterations={FINISHED}")
-        size = max(path.stat().st_size for path in (run_dir / "journal").glob("*.bin")) // 8
+        size = max(path.stat().st_size for path in (run_dir / "journal").glob("*.bin")) // 16  # gradient and model
         print(f"the digest of a model or a gradient: {1000 * digests(size):.2f} ms")
         for more in range(1, asked.repeat + 1):
             started = run(run_dir, model, f"inversion.iterations={FINISHED + more}")
