@@ -246,7 +246,7 @@ class _Inversion:
         self.session.progress.evaluation(evaluation.misfit, evaluation.replayed)
         if evaluation.drift:
             self.session.differs_because(
-                "on another kind of processor the models of the journal were come by again but for their last bits"
+                "on another kind of processor, replayed models differ from those of the journal in their last bits"
             )
         if evaluation.number == 1:
             self.first_gradient = gradient.reshape(self.problem.domain.shape)

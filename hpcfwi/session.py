@@ -226,6 +226,7 @@ class Session:
         from hpcfwi.cluster.deaths import DeathNotices
         from hpcfwi.cluster.hosts import BadHosts
         from hpcfwi.cluster.overtime import Overtime
+        from hpcfwi.cluster.silence import Silence
         from hpcfwi.inversion.shot import TOPIC, evaluate_shot
         from hpcfwi.inversion.tasks import ShotTasks
 
@@ -237,6 +238,7 @@ class Session:
         client.register_plugin(DeathNotices(TOPIC))
         client.register_plugin(BadHosts(TOPIC))
         client.register_plugin(Overtime(TOPIC, f"{evaluate_shot.__name__}-"))
+        client.register_plugin(Silence(TOPIC))
         self.tasks = ShotTasks(
             client,
             self._on_retry,
@@ -257,11 +259,16 @@ class Session:
 
     def _note(self, told: dict[str, Any]) -> None:
         self.log.write(**told)
-        if told["event"] == "worker died":
+        if told["event"] == "worker put out":
+            self._deaths[told["worker"]] = "it hung, and was ended"
+            self.failures.add(f"a worker on {told['host']} hangs; it is ended and started anew")
+        if told["event"] == "worker died" and told["worker"] not in self._deaths:
             self._deaths[told["worker"]] = told["reason"]
             self.failures.add(f"a worker on {told['host']} died: {told['reason']}")
         if told["event"] == "worker came":
             self._names[told["worker"]] = told["name"]
+        if told["event"] == "worker silent":
+            self.progress.say(f"a worker on {told['host']} has not been heard of for {told['seconds']:.0f} s")
         if told["event"] == "host excluded":
             self.failures.add(f"host {told['host']} gets no more shots: {', '.join(told['shots'])} failed there")
         if told["event"] == "host taken back":

@@ -163,6 +163,37 @@ def hpcfwi(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
+@pytest.fixture
+def faketime() -> dict[str, str]:
+    """Variables for a process whose time of day is set; what counts from the machine's start goes on, as it does in truth."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        pytest.skip("no libfaketime here (package faketime)")
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        # or waits of Python's threads that are measured with the other clock end at once, and all of it crawls
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",
+        "NO_FAKE_STAT": "1",
+    }
+
+
+@pytest.fixture
+def set_clock(hpcfwi: Shell, faketime: dict[str, str]) -> Callable[[str], None]:
+    """Sets the clock of every process of a command, as faketime understands it (``+5h``)."""
+    path = hpcfwi.folder / "clock"
+
+    def set_to(offset: str) -> None:
+        aside = path.with_name("clock.aside")
+        aside.write_text(f"{offset}\n")
+        aside.replace(path)
+
+    set_to("+0")
+    hpcfwi.environment |= {**faketime, "FAKETIME_TIMESTAMP_FILE": str(path)}
+    return set_to
+
+
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shell, subprocess.CompletedProcess[str], Path]:
     """A run of the small problem that went to its end; to be read, or copied and continued."""

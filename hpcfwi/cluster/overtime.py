@@ -109,6 +109,8 @@ class Overtime(SchedulerPlugin):
     def put_out(self, worker: str) -> None:
         """Let a worker that hangs be started anew by its nanny; one whose nanny does not answer is forgotten."""
         if worker in self.scheduler.workers and worker not in self._leaving:
+            told = {"time": time.time(), "event": "worker put out", "worker": worker}
+            self.scheduler.log_event(self.topic, {**told, "host": self.scheduler.workers[worker].host})
             self._leaving[worker] = asyncio.ensure_future(self._put_out(worker))
 
     async def _put_out(self, worker: str) -> None:

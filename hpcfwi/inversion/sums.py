@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class SumTree:
         Whether the last sum is made here.
     partials, evaluation
         Where sums of one level are kept, and the name of the evaluation.
+    fetch
+        Brings a finished sum here.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class SumTree:
         small: bool = False,
         partials: Partials | None = None,
         evaluation: str = "",
+        fetch: Callable[[Future], Any] = Future.result,
     ) -> None:
         self.client = client
+        self.fetch = fetch
         self.small = small
         self.root: Any = None
         self.fetched: dict[int, FunctionalGradient] = {}
@@ -133,11 +137,11 @@ class SumTree:
         """Put a finished part in its place; returns the sum that can now be made, if any."""
         level, position = (0, index) if index is not None else self.places[future.key]
         if len(self.keys[level]) == 1:
-            self.root = future.result()
+            self.root = self.fetch(future)
             self.adding.clear()
             return None
         if self.small and len(self.keys[level + 1]) == 1:
-            self.fetched[position] = future.result()
+            self.fetched[position] = self.fetch(future)
             self._made(future, level, position)
             if len(self.fetched) == len(self.keys[level]):
                 self.root = total([self.fetched[i] for i in range(len(self.fetched))])

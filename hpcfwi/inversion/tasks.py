@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from distributed import Client, Future, as_completed
@@ -78,6 +81,7 @@ class ShotTasks:
         self.why = why
         self.pressing = pressing
         self._watch = _Watch()
+        self._glance: Callable[[], None] = lambda: None
         self.seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._overdue: deque[str] = deque()
 
@@ -123,7 +127,7 @@ class ShotTasks:
 
         def take(index: int | None, future: Future) -> None:
             assert index is not None
-            results[index] = future.result()
+            results[index] = self._fetch(future)
 
         attempts = Attempts(self.client, function, names, arguments, keys, self.why)
         self._run(attempts, attempts.submit(range(len(names))), progress, take)
@@ -149,7 +153,7 @@ class ShotTasks:
         level is the lowest, ``function`` gets its file's path as a last argument, and else None.
         """
         self._stop_if_pressing()
-        tree = SumTree(self.client, keys, small, partials, evaluation)
+        tree = SumTree(self.client, keys, small, partials, evaluation, self._fetch)
         if partials is not None:
             arguments = [(*rest, tree.kept_at(0, i)) for i, rest in enumerate(arguments)]
         loads, covered = tree.load()
@@ -175,6 +179,7 @@ class ShotTasks:
         # those that are read from files count from the start
         attempts.done = set(range(total)) - set(attempts.index.values())
         futures.clear()  # as_completed holds them as long as they are needed
+        self._glance = partial(self._look, waiting, attempts)
         progress(len(attempts.done), total)
         try:
             with gently():
@@ -194,7 +199,9 @@ class ShotTasks:
                     if further is not None:
                         waiting.add(further)
         finally:
-            self.client.cancel(list(waiting.futures), force=True)
+            left = list(waiting.futures)
+            if left:
+                self.client.cancel(left, force=True)
         if attempts.ending and len(attempts.done) < total:
             raise Interrupted(attempts.ending)
 
@@ -232,6 +239,18 @@ class ShotTasks:
             self.client.cancel(late, force=True)
         if hanging:
             put_out(self.client, hanging)
+
+    def _fetch(self, future: Future) -> Any:
+        """Bring a result here; whoever has it may not answer, so it is seen meanwhile to what has to be seen to."""
+        fetched = asyncio.run_coroutine_threadsafe(
+            self.client.gather(future, asynchronous=True), self.client.loop.asyncio_loop
+        )
+        try:
+            while not wait([fetched], LOOK).done:
+                self._glance()
+            return fetched.result()
+        finally:
+            fetched.cancel()
 
     @staticmethod
     def _taken(take: Take, index: int | None, future: Future) -> tuple[Future | None, bool]:

@@ -22,7 +22,6 @@ SETTINGS = (
     "inversion.gtol=0",
 )
 COMMAND = ("run", "fwi.toml", "--run-dir", "run", *(word for setting in SETTINGS for word in ("--set", setting)))
-LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
 @pytest.fixture(scope="module")
@@ -30,31 +29,6 @@ def undisturbed(first_run, tmp_path_factory):
     shell = type(first_run[0])(tmp_path_factory.mktemp("undisturbed"))
     shell.run("run", *SETTINGS)
     return (shell.folder / "run" / "model.npy").read_bytes()
-
-
-@pytest.fixture
-def set_clock(hpcfwi):
-    """Sets the clock of every process of a command; what counts from the machine's start goes on, as it does in truth."""
-    if LIBRARY is None:
-        pytest.skip("no libfaketime here (package faketime)")
-    path = hpcfwi.folder / "clock"
-
-    def set_to(offset):
-        aside = path.with_name("clock.aside")
-        aside.write_text(f"{offset}\n")
-        aside.replace(path)
-
-    set_to("+0")
-    hpcfwi.environment |= {
-        "LD_PRELOAD": str(LIBRARY),
-        "FAKETIME_TIMESTAMP_FILE": str(path),
-        "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        # or waits of Python's threads that are measured with the other clock end at once, and all of it crawls
-        "FAKETIME_FORCE_MONOTONIC_FIX": "0",
-        "NO_FAKE_STAT": "1",
-    }
-    return set_to
 
 
 def events(run_dir, *kinds):

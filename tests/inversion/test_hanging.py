@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from distributed import Client, get_worker
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
 from hpcfwi.cluster.overtime import Overtime
+from hpcfwi.cluster.silence import Silence
 from hpcfwi.inversion.functional import FunctionalGradient
 from hpcfwi.inversion.tasks import ShotTasks, key_of
 
@@ -45,9 +47,43 @@ def tasks(tmp_path):
         client.wait_for_workers(2, timeout=60)
         tasks = ShotTasks(client, on_retry=lambda *facts: retries.append(facts))
         tasks.retries = retries
-        client.subscribe_topic(TOPIC, lambda event: tasks.overdue(event[1]["key"]))
+        client.subscribe_topic(TOPIC, lambda event: "key" in event[1] and tasks.overdue(event[1]["key"]))
         client.register_plugin(Overtime(TOPIC, "shot-", shortest=2))
         yield tasks
+
+
+def stop_when_done(number, folder, wanted):
+    """The worker of one of them is stopped when this is done, before anybody has had its result."""
+    if number == wanted and not (Path(folder) / "hung").exists():
+        (Path(folder) / "hung").write_text(get_worker().address)
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGSTOP)).start()
+    if number != wanted:
+        time.sleep(1.5)
+    return FunctionalGradient(0.1 * number, np.array([0.3 / (number + 1)]))
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_a_worker_that_hangs_with_what_it_has_finished_is_started_anew(tasks, tmp_path, small):
+    """What was fetched from it, by the driver or by who adds, is computed elsewhere; meanwhile the driver goes on looking."""
+    tasks.client.register_plugin(Silence(TOPIC, limit=4))
+    looked, fetch = [], tasks._fetch
+
+    def fetch_late(future):
+        time.sleep(1)
+        return fetch(future)
+
+    tasks._fetch = fetch_late
+    tasks.pressing = lambda _: looked.append(time.monotonic())
+    names = ["0", "1"]
+    arguments = [(i, str(tmp_path), 0) for i in range(2)]
+    found = tasks.sum(stop_when_done, names, arguments, [key_of(tmp_path, name) for name in names], small=small)
+    assert found.f == 0.0 + 0.1
+    assert found.g.tobytes() == np.array([0.3 / 1 + 0.3 / 2]).tobytes()
+    assert max(np.diff(looked)) < 3
+    culprit = (tmp_path / "hung").read_text()
+    assert culprit not in tasks.workers()
+    told = [(event["event"], event["worker"]) for _, event in tasks.client.get_events(TOPIC)]
+    assert told == [("worker silent", culprit), ("worker put out", culprit)]
 
 
 @pytest.mark.parametrize("how", ["stopped", "without an answer"])

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import pytest
@@ -26,7 +25,6 @@ def whole(shots):
 
 WHOLE = whole(60)
 TO_ITS_END = [word for setting in WHOLE for word in ("--set", setting)]
-CLOCK = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
 class Run:
@@ -343,9 +341,8 @@ def test_a_node_whose_slurmd_is_killed_goes_on_with_its_shots_and_is_left_clean(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CLOCK is None, reason="no libfaketime here (package faketime)")
-def test_nodes_whose_clocks_differ_by_hours(start_whole, undisturbed_whole):
-    faked = f"LD_PRELOAD={CLOCK} FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_FORCE_MONOTONIC_FIX=0 NO_FAKE_STAT=1"
+def test_nodes_whose_clocks_differ_by_hours(start_whole, undisturbed_whole, faketime):
+    faked = " ".join(f"{name}={value}" for name, value in faketime.items())
     clock = "case $(hostname) in node1) export FAKETIME=-3h;; *) export FAKETIME=+5h;; esac"
     run = start_whole("--set", f"site.environment.commands={json.dumps([clock, f'export {faked}'])}")
     run.wait_for_work_on(2)
@@ -353,6 +350,20 @@ def test_nodes_whose_clocks_differ_by_hours(start_whole, undisturbed_whole):
     run.assert_same(undisturbed_whole)
     differ = {round((event["time"] - time.time()) / 3600) for event in run.events("shot")}
     assert differ == {-3, 5}
+    assert not run.events("job lost", "retry", "worker died", "overdue")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("offset", [-7, 5])
+def test_a_clock_of_the_driver_alone_that_jumps_by_hours(set_clock, start_whole, undisturbed_whole, offset):
+    run = start_whole("--set", 'site.environment.commands=["unset LD_PRELOAD"]')
+    run.wait_for_work_on(2)
+    set_clock(f"{offset:+}h")
+    run.finish()
+    run.assert_same(undisturbed_whole)
+    hours = [round((event["time"] - time.time()) / 3600) for event in run.events("evaluation", "shot")]
+    assert set(hours) == {0, offset}
+    assert {round((event["time"] - time.time()) / 3600) for event in run.events("shot")} == {0}
     assert not run.events("job lost", "retry", "worker died", "overdue")
 
 

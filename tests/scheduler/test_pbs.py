@@ -150,6 +150,41 @@ def test_worker_jobs_of_an_ordinary_user_give_the_bytes_of_a_local_run(pbs, firs
 
 @needs_openpbs
 @pytest.mark.slow
+def test_worker_jobs_of_a_minute_hand_over_before_their_end(pbs, hpcfwi):
+    """PBS is asked what is left of them; none is killed with a shot in hand, and no shot is computed twice."""
+    shots = 60
+    problem = (
+        f"acquisition.sources.count={shots}",
+        "grid.shape=[101, 101]",
+        "grid.spacing=[6.0, 6.0]",
+        "inversion.ftol=0",
+        "inversion.gtol=0",
+        "inversion.iterations=1000",
+        "inversion.evaluations=120",
+    )
+    words = [w for setting in (*problem, "site.scheduler.walltime=00:01:00") for w in ("--set", setting)]
+    done = subprocess.run(
+        pbs.command(pbs.python, "-m", "hpcfwi", "run", *RUN, "a run", "--nodes", "2", *words),
+        cwd=pbs.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    draining = pbs.events("job draining")
+    assert len(draining) >= 2, done.stdout
+    assert all(0 < event["left"] < 20 for event in draining)
+    assert {event["job"] for event in pbs.events("job drained")} >= {event["job"] for event in draining[:2]}
+    assert not [event for kind in ("worker died", "retry", "job lost") for event in pbs.events(kind)]
+    models = {event["evaluation"] for event in pbs.events("evaluation") if not event["replayed"]}
+    assert len(pbs.events("shot")) == shots * len(models)
+    hpcfwi.run("run", *problem)
+    assert (pbs.folder / "a run" / "model.npy").read_bytes() == (hpcfwi.folder / "run" / "model.npy").read_bytes()
+
+
+@needs_openpbs
+@pytest.mark.slow
 def test_the_job_script_uses_all_nodes_of_its_allocation(pbs, first_run):
     (pbs.folder / "fwi.toml").rename(pbs.folder / "my fwi.toml")
     variables = {
