@@ -355,7 +355,12 @@ def test_nodes_whose_clocks_differ_by_hours(start_whole, undisturbed_whole, fake
 
 @pytest.mark.slow
 @pytest.mark.parametrize("offset", [-7, 5])
-def test_a_clock_of_the_driver_alone_that_jumps_by_hours(set_clock, start_whole, undisturbed_whole, offset):
+def test_a_clock_of_the_driver_alone_that_jumps_by_hours(
+    set_clock, faketime, on_login, start_whole, undisturbed_whole, offset
+):
+    # not for the shell that leads to the login host
+    faked = [f"{name}={on_login.environment.pop(name)}" for name in (*faketime, "FAKETIME_TIMESTAMP_FILE")]
+    on_login.prefix = [*on_login.prefix, "env", *faked]
     run = start_whole("--set", 'site.environment.commands=["unset LD_PRELOAD"]')
     run.wait_for_work_on(2)
     set_clock(f"{offset:+}h")
