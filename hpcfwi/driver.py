@@ -178,10 +178,10 @@ def _limits(config: RunConfig) -> dict[str, float]:
 
 def _finished(folder: RunFolder, problem: Problem) -> RunResult | None:
     """The result of a run that is done; what is not as it was written is made again from the journal."""
-    result = folder.read_result()
-    if result is None or result.get("limits") != _limits(problem.config):
-        return None
     try:
+        result = folder.read_result()
+        if result is None or result.get("limits") != _limits(problem.config):
+            return None
         velocity = np.array(read_array(folder.model, "the final model"))
         found = RunResult(folder=folder.path, velocity=velocity, **result["summary"])
     except (InputError, KeyError, TypeError):
@@ -246,7 +246,8 @@ class _Inversion:
         self.session.progress.evaluation(evaluation.misfit, evaluation.replayed)
         if evaluation.drift:
             self.session.differs_because(
-                "on another kind of processor, replayed models differ from those of the journal in their last bits"
+                "on another kind of processor, or with other versions of numpy or scipy, replayed models differ from the "
+                "journal's in their last bits"
             )
         if evaluation.number == 1:
             self.first_gradient = gradient.reshape(self.problem.domain.shape)

@@ -74,8 +74,9 @@ class Quorum:
         if not self._enough(used):
             raise type(error)(error.shot, f"{error.problem}\n{self._ways_out(error.shot, used)}") from None
         self.lost[error.shot] = error.problem.partition("\n")[0]
-        self.folder.write_json(self.path, {"shots": self.lost})
+        # in this order: what is written of iterations over more shots must not be left beside those over fewer
         self.folder.begin_anew()
+        self.folder.write_json(self.path, {"shots": self.lost})
         self.problem = self.whole.without(tuple(self.lost))
         return self.problem
 

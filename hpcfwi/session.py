@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -192,7 +193,9 @@ class Session:
 
     def _check_disk(self, needed: int) -> None:
         free = shutil.disk_usage(self.folder.path).free
-        needed -= sum(path.stat().st_size for path in self.folder.path.rglob("*") if path.is_file())
+        for path in self.folder.path.rglob("*"):
+            with suppress(OSError):  # a worker of an earlier start may still give a file its name
+                needed -= path.stat().st_size if path.is_file() else 0
         if needed > free:
             raise InputError(
                 f"{self.folder.path}: the run needs about {needed / 1e6:.1f} MB of disk, {free / 1e6:.1f} MB are free there; "
@@ -227,7 +230,8 @@ class Session:
         from hpcfwi.cluster.hosts import BadHosts
         from hpcfwi.cluster.overtime import Overtime
         from hpcfwi.cluster.silence import Silence
-        from hpcfwi.inversion.shot import TOPIC, evaluate_shot
+        from hpcfwi.inversion.shot import TOPIC, evaluate_shot, observe_shot, predict_shot
+        from hpcfwi.inversion.sums import KINDS
         from hpcfwi.inversion.tasks import ShotTasks
 
         self.workforce = workforce
@@ -237,7 +241,8 @@ class Session:
         client.register_plugin(Attendance(TOPIC))
         client.register_plugin(DeathNotices(TOPIC))
         client.register_plugin(BadHosts(TOPIC))
-        client.register_plugin(Overtime(TOPIC, f"{evaluate_shot.__name__}-"))
+        shots = [function.__name__ for function in (evaluate_shot, observe_shot, predict_shot)]
+        client.register_plugin(Overtime(TOPIC, shots, KINDS))
         client.register_plugin(Silence(TOPIC))
         self.tasks = ShotTasks(
             client,
@@ -320,8 +325,12 @@ class Session:
     def _pressing(self, needed: float) -> tuple[str, float] | None:
         """Why no more shots should be begun, and the seconds that there are to finish those in hand."""
         left = self.end.left()
+        if self._broken is not None:
+            raise self._broken
         if asked():
-            return _signal(), min(LAST_SHOTS, max(0.0, left - CLOSING))
+            # a warning that comes with the batch system's own time is no hurry
+            most = left - CLOSING if heard() == "SIGUSR1" and math.isfinite(left) else LAST_SHOTS
+            return _signal(), min(most, max(0.0, left - CLOSING))
         if left < needed + CLOSING and (left := self.end.ask()) < needed + CLOSING:
             return f"the batch job ends in {left:.0f} s", max(0.0, left - CLOSING)
         return None

@@ -6,6 +6,7 @@ import csv
 import json
 import platform
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -53,6 +54,7 @@ def test_a_result_and_a_log_that_were_damaged_are_made_again_from_the_journal(fi
     run_dir = finished.folder / "run"
     computed = len(events(run_dir, "shot"))
     (run_dir / "model.npy").write_bytes(b"x")
+    (run_dir / "result.json").write_text('{"state": "do')
     (run_dir / "history.csv").unlink()
     with (run_dir / "events.jsonl").open("ab") as file:
         file.write(b'{"time": 1, "event": "half a li')
@@ -148,3 +150,7 @@ def test_an_answer_to_another_model_than_the_one_that_is_asked_for_stops_the_run
     assert f"evaluation {number} was of another model than the one that is asked for here" in message
     assert "difference is 1.0e-09 of the largest value" in message
     assert "begin anew with --fresh" in message
+    # what it says helps: all that there is from this evaluation on is computed anew
+    (command,) = (line.strip() for line in message.splitlines() if line.strip().startswith("find "))
+    subprocess.run(command, shell=True, check=True)
+    finished.run("run")

@@ -86,7 +86,8 @@ async def answer(*command: str) -> tuple[int, str, str]:
         out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     except TimeoutError:
         process.kill()
-        await process.wait()
+        with suppress(TimeoutError):  # one that waits for a file system cannot even be killed
+            await asyncio.wait_for(process.wait(), PATIENCE)
         return 124, "", f"no answer within {PATIENCE:g} s"
     return process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace")
 

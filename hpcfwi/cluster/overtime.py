@@ -7,6 +7,7 @@ the time that a shot takes tells both.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -21,19 +22,27 @@ __all__ = ["Overtime", "put_out"]
 
 # Seconds that a worker which is put out has to end, before it is forgotten.
 LAST_WORDS = 20
-# Durations that the median is taken of.
-REMEMBERED = 200
+# Durations that the median is taken of; seconds for the first of those that are never long.
+REMEMBERED, FIRST = 200, 600.0
+
+
+def _kind(key: Any) -> str:
+    """What a task's key begins with."""
+    return str(key).partition("-")[0]
 
 
 class Overtime(SchedulerPlugin):
-    """Logs an event for each task that takes longer than ``max(shortest, factor * median)``.
+    """Logs an event for each task that takes longer than ``max(shortest, factor * median)`` of its kind.
 
     Parameters
     ----------
     topic
         Dask's topic to log it under.
-    prefix
-        What the keys of the tasks begin with.
+    shots
+        What the keys of shots begin with, up to a hyphen. Before the first of a kind of them is done, nobody knows how long
+        they take.
+    others
+        The same of other tasks, which are never long: they may take ``FIRST`` seconds before one is done.
     shortest
         Seconds that any task may take.
     factor
@@ -42,12 +51,20 @@ class Overtime(SchedulerPlugin):
 
     name = "hpcfwi-overtime"
 
-    def __init__(self, topic: str, prefix: str, shortest: float = 60.0, factor: float = 10.0) -> None:
-        self.topic, self.prefix, self.shortest, self.factor = topic, prefix, shortest, factor
+    def __init__(
+        self,
+        topic: str,
+        shots: Sequence[str],
+        others: Sequence[str] = (),
+        shortest: float = 60.0,
+        factor: float = 10.0,
+    ) -> None:
+        self.topic, self.shortest, self.factor = topic, shortest, factor
+        self._durations = {kind: deque[float](maxlen=REMEMBERED) for kind in (*shots, *others)}
+        self._others = frozenset(others)
         self._since: dict[str, float] = {}
         self._told: set[str] = set()
         self._free_at: dict[str, float] = {}
-        self._durations: deque[float] = deque(maxlen=REMEMBERED)
         self._leaving: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, scheduler: Any) -> None:
@@ -62,7 +79,8 @@ class Overtime(SchedulerPlugin):
 
     def transition(self, key: Any, start: str, finish: str, *_: Any, **facts: Any) -> None:
         """Note when tasks begin and end."""
-        if not str(key).startswith(self.prefix):
+        durations = self._durations.get(_kind(key))
+        if durations is None:
             return
         now = time.monotonic()
         if finish == "processing":
@@ -72,25 +90,31 @@ class Overtime(SchedulerPlugin):
             self._told.discard(key)
             if facts.get("worker"):
                 self._free_at[facts["worker"]] = now
-            self._durations.extend(
+            durations.extend(
                 part["stop"] - part["start"] for part in facts.get("startstops") or () if part["action"] == "compute"
             )
 
     @property
     def longest(self) -> float:
         """Seconds that the longest of the last tasks took; 0 before there was one."""
-        return max(self._durations, default=0.0)
+        return max((seconds for durations in self._durations.values() for seconds in durations), default=0.0)
+
+    def _limit(self, kind: str) -> float:
+        """Seconds that a task of a kind may take."""
+        durations = self._durations[kind]
+        if not durations:
+            return FIRST if kind in self._others else math.inf
+        return max(self.shortest, self.factor * median(durations))
 
     def look(self) -> None:
         """Tell of what takes too long; a task that waits behind another one on its worker has not begun."""
-        if not self._durations:
-            return
-        now, limit = time.monotonic(), max(self.shortest, self.factor * median(self._durations))
+        now = time.monotonic()
+        limits = {kind: self._limit(kind) for kind in self._durations}
         for key, since in list(self._since.items()):
             task = self.scheduler.tasks.get(key)
             if key in self._told or task is None or task.processing_on is None:
                 continue
-            worker = task.processing_on.address
+            worker, limit = task.processing_on.address, limits[_kind(key)]
             seconds = now - max(since, self._free_at.get(worker, since))
             if seconds > limit:
                 self._told.add(key)

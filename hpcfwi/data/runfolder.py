@@ -47,6 +47,8 @@ def started_again() -> bool:
     return any(os.environ.get(name, "0") not in ("", "0") for name in ("SLURM_RESTART_COUNT", SUCCESSOR))
 
 
+# Without these two nobody knows what is in the folder.
+PROBLEM, DATA = "problem.json", "data.json"
 # Where problem.json has the versions that the run began and went on with.
 VERSIONS = "versions"
 MOST_DIFFERENCES = 40
@@ -109,7 +111,7 @@ class RunFolder:
         InputError
             If the folder holds a run of another problem, with the keys that differ; or one that other versions began.
         """
-        path = self.path / "problem.json"
+        path = self.path / PROBLEM
         identity = json.loads(json.dumps(identity, default=str))
         known = self.read_json(path)
         here = _versions()
@@ -145,7 +147,7 @@ class RunFolder:
         InputError
             If the run began with others: what is in its journal would not be true of them.
         """
-        path = self.path / "data.json"
+        path = self.path / DATA
         known = self.read_json(path)
         if known is None:
             self._write_text(path, json.dumps(digests, indent=1))
@@ -209,9 +211,12 @@ class RunFolder:
             return None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise InputError(
-                f"{path}: cannot be read ({reason}); this is no run folder that can be continued"
-            ) from None
+            advice = (
+                "this is no run folder that can be continued"
+                if path.name in (PROBLEM, DATA)
+                else "remove it and start the same command again"
+            )
+            raise InputError(f"{path}: cannot be read ({reason}); {advice}") from None
         return content
 
     def _write_text(self, path: Path, text: str) -> None:

@@ -94,6 +94,8 @@ def write_aside(path: Path, write: Callable[[Any], object], sync: bool = True) -
                     file.flush()
                     os.fsync(file.fileno())
             Path(temporary).replace(path)
+            if sync:
+                _sync_folder(path.parent)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -101,6 +103,16 @@ def write_aside(path: Path, write: Callable[[Any], object], sync: bool = True) -
         raise StagingError(
             f"{path}: cannot be written ({error.strerror or error}); make room or mend it, then start the same command again"
         ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to disk, where the file system can do that."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sweep(folder: Path) -> None:
@@ -143,12 +155,17 @@ def _open_to_others(status: os.stat_result) -> str | None:
     return None
 
 
-def stage(folder: Path, kind: str, content: Any, name: str | None = None, **facts: Any) -> StagedFile:
-    """Pickle ``content`` into ``folder`` under ``name``, by default ``<kind>-<digest>.pkl``; ``facts`` go into its header."""
+def stage(
+    folder: Path, kind: str, content: Any, name: str | None = None, *, sync: bool = True, **facts: Any
+) -> StagedFile:
+    """Pickle ``content`` into ``folder`` under ``name``, by default ``<kind>-<digest>.pkl``; ``facts`` go into its header.
+
+    What is of no use to a later start need not be brought to disk (``sync``).
+    """
     payload = cloudpickle.dumps(content)
     told = digest(payload)
     path = folder / (name or f"{kind}-{told}.pkl")
-    write_container(path, kind, (payload,), told, **facts)
+    write_container(path, kind, (payload,), told, sync, **facts)
     return StagedFile(str(path), told)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from distributed import Client, Future
@@ -18,6 +18,8 @@ __all__ = ["Attempts", "reason_of", "stop_for_own_reasons"]
 
 # Errors of a shot, and deaths of workers amid it (which may have had other causes), after which the run stops.
 ATTEMPTS, DEATHS = 3, 4
+# Tasks that are at the same shot at most, where one after the other takes too long.
+AT_ONCE = 3
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,14 @@ class Failure:
     worker: str
     reason: str
     died: bool
+
+
+@dataclass
+class _Copies:
+    """Tasks that are at the same shot, and the workers of those that take too long, by their keys."""
+
+    tasks: list[Future]
+    hanging: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Attempts:
@@ -69,8 +79,8 @@ class Attempts:
         self.done: set[int] = set()
         self.ending = ""
         self._failures: dict[int, list[Failure]] = {}
-        # of shots that two tasks are at: both, and the workers where the first takes too long
-        self._copies: dict[int, tuple[Future, Future, list[str]]] = {}
+        # of shots that several tasks are at
+        self._copies: dict[int, _Copies] = {}
         self._suspects = Suspects()
         self._repeated = 0
 
@@ -124,25 +134,27 @@ class Attempts:
     def _elsewhere_than_before(self, index: int, workers: Sequence[str]) -> Future:
         return self._start(index, _apart_from([known.worker for known in self._failures[index]], workers))
 
-    def elsewhere(self, key: str, workers: Sequence[str]) -> tuple[Future, str] | None:
-        """Start a shot a second time while its first worker is still at it; None where that is of no use.
-
-        Returns
-        -------
-        tuple or None
-            The second task, and the address of the first one's worker.
-        """
+    def waited_for(self, key: str) -> bool:
+        """Whether a task that takes too long is one of these, and nothing has been done about it yet."""
         index = self.index.get(key)
-        if index is None or index in self.done or index in self._copies:
-            return None
-        first = Future(key, client=self.client)
-        hanging = self._where(first)
-        others = _apart_from(hanging, workers) if hanging else []
+        if index is None or index in self.done:
+            return False
+        copies = self._copies.get(index, _Copies([]))
+        return key not in copies.hanging and len(copies.tasks) < AT_ONCE
+
+    def elsewhere(self, key: str, hanging: Sequence[str], workers: Sequence[str]) -> Future | None:
+        """Start a shot once more while a worker is still at it, as another is not; None where there is no such worker."""
+        index = self.index[key]
+        copies = self._copies.get(index) or _Copies([Future(key, client=self.client)])
+        taken = [*hanging, *(worker for task in copies.tasks for worker in self.where(task.key))]
+        others = [worker for worker in _apart_from(taken, workers) if worker not in taken]
         if not others:
             return None
         copy = self._start(index, others)
-        self._copies[index] = (first, copy, hanging)
-        return copy, hanging[0]
+        copies.tasks.append(copy)
+        copies.hanging[key] = list(hanging)
+        self._copies[index] = copies
+        return copy
 
     def not_begun(self, futures: Collection[Future]) -> list[Future]:
         """Shots of blocks of which no worker has had one in hand."""
@@ -156,18 +168,25 @@ class Attempts:
 
     def left_running(self, index: int, failed: Future) -> bool:
         """Whether another task is still at a shot of which one has failed."""
-        first, copy, _ = self._copies.pop(index, (failed, failed, []))
-        return any(other.key != failed.key and other.status == "pending" for other in (first, copy))
+        copies = self._copies.pop(index, None)
+        if copies is None:
+            return False
+        copies.tasks = [other for other in copies.tasks if other.key != failed.key]
+        copies.hanging.pop(failed.key, None)
+        if len(copies.tasks) > 1:
+            self._copies[index] = copies
+        return any(other.status == "pending" for other in copies.tasks)
 
     def too_late(self, index: int, done: Future) -> tuple[list[Future], list[str]]:
-        """Tasks for a shot that is done, and the workers on which the first one hangs."""
-        first, copy, hanging = self._copies.pop(index, (done, done, []))
-        late = [other for other in (first, copy) if other.key != done.key]
-        return late, hanging if done.key == copy.key else []
+        """Other tasks for a shot that is done, and the workers on which they hang."""
+        copies = self._copies.pop(index, _Copies([]))
+        late = [other for other in copies.tasks if other.key != done.key]
+        hanging = [worker for key, workers in copies.hanging.items() if key != done.key for worker in workers]
+        return late, hanging
 
-    def _where(self, future: Future) -> list[str]:
-        held = self.client.processing()
-        return [worker for worker, keys in held.items() if future.key in keys]
+    def where(self, key: str) -> list[str]:
+        """Workers that have a task in hand."""
+        return [worker for worker, keys in self.client.processing().items() if key in keys]
 
     def _start(self, index: int, workers: list[str]) -> Future:
         key = self._new_key(index)

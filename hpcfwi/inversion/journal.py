@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ PARTIAL = "partial sum"
 FORMAT = b"3"
 # Other kinds of processors round x differently: up to this relative difference it is the x of the entry.
 AGREEMENT = 1e-12
+ANEW = "\n  Remove it and start the same command again: it will be computed anew."
 # What a killed evaluation may lose with every block that was being computed: this part of its shots.
 LOSS = 1 / 32
 
@@ -94,7 +96,7 @@ class Journal:
             If the evaluation of this number was of another x.
         """
         path = self._path(x)
-        if path.exists():
+        if _exists(path):
             return Recorded(_entry(path, x.size)[0])
         if path.stem in self._close:
             other, drift = self._close[path.stem]
@@ -111,19 +113,31 @@ class Journal:
             raise RunError(
                 f"{recorded}: evaluation {number} was of another model than the one that is asked for here; the largest "
                 f"difference is {drift:.1e} of the largest value. The run began on another kind of processor, or with "
-                "other versions of numpy or scipy, which round differently, and the difference has grown.\n"
-                "  Start the same command where the run began, or begin anew with --fresh."
+                "other versions of numpy or scipy, which round differently; or an answer before this one was removed, and "
+                "computed anew by several threads or another kind of worker.\n"
+                "  Start the same command where the run began, or begin anew with --fresh, or let everything from here on be "
+                "computed anew:\n"
+                f"  find {shlex.quote(str(self.folder))} -name '*.bin' -newer {shlex.quote(str(recorded))} -delete; "
+                f"rm {shlex.quote(str(recorded))}"
             )
         self._close[path.stem] = recorded, drift
         return Recorded(answer, drift)
 
     def _by_number(self) -> dict[int, Path]:
         """Files of this problem by the numbers in their headers."""
-        found = {}
+        found: dict[int, Path] = {}
         for path in sorted(self.folder.glob("*.bin")):
-            header = read_header(path) or {}
-            if header.get("problem") == self.problem and isinstance(header.get("number"), int):
-                found[header["number"]] = path
+            header = read_header(path)
+            if header is not None and header.get("problem", self.problem) != self.problem:
+                continue
+            number = (header or {}).get("number")
+            if type(number) is not int:
+                raise StagingError(f"{path}: is damaged: it does not say of which evaluation it is{ANEW}")
+            if number in found:
+                raise StagingError(
+                    f"{path}: is damaged: it is of evaluation {number}, as is {found[number].name}{ANEW}"
+                )
+            found[number] = path
         return found
 
     def __len__(self) -> int:
@@ -214,10 +228,15 @@ def _entry(path: Path, size: int) -> tuple[FunctionalGradient, NDArray[np.float6
             if found != size:
                 raise StagingError(f"{path}: is damaged: {found} values of {what} where {size} belong")
     except StagingError as error:
-        raise StagingError(
-            f"{error}\n  Remove it and start the same command again: it will be computed anew."
-        ) from None
+        raise StagingError(f"{error}{ANEW}") from None
     return answer, x
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise StagingError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def _write(

@@ -147,7 +147,7 @@ class Objective:
     def _evaluate(self, x: NDArray[np.float64]) -> FunctionalGradient:
         m = x.reshape(self.problem.domain.shape)
         axis = self.problem.axis(1.0 / np.sqrt(m))
-        model = stage(self.staged, "model", m)
+        model = stage(self.staged, "model", m, sync=False)
         number = len(self.evaluations) + 1
         try:
             answer = self.tasks.sum(

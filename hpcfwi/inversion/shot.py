@@ -334,8 +334,8 @@ def observe_shot(
         "receivers": shot.receivers,
         "sample_interval": interval,
     }
-    facts = {"shot": shot.name, "record": digest(np.ascontiguousarray(record).data), "origin": origin}
-    staged = stage(folder, "shot", content, name=name, **facts)
+    told = digest(np.ascontiguousarray(record).data)
+    staged = stage(folder, "shot", content, name=name, shot=shot.name, record=told, origin=origin)
     _tell(event="staged", shot=shot.name, seconds=time.perf_counter() - started)
     return staged
 

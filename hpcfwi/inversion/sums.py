@@ -14,8 +14,10 @@ from hpcfwi.inversion.functional import BLOCK, FunctionalGradient, blocks, total
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.shot import add_parts, load_part
 
-__all__ = ["SumTree", "key_of"]
+__all__ = ["KINDS", "SumTree", "key_of"]
 
+# What the keys of its tasks begin with, up to a hyphen.
+KINDS = ADDING, READING = "sum", "load"
 # Failures of one sum after which the run stops.
 ATTEMPTS = 4
 
@@ -92,7 +94,7 @@ class SumTree:
             return futures, covered
         for position, name in enumerate(self.keys[self.kept_level]):
             if name in self.known:
-                key = f"load-{name}-{position}"
+                key = f"{READING}-{name}-{position}"
                 self.places[key] = (self.kept_level, position)
                 path = self.kept_at(self.kept_level, position)
                 futures.append(self.client.submit(load_part, path, key=key, pure=False, priority=10))
@@ -161,7 +163,7 @@ class SumTree:
 
     def _add(self, level: int, position: int, parts: dict[int, Future], again: str = "") -> Future:
         """Start a sum; its parts are let go when it is there."""
-        key = f"sum-{self.keys[level][position]}{again}"
+        key = f"{ADDING}-{self.keys[level][position]}{again}"
         self.places[key] = (level, position)
         self.adding[level, position] = parts
         kept = self.kept_at(level, position)

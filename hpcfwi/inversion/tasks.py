@@ -15,7 +15,7 @@ from typing import Any
 from distributed import Client, Future, as_completed
 
 from hpcfwi.cluster.overtime import put_out
-from hpcfwi.errors import Interrupted, RunError
+from hpcfwi.errors import HpcfwiError, Interrupted, RunError
 from hpcfwi.interrupts import asked, gently
 from hpcfwi.inversion.attempts import Attempts, reason_of, stop_for_own_reasons
 from hpcfwi.inversion.functional import FunctionalGradient
@@ -26,6 +26,8 @@ __all__ = ["ShotTasks", "key_of"]
 
 # Seconds between two looks at whether anybody is left to work.
 LOOK = 1.0
+# Seconds that a worker on which a shot hangs is borne with where there is no other.
+ALONE = 60.0
 # Durations of shots that the next ones' is estimated from, and tasks that a worker may have in hand.
 REMEMBERED, IN_HAND = 200, 2
 
@@ -83,7 +85,8 @@ class ShotTasks:
         self._watch = _Watch()
         self._glance: Callable[[], None] = lambda: None
         self.seconds: deque[float] = deque(maxlen=REMEMBERED)
-        self._overdue: deque[str] = deque()
+        # when it was told that a task takes too long, by its key
+        self._overdue: dict[str, float] = {}
 
     def wait_for_worker(self) -> None:
         """Return when there is a worker.
@@ -100,8 +103,11 @@ class ShotTasks:
             time.sleep(0.05)
 
     def overdue(self, key: str) -> None:
-        """Note, in any thread, that a task takes far too long: it is started elsewhere, too, and the first result counts."""
-        self._overdue.append(key)
+        """Note, in any thread, that a task takes far too long: a shot is started elsewhere, too, and the first result counts.
+
+        The worker is ended where there is no other one for a minute; and that of a sum, or of one that is read, at once.
+        """
+        self._overdue.setdefault(key, time.monotonic())
 
     def gather(
         self,
@@ -188,7 +194,11 @@ class ShotTasks:
                     if i is not None and i in attempts.done:
                         continue  # somebody else was faster
                     further, taken = self._taken(take, i, future)
-                    if taken and i is not None:
+                    if not taken and future.status not in ("error", "cancelled"):
+                        waiting.add(
+                            future
+                        )  # it was lost with its worker before it could be had: Dask makes it once more
+                    elif taken and i is not None:
                         self._let_go(attempts, i, future)
                         progress(len(attempts.done), total)
                         for again in attempts.suspects(self.workers) if not attempts.ending else ():
@@ -202,7 +212,7 @@ class ShotTasks:
             left = list(waiting.futures)
             if left:
                 self.client.cancel(left, force=True)
-        if attempts.ending and len(attempts.done) < total:
+        if attempts.ending and (len(attempts.done) < total or (tree is not None and tree.root is None)):
             raise Interrupted(attempts.ending)
 
     def _again(self, attempts: Attempts, tree: SumTree | None, index: int | None, failed: Future) -> list[Future]:
@@ -254,13 +264,14 @@ class ShotTasks:
 
     @staticmethod
     def _taken(take: Take, index: int | None, future: Future) -> tuple[Future | None, bool]:
-        """Take a result; tell what it leads to, and whether there was one: it may be lost, and not be had a second time."""
+        """Take a result; tell what it leads to, and whether there was one: it may be lost while it is fetched."""
         if future.status != "finished":
             return None, False
         try:
             return take(index, future), True
-        except Exception:
-            if future.status == "finished":
+        except Exception as error:
+            # what ends the run is no error of the fetching
+            if future.status == "finished" or (isinstance(error, HpcfwiError) and future.status != "error"):
                 raise
             return None, False
 
@@ -295,15 +306,15 @@ class ShotTasks:
             return
         for copy in self._elsewhere(attempts, workers):
             waiting.add(copy)
-        pressing = self.pressing(self._needed(attempts.block))
+        pressing = self.pressing(self._needed(attempts.block, len(workers)))
         if pressing is not None:
             attempts.ending, grace = pressing
             watch.until = now + grace
             self.client.cancel(attempts.not_begun(waiting.futures), force=True)
 
-    def _needed(self, block: int = 1) -> float:
-        """Seconds that the tasks in hand may need, and a block that is begun."""
-        return max(IN_HAND, block) * max(tuple(self.seconds), default=0.0)
+    def _needed(self, block: int = 1, workers: int = 1) -> float:
+        """Seconds that the tasks in hand may need, and the rest of a block that is begun."""
+        return (IN_HAND + math.ceil((block - 1) / max(1, workers))) * max(tuple(self.seconds), default=0.0)
 
     def _stop_if_pressing(self) -> None:
         """Raise where nothing should be begun any more."""
@@ -312,18 +323,21 @@ class ShotTasks:
             raise Interrupted(pressing[0])
 
     def _elsewhere(self, attempts: Attempts, workers: list[str]) -> Iterator[Future]:
-        """Start what is overdue on other workers, too."""
-        while self._overdue:
-            key = self._overdue.popleft()
-            started = attempts.elsewhere(key, workers)
-            if started is not None:
-                copy, worker = started
-                self.on_retry(
-                    attempts.names[attempts.index[key]],
-                    worker,
-                    "it takes far longer than others; perhaps its worker hangs",
-                )
+        """Start what is overdue on other workers, too; or end its worker where that cannot be."""
+        for key, told in list(self._overdue.items()):
+            hanging = attempts.where(key)
+            copy = None
+            if hanging and attempts.waited_for(key):
+                copy = attempts.elsewhere(key, hanging, workers)
+                if copy is None and time.monotonic() - told < ALONE:
+                    continue  # perhaps another one comes
+            if copy is not None:
+                reason = "it takes far longer than others; perhaps its worker hangs"
+                self.on_retry(attempts.names[attempts.index[key]], hanging[0], reason)
                 yield copy
+            elif hanging and (attempts.waited_for(key) or key not in attempts.index):
+                put_out(self.client, hanging)
+            del self._overdue[key]
 
     def workers(self) -> list[str]:
         """Addresses of the workers that there are."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from hpcfwi.config.run import CircleModel, ConstantModel, FileModel, GridSection, LayersModel
 from hpcfwi.data.models import build_model, check_velocities, file_grid_shape, read_mask, smooth_model
@@ -206,6 +211,29 @@ def test_smoothing_leaves_a_constant_as_it_is():
     smooth = smooth_model(np.full((9, 9), 15.0), 3.0)
     np.testing.assert_allclose(smooth, 15.0, rtol=1e-12)
     check_velocities(smooth, "initial")
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1, 5.5, 13.7])
+def test_smoothing_is_that_of_scipy(sigma):
+    noise = np.random.default_rng(0).uniform(1.5, 4.0, (20, 22, 24))
+    np.testing.assert_allclose(smooth_model(noise, sigma), gaussian_filter(noise, sigma, mode="reflect"), rtol=1e-14)
+
+
+SMOOTHED = """
+import numpy as np
+from hpcfwi.data.models import smooth_model
+noise = np.random.default_rng(0).uniform(1.5, 4.0, (60, 50))
+print(*(smooth_model(noise, sigma).tobytes().hex() for sigma in (5.5, 8.0, 13.7)))
+"""
+
+
+def test_smoothing_has_the_same_bytes_on_a_processor_of_fewer_instructions():
+    def smoothed(**without):
+        words = [sys.executable, "-W", "ignore", "-c", SMOOTHED]
+        return subprocess.run(words, env={**os.environ, **without}, capture_output=True, text=True, check=True).stdout
+
+    fewer = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR X86_V4"
+    assert smoothed() == smoothed(NPY_DISABLE_CPU_FEATURES=fewer)
 
 
 def test_a_mask_has_the_shape_of_the_grid(npy):

@@ -16,7 +16,10 @@ from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
 from hpcfwi.cluster.overtime import Overtime
 from hpcfwi.cluster.silence import Silence
+from hpcfwi.errors import Interrupted
+from hpcfwi.inversion import tasks as tasks_module
 from hpcfwi.inversion.functional import FunctionalGradient
+from hpcfwi.inversion.sums import KINDS
 from hpcfwi.inversion.tasks import ShotTasks, key_of
 
 TOPIC = "hanging"
@@ -48,7 +51,7 @@ def tasks(tmp_path):
         tasks = ShotTasks(client, on_retry=lambda *facts: retries.append(facts))
         tasks.retries = retries
         client.subscribe_topic(TOPIC, lambda event: "key" in event[1] and tasks.overdue(event[1]["key"]))
-        client.register_plugin(Overtime(TOPIC, "shot-", shortest=2))
+        client.register_plugin(Overtime(TOPIC, ["shot"], KINDS, shortest=2))
         yield tasks
 
 
@@ -105,3 +108,117 @@ def test_a_shot_that_hangs_is_computed_elsewhere_and_its_worker_started_anew(tas
         time.sleep(0.05)
     assert culprit in before - set(tasks.workers())
     assert len(tasks.workers()) == 2
+
+
+def quick(number, *_):
+    time.sleep(0.1)
+    return FunctionalGradient(float(number), np.array([float(number)]))
+
+
+def kill_workers(tasks):
+    """All of them, with what they hold; their nannies start others."""
+    before = tasks.workers()
+    for pid in tasks.client.run(os.getpid).values():
+        os.kill(pid, signal.SIGKILL)
+    while set(before) & set(tasks.workers()):
+        time.sleep(0.01)
+
+
+def test_results_that_are_lost_before_they_are_fetched_are_computed_anew_and_count_for_no_failure(tasks):
+    """The driver was fetching, or drawing, while their workers died."""
+    names, lost = [str(i) for i in range(6)], []
+
+    def progress(done, _):
+        if done == 1 and not lost:
+            time.sleep(1.5)
+            lost.append(kill_workers(tasks))
+
+    arguments = [(i,) for i in range(6)]
+    found = tasks.gather(quick, names, arguments, [key_of("lost", name) for name in names], progress)
+    assert [result.f for result in found] == list(range(6))
+    assert lost
+    # but of those that were being computed anew when the second worker died
+    assert all(reason.endswith("died") for _, _, reason in tasks.retries)
+
+
+def test_a_driver_that_has_to_end_while_it_fetches_what_was_lost_is_interrupted(tasks):
+    fetch = tasks._fetch
+
+    def fetch_what_was_lost(future):
+        kill_workers(tasks)
+        tasks.client.cluster.scale(0)  # nobody makes it again
+        tasks.pressing = lambda _: ("there is no time left", 0.0)
+        return fetch(future)
+
+    tasks._fetch = fetch_what_was_lost
+    with pytest.raises(Interrupted, match="there is no time left"):
+        tasks.sum(quick, ["a", "b"], [(1,), (2,)], [key_of("root", 1), key_of("root", 2)])
+
+
+def hang_once(number, folder):
+    hung = Path(folder) / "hung"
+    if number == 1 and not hung.exists():
+        hung.touch()
+        time.sleep(1000)
+    time.sleep(0.1)
+    return FunctionalGradient(float(number), np.array([float(number)]))
+
+
+@pytest.fixture
+def alone():
+    """One worker, and tasks that are told what is overdue after two seconds."""
+    workers = LocalWorkers(Layout(1, 1, 2 * 10**9))
+    with workers, Client(workers.cluster(), set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=60)
+        retries = []
+        tasks = ShotTasks(client, on_retry=lambda *facts: retries.append(facts))
+        tasks.retries = retries
+        client.subscribe_topic(TOPIC, lambda event: "key" in event[1] and tasks.overdue(event[1]["key"]))
+        client.register_plugin(Overtime(TOPIC, ["hang_once"], shortest=2))
+        yield tasks
+
+
+@pytest.mark.parametrize("another", [True, False])
+def test_a_shot_that_hangs_on_the_only_worker_waits_for_another_one_and_not_for_ever(
+    alone, tmp_path, monkeypatch, another
+):
+    monkeypatch.setattr(tasks_module, "ALONE", 600.0 if another else 3.0)
+    if another:
+        threading.Timer(6, alone.client.cluster.scale, (2,)).start()
+    names = ["0", "1", "2"]
+    arguments = [(i, str(tmp_path)) for i in range(3)]
+    found = alone.gather(hang_once, names, arguments, [key_of(tmp_path, name) for name in names])
+    assert [result.f for result in found] == [0, 1, 2]
+    reasons = [reason for name, _, reason in alone.retries if name == "1"]
+    assert ("longer" in reasons[0]) == another
+
+
+class Stuck(float):
+    """Hangs, once, when something is added to it."""
+
+    def __add__(self, other):
+        hung = Path(os.environ["HPCFWI_TEST_FOLDER"]) / "hung"
+        if not hung.exists():
+            hung.touch()
+            time.sleep(1000)
+        return float(self) + other
+
+
+def stuck(number, folder):
+    os.environ["HPCFWI_TEST_FOLDER"] = folder
+    return FunctionalGradient(Stuck(number), np.array([float(number)]))
+
+
+def test_a_worker_that_hangs_in_a_sum_is_ended(tasks, tmp_path):
+    for number in range(3):  # by which it is known how long sums take
+        tasks.sum(quick, ["a", "b"], [(1,), (2,)], [key_of("quick", number), key_of("quick", -number)])
+    found = tasks.sum(stuck, ["a", "b"], [(1, str(tmp_path)), (2, str(tmp_path))], [key_of(tmp_path, i) for i in "ab"])
+    assert found.f == 3
+    assert (tmp_path / "hung").exists()
+
+
+@pytest.mark.parametrize(("block", "workers", "rounds"), [(1, 1, 2), (1, 50, 2), (8, 4, 4), (64, 4, 18), (64, 64, 3)])
+def test_the_time_that_is_needed_to_end_is_that_of_the_shots_in_hand_and_of_the_rest_of_a_block(block, workers, rounds):
+    tasks = ShotTasks(None)
+    tasks.seconds.extend([30.0, 60.0])
+    assert tasks._needed(block, workers) == rounds * 60.0

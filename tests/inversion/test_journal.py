@@ -78,6 +78,16 @@ def test_numbers_of_another_problem_are_not_asked(journal):
     assert Journal(journal.folder, "another problem").read(XS[0], 1) is None
 
 
+def test_an_entry_that_does_not_say_of_which_evaluation_it_is_stops_the_run(journal):
+    """Or it would be computed again without anybody's knowing, where it cannot be found by its x."""
+    path = journal._path(XS[0])
+    whole = path.read_bytes()
+    for damaged in (whole.replace(b'"number"', b'"nunber"'), whole.replace(b'"number": 1', b'"number": 2'), whole[:20]):
+        path.write_bytes(damaged)
+        with pytest.raises(StagingError, match="Remove it and start the same command again"):
+            Journal(journal.folder, "problem").read(rounded_differently(XS[0]), 1)
+
+
 def test_a_damaged_entry_is_named_however_it_is_found(journal):
     path = journal._path(XS[0])
     path.write_bytes(path.read_bytes()[:-1])

@@ -18,7 +18,7 @@ PROBLEM = [
     "inversion.iterations=1000",
 ]
 # More than a minute's work for two workers.
-LONG = "inversion.evaluations=120"
+LONG = "inversion.evaluations=300"
 
 
 def words(*settings):
