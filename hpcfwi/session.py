@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from traceback import format_exc
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunEr
 from hpcfwi.interrupts import asked, heard, held_back, interrupted, quiet_end
 from hpcfwi.inversion.plan import make_plan
 from hpcfwi.inversion.problem import Problem
+from hpcfwi.news import News
 from hpcfwi.reporting.events import EventLog
 from hpcfwi.reporting.failures import Failures
 from hpcfwi.reporting.progress import Progress
@@ -38,8 +40,6 @@ __all__ = ["Session", "session"]
 
 # Seconds for the shots in hand after a signal (schedulers kill after 30 by default), and to end workers and the driver.
 LAST_SHOTS, CLOSING = 20.0, 10.0
-# Seconds that are waited for the reason of a death that stops the run.
-LAST_NEWS = 1.0
 # A SIGTERM that comes so many seconds before the job's end, at most, is the scheduler's; an earlier one is somebody's scancel.
 WITH_THE_END = 60.0
 
@@ -122,10 +122,6 @@ class Session:
         self.problem, self.folder, self.log, self.progress, self.end = problem, folder, log, progress, end
         self.config = problem.config
         self.started = time.perf_counter()
-        self._broken: RunError | None = None
-        # names of workers, and why they died, by their addresses
-        self._names: dict[str, str] = {}
-        self._deaths: dict[str, str] = {}
         self.failures = Failures(progress.say)
         self.reproducibility = Reproducibility(folder)
         with resting():  # while Dask and Devito are imported and the solver is built
@@ -234,9 +230,19 @@ class Session:
         from hpcfwi.inversion.sums import KINDS
         from hpcfwi.inversion.tasks import ShotTasks
 
-        self.workforce = workforce
         client = stack.enter_context(Client(workforce.cluster(), set_as_default=False))
-        client.subscribe_topic(TOPIC, lambda event: self._on_worker_event(event[1]))
+        self.tasks = ShotTasks(
+            client,
+            self._on_retry,
+            workforce.check,
+            self._on_found,
+            lambda worker: self.news.why(worker) + workforce.tail(self.news.name(worker)),
+            self._pressing,
+        )
+        self.news = News(
+            self.log, self.progress.say, self.failures, self._promise, self.tasks, partial(self._machine, WORKERS)
+        )
+        client.subscribe_topic(TOPIC, lambda event: self.news(event[1]))
         stack.callback(_unsubscribe, client, TOPIC)
         client.register_plugin(Attendance(TOPIC))
         client.register_plugin(DeathNotices(TOPIC))
@@ -244,55 +250,8 @@ class Session:
         shots = [function.__name__ for function in (evaluate_shot, observe_shot, predict_shot)]
         client.register_plugin(Overtime(TOPIC, shots, KINDS))
         client.register_plugin(Silence(TOPIC))
-        self.tasks = ShotTasks(
-            client,
-            self._on_retry,
-            workforce.check,
-            self._on_found,
-            self._why,
-            self._pressing,
-        )
         self.tasks.wait_for_worker()
         self.log.write("workers", count=len(self.tasks.workers()), scheduler=client.scheduler.address)
-
-    def _on_worker_event(self, told: dict[str, Any]) -> None:
-        """In Dask's thread, where nobody hears of errors: what a worker tells."""
-        try:
-            self._note(told)
-        except RunError as error:
-            self._broken = error
-
-    def _note(self, told: dict[str, Any]) -> None:
-        self.log.write(**told)
-        if told["event"] == "worker put out":
-            self._deaths[told["worker"]] = "it hung, and was ended"
-            self.failures.add(f"a worker on {told['host']} hangs; it is ended and started anew")
-        if told["event"] == "worker died" and told["worker"] not in self._deaths:
-            self._deaths[told["worker"]] = told["reason"]
-            self.failures.add(f"a worker on {told['host']} died: {told['reason']}")
-        if told["event"] == "worker came":
-            self._names[told["worker"]] = told["name"]
-        if told["event"] == "worker silent":
-            self.progress.say(f"a worker on {told['host']} has not been heard of for {told['seconds']:.0f} s")
-        if told["event"] == "host excluded":
-            self.failures.add(f"host {told['host']} gets no more shots: {', '.join(told['shots'])} failed there")
-        if told["event"] == "host taken back":
-            self.progress.say(f"host {told['host']} gets shots again, since there is no other")
-        if told["event"] == "shot":
-            self.tasks.seconds.append(told["seconds"])
-        if told["event"] == "overdue":
-            self.tasks.overdue(told["key"])
-        if told["event"] == "solver":
-            self._machine(WORKERS, told["machine"])
-        if told["event"] == "worker left":
-            self._promise.forget(told["worker"])
-        if told["event"] != "threads":
-            return
-        for breach in self._promise.breaches(told["host"], told["worker"], told["threads"], told["cpus"]):
-            self.log.write("warning", message=breach)
-            self.progress.say(f"warning: {breach}")
-            if self._promise.site.config.openmp.strict:
-                raise RunError(f"{breach}\n  The site says openmp.strict = true, so the run stops here.")
 
     def on_shots(self, done: int, total: int) -> None:
         """How many shots of an evaluation are done.
@@ -303,8 +262,7 @@ class Session:
             If threads are not as promised and the site is strict, or events cannot be written.
         """
         self.progress.shots(done, total)
-        if self._broken is not None:
-            raise self._broken
+        self.news.raise_broken()
 
     def _on_retry(self, shot: str, worker: str, reason: str) -> None:
         self.log.write("retry", shot=shot, worker=worker, reason=reason)
@@ -314,19 +272,10 @@ class Session:
 
             blame(self.tasks.client, worker, shot)
 
-    def _why(self, worker: str) -> str:
-        """Why a worker died, as far as that is known, and the end of its log."""
-        # that it is gone may be known before its nanny has told why
-        until = time.monotonic() + LAST_NEWS
-        while worker not in self._deaths and time.monotonic() < until:
-            time.sleep(0.02)
-        return self._deaths.get(worker, "") + self.workforce.tail(self._names.get(worker, ""))
-
     def _pressing(self, needed: float) -> tuple[str, float] | None:
         """Why no more shots should be begun, and the seconds that there are to finish those in hand."""
         left = self.end.left()
-        if self._broken is not None:
-            raise self._broken
+        self.news.raise_broken()
         if asked():
             # a warning that comes with the batch system's own time is no hurry
             most = left - CLOSING if heard() == "SIGUSR1" and math.isfinite(left) else LAST_SHOTS
