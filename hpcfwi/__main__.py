@@ -4,6 +4,7 @@ import gc
 import sys
 
 from hpcfwi.interrupts import deafen, listen
+from hpcfwi.output import lost, secure
 
 __all__ = ["main"]
 
@@ -14,12 +15,13 @@ def main() -> None:
     try:
         try:
             listen()
-            # names of files, and what is in them, may be letters that the terminal has not
-            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            secure()
             # Worker processes import this module anew: what is heavy comes only when the command runs.
             from hpcfwi.cli import command
 
             code = command()
+            if lost():
+                print(f"hpcfwi: not all of the output could be written: {lost()}", file=sys.stderr)
         finally:
             deafen()
     except KeyboardInterrupt:  # one that came before the command could tell of it, or while it ended

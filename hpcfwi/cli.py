@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -14,7 +15,7 @@ from rich.table import Table
 from hpcfwi.cli_site import site as site_commands
 from hpcfwi.cluster.environment import apply_environment, quieten
 from hpcfwi.cluster.options import WAYS, LaunchOptions
-from hpcfwi.errors import HpcfwiError
+from hpcfwi.errors import HpcfwiError, Interrupted
 from hpcfwi.files import visible
 from hpcfwi.interrupts import deafen, interrupted
 from hpcfwi.terminal import console, find_config, run_dir_of
@@ -150,7 +151,13 @@ def run(
 
     folder = run_dir or run_dir_of(where, config)
     folder = fresh_folder(folder) if fresh else folder
-    result = drive(what, where, folder, console(), options, accept_versions, requeue)
+    try:
+        result = drive(what, where, folder, console(), options, accept_versions, requeue)
+    except Interrupted as stopped:
+        again = f"\n  Type it without --fresh, and with --run-dir {shlex.quote(str(folder))}"
+        advice = again if fresh and "the same command" in str(stopped) else ""
+        raise Interrupted(f"{stopped}{advice}", stopped.reason, stopped.time_is_up) from None
+    pictures = "; figures/ has its pictures, and those of the data and the convergence"
     error = "" if result.model_error is None else f", model error {100 * result.model_error:.2f} %"
     ratio = result.misfit / result.initial_misfit if result.initial_misfit else 0.0
     for line in (
@@ -158,7 +165,7 @@ def run(
         f"{ratio:.4f} of the initial one{error}{f', {result.left_out}' if result.left_out else ''}",
         *([f"the last bits may differ from run to run: {result.irreproducible}"] if result.irreproducible else []),
         f"{result.folder} holds:",
-        "  model.npy      the velocity, km/s; figures/ has its pictures, and those of the data and the convergence",
+        f"  model.npy      the velocity, km/s{pictures if (result.folder / 'figures').is_dir() else ''}",
         "  history.csv    misfit, gradient and errors of each iteration; events.jsonl all that happened, shot by shot",
         "  config.toml    the configuration with every default; staged/ and journal/ let the run be continued",
     ):

@@ -139,6 +139,7 @@ def run(
                     try:
                         return _Inversion(ready).run()
                     except (DataError, ShotFailed) as error:
+                        folder.verify()
                         ready.begin_anew(quorum.go_on_without(error), error)
         except Interrupted as stopped:
             raise requeueing.after(stopped) from None
@@ -186,6 +187,8 @@ def _finished(folder: RunFolder, problem: Problem) -> RunResult | None:
         found = RunResult(folder=folder.path, velocity=velocity, **result["summary"])
     except (InputError, KeyError, TypeError):
         return None
+    if problem.config.output.figures and not any(folder.figures.glob("*.png")):
+        return None
     return found if velocity.shape == problem.domain.shape and velocity.dtype == np.float32 and found.sensible else None
 
 
@@ -223,7 +226,7 @@ class _Inversion:
             shots,
             session.tasks,
             self.folder.staged,
-            Journal(self.folder.journal, f"{problem.digest} {self.folder.began_with}", self.folder.lease.verify),
+            Journal(self.folder.journal, f"{problem.digest} {self.folder.began_with}", self.folder.verify),
             Partials(self.folder.journal, self.config.journal.shots_per_sum),
             session.on_shots,
             self._on_evaluation,

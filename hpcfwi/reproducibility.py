@@ -28,13 +28,16 @@ class Reproducibility:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder, self.path = folder, folder.path / FILE
-        told = folder.read_json(self.path) or {}
+        known = folder.read_json(self.path)
+        told = known or {}
         reasons = told.get("reasons")
         self._reasons = [str(reason) for reason in reasons] if isinstance(reasons, list) else []
         # descriptions of kinds of machines, by their digests
         self._kinds = {role: _texts(told.get(role)) for role in (DRIVERS, WORKERS)}
         # workers tell in another thread
         self._lock = Lock()
+        if known is None and folder.reached()[1]:
+            self.because(f"{FILE}, which tells of earlier starts, is gone")
 
     @property
     def against(self) -> str:

@@ -75,6 +75,8 @@ def session(
             with suppress(RunError):  # a full disk, say, which is the error that is on its way
                 where = {} if isinstance(error, HpcfwiError) else {"traceback": format_exc()}
                 log.write("stopped", error=type(error).__name__, message=str(error), **where)
+            if isinstance(error, HpcfwiError):
+                folder.verify()  # whose loss explains the error
             raise
         finally:
             deafen()

@@ -31,18 +31,8 @@ def find_config(config: Path) -> Path:
     return config
 
 
-class _Console(Console):
-    """A console whose reader may go away: what is at work goes on, since the run folder has it all."""
-
-    def on_broken_pipe(self) -> None:
-        """Write to nobody from now on."""
-        self.quiet = True
-        nobody = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nobody, sys.stdout.fileno())
-
-
 def console() -> Console:
     """A live display on a terminal; under a scheduler, or into a file, plain lines as long as they need to be."""
     batch = any(name in os.environ for name in ("SLURM_JOB_ID", "PBS_JOBID"))
     interactive = sys.stdout.isatty() and not batch
-    return _Console(force_terminal=None if interactive else False, width=None if interactive else 200, soft_wrap=True)
+    return Console(force_terminal=None if interactive else False, width=None if interactive else 200, soft_wrap=True)

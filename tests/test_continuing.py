@@ -7,6 +7,7 @@ import json
 import platform
 import shutil
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -154,3 +155,57 @@ def test_an_answer_to_another_model_than_the_one_that_is_asked_for_stops_the_run
     (command,) = (line.strip() for line in message.splitlines() if line.strip().startswith("find "))
     subprocess.run(command, shell=True, check=True)
     finished.run("run")
+
+
+def test_a_folder_that_does_not_say_of_which_problem_it_is_is_refused(finished):
+    (finished.folder / "run" / "problem.json").unlink()
+    message = refused(finished, "wavelet.peak_frequency=0.012")
+    assert "problem.json: is missing, so nobody knows of which problem the answers in" in message
+    assert "--run-dir" in message
+
+
+def test_what_can_be_made_again_may_be_missing(finished, first_run):
+    """Staged files, the pictures of a run that had none, and a model that somebody has put aside."""
+    run_dir = finished.folder / "run"
+    shutil.rmtree(run_dir / "staged")
+    (run_dir / "model.npy").unlink()
+    computed = len(events(run_dir, "shot"))
+    done = finished.run("run", "output.figures=true")
+    assert "figures/ has its pictures" in done.stdout
+    assert len(list((run_dir / "figures").glob("*.png"))) == 5
+    assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+    assert len(events(run_dir, "shot")) == computed
+
+
+def test_a_run_whose_account_of_its_machines_is_gone_promises_no_bytes(finished):
+    (finished.folder / "run" / "reproducibility.json").unlink()
+    done = finished.run("run", "inversion.iterations=3")
+    assert "the last bits may differ from run to run: reproducibility.json, which tells of earlier starts, is gone" in (
+        done.stdout
+    )
+
+
+def test_no_iteration_is_one_evaluation_which_can_be_gone_on_from(hpcfwi, first_run):
+    run_dir = hpcfwi.folder / "run"
+    hpcfwi.run("run", "inversion.iterations=0")
+    assert [(row["iteration"], row["evaluations"]) for row in history(run_dir)] == [("0", "1")]
+    hpcfwi.run("run")
+    assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+
+
+def test_a_run_folder_that_is_moved_away_during_the_run_is_no_fault_of_a_shot(hpcfwi):
+    run_dir = hpcfwi.folder / "run"
+    words = [word for setting in ("inversion.iterations=5000", "inversion.ftol=0") for word in ("--set", setting)]
+    process = hpcfwi.start("run", "fwi.toml", "--run-dir", "run", *words)
+    until = time.monotonic() + 60
+    while not (run_dir / "history.csv").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    run_dir.rename(hpcfwi.folder / "moved")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    assert "Traceback" not in err
+    assert "data.exclude" not in err
+    assert "the run folder has been moved or removed while it was in use" in err
+    hpcfwi.run("moved", "inversion.iterations=0")

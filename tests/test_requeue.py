@@ -166,6 +166,8 @@ def in_a_job_of_pbs(monkeypatch, folder, **environment):
         "PBS_O_WORKDIR": str(folder.path),
         "HPCFWI_PBS_SCRIPT": "./jobs/fwi.pbs",
         "HPCFWI_CONFIG": "fwi.toml",
+        # or a PBS that is installed here would be found
+        "PBS_CONF_FILE": str(folder.path / "no.conf"),
         **environment,
     }.items():
         monkeypatch.setenv(name, value)

@@ -27,12 +27,15 @@ from hpcfwi.cluster.pinning import PROCESSES
 from hpcfwi.cluster.workforce import Listener, Workforce
 from hpcfwi.config.site import SiteConfig, WorkerSection
 from hpcfwi.errors import InputError
+from hpcfwi.interrupts import interrupted
 
 __all__ = ["LocalWorkers", "local_cluster", "local_layout", "scratch_folder"]
 
 # Temporary folders of ours, the file in them that is locked while they are in use, and the age, in seconds, from which on
 # one without that lock is nobody's (and not of somebody who is about to lock it).
 SCRATCH, IN_USE, SCRATCH_AGE = "hpcfwi-", "in-use", 60
+# How often they are started where one dies before it is there.
+STARTS = 3
 TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
 
@@ -87,7 +90,15 @@ class LocalWorkers(Workforce):
         signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
         resource_tracker.ensure_running()  # needs the mask, too, and lifts it when it starts
         signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
-        return local_cluster(self.layout, self._scratch, self.site)
+        for left in reversed(range(STARTS)):
+            try:
+                return local_cluster(self.layout, self._scratch, self.site)
+            except RuntimeError as error:  # a worker died before it was one; Dask has ended the others
+                if not left or interrupted():
+                    raise
+                self.listener.event("start failed", reason=str(error))
+                self.listener.say(f"a worker died while it started ({error}); they are started again")
+        raise AssertionError
 
 
 @contextmanager

@@ -302,7 +302,12 @@ class InversionSection(Section):
         'variables; "unscaled": the bare squared slowness, whose first try may go from bound to bound',
     )
     iterations: int = Field(20, ge=0, le=1_000_000, description="most iterations")
-    evaluations: int = Field(15000, ge=1, le=1_000_000, description="most evaluations of misfit and gradient")
+    evaluations: int = Field(
+        15000,
+        ge=1,
+        le=1_000_000,
+        description="most evaluations of misfit and gradient, but for the rest of a line search",
+    )
     ftol: float = Field(
         2.220446049250313e-09, ge=0, description="stop when the relative decrease of the misfit is below this"
     )

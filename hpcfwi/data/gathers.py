@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +50,10 @@ def check_source(path: Path, shots: list[str]) -> None:
         raise InputError(f"data.file: {path}: is no folder of gathers and no readable HDF5 file ({reason})") from None
     if missing:
         more = f" (nor those of {len(missing) - 1} more shots)" if len(missing) > 1 else ""
-        raise InputError(f"data.file: {where}{more}; every shot of the survey needs its gather")
+        raise InputError(
+            f"data.file: {where}{more}; every shot of the survey needs its gather, or has to "
+            f"be left out: --set {shlex.quote(f'data.exclude={json.dumps(missing[:20])}')}"
+        )
 
 
 def _has_shape(found: object) -> bool:

@@ -174,6 +174,9 @@ class Lease:
     def _keep(self) -> None:
         while not self._end.wait(BEAT):
             # a full disk or one that does not answer: others may take the run over, which verify() sees
+            with suppress(StagingError, OSError):
+                if not self.path.parent.is_dir():
+                    continue  # and it is not made again
             with suppress(StagingError, OSError), self._guard():
                 holder = self._read()
                 if self._own is None or (holder is not None and holder.token != self._own.token):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hpcfwi.config.run import RunConfig
 from hpcfwi.data.lease import Lease
 from hpcfwi.data.staging import make_private, sweep, write_aside
-from hpcfwi.errors import InputError
+from hpcfwi.errors import InputError, RunError
 from hpcfwi.files import parse_json, regular, shortened
 from hpcfwi.version import __version__
 
@@ -53,6 +53,7 @@ PROBLEM, DATA = "problem.json", "data.json"
 VERSIONS = "versions"
 MOST_DIFFERENCES = 40
 # What a run writes to and through; a link in its place would lead it out of its folder.
+OURS = ("staged", "journal", "logs", "tls", ".lock", "driver.json", "events.jsonl")
 PLACES = ("staged", "staged/shots", "journal", "figures", "data", "logs", "tls", "events.jsonl", ".lock")
 
 
@@ -115,6 +116,11 @@ class RunFolder:
         identity = json.loads(json.dumps(identity, default=str))
         known = self.read_json(path)
         here = _versions()
+        if known is None and (any(self.journal.glob("*.bin")) or self.history.exists() or self.result.exists()):
+            raise InputError(
+                f"{path}: is missing, so nobody knows of which problem the answers in {self.path} are; choose another folder "
+                "with --run-dir, or remove this one"
+            )
         told: Any = {"began": here, "accepted": [here]} if known is None else known.pop(VERSIONS, None)
         if known is not None and known != identity:
             differ = "\n".join(f"  {line}" for line in _differences(known, identity)[:MOST_DIFFERENCES])
@@ -164,11 +170,31 @@ class RunFolder:
         """Take back the end of a run that goes on: its final model is the current one."""
         self.result.unlink(missing_ok=True)
         if self.model.exists():
-            self.model.replace(self.current_model)
+            try:
+                self.model.replace(self.current_model)
+            except OSError as error:
+                raise InputError(
+                    f"{self.model}: cannot be renamed ({error.strerror}); remove it and start the same command again"
+                ) from None
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write ``result.json``: the state of the run and its summary."""
         self.write_json(self.result, result)
+
+    def verify(self) -> None:
+        """See that it is still there, and this driver's; to be called before anything is written that others rely on.
+
+        Raises
+        ------
+        RunError
+            If another driver has it, or somebody has moved or removed it.
+        """
+        self.lease.verify()
+        if not (self.path / PROBLEM).exists():
+            raise RunError(
+                f"{self.path}: the run folder has been moved or removed while it was in use; where it is now, the run can be "
+                "continued with --run-dir"
+            )
 
     def read_result(self) -> dict[str, Any] | None:
         """The content of ``result.json``, or None."""
@@ -237,7 +263,8 @@ def _listed(versions: Any) -> str:
 def _refuse_strangers(path: Path) -> None:
     """A run folder is closed to others and filled with files: not a thing to do to a folder of something else."""
     try:
-        if path.is_dir() and any(path.iterdir()) and not (path / "staged").is_dir():
+        known = (path / PROBLEM).is_file() or (path / "staged").is_dir()
+        if path.is_dir() and not known and {entry.name for entry in path.iterdir()}.difference(OURS):
             raise InputError(f"{path}: is not empty, and no run folder; choose another folder with --run-dir")
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: is a file; choose a folder with --run-dir")

@@ -53,6 +53,10 @@ def minimise(
     """
     start = np.clip(x0, *bounds)
     answer = objective(start)
+    if limits.iterations == 0:  # scipy makes one all the same
+        return OptimizeResult(
+            x=start, fun=answer[0], jac=answer[1], nit=0, nfev=1, message="no iteration was asked for"
+        )
     scale = 1.0 if limits.first_step == "unscaled" else _scale(start, answer[1], bounds, limits.first_step)
     first: list[tuple[float, NDArray[np.float64]]] = [answer]
 

@@ -169,8 +169,9 @@ class Problem:
         for key in ("iterations", "evaluations", "ftol", "gtol"):
             del content["inversion"][key]
         del content["output"], content["journal"], content["data"]["quorum"]
-        if not content["data"]["exclude"]:
-            del content["data"]["exclude"]
+        exclude = content["data"].pop("exclude")
+        if exclude:
+            content["data"]["exclude"] = sorted(set(exclude))
         content["digests"] = {
             "true model": _array_digest(self.true_velocity),
             "initial model": _array_digest(self.initial_velocity),

@@ -55,7 +55,7 @@ def pairs(folder: Path, model: str, count: int) -> NDArray[np.float64]:
         with session(problem, site, LaunchOptions(), run_folder, Console(quiet=True)) as ready:
             from hpcfwi.inversion.objective import Objective  # imports Dask, which the session has told to be quiet
 
-            place, verify = run_folder.journal, run_folder.lease.verify
+            place, verify = run_folder.journal, run_folder.verify
             ways = (
                 (Journal(place, "benchmark", verify), Partials(place)),
                 (NoJournal(place, "benchmark"), Partials(place, 0)),

@@ -1,0 +1,67 @@
+"""Output that nobody can read any more: the run goes on, since its folder has everything."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import time
+
+import pytest
+
+FULL = "/dev/full"
+needs_full = pytest.mark.skipif(not os.path.exists(FULL), reason="no /dev/full here")  # noqa: PTH110
+
+
+def in_a_shell(shell, redirected):
+    command = f"'{sys.executable}' -m hpcfwi run fwi.toml --run-dir run {redirected}"
+    return subprocess.run(
+        command, shell=True, cwd=shell.folder, env=shell.environment, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("redirected", "told"),
+    [
+        (">&-", ""),
+        (">&- 2>&- <&-", ""),
+        pytest.param(
+            f">{FULL}", "hpcfwi: not all of the output could be written: No space left on device\n", marks=needs_full
+        ),
+        pytest.param(f">{FULL} 2>{FULL}", "", marks=needs_full),
+    ],
+)
+def test_a_run_needs_nobody_to_tell(hpcfwi, first_run, redirected, told):
+    done = in_a_shell(hpcfwi, redirected)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == told
+    assert (hpcfwi.folder / "run" / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_terminal_that_is_closed_stops_a_run_properly_or_not_at_all(hpcfwi, first_run, ignored):
+    """Its end is SIGHUP, for those that do not ignore it, and every word to it from then on an error."""
+    main, terminal = pty.openpty()
+    words = [sys.executable, "-m", "hpcfwi", "run", "fwi.toml", "--run-dir", "run"]
+    ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"] if ignored else []
+    prefix = ["setsid", "--ctty", "--wait", *ignoring]
+    process = subprocess.Popen(
+        [*prefix, *words],
+        cwd=hpcfwi.folder,
+        env=hpcfwi.environment,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    until = time.monotonic() + 60
+    while not (hpcfwi.folder / "run" / "events.jsonl").exists():
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.close(main)
+    assert process.wait(timeout=90) == (0 if ignored else 75)
+    if not ignored:
+        hpcfwi.run("run")
+    assert (hpcfwi.folder / "run" / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
