@@ -120,5 +120,6 @@ def test_a_refusal_leads_to_a_key(kind, message, key):
 
 def test_what_belongs_to_the_job_that_we_are_in_is_not_passed_on():
     ours = {"SLURM_CPU_BIND": "x", "SLURM_JOB_ID": "1", "PBS_JOBID": "2", "OMP_NUM_THREADS": "8", "NCPUS": "8"}
-    kept = {"SLURM_CONF": "/etc/slurm.conf", "PBS_SERVER": "login", "PATH": "/bin", "SBATCH_ACCOUNT": "me"}
+    # without a PBS, which would add its commands
+    kept = {"SLURM_CONF": "/etc/slurm.conf", "PBS_CONF_FILE": "/none", "PATH": "/bin", "SBATCH_ACCOUNT": "me"}
     assert scrubbed(ours | kept) == kept
