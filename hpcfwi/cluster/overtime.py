@@ -115,7 +115,11 @@ class Overtime(SchedulerPlugin):
             if key in self._told or task is None or task.processing_on is None:
                 continue
             worker, limit = task.processing_on.address, limits[_kind(key)]
-            seconds = now - max(since, self._free_at.get(worker, since))
+            if _kind(key) in self._others:
+                # what a worker is at is told by its heartbeats; one of these may wait there behind a shot of hours
+                seconds = task.processing_on.executing.get(task, 0.0)
+            else:
+                seconds = now - max(since, self._free_at.get(worker, since))
             if seconds > limit:
                 self._told.add(key)
                 self.scheduler.log_event(

@@ -27,7 +27,7 @@ __all__ = ["ShotTasks", "key_of"]
 # Seconds between two looks at whether anybody is left to work.
 LOOK = 1.0
 # Seconds that a worker on which a shot hangs is borne with where there is no other.
-ALONE = 60.0
+ALONE = 600.0
 # Durations of shots that the next ones' is estimated from, and tasks that a worker may have in hand.
 REMEMBERED, IN_HAND = 200, 2
 
@@ -105,7 +105,7 @@ class ShotTasks:
     def overdue(self, key: str) -> None:
         """Note, in any thread, that a task takes far too long: a shot is started elsewhere, too, and the first result counts.
 
-        The worker is ended where there is no other one for a minute; and that of a sum, or of one that is read, at once.
+        The worker is ended where there is no other one for ten minutes; and that of a sum, or of one that is read, at once.
         """
         self._overdue.setdefault(key, time.monotonic())
 

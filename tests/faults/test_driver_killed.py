@@ -52,14 +52,14 @@ def same(run_dir, undisturbed):
 
 @pytest.mark.slow
 def test_a_driver_that_is_killed_twenty_times_ends_with_the_same_bytes(hpcfwi):
-    shots, iterations, generator = 100, 30, random.Random(5)
+    shots, iterations, generator = 100, 45, random.Random(5)
     run_dir = hpcfwi.folder / "run"
     done = go(hpcfwi, shots, iterations, "undisturbed")
     assert done.returncode == 0, done.stderr
     killed = 0
     while killed < 20:
         process = hpcfwi.start("run", "fwi.toml", "--run-dir", "run", *command(shots, iterations))
-        time.sleep(generator.uniform(1.5, 4.5))
+        time.sleep(generator.uniform(0.8, 3.0))
         if process.poll() is not None:
             assert process.returncode == 0, process.communicate()
             break

@@ -217,6 +217,27 @@ def test_a_worker_that_hangs_in_a_sum_is_ended(tasks, tmp_path):
     assert (tmp_path / "hung").exists()
 
 
+def long_once(number):
+    """A shot that takes long, on the worker on which a sum is made meanwhile."""
+    time.sleep(5 if number == 8 else 0.1)
+    return FunctionalGradient(float(number), np.array([float(number)]))
+
+
+def test_a_sum_that_waits_behind_a_long_shot_does_not_hang(tmp_path):
+    workers = LocalWorkers(Layout(1, 1, 2 * 10**9))
+    with workers, Client(workers.cluster(), set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=60)
+        tasks = ShotTasks(client)
+        client.subscribe_topic(TOPIC, lambda event: "key" in event[1] and tasks.overdue(event[1]["key"]))
+        client.register_plugin(Overtime(TOPIC, [], KINDS, shortest=1))
+        for number in range(3):  # by which it is known how long sums take
+            tasks.sum(quick, ["a", "b"], [(1,), (2,)], [key_of("before", number), key_of("before", -1 - number)])
+        names = [str(i) for i in range(9)]
+        keys = [key_of(tmp_path, name) for name in names]
+        assert tasks.sum(long_once, names, [(i,) for i in range(9)], keys).f == 36
+        assert not client.get_events(TOPIC)
+
+
 @pytest.mark.parametrize(("block", "workers", "rounds"), [(1, 1, 2), (1, 50, 2), (8, 4, 4), (64, 4, 18), (64, 64, 3)])
 def test_the_time_that_is_needed_to_end_is_that_of_the_shots_in_hand_and_of_the_rest_of_a_block(block, workers, rounds):
     tasks = ShotTasks(None)
