@@ -195,9 +195,8 @@ class ShotTasks:
                         continue  # somebody else was faster
                     further, taken = self._taken(take, i, future)
                     if not taken and future.status not in ("error", "cancelled"):
-                        waiting.add(
-                            future
-                        )  # it was lost with its worker before it could be had: Dask makes it once more
+                        # it was lost with its worker before it could be had: Dask makes it once more
+                        waiting.add(future)
                     elif taken and i is not None:
                         self._let_go(attempts, i, future)
                         progress(len(attempts.done), total)
