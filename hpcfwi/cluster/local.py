@@ -24,7 +24,7 @@ from hpcfwi.cluster.environment import worker_environment
 from hpcfwi.cluster.layout import Layout, Need, divide
 from hpcfwi.cluster.network import ALLOWED_FAILURES
 from hpcfwi.cluster.pinning import PROCESSES
-from hpcfwi.cluster.workforce import Listener, Workforce
+from hpcfwi.cluster.workforce import SCHEDULING, Listener, Workforce
 from hpcfwi.config.site import SiteConfig, WorkerSection
 from hpcfwi.errors import InputError
 from hpcfwi.interrupts import interrupted
@@ -124,6 +124,7 @@ def scratch_folder(where: Path) -> Iterator[Path]:
 def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None) -> LocalCluster:
     """Start workers on this machine, each with one Dask thread and the layout's OpenMP threads."""
     settings = {
+        **SCHEDULING,
         "distributed.nanny.pre-spawn-environ": {
             **worker_environment(layout.threads, site),
             # several are neither pinned nor bound: another run may be on this machine

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock, Thread
 
@@ -226,3 +226,31 @@ def test_a_run_whose_workers_are_all_gone_stops_and_says_so(tmp_path):
 
         with background(leave), pytest.raises(RunError, match="nobody for 3 s"):
             ShotTasks(client, check=give_up).sum(wait_for_ever, ["a"], [(0,)], [key_of(tmp_path)])
+
+
+@_task
+def fail_at_once_on_one_worker(value, folder):
+    """As a node does on which a library is missing; the others take their time."""
+    bad = Path(folder) / "bad"
+    with suppress(FileExistsError):
+        bad.mkdir()
+        (Path(folder) / "address").write_text(get_worker().address)
+    while not (Path(folder) / "address").exists() or not (Path(folder) / "address").read_text():
+        time.sleep(0.01)
+    if get_worker().address == (Path(folder) / "address").read_text():
+        raise OSError("a library is missing here")
+    time.sleep(0.3)
+    return number(value)
+
+
+def test_a_worker_that_fails_at_once_gets_no_shot_a_second_time(client, tmp_path):
+    """It is idle while the other one works, and must not be helped to a shot that it has failed at."""
+    retries = []
+    tasks = ShotTasks(client, on_retry=lambda *facts: retries.append(facts))
+    names = [str(i) for i in range(12)]
+    arguments = [(i, str(tmp_path)) for i in range(12)]
+    found = tasks.sum(fail_at_once_on_one_worker, names, arguments, [key_of(tmp_path, name) for name in names])
+    assert found.f == sum(range(12))
+    again = [name for name, _, _ in retries]
+    assert len(again) >= 2
+    assert len(set(again)) == len(again)

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 MEDDLING = Path(__file__).parents[1] / "faults" / "meddling"
-SHOTS = "acquisition.sources.count=12"
+# Long enough for another job to be submitted, and for it to begin.
+PROBLEM = (
+    "acquisition.sources.count=24",
+    "grid.shape=[201, 201]",
+    "grid.spacing=[3.0, 3.0]",
+    "inversion.iterations=12",
+    "inversion.ftol=0",
+)
 
 
 @pytest.mark.slow
@@ -19,7 +26,7 @@ def test_a_node_that_fails_is_left_out_and_replaced_by_another(on_login):
         "PYTHONPATH": os.pathsep.join(path),
         "MEDDLING": json.dumps(["fail_on", {"host": "node1"}]),
     }
-    settings = (SHOTS, "inversion.iterations=20", "site.worker.processes=1")
+    settings = (*PROBLEM, "site.worker.processes=1")
     words = [word for setting in settings for word in ("--set", setting)]
     # jobs that share no node
     words += ["--set", 'site.scheduler.directives=["--exclusive"]']
@@ -39,5 +46,5 @@ def test_a_node_that_fails_is_left_out_and_replaced_by_another(on_login):
     assert not [event for event in failed if event["time"] > draining["time"] + 5]
     end = done.stdout.partition("failures on the way")[2]
     assert "gets no more shots" in end, done.stdout
-    on_login.run("undisturbed", *settings[:2])
+    on_login.run("undisturbed", *PROBLEM)
     assert (run_dir / "model.npy").read_bytes() == (on_login.folder / "undisturbed" / "model.npy").read_bytes()
