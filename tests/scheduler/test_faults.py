@@ -88,7 +88,7 @@ class Run:
 
     def finish(self):
         """Let it come to its own end."""
-        _, err = self.process.communicate(timeout=120)
+        _, err = self.process.communicate(timeout=300)
         assert self.process.returncode == 0, err
         assert not err
 
@@ -320,7 +320,7 @@ def test_a_controller_that_is_started_anew_finds_the_jobs_again(start_whole, und
 @pytest.mark.slow
 def test_a_node_whose_slurmd_is_killed_goes_on_with_its_shots_and_is_left_clean(new_lab, hpcfwi, driver_of):
     """Slurm takes the node for dead, after a while, and its job for lost, but can end no process there."""
-    settings = whole(400)
+    settings = whole(300)
     with new_lab() as lab:
         lab.up(2, TIMEOUT="3")
         hpcfwi.prefix = lab.command()
