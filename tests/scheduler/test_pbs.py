@@ -160,7 +160,7 @@ def test_worker_jobs_of_a_minute_hand_over_before_their_end(pbs, hpcfwi):
         "inversion.ftol=0",
         "inversion.gtol=0",
         "inversion.iterations=1000",
-        "inversion.evaluations=300",
+        "inversion.evaluations=240",
     )
     words = [w for setting in (*problem, "site.scheduler.walltime=00:01:00") for w in ("--set", setting)]
     done = subprocess.run(

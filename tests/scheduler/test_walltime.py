@@ -18,7 +18,7 @@ PROBLEM = [
     "inversion.iterations=1000",
 ]
 # More than a minute's work for two workers.
-LONG = "inversion.evaluations=300"
+LONG = "inversion.evaluations=240"
 
 
 def words(*settings):
@@ -63,8 +63,9 @@ def test_an_inversion_longer_than_its_job_ends_with_the_same_bytes_without_a_han
 
 def test_a_job_that_is_not_to_be_put_back_stops(lab, on_login):
     script = [ROOT / "jobs" / "fwi.sh", "fwi.toml", "--site", "generic-slurm", "--run-dir", "run"]
-    place = ["-t", "1", "-N1", "--cpus-per-task=2", f"--export=ALL,HPCFWI_ROOT={ROOT},HPCFWI_REQUEUE=0"]
-    output = lab.submit(on_login.folder, *place, "--signal=B:USR1@50", *script, *words())
+    # Slurm looks every half minute whether it is time for a signal
+    place = ["-t", "2", "-N1", "--cpus-per-task=2", f"--export=ALL,HPCFWI_ROOT={ROOT},HPCFWI_REQUEUE=0"]
+    output = lab.submit(on_login.folder, *place, "--signal=B:USR1@110", *script, *words("inversion.evaluations=15000"))
     assert "hpcfwi: stopped: SIGUSR1 was received; the same command goes on where it was" in output, output
 
 
