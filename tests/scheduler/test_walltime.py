@@ -43,7 +43,7 @@ def test_an_inversion_longer_than_its_job_ends_with_the_same_bytes_without_a_han
     run_dir = on_login.folder / "run"
     script = [ROOT / "jobs" / "fwi.sh", "fwi.toml", "--site", "generic-slurm", "--run-dir", "run"]
     place = ["-t", "1", "-N1", "--cpus-per-task=2", f"--export=ALL,HPCFWI_ROOT={ROOT}"]
-    output = lab.submit(on_login.folder, *place, *script, *words(LONG), seconds=400)
+    output = lab.submit(on_login.folder, *place, *script, *words(LONG), seconds=900)
     assert f"{run_dir} holds:" in output, output
     told = events(run_dir)
     starts = [event for event in told if event["event"] == "start"]
