@@ -169,7 +169,7 @@ def test_worker_jobs_of_a_minute_hand_over_before_their_end(pbs, hpcfwi):
         capture_output=True,
         text=True,
         check=False,
-        timeout=400,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     draining = pbs.events("job draining")
@@ -221,7 +221,7 @@ def test_a_job_whose_time_is_up_submits_its_successors_until_the_run_is_done(pbs
     place = ("-l", "select=1:ncpus=2:mem=2gb", "-l", "walltime=00:00:45")
     pbs.run("qsub", "-j", "oe", "-o", "job.log", *place, "-v", told, ROOT / "jobs" / "fwi.pbs")
     run_dir = pbs.folder / "runs" / "fwi"
-    pbs.until((run_dir / "result.json").exists, 400)
+    pbs.until((run_dir / "result.json").exists, 900)
     pbs.until(lambda: not pbs.jobs())
     first, second = (pbs.folder / name for name in ("job.log", "job.log.1"))
     pbs.until(first.exists, 20)
