@@ -76,8 +76,11 @@ class Reproducibility:
             if len(known) == 1:
                 self._write()
                 return ""
-            reason = f"its {role} were machines of {len(known)} kinds ({'; '.join(dict.fromkeys(known.values()))})"
-            return reason if self._because(reason) else ""
+            reason = f"its {role} were machines of several kinds"
+            if not self._because(reason):
+                self._write()
+                return ""
+            return f"{reason} ({'; '.join(dict.fromkeys(known.values()))})"
 
     def _write(self) -> None:
         self.folder.write_json(self.path, {"reasons": self._reasons, **self._kinds})

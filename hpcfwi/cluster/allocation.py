@@ -20,7 +20,7 @@ from hpcfwi.cluster.network import driver_address, scheduler_options
 from hpcfwi.cluster.nodes import Allocation, Node, find_allocation
 from hpcfwi.cluster.script import worker_script
 from hpcfwi.cluster.tls import private_security
-from hpcfwi.cluster.workforce import LINK_TIMEOUT, SCHEDULING, Listener, Workforce, tail_of
+from hpcfwi.cluster.workforce import REMOTE, Listener, Workforce, tail_of
 from hpcfwi.config.site import Site
 from hpcfwi.data.staging import make_private
 from hpcfwi.errors import InputError, RunError
@@ -197,7 +197,7 @@ class AllocatedWorkers(Workforce):
             processes = self.layouts[node.name].processes
             group = {"group": [f"-{i}" for i in range(processes)]} if processes > 1 else {}
             workers[name] = {"cls": NodeWorkers, "options": {"node": node, "workers": self}, **group}
-        with dask.config.set(SCHEDULING | {"distributed.comm.timeouts.tcp": LINK_TIMEOUT}):
+        with dask.config.set(REMOTE):
             return _NodeCluster(
                 workers=workers,
                 scheduler={"cls": Scheduler, "options": options},

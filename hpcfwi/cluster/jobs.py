@@ -20,7 +20,7 @@ from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.network import driver_address, scheduler_options
 from hpcfwi.cluster.script import JOB_CLASSES, JobPlace, job_options
 from hpcfwi.cluster.tls import private_security
-from hpcfwi.cluster.workforce import LINK_TIMEOUT, SCHEDULING, Listener, Workforce
+from hpcfwi.cluster.workforce import REMOTE, Listener, Workforce
 from hpcfwi.config.site import Site
 from hpcfwi.data.staging import make_private
 from hpcfwi.errors import InputError, RunError
@@ -98,7 +98,7 @@ class WorkerJobs(Workforce):
         options |= {"on_submission": self._on_submission, "avoid": avoid}
         self._tell_leftovers()
         scheduler = scheduler_options(network, driver_address(network.interface))
-        with own_settings(), dask.config.set(SCHEDULING | {"distributed.comm.timeouts.tcp": LINK_TIMEOUT}):
+        with own_settings(), dask.config.set(REMOTE):
             cluster = CLUSTERS[self.site.config.scheduler.kind](
                 name="hpcfwi",
                 job_cls=JOB_CLASSES[self.site.config.scheduler.kind],

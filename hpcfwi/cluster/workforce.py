@@ -18,13 +18,13 @@ from hpcfwi.cluster.clock import measure_steadily
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.errors import HpcfwiError, RunError
 
-__all__ = ["LINK_TIMEOUT", "SCHEDULING", "Listener", "Workforce", "tail_of"]
+__all__ = ["REMOTE", "SCHEDULING", "Listener", "Workforce", "tail_of"]
 
-# After this long without an answer a worker on another host counts as lost; Dask starts with no less than 11 s.
-LINK_TIMEOUT = "30s"
 # Dask's scheduler gives out shots one by one, so there is nothing to steal but a shot that was just started elsewhere, for a
 # worker that is idle since all fail there.
 SCHEDULING = {"distributed.scheduler.work-stealing": False}
+# After this long without an answer a worker on another host counts as lost; Dask starts with no less than 11 s.
+REMOTE = {**SCHEDULING, "distributed.comm.timeouts.tcp": "30s"}
 # Lines of a worker's output that are shown, and bytes in which they are looked for.
 TAIL, LAST = 8, 20_000
 
