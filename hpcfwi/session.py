@@ -87,6 +87,16 @@ def _signal() -> str:
     return "" if heard() in ("", "SIGINT") else f"{heard()} was received"
 
 
+def grace(signal: str, left: float) -> float:
+    """Seconds for the shots in hand after a signal, where the batch job has so many left.
+
+    A warning that comes in good time before a limit is no hurry; after other signals the process is killed soon.
+    """
+    until_the_end = max(0.0, left - CLOSING)
+    unhurried = signal == "SIGUSR1" and math.isfinite(left)
+    return until_the_end if unhurried else min(LAST_SHOTS, until_the_end)
+
+
 def _time_is_up(end: JobEnd) -> bool:
     """Whether a run stops for want of time: no signal, the warning of a limit that was asked for, or the limit itself."""
     return heard() in ("", "SIGUSR1") or (heard() == "SIGTERM" and end.left() < WITH_THE_END)
@@ -279,9 +289,7 @@ class Session:
         left = self.end.left()
         self.news.raise_broken()
         if asked():
-            # a warning that comes with the batch system's own time is no hurry
-            most = left - CLOSING if heard() == "SIGUSR1" and math.isfinite(left) else LAST_SHOTS
-            return _signal(), min(most, max(0.0, left - CLOSING))
+            return _signal(), grace(heard(), left)
         if left < needed + CLOSING and (left := self.end.ask()) < needed + CLOSING:
             return f"the batch job ends in {left:.0f} s", max(0.0, left - CLOSING)
         return None
