@@ -147,7 +147,7 @@ def run(
     what, where = _load(config, settings, site)
     from hpcfwi.data.runfolder import fresh_folder
     from hpcfwi.driver import run as drive
-    from hpcfwi.reporting.progress import counted
+    from hpcfwi.reporting.words import counted, hours
 
     folder = run_dir or run_dir_of(where, config)
     folder = fresh_folder(folder) if fresh else folder
@@ -164,6 +164,7 @@ def run(
         f"{counted(result.iterations, 'iteration')}, {counted(result.evaluations, 'evaluation')}: misfit {result.misfit:.6g}, "
         f"{ratio:.4f} of the initial one{error}{f', {result.left_out}' if result.left_out else ''}",
         *([f"the last bits may differ from run to run: {result.irreproducible}"] if result.irreproducible else []),
+        f"{hours(result.core_hours)} of the workers",
         f"{result.folder} holds:",
         f"  model.npy      the velocity, km/s{pictures if (result.folder / 'figures').is_dir() else ''}",
         "  history.csv    misfit, gradient and errors of each iteration; events.jsonl all that happened, shot by shot",

@@ -51,6 +51,8 @@ class RunResult:
         Of which shots it knows nothing, in words; empty where all were used.
     irreproducible
         Why another run of the same problem may give other last bits, in words; empty where it gives the same bytes.
+    core_hours
+        Cores of workers times the hours for which they were held until the model was there, all starts together.
     """
 
     folder: Path
@@ -63,13 +65,14 @@ class RunResult:
     message: str
     left_out: str = ""
     irreproducible: str = ""
+    core_hours: float = 0.0
 
     @property
     def sensible(self) -> bool:
         """Whether its numbers are numbers and its texts texts, as those read from a file may not be."""
         counts, numbers = (
             (self.iterations, self.evaluations),
-            (self.misfit, self.initial_misfit, self.model_error or 0.0),
+            (self.misfit, self.initial_misfit, self.model_error or 0.0, self.core_hours),
         )
         return (
             all(isinstance(count, int) for count in counts)
@@ -229,15 +232,19 @@ class _Inversion:
             Journal(self.folder.journal, f"{problem.digest} {self.folder.began_with}", self.folder.verify),
             Partials(self.folder.journal, self.config.journal.shots_per_sum),
             session.on_shots,
+            session.on_evaluating,
             self._on_evaluation,
         )
         low, high = problem.slowness_bounds
         x0 = (1.0 / problem.initial_velocity**2).ravel()
         self.loop_started = self.step_started = time.perf_counter()
+        self.writing = 0.0
         result = minimise(self.objective, x0, (low.ravel(), high.ravel()), self.config.inversion, self._on_iteration)
+        seconds = time.perf_counter() - self.loop_started
         self.log.write(
             "optimised",
-            seconds=round(time.perf_counter() - self.loop_started, 3),
+            seconds=seconds,
+            optimiser_seconds=seconds - self.objective.seconds - self.writing,
             iterations=result.nit,
             evaluations=result.nfev,
             message=str(result.message),
@@ -245,8 +252,7 @@ class _Inversion:
         return self._finish(result)
 
     def _on_evaluation(self, evaluation: Any, x: NDArray, gradient: NDArray) -> None:
-        self.log.write("evaluation", **asdict(evaluation) | {"evaluation": evaluation.number})
-        self.session.progress.evaluation(evaluation.misfit, evaluation.replayed)
+        self.log.write("evaluation", **asdict(evaluation), evaluation=evaluation.number)
         if evaluation.drift:
             self.session.differs_because(
                 "on another kind of processor, or with other versions of numpy or scipy, replayed models differ from the "
@@ -257,8 +263,10 @@ class _Inversion:
             self._add_row(x, evaluation.misfit)
 
     def _on_iteration(self, x: NDArray, misfit: float) -> None:
+        started = time.perf_counter()
         self.iteration += 1
         self._add_row(x, misfit)
+        self.writing += time.perf_counter() - started
 
     def _add_row(self, x: NDArray, misfit: float) -> None:
         now = time.perf_counter()
@@ -276,11 +284,11 @@ class _Inversion:
         )
         self.step_started = now
         new = self.rows.add(row)
-        self.session.progress.iteration(row if new else self.rows.rows[row.iteration])
         if new:
             self.folder.write_array(self.folder.current_model, velocity.astype(np.float32))
-            facts = {key: value for key, value in asdict(row).items() if value is not None and math.isfinite(value)}
-            self.log.write("iteration", **facts)
+        row = row if new else self.rows.rows[row.iteration]
+        facts = {key: value for key, value in asdict(row).items() if value is not None and math.isfinite(value)}
+        self.log.write("iteration", **facts, **({} if new else {"replayed": True}))
 
     def _finish(self, result: Any) -> RunResult:
         velocity = (1.0 / np.sqrt(result.x.reshape(self.problem.domain.shape))).astype(np.float32)
@@ -296,6 +304,7 @@ class _Inversion:
             "message": str(result.message),
             "left_out": self.problem.left_out,
             "irreproducible": self.session.reproducibility.against,
+            "core_hours": round(self.log.state.core_hours(time.time()), 6),
         }
         self.folder.write_result({"state": "done", "limits": _limits(self.config), "summary": summary})
         self.folder.current_model.unlink(missing_ok=True)

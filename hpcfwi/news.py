@@ -68,7 +68,7 @@ class News:
                 f"a worker on {told['host']} has not been heard of for {told['seconds']:.0f} s"
             ),
             "host excluded": lambda told: failures.add(
-                f"host {told['host']} gets no more shots: {', '.join(told['shots'])} failed there"
+                f"host {told['host']} gets no more shots: {', '.join(told['failed'])} failed there"
             ),
             "host taken back": lambda told: say(f"host {told['host']} gets shots again, since there is no other"),
             "shot": lambda told: tasks.seconds.append(told["seconds"]),

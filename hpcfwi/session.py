@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import gc
 import math
+import os
+import platform
 import shutil
+import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from traceback import format_exc
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from rich.console import Console
 
 from hpcfwi.cluster.environment import apply_environment, hush, own_environment
@@ -38,6 +44,8 @@ if TYPE_CHECKING:  # imports Dask, for which the command line has no time
 
 __all__ = ["Session", "session"]
 
+# Libraries that a run's results and speed depend on.
+TOLD_VERSIONS = ("dask", "dask-jobqueue", "devito", "distributed", "numpy", "scipy")
 # Seconds for the shots in hand after a signal (schedulers kill after 30 by default), and to end workers and the driver.
 LAST_SHOTS, CLOSING = 20.0, 10.0
 # A SIGTERM that comes so many seconds before the job's end, at most, is the scheduler's; an earlier one is somebody's scancel.
@@ -53,9 +61,12 @@ def session(
         stack.enter_context(own_environment())
         stack.callback(gc.unfreeze)  # of a caller from Python: what is garbage after the run has to go
         deafen = stack.enter_context(quiet_end())
+        began = time.perf_counter()
         log = EventLog(folder.events)
         stack.callback(log.close)
-        progress = stack.enter_context(Progress(console, problem.config.inversion.iterations))
+        stack.callback(_tell_closed, log, began)
+        progress = stack.enter_context(Progress(console, log.state))
+        log.heed = progress.heed
         end = JobEnd()
         try:
             ready = Session(problem, site, options, folder, log, progress, end, stack)
@@ -82,6 +93,13 @@ def session(
             deafen()
 
 
+def _tell_closed(log: EventLog, began: float) -> None:
+    """The last word, when all workers are gone."""
+    with suppress(RunError):
+        core_hours = round(log.state.core_hours(time.time()), 6)
+        log.write("closed", seconds=time.perf_counter() - began, core_hours=core_hours)
+
+
 def _signal() -> str:
     """What was heard, unless it was Ctrl-C, of which nobody needs to be told."""
     return "" if heard() in ("", "SIGINT") else f"{heard()} was received"
@@ -100,6 +118,18 @@ def grace(signal: str, left: float) -> float:
 def _time_is_up(end: JobEnd) -> bool:
     """Whether a run stops for want of time: no signal, the warning of a limit that was asked for, or the limit itself."""
     return heard() in ("", "SIGUSR1") or (heard() == "SIGTERM" and end.left() < WITH_THE_END)
+
+
+def _subscribe(client: Any, topic: str, take: Callable[[dict[str, Any]], None]) -> None:
+    """Have ``take`` called with what is told under a topic from now on.
+
+    Dask's client returns before the scheduler knows of it, and what is told meanwhile would be lost.
+    """
+    hello, known = {"event": "hello"}, threading.Event()
+    client.subscribe_topic(topic, lambda event: known.set() if event[1] == hello else take(event[1]))
+    while not known.is_set():
+        client.log_event(topic, hello)
+        known.wait(0.01)
 
 
 def _unsubscribe(client: Any, topic: str) -> None:
@@ -158,20 +188,36 @@ class Session:
         workforce = launch(site, need, self.folder.path, options, Listener(self.progress.say, self.log.write))
         layout = workforce.layout
         apply_environment(site.config, workforce.threads)
-        self.log.write(
-            "start",
-            version=__version__,
-            problem=self.problem.digest,
-            layout=str(layout),
-            launch=workforce.how,
-            site=site.name,
-        )
+        self.log.write("start", **self._facts(site, workforce))
         self._tell_reproducibility(workforce.threads)
         self._promise = ThreadPromise(site, workforce.threads_on)
         with held_back():  # or a folder or a process of theirs would be left that nobody knows of
             stack.enter_context(workforce)
         self._stage_solver(layout.cache_bytes)
         self._connect(workforce, stack)
+
+    def _facts(self, site: Site, workforce: Workforce) -> dict[str, Any]:
+        """What there is to know of a start."""
+        layout = workforce.layout
+        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID")
+        return {
+            "version": __version__,
+            "versions": {name: version(name) for name in TOLD_VERSIONS} | {"python": platform.python_version()},
+            "problem": self.problem.digest,
+            "site": site.name,
+            "launch": workforce.how,
+            "layout": str(layout),
+            "threads": workforce.threads,
+            "cores": layout.cores,
+            "planned": workforce.planned,
+            "nodes_planned": workforce.nodes_planned,
+            "shots": len(self.problem.survey),
+            "iterations": self.config.inversion.iterations,
+            "host": socket.gethostname().partition(".")[0],
+            "pid": os.getpid(),
+            "began": round(psutil.Process().create_time(), 3),
+            **({"job": job} if job else {}),
+        }
 
     def _tell_reproducibility(self, threads: int) -> None:
         if threads > 1:
@@ -254,7 +300,7 @@ class Session:
         self.news = News(
             self.log, self.progress.say, self.failures, self._promise, self.tasks, partial(self._machine, WORKERS)
         )
-        client.subscribe_topic(TOPIC, lambda event: self.news(event[1]))
+        _subscribe(client, TOPIC, self.news)
         stack.callback(_unsubscribe, client, TOPIC)
         client.register_plugin(Attendance(TOPIC))
         client.register_plugin(DeathNotices(TOPIC))
@@ -265,15 +311,14 @@ class Session:
         self.tasks.wait_for_worker()
         self.log.write("workers", count=len(self.tasks.workers()), scheduler=client.scheduler.address)
 
-    def on_shots(self, done: int, total: int) -> None:
-        """How many shots of an evaluation are done.
+    def on_shots(self, *_: int) -> None:
+        """Called when shots of an evaluation are done.
 
         Raises
         ------
         RunError
             If threads are not as promised and the site is strict, or events cannot be written.
         """
-        self.progress.shots(done, total)
         self.news.raise_broken()
 
     def _on_retry(self, shot: str, worker: str, reason: str) -> None:
@@ -294,6 +339,10 @@ class Session:
             return f"the batch job ends in {left:.0f} s", max(0.0, left - CLOSING)
         return None
 
+    def on_evaluating(self, number: int) -> None:
+        """The shots of an evaluation begin."""
+        self.log.write("evaluating", evaluation=number, shots=len(self.problem.survey))
+
     def _on_found(self, shots: int, total: int) -> None:
         self.log.write("found", shots=shots, total=total)
         self.progress.say(f"sums of {shots} of {total} shots of this evaluation are in the journal already")
@@ -302,7 +351,6 @@ class Session:
         """Go on with the problem that is left without a shot that has failed."""
         self.problem = problem
         self.log.write("shot lost", shot=error.shot, reason=error.problem)
-        self.progress.begin_anew()
         self.progress.say(f"{error}")
         self.progress.say(f"the inversion begins anew, {problem.left_out}")
 
@@ -311,14 +359,8 @@ class Session:
         from hpcfwi.inversion.objective import observe
 
         started = time.perf_counter()
-        what = "modelling data" if self.config.data.file is None else "reading data"
-        shots = observe(
-            self.problem,
-            self.context,
-            self.tasks,
-            self.folder.staged,
-            lambda done, total: self.progress.shots(done, total, what),
-        )
+        self.log.write("observing", shots=len(self.problem.survey))
+        shots = observe(self.problem, self.context, self.tasks, self.folder.staged, lambda *_: None)
         if self.config.data.file is not None:
             self._claim_data(shots)
         seconds = time.perf_counter() - started

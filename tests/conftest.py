@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from hpcfwi.cluster.environment import apply_environment, own_environment
+from hpcfwi.reporting.events import read_latest
+from hpcfwi.reporting.schema import event_schema
 
 # A shell's background process ignores these, and so would every command that a test starts and sends them to.
 for number in (signal.SIGINT, signal.SIGHUP):
@@ -26,6 +29,9 @@ import devito  # noqa: E402, F401
 
 # Of the tests' own process, and of workers that it has started: what runs in a process of its own decides for itself.
 OURS = ("DEVITO_LANGUAGE", "OMP_NUM_THREADS")
+
+# By the name of the event.
+JUDGES = {kind["title"]: Draft202012Validator(kind) for kind in event_schema()["oneOf"]}
 
 SMALL = """
 [grid]
@@ -101,6 +107,28 @@ def environment() -> Iterator[None]:
         for name in OURS:
             os.environ.pop(name, None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def promised_events(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test's runs have told is what the schema promises."""
+    hostile = "hostile" in request.keywords or request.node.path.parent.name == "fuzz"
+    if hostile or "tmp_path" not in request.fixturenames:
+        yield
+        return
+    folder = request.getfixturevalue("tmp_path")
+    yield
+    for path in folder.glob("**/events*.jsonl"):
+        breaches = [breach for event in read_latest(path) for breach in breaches_of(event)]
+        assert not breaches, f"{path}: {breaches[:5]}"
+
+
+def breaches_of(event: dict[str, Any]) -> list[str]:
+    """What is wrong with an event."""
+    judge = JUDGES.get(event["event"])
+    if judge is None:
+        return [f"there is no event {event['event']}"]
+    return [f"{event['event']}: {error.message}" for error in judge.iter_errors(event)]
 
 
 class Shell:

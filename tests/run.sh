@@ -27,7 +27,7 @@ done
 
 # An environment somebody else made is not changed, only judged.
 absent=$("$HPCFWI_BIN/python" -c 'import importlib.util as u
-print(*(name for name in ("hypothesis", "mypy", "pytest", "ruff") if not u.find_spec(name)))') || exit 3
+print(*(name for name in ("hypothesis", "jsonschema", "mypy", "pytest", "ruff") if not u.find_spec(name)))') || exit 3
 if [ -n "$absent" ]; then
     echo "hpcfwi: the active environment ($HPCFWI_BIN) lacks: $absent" >&2
     echo "type: '$HPCFWI_BIN/python' -m pip install --editable '${root}[test]'" >&2

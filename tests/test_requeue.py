@@ -82,7 +82,7 @@ def test_a_job_goes_back_into_the_queue_and_says_so(folder, command, monkeypatch
     assert told == (
         f"stopped: the batch job ends in 9 s; job 41 is back in the queue and goes on where it was ({folder.path})"
     )
-    (event,) = [json.loads(line) for line in folder.events.read_text().splitlines()]
+    _, event = [json.loads(line) for line in folder.events.read_text().splitlines()]
     assert event["event"] == "requeue"
     assert event["starts"] == 1
 

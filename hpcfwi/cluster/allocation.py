@@ -168,6 +168,14 @@ class AllocatedWorkers(Workforce):
     def threads(self) -> int:
         return max(layout.threads for layout in self.layouts.values())
 
+    @property
+    def planned(self) -> int:
+        return sum(layout.processes for layout in self.layouts.values())
+
+    @property
+    def nodes_planned(self) -> int:
+        return len(self.nodes)
+
     def threads_on(self, host: str) -> int:
         short = host.partition(".")[0]
         return next((x.threads for name, x in self.layouts.items() if name.partition(".")[0] == short), self.threads)

@@ -7,6 +7,8 @@ from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
 
+from hpcfwi.cluster.arrival import described
+
 __all__ = ["Attendance"]
 
 
@@ -23,21 +25,19 @@ class Attendance(SchedulerPlugin):
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
-        self._known: dict[str, dict[str, str]] = {}
+        self._known: dict[str, dict[str, Any]] = {}
 
     async def start(self, scheduler: Any) -> None:
         for address in list(scheduler.workers):
             self.add_worker(scheduler, address)
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
-        state = scheduler.workers[worker]
-        self._known[worker] = {"host": state.host, "name": str(state.name)}
-        self._tell(scheduler, "worker came", worker)
+        known = described(scheduler.workers[worker])
+        self._known[worker] = {name: known[name] for name in ("host", "name")}
+        self._tell(scheduler, "worker came", worker, known)
 
     def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
-        self._tell(scheduler, "worker left", worker)
-        self._known.pop(worker, None)
+        self._tell(scheduler, "worker left", worker, self._known.pop(worker, {}))
 
-    def _tell(self, scheduler: Any, event: str, worker: str) -> None:
-        known = self._known.get(worker, {})
+    def _tell(self, scheduler: Any, event: str, worker: str, known: dict[str, Any]) -> None:
         scheduler.log_event(self.topic, {"time": time.time(), "event": event, "worker": worker, **known})

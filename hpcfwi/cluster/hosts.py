@@ -10,6 +10,8 @@ from distributed import Client
 from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 
+from hpcfwi.cluster.arrival import described
+
 __all__ = ["BadHosts", "blame", "host_of", "no_more_tasks"]
 
 # Different shots that have failed on a host within so many seconds, after which it is no accident, nor the shots' own fault.
@@ -92,7 +94,9 @@ class BadHosts(SchedulerPlugin):
                 no_more_tasks(self.scheduler, worker, status)
 
     def _tell(self, event: str, host: str) -> None:
-        told = {"time": time.time(), "event": event, "host": host, "shots": sorted(self._failures[host])}
+        workers = self.scheduler.workers.items()
+        name = next((described(worker)["host"] for address, worker in workers if host_of(address) == host), host)
+        told = {"time": time.time(), "event": event, "host": name, "failed": sorted(self._failures[host])}
         self.scheduler.log_event(self.topic, told)
 
 

@@ -82,6 +82,10 @@ class WorkerJobs(Workforce):
         return f"workers in {count} job{plural} of {self.batch.name} ({self.site.name}), each {self.layout}"
 
     @property
+    def nodes_planned(self) -> int:
+        return self.jobs if isinstance(self.jobs, int) else self.jobs[1]
+
+    @property
     def place(self) -> JobPlace:
         return JobPlace(self.run_dir.name, self.run_dir / "logs", self._security)
 

@@ -18,6 +18,8 @@ from distributed import Client
 from distributed.diagnostics.plugin import SchedulerPlugin
 from tornado.ioloop import PeriodicCallback
 
+from hpcfwi.cluster.arrival import described
+
 __all__ = ["Overtime", "put_out"]
 
 # Seconds that a worker which is put out has to end, before it is forgotten.
@@ -138,7 +140,7 @@ class Overtime(SchedulerPlugin):
         """Let a worker that hangs be started anew by its nanny; one whose nanny does not answer is forgotten."""
         if worker in self.scheduler.workers and worker not in self._leaving:
             told = {"time": time.time(), "event": "worker put out", "worker": worker}
-            self.scheduler.log_event(self.topic, {**told, "host": self.scheduler.workers[worker].host})
+            self.scheduler.log_event(self.topic, {**told, "host": described(self.scheduler.workers[worker])["host"]})
             self._leaving[worker] = asyncio.ensure_future(self._put_out(worker))
 
     async def _put_out(self, worker: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from distributed.core import Status
 from distributed.security import Security
 
+from hpcfwi.cluster.arrival import BEGAN
 from hpcfwi.cluster.batch import Refusal, answer
 from hpcfwi.cluster.environment import worker_environment
 from hpcfwi.cluster.jobqueue import Job, PBSJob, SLURMJob, own_settings
@@ -246,7 +247,8 @@ def _worker_arguments(config: SiteConfig) -> list[str]:
 def _prologue(config: SiteConfig, layout: Layout, security: Security | None) -> list[str]:
     """Lines before the worker: modules, the site's commands, and the environment."""
     section = config.environment
-    lines = [
+    lines = [f"export {BEGAN}=$(date +%s.%N)"]
+    lines += [
         f'module load {module} || {{ echo "hpcfwi: module load {module} fails on $(hostname)" >&2; exit 1; }}'
         for module in section.modules
     ]

@@ -13,6 +13,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import heartbeat_interval
 from tornado.ioloop import PeriodicCallback
 
+from hpcfwi.cluster.arrival import described
 from hpcfwi.cluster.clock import steady_time
 from hpcfwi.cluster.overtime import Overtime
 
@@ -65,6 +66,11 @@ class Silence(SchedulerPlugin):
             silent = now - max(worker.last_seen, self._awake)
             if silent > limit and address not in self._told:
                 self._told.add(address)
-                told = {"time": time.time(), "event": "worker silent", "worker": address, "host": worker.host}
+                told = {
+                    "time": time.time(),
+                    "event": "worker silent",
+                    "worker": address,
+                    "host": described(worker)["host"],
+                }
                 self.scheduler.log_event(self.topic, {**told, "seconds": round(silent, 1)})
                 self.scheduler.plugins[Overtime.name].put_out(address)

@@ -92,6 +92,16 @@ class Workforce(ABC):
         """The most OpenMP threads that a worker has."""
         return self.layout.threads
 
+    @property
+    def planned(self) -> int:
+        """Worker processes that are wanted, at most."""
+        return self.nodes_planned * self.layout.processes
+
+    @property
+    def nodes_planned(self) -> int:
+        """Nodes, or worker jobs, that are wanted, at most."""
+        return 1
+
     def threads_on(self, host: str) -> int:  # noqa: ARG002 - where nodes are equal
         """OpenMP threads of each worker on a host."""
         return self.layout.threads

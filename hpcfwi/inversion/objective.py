@@ -43,6 +43,9 @@ class Evaluation:
         Whether the answer came from the journal.
     drift
         How far the model is from that of the journal's answer, relative; 0 where they are the same bytes.
+    model_seconds, shots_seconds, sum_seconds, journal_seconds
+        Of the wall time: staging the model, the shots until the last one was there, from there to the sum of all, and looking
+        the answer up or writing it down.
     """
 
     number: int
@@ -50,6 +53,10 @@ class Evaluation:
     seconds: float
     replayed: bool
     drift: float = 0.0
+    model_seconds: float = 0.0
+    shots_seconds: float = 0.0
+    sum_seconds: float = 0.0
+    journal_seconds: float = 0.0
 
 
 def observe(problem: Problem, context: ShotContext, tasks: ShotTasks, staged: Path, progress: Any) -> list[StagedFile]:
@@ -104,6 +111,8 @@ class Objective:
         Sums of a few shots, of the evaluation that is under way.
     progress
         Called with shots done and shots in all.
+    on_begin
+        Called with the number of an evaluation before its shots begin.
     on_evaluation
         Called after each evaluation with it, x and the gradient.
     """
@@ -118,12 +127,15 @@ class Objective:
         journal: Journal,
         partials: Partials,
         progress: Callable[[int, int], None] = lambda *_: None,
+        on_begin: Callable[[int], None] = lambda _: None,
         on_evaluation: Callable[[Evaluation, NDArray, NDArray], None] = lambda *_: None,
     ) -> None:
         self.problem, self.context, self.shots, self.tasks = problem, context, shots, tasks
         self.staged, self.journal, self.partials = staged, journal, partials
-        self.progress, self.on_evaluation = progress, on_evaluation
+        self.progress, self.on_begin, self.on_evaluation = progress, on_begin, on_evaluation
         self.evaluations: list[Evaluation] = []
+        # spent here, which is not the optimiser's
+        self.seconds = 0.0
         self.gradient: NDArray = np.zeros(0)
         self._names = [shot.name for shot in problem.survey.shots]
 
@@ -131,24 +143,39 @@ class Objective:
         """Misfit and gradient at the squared slowness ``x``, (s/km)^2, flat; the gradient of frozen cells is zero."""
         started, number = time.perf_counter(), len(self.evaluations) + 1
         recorded = self.journal.read(x, number)
+        parts = {"journal_seconds": time.perf_counter() - started}
         if recorded is None:
-            answer, drift = self._evaluate(x), 0.0
+            answer, drift = self._evaluate(x, parts), 0.0
+            answered = time.perf_counter()
             self.journal.write(x, answer, number)
             self.partials.end()
+            parts["journal_seconds"] += time.perf_counter() - answered
         else:
             answer, drift = recorded.answer, recorded.drift
         seconds = time.perf_counter() - started
-        evaluation = Evaluation(number, answer.f, seconds, recorded is not None, drift)
+        evaluation = Evaluation(number, answer.f, seconds, recorded is not None, drift, **parts)
         self.evaluations.append(evaluation)
         self.gradient = answer.g
         self.on_evaluation(evaluation, x, answer.g)
+        self.seconds += time.perf_counter() - started
         return answer.f, answer.g.ravel()
 
-    def _evaluate(self, x: NDArray[np.float64]) -> FunctionalGradient:
+    def _evaluate(self, x: NDArray[np.float64], parts: dict[str, float]) -> FunctionalGradient:
+        """Compute an answer; how long its parts took is added to ``parts``."""
+        started = last_shot = time.perf_counter()
         m = x.reshape(self.problem.domain.shape)
         axis = self.problem.axis(1.0 / np.sqrt(m))
         model = stage(self.staged, "model", m, sync=False)
         number = len(self.evaluations) + 1
+        self.on_begin(number)
+        staged = time.perf_counter()
+
+        def progress(done: int, total: int) -> None:
+            nonlocal last_shot
+            if done == total:
+                last_shot = time.perf_counter()
+            self.progress(done, total)
+
         try:
             answer = self.tasks.sum(
                 evaluate_shot,
@@ -158,13 +185,18 @@ class Objective:
                     for name, shot in zip(self._names, self.shots, strict=True)
                 ],
                 [self._key(model, shot, axis) for shot in self.shots],
-                self.progress,
+                progress,
                 small=m.nbytes <= SMALL,
                 partials=self.partials,
                 evaluation=model.digest,
             )
         finally:
             Path(model.path).unlink(missing_ok=True)
+        parts |= {
+            "model_seconds": staged - started,
+            "shots_seconds": last_shot - staged,
+            "sum_seconds": time.perf_counter() - last_shot,
+        }
         if not np.isfinite(answer.g).all():
             raise RunError(
                 f"the gradient of evaluation {number} has values that are NaN or infinite; check the data and solver.dtype"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from typing import Any
 
+from hpcfwi.cluster.arrival import announce
 from hpcfwi.cluster.clock import measure_steadily
 from hpcfwi.collector import resting
 
@@ -14,9 +15,10 @@ with resting():
 __all__ = ["dask_setup", "dask_teardown"]
 
 
-def dask_setup(_: Any) -> None:
-    """Called by Dask in the worker process, before its first task."""
+def dask_setup(worker: Any) -> None:
+    """Called by Dask in the worker process, before it registers."""
     measure_steadily()
+    announce(worker)
 
 
 def dask_teardown(_: Any) -> None:

@@ -110,14 +110,19 @@ class ShotWorker:
         self._wavelet: tuple[TimeAxis, NDArray] | None = None
         self._shots: OrderedDict[str, _Observed] = OrderedDict()
         self._threads_seen = False
-        _tell(event="solver", seconds=time.perf_counter() - started, **facts)
+        # seconds spent so far on what is no kernel
+        self.model_seconds = self.data_seconds = 0.0
+        self.solver_seconds = time.perf_counter() - started
+        _tell(event="solver", seconds=self.solver_seconds, **facts)
 
     def use_model(self, model: StagedFile) -> None:
         """Load a staged squared slowness unless it is the one in use."""
         if model.digest != self._model:
+            started = time.perf_counter()
             self._model = ""  # in case it fails half-way
             self.fields.set_model(load(model, "model"))
             self._model = model.digest
+            self.model_seconds += time.perf_counter() - started
 
     def record(self, source: NDArray, receivers: NDArray, axis: TimeAxis) -> NDArray:
         """Model a record, shape (samples, receivers): a view that the next call overwrites."""
@@ -175,6 +180,7 @@ class ShotWorker:
         if known is not None and known.axis == axis:
             self._shots.move_to_end(shot.digest)
             return known
+        started = time.perf_counter()
         content = load(shot, "shot")
         extrapolate = self.context.tail == "extrapolate"
         dtype = self.context.spec.dtype
@@ -183,6 +189,7 @@ class ShotWorker:
         self._shots[shot.digest] = found
         while len(self._shots) > 1 and sum(kept.nbytes for kept in self._shots.values()) > self.context.cache_bytes:
             self._shots.popitem(last=False)
+        self.data_seconds += time.perf_counter() - started
         return found
 
 
@@ -231,13 +238,14 @@ _worker: ShotWorker | None = None
 _one_at_a_time = threading.Lock()
 
 
-def _resident(context: ShotContext) -> ShotWorker:
-    """This process's worker: made at its first shot, kept for its life."""
+def _resident(context: ShotContext) -> tuple[ShotWorker, bool]:
+    """This process's worker, made at its first shot and kept for its life; and whether it is new."""
     global _worker
-    if _worker is None or _worker.context != context:
-        _worker = None  # frees the old one's memory first
-        _worker = ShotWorker(context)
-    return _worker
+    if _worker is not None and _worker.context == context:
+        return _worker, False
+    _worker = None  # frees the old one's memory first
+    _worker = ShotWorker(context)
+    return _worker, True
 
 
 @_task
@@ -252,16 +260,24 @@ def evaluate_shot(
 ) -> FunctionalGradient:
     """Misfit and gradient of one shot, kept in a file if one is named (a task)."""
     with _one_at_a_time:
-        worker = _resident(context)
-        started, kernels = time.perf_counter(), worker.fields.kernel_seconds
+        started = time.perf_counter()
+        worker, new = _resident(context)
+        before = worker.fields.kernel_seconds, worker.model_seconds, worker.data_seconds
         result = worker.evaluate(name, model, shot, axis)
+        spent = {
+            "kernel_seconds": worker.fields.kernel_seconds - before[0],
+            "model_seconds": worker.model_seconds - before[1],
+            "data_seconds": worker.data_seconds - before[2],
+            "solver_seconds": worker.solver_seconds if new else 0.0,
+        }
         _tell(
             event="shot",
             shot=name,
             evaluation=evaluation,
             misfit=result.f,
             seconds=time.perf_counter() - started,
-            kernel_seconds=worker.fields.kernel_seconds - kernels,
+            # most are at the model that their worker has, with data that it has kept
+            **{part: seconds for part, seconds in spent.items() if seconds or part == "kernel_seconds"},
             peak_memory=_peak_memory(),
         )
         return _kept(result, keep)
@@ -306,11 +322,12 @@ def observe_shot(
     Modelled ones of the same ``origin`` that are staged already, and sound, are left as they are: they stay the same to the
     last bit though the run goes on on another kind of machine.
     """
-    started = time.perf_counter()
+    started, loading = time.perf_counter(), {}
     name = f"{shot.name}.pkl"
     if gathers is None:
         known = find_staged(folder / name, "shot", origin)
         if known is not None:
+            _tell(event="staged", shot=shot.name, seconds=time.perf_counter() - started, staged=True)
             return known
     if gathers is not None:
         from hpcfwi.data.gathers import check_record, read_gather  # with all that reads files, which few workers do
@@ -321,7 +338,8 @@ def observe_shot(
         assert model is not None
         assert axis is not None
         with _one_at_a_time:
-            worker = _resident(context)
+            worker, new = _resident(context)
+            loading = {"solver_seconds": worker.solver_seconds} if new else {}
             worker.use_model(model)
             modelled = worker.record(shot.source, shot.receivers, axis)
             extrapolate = context.tail == "extrapolate"
@@ -336,7 +354,7 @@ def observe_shot(
     }
     told = digest(np.ascontiguousarray(record).data)
     staged = stage(folder, "shot", content, name=name, shot=shot.name, record=told, origin=origin)
-    _tell(event="staged", shot=shot.name, seconds=time.perf_counter() - started)
+    _tell(event="staged", shot=shot.name, seconds=time.perf_counter() - started, **loading)
     return staged
 
 
@@ -344,7 +362,7 @@ def observe_shot(
 def predict_shot(context: ShotContext, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> tuple[NDArray, NDArray]:
     """Observed and predicted record of a staged shot, both on the time axis (a task)."""
     with _one_at_a_time:
-        worker = _resident(context)
+        worker, _ = _resident(context)
         worker.use_model(model)
         observed = worker.observed(shot, axis)
         record = worker.record(observed.source, observed.receivers, axis)
@@ -369,7 +387,7 @@ def _address() -> str:
 
 
 def _tell(**facts: Any) -> None:
-    """Send an event to the driver; outside of a Dask worker there is nobody to tell."""
+    """Send an event (see :mod:`hpcfwi.reporting.schema`) to the driver; outside of a Dask worker there is nobody to tell."""
     address = _address()
     if address:
         told = {"time": time.time(), "host": _host(), "worker": address, "pid": os.getpid(), **facts}

@@ -1,23 +1,42 @@
-"""The event log: one JSON object a line, appended and never changed."""
+"""The event log: one JSON object a line, appended and never changed.
+
+One driver writes it, any number of readers read it, on whatever host. When the file has become long it is given a number,
+``events-0001.jsonl``, and compressed; the log goes on in a new ``events.jsonl``, which begins with what the older ones come to.
+What may stand in it says :mod:`hpcfwi.reporting.schema`.
+"""
 
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
+import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from hpcfwi.errors import RunError
+from hpcfwi.data.staging import UNFINISHED, write_aside
+from hpcfwi.errors import RunError, StagingError
 from hpcfwi.files import parse_json, regular
+from hpcfwi.reporting.schema import SCHEMA
+from hpcfwi.reporting.state import RunState
 
-__all__ = ["EventLog", "read_events"]
+__all__ = ["EventLog", "read_events", "read_latest"]
 
 
 LONGEST_LINE = 1_000_000
+# Bytes of a file of the log; some 100,000 shots. Compressed it is about a tenth of that.
+SEGMENT = 32_000_000
+# Seconds that a reader waits for a file that is just being made.
+MOMENT = 5.0
+# Seconds for what is being compressed when the log is closed.
+LAST_WORK = 10.0
+# Digits after the point of what is told in seconds.
+DIGITS = 6
 
 
 class EventLog:
@@ -27,16 +46,44 @@ class EventLog:
     ----------
     path
         The file; made if it is not there.
+    segment
+        Bytes after which a new one is begun.
+    heed
+        Called with each event, after it is written, in the thread that tells it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = threading.Lock()
+    def __init__(
+        self, path: Path, segment: int = SEGMENT, heed: Callable[[dict[str, Any]], None] = lambda _: None
+    ) -> None:
+        self.path, self.segment, self.heed = path, segment, heed
+        self.state = RunState()
+        self._lock = threading.RLock()
+        self._number = 1
+        self._compressing: threading.Thread | None = None
         try:
             _cut_unfinished_line(path)
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            if path.exists():
+                self._number = self._take_over()
+            else:  # a driver was killed after it had renamed it
+                self._number = len(_left_plain(path)) + len(list(path.parent.glob(f"{path.stem}-[0-9]*.jsonl.gz"))) + 1
+            self._open()
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror or error})") from None
+        self._compress_older()
+        self.write("log", schema=SCHEMA, segment=self._number)
+
+    def _take_over(self) -> int:
+        """Read what is there; returns the number of this file."""
+        number = None
+        for event in _lines(self.path):
+            number = _segment(event) if number is None else number
+            self.state.heed(event)
+        return number or 1
+
+    def _open(self) -> None:
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        # nobody else writes; asking for it each time takes long on shared file systems
+        self._size = os.fstat(self._file).st_size
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event; its time is now unless ``time`` (s since 1970) is among the facts.
@@ -46,22 +93,57 @@ class EventLog:
         RunError
             If the line cannot be written in full; no part of it stays then.
         """
-        told = {"time": round(facts.pop("time", time.time()), 3), "event": event, **facts}
+        told = {"time": round(facts.pop("time", time.time()), 3), "event": event}
+        told |= {name: _rounded(name, value) for name, value in facts.items()}
         line = json.dumps(told, default=str).encode() + b"\n"
         with self._lock:
-            if self._file >= 0:
-                self._append(line)
+            if self._file < 0:
+                return
+            self._append(line)
+            self.state.heed(told)
+            if self._size > self.segment:
+                self._begin_another()
+        self.heed(told)
 
     def _append(self, line: bytes) -> None:
-        size = os.fstat(self._file).st_size
         try:
             if os.write(self._file, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            os.ftruncate(self._file, size)
+            with suppress(OSError):
+                os.ftruncate(self._file, self._size)
             raise RunError(
                 f"{self.path}: cannot be written ({error.strerror}); make room or mend it, then start the same command again"
             ) from None
+        self._size += len(line)
+
+    def _begin_another(self) -> None:
+        """Go on in a new file. A reader that has this one open reads it to its end."""
+        now, number = round(time.time(), 3), self._number + 1
+        first = (
+            {"time": now, "event": "log", "schema": SCHEMA, "segment": number},
+            {"time": now, "event": "so far", "summary": self.state.summary()},
+        )
+        text = b"".join(json.dumps(event).encode() + b"\n" for event in first)
+        fresh = self.path.with_name(f".{self.path.name}.next{UNFINISHED}")
+        try:
+            # whole before it has its name: a reader has to know which older files there are
+            write_aside(fresh, lambda file: file.write(text))
+            self.path.rename(_numbered(self.path, self._number))
+            fresh.rename(self.path)
+            os.close(self._file)
+            self._open()
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be renamed or made anew ({error.strerror})") from None
+        self._number = number
+        self._compress_older()
+
+    def _compress_older(self) -> None:
+        """In the background; what is left undone, on a full disk for one, is done by the next start or not at all."""
+        left = _left_plain(self.path)
+        if left and (self._compressing is None or not self._compressing.is_alive()):
+            self._compressing = threading.Thread(target=_compress, args=(left,), name="hpcfwi-events", daemon=True)
+            self._compressing.start()
 
     def close(self) -> None:
         """Close the file; later events are dropped."""
@@ -69,6 +151,35 @@ class EventLog:
             if self._file >= 0:
                 os.close(self._file)
                 self._file = -1
+        if self._compressing is not None:
+            self._compressing.join(LAST_WORK)
+
+
+def _rounded(name: str, value: Any) -> Any:
+    """Nobody needs the nanoseconds of millions of shots."""
+    return round(value, DIGITS) if isinstance(value, float) and name.endswith("seconds") else value
+
+
+def _compress(paths: list[Path]) -> None:
+    for path in paths:
+        with suppress(OSError, StagingError):
+            write_aside(path.with_name(f"{path.name}.gz"), lambda file, path=path: _squeeze(path, file))  # type: ignore[misc]
+            path.unlink()
+
+
+def _squeeze(path: Path, target: IO[bytes]) -> None:
+    with path.open("rb") as source, gzip.GzipFile(path.name, "wb", 6, target) as squeezed:
+        shutil.copyfileobj(source, squeezed, 1 << 20)
+
+
+def _numbered(path: Path, number: int) -> Path:
+    """An older file of a log."""
+    return path.with_name(f"{path.stem}-{number:04d}.jsonl")
+
+
+def _left_plain(path: Path) -> list[Path]:
+    """Older files that are not compressed yet."""
+    return sorted(path.parent.glob(f"{path.stem}-[0-9]*.jsonl"))
 
 
 def _cut_unfinished_line(path: Path) -> None:
@@ -82,8 +193,56 @@ def _cut_unfinished_line(path: Path) -> None:
         file.truncate(before + tail.rfind(b"\n") + 1)
 
 
+def _parsed(file: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The events in lines; what is none is left out."""
+    for line in file:
+        try:
+            event = parse_json(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            yield event
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with _opened(path) as file:
+        yield from _parsed(file)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """The last file of a log, which for a moment is not there while another one is begun."""
+    until = time.monotonic() + MOMENT
+    while True:
+        try:
+            return regular(path).open("rb")
+        except FileNotFoundError:
+            if time.monotonic() > until or not any(path.parent.glob(f"{path.stem}-[0-9]*.jsonl*")):
+                raise
+        time.sleep(0.01)
+
+
+def _older_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Of an older file, which may be compressed at this moment; nothing where somebody has removed it."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        yield from _parsed(file)
+        return
+    # looked for only now: it has been there since before the other one was removed
+    with suppress(FileNotFoundError), gzip.open(f"{path}.gz", "rb") as file:
+        yield from _parsed(file)
+
+
+def _segment(event: dict[str, Any]) -> int:
+    """The number of the file whose first event this is."""
+    number = event.get("segment")
+    return number if isinstance(number, int) else 1
+
+
+def _without_summaries(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    return (event for event in events if event.get("event") != "so far")
+
+
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Read an event log; a last line that is not whole is left out.
+    """Read an event log, its older files first; a last line that is not whole is left out, and so are summaries of older files.
 
     Raises
     ------
@@ -91,13 +250,27 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
         If there is none, or it cannot be read.
     """
     try:
-        with regular(path).open("rb") as file:
-            for line in file:
-                try:
-                    event = parse_json(line)
-                except ValueError:
-                    continue
-                if isinstance(event, dict):
-                    yield event
+        # opened first: what is renamed from now on is still read, and only once
+        with _opened(path) as file:
+            number = _segment(next(_parsed(file), {}))
+            file.seek(0)
+            # not those that a folder's listing has: one that is just being renamed may be missing there
+            for older in range(1, number):
+                yield from _without_summaries(_older_lines(_numbered(path, older)))
+            yield from _without_summaries(_parsed(file))
+    except (OSError, EOFError, gzip.BadGzipFile) as error:
+        raise RunError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def read_latest(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the last file of a log alone, which begins with what the older ones come to: enough to know how a run stands.
+
+    Raises
+    ------
+    RunError
+        If there is none, or it cannot be read.
+    """
+    try:
+        yield from _lines(path)
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None

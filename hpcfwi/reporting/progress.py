@@ -1,10 +1,11 @@
-"""What the user sees while it runs: a live display on a terminal, plain lines elsewhere."""
+"""What the user sees while it runs: a live display on a terminal, plain lines elsewhere; all of it from the run's events."""
 
 from __future__ import annotations
 
 import threading
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,9 +14,10 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from hpcfwi.reporting.history import Row
+from hpcfwi.reporting.state import RunState
+from hpcfwi.reporting.words import counted, duration
 
-__all__ = ["Progress", "counted"]
+__all__ = ["Progress"]
 
 SHOWN_ROWS = 12
 
@@ -27,18 +29,16 @@ class Progress:
     ----------
     console
         Where to; a live display if it is a terminal.
-    iterations
-        Most iterations of the run.
+    state
+        How the run stands, which has heeded an event before this does.
     """
 
-    def __init__(self, console: Console, iterations: int) -> None:
-        self.console = console
-        self.iterations = iterations
-        self.rows: list[Row] = []
-        self.misfits: list[float] = []
+    def __init__(self, console: Console, state: RunState) -> None:
+        self.console, self.state = console, state
+        # events of iterations
+        self.rows: list[dict[str, Any]] = []
+        self.last_evaluation: dict[str, Any] | None = None
         self._started = time.monotonic()
-        self._loop_started: float | None = None
-        self._replayed = 0
         self._lock = threading.Lock()
         self._bars = Bars(
             TextColumn("{task.description}"),
@@ -48,11 +48,22 @@ class Progress:
             TextColumn("{task.fields[left]}"),
             console=console,
         )
-        self._iterations_bar = self._bars.add_task("iterations", total=iterations, visible=False, left="")
+        self._iterations_bar = self._bars.add_task("iterations", total=1, visible=False, left="")
         self._shots_bar = self._bars.add_task("shots", total=1, visible=False, left="")
         self._live = (
             Live(console=console, refresh_per_second=8, get_renderable=self._render) if console.is_terminal else None
         )
+        self._on = {
+            "observing": lambda _: self._begin_shots("modelling or reading data"),
+            "staged": lambda _: self._show_shots(),
+            "observed": lambda _: self._show_shots(),
+            "evaluating": lambda _: self._begin_shots("shots"),
+            "found": lambda _: self._show_shots(),
+            "shot": lambda _: self._show_shots(),
+            "evaluation": self._evaluated,
+            "iteration": self._iterated,
+            "shot lost": lambda _: self._begin_anew(),
+        }
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -70,54 +81,62 @@ class Progress:
         """A line that stays."""
         self.console.print(f"[{self._clock()}] {text}", highlight=False, markup=False, soft_wrap=True)
 
-    def begin_anew(self) -> None:
+    def heed(self, event: dict[str, Any]) -> None:
+        """Show what an event changes."""
+        show = self._on.get(event["event"])
+        if show is not None:
+            show(event)
+
+    def _begin_anew(self) -> None:
         """All iterations so far are void."""
         with self._lock:
             self.rows.clear()
-        self.misfits.clear()
-        self._loop_started, self._replayed = None, 0
+        self.last_evaluation = None
         self._bars.update(self._iterations_bar, completed=0, left="")
 
-    def shots(self, done: int, total: int, what: str = "shots") -> None:
-        """How many shots of the present evaluation (or of the data) are done."""
-        self._bars.update(self._shots_bar, completed=done, total=total, description=what, visible=done < total)
-        if done == 0:
-            self._bars.reset(self._shots_bar, total=total, description=what, visible=True)
+    def _begin_shots(self, what: str) -> None:
+        state = self.state
+        self._bars.reset(
+            self._shots_bar,
+            total=state.shots_total,
+            completed=state.shots_done,
+            description=what,
+            visible=state.shots_done < state.shots_total,
+        )
 
-    def evaluation(self, misfit: float, replayed: bool) -> None:
-        """An evaluation was finished."""
-        if self._loop_started is None and not replayed:
-            self._loop_started = time.monotonic()
-            self._replayed = len(self.rows)
-        self.misfits.append(misfit)
+    def _show_shots(self) -> None:
+        state = self.state
+        self._bars.update(self._shots_bar, completed=state.shots_done, visible=state.shots_done < state.shots_total)
 
-    def iteration(self, row: Row) -> None:
-        """An iteration was finished; row 0 is the initial model."""
+    def _evaluated(self, event: dict[str, Any]) -> None:
+        self.last_evaluation = event
+        self._show_shots()
+
+    def _iterated(self, row: dict[str, Any]) -> None:
         with self._lock:
             self.rows.append(row)
-        self._bars.update(self._iterations_bar, completed=row.iteration, visible=True, left=self._left(row))
+        number, total, left = row["iteration"], self.state.iterations, self._left()
+        self._bars.update(self._iterations_bar, completed=number, total=total, visible=True, left=left)
         if not self._live:
-            error = "" if row.model_error is None else f", model error {100 * row.model_error:.3f} %"
-            what = f"iteration {row.iteration}/{self.iterations}" if row.iteration else "initial model"
-            left = self._left(row)
+            known = row.get("model_error")
+            error = "" if known is None else f", model error {100 * known:.3f} %"
+            what = f"iteration {number}/{total}" if number else "initial model"
             self.say(
-                f"{what}: misfit {row.misfit:.6g} ({self._relative(row):.4f} of the initial){error}, "
-                f"{counted(row.evaluations, 'evaluation')}, {row.step_seconds:.2f} s{', ' + left if left else ''}"
+                f"{what}: misfit {row['misfit']:.6g} ({self._relative(row):.4f} of the initial){error}, "
+                f"{counted(row['evaluations'], 'evaluation')}, {row['step_seconds']:.2f} s{', ' + left if left else ''}"
             )
 
-    def _relative(self, row: Row) -> float:
-        return row.misfit / self.rows[0].misfit if self.rows and self.rows[0].misfit else 1.0
+    def _relative(self, row: dict[str, Any]) -> float:
+        first = self.rows[0]["misfit"] if self.rows else 0.0
+        return row["misfit"] / first if first else 1.0
 
-    def _left(self, row: Row) -> str:
-        """Estimated time left, from the iterations that were computed now."""
-        fresh = row.iteration - self._replayed
-        if self._loop_started is None or fresh < 1 or row.iteration >= self.iterations:
-            return ""
-        seconds = (time.monotonic() - self._loop_started) / fresh * (self.iterations - row.iteration)
-        return f"at most {_duration(seconds)} left"
+    def _left(self) -> str:
+        """Estimated time left, from the last iterations."""
+        seconds = self.state.time_left
+        return f"at most {duration(seconds)} left" if seconds else ""
 
     def _clock(self) -> str:
-        return _duration(time.monotonic() - self._started)
+        return duration(time.monotonic() - self._started)
 
     def _render(self) -> Group:
         with self._lock:
@@ -136,28 +155,16 @@ class Progress:
         ):
             table.add_column(name, justify="right")
         for row in rows:
+            error = row.get("model_error")
             table.add_row(
-                str(row.iteration),
-                str(row.evaluations),
-                f"{row.misfit:.6g}",
+                str(row["iteration"]),
+                str(row["evaluations"]),
+                f"{row['misfit']:.6g}",
                 f"{self._relative(row):.4f}",
-                f"{row.gradient_norm:.3g}",
-                "" if row.model_error is None else f"{100 * row.model_error:.3f} %",
-                f"{row.step_seconds:.2f}",
+                f"{row['gradient_norm']:.3g}",
+                "" if error is None else f"{100 * error:.3f} %",
+                f"{row['step_seconds']:.2f}",
             )
-        last = Text(
-            f"last evaluation: number {len(self.misfits)}, misfit {self.misfits[-1]:.6g}" if self.misfits else ""
-        )
-        return Group(table, last, self._bars)
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 iteration``, ``2 iterations``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+        last = self.last_evaluation
+        told = f"last evaluation: number {last['evaluation']}, misfit {last['misfit']:.6g}" if last else ""
+        return Group(table, Text(told), self._bars)
