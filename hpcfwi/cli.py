@@ -126,6 +126,7 @@ def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") ->
 @click.option(
     "--fresh", is_flag=True, help="Begin anew in a new folder, whose name is that of the run folder and a number."
 )
+@click.option("--stand-in", hidden=True, metavar="SECONDS[:SPREAD]", help="Sleep in place of the kernels, in a study.")
 @click.option(
     "--requeue",
     type=click.IntRange(min=0),
@@ -142,17 +143,20 @@ def run(
     fresh: bool,
     accept_versions: bool,
     requeue: int,
+    stand_in: str | None,
 ) -> None:
     """Run the inversion that CONFIG describes, or continue it."""
     what, where = _load(config, settings, site)
     from hpcfwi.data.runfolder import fresh_folder
     from hpcfwi.driver import run as drive
+    from hpcfwi.inversion.standin import StandIn
     from hpcfwi.reporting.words import counted, hours
 
+    instead = None if stand_in is None else StandIn.parse(stand_in)
     folder = run_dir or run_dir_of(where, config)
     folder = fresh_folder(folder) if fresh else folder
     try:
-        result = drive(what, where, folder, console(), options, accept_versions, requeue)
+        result = drive(what, where, folder, console(), options, accept_versions, requeue, instead)
     except Interrupted as stopped:
         again = f"\n  Type it without --fresh, and with --run-dir {shlex.quote(str(folder))}"
         advice = again if fresh and "the same command" in str(stopped) else ""

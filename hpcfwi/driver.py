@@ -21,6 +21,7 @@ from hpcfwi.data.runfolder import RunFolder
 from hpcfwi.data.staging import load
 from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, ShotFailed
 from hpcfwi.inversion.problem import Problem
+from hpcfwi.inversion.standin import StandIn
 from hpcfwi.quorum import Quorum
 from hpcfwi.reporting.history import History, Row
 from hpcfwi.requeue import Requeueing
@@ -89,6 +90,7 @@ def run(
     options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
     accept_versions: bool = False,
     requeue: int = 0,
+    stand_in: StandIn | None = None,
 ) -> RunResult:
     """Run an inversion, or continue the one that is in ``run_dir``.
 
@@ -109,6 +111,8 @@ def run(
     requeue
         The batch job that this process is goes back into the queue when its time is up, until so many of its starts have
         finished nothing; 0: never.
+    stand_in
+        What is done in place of the kernels, in studies of everything around them.
 
     Returns
     -------
@@ -128,7 +132,8 @@ def run(
     with RunFolder(
         Path(run_dir), lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
     ) as folder:
-        folder.claim(problem.identity, config, accept_versions)
+        claimed = problem.identity | ({} if stand_in is None else {"stand-in": str(stand_in)})
+        folder.claim(claimed, config, accept_versions)
         finished = _finished(folder, problem)
         if finished is not None:
             told = f"{folder.path}: this run is done already; its results:"
@@ -137,7 +142,7 @@ def run(
         folder.reopen()
         requeueing, quorum = Requeueing(folder, requeue), Quorum(folder, problem)
         try:
-            with session(quorum.problem, site or Site(), options, folder, console) as ready:
+            with session(quorum.problem, site or Site(), options, folder, console, stand_in) as ready:
                 while True:
                     try:
                         return _Inversion(ready).run()
@@ -245,6 +250,7 @@ class _Inversion:
             "optimised",
             seconds=seconds,
             optimiser_seconds=seconds - self.objective.seconds - self.writing,
+            writing_seconds=self.writing,
             iterations=result.nit,
             evaluations=result.nfev,
             message=str(result.message),

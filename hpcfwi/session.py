@@ -32,6 +32,7 @@ from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunEr
 from hpcfwi.interrupts import asked, heard, held_back, interrupted, quiet_end
 from hpcfwi.inversion.plan import make_plan
 from hpcfwi.inversion.problem import Problem
+from hpcfwi.inversion.standin import StandIn
 from hpcfwi.news import News
 from hpcfwi.reporting.events import EventLog
 from hpcfwi.reporting.failures import Failures
@@ -54,7 +55,12 @@ WITH_THE_END = 60.0
 
 @contextmanager
 def session(
-    problem: Problem, site: Site, options: LaunchOptions, folder: RunFolder, console: Console
+    problem: Problem,
+    site: Site,
+    options: LaunchOptions,
+    folder: RunFolder,
+    console: Console,
+    stand_in: StandIn | None = None,
 ) -> Iterator[Session]:
     """Everything that has to be closed again: workers, event log, display, scratch."""
     with ExitStack() as stack:
@@ -69,7 +75,7 @@ def session(
         log.heed = progress.heed
         end = JobEnd()
         try:
-            ready = Session(problem, site, options, folder, log, progress, end, stack)
+            ready = Session(problem, site, options, folder, log, progress, end, stack, stand_in)
             try:
                 yield ready
             finally:
@@ -160,9 +166,10 @@ class Session:
         progress: Progress,
         end: JobEnd,
         stack: ExitStack,
+        stand_in: StandIn | None = None,
     ) -> None:
         self.problem, self.folder, self.log, self.progress, self.end = problem, folder, log, progress, end
-        self.config = problem.config
+        self.config, self.stand_in = problem.config, stand_in
         self.started = time.perf_counter()
         self.failures = Failures(progress.say)
         self.reproducibility = Reproducibility(folder)
@@ -184,6 +191,8 @@ class Session:
             self.progress.say(f"warning: {warning}")
             self.log.write("warning", message=warning)
         self.progress.say(f"run folder {self.folder.path}")
+        if self.stand_in is not None:
+            self.progress.say(f"{self.stand_in} stand in for the kernels: a study of all the rest, and no inversion")
         need = Need(len(self.problem.survey), plan.shot_bytes)
         workforce = launch(site, need, self.folder.path, options, Listener(self.progress.say, self.log.write))
         layout = workforce.layout
@@ -217,6 +226,7 @@ class Session:
             "pid": os.getpid(),
             "began": round(psutil.Process().create_time(), 3),
             **({"job": job} if job else {}),
+            **({"stand_in": str(self.stand_in)} if self.stand_in else {}),
         }
 
     def _tell_reproducibility(self, threads: int) -> None:
@@ -274,6 +284,7 @@ class Session:
             self.config.solver.boundary_gradient,
             self.config.data.tail,
             cache_bytes,
+            self.stand_in,
         )
 
     def _connect(self, workforce: Workforce, stack: ExitStack) -> None:

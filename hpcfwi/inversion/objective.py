@@ -46,6 +46,8 @@ class Evaluation:
     model_seconds, shots_seconds, sum_seconds, journal_seconds
         Of the wall time: staging the model, the shots until the last one was there, from there to the sum of all, and looking
         the answer up or writing it down.
+    cpu_seconds
+        Time that the driver's process, in which Dask's scheduler is, was on a CPU for shots and sum.
     """
 
     number: int
@@ -57,6 +59,7 @@ class Evaluation:
     shots_seconds: float = 0.0
     sum_seconds: float = 0.0
     journal_seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 def observe(problem: Problem, context: ShotContext, tasks: ShotTasks, staged: Path, progress: Any) -> list[StagedFile]:
@@ -168,7 +171,7 @@ class Objective:
         model = stage(self.staged, "model", m, sync=False)
         number = len(self.evaluations) + 1
         self.on_begin(number)
-        staged = time.perf_counter()
+        staged, cpu = time.perf_counter(), time.process_time()
 
         def progress(done: int, total: int) -> None:
             nonlocal last_shot
@@ -196,6 +199,7 @@ class Objective:
             "model_seconds": staged - started,
             "shots_seconds": last_shot - staged,
             "sum_seconds": time.perf_counter() - last_shot,
+            "cpu_seconds": time.process_time() - cpu,
         }
         if not np.isfinite(answer.g).all():
             raise RunError(

@@ -25,6 +25,7 @@ from hpcfwi.errors import DataError, HpcfwiError, RunError, StagingError
 from hpcfwi.inversion.functional import FunctionalGradient, total
 from hpcfwi.inversion.journal import read_partial, write_partial
 from hpcfwi.inversion.solver import obtain_solver
+from hpcfwi.inversion.standin import SleepingFields, StandIn
 from hpcfwi.physics.resampling import resample
 from hpcfwi.physics.spec import PropagatorSpec
 from hpcfwi.physics.survey import Shot
@@ -67,6 +68,8 @@ class ShotContext:
         ``"cut"`` or ``"extrapolate"``: what is done with the last time step.
     cache_bytes
         Memory that a worker may use to keep observed data.
+    stand_in
+        What is done in place of the kernels, in a study.
     """
 
     solver: StagedFile
@@ -75,6 +78,7 @@ class ShotContext:
     boundary_gradient: str
     tail: str
     cache_bytes: int
+    stand_in: StandIn | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +109,8 @@ class ShotWorker:
         started = time.perf_counter()
         with resting():
             propagator, facts = obtain_solver(context.solver, context.spec)
-        self.fields = Wavefields(propagator)
+        stand_in = context.stand_in
+        self.fields = Wavefields(propagator) if stand_in is None else SleepingFields(stand_in)
         self._model = ""
         self._wavelet: tuple[TimeAxis, NDArray] | None = None
         self._shots: OrderedDict[str, _Observed] = OrderedDict()
@@ -126,6 +131,8 @@ class ShotWorker:
 
     def record(self, source: NDArray, receivers: NDArray, axis: TimeAxis) -> NDArray:
         """Model a record, shape (samples, receivers): a view that the next call overwrites."""
+        if isinstance(self.fields, SleepingFields):
+            return np.zeros((axis.samples, len(receivers)), dtype=self.context.spec.dtype)
         if self._wavelet is None or self._wavelet[0] != axis:
             self._wavelet = (axis, self.context.wavelet.sample(axis))
         record = self.fields.forward(source, receivers, self._wavelet[1], axis.step, axis.samples)
@@ -156,7 +163,7 @@ class ShotWorker:
 
         At the first one it is told on how many threads the kernels ran, and on which CPUs.
         """
-        if self._threads_seen:
+        if self._threads_seen or isinstance(self.fields, SleepingFields):
             return self._evaluate(name, model, shot, axis)
         with observed_threads() as use:
             result = self._evaluate(name, model, shot, axis)
@@ -167,6 +174,8 @@ class ShotWorker:
     def _evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
         self.use_model(model)
         observed = self.observed(shot, axis)
+        if isinstance(self.fields, SleepingFields):
+            return self.fields.evaluate(name)
         record = self.record(observed.source, observed.receivers, axis)
         f = self.misfit(name, record, observed.record)
         gradient = self.fields.gradient(record)

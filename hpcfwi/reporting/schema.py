@@ -141,6 +141,10 @@ FACTS: dict[str, Fact] = {
     "sum_seconds": Fact("number", "of it, from the last shot to the sum of all, s"),
     "journal_seconds": Fact("number", "of it, looking the answer up in the journal, or writing it there, s"),
     "optimiser_seconds": Fact("number", "of it, the optimiser's own, s"),
+    "writing_seconds": Fact("number", "of it, writing down iterations and their models, s"),
+    "cpu_seconds": Fact(
+        "number", "time on a CPU of the driver's process, Dask's scheduler included, for shots and sum, s"
+    ),
     "step_seconds": Fact("number", "wall time of an iteration, s"),
     "elapsed_seconds": Fact("number", "wall time of all iterations so far, s"),
     "core_hours": Fact("number", "cores of workers times the hours for which they were held, all starts together"),
@@ -161,7 +165,9 @@ EVENTS: dict[str, Kind] = {
     "stopped": Kind("The run has failed.", ("error", "message"), ("traceback",)),
     "requeue": Kind("The batch job starts again.", ("starts", "in_vain", "message")),
     "optimised": Kind(
-        "The optimiser has ended.", ("seconds", "iterations", "evaluations", "message"), ("optimiser_seconds",)
+        "The optimiser has ended.",
+        ("seconds", "iterations", "evaluations", "message"),
+        ("optimiser_seconds", "writing_seconds"),
     ),
     "figures": Kind("Pictures were drawn.", ("seconds",)),
     "report": Kind("The report was written.", ("seconds", "file")),
@@ -220,7 +226,7 @@ EVENTS: dict[str, Kind] = {
     "evaluation": Kind(
         "An evaluation is done.",
         ("evaluation", "number", "misfit", "seconds", "replayed", "drift"),
-        ("model_seconds", "shots_seconds", "sum_seconds", "journal_seconds"),
+        ("model_seconds", "shots_seconds", "sum_seconds", "journal_seconds", "cpu_seconds"),
     ),
     "iteration": Kind(
         "An iteration is done.",
