@@ -12,6 +12,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from hpcfwi.cli_scale import scale as scale_command
 from hpcfwi.cli_site import site as site_commands
 from hpcfwi.cluster.environment import apply_environment, quieten
 from hpcfwi.cluster.options import WAYS, LaunchOptions
@@ -70,6 +71,7 @@ def cli(verbose: bool) -> None:
 
 
 cli.add_command(site_commands)
+cli.add_command(scale_command)
 
 
 def _problem_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_convergence", "draw_difference", "draw_gather", "draw_gradient", "draw_models", "footnote"]
+__all__ = [
+    "draw_convergence",
+    "draw_difference",
+    "draw_gather",
+    "draw_gradient",
+    "draw_models",
+    "footnote",
+    "save_figure",
+]
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 150,
@@ -79,7 +87,7 @@ def draw_models(
     """
     models = {"True model": true, "Initial model": initial, "Final model": final}
     known = {title: values for title, values in models.items() if values is not None}
-    return _save(path, lambda: _models_figure(domain, known, sources, receivers))
+    return save_figure(path, lambda: _models_figure(domain, known, sources, receivers))
 
 
 def draw_difference(
@@ -100,7 +108,7 @@ def draw_difference(
     -----
     The relative error in a title is ``norm(v - true) / norm(true)``, over the cells where both are finite.
     """
-    return _save(path, lambda: _difference_figure(domain, initial, final, true))
+    return save_figure(path, lambda: _difference_figure(domain, initial, final, true))
 
 
 def draw_convergence(
@@ -127,7 +135,7 @@ def draw_convergence(
         Relative errors of their velocities (a fraction; None or NaN where not known).
     """
     errors = 100 * np.array(model_errors if model_errors is not None else [], dtype=float)
-    return _save(path, lambda: _convergence_figure(misfits, iteration_evaluations, iteration_misfits, errors))
+    return save_figure(path, lambda: _convergence_figure(misfits, iteration_evaluations, iteration_misfits, errors))
 
 
 def draw_gather(
@@ -170,7 +178,7 @@ def draw_gather(
     where = ", ".join(f"{axis} = {v:.3g} km" for axis, v in zip(AXIS_NAMES[len(place)], place, strict=True))
     positions = np.atleast_2d(np.asarray(receivers, dtype=float))
     title = f"Shot {shot}, source at {where}"
-    return _save(path, lambda: _gather_figure(records, sample_interval, positions, title))
+    return save_figure(path, lambda: _gather_figure(records, sample_interval, positions, title))
 
 
 def draw_gradient(path: Path, domain: Domain, *, gradient: NDArray, frozen: NDArray | None = None) -> Path:
@@ -187,10 +195,10 @@ def draw_gradient(path: Path, domain: Domain, *, gradient: NDArray, frozen: NDAr
     frozen
         Cells that the inversion leaves alone, boolean, shape ``domain.shape``; they are hatched.
     """
-    return _save(path, lambda: _gradient_figure(domain, gradient, frozen))
+    return save_figure(path, lambda: _gradient_figure(domain, gradient, frozen))
 
 
-def _save(path: Path, build: Callable[[], Figure]) -> Path:
+def save_figure(path: Path, build: Callable[[], Figure]) -> Path:
     import matplotlib
 
     with matplotlib.rc_context(STYLE):

@@ -50,7 +50,7 @@ class EvaluationTimes:
     cpu_seconds
         Of the driver's process, for shots and sum.
     lengths
-        Seconds of each shot, in the order in which they began.
+        Seconds of each shot by its name, in the order in which they began.
     dispatch
         Mean seconds that a worker waited between two shots.
     """
@@ -59,7 +59,7 @@ class EvaluationTimes:
     sum_seconds: float
     between_seconds: float
     cpu_seconds: float
-    lengths: list[float] = field(default_factory=list)
+    lengths: dict[str, float] = field(default_factory=dict)
     dispatch: float = 0.0
 
 
@@ -256,7 +256,7 @@ class _Accountant:
         self._present("model_staging", first - event["model_seconds"], first)
         self._present("sum", last, written)
         self._present("journal", written, until)
-        lengths: list[tuple[float, float]] = []
+        lengths: list[tuple[float, str, float]] = []
         waits: list[float] = []
         for address, worker in self.workers.items():
             shots = sorted(self.by_worker.get((number, address), []), key=lambda shot: shot["time"])
@@ -265,7 +265,7 @@ class _Accountant:
                 begins = shot["time"] - shot["seconds"]
                 waits.append(max(0.0, begins - at))
                 at = shot["time"]
-                lengths.append((begins, shot["seconds"]))
+                lengths.append((begins, str(shot["shot"]), shot["seconds"]))
                 self._shot(shot)
             self.parts["dispatch"] += sum(waits[-len(shots) :]) if shots else 0.0
             self.parts["imbalance"] += max(0.0, min(last, worker.left) - at)
@@ -274,7 +274,7 @@ class _Accountant:
             event["sum_seconds"],
             first - since + event["journal_seconds"],
             event.get("cpu_seconds", 0.0),
-            [seconds for _, seconds in sorted(lengths)],
+            {name: seconds for _, name, seconds in sorted(lengths)},
             sum(waits) / len(waits) if waits else 0.0,
         )
 

@@ -1,0 +1,269 @@
+"""A model of what a run costs, fitted to measured ones: how it would scale to more nodes and shots, and what stops it there.
+
+An evaluation takes the schedule of its shots (:mod:`hpcfwi.studies.simulator`), the levels of the sum above the last of them,
+and what the driver does until the next one. A run takes as many of those as it has evaluations; before them the driver's start,
+the queue, the start of workers and solvers and the observed data, and after them its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+
+import numpy as np
+
+from hpcfwi.errors import InputError
+from hpcfwi.studies.accounting import Account, EvaluationTimes
+from hpcfwi.studies.simulator import simulate, tree_depth
+
+__all__ = ["LOSSES", "CostModel", "Prediction", "fit", "replay"]
+
+# What keeps an evaluation, or a job, from being nothing but shots.
+LOSSES = {
+    "start_and_end": "start and end of the job",
+    "imbalance": "imbalance: workers without a shot at the end of an evaluation",
+    "scheduler": "the scheduler, which hands out one shot after the other",
+    "dispatch": "the way to the scheduler and back between two shots",
+    "sum": "the sum of gradients",
+    "driver": "optimiser and driver between evaluations",
+}
+# Draws of shots that a prediction is the mean of, and shots from which on one is enough.
+DRAWS, MANY = 5, 20_000
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run would take.
+
+    Parameters
+    ----------
+    nodes, shots, evaluations
+        Of the run.
+    evaluation_seconds, wall
+        Of one evaluation, and of all from the command to the end, s.
+    work
+        Seconds of shots in an evaluation, over the workers.
+    losses
+        What is added to the work in an evaluation, s, by :data:`LOSSES`; start and end are shared out over the evaluations.
+    """
+
+    nodes: int
+    shots: int
+    evaluations: int
+    evaluation_seconds: float
+    wall: float
+    work: float
+    losses: dict[str, float]
+
+    @property
+    def bottleneck(self) -> str:
+        """The largest loss within evaluations."""
+        inside = {name: seconds for name, seconds in self.losses.items() if name != "start_and_end"}
+        return max(inside, key=lambda name: inside[name])
+
+    @property
+    def job_bottleneck(self) -> str:
+        """The largest loss of all."""
+        return max(self.losses, key=lambda name: self.losses[name])
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """The costs of a problem on a machine, seconds.
+
+    Parameters
+    ----------
+    lengths
+        Of the shots of a measured run, in their order.
+    first
+        How much longer they are in the first evaluation, a factor.
+    workers_per_node
+        Worker processes of a node.
+    gap
+        Between two shots of a worker.
+    per_shot
+        Of driver and scheduler for a shot, which is the least time between any two.
+    level
+        Of a level of the sum.
+    between
+        Of the driver, from one evaluation to the next.
+    driver_start, queue_wait, solver, observing, results
+        Before and after; ``observing`` for each shot on a worker.
+    worker_start, closing
+        Constant, and what each node adds.
+    held
+        Shots that a worker may have in hand.
+    """
+
+    lengths: tuple[float, ...]
+    first: float
+    workers_per_node: float
+    gap: float
+    per_shot: float
+    level: float
+    between: float
+    driver_start: float
+    queue_wait: float
+    solver: float
+    observing: float
+    results: float
+    worker_start: tuple[float, float]
+    closing: tuple[float, float]
+    held: int
+
+    @property
+    def mean_length(self) -> float:
+        """Of a shot."""
+        return mean(self.lengths)
+
+    def predict(self, nodes: int, shots: int, evaluations: int) -> Prediction:
+        """What a run on so many nodes, with so many shots, would take."""
+        workers = max(1, round(nodes * self.workers_per_node))
+        here = [0.0] * workers
+        schedules, alone, busy = [], [], []
+        for lengths in self._draws(shots):
+            whole = simulate(lengths, here, self.gap, self.per_shot, self.held)
+            schedules.append(whole.seconds)
+            alone.append(simulate(lengths, here, self.gap, 0.0, self.held).seconds if self.per_shot else whole.seconds)
+            busy.append(whole.busy / workers)
+        shots_seconds, work = mean(schedules), mean(busy)
+        dispatch = self.gap * shots / workers
+        losses = {
+            "imbalance": max(0.0, mean(alone) - work - dispatch),
+            "scheduler": max(0.0, shots_seconds - mean(alone)),
+            "dispatch": dispatch,
+            "sum": self.level * tree_depth(shots),
+            "driver": self.between,
+        }
+        evaluation = shots_seconds + losses["sum"] + self.between
+        observed = simulate([self.observing] * shots, here, self.gap, self.per_shot, self.held).seconds
+        around = (
+            self.driver_start
+            + self.queue_wait
+            + self.solver
+            + observed
+            + self.results
+            + _at(self.worker_start, nodes)
+            + _at(self.closing, nodes)
+            + (self.first - 1) * work
+        )
+        losses["start_and_end"] = around / evaluations
+        wall = around + evaluations * evaluation
+        return Prediction(nodes, shots, evaluations, evaluation, wall, work, losses)
+
+    def _draws(self, shots: int) -> list[list[float]]:
+        """Lengths of so many shots: the measured ones, or some as they may be."""
+        if shots == len(self.lengths):
+            return [list(self.lengths)]
+        draws = 1 if shots > MANY else DRAWS
+        return [np.random.default_rng(seed).choice(self.lengths, shots).tolist() for seed in range(draws)]
+
+
+def fit(accounts: Sequence[Account], held: int = 2) -> CostModel:
+    """Fit the model to measured runs of one problem on one machine.
+
+    Parameters
+    ----------
+    accounts
+        At least one run.
+    held
+        Shots that Dask gives to a worker at a time.
+
+    Raises
+    ------
+    InputError
+        If there is none with two evaluations.
+    """
+    chosen = [account for account in accounts if account.times]
+    if not chosen:
+        raise InputError("a model of the cost needs a run with at least one evaluation that was computed")
+    times = [time for account in chosen for time in account.times[1:] or account.times]
+    largest = max(chosen, key=lambda account: account.shots)
+    return CostModel(
+        tuple(_typical(largest)),
+        median(_first(account) for account in chosen),
+        median(account.workers / account.nodes for account in chosen),
+        _gap(times),
+        median(time.cpu_seconds / len(time.lengths) for time in times if time.lengths),
+        median(
+            time.sum_seconds / max(1, tree_depth(account.shots))
+            for account in chosen
+            for time in account.times[1:] or account.times
+        ),
+        median(time.between_seconds for time in times),
+        _part(chosen, "driver_start"),
+        _part(chosen, "queue_wait"),
+        _part(chosen, "solver"),
+        median(mean(account.observing) for account in chosen if account.observing),
+        _part(chosen, "results"),
+        _line(chosen, "worker_start"),
+        _line(chosen, "closing"),
+        held,
+    )
+
+
+def replay(account: Account, held: int = 2) -> float:
+    """The wall time of a measured run as the simulator has it: from the lengths of its shots, and the run's typical costs.
+
+    Where its workers were, before and after the evaluations, is taken from the measurement; how long its evaluations took
+    is not.
+    """
+    model = fit([account], held)
+    around = sum(
+        account.parts[name]
+        for name in (
+            "driver_start",
+            "queue_wait",
+            "worker_start",
+            "observed_data",
+            "results",
+            "closing",
+            "lost_workers",
+        )
+    )
+    here = [0.0] * account.workers
+    evaluations = sum(
+        simulate([*time.lengths.values()], here, model.gap, model.per_shot, held).seconds
+        + model.level * tree_depth(account.shots)
+        + model.between
+        for time in account.times
+    )
+    return around + evaluations
+
+
+def _typical(account: Account) -> list[float]:
+    """The length of each shot, in their order: the median over the evaluations in which all were computed."""
+    whole = [time.lengths for time in account.times[1:] or account.times if len(time.lengths) == account.shots]
+    if not whole:
+        return [*max((time.lengths for time in account.times), key=len).values()]
+    return [median(lengths[name] for lengths in whole) for name in whole[0]]
+
+
+def _first(account: Account) -> float:
+    """How much longer shots are in the first evaluation."""
+    later = [length for time in account.times[1:] for length in time.lengths.values()]
+    first = [*account.times[0].lengths.values()]
+    return max(1.0, mean(first) / mean(later)) if later and first and mean(later) else 1.0
+
+
+def _gap(times: Sequence[EvaluationTimes]) -> float:
+    return median(time.dispatch for time in times)
+
+
+def _part(accounts: Sequence[Account], name: str) -> float:
+    return median(account.parts[name] for account in accounts)
+
+
+def _line(accounts: Sequence[Account], name: str) -> tuple[float, float]:
+    """A constant, and what each node adds, which is never negative."""
+    nodes = np.array([account.nodes for account in accounts], dtype=float)
+    seconds = np.array([account.parts[name] for account in accounts])
+    if len(set(nodes)) < 3:  # two points say nothing of how well a line fits
+        return float(np.median(seconds)), 0.0
+    slope, constant = np.polyfit(nodes, seconds, 1)
+    return (float(constant), float(slope)) if slope > 0 and constant > 0 else (float(np.median(seconds)), 0.0)
+
+
+def _at(line: tuple[float, float], nodes: int) -> float:
+    return line[0] + line[1] * nodes

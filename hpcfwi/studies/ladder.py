@@ -1,0 +1,291 @@
+"""A ladder of runs over node counts: each rung is a whole run of its own, and what is done stays done.
+
+The folder of a study has ``study.json``, which says what is studied, and in ``rungs/`` a run folder for each rung with the
+file ``measured.json`` once it has come to its end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hpcfwi.data.lease import Lease
+from hpcfwi.data.staging import make_private, write_aside
+from hpcfwi.errors import InputError, Interrupted, RunError
+from hpcfwi.files import parse_json, regular, shortened
+from hpcfwi.interrupts import heard, interrupted
+from hpcfwi.reporting.events import read_events
+from hpcfwi.studies.accounting import Account, EvaluationTimes, account
+
+__all__ = ["Ladder", "Measured", "Rung", "Study"]
+
+STUDY, MEASURED, OUTPUT = "study.json", "measured.json", "output.txt"
+# Lines of a failed rung's output that are shown.
+TAIL = 12
+# Seconds that a rung has to end after a signal.
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One run of the ladder.
+
+    Parameters
+    ----------
+    nodes
+        Worker jobs, nodes of the allocation, or worker processes of this machine.
+    repeat
+        1, 2, ...
+    """
+
+    nodes: int
+    repeat: int
+
+    def __str__(self) -> str:
+        return f"n{self.nodes:04d}-r{self.repeat}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is studied.
+
+    Parameters
+    ----------
+    problem
+        Digest of the problem with all shots.
+    site
+        Name of the site.
+    way
+        ``"local"``, ``"jobs"`` or ``"allocation"``; locally a node stands for a worker process.
+    weak
+        Whether the shots grow with the nodes.
+    iterations
+        Of each run.
+    stand_in
+        What stands in for the kernels, as it is typed; or nothing.
+    settings
+        Changes of the configuration and of the site, as they are typed.
+    """
+
+    problem: str
+    site: str
+    way: str
+    weak: bool
+    iterations: int
+    stand_in: str = ""
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A rung that has come to its end.
+
+    Parameters
+    ----------
+    rung
+        Which one.
+    account
+        Where its time went.
+    """
+
+    rung: Rung
+    account: Account
+
+
+@dataclass
+class Ladder:
+    """The rungs of a study, run one after the other.
+
+    Parameters
+    ----------
+    folder
+        Of the study; made if it is not there.
+    study
+        What is studied.
+    config
+        The configuration's file.
+    shots
+        Names of all shots of the survey, in its order.
+    most
+        Nodes of the highest rung, which has all shots.
+    say
+        Takes a line for the user.
+    """
+
+    folder: Path
+    study: Study
+    config: Path
+    shots: Sequence[str]
+    most: int
+    say: Callable[[str], None]
+    done: list[Measured] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Make the folder this study's, or see that it is.
+
+        Raises
+        ------
+        InputError
+            If it is another one's.
+        """
+        if self.folder.exists() and not (self.folder / STUDY).exists() and any(self.folder.iterdir()):
+            raise InputError(
+                f"{self.folder}: is not empty, and no folder of a study; choose another one with --study-dir"
+            )
+        make_private(self.folder)
+        self.lease = Lease(self.folder / "driver.json", self.say)
+        wanted = json.loads(json.dumps(asdict(self.study)))
+        path = self.folder / STUDY
+        known = _read(path)
+        if known is None:
+            write_aside(path, lambda file: file.write(json.dumps(wanted, indent=1).encode()))
+        elif known != wanted:
+            differ = "\n".join(
+                f"  {name}: {shortened(str(known.get(name)))} there, {shortened(str(value))} now"
+                for name, value in wanted.items()
+                if known.get(name) != value
+            )
+            raise InputError(
+                f"{self.folder}: holds another study:\n{differ}\n  Choose another folder with --study-dir, or remove this one."
+            )
+
+    def climb(self, nodes: Sequence[int], repeat: int) -> Iterator[Measured]:
+        """Run the rungs that are missing; all of them are returned, each as soon as it is there.
+
+        Repetitions come one after the other with all node counts in each, so that what changes with time of day meets all.
+
+        Raises
+        ------
+        RunError
+            If a run has failed.
+        Interrupted
+            If it is stopped; the same command goes on.
+        """
+        self.lease.acquire()
+        try:
+            for number in range(1, repeat + 1):
+                for count in nodes:
+                    rung = Rung(count, number)
+                    found = self._known(rung)
+                    if found is None:
+                        found = self._run(rung)
+                    self.done.append(found)
+                    yield found
+        finally:
+            self.lease.release()
+
+    def _place(self, rung: Rung) -> Path:
+        return self.folder / "rungs" / str(rung)
+
+    def _known(self, rung: Rung) -> Measured | None:
+        told = _read(self._place(rung) / MEASURED)
+        if told is None:
+            return None
+        try:
+            times = [EvaluationTimes(**facts) for facts in told.pop("times")]
+            return Measured(rung, Account(**told, times=times))
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{self._place(rung) / MEASURED}: is none of ours ({error}); remove it and type the same command again"
+            ) from None
+
+    def left_out(self, rung: Rung) -> list[str]:
+        """Shots that a rung of a weak ladder does without: the others are spread evenly over the survey."""
+        if not self.study.weak:
+            return []
+        count = self._weak_shots(rung.nodes)
+        kept = {round((i + 0.5) * len(self.shots) / count - 0.5) for i in range(count)}
+        return [name for i, name in enumerate(self.shots) if i not in kept]
+
+    def _weak_shots(self, nodes: int) -> int:
+        return max(1, len(self.shots) * nodes // self.most)
+
+    def command(self, rung: Rung) -> list[str]:
+        """What is run."""
+        study = self.study
+        settings = [
+            *study.settings,
+            f"inversion.iterations={study.iterations}",
+            "inversion.ftol=0.0",
+            "inversion.gtol=0.0",
+            "output.figures=false",
+        ]
+        out = self.left_out(rung)
+        if out:
+            settings.append(f"data.exclude={json.dumps(out)}")
+        place = ["--launch", study.way]
+        if study.way == "local":
+            settings.append(f"site.worker.processes={rung.nodes}")
+        else:
+            place += ["--nodes", str(rung.nodes)]
+        return [
+            *(sys.executable, "-m", "hpcfwi", "run", str(self.config), "--site", study.site),
+            *("--run-dir", str(self._place(rung)), *place),
+            *(["--stand-in", study.stand_in] if study.stand_in else []),
+            *(word for setting in settings for word in ("--set", setting)),
+        ]
+
+    def _run(self, rung: Rung) -> Measured:
+        place = self._place(rung)
+        shutil.rmtree(place, ignore_errors=True)  # of a study that was killed: its times are no times
+        output = self.folder / "rungs" / f"{rung}-{OUTPUT}"
+        output.parent.mkdir(exist_ok=True, mode=0o700)
+        with output.open("wb") as out:
+            began = time.time()
+            # in a session of its own: a terminal's signals are for us, who pass them on
+            process = subprocess.Popen(
+                self.command(rung), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+            try:
+                code = process.wait()
+            except BaseException:
+                _end(process)
+                raise
+            ended = time.time()
+        if code == 75 or interrupted():
+            raise Interrupted(
+                f"stopped at rung {rung}; the same command goes on with it ({self.folder})", f"status {code}, {heard()}"
+            )
+        if code:
+            lines = output.read_text(errors="replace").splitlines()[-TAIL:]
+            told = "".join(f"\n  {line}" for line in lines)
+            raise (InputError if code == 2 else RunError)(
+                f"rung {rung} has ended with status {code}:{told}\n  What is measured is kept; the same command goes on."
+            )
+        times = account(read_events(place / "events.jsonl"), began, ended)
+        found = Measured(rung, replace(times, nodes=rung.nodes))
+        text = json.dumps(asdict(found.account), indent=1).encode()
+        write_aside(place / MEASURED, lambda file: file.write(text))
+        return found
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Let a run end by itself, and its workers with it; after a while it is killed."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            os.kill(process.pid, number) if number == signal.SIGTERM else os.killpg(process.pid, number)
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                continue
+            return
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A small file of facts; None where there is none, or it was torn when the machine died."""
+    try:
+        found = parse_json(regular(path).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove it and type the same command again") from None
+    return found if isinstance(found, dict) else None
