@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean, median
+from statistics import mean
 
 from hpcfwi.studies.accounting import PARTS
 from hpcfwi.studies.costs import CostModel, Prediction, fit, replay
@@ -237,11 +237,11 @@ def predict(model: CostModel, measured: Sequence[Measured]) -> list[Forecast]:
     """Strong scaling of this survey and of one of 100,000 shots; weak scaling with as many shots a node as were measured."""
     largest = max((found.account for found in measured), key=lambda account: account.nodes)
     shots, evaluations = max(found.account.shots for found in measured), largest.evaluations
-    each = median(found.account.shots / found.account.nodes for found in measured)
+    each = max(1, largest.shots // largest.nodes)
     series = {
         f"{shots} shots": [(nodes, shots) for nodes in NODES if nodes <= max(shots, 1)],
         f"{LARGE} shots": [(nodes, LARGE) for nodes in NODES],
-        f"{each:g} shots a node": [(nodes, max(1, round(each * nodes))) for nodes in NODES],
+        f"{each} shots a node": [(nodes, each * nodes) for nodes in NODES],
     }
     return [
         Forecast(title, title.endswith("a node"), [model.predict(nodes, count, evaluations) for nodes, count in pairs])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def draw_scaling(folder: Path, scaling: Scaling) -> list[Path]:
         "parts.png": _parts_figure,
         "forecast.png": _forecast_figure,
     }
-    return [save_figure(folder / name, lambda draw=draw: draw(scaling)) for name, draw in pictures.items()]
+    return [save_figure(folder / name, partial(draw, scaling)) for name, draw in pictures.items()]
 
 
 def _scaling_figure(scaling: Scaling) -> Figure:
@@ -74,7 +75,12 @@ def _scaling_figure(scaling: Scaling) -> Figure:
     _band(left, scaling, lambda level: level.speedup, EVALUATION, "evaluation")
     _band(left, scaling, lambda level: level.job_speedup, JOB, "whole job")
     left.plot(nodes, ideal, color=IDEAL, linestyle="--", label="ideal")
-    left.set(xscale="log", yscale="log", ylabel="shots per second, relative" if scaling.weak else "speed-up")
+    left.set(
+        xscale="log",
+        yscale="log",
+        ylim=(0.8, 1.3 * ideal[-1]),
+        ylabel="shots per second, relative" if scaling.weak else "speed-up",
+    )
     _band(right, scaling, lambda level: level.efficiency, EVALUATION, "evaluation", 100)
     _band(right, scaling, lambda level: level.job_efficiency, JOB, "whole job", 100)
     right.axhline(100, color=IDEAL, linestyle="--", label="ideal")
@@ -85,9 +91,8 @@ def _scaling_figure(scaling: Scaling) -> Figure:
         axes.legend(frameon=False)
     repeats = max(found.rung.repeat for found in scaling.measured)
     told = f"{repeats} runs of each; bands: 95 % confidence" if repeats > 1 else "one run of each"
-    figure.suptitle(
-        f"{'Weak' if scaling.weak else 'Strong'} scaling, {_survey(scaling)}; {told}{_stand_in(scaling)}", fontsize=9
-    )
+    kind = "Weak" if scaling.weak else "Strong"
+    figure.suptitle(f"{kind} scaling, {_survey(scaling)}; {told}{_stand_in(scaling)}", fontsize=9)
     return figure
 
 

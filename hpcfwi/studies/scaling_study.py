@@ -143,8 +143,8 @@ def _ladder(config: Path, options: ScaleOptions, folder: Path, screen: Console) 
     most = max(options.nodes)
     if len(names) < most:
         raise InputError(
-            f"--nodes {most}: the survey of {config} has {counted(len(names), 'shot')}, so that not every node would get one; take "
-            "fewer nodes, or more sources"
+            f"--nodes {most}: the survey of {config} has {counted(len(names), 'shot')}, so that not every node would get "
+            "one; take fewer nodes, or more sources"
         )
     study = Study(
         problem.digest,
@@ -173,7 +173,7 @@ def _way(site: Site, options: ScaleOptions, most: int) -> str:
         allocation = find_allocation()
         if most > len(allocation.nodes()):
             raise InputError(
-                f"--nodes {most}: job {allocation.job} has {counted(len(allocation.nodes()), 'node')}; take at most that many, or "
-                "a larger allocation"
+                f"--nodes {most}: job {allocation.job} has {counted(len(allocation.nodes()), 'node')}; take at most that "
+                "many, or a larger allocation"
             )
     return way
