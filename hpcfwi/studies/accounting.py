@@ -112,9 +112,8 @@ class _Worker:
 
     came: float
     left: float
-    began: float | None
     job_began: float | None
-    job: str
+    name: str
 
 
 def account(events: Iterable[dict[str, Any]], began: float, ended: float) -> Account:
@@ -137,7 +136,7 @@ def account(events: Iterable[dict[str, Any]], began: float, ended: float) -> Acc
         told[event["event"]].append(event)
     try:
         return _Accountant(told, began, ended).account()
-    except (KeyError, IndexError, TypeError, ZeroDivisionError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
         raise RunError(f"these are not the events of a run from its start to its end ({error!r})") from None
 
 
@@ -158,9 +157,7 @@ class _Accountant:
     def _workers(self) -> dict[str, _Worker]:
         found: dict[str, _Worker] = {}
         for event in self.told["worker came"]:
-            job = event["name"].rpartition("-")
-            known = event.get("began"), event.get("job_began")
-            found[event["worker"]] = _Worker(event["time"], self.closed, *known, job[0] if job[2].isdigit() else "")
+            found[event["worker"]] = _Worker(event["time"], self.closed, event.get("job_began"), event["name"])
         for event in self.told["worker left"]:
             if event["worker"] in found:
                 found[event["worker"]].left = event["time"]
@@ -223,15 +220,16 @@ class _Accountant:
         absent = self.count * (self.closed - started)
         for worker in self.workers.values():
             absent -= worker.left - worker.came
-            asked = submitted.get(worker.job, started)
-            if worker.job_began is not None and asked != started:
+            absent -= worker.came - started
+            # of several processes of a job each has its name and a number after it
+            names = (worker.name, worker.name.rpartition("-")[0])
+            asked = next((submitted[name] for name in names if name in submitted), None)
+            if asked is None or worker.job_began is None:
+                self.parts["worker_start"] += worker.came - started
+            else:
                 self.parts["driver_start"] += asked - started
                 self.parts["queue_wait"] += worker.job_began - asked
                 self.parts["worker_start"] += worker.came - worker.job_began
-                absent -= worker.came - started
-            else:
-                self.parts["worker_start"] += worker.came - started
-                absent -= worker.came - started
         self.parts["lost_workers"] += absent
         built = [e for e in self.told["solver"] if e["source"] == "driver"]
         ready = max((e["time"] for e in built), default=started)

@@ -234,9 +234,27 @@ class Ladder:
             *(word for setting in settings for word in ("--set", setting)),
         ]
 
+    def _stopped(self, rung: Rung) -> Interrupted:
+        return Interrupted(f"stopped at rung {rung}; the same command goes on with it ({self.folder})", heard())
+
+    def _clear(self, place: Path) -> None:
+        """Remove what a study that was killed has left of a rung: its times are no times."""
+        if place.exists():
+            lease = Lease(place / "driver.json", self.say)
+            try:
+                lease.acquire()
+            except InputError:
+                told = (_read(place / "driver.json") or {}).get
+                raise InputError(
+                    f"{place}: is still at work for an earlier start of this study (process {told('pid')} on {told('host')}); "
+                    f"wait until it has ended, or end it there (kill {told('pid')}), and type the same command again"
+                ) from None
+            shutil.rmtree(place, ignore_errors=True)
+            lease.release()
+
     def _run(self, rung: Rung) -> Measured:
         place = self._place(rung)
-        shutil.rmtree(place, ignore_errors=True)  # of a study that was killed: its times are no times
+        self._clear(place)
         output = self.folder / "rungs" / f"{rung}-{OUTPUT}"
         output.parent.mkdir(exist_ok=True, mode=0o700)
         with output.open("wb") as out:
@@ -249,12 +267,12 @@ class Ladder:
                 code = process.wait()
             except BaseException:
                 _end(process)
+                if interrupted():
+                    raise self._stopped(rung) from None
                 raise
             ended = time.time()
-        if code == 75 or interrupted():
-            raise Interrupted(
-                f"stopped at rung {rung}; the same command goes on with it ({self.folder})", f"status {code}, {heard()}"
-            )
+        if code == 75:
+            raise self._stopped(rung)
         if code:
             lines = output.read_text(errors="replace").splitlines()[-TAIL:]
             told = "".join(f"\n  {line}" for line in lines)
