@@ -20,8 +20,8 @@ from hpcfwi.errors import HpcfwiError, RunError
 
 __all__ = ["REMOTE", "SCHEDULING", "Listener", "Workforce", "tail_of"]
 
-# Dask's scheduler gives out shots one by one, so there is nothing to steal but a shot that was just started elsewhere, for a
-# worker that is idle since all fail there.
+# Dask's scheduler keeps shots until workers are free (see dealing.py), so there is nothing to steal but a shot that was just
+# started elsewhere, for a worker that is idle since all fail there.
 SCHEDULING = {"distributed.scheduler.work-stealing": False}
 # After this long without an answer a worker on another host counts as lost; Dask starts with no less than 11 s.
 REMOTE = {**SCHEDULING, "distributed.comm.timeouts.tcp": "30s"}
