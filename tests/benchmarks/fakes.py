@@ -27,7 +27,7 @@ from tornado.iostream import IOStream
 
 from hpcfwi.cluster.clock import measure_steadily
 from hpcfwi.cluster.network import scheduler_options
-from hpcfwi.cluster.workforce import REMOTE
+from hpcfwi.cluster.workforce import FORGETFUL, REMOTE
 from hpcfwi.config.site import NetworkSection
 from hpcfwi.data.staging import StagedFile
 from hpcfwi.inversion.functional import FunctionalGradient
@@ -43,6 +43,7 @@ shot_seconds = 0.0
 # Of workers that do nothing beside their tasks: 500 in two processes would look after themselves all the time.
 LIGHT = {
     **REMOTE,
+    **FORGETFUL,
     "distributed.admin.system-monitor.interval": "60s",
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.target": False,
@@ -282,6 +283,7 @@ def fake_cluster(workers: int, processes: int, seconds: float, together: bool, f
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with ExitStack() as stack:
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        stack.enter_context(dask.config.set(LIGHT))
 
         def started(*what: Any) -> Served:
             served = Served(*what)
@@ -290,7 +292,6 @@ def fake_cluster(workers: int, processes: int, seconds: float, together: bool, f
 
         if together:
             options = scheduler_options(NetworkSection(), HOST)
-            stack.enter_context(dask.config.set(LIGHT))
             cluster = stack.enter_context(SpecCluster(workers={}, scheduler={"cls": Scheduler, "options": options}))
             scheduler, address = None, cluster.scheduler_address
         else:
