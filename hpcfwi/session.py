@@ -291,6 +291,7 @@ class Session:
         from distributed import Client
 
         from hpcfwi.cluster.attendance import Attendance
+        from hpcfwi.cluster.dealing import Dealing
         from hpcfwi.cluster.deaths import DeathNotices
         from hpcfwi.cluster.hosts import BadHosts
         from hpcfwi.cluster.overtime import Overtime
@@ -318,6 +319,7 @@ class Session:
         client.register_plugin(BadHosts(TOPIC))
         shots = [function.__name__ for function in (evaluate_shot, observe_shot, predict_shot)]
         client.register_plugin(Overtime(TOPIC, shots, KINDS))
+        client.register_plugin(Dealing(shots))
         client.register_plugin(Silence(TOPIC))
         self.tasks.wait_for_worker()
         self.log.write("workers", count=len(self.tasks.workers()), scheduler=client.scheduler.address)

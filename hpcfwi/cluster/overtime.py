@@ -20,7 +20,7 @@ from tornado.ioloop import PeriodicCallback
 
 from hpcfwi.cluster.arrival import described
 
-__all__ = ["Overtime", "put_out"]
+__all__ = ["Overtime", "kind_of", "put_out"]
 
 # Seconds that a worker which is put out has to end, before it is forgotten.
 LAST_WORDS = 20
@@ -28,7 +28,7 @@ LAST_WORDS = 20
 REMEMBERED, FIRST = 200, 600.0
 
 
-def _kind(key: Any) -> str:
+def kind_of(key: Any) -> str:
     """What a task's key begins with."""
     return str(key).partition("-")[0]
 
@@ -81,7 +81,7 @@ class Overtime(SchedulerPlugin):
 
     def transition(self, key: Any, start: str, finish: str, *_: Any, **facts: Any) -> None:
         """Note when tasks begin and end."""
-        durations = self._durations.get(_kind(key))
+        durations = self._durations.get(kind_of(key))
         if durations is None:
             return
         now = time.monotonic()
@@ -116,8 +116,8 @@ class Overtime(SchedulerPlugin):
             task = self.scheduler.tasks.get(key)
             if key in self._told or task is None or task.processing_on is None:
                 continue
-            worker, limit = task.processing_on.address, limits[_kind(key)]
-            if _kind(key) in self._others:
+            worker, limit = task.processing_on.address, limits[kind_of(key)]
+            if kind_of(key) in self._others:
                 # what a worker is at is told by its heartbeats; one of these may wait there behind a shot of hours
                 seconds = task.processing_on.executing.get(task, 0.0)
             else:

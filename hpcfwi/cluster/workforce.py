@@ -12,19 +12,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import dask
 from distributed.deploy import SpecCluster
 
 from hpcfwi.cluster.clock import measure_steadily
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.errors import HpcfwiError, RunError
 
-__all__ = ["REMOTE", "SCHEDULING", "Listener", "Workforce", "tail_of"]
+__all__ = ["FORGETFUL", "REMOTE", "SCHEDULING", "Listener", "Workforce", "tail_of"]
 
-# Dask's scheduler gives out shots one by one, so there is nothing to steal but a shot that was just started elsewhere, for a
-# worker that is idle since all fail there.
+# Dask's scheduler keeps shots until workers are free (see dealing.py), so there is nothing to steal but a shot that was just
+# started elsewhere, for a worker that is idle since all fail there.
 SCHEDULING = {"distributed.scheduler.work-stealing": False}
 # After this long without an answer a worker on another host counts as lost; Dask starts with no less than 11 s.
 REMOTE = {**SCHEDULING, "distributed.comm.timeouts.tcp": "30s"}
+# Dask keeps the last messages to each worker, tasks with all their arguments among them, for its developers. By default it is
+# 1,000, some kB each: with hundreds of workers gigabytes, in a run that is long enough.
+FORGETFUL = {"distributed.admin.low-level-log-length": 10}
 # Lines of a worker's output that are shown, and bytes in which they are looked for.
 TAIL, LAST = 8, 20_000
 
@@ -122,6 +126,8 @@ class Workforce(ABC):
         # Dask's client has a level of its own, and warns of what we tell of ourselves
         logging.getLogger("distributed.client").setLevel(logging.getLogger("distributed").level)
         try:
+            # not only while they are started: it is read when a worker comes
+            self._stack.enter_context(dask.config.set(FORGETFUL))
             self._prepare(self._stack)
             pool = self._stack.enter_context(ThreadPoolExecutor(1))
             self._coming = pool.submit(self._start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,23 +142,23 @@ class Attempts:
         copies = self._copies.get(index, _Copies([]))
         return key not in copies.hanging and len(copies.tasks) < AT_ONCE
 
-    def elsewhere(self, key: str, hanging: Sequence[str], workers: Sequence[str]) -> Future | None:
+    def elsewhere(self, key: str, in_hand: Mapping[str, list[str]], workers: Sequence[str]) -> Future | None:
         """Start a shot once more while a worker is still at it, as another is not; None where there is no such worker."""
-        index = self.index[key]
+        index, hanging = self.index[key], in_hand[key]
         copies = self._copies.get(index) or _Copies([Future(key, client=self.client)])
-        taken = [*hanging, *(worker for task in copies.tasks for worker in self.where(task.key))]
+        taken = [*hanging, *(worker for task in copies.tasks for worker in in_hand.get(task.key, ()))]
         others = [worker for worker in _apart_from(taken, workers) if worker not in taken]
         if not others:
             return None
         copy = self._start(index, others)
         copies.tasks.append(copy)
-        copies.hanging[key] = list(hanging)
+        copies.hanging[key] = hanging
         self._copies[index] = copies
         return copy
 
     def not_begun(self, futures: Collection[Future]) -> list[Future]:
         """Shots of blocks of which no worker has had one in hand."""
-        in_hand = {key for keys in self.client.processing().values() for key in keys}
+        in_hand = self.in_hand()
         begun = {i // self.block for key, i in self.index.items() if i in self.done or key in in_hand}
         return [
             future
@@ -184,9 +184,13 @@ class Attempts:
         hanging = [worker for key, workers in copies.hanging.items() if key != done.key for worker in workers]
         return late, hanging
 
-    def where(self, key: str) -> list[str]:
-        """Workers that have a task in hand."""
-        return [worker for worker, keys in self.client.processing().items() if key in keys]
+    def in_hand(self) -> dict[str, list[str]]:
+        """The workers that have each task in hand, by its key."""
+        found: dict[str, list[str]] = {}
+        for worker, keys in self.client.processing().items():
+            for key in keys:
+                found.setdefault(key, []).append(worker)
+        return found
 
     def _start(self, index: int, workers: list[str]) -> Future:
         key = self._new_key(index)

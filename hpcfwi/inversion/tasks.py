@@ -323,11 +323,13 @@ class ShotTasks:
 
     def _elsewhere(self, attempts: Attempts, workers: list[str]) -> Iterator[Future]:
         """Start what is overdue on other workers, too; or end its worker where that cannot be."""
+        # asked for once: where all workers hang, as many tasks are overdue
+        in_hand = attempts.in_hand() if self._overdue else {}
         for key, told in list(self._overdue.items()):
-            hanging = attempts.where(key)
+            hanging = in_hand.get(key, [])
             copy = None
             if hanging and attempts.waited_for(key):
-                copy = attempts.elsewhere(key, hanging, workers)
+                copy = attempts.elsewhere(key, in_hand, workers)
                 if copy is None and time.monotonic() - told < ALONE:
                     continue  # perhaps another one comes
             if copy is not None:
@@ -341,7 +343,7 @@ class ShotTasks:
     def workers(self) -> list[str]:
         """Addresses of the workers that there are."""
         try:
-            # not scheduler_info(), which a refresh in the background may just have emptied
-            return list(self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"])
+            # not scheduler_info(), which a refresh in the background may just have emptied, nor all that is known of each
+            return list(self.client.nthreads())
         except (OSError, ValueError, RuntimeError) as error:
             raise RunError(f"the Dask scheduler does not answer any more ({type(error).__name__}: {error})") from None

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client
 from filelock import FileLock
@@ -106,3 +107,14 @@ def test_a_place_where_there_can_be_none_is_refused(tmp_path):
     site = SiteConfig.model_validate({"filesystem": {"scratch": str(tmp_path / "file" / "mine")}})
     with pytest.raises(InputError, match=r"site.filesystem.scratch: .*file/mine: cannot be made"):
         LocalWorkers(Layout(1, 1, GB), site=site).__enter__()
+
+
+def test_the_scheduler_keeps_few_of_the_messages_to_a_worker():
+    """They hold tasks with all their arguments, and there are as many as shots in a run."""
+    before = dask.config.get("distributed.admin.low-level-log-length")
+    workers = LocalWorkers(Layout(1, 1, GB))
+    with workers, Client(workers.cluster(), set_as_default=False) as client:
+        client.gather([client.submit(int, i, key=f"number-{i}") for i in range(50)])
+        streams = workers.cluster().scheduler.stream_comms.values()
+        assert [len(stream.recent_message_log) <= 10 for stream in streams] == [True]
+    assert dask.config.get("distributed.admin.low-level-log-length") == before

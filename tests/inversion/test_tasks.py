@@ -15,6 +15,7 @@ import pytest
 from distributed import Client, LocalCluster, get_worker
 
 from hpcfwi.errors import DataError, RunError
+from hpcfwi.inversion.attempts import Attempts
 from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
 from hpcfwi.inversion.shot import _task
 from hpcfwi.inversion.sums import SumTree
@@ -254,3 +255,13 @@ def test_a_worker_that_fails_at_once_gets_no_shot_a_second_time(client, tmp_path
     again = [name for name, _, _ in retries]
     assert len(again) >= 2
     assert len(set(again)) == len(again)
+
+
+def test_what_workers_have_in_hand_is_asked_for_once_however_many_shots_are_overdue(client, monkeypatch):
+    asked, processing = [], client.processing
+    monkeypatch.setattr(client, "processing", lambda: asked.append(1) or processing())
+    tasks = ShotTasks(client)
+    for name in "abc":
+        tasks.overdue(f"note-{name}")
+    assert list(tasks._elsewhere(Attempts(client, note, "abc", [], []), tasks.workers())) == []
+    assert len(asked) == 1

@@ -1,0 +1,224 @@
+"""One sum over fake shots by the real driver, and what it costs. For driver_at_scale.py."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from distributed import Client
+from fakes import FakeCluster, costs, count_traffic, fake_cluster, fake_shot, forget_peak, oracle
+
+from hpcfwi.cluster.attendance import Attendance
+from hpcfwi.cluster.clock import measure_steadily
+from hpcfwi.cluster.dealing import Dealing
+from hpcfwi.cluster.hosts import BadHosts
+from hpcfwi.cluster.overtime import Overtime
+from hpcfwi.cluster.promise import ThreadPromise
+from hpcfwi.cluster.silence import Silence
+from hpcfwi.config.site import load_site
+from hpcfwi.data.staging import StagedFile, digest, shard
+from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
+from hpcfwi.inversion.journal import Partials
+from hpcfwi.inversion.objective import SMALL
+from hpcfwi.inversion.shot import TOPIC, ShotContext
+from hpcfwi.inversion.sums import KINDS
+from hpcfwi.inversion.tasks import ShotTasks, key_of
+from hpcfwi.news import News
+from hpcfwi.physics.domain import Domain
+from hpcfwi.physics.spec import PropagatorSpec
+from hpcfwi.physics.timeaxis import TimeAxis
+from hpcfwi.physics.wavelet import RickerWavelet, SampledWavelet
+from hpcfwi.reporting.events import EventLog, read_events
+from hpcfwi.reporting.failures import Failures
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured.
+
+    Parameters
+    ----------
+    shots, workers
+        How many.
+    values
+        Of a gradient, float64.
+    processes
+        In which the workers are.
+    seconds
+        That a shot takes.
+    kept
+        Whether sums are kept on disk, as a run does.
+    together
+        Whether the scheduler is in the driver's process, as in a run.
+    wavelet
+        Samples of a wavelet from a file; 0 for a Ricker wavelet.
+    """
+
+    shots: int
+    workers: int
+    values: int
+    processes: int = 2
+    seconds: float = 0.0
+    kept: bool = False
+    together: bool = False
+    wavelet: int = 0
+
+    def __str__(self) -> str:
+        what = f"{self.shots} shots of {self.seconds:g} s, {self.workers} workers"
+        return f"{what}, gradients of {8 * self.values / 1e6:g} MB{', driver and scheduler together' * self.together}"
+
+
+@dataclass
+class _Work:
+    """The arguments of ``ShotTasks.sum``, as the objective gives them."""
+
+    context: ShotContext
+    names: list[str]
+    arguments: list[tuple[Any, ...]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+
+def _work(case: Case, staged: Path) -> _Work:
+    told = digest(b"nothing that would ever be read")
+    domain = Domain((case.values // 100, 100), (10.0, 10.0), (0.0, 0.0))
+    samples = tuple(np.random.default_rng(0).normal(size=case.wavelet).tolist())
+    wavelet = SampledWavelet(samples, 2.0) if samples else RickerWavelet(0.01, 100.0)
+    solver, model = (StagedFile(str(staged / f"{kind}-{told}.pkl"), told) for kind in ("solver", "model"))
+    spec = PropagatorSpec(domain, 8, "float32", 2000, 8, 400)
+    work = _Work(ShotContext(solver, spec, wavelet, "exact", "cut", 0), [str(i) for i in range(case.shots)])
+    axis = TimeAxis(1.5, 2000)
+    for name in work.names:
+        path = shard(staged / "shots", name, case.shots) / f"{name}.pkl"
+        shot = StagedFile(str(path), digest(name.encode()))
+        work.arguments.append((work.context, name, model, shot, axis, 1))
+        work.keys.append(key_of(told, "exact", told, shot.digest, axis))
+    return work
+
+
+def _driver(client: Client, log: EventLog) -> tuple[ShotTasks, News]:
+    """Tasks and news as a session has them."""
+    tasks = ShotTasks(client)
+    promise = ThreadPromise(load_site("workstation"), lambda _: 1)
+    news = News(log, print, Failures(print), promise, tasks, lambda _: None)
+    client.subscribe_topic(TOPIC, lambda event: news(event[1]))
+    kinds = [fake_shot.__name__]
+    plugins = Attendance(TOPIC), BadHosts(TOPIC), Overtime(TOPIC, kinds, KINDS), Dealing(kinds), Silence(TOPIC)
+    for plugin in plugins:
+        client.register_plugin(plugin)
+    return tasks, news
+
+
+def measure(case: Case, folder: Path) -> dict[str, Any]:
+    """One sum over shots that nothing went before, and what it cost."""
+    measure_steadily()
+    count_traffic()
+    work = _work(case, folder / "staged")
+    log = EventLog(folder / "events.jsonl")
+    with ExitStack() as stack:
+        there = fake_cluster(case.workers, case.processes, case.seconds, case.together, folder)
+        cluster = stack.enter_context(there)
+        client = stack.enter_context(Client(cluster.address, set_as_default=False))
+        tasks, news = _driver(client, log)
+        client.wait_for_workers(case.workers, timeout=120)
+        time.sleep(1)  # what the start has left to do
+        account = _Account(cluster, hold=8 * case.values > SMALL)
+        found = tasks.sum(
+            fake_shot,
+            work.names,
+            work.arguments,
+            work.keys,
+            progress=lambda *_: news.raise_broken(),
+            small=8 * case.values <= SMALL,
+            partials=Partials(folder) if case.kept else None,
+            evaluation="1",
+        )
+        ended = time.time()
+        told = account.told(case)
+        stack.callback(log.close)
+    times = [event["time"] for event in read_events(log.path) if event["event"] == "shot"]
+    right = len(times) == case.shots and _right(found, case, work.context.spec.domain.shape)
+    levels = next(level for level in range(case.shots) if BLOCK**level >= case.shots)
+    rest = {"last shot to root, s": ended - max(times), "levels of sums": levels}
+    return {"case": str(case), "right": right, **told, **rest}
+
+
+def _right(found: FunctionalGradient, case: Case, shape: tuple[int, ...]) -> bool:
+    """Whether a sum is NumPy's, to the byte."""
+    f, g = oracle(case.shots, BLOCK)
+    return found.f == f and found.g.tobytes() == np.resize(g, shape).tobytes()
+
+
+class _Account:
+    """What driver, scheduler and workers cost from now on."""
+
+    def __init__(self, cluster: FakeCluster, hold: bool) -> None:
+        self.cluster = cluster
+        self.hold = hold and cluster.scheduler is not None
+        if self.hold:
+            cluster.scheduler.ask("hold")
+        self.others = [served for served in (cluster.scheduler, *cluster.workers) if served is not None]
+        for served in self.others:
+            served.ask("forget peak")
+        forget_peak()
+        cluster.watch.ask("most")
+        self.workers_before = cluster.watch.ask("most")
+        self.before, self.began = self._costs(), time.perf_counter()
+
+    def _costs(self) -> list[dict[str, float]]:
+        return [costs(), *(served.ask("costs") for served in self.others)]
+
+    def told(self, case: Case) -> dict[str, Any]:
+        """The rows of the table."""
+        seconds = time.perf_counter() - self.began
+        after = self._costs()
+        used = [{name: now[name] - then[name] for name in now} for then, now in zip(self.before, after, strict=True)]
+        grown = [(now["peak"] - then["memory"]) / 1e6 for then, now in zip(self.before, after, strict=True)]
+        workers_most = self.cluster.watch.ask("most")
+        first_worker = len(used) - case.processes
+        told: dict[str, Any] = {
+            "seconds": seconds,
+            "shots/s": case.shots / seconds,
+            "idle per shot and worker, ms": 1000
+            * (seconds * min(case.workers, case.shots) / case.shots - case.seconds),
+        }
+        for i, who in enumerate(["driver", "scheduler"][:first_worker]):
+            told |= {
+                f"{who} CPU, ms/shot": 1000 * used[i]["cpu"] / case.shots,
+                f"{who} sends, B/shot": used[i]["sent"] / case.shots,
+                f"{who} receives, B/shot": used[i]["received"] / case.shots,
+                f"{who} grows by, MB": grown[i],
+                f"{who} at most, MB": after[i]["peak"] / 1e6,
+            }
+        return told | {
+            "workers CPU, ms/shot": 1000 * sum(cost["cpu"] for cost in used[first_worker:]) / case.shots,
+            "workers grow by, MB": (workers_most - self.workers_before) / 1e6,
+            "all gradients, MB": case.shots * case.values * 8 / 1e6,
+            "parts held at most": self.cluster.scheduler.ask("held") if self.hold else None,
+        }
+
+
+def _measure(connection: Connection, case: Case) -> None:
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory(prefix="hpcfwi-scale-") as name:
+        connection.send(measure(case, Path(name)))
+
+
+def measured(case: Case) -> dict[str, Any]:
+    """Measure a case in a process of its own, whose memory tells of this case alone."""
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=_measure, args=(there, case))
+    process.start()
+    there.close()
+    try:
+        return here.recv()
+    finally:
+        process.join()

@@ -1,0 +1,26 @@
+"""What a shot costs the driver and the scheduler, in bytes: the benchmark at its smallest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "driver_at_scale.py"
+
+
+def test_the_scheduler_hears_little_of_a_shot_whatever_the_size_of_its_gradient(tmp_path):
+    told = tmp_path / "told.json"
+    subprocess.run([sys.executable, str(BENCHMARK), "--smoke", "--json", str(told)], check=True, timeout=120)
+    found = json.loads(told.read_text())
+    assert all(row["right"] for rows in found.values() for row in rows)
+    (many,), (tree,) = found["many"], found["tree"]
+    # what all shots have in common, a wavelet of 2,000 samples among it, goes to the scheduler once
+    assert many["driver sends, B/shot"] < 1500
+    # the root alone comes to the driver
+    gradient = 1e6 * tree["all gradients, MB"] / 40
+    assert 40 * tree["driver receives, B/shot"] < 1.2 * gradient
+    assert tree["driver sends, B/shot"] < 1500
+    # parts are let go as soon as they are in a sum
+    assert tree["parts held at most"] < 30
