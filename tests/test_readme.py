@@ -9,6 +9,7 @@ from hpcfwi.config.reference import config_table
 from hpcfwi.config.run import RunConfig
 from hpcfwi.config.site import SiteConfig
 from hpcfwi.config.validation import kinds_of, sections_of
+from hpcfwi.reporting.schema import event_table
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -41,16 +42,22 @@ def row(path: str, kinds: tuple[str, ...], key: str) -> list[str]:
     return rows[key]
 
 
-@pytest.mark.parametrize(("kind", "whole"), [("config", RunConfig), ("site", SiteConfig)])
-def test_readme_has_the_table_that_the_code_gives(kind, whole):
+TABLES = {
+    "config": (config_table(RunConfig), "hpcfwi.config.reference"),
+    "site": (config_table(SiteConfig), "hpcfwi.config.reference site"),
+    "event": (event_table(), "hpcfwi.reporting.schema"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_readme_has_the_table_that_the_code_gives(kind):
     text = README.read_text(encoding="utf-8")
     begin, end = f"<!-- {kind} table: begin -->\n", f"<!-- {kind} table: end -->"
     assert text.count(begin) == 1, f"{README.name} has no line {begin.strip()}"
     assert text.count(end) == 1, f"{README.name} has no line {end}"
     shown = text.partition(begin)[2].partition(end)[0]
-    assert shown == config_table(whole), (
-        "put what `python -m hpcfwi.config.reference [site]` prints between the markers"
-    )
+    table, module = TABLES[kind]
+    assert shown == table, f"put what `python -m {module}` prints between the markers"
 
 
 def test_every_key_of_every_section_and_kind_is_in_the_table_with_its_unit_and_default():

@@ -17,7 +17,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from hpcfwi.cluster.overtime import kind_of
 
-__all__ = ["Dealing"]
+__all__ = ["Dealing", "in_hand", "longest_ahead"]
 
 # Durations that the median is taken of.
 REMEMBERED = 20
@@ -28,6 +28,17 @@ ROUND_TRIP, QUEUED = 0.01, 0.0015
 IDLE, AGAIN = 0.01, 0.5
 # Tasks that a worker may have in hand where they are dealt one by one, as Dask counts them: for each of its threads.
 ONE = 1.0
+
+
+def longest_ahead(workers: int) -> float:
+    """Seconds of a shot from which on shots are dealt one by one to so many workers."""
+    # where all end at the same time, one is behind half of the others
+    return (ROUND_TRIP + QUEUED * workers / 2) / IDLE
+
+
+def in_hand(seconds: float, workers: int) -> int:
+    """Shots of this length that one of so many workers has in hand at a time."""
+    return 1 if seconds >= AGAIN * longest_ahead(workers) else 2
 
 
 class Dealing(SchedulerPlugin):
@@ -77,8 +88,7 @@ class Dealing(SchedulerPlugin):
     def _deal(self, kind: str) -> None:
         """Decide how shots of a kind are dealt from now on."""
         durations, now = self._durations[kind], self.scheduler.WORKER_SATURATION
-        # where all end at the same time, one is behind half of the others
-        limit = (ROUND_TRIP + QUEUED * len(self.scheduler.workers) / 2) / IDLE
+        limit = longest_ahead(len(self.scheduler.workers))
         short = durations and median(durations) < limit * (AGAIN if now == ONE else 1)
         wanted = self._ahead if short else ONE
         if wanted != now:

@@ -44,6 +44,7 @@ __all__ = [
     "load_part",
     "observe_shot",
     "predict_shot",
+    "tell",
 ]
 
 # Dask topic under which workers tell what they did.
@@ -118,7 +119,7 @@ class ShotWorker:
         # seconds spent so far on what is no kernel
         self.model_seconds = self.data_seconds = 0.0
         self.solver_seconds = time.perf_counter() - started
-        _tell(event="solver", seconds=self.solver_seconds, **facts)
+        tell(event="solver", seconds=self.solver_seconds, **facts)
 
     def use_model(self, model: StagedFile) -> None:
         """Load a staged squared slowness unless it is the one in use."""
@@ -168,7 +169,7 @@ class ShotWorker:
         with observed_threads() as use:
             result = self._evaluate(name, model, shot, axis)
         self._threads_seen = True
-        _tell(event="threads", threads=use.threads, cpus=ranges(use.cpus), shot=name)
+        tell(event="threads", threads=use.threads, cpus=ranges(use.cpus), shot=name)
         return result
 
     def _evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
@@ -235,7 +236,7 @@ def _task(function: Task) -> Task:
         except DataError as error:
             failure: HpcfwiError = DataError(error.shot, error.problem)
         except Exception as error:
-            _tell(event="failure", task=function.__name__, traceback=traceback.format_exc())
+            tell(event="failure", task=function.__name__, traceback=traceback.format_exc())
             text = str(error) if isinstance(error, HpcfwiError) else f"{type(error).__name__}: {error}"
             failure = TaskFailure(_address(), f"on {_host()}: {text.partition(chr(10))[0]}")
         raise failure  # here, and not above, so that it takes no other error along, which might not travel
@@ -279,7 +280,7 @@ def evaluate_shot(
             "data_seconds": worker.data_seconds - before[2],
             "solver_seconds": worker.solver_seconds if new else 0.0,
         }
-        _tell(
+        tell(
             event="shot",
             shot=name,
             evaluation=evaluation,
@@ -310,7 +311,7 @@ def _kept(part: FunctionalGradient, path: Path | None) -> FunctionalGradient:
         try:
             write_partial(path, part)
         except StagingError as error:
-            _tell(event="warning", message=str(error))
+            tell(event="warning", message=str(error))
     return part
 
 
@@ -336,7 +337,7 @@ def observe_shot(
     if gathers is None:
         known = find_staged(folder / name, "shot", origin)
         if known is not None:
-            _tell(event="staged", shot=shot.name, seconds=time.perf_counter() - started, staged=True)
+            tell(event="staged", shot=shot.name, seconds=time.perf_counter() - started, staged=True)
             return known
     if gathers is not None:
         from hpcfwi.data.gathers import check_record, read_gather  # with all that reads files, which few workers do
@@ -363,7 +364,7 @@ def observe_shot(
     }
     told = digest(np.ascontiguousarray(record).data)
     staged = stage(folder, "shot", content, name=name, shot=shot.name, record=told, origin=origin)
-    _tell(event="staged", shot=shot.name, seconds=time.perf_counter() - started, **loading)
+    tell(event="staged", shot=shot.name, seconds=time.perf_counter() - started, **loading)
     return staged
 
 
@@ -395,7 +396,7 @@ def _address() -> str:
         return ""
 
 
-def _tell(**facts: Any) -> None:
+def tell(**facts: Any) -> None:
     """Send an event (see :mod:`hpcfwi.reporting.schema`) to the driver; outside of a Dask worker there is nobody to tell."""
     address = _address()
     if address:

@@ -33,7 +33,7 @@ PARTS = {
     "optimiser_and_driver": "optimiser and driver",
     "results": "results",
     "closing": "closing",
-    "lost_workers": "lost workers",
+    "missing_workers": "missing workers",
     "unexplained": "unexplained",
 }
 
@@ -230,7 +230,7 @@ class _Accountant:
                 self.parts["driver_start"] += asked - started
                 self.parts["queue_wait"] += worker.job_began - asked
                 self.parts["worker_start"] += worker.came - worker.job_began
-        self.parts["lost_workers"] += absent
+        self.parts["missing_workers"] += absent
         built = [e for e in self.told["solver"] if e["source"] == "driver"]
         ready = max((e["time"] for e in built), default=started)
         self._present("solver", started, min(ready, observing))

@@ -13,6 +13,7 @@ from statistics import mean, median
 
 import numpy as np
 
+from hpcfwi.cluster.dealing import in_hand
 from hpcfwi.errors import InputError
 from hpcfwi.studies.accounting import Account, EvaluationTimes
 from hpcfwi.studies.simulator import simulate, tree_depth
@@ -92,8 +93,6 @@ class CostModel:
         Before and after; ``observing`` for each shot on a worker.
     worker_start, closing
         Constant, and what each node adds.
-    held
-        Shots that a worker may have in hand.
     """
 
     lengths: tuple[float, ...]
@@ -110,7 +109,6 @@ class CostModel:
     results: float
     worker_start: tuple[float, float]
     closing: tuple[float, float]
-    held: int
 
     @property
     def mean_length(self) -> float:
@@ -120,12 +118,12 @@ class CostModel:
     def predict(self, nodes: int, shots: int, evaluations: int) -> Prediction:
         """What a run on so many nodes, with so many shots, would take."""
         workers = max(1, round(nodes * self.workers_per_node))
-        here = [0.0] * workers
+        here, held = [0.0] * workers, in_hand(self.mean_length, workers)
         schedules, alone, busy = [], [], []
         for lengths in self._draws(shots):
-            whole = simulate(lengths, here, self.gap, self.per_shot, self.held)
+            whole = simulate(lengths, here, self.gap, self.per_shot, held)
             schedules.append(whole.seconds)
-            alone.append(simulate(lengths, here, self.gap, 0.0, self.held).seconds if self.per_shot else whole.seconds)
+            alone.append(simulate(lengths, here, self.gap, 0.0, held).seconds if self.per_shot else whole.seconds)
             busy.append(whole.busy / workers)
         shots_seconds, work = mean(schedules), mean(busy)
         dispatch = self.gap * shots / workers
@@ -137,7 +135,7 @@ class CostModel:
             "driver": self.between,
         }
         evaluation = shots_seconds + losses["sum"] + self.between
-        observed = simulate([self.observing] * shots, here, self.gap, self.per_shot, self.held).seconds
+        observed = simulate([self.observing] * shots, here, self.gap, self.per_shot, held).seconds
         around = (
             self.driver_start
             + self.queue_wait
@@ -160,15 +158,15 @@ class CostModel:
         return [np.random.default_rng(seed).choice(self.lengths, shots).tolist() for seed in range(draws)]
 
 
-def fit(accounts: Sequence[Account], held: int = 2) -> CostModel:
+def fit(accounts: Sequence[Account], per_shot: float = 0.0) -> CostModel:
     """Fit the model to measured runs of one problem on one machine.
 
     Parameters
     ----------
     accounts
         At least one run.
-    held
-        Shots that Dask gives to a worker at a time.
+    per_shot
+        Seconds of driver and scheduler for a shot (:func:`hpcfwi.studies.handling.measure_handling`).
 
     Raises
     ------
@@ -185,7 +183,7 @@ def fit(accounts: Sequence[Account], held: int = 2) -> CostModel:
         median(_first(account) for account in chosen),
         median(account.workers / account.nodes for account in chosen),
         _gap(times),
-        median(time.cpu_seconds / len(time.lengths) for time in times if time.lengths),
+        per_shot,
         median(
             time.sum_seconds / max(1, tree_depth(account.shots))
             for account in chosen
@@ -199,17 +197,16 @@ def fit(accounts: Sequence[Account], held: int = 2) -> CostModel:
         _part(chosen, "results"),
         _line(chosen, "worker_start"),
         _line(chosen, "closing"),
-        held,
     )
 
 
-def replay(account: Account, held: int = 2) -> float:
+def replay(account: Account, per_shot: float = 0.0) -> float:
     """The wall time of a measured run as the simulator has it: from the lengths of its shots, and the run's typical costs.
 
     Where its workers were, before and after the evaluations, is taken from the measurement; how long its evaluations took
     is not.
     """
-    model = fit([account], held)
+    model = fit([account], per_shot)
     around = sum(
         account.parts[name]
         for name in (
@@ -219,10 +216,10 @@ def replay(account: Account, held: int = 2) -> float:
             "observed_data",
             "results",
             "closing",
-            "lost_workers",
+            "missing_workers",
         )
     )
-    here = [0.0] * account.workers
+    here, held = [0.0] * account.workers, in_hand(model.mean_length, account.workers)
     evaluations = sum(
         simulate([*time.lengths.values()], here, model.gap, model.per_shot, held).seconds
         + model.level * tree_depth(account.shots)

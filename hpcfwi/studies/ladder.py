@@ -28,7 +28,7 @@ from hpcfwi.studies.accounting import Account, EvaluationTimes, account
 
 __all__ = ["Ladder", "Measured", "Rung", "Study"]
 
-STUDY, MEASURED, OUTPUT = "study.json", "measured.json", "output.txt"
+STUDY, MEASURED, HANDLING, OUTPUT = "study.json", "measured.json", "handling.json", "output.txt"
 # Lines of a failed rung's output that are shown.
 TAIL = 12
 # Seconds that a rung has to end after a signal.
@@ -182,6 +182,18 @@ class Ladder:
                     yield found
         finally:
             self.lease.release()
+
+    def handling(self) -> float:
+        """Seconds of the driver for each shot, measured once in the life of a study."""
+        path = self.folder / HANDLING
+        known = (_read(path) or {}).get("seconds")
+        if isinstance(known, float):
+            return known
+        from hpcfwi.studies.handling import measure_handling
+
+        found = measure_handling()
+        write_aside(path, lambda file: file.write(json.dumps({"seconds": found}).encode()))
+        return found
 
     def _place(self, rung: Rung) -> Path:
         return self.folder / "rungs" / str(rung)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 
 from hpcfwi.studies.accounting import PARTS
@@ -28,6 +28,8 @@ __all__ = [
 # Nodes that are predicted for, and shots of a large survey.
 NODES = tuple(2**k for k in range(13))
 LARGE = 100_000
+# Of an inversion, for each iteration.
+EVALUATIONS = 1.3
 # Confidence of intervals.
 CONFIDENCE = 0.95
 # The part of an evaluation that a loss has to take before it is called a bottleneck.
@@ -216,14 +218,14 @@ def summarise(measured: Sequence[Measured]) -> list[Level]:
     return levels
 
 
-def validate(measured: Sequence[Measured]) -> Validation:
+def validate(measured: Sequence[Measured], handling: float = 0.0) -> Validation:
     """Leave the largest rung out and predict it; replay every run."""
-    errors = {str(found.rung): replay(found.account) / found.account.wall - 1 for found in measured}
+    errors = {str(found.rung): replay(found.account, handling) / found.account.wall - 1 for found in measured}
     counts = sorted({found.rung.nodes for found in measured})
     if len(counts) < 2:
         return Validation(0, math.nan, math.nan, errors)
     largest = [found.account for found in measured if found.rung.nodes == counts[-1]]
-    model = fit([found.account for found in measured if found.rung.nodes < counts[-1]])
+    model = fit([found.account for found in measured if found.rung.nodes < counts[-1]], handling)
     predicted = model.predict(counts[-1], largest[0].shots, largest[0].evaluations)
     return Validation(
         counts[-1],
@@ -233,24 +235,50 @@ def validate(measured: Sequence[Measured]) -> Validation:
     )
 
 
-def predict(model: CostModel, measured: Sequence[Measured]) -> list[Forecast]:
+def predict(model: CostModel, measured: Sequence[Measured], iterations: int) -> list[Forecast]:
     """Strong scaling of this survey and of one of 100,000 shots; weak scaling with as many shots a node as were measured."""
     largest = max((found.account for found in measured), key=lambda account: account.nodes)
     shots, evaluations = max(found.account.shots for found in measured), largest.evaluations
     each = max(1, largest.shots // largest.nodes)
-    series = {
-        f"{shots} shots": [(nodes, shots) for nodes in NODES if nodes <= max(shots, 1)],
-        f"{LARGE} shots": [(nodes, LARGE) for nodes in NODES],
-        f"{each} shots a node": [(nodes, each * nodes) for nodes in NODES],
-    }
+    whole = max(evaluations, round(EVALUATIONS * iterations))
+    own = [model.predict(nodes, shots, evaluations) for nodes in NODES if nodes <= max(shots, 1)]
+    grown = [model.predict(nodes, each * nodes, evaluations) for nodes in NODES]
     return [
-        Forecast(title, title.endswith("a node"), [model.predict(nodes, count, evaluations) for nodes, count in pairs])
-        for title, pairs in series.items()
+        Forecast(f"{shots} shots", False, own),
+        Forecast(f"{LARGE} shots", False, [model.predict(nodes, LARGE, evaluations) for nodes in NODES]),
+        Forecast(f"{each} shots a node", True, grown),
+        Forecast(f"{each} shots a node", True, [longer(prediction, whole) for prediction in grown]),
     ]
 
 
-def evaluate(runs: Sequence[Measured], weak: bool) -> Scaling:
-    """What the runs of a ladder say together."""
+def longer(prediction: Prediction, evaluations: int) -> Prediction:
+    """The same with another number of evaluations, over which start and end are shared out."""
+    around = prediction.losses["start_and_end"] * prediction.evaluations
+    losses = {**prediction.losses, "start_and_end": around / evaluations}
+    return replace(
+        prediction,
+        evaluations=evaluations,
+        wall=around + evaluations * prediction.evaluation_seconds,
+        losses=losses,
+    )
+
+
+def evaluate(runs: Sequence[Measured], weak: bool, handling: float = 0.0, iterations: int = 0) -> Scaling:
+    """What the runs of a ladder say together.
+
+    Parameters
+    ----------
+    runs
+        Of the ladder.
+    weak
+        Whether the shots grow with the nodes.
+    handling
+        Seconds of driver and scheduler for each shot.
+    iterations
+        Of an inversion as it is meant.
+    """
     measured = sorted(runs, key=lambda found: (found.rung.nodes, found.rung.repeat))
-    model = fit([found.account for found in measured])
-    return Scaling(weak, measured, summarise(measured), model, validate(measured), predict(model, measured))
+    model = fit([found.account for found in measured], handling)
+    return Scaling(
+        weak, measured, summarise(measured), model, validate(measured, handling), predict(model, measured, iterations)
+    )

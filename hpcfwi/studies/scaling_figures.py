@@ -39,7 +39,7 @@ COLOURS = {
     "observed_data": "#c6dbef",
     "results": "#969696",
     "closing": "#bdbdbd",
-    "lost_workers": "#525252",
+    "missing_workers": "#525252",
     "unexplained": "#000000",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -95,15 +96,15 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
         If it is stopped; the same call goes on.
     """
     screen = console or Console(quiet=True)
-    ladder = _ladder(config, options, folder, screen)
+    problem, study = _prepare(config, options)
+    names = [shot.name for shot in problem.survey.shots]
+    ladder = Ladder(folder, study, config, names, max(options.nodes), partial(_say, screen))
     kind = "weak" if options.weak else "strong"
-    _say(
-        screen,
-        f"{kind} scaling of {config.stem} in {folder}: {counted(len(options.nodes), 'rung')}, {options.repeat} times",
-    )
+    rungs = f"{counted(len(options.nodes), 'rung')}, {counted(options.repeat, 'time')}"
+    _say(screen, f"{kind} scaling of {config.stem} in {folder}: {rungs}")
     if options.stand_in:
         _say(screen, f"{StandIn.parse(options.stand_in)} stand in for the kernels")
-    if ladder.study.way == "local":
+    if study.way == "local":
         _say(screen, "all on this machine: a node stands for a worker process")
     for found in ladder.climb(options.nodes, options.repeat):
         account = found.account
@@ -112,8 +113,10 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
             f"{found.rung}: evaluation {account.evaluation_seconds:.3g} s, whole job {account.wall:.3g} s, "
             f"{100 * account.parts['unexplained'] / account.wall:.1f} % unexplained, {account.core_hours:.3g} core-hours",
         )
-    scaling = evaluate(ladder.done, options.weak)
-    paths = [*write_results(folder, ladder.study, scaling), *draw_scaling(folder, scaling)]
+    handling = ladder.handling()
+    _say(screen, f"the driver and its scheduler need {1000 * handling:.2g} ms for a shot, whatever it is")
+    scaling = evaluate(ladder.done, options.weak, handling, problem.config.inversion.iterations)
+    paths = [*write_results(folder, study, scaling), *draw_scaling(folder, scaling)]
     screen.print(levels_table(scaling))
     screen.print(parts_table(scaling))
     for line in _told(scaling):
@@ -131,7 +134,7 @@ def _say(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _ladder(config: Path, options: ScaleOptions, folder: Path, screen: Console) -> Ladder:
+def _prepare(config: Path, options: ScaleOptions) -> tuple[Problem, Study]:
     """See that all rungs can be run before the first is."""
     theirs = [setting for setting in options.settings if setting.lstrip().startswith(SITE)]
     ours = [setting for setting in options.settings if setting not in theirs]
@@ -139,23 +142,17 @@ def _ladder(config: Path, options: ScaleOptions, folder: Path, screen: Console) 
     site = load_site(options.site, [setting.lstrip().removeprefix(SITE) for setting in theirs])
     if options.stand_in is not None:
         StandIn.parse(options.stand_in)
-    names = [shot.name for shot in problem.survey.shots]
-    most = max(options.nodes)
-    if len(names) < most:
+    most, shots = max(options.nodes), len(problem.survey)
+    if shots < most:
         raise InputError(
-            f"--nodes {most}: the survey of {config} has {counted(len(names), 'shot')}, so that not every node would get "
-            "one; take fewer nodes, or more sources"
+            f"--nodes {most}: the survey of {config} has {counted(shots, 'shot')}, so that not every node would get one; take "
+            "fewer nodes, or more sources"
         )
-    study = Study(
-        problem.digest,
-        site.name,
-        _way(site, options, most),
-        options.weak,
-        options.iterations,
-        options.stand_in or "",
-        options.settings,
+    way = _way(site, options, most)
+    stand_in = options.stand_in or ""
+    return problem, Study(
+        problem.digest, options.site, way, options.weak, options.iterations, stand_in, options.settings
     )
-    return Ladder(folder, study, config, names, most, lambda line: _say(screen, line))
 
 
 def _way(site: Site, options: ScaleOptions, most: int) -> str:

@@ -31,7 +31,7 @@ from hpcfwi.cluster.workforce import FORGETFUL, REMOTE
 from hpcfwi.config.site import NetworkSection
 from hpcfwi.data.staging import StagedFile
 from hpcfwi.inversion.functional import FunctionalGradient
-from hpcfwi.inversion.shot import ShotContext, _kept, _task, _tell
+from hpcfwi.inversion.shot import ShotContext, _kept, _task, tell
 from hpcfwi.physics.timeaxis import TimeAxis
 
 HOST = "127.0.0.1"
@@ -74,7 +74,7 @@ def fake_shot(
     values = drawn(name)
     result = FunctionalGradient(values.f, np.resize(values.g, context.spec.domain.shape))
     time.sleep(shot_seconds)
-    _tell(
+    tell(
         event="shot",
         shot=name,
         evaluation=evaluation,

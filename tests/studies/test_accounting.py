@@ -95,7 +95,7 @@ def test_every_second_of_every_worker_is_in_one_part():
 def test_a_worker_that_is_lost_is_missing_from_then_on():
     changed = [*events(), {"time": 27.0, "event": "worker left", "worker": "b"}]
     found = account(sorted(changed, key=lambda event: event["time"]), 0.0, 30.0)
-    assert 2 * found.parts["lost_workers"] == pytest.approx(2.0)
+    assert 2 * found.parts["missing_workers"] == pytest.approx(2.0)
     assert sum(found.parts.values()) == pytest.approx(30.0)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hpcfwi.cluster.dealing import in_hand
 from hpcfwi.errors import InputError
 from hpcfwi.studies.accounting import PARTS, Account, EvaluationTimes
 from hpcfwi.studies.costs import CostModel, fit, replay
@@ -24,7 +25,7 @@ def measured(nodes, shots=64, evaluations=4, seed=0, noise=0.0):
     here = [0.0] * nodes
     times = []
     for number in range(evaluations):
-        schedule = simulate(lengths, here, GAP, PER_SHOT)
+        schedule = simulate(lengths, here, GAP, PER_SHOT, in_hand(2.0, nodes))
         times.append(
             EvaluationTimes(
                 schedule.seconds * shake[number],
@@ -52,9 +53,8 @@ def measured(nodes, shots=64, evaluations=4, seed=0, noise=0.0):
 
 
 def test_the_costs_are_found_again():
-    model = fit([measured(nodes).account for nodes in (1, 2, 4)])
+    model = fit([measured(nodes).account for nodes in (1, 2, 4)], PER_SHOT)
     assert model.gap == pytest.approx(GAP)
-    assert model.per_shot == pytest.approx(PER_SHOT)
     assert model.level == pytest.approx(LEVEL)
     assert model.between == pytest.approx(BETWEEN)
     assert model.worker_start == pytest.approx((3.0, 0.0))
@@ -62,12 +62,12 @@ def test_the_costs_are_found_again():
 
 def test_the_rung_that_was_left_out_is_predicted_and_runs_are_replayed():
     runs = [measured(nodes) for nodes in (1, 2, 4, 8)]
-    found = validate(runs)
+    found = validate(runs, PER_SHOT)
     assert found.nodes == 8
     assert abs(found.evaluation_error) < 0.01
     assert abs(found.wall_error) < 0.02
     assert all(abs(error) < 0.01 for error in found.replay_errors.values())
-    assert replay(runs[0].account) == pytest.approx(runs[0].account.wall, rel=0.01)
+    assert replay(runs[0].account, PER_SHOT) == pytest.approx(runs[0].account.wall, rel=0.01)
 
 
 def test_a_prediction_that_is_wrong_is_told_as_wrong():
@@ -77,7 +77,7 @@ def test_a_prediction_that_is_wrong_is_told_as_wrong():
     times = [replace(times, shots_seconds=4 * times.shots_seconds) for times in slow.times]
     more = sum(times.shots_seconds for times in times) - sum(times.shots_seconds for times in slow.times)
     runs[-1] = Measured(runs[-1].rung, replace(slow, times=times, wall=slow.wall + more))
-    found = validate(runs)
+    found = validate(runs, PER_SHOT)
     assert found.evaluation_error < -0.5
     assert found.wall_error < -0.5
     assert found.replay_errors["n0004-r1"] < -0.5
@@ -109,7 +109,6 @@ def model(**changes):
         "results": 0.0,
         "worker_start": (0.0, 0.0),
         "closing": (0.0, 0.0),
-        "held": 1,
     }
     return CostModel(**costs | changes)
 
