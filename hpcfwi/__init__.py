@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from hpcfwi.inversion.plan import Plan, make_plan
     from hpcfwi.inversion.problem import Problem
     from hpcfwi.reporting.events import read_events
+    from hpcfwi.studies.accounting import Account, account
     from hpcfwi.studies.gradient_check import CheckReport, check_gradient
+    from hpcfwi.studies.scaling_study import ScaleOptions, StudyResult, run_study
 
 __all__ = [
+    "Account",
     "CheckReport",
     "DataError",
     "FunctionalGradient",
@@ -41,9 +44,12 @@ __all__ = [
     "RunConfig",
     "RunError",
     "RunResult",
+    "ScaleOptions",
     "Site",
     "StagingError",
+    "StudyResult",
     "__version__",
+    "account",
     "check_gradient",
     "check_site",
     "known_sites",
@@ -53,6 +59,7 @@ __all__ = [
     "model_data",
     "read_events",
     "run",
+    "run_study",
 ]
 
 _HOMES = {
@@ -66,7 +73,9 @@ _HOMES = {
     "hpcfwi.inversion.plan": ("Plan", "make_plan"),
     "hpcfwi.inversion.problem": ("Problem",),
     "hpcfwi.reporting.events": ("read_events",),
+    "hpcfwi.studies.accounting": ("Account", "account"),
     "hpcfwi.studies.gradient_check": ("CheckReport", "check_gradient"),
+    "hpcfwi.studies.scaling_study": ("ScaleOptions", "StudyResult", "run_study"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from hpcfwi.reporting.figures import save_figure
 from hpcfwi.reporting.sheet import new_figure
+from hpcfwi.reporting.words import counted
 from hpcfwi.studies.accounting import PARTS
 from hpcfwi.studies.scaling import Estimate, Level, Scaling
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_scaling"]
 
+SERIES = ("#1b9e77", "#d95f02", "#7570b3", "#e7298a")
 EVALUATION, JOB, IDEAL = "#1f77b4", "#d95f02", "0.45"
 # Parts that are not worth a colour of their own are shown together.
 SMALL = 0.01
@@ -140,11 +142,15 @@ def _forecast_figure(scaling: Scaling) -> Figure:
     figure = new_figure((9.5, 4.2))
     panels = figure.subplots(1, 2, sharey=True)
     for axes, job in zip(panels, (False, True), strict=True):
-        for forecast, colour in zip(scaling.forecasts, ("#1b9e77", "#d95f02", "#7570b3"), strict=True):
+        # of an evaluation the last one says the same as that before it
+        for forecast, colour in zip(scaling.forecasts[: 4 if job else 3], SERIES, strict=False):
             kind = "weak" if forecast.weak else "strong"
+            label = f"{kind}, {forecast.title}"
+            if job:
+                label += f", {counted(forecast.predictions[0].evaluations, 'evaluation')}"
             nodes = [prediction.nodes for prediction in forecast.predictions]
             values = [100 * forecast.efficiency(prediction, job) for prediction in forecast.predictions]
-            axes.plot(nodes, values, "-", color=colour, label=f"{kind}, {forecast.title}")
+            axes.plot(nodes, values, "-", color=colour, label=label)
             for prediction, _ in forecast.takeovers if not job else ():
                 axes.plot(prediction.nodes, 100 * forecast.efficiency(prediction), "v", color=colour, markersize=6)
         if job:
@@ -155,9 +161,9 @@ def _forecast_figure(scaling: Scaling) -> Figure:
         axes.set_title("whole jobs" if job else "evaluations (▼: another bottleneck takes over)", fontsize=9)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("predicted efficiency, %")
-    panels[0].legend(frameon=False, loc="lower left")
-    evaluations = scaling.forecasts[0].predictions[0].evaluations
-    figure.suptitle(f"Predicted from the runs ({evaluations} evaluations a job){_stand_in(scaling)}", fontsize=9)
+    for axes in panels:
+        axes.legend(frameon=False, loc="lower left", fontsize=8)
+    figure.suptitle(f"Predicted from the runs{_stand_in(scaling)}", fontsize=9)
     return figure
 
 
