@@ -24,7 +24,7 @@ from hpcfwi.cluster.workforce import REMOTE, Listener, Workforce
 from hpcfwi.config.site import Site
 from hpcfwi.data.staging import make_private
 from hpcfwi.errors import InputError, RunError
-from hpcfwi.reporting.events import read_events
+from hpcfwi.reporting.events import read_latest
 
 __all__ = ["WorkerJobs"]
 
@@ -135,11 +135,14 @@ class WorkerJobs(Workforce):
     def _tell_leftovers(self) -> None:
         """A driver that was killed could not cancel its jobs; those that wait end by themselves, but only once they start."""
         try:
-            known = {
-                event["job"]: event for event in read_events(self.run_dir / "events.jsonl") if event["event"] == "job"
-            }
+            known: dict[str, str] = {}
+            for event in read_latest(self.run_dir / "events.jsonl"):
+                if event["event"] == "so far":
+                    known = dict.fromkeys(event["summary"]["jobs"], "running")
+                elif event["event"] == "job":
+                    known[event["job"]] = event["state"]
             # what stands in a file is no option of a scheduler's command
-            asked = [job for job, event in known.items() if event["state"] != "ended" and JOB.fullmatch(str(job))]
+            asked = [job for job, state in known.items() if state != "ended" and JOB.fullmatch(str(job))]
             states = asyncio.run(self.batch.states(asked))
         except (OSError, KeyError, TypeError, RunError):
             return
