@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hpcfwi.inversion.plan import Plan, make_plan
     from hpcfwi.inversion.problem import Problem
     from hpcfwi.reporting.events import read_events
+    from hpcfwi.reporting.status import RunStatus, run_status
     from hpcfwi.studies.gradient_check import CheckReport, check_gradient
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "RunConfig",
     "RunError",
     "RunResult",
+    "RunStatus",
     "Site",
     "StagingError",
     "__version__",
@@ -53,6 +55,7 @@ __all__ = [
     "model_data",
     "read_events",
     "run",
+    "run_status",
 ]
 
 _HOMES = {
@@ -66,6 +69,7 @@ _HOMES = {
     "hpcfwi.inversion.plan": ("Plan", "make_plan"),
     "hpcfwi.inversion.problem": ("Problem",),
     "hpcfwi.reporting.events": ("read_events",),
+    "hpcfwi.reporting.status": ("RunStatus", "run_status"),
     "hpcfwi.studies.gradient_check": ("CheckReport", "check_gradient"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
