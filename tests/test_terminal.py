@@ -126,13 +126,15 @@ def test_the_version_is_told(capsys):
     assert capsys.readouterr().out == f"hpcfwi, version {__version__}\n"
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["model"], ["plan"], ["check"]])
+@pytest.mark.parametrize("words", [[], ["run"], ["model"], ["plan"], ["check"], ["status"]])
 def test_every_command_explains_itself(capsys, words):
     assert command([*words, "-h"]) == 0
     assert capsys.readouterr().out.startswith(f"Usage: hpcfwi {' '.join(words)}".rstrip())
 
 
-@pytest.mark.parametrize("words", [["run"], ["fly"], ["run", "a.toml", "--fast"], ["plan", "a.toml", "b.toml"]])
+@pytest.mark.parametrize(
+    "words", [["run"], ["fly"], ["run", "a.toml", "--fast"], ["plan", "a.toml", "b.toml"], ["status", "--watch"]]
+)
 def test_a_command_that_is_none_is_refused_in_a_line_or_two(capsys, words):
     assert command(words) == 2
     out, err = capsys.readouterr()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
 from hpcfwi.errors import InputError
+from hpcfwi.files import shortened
 
 __all__ = ["find_run", "is_run_folder", "runs_in"]
 
@@ -31,7 +33,7 @@ def is_run_folder(path: Path) -> bool:
 def runs_in(folder: Path) -> list[Path]:
     """The run folders in a folder, the newest first."""
     found = []
-    with suppress(OSError), os.scandir(folder) as entries:
+    with suppress(OSError, ValueError), os.scandir(folder) as entries:
         for entry in entries:
             with suppress(OSError):
                 if entry.is_dir() and is_run_folder(folder / entry.name):
@@ -47,6 +49,7 @@ def find_run(path: Path) -> Path:
     InputError
         If there is none; with those that there are.
     """
+    named = shortened(str(path))
     try:
         if path.is_dir():
             if is_run_folder(path):
@@ -58,9 +61,9 @@ def find_run(path: Path) -> Path:
         here = path.is_dir()
     except (OSError, ValueError) as error:  # no path at all, or one that may not be looked at
         raise InputError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); give a run folder that you may read"
+            f"{named}: cannot be read ({getattr(error, 'strerror', None) or error}); give a run folder that you may read"
         ) from None
-    raise InputError(f"{path}: {'is no run folder' if here else 'there is no such run folder'}{_others(path)}")
+    raise InputError(f"{named}: {'is no run folder' if here else 'there is no such run folder'}{_others(path)}")
 
 
 def _others(path: Path) -> str:
@@ -71,4 +74,4 @@ def _others(path: Path) -> str:
     alike = difflib.get_close_matches(path.name, [run.name for run in runs], NAMED, 0.5)
     named = sorted(runs, key=lambda run: alike.index(run.name) if run.name in alike else NAMED)[:NAMED]
     more = f", and {len(runs) - NAMED} more in {runs[0].parent}" if len(runs) > NAMED else ""
-    return f"; there are {', '.join(map(str, named))}{more}\n  Type: hpcfwi status {named[0]}"
+    return f"; there are {', '.join(map(str, named))}{more}\n  Type: {shlex.join(['hpcfwi', 'status', str(named[0])])}"
