@@ -54,7 +54,7 @@ def test_a_run_on_worker_jobs_is_seen_from_any_host_and_so_is_the_end_of_its_dri
         assert (seen["site"], seen["launch"]) == ("generic-slurm", "jobs")
         assert len({worker["host"] for worker in seen["workers"]}) == 2
         assert sum(host["shots"] for host in seen["hosts"]) >= 12
-        assert set(seen["jobs"].values()) <= {"running (None)", "running"} | set(seen["jobs"].values())
+        assert all(state.startswith("running") for state in seen["jobs"].values())
         assert seen["misfit"] <= seen["initial_misfit"]
         assert_dashboard(lab, seen)
         driver_of(process).kill()
@@ -85,7 +85,6 @@ def assert_dashboard(lab, seen):
     assert page.startswith("200 ")
     assert "<title>Dask" in page
     for host in ("login", "node1"):
-        lab.run(sys.executable, "-c", KNOCK, "10.231.0.254", 22222, host=host, check=False)
         words = lab.command(sys.executable, "-c", KNOCK, "10.231.0.254", port, host=host)
         refused = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
         assert "ConnectionRefusedError" in refused.stderr
@@ -95,7 +94,6 @@ def test_a_finished_run_is_done_on_every_host(on_login, status):
     done = on_login(*RUN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Dask's dashboard: http://127.0.0.1:" in done.stdout
-    assert "-L" in done.stdout
     for host in ("login", "node2"):
         seen = status(host)
         assert (seen["state"], seen["iteration"], seen["dashboard"]) == ("done", 2, None)
