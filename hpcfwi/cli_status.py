@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 
 from hpcfwi.files import visible
 from hpcfwi.interrupts import deafen, heard
 from hpcfwi.output import abandoned
+from hpcfwi.terminal import console
 
 if TYPE_CHECKING:
     from hpcfwi.reporting.status import RunStatus, StatusReader
@@ -88,11 +90,15 @@ def _tell_watching() -> None:
         click.echo("watching for some seconds whether the driver is alive ...", err=True)
 
 
+def _screen() -> Console:
+    """What is typed in an allocation's shell is looked at, too, unlike a run's output there."""
+    return Console() if sys.stdout.isatty() else console()
+
+
 def _show(found: RunStatus) -> None:
     from hpcfwi.reporting.statuslines import status_lines, status_view
-    from hpcfwi.terminal import console
 
-    screen = console()
+    screen = _screen()
     if screen.is_terminal:
         screen.print(status_view(found), soft_wrap=False)
     else:
@@ -102,9 +108,7 @@ def _show(found: RunStatus) -> None:
 
 def _watch(reader: StatusReader, every: float, as_json: bool) -> None:
     """Show it anew until the run has ended: in place on a terminal, else a line for each change."""
-    from hpcfwi.terminal import console
-
-    screen = console()
+    screen = _screen()
     if screen.is_terminal and not as_json:
         from rich.live import Live
 

@@ -11,6 +11,7 @@ import getpass
 import os
 import socket
 import threading
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ def address_for_dashboard(asked: str) -> str:
                     f'may be "{HERE}:{PORT}", another address and port of the driver\'s host, or "{OFF}"'
                 ) from None
             return f"{host}:0"
+    # another run may take it before Dask does, which then takes any other; the one that is told is the right one
+    warnings.filterwarnings("ignore", r"Port \d+ is already in use")
     return asked
 
 

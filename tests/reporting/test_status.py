@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import asdict, fields, replace
@@ -310,6 +311,29 @@ def test_nothing_is_written_locked_or_changed_and_a_folder_that_cannot_be_writte
     assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in (folder, *folder.rglob("*"))} == before
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_somebody_else_who_may_read_the_log_sees_the_heartbeat_without_reading_it():
+    program = """
+import os, sys
+from hpcfwi.reporting.status import run_status
+os.seteuid(65534)
+status = run_status(sys.argv[1])
+print(status.state, status.host, status.evaluations)
+"""
+    with tempfile.TemporaryDirectory(dir="/tmp") as where:
+        folder = Folder(Path(where) / "run")
+        work(folder.log(ELSEWHERE))
+        folder.lease(ELSEWHERE, age=4.0)
+        for path, mode in ((where, 0o755), (folder.path, 0o755), (folder.path / "events.jsonl", 0o644)):
+            Path(path).chmod(mode)
+        (folder.path / "driver.json").chmod(0o600)
+        words = [sys.executable, "-c", program, folder.path]
+        assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "running node9 1\n"
+        (folder.path / "events.jsonl").chmod(0o600)
+        refused = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert "events.jsonl: cannot be read (Permission denied); hpcfwi status needs" in refused.stderr
 
 
 def test_it_is_quick_and_needs_neither_dask_nor_numpy(first_run):
