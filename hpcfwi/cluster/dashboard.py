@@ -65,10 +65,10 @@ def address_for_dashboard(asked: str) -> str:
         return f"{HERE}:0"
     _asking(socket.gethostname())  # which takes its time
     host, _, port = asked.rpartition(":")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+    with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host.strip("[]"), int(port)))
+            probe.bind((host, int(port)))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise InputError(
@@ -138,7 +138,8 @@ class _Knock(RequestHandler):
 
     async def get(self) -> None:
         await self.application.open()
-        self.redirect(self.request.uri or "/")
+        # of two slashes a browser would make another host
+        self.redirect(f"/{(self.request.uri or '').lstrip('/')}")
 
 
 def way_to(host: str, port: int, environment: Mapping[str, str] = os.environ) -> Dashboard:
@@ -159,9 +160,8 @@ def way_to(host: str, port: int, environment: Mapping[str, str] = os.environ) ->
             return Dashboard(
                 f"http://{here}:{port}/status", f"ssh -N -L {port}:{HERE}:{port} {_over(environment)}{user}@{here}"
             )
-    shown = f"[{host}]" if ":" in host else host
-    command = f"ssh -N -L {port}:{shown}:{port} {_over(environment)}{user}@{here}"
-    return Dashboard(f"http://{shown}:{port}/status", command)
+    command = f"ssh -N -L {port}:{host}:{port} {_over(environment)}{user}@{here}"
+    return Dashboard(f"http://{host}:{port}/status", command)
 
 
 def _over(environment: Mapping[str, str]) -> str:

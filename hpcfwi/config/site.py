@@ -45,7 +45,7 @@ def _ports(text: str) -> str:
 
 
 def _listening(text: str) -> str:
-    match = re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", text)
+    match = re.fullmatch(r"([A-Za-z0-9.-]+):([0-9]{1,5})", text)
     if text != "off" and not (match and int(match[2]) <= 65535):
         raise ValueError(f'is "{text}"; it should be address:port, for instance "127.0.0.1:8787", or "off"')
     return text
