@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hpcfwi.inversion.plan import Plan, make_plan
     from hpcfwi.inversion.problem import Problem
     from hpcfwi.reporting.events import read_events
+    from hpcfwi.reporting.status import RunStatus, run_status
     from hpcfwi.studies.accounting import Account, account
     from hpcfwi.studies.gradient_check import CheckReport, check_gradient
     from hpcfwi.studies.scaling_study import ScaleOptions, StudyResult, run_study
@@ -44,6 +45,7 @@ __all__ = [
     "RunConfig",
     "RunError",
     "RunResult",
+    "RunStatus",
     "ScaleOptions",
     "Site",
     "StagingError",
@@ -59,6 +61,7 @@ __all__ = [
     "model_data",
     "read_events",
     "run",
+    "run_status",
     "run_study",
 ]
 
@@ -74,6 +77,7 @@ _HOMES = {
     "hpcfwi.inversion.problem": ("Problem",),
     "hpcfwi.reporting.events": ("read_events",),
     "hpcfwi.studies.accounting": ("Account", "account"),
+    "hpcfwi.reporting.status": ("RunStatus", "run_status"),
     "hpcfwi.studies.gradient_check": ("CheckReport", "check_gradient"),
     "hpcfwi.studies.scaling_study": ("ScaleOptions", "StudyResult", "run_study"),
 }

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from hpcfwi.cli_scale import scale as scale_command
 from hpcfwi.cli_site import site as site_commands
+from hpcfwi.cli_status import status as status_command
 from hpcfwi.cluster.environment import apply_environment, quieten
 from hpcfwi.cluster.options import WAYS, LaunchOptions
 from hpcfwi.errors import HpcfwiError, Interrupted
@@ -72,6 +73,7 @@ def cli(verbose: bool) -> None:
 
 cli.add_command(site_commands)
 cli.add_command(scale_command)
+cli.add_command(status_command)
 
 
 def _problem_options(function: Callable[..., Any]) -> Callable[..., Any]:

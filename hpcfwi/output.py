@@ -9,7 +9,7 @@ import select
 import sys
 from typing import Any, TextIO
 
-__all__ = ["lost", "secure"]
+__all__ = ["abandoned", "lost", "secure"]
 
 # Nobody is there any more who would miss anything.
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
@@ -21,6 +21,7 @@ class _Patient(io.RawIOBase):
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.lost = ""
+        self.abandoned = False
 
     def writable(self) -> bool:
         return True
@@ -38,7 +39,9 @@ class _Patient(io.RawIOBase):
             select.select([], [self.descriptor], [], 1.0)
             return 0
         except OSError as error:
-            if error.errno not in GONE:
+            if error.errno in GONE:
+                self.abandoned = True
+            else:
                 self.lost = error.strerror or str(error)
             return len(memoryview(data))
 
@@ -70,3 +73,8 @@ def _stream(descriptor: int, before: TextIO | None) -> TextIO:
 def lost() -> str:
     """Why some of the output could not be written; empty where all was, or nobody was there any more."""
     return next((raw.lost for raw in _streams.values() if raw.lost), "")
+
+
+def abandoned() -> bool:
+    """Whether nobody reads standard output any more."""
+    return 1 in _streams and _streams[1].abandoned

@@ -203,7 +203,7 @@ class Session:
         with held_back():  # or a folder or a process of theirs would be left that nobody knows of
             stack.enter_context(workforce)
         self._stage_solver(layout.cache_bytes)
-        self._connect(workforce, stack)
+        self._connect(workforce, site, stack)
 
     def _facts(self, site: Site, workforce: Workforce) -> dict[str, Any]:
         """What there is to know of a start."""
@@ -287,7 +287,7 @@ class Session:
             self.stand_in,
         )
 
-    def _connect(self, workforce: Workforce, stack: ExitStack) -> None:
+    def _connect(self, workforce: Workforce, site: Site, stack: ExitStack) -> None:
         from distributed import Client
 
         from hpcfwi.cluster.attendance import Attendance
@@ -300,6 +300,7 @@ class Session:
         from hpcfwi.inversion.sums import KINDS
         from hpcfwi.inversion.tasks import ShotTasks
 
+        self._tell_dashboard(workforce, site)
         client = stack.enter_context(Client(workforce.cluster(), set_as_default=False))
         self.tasks = ShotTasks(
             client,
@@ -323,6 +324,19 @@ class Session:
         client.register_plugin(Silence(TOPIC))
         self.tasks.wait_for_worker()
         self.log.write("workers", count=len(self.tasks.workers()), scheduler=client.scheduler.address)
+
+    def _tell_dashboard(self, workforce: Workforce, site: Site) -> None:
+        from hpcfwi.cluster.dashboard import OFF, lacking, open_dashboard
+
+        if site.config.network.dashboard == OFF:
+            return
+        wanting = lacking()
+        if wanting:
+            self.progress.say(f"Dask's dashboard {wanting}")
+            return
+        dashboard = open_dashboard(workforce.cluster().scheduler)
+        self.log.write("dashboard", address=dashboard.address, command=dashboard.command)
+        self.progress.say(f"Dask's dashboard: {dashboard}")
 
     def on_shots(self, *_: int) -> None:
         """Called when shots of an evaluation are done.

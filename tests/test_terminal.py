@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -10,10 +11,12 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import pytest
 
 from hpcfwi.cli import command
+from hpcfwi.data.lease import Holder
 from hpcfwi.version import __version__
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -91,6 +94,28 @@ def test_ctrl_c_on_a_terminal_stops_the_run_with_one_line(prepared):
     assert re.fullmatch(r"\s*hpcfwi: stopped; the same command goes on where it was \(.*\)\s*", after)
 
 
+def test_on_a_terminal_status_is_watched_in_place_until_the_run_ends(hpcfwi, first_run):
+    run_dir = hpcfwi.folder / "run"
+    shutil.copytree(first_run[2], run_dir)
+    *lines, done, closed = (run_dir / "events.jsonl").read_text().splitlines(keepends=True)
+    (run_dir / "events.jsonl").write_text("".join(lines))
+    result = run_dir / "result.json"
+    result.rename(run_dir / "later")
+    (run_dir / "driver.json").write_text(json.dumps(asdict(Holder.this())))
+    terminal = Terminal(hpcfwi, "status", "run", "--watch", "0.2")
+    terminal.read(until="heartbeat")
+    (run_dir / "later").rename(result)
+    with (run_dir / "events.jsonl").open("a") as file:
+        file.write(done + closed)
+    (run_dir / "driver.json").unlink()
+    assert terminal.end() == 0
+    assert "\x1b[?25l" in terminal.text  # the cursor is hidden while the display lives
+    shown = ESCAPE.sub("", terminal.text)
+    assert "running: writing results" in shown
+    assert "done: " in shown.rpartition("running")[2]
+    assert "Traceback" not in shown
+
+
 def test_into_a_file_a_run_writes_plain_lines(first_run):
     _, done, _ = first_run
     assert "\x1b" not in done.stdout
@@ -126,13 +151,15 @@ def test_the_version_is_told(capsys):
     assert capsys.readouterr().out == f"hpcfwi, version {__version__}\n"
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["model"], ["plan"], ["check"]])
+@pytest.mark.parametrize("words", [[], ["run"], ["model"], ["plan"], ["check"], ["status"]])
 def test_every_command_explains_itself(capsys, words):
     assert command([*words, "-h"]) == 0
     assert capsys.readouterr().out.startswith(f"Usage: hpcfwi {' '.join(words)}".rstrip())
 
 
-@pytest.mark.parametrize("words", [["run"], ["fly"], ["run", "a.toml", "--fast"], ["plan", "a.toml", "b.toml"]])
+@pytest.mark.parametrize(
+    "words", [["run"], ["fly"], ["run", "a.toml", "--fast"], ["plan", "a.toml", "b.toml"], ["status", "--watch"]]
+)
 def test_a_command_that_is_none_is_refused_in_a_line_or_two(capsys, words):
     assert command(words) == 2
     out, err = capsys.readouterr()

@@ -20,6 +20,7 @@ from distributed import LocalCluster
 from distributed.system import MEMORY_LIMIT
 from filelock import FileLock, Timeout
 
+from hpcfwi.cluster.dashboard import address_for_dashboard
 from hpcfwi.cluster.environment import worker_environment
 from hpcfwi.cluster.layout import Layout, Need, divide
 from hpcfwi.cluster.network import ALLOWED_FAILURES
@@ -143,9 +144,11 @@ def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None)
             processes=True,
             memory_limit=layout.memory,
             host="127.0.0.1",
-            # no dashboard; the small HTTP server that Dask starts all the same takes any free port
-            dashboard_address=None,
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0", "allowed_failures": ALLOWED_FAILURES},
+            dashboard_address=None,  # it is opened later, see hpcfwi.cluster.dashboard
+            scheduler_kwargs={
+                "dashboard_address": address_for_dashboard((site or SiteConfig()).network.dashboard),
+                "allowed_failures": ALLOWED_FAILURES,
+            },
             local_directory=str(scratch),
             # the JIT cache, too, is where the site wants temporary files
             env={"TMPDIR": str(scratch.parent)} if site is not None and site.filesystem.scratch is not None else None,

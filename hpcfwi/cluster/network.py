@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from hpcfwi.cluster.dashboard import address_for_dashboard
 from hpcfwi.cluster.environment import scrubbed
 from hpcfwi.config.site import NetworkSection
 from hpcfwi.errors import InputError
@@ -96,11 +97,10 @@ def _servers() -> list[str]:
 
 def scheduler_options(network: NetworkSection, host: str) -> dict[str, Any]:
     """Keywords of Dask's scheduler that listens on ``host``."""
-    asked_for = network.dashboard != NetworkSection().dashboard
     options: dict[str, Any] = {
         "host": host,
-        "dashboard_address": network.dashboard,
-        "dashboard": asked_for,
+        "dashboard_address": address_for_dashboard(network.dashboard),
+        "dashboard": False,  # it is opened later, see hpcfwi.cluster.dashboard
         "allowed_failures": ALLOWED_FAILURES,
     }
     if network.ports is not None:

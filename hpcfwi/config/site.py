@@ -44,6 +44,13 @@ def _ports(text: str) -> str:
     return text
 
 
+def _listening(text: str) -> str:
+    match = re.fullmatch(r"([A-Za-z0-9.-]+):([0-9]{1,5})", text)
+    if text != "off" and not (match and int(match[2]) <= 65535):
+        raise ValueError(f'is "{text}"; it should be address:port, for instance "127.0.0.1:8787", or "off"')
+    return text
+
+
 def _one_line(text: str) -> str:
     if CONTROL.search(text):
         raise ValueError(f"is {text!r}; it should be one line")
@@ -228,8 +235,10 @@ class NetworkSection(Section):
         None, description="first:last port that may be used; default: any that is free"
     )
     tls: bool = Field(True, description="whether what leaves a machine is encrypted, and strangers are refused")
-    dashboard: Annotated[str, AfterValidator(_word)] = Field(
-        "127.0.0.1:0", description="address:port of Dask's dashboard; by default only this machine can reach it"
+    dashboard: Annotated[str, AfterValidator(_listening)] = Field(
+        "127.0.0.1:8787",
+        description="address:port of Dask's dashboard (any free port where that one is in use), or off; it has no password, "
+        "so by default it can be reached from the driver's host only",
     )
 
 

@@ -26,7 +26,7 @@ from hpcfwi.data.staging import write_aside
 from hpcfwi.errors import InputError, RunError, StagingError
 from hpcfwi.files import parse_json, regular, shortened
 
-__all__ = ["Holder", "Lease"]
+__all__ = ["BEAT", "PATIENCE", "Holder", "Lease", "parse_holder"]
 
 # Seconds between two heartbeats, and without one after which a driver on another host is dead.
 BEAT, PATIENCE = 5.0, 30.0
@@ -101,7 +101,9 @@ class Holder:
         if self.machine != _machine():
             return None
         with suppress(psutil.Error):
-            return abs(_began(self.pid) - self.started) > 1
+            # one that was killed, and whose parent has not asked for it yet, still has its number
+            zombie = psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
+            return zombie or abs(_began(self.pid) - self.started) > 1
         return True
 
 
@@ -202,10 +204,9 @@ class Lease:
     def _read(self) -> Holder | None:
         """Who has the lease; what cannot be understood is nobody's."""
         try:
-            holder = Holder(**parse_json(regular(self.path).read_bytes()))
-        except (OSError, ValueError, TypeError):
+            return parse_holder(regular(self.path).read_bytes())
+        except OSError:
             return None
-        return holder if holder.sensible else None
 
     def _write(self, holder: Holder) -> None:
         text = json.dumps(asdict(holder)).encode()
@@ -224,6 +225,15 @@ class Lease:
             yield
         finally:
             lock.release()
+
+
+def parse_holder(content: bytes) -> Holder | None:
+    """The driver that the content of a lease tells of; what cannot be understood is nobody's."""
+    try:
+        holder = Holder(**parse_json(content))
+    except (ValueError, TypeError):
+        return None
+    return holder if holder.sensible else None
 
 
 def _began(pid: int) -> float:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from hpcfwi.files import shortened
 
 __all__ = ["RunState", "WorkerState"]
 
-# Kinds of failures that are kept, and workers that are gone; steps that the time left is estimated from.
-MOST, MOST_GONE, STEPS = 50, 200, 5
+# Kinds of failures that are kept, and hosts; steps that the time left is estimated from; letters of a line that is kept.
+MOST, MOST_HOSTS, STEPS, LONGEST = 50, 5000, 5, 300
+# States after which a driver does no more.
+ENDED = ("done", "stopped", "failed")
 
 
 @dataclass
@@ -58,10 +63,14 @@ class RunState:
         ``"stopped"`` (can be continued) or ``"failed"``. Events cannot tell of a driver that was killed.
     reason
         Why it has stopped or failed.
+    since
+        When it came into its state, s since 1970.
     workers
         Those that are there, by their addresses.
+    shots_on
+        Shots of evaluations that were done on each host, in all starts.
     failures
-        How often each thing went wrong, in a line each.
+        How often each thing went wrong, in a line each; what has happened last is the last one.
     evaluation
         Evaluations that are done.
     misfit, model_error
@@ -74,6 +83,7 @@ class RunState:
 
     state: str = "new"
     reason: str = ""
+    since: float | None = None
     start: dict[str, Any] = field(default_factory=dict)
     starts: int = 0
     dashboard: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +97,7 @@ class RunState:
     shots_total: int = 0
     jobs: dict[str, str] = field(default_factory=dict)
     workers: dict[str, WorkerState] = field(default_factory=dict)
+    shots_on: Counter[str] = field(default_factory=Counter)
     gone: int = 0
     gone_core_seconds: float = 0.0
     failures: Counter[str] = field(default_factory=Counter)
@@ -98,17 +109,16 @@ class RunState:
         self._seen: set[str] = set()
 
     def heed(self, event: dict[str, Any]) -> None:
-        """Take the next event; one that is not as it should be changes nothing."""
+        """Take the next event; one that is not as it should be changes nothing, or little."""
         take = _TAKE.get(str(event.get("event")))
-        when = event.get("time")
-        if isinstance(when, (int, float)) and math.isfinite(when):
-            self.last = float(when)
-        if take is None:
-            return
-        try:
-            take(self, event)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return  # somebody has been at the file
+        before = self.state
+        # somebody may have been at the file
+        with suppress(KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            self.last = _finite(event.get("time"))
+            if take is not None:
+                take(self, event)
+        if self.state != before and take is not RunState._so_far:
+            self.since = self.last
 
     def core_hours(self, now: float) -> float:
         """Cores of all workers so far times the hours for which they were held."""
@@ -124,22 +134,18 @@ class RunState:
 
     def summary(self) -> dict[str, Any]:
         """All of it as JSON, for the event ``so far``."""
-        told = asdict(self)
-        told["step_seconds"] = list(self.step_seconds)
-        for name in ("failures", "warnings"):
-            told[name] = dict(getattr(self, name).most_common(MOST))
-        return told
+        told = {one.name: getattr(self, one.name) for one in fields(self)}
+        told["workers"] = {address: asdict(worker) for address, worker in self.workers.items()}
+        return {name: _PLAIN.get(type(value), lambda same: same)(value) for name, value in told.items()}
 
     def _so_far(self, event: dict[str, Any]) -> None:
-        told = dict(event["summary"])
-        told["workers"] = {address: WorkerState(**facts) for address, facts in told["workers"].items()}
-        told["failures"], told["warnings"] = Counter(told["failures"]), Counter(told["warnings"])
-        told["step_seconds"] = deque(told["step_seconds"], maxlen=STEPS)
-        self.__dict__.update(RunState(**told).__dict__)
+        told = event["summary"]
+        known = {one.name: _RESTORE[one.type](told[one.name]) for one in fields(self) if one.name in told}
+        self.__dict__.update(RunState(**known).__dict__)
 
     def _started(self, event: dict[str, Any]) -> None:
         self._all_gone(self.last)
-        self.start, self.starts = event, self.starts + 1
+        self.start, self.starts = dict(event), self.starts + 1
         self.state, self.reason, self.dashboard = "starting", "", {}
         self.iterations, self.shots_total = int(event.get("iterations", 0)), int(event.get("shots", 0))
         self.shots_done, self.jobs = 0, {}
@@ -153,20 +159,20 @@ class RunState:
 
     def _job(self, event: dict[str, Any]) -> None:
         if event["state"] == "ended":
-            self.jobs.pop(str(event["job"]), None)
+            self.jobs.pop(_line(event["job"]), None)
         else:
-            self.jobs[str(event["job"])] = f"{event['state']}{_bracketed(event.get('reason'))}"
+            self.jobs[_line(event["job"])] = _line(f"{event['state']}{_bracketed(event.get('reason'))}")
         if self.state == "starting":
             self.state = "waiting"
 
     def _came(self, event: dict[str, Any]) -> None:
-        now = float(event["time"])
-        began = min(now, float(event.get("job_began") or event.get("began") or now))
+        now = _finite(event["time"])
+        began = min(now, _finite(event.get("job_began") or event.get("began") or now))
         cores = int(event.get("cores") or 1)
-        self.workers[event["worker"]] = WorkerState(str(event["host"]), str(event["name"]), began, cores)
+        self.workers[str(event["worker"])] = WorkerState(_line(event["host"]), _line(event["name"]), began, cores)
 
     def _left(self, event: dict[str, Any]) -> None:
-        self._gone(event["worker"], float(event["time"]))
+        self._gone(str(event["worker"]), _finite(event["time"]))
 
     def _gone(self, address: str, when: float) -> None:
         worker = self.workers.pop(address, None)
@@ -188,10 +194,12 @@ class RunState:
 
     def _shot_done(self, event: dict[str, Any]) -> None:
         if event["event"] == "shot":
-            worker = self.workers.get(event["worker"])
+            worker = self.workers.get(str(event["worker"]))
             if worker is not None:
                 worker.shots += 1
-                worker.seconds += float(event["seconds"])
+                worker.seconds += _finite(event["seconds"])
+            host = _line(event["host"])
+            self.shots_on[host if host in self.shots_on or len(self.shots_on) < MOST_HOSTS else "other hosts"] += 1
             if event["evaluation"] != self.evaluation + 1:
                 return  # one that was started twice
         if event["shot"] not in self._seen:
@@ -212,15 +220,15 @@ class RunState:
     def _evaluated(self, event: dict[str, Any]) -> None:
         self.evaluation, self.shots_done = int(event["evaluation"]), self.shots_total
         if self.evaluation == 1:
-            self.initial_misfit = float(event["misfit"])
+            self.initial_misfit = _finite(event["misfit"])
             self.misfit = self.initial_misfit if self.misfit is None else self.misfit
 
     def _iterated(self, event: dict[str, Any]) -> None:
-        self.iteration, self.misfit = int(event["iteration"]), float(event["misfit"])
+        self.iteration, self.misfit = int(event["iteration"]), _finite(event["misfit"])
         error = event.get("model_error")
-        self.model_error = None if error is None else float(error)
+        self.model_error = None if error is None else _finite(error)
         if self.iteration:
-            self.step_seconds.append(float(event["step_seconds"]))
+            self.step_seconds.append(_finite(event["step_seconds"]))
 
     def _optimised(self, event: dict[str, Any]) -> None:
         self.state, self.iteration = "finishing", int(event["iterations"])
@@ -230,20 +238,40 @@ class RunState:
         self.state = {"done": "done", "stopped": "failed"}.get(kind, "stopped")
         self.reason = str(event.get("message") or event.get("reason") or "")
 
+    def _requeued(self, event: dict[str, Any]) -> None:
+        self.reason = str(event["message"])
+
     def _closed(self, event: dict[str, Any]) -> None:
-        self._all_gone(float(event["time"]))
+        self._all_gone(_finite(event["time"]))
+        if self.state not in ENDED:  # of hpcfwi model
+            self.state, self.reason = "stopped", "no more than the observed data was asked for"
 
     def _failed(self, event: dict[str, Any]) -> None:
-        what = _FAILURES[event["event"]].format_map({**event, "in": _bracketed(event.get("reason"))})
-        if what in self.failures or len(self.failures) < MOST:
-            self.failures[what] += 1
-        else:
-            self.failures["other failures"] += 1
+        what = _line(_FAILURES[event["event"]].format_map({**event, "in": _bracketed(event.get("reason"))}))
+        if what not in self.failures and len(self.failures) >= MOST:
+            what = "other failures"
+        # the last one is what has happened last
+        self.failures[what] = self.failures.pop(what, 0) + 1
 
     def _warned(self, event: dict[str, Any]) -> None:
-        what = str(event["message"]).partition("\n")[0]
+        what = _line(event["message"])
         if what in self.warnings or len(self.warnings) < MOST:
             self.warnings[what] += 1
+
+
+def _line(text: Any) -> str:
+    """The first line of a text, as far as anybody would read it."""
+    told = str(text)
+    if len(told) <= LONGEST and told.isprintable():  # nearly always
+        return told
+    return shortened(told.partition("\n")[0], LONGEST)
+
+
+def _finite(number: Any) -> float:
+    found = float(number)
+    if not math.isfinite(found):
+        raise ValueError(f"{number} is no number to go on with")
+    return found
 
 
 def _bracketed(text: Any) -> str:
@@ -282,7 +310,30 @@ _TAKE: dict[str, Callable[[RunState, dict[str, Any]], None]] = {
     "interrupted": RunState._ended,
     "stopped": RunState._ended,
     "done": RunState._ended,
+    "requeue": RunState._requeued,
     "closed": RunState._closed,
     **dict.fromkeys(_FAILURES, RunState._failed),
     "shot lost": RunState._lost,
 }
+# How JSON writes it.
+_PLAIN: dict[type, Callable[[Any], Any]] = {Counter: dict, deque: list, dict: dict}
+# What a summary has of a field, by its type.
+_RESTORE: dict[Any, Callable[[Any], Any]] = {
+    "str": str,
+    "int": int,
+    "float": _finite,
+    "int | None": lambda told: None if told is None else int(told),
+    "float | None": lambda told: None if told is None else _finite(told),
+    "dict[str, Any]": dict,
+    "dict[str, str]": lambda told: {_line(key): _line(value) for key, value in told.items()},
+    "dict[str, WorkerState]": lambda told: {address: _worker(**facts) for address, facts in told.items()},
+    "Counter[str]": lambda told: Counter({_line(key): int(value) for key, value in told.items()}),
+    "deque[float]": lambda told: deque(map(_finite, told), maxlen=STEPS),
+}
+
+
+def _worker(
+    host: str, name: str, began: float, cores: int, shots: int, seconds: float, until: float | None = None
+) -> WorkerState:
+    gone = None if until is None else _finite(until)
+    return WorkerState(_line(host), _line(name), _finite(began), int(cores), int(shots), _finite(seconds), gone)

@@ -101,7 +101,7 @@ def test_hostile_words_are_understood_or_refused(fuzz, hostile, type_in):
     options = st.sampled_from(["--set", "--site", "--run-dir", "--launch", "--nodes", "--wait", "--fresh"])
     typed = st.builds(
         lambda verb, config, pairs: [*verb, config, *(word for pair in pairs for word in pair)],
-        st.sampled_from([["run"], ["plan"], ["site", "show"], ["site", "script"], []]),
+        st.sampled_from([["run"], ["plan"], ["status"], ["site", "show"], ["site", "script"], []]),
         words,
         st.lists(st.tuples(options, words), max_size=2),
     )

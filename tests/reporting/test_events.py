@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 
 import pytest
 
@@ -102,12 +103,17 @@ def shots(log, evaluation, count):
 def a_run(log):
     """Events of a run that has begun its second evaluation."""
     log.write("start", time=90.0, iterations=5, shots=40)
+    log.write("dashboard", time=90.0, address="http://127.0.0.1:8787/status")
+    log.write("job", time=90.0, job="7", worker="w", state="pending", reason="Priority")
+    log.write("warning", time=90.0, message="mind the gap")
+    log.write("worker came", time=91.0, worker="tcp://9", host="b", name="9", began=90.0, cores=4)
+    log.write("worker left", time=92.0, worker="tcp://9", host="b", name="9")
     for i in range(2):
         log.write("worker came", time=91.0, worker=f"tcp://{i}", host="a", name=str(i), began=90.5, cores=4)
     log.write("evaluating", time=99.0, evaluation=1, shots=40)
     shots(log, 1, 40)
     log.write("evaluation", time=150.0, evaluation=1, misfit=8.0)
-    log.write("iteration", time=150.0, iteration=0, misfit=8.0, step_seconds=50.0)
+    log.write("iteration", time=150.0, iteration=1, misfit=8.0, step_seconds=50.0, model_error=0.5)
     log.write("retry", time=151.0, shot="s3", worker="tcp://1", reason="it was late")
     log.write("evaluating", time=152.0, evaluation=2, shots=40)
     shots(log, 2, 25)
@@ -141,7 +147,29 @@ def test_the_last_file_alone_tells_how_the_run_stands(tmp_path):
     assert (states[0].shots_done, states[0].shots_total, states[0].evaluation) == (25, 40, 1)
     assert states[1].workers["tcp://0"].shots == 20 + 13
     assert states[1].failures == {"shot s3 was started again on another worker: it was late": 1}
-    assert states[1].core_hours(190.5) == pytest.approx(2 * 4 * 100 / 3600)
+    assert states[1].core_hours(190.5) == pytest.approx((2 * 4 * 100 + 4 * 2) / 3600)
+
+
+def test_a_summary_has_everything_and_comes_back_whole(tmp_path):
+    log = EventLog(tmp_path / "events.jsonl")
+    a_run(log)
+    log.write("interrupted", time=200.0, reason="SIGTERM was received")
+    told, unused = log.state.summary(), RunState().summary()
+    assert set(told) == {field.name for field in fields(RunState)}
+    assert [name for name in told if told[name] == unused[name]] == []
+    again = RunState()
+    again.heed({"time": 200.0, "event": "so far", "summary": json.loads(json.dumps(told))})
+    assert again.summary() == told
+    assert {type(value) for value in vars(again).values()} == {type(value) for value in vars(log.state).values()}
+    assert again.failures.most_common(1) == log.state.failures.most_common(1)
+
+
+def test_a_summary_of_another_version_is_taken_as_far_as_it_is_understood():
+    state = RunState()
+    state.heed({"time": 1.0, "event": "so far", "summary": {"iteration": 3, "of the future": [1]}})
+    assert (state.iteration, state.state) == (3, "new")
+    state.heed({"time": 2.0, "event": "so far", "summary": {"iteration": 4, "workers": [1]}})
+    assert state.iteration == 3
 
 
 def test_a_reader_that_is_overtaken_by_a_new_file_reads_every_event_once(tmp_path):

@@ -1,0 +1,428 @@
+"""How a run stands, from its files alone: what ``hpcfwi status`` shows. Nothing of a run folder is changed or locked.
+
+``python -m hpcfwi.reporting.status`` prints the table of fields that README has.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from inspect import cleandoc
+from pathlib import Path
+from typing import Any
+
+from hpcfwi.data.lease import BEAT
+from hpcfwi.data.pulse import Pulse
+from hpcfwi.errors import InputError
+from hpcfwi.files import parse_json, regular, shortened
+from hpcfwi.reporting.follow import Follower
+from hpcfwi.reporting.places import find_run
+from hpcfwi.reporting.state import ENDED
+
+__all__ = ["HostStatus", "Often", "RunStatus", "StatusReader", "WorkerStatus", "run_status", "status_table"]
+
+# Larger ones are nobody's.
+LARGEST = 2**62
+# How often it is looked again before a run counts as killed.
+LOOKS = 3
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """A worker process that is there: its host, Dask's name for it, the shots it has done and the time it took for them, s."""
+
+    host: str
+    name: str
+    shots: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """A host: how many workers are there, and how many shots were done on it in all starts."""
+
+    host: str
+    workers: int
+    shots: int
+
+
+@dataclass(frozen=True)
+class Often:
+    """Something that has happened, in a line, and how often."""
+
+    what: str
+    times: int
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run stands; None is what is not known.
+
+    Attributes
+    ----------
+    state
+        `running`, `done`, `stopped` (can be continued), `failed`, `killed` (its driver is gone without a word), `perhaps dead`
+        (its driver, on another host, has no heartbeat, but not for long enough), or `new` (nothing has run there)
+    stage
+        what it is at: `starting`, `waiting` (for the first worker), `data`, `inverting` or `finishing`; of a run that was
+        killed, what it was at; else null
+    reason
+        why it is done, has stopped or failed; else empty
+    go_on
+        the command that continues it; null where there is nothing to continue, or somebody is at it
+    since
+        when it came into its stage or state, s since 1970
+    started
+        when the last driver began, s since 1970
+    starts
+        how many drivers have begun
+    folder
+        the run folder
+    site
+        name of the site
+    launch
+        how workers are started: `local`, `jobs` or `allocation`
+    layout
+        how a node is divided, in words
+    host
+        host of the driver
+    pid
+        its process
+    job
+        the batch job that it is in
+    heartbeat_age
+        seconds since its last sign of life, which it gives every five; null where there is no driver
+    iteration
+        the last one that is done; 0 is the initial model
+    iterations
+        how many there are at most
+    evaluations
+        evaluations of misfit and gradient that are done
+    misfit
+        that of the last iteration
+    initial_misfit
+        that of the initial model
+    model_error
+        norm(vp - vp_true) / norm(vp_true) after the last iteration
+    shots_done
+        shots of the evaluation, or of the data, that is under way
+    shots_total
+        of how many
+    workers
+        those that are there: `host`, `name`, `shots`, `seconds` of each
+    workers_planned
+        how many are wanted
+    hosts
+        where workers are or shots were done: `host`, `workers`, `shots` of each
+    jobs
+        state of each worker job that has not ended, with the scheduler's reason, by its number
+    failures
+        what went wrong, each with `what` (a line) and `times`; the most frequent first
+    warnings
+        the same of warnings
+    time_left
+        seconds until the last iteration, at most, at the pace of the last ones
+    core_hours
+        cores of workers times the hours for which they were held, all starts together
+    figure
+        the newest picture
+    figure_time
+        when it was drawn, s since 1970
+    report
+        the report
+    dashboard
+        address of Dask's dashboard, while the driver is alive
+    dashboard_command
+        what makes that address lead there from another machine
+    """
+
+    state: str
+    stage: str | None
+    reason: str
+    go_on: str | None
+    since: float | None
+    started: float | None
+    starts: int
+    folder: str
+    site: str | None
+    launch: str | None
+    layout: str | None
+    host: str | None
+    pid: int | None
+    job: str | None
+    heartbeat_age: float | None
+    iteration: int | None
+    iterations: int | None
+    evaluations: int
+    misfit: float | None
+    initial_misfit: float | None
+    model_error: float | None
+    shots_done: int
+    shots_total: int
+    workers: list[WorkerStatus]
+    workers_planned: int | None
+    hosts: list[HostStatus]
+    jobs: dict[str, str]
+    failures: list[Often]
+    warnings: list[Often]
+    time_left: float | None
+    core_hours: float
+    figure: str | None
+    figure_time: float | None
+    report: str | None
+    dashboard: str | None
+    dashboard_command: str | None
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody is at work on it any more."""
+        return self.state in (*ENDED, "killed")
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it in the types of JSON."""
+        return asdict(self)
+
+
+def run_status(path: Path | str) -> RunStatus:
+    """Tell how a run stands, from its folder alone, on any host that sees it; nothing in it is changed.
+
+    Parameters
+    ----------
+    path
+        The run folder, or the name or path of a configuration whose run is in ``runs``.
+
+    Returns
+    -------
+    RunStatus
+
+    Raises
+    ------
+    InputError
+        If there is no run, or it must not be read.
+    """
+    return StatusReader(find_run(Path(path))).read(BEAT + 1)
+
+
+class StatusReader:
+    """Tells again and again how a run stands.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self._follower = Follower(folder / "events.jsonl")
+        self._pulse = Pulse(folder / "driver.json")
+
+    def read(self, patience: float = 0.0, watching: Callable[[], None] = lambda: None) -> RunStatus:
+        """How it stands now.
+
+        Parameters
+        ----------
+        patience
+            Seconds for which a heartbeat is waited for where else it cannot be told whether the driver is alive.
+        watching
+            Called before that.
+
+        Raises
+        ------
+        InputError
+            If the folder is gone, or must not be read.
+        """
+        try:
+            self.folder.stat()
+            return self._read(patience, watching)
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or self.folder}: cannot be read ({error.strerror or error}); hpcfwi status needs a run "
+                "folder that it may read, and nothing else"
+            ) from None
+
+    def _read(self, patience: float, watching: Callable[[], None]) -> RunStatus:
+        self._look()
+        state, stage, reason = self._judge()
+        if state == "perhaps dead" and patience > 0:
+            watching()
+            self._pulse.watch(patience)
+            self._look()
+            state, stage, reason = self._judge()
+        # what a driver has told at its end may have come between the two looks, or another one
+        for _ in range(LOOKS):
+            if state not in ("killed", "stopped"):
+                break
+            news = self._look()
+            state, stage, reason = self._judge()
+            if not news:
+                break
+        return self._status(state, stage, reason)
+
+    def _look(self) -> bool:
+        news = self._follower.read()
+        self._pulse.look()
+        return news
+
+    def _judge(self) -> tuple[str, str | None, str]:
+        """State, stage and reason."""
+        told, pulse = self._follower.state, self._pulse
+        result = self._result()
+        done = result is not None and result.get("state") == "done"
+        ended = told.state in ENDED
+        alive = False if ended and (pulse.holder is None or self._is_of(told.start)) else pulse.alive
+        if alive and not (ended and done):
+            return "running", "starting" if ended or told.state == "new" else told.state, ""
+        if done:
+            summary = result.get("summary") if result is not None else None
+            return "done", None, _text(summary.get("message") if isinstance(summary, dict) else "") or ""
+        if told.state == "done":
+            return "stopped", None, "it was begun again after it was done"
+        if ended or told.state == "new":
+            return told.state, None, told.reason.strip()
+        return "killed" if alive is False else "perhaps dead", told.state, ""
+
+    def _is_of(self, start: dict[str, Any]) -> bool:
+        """Whether the lease is that of the driver that began last."""
+        holder = self._pulse.holder
+        return holder is not None and (holder.pid, holder.host) == (start.get("pid"), start.get("host"))
+
+    def _result(self) -> dict[str, Any] | None:
+        try:
+            content = parse_json(regular(self.folder / "result.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    def _status(self, state: str, stage: str | None, reason: str) -> RunStatus:
+        told, pulse = self._follower.state, self._pulse
+        start, running = told.start, state == "running"
+        # a driver that has only just begun has not told of itself
+        holder = pulse.holder
+        driver = asdict(holder) if holder is not None else start
+        figure = self._figure()
+        # workers of a driver that was killed are gone soon after it
+        workers = list(told.workers.values()) if running or state == "perhaps dead" else []
+        now = time.time() if running else told.last
+        return RunStatus(
+            state=state,
+            stage=stage,
+            reason=shortened(reason, 2000),
+            go_on=self._command(start) if state in ("stopped", "failed", "killed", "perhaps dead") else None,
+            # of a driver that has said nothing of its end its last word is known
+            since=_number(told.last if state in ("killed", "perhaps dead") else told.since),
+            started=_number(start.get("time")),
+            starts=_whole(told.starts) or 0,
+            folder=str(self.folder),
+            site=_text(start.get("site")),
+            launch=_text(start.get("launch")),
+            layout=_text(start.get("layout")),
+            host=_text(driver.get("host")),
+            pid=_whole(driver.get("pid")),
+            job=_text(driver.get("job")),
+            heartbeat_age=round(max(0.0, pulse.age), 3) if pulse.there else None,
+            iteration=_whole(told.iteration),
+            iterations=_whole(told.iterations) or None,
+            evaluations=_whole(told.evaluation) or 0,
+            misfit=_number(told.misfit),
+            initial_misfit=_number(told.initial_misfit),
+            model_error=_number(told.model_error),
+            shots_done=_whole(told.shots_done) or 0,
+            shots_total=_whole(told.shots_total) or 0,
+            workers=sorted(
+                (WorkerStatus(w.host, w.name, _whole(w.shots) or 0, _number(w.seconds) or 0.0) for w in workers),
+                key=lambda worker: (_in_order(worker.host), _in_order(worker.name)),
+            ),
+            workers_planned=_whole(start.get("planned")),
+            hosts=_hosts(Counter(worker.host for worker in workers), told.shots_on),
+            jobs=dict(told.jobs) if running or state == "perhaps dead" else {},
+            failures=_often(told.failures),
+            warnings=_often(told.warnings),
+            time_left=_number(_computed(lambda: told.time_left)) if running else None,
+            core_hours=_number(_computed(lambda: round(told.core_hours(now), 6))) or 0.0,
+            figure=str(figure[1]) if figure else None,
+            figure_time=round(figure[0], 3) if figure else None,
+            report=str(self.folder / "report.html") if (self.folder / "report.html").is_file() else None,
+            dashboard=_text(told.dashboard.get("address")) if running else None,
+            dashboard_command=_text(told.dashboard.get("command")) if running else None,
+        )
+
+    def _figure(self) -> tuple[float, Path] | None:
+        """The newest picture, and when it was drawn."""
+        found = []
+        with suppress(OSError), os.scandir(self.folder / "figures") as entries:
+            for entry in entries:
+                if entry.name.endswith(".png"):
+                    with suppress(OSError):  # it is just being replaced
+                        found.append((entry.stat().st_mtime, self.folder / "figures" / entry.name))
+        return max(found, default=None)
+
+    def _command(self, start: dict[str, Any]) -> str | None:
+        """What continues the run, with the configuration that it has kept."""
+        config, site = self.folder / "config.toml", _text(start.get("site"))
+        if not config.is_file():
+            return None
+        words = ["hpcfwi", "run", str(config), "--run-dir", str(self.folder)]
+        return shlex.join([*words, *(["--site", site] if site not in (None, "", "workstation") else [])])
+
+
+def _hosts(workers: Counter[str], shots: Counter[str]) -> list[HostStatus]:
+    names = sorted({*workers, *shots}, key=_in_order)
+    return [HostStatus(name, workers[name], _whole(shots[name]) or 0) for name in names]
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    """A key that puts node10 after node9."""
+    return [
+        (int(part[:18]), "") if part.isdigit() and part.isascii() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]
+
+
+def _often(times: Counter[str]) -> list[Often]:
+    """The most frequent first, and of those that are as frequent the last."""
+    last_first = reversed([Often(what, _whole(count) or 0) for what, count in times.items()])
+    return sorted(last_first, key=lambda one: -one.times)
+
+
+def _whole(value: Any) -> int | None:
+    sound = isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
+    return value if sound else None
+
+
+def _number(value: Any) -> float | None:
+    sound = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST * 1e200
+    return float(value) if sound and math.isfinite(value) else None
+
+
+def _text(value: Any) -> str | None:
+    return shortened(value, 1000) if isinstance(value, str) and value else None
+
+
+def _computed(compute: Callable[[], float | None]) -> float | None:
+    """A number that is computed from others, which may be of any size in a file that somebody has been at."""
+    with suppress(OverflowError):
+        return compute()
+    return None
+
+
+def status_table() -> str:
+    """Every field of :class:`RunStatus`, as a Markdown table."""
+    kinds = {"str": "text", "int": "whole number", "float": "number", "dict[str, str]": "object"}
+    lines = ["| Field | Type | Meaning |", "|---|---|---|"]
+    listed = cleandoc(RunStatus.__doc__ or "").partition("----------\n")[2]
+    for name, meaning in re.findall(r"^(\w+)\n((?:    .*\n?)+)", listed, re.MULTILINE):
+        kind, _, optional = RunStatus.__annotations__[name].partition(" | ")
+        told = kinds.get(kind, "list of objects") + (" or null" if optional else "")
+        lines.append(f"| `{name}` | {told} | {' '.join(meaning.split())} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(status_table(), end="")

@@ -1,0 +1,154 @@
+"""Dask's dashboard: it answers where the run says it is, nowhere else, and costs nothing until somebody looks."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import urllib.request
+from importlib.metadata import PackageNotFoundError
+from types import SimpleNamespace
+from urllib.error import HTTPError
+
+import pytest
+
+from hpcfwi.cluster import dashboard
+from hpcfwi.cluster.dashboard import address_for_dashboard, lacking, way_to
+from hpcfwi.cluster.network import interfaces
+from hpcfwi.config.site import load_site
+from hpcfwi.errors import InputError
+from hpcfwi.session import Session
+
+LOGIN = {"SLURM_SUBMIT_HOST": "login1", "SLURM_JOB_ID": "7"}
+TOLD = re.compile(
+    r"Dask's dashboard: (http://127\.0\.0\.1:(\d+)/status); from your own machine: "
+    r"(ssh -N -L \2:127\.0\.0\.1:\2 \S+@\S+)$"
+)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """A compute node, and a user."""
+    monkeypatch.setattr(dashboard, "_full_name", lambda: "node7.cluster.org")
+    monkeypatch.setattr(socket, "gethostname", lambda: "node7")
+    monkeypatch.setattr(dashboard, "_user", lambda: "me")
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("environment", "command"),
+    [
+        ({}, "ssh -N -L 8787:127.0.0.1:8787 me@node7.cluster.org"),
+        (LOGIN, "ssh -N -L 8787:127.0.0.1:8787 -J me@login1 me@node7.cluster.org"),
+        (
+            {"PBS_JOBID": "7.pbs", "PBS_O_HOST": "login2.cluster.org"},
+            "ssh -N -L 8787:127.0.0.1:8787 -J me@login2.cluster.org me@node7.cluster.org",
+        ),
+        # salloc has left the shell where it was typed
+        ({**LOGIN, "SLURM_SUBMIT_HOST": "node7.cluster.org"}, "ssh -N -L 8787:127.0.0.1:8787 me@node7.cluster.org"),
+        ({"SLURM_SUBMIT_HOST": "login1"}, "ssh -N -L 8787:127.0.0.1:8787 me@node7.cluster.org"),
+    ],
+    ids=["outside of jobs", "in a job of Slurm", "in a job of PBS", "salloc on a login node", "what a job has left"],
+)
+def test_the_way_there_leads_over_the_host_where_the_job_was_submitted(environment, command):
+    way = way_to("127.0.0.1", 8787, environment)
+    assert way.command == command
+    assert str(way) == f"http://127.0.0.1:8787/status; from your own machine: {command}"
+
+
+@pytest.mark.usefixtures("here")
+def test_one_that_listens_to_all_the_world_is_told_by_its_hosts_name():
+    way = way_to("0.0.0.0", 9000, {})
+    assert way.address == "http://node7.cluster.org:9000/status"
+    assert way.command.endswith("-L 9000:127.0.0.1:9000 me@node7.cluster.org")
+    assert way_to("::1", 9000, {}).address == "http://[::1]:9000/status"
+
+
+def test_a_name_service_that_does_not_answer_is_not_waited_for(monkeypatch):
+    ever = dashboard.threading.Event()
+    monkeypatch.setattr(socket, "gethostname", lambda: "a-host-without-a-domain")
+    monkeypatch.setattr(socket, "getfqdn", lambda _: ever.wait(60))
+    monkeypatch.setattr(dashboard, "PATIENCE", 0.01)
+    assert dashboard._full_name() == "a-host-without-a-domain"
+    ever.set()
+
+
+def test_where_the_port_is_in_use_any_other_is_taken():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert address_for_dashboard(f"127.0.0.1:{port}") == "127.0.0.1:0"
+    assert address_for_dashboard(f"127.0.0.1:{port}") == f"127.0.0.1:{port}"
+    assert address_for_dashboard("off") == "127.0.0.1:0"
+
+
+def test_an_address_of_another_host_is_refused_with_what_it_may_be():
+    with pytest.raises(
+        InputError, match=r"site\.network\.dashboard: is \"192\.0\.2\.1:9000\".*may be \"127\.0\.0\.1:8787\""
+    ):
+        address_for_dashboard("192.0.2.1:9000")
+    with pytest.raises(InputError, match=r'should be address:port, for instance "127\.0\.0\.1:8787", or "off"'):
+        load_site("workstation", ["network.dashboard=nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (None, "needs Bokeh, which is not installed: pip install 'bokeh"),
+        ("2.4", "needs another Bokeh than 2.4: pip install"),
+    ],
+)
+def test_without_bokeh_the_run_says_how_to_get_it_and_no_address(monkeypatch, found, told):
+    def version(_):
+        if found is None:
+            raise PackageNotFoundError
+        return found
+
+    monkeypatch.setattr(dashboard, "version", version)
+    assert lacking().startswith(told)
+    said: list[str] = []
+    session = SimpleNamespace(progress=SimpleNamespace(say=said.append), log=None)
+    Session._tell_dashboard(session, None, load_site("workstation"))
+    assert len(said) == 1
+    assert said[0].startswith(f"Dask's dashboard {told}")
+    Session._tell_dashboard(session, None, load_site("workstation", ["network.dashboard=off"]))
+    assert len(said) == 1
+
+
+def test_the_dashboard_of_a_local_run_answers_where_the_run_says_and_nowhere_else(hpcfwi):
+    from bokeh.client import pull_session
+
+    words = [word for key in ("iterations=5000", "ftol=0", "gtol=0") for word in ("--set", f"inversion.{key}")]
+    process = hpcfwi.start("run", "fwi.toml", "--run-dir", "run", *words)
+    try:
+        told = next(found for line in process.stdout if (found := TOLD.search(line.rstrip("\n"))))
+        address, port, command = told.groups()
+        for _ in range(2):  # the first one makes it
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                page = answer.read().decode()
+                assert answer.status == 200
+            assert "<title>Dask" in page
+            assert "bokeh" in page
+        with urllib.request.urlopen(address.replace("/status", ""), timeout=60) as answer:
+            assert answer.url == address
+        with pytest.raises(HTTPError, match="404"):
+            urllib.request.urlopen(address.replace("/status", "/nothing"), timeout=60)
+        # the page's own way, a websocket
+        session = pull_session(url=address)
+        assert len(session.document.roots) > 3
+        session.close()
+        for elsewhere in interfaces().values():
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((elsewhere, int(port)), timeout=5)
+        shown = json.loads(hpcfwi("status", "run", "--json").stdout)
+        assert (shown["dashboard"], shown["dashboard_command"]) == (address, command)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 75
+    assert re.fullmatch(r"hpcfwi: stopped; the same command goes on where it was .*\n", err)
+    assert json.loads(hpcfwi("status", "run", "--json").stdout)["dashboard"] is None

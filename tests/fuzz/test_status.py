@@ -1,0 +1,115 @@
+"""``hpcfwi status`` of run folders that somebody has been at: it says what makes sense of them, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hypothesis import strategies as st
+from rich.console import Console
+
+from hpcfwi.data.lease import Holder
+from hpcfwi.reporting.events import EventLog
+from hpcfwi.reporting.follow import Follower
+from hpcfwi.reporting.schema import EVENTS, FACTS
+from hpcfwi.reporting.status import StatusReader, run_status
+from hpcfwi.reporting.statuslines import changes, status_lines, status_view
+
+RESULT = {"state": "done", "limits": {}, "summary": {"iterations": 2, "misfit": 0.5, "message": "ok"}}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> bytes:
+    """The log of a run that is at work, in its second file."""
+    log = EventLog(tmp_path_factory.mktemp("sound") / "events.jsonl")
+    log.write("start", host="a", pid=1, iterations=5, shots=4, site="b", launch="jobs", layout="c", planned=2)
+    log.write("job", job="1", worker="w", state="pending", reason="Resources")
+    log.write("worker came", worker="tcp://1", host="n1", name="0", began=1.5, cores=2)
+    log.write("retry", shot="3", worker="tcp://1", reason="late")
+    log.write("dashboard", address="http://127.0.0.1:8787/status", command="ssh x")
+    log._begin_another()
+    log.write("evaluating", evaluation=1, shots=4)
+    log.write("shot", shot="1", evaluation=1, worker="tcp://1", host="n1", seconds=1.5)
+    log.write("evaluation", evaluation=1, misfit=8.0)
+    log.write("iteration", iteration=1, misfit=8.0, step_seconds=50.0, model_error=0.5)
+    log.write("done", message="ok")
+    log.close()
+    return log.path.read_bytes()
+
+
+def told_of(reader: StatusReader) -> str:
+    """All that is said of a run, in every way."""
+    status = reader.read()
+    told = json.dumps(status.as_json(), allow_nan=False)
+    lines = [*status_lines(status), *changes(None, status)]
+    assert all(line.isprintable() for line in lines)
+    assert all(len(line) < 7000 for line in lines)
+    with Path(os.devnull).open("w") as nothing:
+        Console(file=nothing, force_terminal=True, width=80).print(status_view(status))
+    return told
+
+
+def check(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    before = sorted((entry.name, entry.stat().st_mtime_ns) for entry in folder.iterdir())
+    reader = StatusReader(folder)
+    assert told_of(reader)
+    assert told_of(reader)  # of what has been read already
+    assert sorted((entry.name, entry.stat().st_mtime_ns) for entry in folder.iterdir()) == before
+
+
+@pytest.mark.cases(500)
+def test_status_of_a_damaged_log(fuzz, hostile, sound):
+    fuzz(hostile.mutated(sound).map(lambda content: {"events.jsonl": content}), check)
+
+
+@pytest.mark.cases(500)
+def test_status_of_a_log_of_hostile_facts(fuzz, hostile):
+    names = [*FACTS, *Follower(Path()).state.summary()]
+    facts = st.dictionaries(st.sampled_from(names), hostile.values, max_size=8)
+    # most of them as they should be, or hardly any would be taken
+    usual = {
+        "time": 1.5,
+        "shots": 4,
+        "evaluation": 1,
+        "host": "a",
+        "worker": "w",
+        "name": "0",
+        "state": "x",
+        "job": "1",
+    }
+    event = st.builds(
+        lambda kind, told, inner: {**usual, **told, "event": kind, "summary": inner},
+        st.sampled_from([*EVENTS]),
+        facts,
+        facts,
+    )
+    first = b'{"time": 1, "event": "log", "schema": 1, "segment": 2}\n'
+    log = st.lists(event, max_size=6).map(lambda events: b"".join(json.dumps(one).encode() + b"\n" for one in events))
+    fuzz(log.map(lambda content: {"events.jsonl": first + content}), check)
+
+
+@pytest.mark.cases(300)
+def test_status_with_a_damaged_lease_and_result(fuzz, hostile, sound):
+    here = asdict(Holder.this())
+    holders = [here, here | {"pid": 2**22 + 1}, here | {"machine": "elsewhere"}]
+    changed = st.dictionaries(st.sampled_from([*here, "more"]), hostile.values, max_size=3)
+    lease = st.builds(lambda sound, new: json.dumps(sound | new).encode(), st.sampled_from(holders), changed)
+    lease |= hostile.mutated(*(json.dumps(holder).encode() for holder in holders))
+    result = hostile.mutated(json.dumps(RESULT).encode()) | hostile.values.map(lambda value: json.dumps(value).encode())
+    log = st.just(sound) | st.just(b"")
+    fuzz(st.fixed_dictionaries({"driver.json": lease, "result.json": result, "events.jsonl": log}), check)
+
+
+@pytest.mark.cases(150)
+def test_status_of_hostile_words_is_found_or_refused(fuzz, hostile, told):
+    def check(folder, word):
+        (folder / "runs" / "a").mkdir(parents=True)
+        (folder / "runs" / "a" / "events.jsonl").touch()
+        told(lambda: run_status(word), word, "there is no such run folder", "is no run folder", "cannot be read")
+
+    fuzz(hostile.texts | st.text(max_size=20) | st.sampled_from(["a", "runs/a", "", ".", "..", "/", "a\0b"]), check)
