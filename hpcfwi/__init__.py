@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hpcfwi.inversion.plan import Plan, make_plan
     from hpcfwi.inversion.problem import Problem
     from hpcfwi.reporting.events import read_events
+    from hpcfwi.reporting.report import write_report
     from hpcfwi.studies.gradient_check import CheckReport, check_gradient
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "model_data",
     "read_events",
     "run",
+    "write_report",
 ]
 
 _HOMES = {
@@ -66,6 +68,7 @@ _HOMES = {
     "hpcfwi.inversion.plan": ("Plan", "make_plan"),
     "hpcfwi.inversion.problem": ("Problem",),
     "hpcfwi.reporting.events": ("read_events",),
+    "hpcfwi.reporting.report": ("write_report",),
     "hpcfwi.studies.gradient_check": ("CheckReport", "check_gradient"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
