@@ -6,6 +6,7 @@ Whatever a run folder holds - of a run that is done, was killed or goes on - is 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import time
 from collections.abc import Sequence
@@ -115,10 +116,17 @@ def _refuse_strangers(run: Path) -> None:
 
 def _render(run: Path, problem: Problem | None) -> str:
     """The page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     script, style = ((PAGE / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _template().render(script=Markup(script), style=Markup(style), allowed=allowed, **_content(run, problem))
+
+
+@functools.cache
+def _template() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
@@ -129,9 +137,7 @@ def _render(run: Path, problem: Problem | None) -> str:
         "short": lambda text: shortened(str(text)),
         "visible": lambda text: visible(str(text)),
     }
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = environment.get_template("report.html.j2")
-    return page.render(script=Markup(script), style=Markup(style), allowed=allowed, **_content(run, problem))
+    return environment.get_template("report.html.j2")
 
 
 def _content(run: Path, problem: Problem | None) -> dict[str, Any]:

@@ -132,7 +132,9 @@ class Timeline:
         # subtracted from the time of day; and the last one of any event but those that begin a file
         self._zero: float | None = None
         self._last = 0.0
+        # places of workers by their addresses
         self._here: dict[str, int] = {}
+        self._gone: dict[str, int] = {}
         self._evaluating = 0.0
 
     def heed(self, event: dict[str, Any]) -> None:
@@ -205,6 +207,7 @@ class Timeline:
         place = self._here.pop(address, None)
         if place is not None:
             self.workers[place].left = now
+            self._gone[address] = place
 
     def _shot(self, event: dict[str, Any], now: float) -> None:
         address, seconds = str(event["worker"]), float(event["seconds"])
@@ -248,10 +251,8 @@ class Timeline:
 
     def _mark(self, kind: str, event: dict[str, Any], now: float) -> None:
         address = str(event.get("worker", ""))
-        place = self._here.get(address, -1)
-        if place < 0 and kind == "worker died":  # it is told after it has left
-            gone = (i for i in range(len(self.workers) - 1, -1, -1) if self.workers[i].address == address)
-            place = next(gone, -1)
+        # that it died, and what it had is started again, is told after it has left
+        place = self._here.get(address, self._gone.get(address, -1))
         if place >= 0 and kind in ("worker died", "worker put out"):
             self.workers[place].end = MARKS[kind]
         if len(self.marks) < MOST_MARKS:

@@ -95,7 +95,7 @@ def test_a_death_is_marked_where_it_happened_though_it_is_told_when_the_worker_h
         at(1004.0, "worker died", worker="b", host="node1"),
         at(1005.0, "retry", shot="9", worker="b", reason="r"),
     )
-    assert [(mark.worker, mark.time) for mark in line.marks] == [(1, 4.0), (-1, 5.0)]
+    assert [(mark.worker, mark.time) for mark in line.marks] == [(1, 4.0), (1, 5.0)]
     assert "9" in line.marks[1].text
     assert line.workers[1].end == "died"
 
