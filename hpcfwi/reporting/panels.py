@@ -28,7 +28,7 @@ __all__ = [
     "thinned",
 ]
 
-# Pixels of a picture; a symbol in so many of the area's width.
+# Pixels of a model; a symbol in so many of the area's width.
 MOST_PIXELS, APART = 300_000, 70
 
 
@@ -112,8 +112,9 @@ class Plate:
 
 
 def planes_of(domain: Domain, values: NDArray, most: int = MOST_PIXELS) -> list[NDArray[np.float32]]:
-    """What is shown of a model: all of it in 2-D, three slices in 3-D; of each no more points than pixels."""
-    return [coarse(view, values, most).astype(np.float32) for view in views_of(domain)]
+    """What is shown of a model: all of it in 2-D, three slices in 3-D; together no more points than so many pixels."""
+    views = views_of(domain)
+    return [coarse(view, values, most // len(views)).astype(np.float32) for view in views]
 
 
 def panels_of(domain: Domain, planes: Sequence[NDArray], scale: Scale, title: str, told: str, unit: str) -> list[Panel]:

@@ -18,7 +18,6 @@ from hpcfwi.reporting.history import Row
 from hpcfwi.reporting.panels import ColourBar, Panel, panels_of, planes_of
 from hpcfwi.reporting.rasters import scale_of, symmetric
 from hpcfwi.reporting.scene import Scene
-from hpcfwi.reporting.sheet import views_of
 from hpcfwi.reporting.words import counted
 
 __all__ = ["Album", "Slide", "make_album"]
@@ -76,7 +75,7 @@ def make_album(journal: Path, rows: Sequence[Row], scene: Scene) -> Album:
     if len(chosen) < len(rows):
         album.notes.append(f"{len(chosen)} of {counted(len(rows), 'model')} are shown, the initial one included.")
     reader = _Reader(found, rows, scene.domain.shape, damaged)
-    pixels = MOST_PIXELS // (2 * len(chosen) * len(views_of(scene.domain)))
+    pixels = MOST_PIXELS // (2 * len(chosen))
     models = []
     for place in chosen:
         recorded = reader.read(int(place))

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import asdict
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -17,12 +18,17 @@ import pytest
 from PIL import Image
 
 from hpcfwi import write_report
+from hpcfwi.data.lease import Holder
 from hpcfwi.errors import InputError
+from hpcfwi.inversion.functional import FunctionalGradient
+from hpcfwi.inversion.journal import Journal
 from hpcfwi.physics.domain import Domain
 from hpcfwi.reporting.chronicle import Chronicle
-from hpcfwi.reporting.history import History
-from hpcfwi.reporting.panels import panels_of, planes_of
+from hpcfwi.reporting.history import History, Row
+from hpcfwi.reporting.panels import gradient_plate, models_plate, panels_of, planes_of
 from hpcfwi.reporting.rasters import Scale, palette
+from hpcfwi.reporting.scene import Scene
+from hpcfwi.reporting.slides import make_album
 
 # events of all kinds, with facts of none
 pytestmark = pytest.mark.hostile
@@ -271,6 +277,17 @@ def test_a_killed_run_has_a_report_of_what_there_is(run, hpcfwi):
     assert "to the byte" not in page.texts["summary"]
 
 
+def test_a_run_that_goes_on_is_told_from_one_whose_driver_is_gone(run):
+    kill(run)
+    here = asdict(Holder.this())
+    (run / "driver.json").write_text(json.dumps(here))
+    header = " ".join(page_of(run).texts["header"].split())
+    assert f"Inverting – process {here['pid']} on {here['host']}" in header
+    assert "is at work on it" in header
+    (run / "driver.json").write_text(json.dumps(here | {"started": here["started"] - 100}))
+    assert "Driver gone" in page_of(run).texts["header"]
+
+
 def test_a_run_that_has_only_begun_has_a_report(run):
     kill(run)
     lines = (run / "events.jsonl").read_text().splitlines(keepends=True)
@@ -302,9 +319,6 @@ def test_damaged_entries_of_the_journal_are_left_out(run):
 
 def test_the_journal_of_a_problem_with_a_shot_more_is_not_taken_for_this_one_s(run):
     """A run that goes on without a shot begins anew in the same folder: numbers are there twice."""
-    from hpcfwi.inversion.functional import FunctionalGradient
-    from hpcfwi.inversion.journal import Journal
-
     before = page_of(run).slides
     other = Journal(run / "journal", "another problem")
     for number in range(1, 5):
@@ -523,6 +537,26 @@ def test_of_many_iterations_some_are_shown(run, monkeypatch):
     page = page_of(run)
     assert [slide["label"].split(":")[0] for slide in page.slides] == ["Initial model (iteration 0)", "Iteration 2"]
     assert "2 of 3 models are shown" in page.texts["iterations"]
+
+
+@pytest.mark.parametrize("shape", [(700, 500), (90, 80, 70)])
+def test_many_iterations_of_a_large_model_make_no_large_report(tmp_path, shape):
+    """Of noise, which cannot be compressed."""
+    noise = np.random.default_rng(0).uniform(2.0, 4.0, shape)
+    domain = Domain(shape, (10.0,) * len(shape), (0.0,) * len(shape))
+    scene = Scene(domain, noise, True, noise, noise[::-1], np.zeros(shape, dtype=bool))
+    journal = Journal(tmp_path, "problem")
+    rows = []
+    for i in range(5):
+        misfit = 1.0 / (i + 1)
+        journal.write(1 / np.roll(noise, i).ravel() ** 2, FunctionalGradient(misfit, noise - 3.0), i + 1)
+        rows.append(Row(i, i + 1, misfit, 1.0, 0.1, 0.1, 1.0, 1.0))
+    album = make_album(tmp_path, rows, scene)
+    assert len(album.slides) == 5
+    pictures = sum(len(uri) for slide in album.slides for uri, _ in slide.script["pictures"])
+    pictures += sum(len(panel.picture) for panel in models_plate(scene).panels)
+    pictures += sum(len(panel.picture) for panel in gradient_plate(scene, album.gradient).panels)
+    assert 300_000 < pictures < 8_000_000
 
 
 def test_a_long_run_of_many_workers_has_a_small_report(run):
