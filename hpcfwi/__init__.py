@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hpcfwi.inversion.plan import Plan, make_plan
     from hpcfwi.inversion.problem import Problem
     from hpcfwi.reporting.events import read_events
+    from hpcfwi.reporting.report import write_report
     from hpcfwi.reporting.status import RunStatus, run_status
     from hpcfwi.studies.accounting import Account, account
     from hpcfwi.studies.gradient_check import CheckReport, check_gradient
@@ -63,6 +64,7 @@ __all__ = [
     "run",
     "run_status",
     "run_study",
+    "write_report",
 ]
 
 _HOMES = {
@@ -78,6 +80,7 @@ _HOMES = {
     "hpcfwi.reporting.events": ("read_events",),
     "hpcfwi.studies.accounting": ("Account", "account"),
     "hpcfwi.reporting.status": ("RunStatus", "run_status"),
+    "hpcfwi.reporting.report": ("write_report",),
     "hpcfwi.studies.gradient_check": ("CheckReport", "check_gradient"),
     "hpcfwi.studies.scaling_study": ("ScaleOptions", "StudyResult", "run_study"),
 }

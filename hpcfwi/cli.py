@@ -174,6 +174,11 @@ def run(
         *([f"the last bits may differ from run to run: {result.irreproducible}"] if result.irreproducible else []),
         f"{hours(result.core_hours)} of the workers",
         f"{result.folder} holds:",
+        *(
+            ["  report.html    all of it on one page, for a browser"]
+            if (result.folder / "report.html").is_file()
+            else []
+        ),
         f"  model.npy      the velocity, km/s{pictures if (result.folder / 'figures').is_dir() else ''}",
         "  history.csv    misfit, gradient and errors of each iteration; events.jsonl all that happened, shot by shot",
         "  config.toml    the configuration with every default; staged/ and journal/ let the run be continued",
@@ -230,3 +235,12 @@ def check(config: Path, settings: tuple[str, ...], shot: str | None) -> int:
     report = check_gradient(Problem.from_config(what), shot)
     click.echo(report.text)
     return 0 if report.passed else 1
+
+
+@cli.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+def report(run_dir: Path) -> None:
+    """Write RUN/report.html: everything of a run, done or not, in one file for a browser."""
+    from hpcfwi.reporting.report import write_report
+
+    click.echo(write_report(run_dir))

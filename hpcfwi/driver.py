@@ -315,6 +315,7 @@ class _Inversion:
         self.folder.write_result({"state": "done", "limits": _limits(self.config), "summary": summary})
         self.folder.current_model.unlink(missing_ok=True)
         self.log.write("done", seconds=round(time.perf_counter() - self.session.started, 3), **summary)
+        self._report()
         return RunResult(folder=self.folder.path, velocity=velocity, **summary)
 
     def _draw(self, velocity: NDArray) -> None:
@@ -335,3 +336,20 @@ class _Inversion:
             self.session.progress.say(f"warning: the figures cannot be drawn ({type(error).__name__}: {error})")
             return
         self.log.write("figures", seconds=round(time.perf_counter() - started, 3))
+
+    def _report(self) -> None:
+        if not self.config.output.report:
+            return
+        started = time.perf_counter()
+        try:
+            from hpcfwi.reporting.report import write_report
+
+            path = write_report(self.folder.path, self.problem)
+        except Interrupted:
+            raise
+        except Exception as error:
+            # the run is done, with or without it
+            self.log.write("warning", message=f"report: {error}", traceback=format_exc())
+            self.session.progress.say(f"warning: the report cannot be written ({type(error).__name__}: {error})")
+            return
+        self.log.write("report", seconds=round(time.perf_counter() - started, 3), file=path.name)

@@ -4,8 +4,8 @@
 #   bash tests/run.sh [--slow] [pytest options]
 #
 # What is missing is set up first: .venv/ with the extra [test] unless an environment that has hpcfwi is active, and,
-# as root on Debian or Ubuntu, a C compiler, python3-venv, faketime, and a Slurm for the tests of schedulers (tests are
-# skipped, aloud, where something is missing). A real OpenPBS is used where one is installed in $PBS_EXEC (/opt/pbs).
+# as root on Debian or Ubuntu, a C compiler, python3-venv, faketime, a Chromium for the tests of the report, and a Slurm
+# for those of schedulers (tests are skipped, aloud, where something is missing). A real OpenPBS is used where one is installed in $PBS_EXEC (/opt/pbs).
 # --slow adds the tests that take long.
 # All steps run even if one fails; the status is 0 only if none did.
 set -u -o pipefail
@@ -24,6 +24,11 @@ for needed in slurmctld slurmd munged ip nsenter qsub faketime; do
         break
     fi
 done
+
+# A browser that shows the report.
+if ! { type -P chromium && type -P chromedriver; } >/dev/null && hpcfwi_may_install; then
+    hpcfwi_install chromium chromium-driver || :
+fi
 
 # An environment somebody else made is not changed, only judged.
 absent=$("$HPCFWI_BIN/python" -c 'import importlib.util as u

@@ -350,6 +350,7 @@ class OutputSection(Section):
     """What is written besides the model."""
 
     figures: bool = Field(True, description="whether pictures are drawn")
+    report: bool = Field(True, description="whether report.html is written at the end")
 
 
 class RunConfig(Section):

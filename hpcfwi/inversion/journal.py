@@ -16,7 +16,17 @@ from hpcfwi.data.staging import digest, read_container, read_header, write_conta
 from hpcfwi.errors import RunError, StagingError
 from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
 
-__all__ = ["AGREEMENT", "Journal", "Partials", "Recorded", "block_level", "read_partial", "write_partial"]
+__all__ = [
+    "AGREEMENT",
+    "Entry",
+    "Journal",
+    "Partials",
+    "Recorded",
+    "block_level",
+    "entries",
+    "read_partial",
+    "write_partial",
+]
 
 KIND = "evaluation"
 PARTIAL = "partial sum"
@@ -43,6 +53,52 @@ class Recorded:
 
     answer: FunctionalGradient
     drift: float = 0.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the journal, for those who only look at it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    number
+        Of the evaluation.
+    bytes
+        Its size.
+    """
+
+    path: Path
+    number: int
+    bytes: int
+
+    def read(self, size: int) -> tuple[FunctionalGradient, NDArray[np.float64]]:
+        """The answer, and the squared slowness, flat, that it is to; both of ``size`` values.
+
+        Raises
+        ------
+        StagingError
+            If it is damaged.
+        """
+        return _entry(self.path, size)
+
+
+def entries(folder: Path) -> tuple[list[Entry], int]:
+    """The files of a journal by their numbers, and how many others cannot be used; only their headers are read.
+
+    A number may be there twice: a run that goes on without a shot begins anew in the same folder.
+    """
+    found, damaged = [], 0
+    for path in sorted(folder.glob("*.bin")):
+        number = (read_header(path) or {}).get("number")
+        try:
+            if type(number) is not int:
+                raise ValueError
+            found.append(Entry(path, number, path.stat().st_size))
+        except (OSError, ValueError):
+            damaged += 1
+    return sorted(found, key=lambda entry: entry.number), damaged
 
 
 class Journal:

@@ -31,6 +31,8 @@ __all__ = ["EventLog", "read_events", "read_latest"]
 LONGEST_LINE = 1_000_000
 # Bytes of a file of the log; some 100,000 shots. Compressed it is about a tenth of that.
 SEGMENT = 32_000_000
+# Files of a log, more than any run writes: what a damaged first line says is not believed without end.
+MOST_SEGMENTS = 10_000
 # Seconds that a reader waits for a file that is just being made.
 MOMENT = 5.0
 # Seconds for what is being compressed when the log is closed.
@@ -255,7 +257,7 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
             number = _segment(next(_parsed(file), {}))
             file.seek(0)
             # not those that a folder's listing has: one that is just being renamed may be missing there
-            for older in range(1, number):
+            for older in range(1, min(number, MOST_SEGMENTS)):
                 yield from _without_summaries(_older_lines(_numbered(path, older)))
             yield from _without_summaries(_parsed(file))
     except (OSError, EOFError, gzip.BadGzipFile) as error:

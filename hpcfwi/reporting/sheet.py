@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["BAR", "Sheet", "View", "colour_bar", "draw_image", "finite", "new_figure", "thin"]
+__all__ = ["BAR", "Sheet", "View", "colour_bar", "draw_image", "finite", "new_figure", "thin", "views_of"]
 
 # Inches: the most that all panels take together, the mean side of one, a column's text, a letter of it, the colour bar.
 WIDEST, TALLEST, LARGEST_PANEL, TEXT, LETTER, BAR = 10.0, 7.5, 5.0, 1.6, 0.075, 0.17
@@ -60,7 +60,7 @@ class View:
         return rows if self.extent[2] > self.extent[3] else rows[::-1]
 
 
-def _views(domain: Domain) -> list[View]:
+def views_of(domain: Domain) -> list[View]:
     """The model itself, or three slices of a 3-D one."""
     if domain.ndim == 2:
         return [View.of(domain, 0, 1)]
@@ -82,7 +82,7 @@ class Sheet:
     """
 
     def __init__(self, domain: Domain, titles: list[str]) -> None:
-        views = _views(domain)
+        views = views_of(domain)
         sizes = np.array([view.size for view in views])
         if domain.ndim == 3:
             # a map on the scale of flat sections would leave most of its row empty

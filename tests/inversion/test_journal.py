@@ -7,7 +7,7 @@ import pytest
 
 from hpcfwi.errors import RunError, StagingError
 from hpcfwi.inversion.functional import FunctionalGradient
-from hpcfwi.inversion.journal import AGREEMENT, Journal
+from hpcfwi.inversion.journal import AGREEMENT, Journal, entries
 
 XS = np.random.default_rng(0).uniform(0.05, 0.4, (4, 50))
 
@@ -94,3 +94,29 @@ def test_a_damaged_entry_is_named_however_it_is_found(journal):
     for x in (XS[0], rounded_differently(XS[0])):
         with pytest.raises(StagingError, match="Remove it and start the same command again"):
             journal.read(x, 1)
+
+
+def test_entries_are_listed_by_their_numbers_and_read_with_their_models(journal):
+    found, damaged = entries(journal.folder)
+    assert [entry.number for entry in found] == [1, 2, 3, 4]
+    assert damaged == 0
+    for entry, x in zip(found, XS, strict=True):
+        read, there = entry.read(x.size)
+        assert read.f == answer(entry.number).f
+        assert (read.g.ravel() == answer(entry.number).g.ravel()).all()
+        assert (there == x).all()
+        assert entry.bytes == entry.path.stat().st_size
+
+
+def test_what_is_no_entry_is_counted_and_one_that_is_damaged_told_when_it_is_read(journal):
+    journal._path(XS[0]).write_bytes(b"none of ours")
+    path = journal._path(XS[1])
+    path.write_bytes(path.read_bytes()[:-1])
+    (journal.folder / "a.bin").symlink_to("nowhere")
+    found, damaged = entries(journal.folder)
+    assert ([entry.number for entry in found], damaged) == ([2, 3, 4], 2)
+    with pytest.raises(StagingError, match="is damaged"):
+        found[0].read(XS[1].size)
+    with pytest.raises(StagingError, match="50 values of a gradient where 7 belong"):
+        found[1].read(7)
+    assert entries(journal.folder / "not there") == ([], 0)

@@ -204,6 +204,11 @@ def test_readers_of_a_log_that_is_being_written_see_each_event_once_and_in_order
     assert numbers(log.path) == list(range(3000))
 
 
+def test_a_first_line_that_claims_files_without_end_is_not_believed(tmp_path):
+    (tmp_path / "events.jsonl").write_text('{"event": "log", "segment": 1000000000000000000}\n{"event": "start"}\n')
+    assert [event["event"] for event in read_events(tmp_path / "events.jsonl")] == ["log", "start"]
+
+
 def test_a_hundred_thousand_shots_need_some_megabytes(tmp_path):
     """Of a line as workers tell it, compressed: what a run of that size adds for each evaluation."""
     log = EventLog(tmp_path / "events.jsonl", segment=1_000_000)

@@ -1,0 +1,159 @@
+"""The report: whatever the files of a run folder hold, it is written or refused, soon, and nothing in it is taken for code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import strategies as st
+
+from hpcfwi.reporting.chronicle import Chronicle
+from hpcfwi.reporting.lanes import make_lanes
+from hpcfwi.reporting.report import write_report
+from hpcfwi.reporting.schema import EVENTS, FACTS
+
+SMALL_FILES = ["events.jsonl", "history.csv", "result.json", "driver.json", "config.toml"]
+SOUND_DRIVER = {"token": "a", "host": "h", "machine": "m", "pid": 1, "started": 1.0, "job": "7", "restarts": 0}
+
+
+class Judge(HTMLParser):
+    """Finds what a browser would run or load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.scripts = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.scripts += tag == "script"
+        for name, value in attributes:
+            loads = name in ("src", "href") and not (value or "").startswith(("data:image/png;base64,", "data:,", "#"))
+            if loads or name.startswith("on"):
+                self.found.append(f"<{tag} {name}={value}>")
+
+
+def judge(path) -> None:
+    judged = Judge(path.read_text(encoding="utf-8"))
+    assert judged.scripts in (0, 2)
+    assert judged.found == []
+
+
+@pytest.fixture(scope="module")
+def sound(first_run):
+    """Files of a run that is done."""
+    run = first_run[2]
+    return {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def copy_of(sound, folder) -> None:
+    for name, content in sound.items():
+        if name.parts[0] not in ("staged", "report.html"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (folder / name).write_bytes(content)
+
+
+@pytest.mark.cases(400)
+def test_damaged_files_of_a_run_are_shown_as_far_as_they_can_be(fuzz, hostile, told, sound):
+    originals = {
+        name: next(c for n, c in sound.items() if str(n) == name) for name in SMALL_FILES if name != "driver.json"
+    }
+    originals["driver.json"] = json.dumps(SOUND_DRIVER).encode()
+    mutated = st.one_of([st.tuples(st.just(name), hostile.mutated(content)) for name, content in originals.items()])
+
+    def check(folder, given):
+        copy_of(sound, folder)
+        name, content = given
+        (folder / name).write_bytes(content)
+        if not told(lambda: write_report(folder), folder):
+            judge(folder / "report.html")
+
+    fuzz(mutated, check)
+
+
+# Of each type of a fact something sound.
+SOUND = {"text": "a", "number": 1.79e9, "integer": 1, "boolean": False, "texts": ["a"], "object": {"numpy": "2"}}
+
+
+def event_of(kind, changed):
+    """An event with all its facts, some of which have become something else."""
+    facts = (*EVENTS[kind].facts, *EVENTS[kind].more)
+    sound = {name: SOUND[FACTS[name].kind] for name in facts}
+    return json.dumps({"time": 1.79e9, "event": kind, **sound, **changed}).encode()
+
+
+@pytest.mark.cases(1000)
+def test_events_of_any_kind_with_facts_of_any_type_are_read(fuzz, hostile, told):
+    evil = st.sampled_from(["<script>alert(1)</script>", '" onload="alert(1)', "</svg>", "</script>", "{{ 7 }}"])
+    values = st.dictionaries(st.sampled_from([*FACTS]), evil | hostile.values | hostile.scalars, max_size=3)
+    lines = st.lists(st.builds(event_of, st.sampled_from([*EVENTS]), values), min_size=1, max_size=8).map(b"\n".join)
+
+    def check(folder, content):
+        (folder / "events.jsonl").write_bytes(content)
+        if not told(lambda: write_report(folder), folder):
+            judge(folder / "report.html")
+
+    fuzz(lines, check)
+
+
+@pytest.mark.cases(1500)
+def test_a_time_line_of_any_numbers_can_be_drawn(fuzz, hostile):
+    times = hostile.numbers | st.floats(1.79e9, 1.8e9) | st.sampled_from([1.79e9, 0.0, 5e9])
+    event = st.fixed_dictionaries(
+        {
+            "event": st.sampled_from(
+                [
+                    "start",
+                    "worker came",
+                    "worker left",
+                    "worker died",
+                    "shot",
+                    "staged",
+                    "evaluating",
+                    "evaluation",
+                    "observing",
+                    "observed",
+                    "optimised",
+                    "done",
+                    "retry",
+                    "closed",
+                ]
+            ),
+            "time": times,
+            "worker": st.sampled_from(["a", "b"]),
+            "host": st.just("h"),
+            "name": st.just("n"),
+            "shot": st.just("s"),
+            "evaluation": st.integers(-2, 3) | hostile.whole,
+            "misfit": hostile.numbers,
+            "seconds": times,
+            "began": times,
+        }
+    )
+
+    def check(_, events):
+        chronicle = Chronicle.of(events)
+        lanes = make_lanes(chronicle.timeline)
+        if lanes is not None:
+            for block in [*lanes.blocks, *lanes.stages, *lanes.evaluations]:
+                assert 0 <= block.begin <= 1000
+                assert 0 < block.width <= 1001
+            assert len(lanes.x.ticks) < 60
+
+    fuzz(st.lists(event, max_size=20), check)
+
+
+@pytest.mark.cases(100)
+def test_damaged_entries_of_a_journal_are_left_out(fuzz, hostile, told, sound):
+    entry = next(content for name, content in sound.items() if name.parts[0] == "journal")
+
+    def check(folder, content):
+        copy_of(sound, folder)
+        (folder / "journal" / "a.bin").write_bytes(content)
+        if not told(lambda: write_report(folder), folder):
+            judge(folder / "report.html")
+        shutil.rmtree(folder / "journal")
+
+    fuzz(hostile.mutated(entry), check)
