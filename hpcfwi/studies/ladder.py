@@ -230,6 +230,7 @@ class Ladder:
             "inversion.ftol=0.0",
             "inversion.gtol=0.0",
             "output.figures=false",
+            "output.report=false",
         ]
         out = self.left_out(rung)
         if out:
