@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from traceback import format_exc
@@ -19,7 +20,7 @@ from hpcfwi.config.site import Site
 from hpcfwi.data.models import read_array
 from hpcfwi.data.runfolder import RunFolder
 from hpcfwi.data.staging import load
-from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, ShotFailed
+from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, ShotFailed
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.inversion.standin import StandIn
 from hpcfwi.quorum import Quorum
@@ -151,6 +152,9 @@ def run(
                         ready.begin_anew(quorum.go_on_without(error), error)
         except Interrupted as stopped:
             raise requeueing.after(stopped) from None
+        except (DataError, RunError):
+            _report_failure(folder, quorum.problem)
+            raise
 
 
 def model_data(
@@ -198,6 +202,17 @@ def _finished(folder: RunFolder, problem: Problem) -> RunResult | None:
     if problem.config.output.figures and not any(folder.figures.glob("*.png")):
         return None
     return found if velocity.shape == problem.domain.shape and velocity.dtype == np.float32 and found.sensible else None
+
+
+def _report_failure(folder: RunFolder, problem: Problem) -> None:
+    """Show on a page why a run has failed, unless another driver has the folder by now; only the run's error is told."""
+    if not problem.config.output.report:
+        return
+    with suppress(Exception):
+        from hpcfwi.reporting.report import write_report
+
+        folder.verify()
+        write_report(folder.path, problem)
 
 
 def _export_data(session: Session) -> list[Path]:

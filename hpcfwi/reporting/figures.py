@@ -1,6 +1,6 @@
 """The pictures of a run: models, their errors, convergence, gathers and the gradient.
 
-Called at the end of a run and by ``hpcfwi report``. Every figure is built by a private function that returns it and
+Called at the end of a run. Every figure is built by a private function that returns it and
 written by a public one. Matplotlib is imported only while drawing, pyplot never: no windows, no global state.
 """
 

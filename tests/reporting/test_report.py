@@ -19,6 +19,7 @@ from PIL import Image
 
 from hpcfwi import write_report
 from hpcfwi.data.lease import Holder
+from hpcfwi.data.staging import read_container, unpickle
 from hpcfwi.errors import InputError
 from hpcfwi.inversion.functional import FunctionalGradient
 from hpcfwi.inversion.journal import Journal
@@ -518,6 +519,19 @@ def test_a_report_that_cannot_be_written_costs_a_warning_not_the_run(hpcfwi):
     assert (run / "model.npy").exists()
     told = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     assert [event for event in told if event["event"] == "warning" and event["message"].startswith("report: ")]
+
+
+def test_a_run_that_fails_has_a_report_of_why(hpcfwi, first_run):
+    (hpcfwi.folder / "gathers").mkdir()
+    for path in (first_run[2] / "staged" / "shots").iterdir():
+        record = unpickle(path, read_container(path, "shot")[1])["record"]
+        np.save(hpcfwi.folder / "gathers" / f"{path.stem}.npy", record + (np.inf if path.stem == "1" else 0.0))
+    words = ("--set", "data.file=gathers", "--set", "site.worker.threads=1")
+    done = hpcfwi("run", "fwi.toml", "--run-dir", "run", *words)
+    assert done.returncode in (2, 3)
+    page = Page((hpcfwi.folder / "run" / "report.html").read_text())
+    assert "Failed – shot 1" in " ".join(page.texts["header"].split())
+    assert page.slides == []
 
 
 def test_a_run_without_a_report_has_none(hpcfwi):
