@@ -97,8 +97,9 @@ def test_ctrl_c_on_a_terminal_stops_the_run_with_one_line(prepared):
 def test_on_a_terminal_status_is_watched_in_place_until_the_run_ends(hpcfwi, first_run):
     run_dir = hpcfwi.folder / "run"
     shutil.copytree(first_run[2], run_dir)
-    *lines, done, closed = (run_dir / "events.jsonl").read_text().splitlines(keepends=True)
-    (run_dir / "events.jsonl").write_text("".join(lines))
+    lines = (run_dir / "events.jsonl").read_text().splitlines(keepends=True)
+    done = next(i for i, line in enumerate(lines) if json.loads(line)["event"] == "done")
+    (run_dir / "events.jsonl").write_text("".join(lines[:done]))
     result = run_dir / "result.json"
     result.rename(run_dir / "later")
     (run_dir / "driver.json").write_text(json.dumps(asdict(Holder.this())))
@@ -106,7 +107,7 @@ def test_on_a_terminal_status_is_watched_in_place_until_the_run_ends(hpcfwi, fir
     terminal.read(until="heartbeat")
     (run_dir / "later").rename(result)
     with (run_dir / "events.jsonl").open("a") as file:
-        file.write(done + closed)
+        file.writelines(lines[done:])
     (run_dir / "driver.json").unlink()
     assert terminal.end() == 0
     assert "\x1b[?25l" in terminal.text  # the cursor is hidden while the display lives

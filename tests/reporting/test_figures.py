@@ -121,7 +121,7 @@ def gather_arguments(receivers: np.ndarray) -> dict[str, Any]:
 
 
 def drawn_gather(monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Figure:
-    monkeypatch.setattr(figures, "_save", lambda _path, build: build())
+    monkeypatch.setattr(figures, "save_figure", lambda _path, build: build())
     figure: Any = figures.draw_gather(Path("unused.png"), **arguments)
     return figure
 

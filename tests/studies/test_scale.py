@@ -65,7 +65,7 @@ def test_a_study_tells_where_the_time_went_and_what_to_expect(hpcfwi):
     assert told["provenance"]["stand_in"] == "shots that sleep for 0.05 s"
     assert told["provenance"]["versions"]["devito"]
     assert told["provenance"]["hosts"]
-    assert [forecast["predictions"][0]["efficiency"] for forecast in told["forecasts"]] == [1, 1, 1]
+    assert [forecast["predictions"][0]["efficiency"] for forecast in told["forecasts"]] == [1, 1, 1, 1]
     assert max(p["nodes"] for p in told["forecasts"][1]["predictions"]) == 4096
     for name in ("scaling.png", "parts.png", "forecast.png"):
         assert (study / name).read_bytes()[:4] == b"\x89PNG"
