@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hpcfwi.data.lease import Holder
+from hpcfwi.data.pulse import Pulse
 from hpcfwi.errors import HpcfwiError
 from hpcfwi.files import parse_json, regular, shortened
 from hpcfwi.reporting.charts import number
@@ -52,14 +52,15 @@ def headline(run: Path, chronicle: Chronicle) -> Headline:
         return Headline("good", STATES["done"], str(_inside(result, "summary").get("message", state.reason)))
     look = {"done": "good", "failed": "bad"}.get(state.state, "open")
     if state.state in AT_WORK:
-        held = _holder(run / "driver.json")
-        if held is None:
+        pulse = Pulse(run / "driver.json")
+        pulse.look()
+        driver, alive = pulse.holder or "its driver", pulse.alive
+        if not pulse.there:
             return Headline("bad", "Ended without a word", "no driver is at work on it; the same command continues it")
-        dead = held.known_dead()
-        if dead:
-            why = f"{held} is gone, without a word: killed, or its host was; the same command continues the run"
+        if alive is False:
+            why = f"{driver} is gone, without a word: killed, or its host was; the same command continues the run"
             return Headline("bad", "Driver gone", why)
-        return Headline("open", STATES[state.state], f"{held} is at work on it" if dead is False else f"of {held}")
+        return Headline("open", STATES[state.state], f"{driver} is at work on it" if alive else f"of {driver}")
     return Headline(look, STATES[state.state], state.reason)
 
 
@@ -153,15 +154,6 @@ def machines(chronicle: Chronicle) -> dict[str, Any]:
         "more": max(0, timeline.came - MOST),
         "jobs": list(chronicle.state.jobs.items())[:MOST],
     }
-
-
-def _holder(path: Path) -> Holder | None:
-    """The driver that has the run, or had it and died."""
-    try:
-        holder = Holder(**parse_json(regular(path).read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return holder if holder.sensible else None
 
 
 def _json(path: Path) -> dict[str, Any]:
