@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from hpcfwi.inversion.problem import Problem
     from hpcfwi.reporting.events import read_events
     from hpcfwi.reporting.report import write_report
-    from hpcfwi.reporting.status import RunStatus, run_status
+    from hpcfwi.reporting.runstatus import RunStatus
+    from hpcfwi.reporting.status import run_status
     from hpcfwi.studies.accounting import Account, account
     from hpcfwi.studies.gradient_check import CheckReport, check_gradient
     from hpcfwi.studies.scaling_study import ScaleOptions, StudyResult, run_study
@@ -79,7 +80,8 @@ _HOMES = {
     "hpcfwi.inversion.problem": ("Problem",),
     "hpcfwi.reporting.events": ("read_events",),
     "hpcfwi.studies.accounting": ("Account", "account"),
-    "hpcfwi.reporting.status": ("RunStatus", "run_status"),
+    "hpcfwi.reporting.runstatus": ("RunStatus",),
+    "hpcfwi.reporting.status": ("run_status",),
     "hpcfwi.reporting.report": ("write_report",),
     "hpcfwi.studies.gradient_check": ("CheckReport", "check_gradient"),
     "hpcfwi.studies.scaling_study": ("ScaleOptions", "StudyResult", "run_study"),

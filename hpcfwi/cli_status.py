@@ -17,7 +17,8 @@ from hpcfwi.output import abandoned
 from hpcfwi.terminal import console
 
 if TYPE_CHECKING:
-    from hpcfwi.reporting.status import RunStatus, StatusReader
+    from hpcfwi.reporting.runstatus import RunStatus
+    from hpcfwi.reporting.status import StatusReader
 
 __all__ = ["status"]
 

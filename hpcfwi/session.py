@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import gc
 import math
-import os
-import platform
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from traceback import format_exc
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from rich.console import Console
 
 from hpcfwi.cluster.environment import apply_environment, hush, own_environment
@@ -34,19 +29,17 @@ from hpcfwi.inversion.plan import make_plan
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.inversion.standin import StandIn
 from hpcfwi.news import News
+from hpcfwi.provenance import start_facts
 from hpcfwi.reporting.events import EventLog
 from hpcfwi.reporting.failures import Failures
 from hpcfwi.reporting.progress import Progress
 from hpcfwi.reproducibility import DRIVERS, WORKERS, Reproducibility
-from hpcfwi.version import __version__
 
 if TYPE_CHECKING:  # imports Dask, for which the command line has no time
     from hpcfwi.cluster.workforce import Workforce
 
 __all__ = ["Session", "session"]
 
-# Libraries that a run's results and speed depend on.
-TOLD_VERSIONS = ("dask", "dask-jobqueue", "devito", "distributed", "numpy", "scipy")
 # Seconds for the shots in hand after a signal (schedulers kill after 30 by default), and to end workers and the driver.
 LAST_SHOTS, CLOSING = 20.0, 10.0
 # A SIGTERM that comes so many seconds before the job's end, at most, is the scheduler's; an earlier one is somebody's scancel.
@@ -197,37 +190,13 @@ class Session:
         workforce = launch(site, need, self.folder.path, options, Listener(self.progress.say, self.log.write))
         layout = workforce.layout
         apply_environment(site.config, workforce.threads)
-        self.log.write("start", **self._facts(site, workforce))
+        self.log.write("start", **start_facts(self.problem, site, workforce, self.stand_in))
         self._tell_reproducibility(workforce.threads)
         self._promise = ThreadPromise(site, workforce.threads_on)
         with held_back():  # or a folder or a process of theirs would be left that nobody knows of
             stack.enter_context(workforce)
         self._stage_solver(layout.cache_bytes)
         self._connect(workforce, site, stack)
-
-    def _facts(self, site: Site, workforce: Workforce) -> dict[str, Any]:
-        """What there is to know of a start."""
-        layout = workforce.layout
-        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID")
-        return {
-            "version": __version__,
-            "versions": {name: version(name) for name in TOLD_VERSIONS} | {"python": platform.python_version()},
-            "problem": self.problem.digest,
-            "site": site.name,
-            "launch": workforce.how,
-            "layout": str(layout),
-            "threads": workforce.threads,
-            "cores": layout.cores,
-            "planned": workforce.planned,
-            "nodes_planned": workforce.nodes_planned,
-            "shots": len(self.problem.survey),
-            "iterations": self.config.inversion.iterations,
-            "host": socket.gethostname().partition(".")[0],
-            "pid": os.getpid(),
-            "began": round(psutil.Process().create_time(), 3),
-            **({"job": job} if job else {}),
-            **({"stand_in": str(self.stand_in)} if self.stand_in else {}),
-        }
 
     def _tell_reproducibility(self, threads: int) -> None:
         if threads > 1:
@@ -296,8 +265,9 @@ class Session:
         from hpcfwi.cluster.hosts import BadHosts
         from hpcfwi.cluster.overtime import Overtime
         from hpcfwi.cluster.silence import Silence
-        from hpcfwi.inversion.shot import TOPIC, evaluate_shot, observe_shot, predict_shot
+        from hpcfwi.inversion.shot import evaluate_shot, observe_shot, predict_shot
         from hpcfwi.inversion.sums import KINDS
+        from hpcfwi.inversion.task import TOPIC
         from hpcfwi.inversion.tasks import ShotTasks
 
         self._tell_dashboard(workforce, site)

@@ -11,8 +11,8 @@ from distributed.scheduler import KilledWorker
 
 from hpcfwi.cluster.hosts import host_of
 from hpcfwi.errors import DataError, HpcfwiError, ShotFailed
-from hpcfwi.inversion.shot import TaskFailure
 from hpcfwi.inversion.suspects import Suspects
+from hpcfwi.inversion.task import TaskFailure
 
 __all__ = ["Attempts", "reason_of", "stop_for_own_reasons"]
 

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import resource
-import socket
 import threading
 import time
-import traceback
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
 
 import numpy as np
-from distributed import get_worker
 from numpy.typing import NDArray
 
 from hpcfwi.collector import resting
 from hpcfwi.data.staging import StagedFile, digest, find_staged, load, stage
-from hpcfwi.errors import DataError, HpcfwiError, RunError, StagingError
+from hpcfwi.errors import DataError, RunError, StagingError
 from hpcfwi.inversion.functional import FunctionalGradient, total
 from hpcfwi.inversion.journal import read_partial, write_partial
 from hpcfwi.inversion.solver import obtain_solver
 from hpcfwi.inversion.standin import SleepingFields, StandIn
+from hpcfwi.inversion.task import task, tell
 from hpcfwi.physics.resampling import resample
 from hpcfwi.physics.spec import PropagatorSpec
 from hpcfwi.physics.survey import Shot
@@ -35,20 +29,14 @@ from hpcfwi.physics.wavefield import Wavefields
 from hpcfwi.physics.wavelet import Wavelet
 
 __all__ = [
-    "TOPIC",
     "ShotContext",
     "ShotWorker",
-    "TaskFailure",
     "add_parts",
     "evaluate_shot",
     "load_part",
     "observe_shot",
     "predict_shot",
-    "tell",
 ]
-
-# Dask topic under which workers tell what they did.
-TOPIC = "hpcfwi"
 
 
 @dataclass(frozen=True)
@@ -203,47 +191,6 @@ class ShotWorker:
         return found
 
 
-class TaskFailure(RunError):
-    """A task failed on a worker for reasons that may lie with the worker.
-
-    Parameters
-    ----------
-    worker
-        Dask address of the worker.
-    reason
-        What happened, in one line, the worker's host included.
-    """
-
-    def __init__(self, worker: str, reason: str) -> None:
-        super().__init__(worker, reason)
-        self.worker = worker
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
-
-
-Task = TypeVar("Task", bound=Callable[..., Any])
-
-
-def _task(function: Task) -> Task:
-    """Let a function run as a task: its errors say where they happened, and in full in the event log."""
-
-    @functools.wraps(function)
-    def run(*args: Any) -> Any:
-        try:
-            return function(*args)
-        except DataError as error:
-            failure: HpcfwiError = DataError(error.shot, error.problem)
-        except Exception as error:
-            tell(event="failure", task=function.__name__, traceback=traceback.format_exc())
-            text = str(error) if isinstance(error, HpcfwiError) else f"{type(error).__name__}: {error}"
-            failure = TaskFailure(_address(), f"on {_host()}: {text.partition(chr(10))[0]}")
-        raise failure  # here, and not above, so that it takes no other error along, which might not travel
-
-    return cast(Task, run)
-
-
 _worker: ShotWorker | None = None
 _one_at_a_time = threading.Lock()
 
@@ -258,7 +205,7 @@ def _resident(context: ShotContext) -> tuple[ShotWorker, bool]:
     return _worker, True
 
 
-@_task
+@task
 def evaluate_shot(
     context: ShotContext,
     name: str,
@@ -293,13 +240,13 @@ def evaluate_shot(
         return _kept(result, keep)
 
 
-@_task
+@task
 def add_parts(parts: list[FunctionalGradient], keep: Path | None = None) -> FunctionalGradient:
     """One node of the summation tree, kept in a file if one is named (a task)."""
     return _kept(total(parts), keep)
 
 
-@_task
+@task
 def load_part(path: Path) -> FunctionalGradient:
     """One node of the summation tree that an earlier start has kept (a task)."""
     return read_partial(path)
@@ -315,7 +262,7 @@ def _kept(part: FunctionalGradient, path: Path | None) -> FunctionalGradient:
     return part
 
 
-@_task
+@task
 def observe_shot(
     context: ShotContext,
     shot: Shot,
@@ -368,7 +315,7 @@ def observe_shot(
     return staged
 
 
-@_task
+@task
 def predict_shot(context: ShotContext, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> tuple[NDArray, NDArray]:
     """Observed and predicted record of a staged shot, both on the time axis (a task)."""
     with _one_at_a_time:
@@ -382,23 +329,3 @@ def predict_shot(context: ShotContext, model: StagedFile, shot: StagedFile, axis
 def _peak_memory() -> int:
     """The most memory that this process has had so far, bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _host() -> str:
-    return socket.gethostname().partition(".")[0]
-
-
-def _address() -> str:
-    """This worker's Dask address; empty outside of a Dask worker."""
-    try:
-        return str(get_worker().address)
-    except ValueError:
-        return ""
-
-
-def tell(**facts: Any) -> None:
-    """Send an event (see :mod:`hpcfwi.reporting.schema`) to the driver; outside of a Dask worker there is nobody to tell."""
-    address = _address()
-    if address:
-        told = {"time": time.time(), "host": _host(), "worker": address, "pid": os.getpid(), **facts}
-        get_worker().log_event(TOPIC, told)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpcfwi.files import visible
-from hpcfwi.reporting.status import Often, RunStatus
+from hpcfwi.reporting.runstatus import Often, RunStatus
 from hpcfwi.reporting.words import ago, counted, duration, hours, moment
 
 __all__ = ["changes", "one_line", "status_lines", "status_view"]

@@ -15,7 +15,7 @@ from hpcfwi.cluster.environment import hush
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
 from hpcfwi.inversion.functional import FunctionalGradient
-from hpcfwi.inversion.shot import TOPIC, tell
+from hpcfwi.inversion.task import TOPIC, tell
 from hpcfwi.inversion.tasks import ShotTasks
 from hpcfwi.reporting.events import EventLog
 

@@ -28,8 +28,9 @@ from hpcfwi.data.staging import StagedFile, digest, shard
 from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.objective import SMALL
-from hpcfwi.inversion.shot import TOPIC, ShotContext
+from hpcfwi.inversion.shot import ShotContext
 from hpcfwi.inversion.sums import KINDS
+from hpcfwi.inversion.task import TOPIC
 from hpcfwi.inversion.tasks import ShotTasks, key_of
 from hpcfwi.news import News
 from hpcfwi.physics.domain import Domain

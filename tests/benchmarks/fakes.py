@@ -31,7 +31,8 @@ from hpcfwi.cluster.workforce import FORGETFUL, REMOTE
 from hpcfwi.config.site import NetworkSection
 from hpcfwi.data.staging import StagedFile
 from hpcfwi.inversion.functional import FunctionalGradient
-from hpcfwi.inversion.shot import ShotContext, _kept, _task, tell
+from hpcfwi.inversion.shot import ShotContext, _kept
+from hpcfwi.inversion.task import task, tell
 from hpcfwi.physics.timeaxis import TimeAxis
 
 HOST = "127.0.0.1"
@@ -59,7 +60,7 @@ def drawn(name: str) -> FunctionalGradient:
     return FunctionalGradient(float(random.normal()), random.normal(size=DRAWN))
 
 
-@_task
+@task
 def fake_shot(
     context: ShotContext,
     name: str,

@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster, get_worker
 
 from hpcfwi.errors import DataError, RunError
 from hpcfwi.inversion.functional import FunctionalGradient, blocks, total
-from hpcfwi.inversion.shot import _task
+from hpcfwi.inversion.task import task
 from hpcfwi.inversion.tasks import ShotTasks, key_of
 
 
@@ -34,7 +34,7 @@ def slow_shot(seed, _):
     return gradient(seed)
 
 
-@_task
+@task
 def fail_once(seed, folder):
     """Fails at the first try, and notes where each try was."""
     with (Path(folder) / f"{seed}").open("a") as file:
@@ -44,14 +44,14 @@ def fail_once(seed, folder):
     return gradient(seed)
 
 
-@_task
+@task
 def fail_always(seed, _):
     if seed == 2:
         raise ValueError("no way")
     return gradient(seed)
 
 
-@_task
+@task
 def bad_data(seed, folder):
     if seed == 2:
         with (Path(folder) / "tries").open("a") as file:

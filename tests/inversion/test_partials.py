@@ -12,13 +12,14 @@ import pytest
 from hpcfwi.errors import DataError, Interrupted
 from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
 from hpcfwi.inversion.journal import Partials, block_level, read_partial, write_partial
-from hpcfwi.inversion.shot import _kept, _task
+from hpcfwi.inversion.shot import _kept
+from hpcfwi.inversion.task import task
 from hpcfwi.inversion.tasks import ShotTasks, key_of
 
 SHOTS = 3 * BLOCK + 2
 
 
-@_task
+@task
 def shot(number, folder, keep=None):
     """Notes that it was computed; one shot cannot be, as long as there is a file that says so."""
     if (Path(folder) / f"broken-{number}").exists():

@@ -11,8 +11,9 @@ import pytest
 import hpcfwi.inversion.shot as shot_module
 from hpcfwi.data.staging import make_private, stage
 from hpcfwi.errors import DataError, RunError, StagingError
-from hpcfwi.inversion.shot import ShotContext, ShotWorker, TaskFailure, evaluate_shot, observe_shot
+from hpcfwi.inversion.shot import ShotContext, ShotWorker, evaluate_shot, observe_shot
 from hpcfwi.inversion.solver import stage_solver
+from hpcfwi.inversion.task import TaskFailure
 from hpcfwi.physics.survey import Shot
 
 pytestmark = pytest.mark.usefixtures("one_thread")

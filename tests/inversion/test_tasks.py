@@ -17,8 +17,8 @@ from distributed import Client, LocalCluster, get_worker
 from hpcfwi.errors import DataError, RunError
 from hpcfwi.inversion.attempts import Attempts
 from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
-from hpcfwi.inversion.shot import _task
 from hpcfwi.inversion.sums import SumTree
+from hpcfwi.inversion.task import task
 from hpcfwi.inversion.tasks import ShotTasks, key_of
 
 
@@ -26,7 +26,7 @@ def number(value, *_):
     return FunctionalGradient(float(value), np.array([float(value)]))
 
 
-@_task
+@task
 def fail_on_the_first_workers(folder, failures):
     """Fails on as many workers as told, and notes where it was."""
     seen = Path(folder) / "seen"
@@ -46,7 +46,7 @@ class Unpicklable(Exception):
         self.other = two
 
 
-@_task
+@task
 def fail_unpicklably(*_):
     raise Unpicklable(Lock(), None)
 
@@ -179,7 +179,7 @@ def test_the_tree_has_a_level_for_each_power_of_its_block():
 def test_a_gradient_that_is_lost_before_its_sum_and_turns_out_bad_names_its_shot(client, tmp_path):
     """A shot is computed anew where a worker took its gradient along; its own errors are its own then, too."""
 
-    @_task
+    @task
     def shot(name, folder):
         first, go = Path(folder) / "first", Path(folder) / "go"
         if name == "b":
@@ -229,7 +229,7 @@ def test_a_run_whose_workers_are_all_gone_stops_and_says_so(tmp_path):
             ShotTasks(client, check=give_up).sum(wait_for_ever, ["a"], [(0,)], [key_of(tmp_path)])
 
 
-@_task
+@task
 def fail_at_once_on_one_worker(value, folder):
     """As a node does on which a library is missing; the others take their time."""
     bad = Path(folder) / "bad"

@@ -27,7 +27,8 @@ from hpcfwi.data.pulse import Pulse
 from hpcfwi.errors import InputError
 from hpcfwi.reporting.events import EventLog
 from hpcfwi.reporting.follow import Follower
-from hpcfwi.reporting.status import RunStatus, StatusReader, status_table
+from hpcfwi.reporting.runstatus import RunStatus, status_table
+from hpcfwi.reporting.status import StatusReader
 from hpcfwi.reporting.statuslines import changes, status_lines, status_view
 
 README = Path(__file__).parents[2] / "README.md"
