@@ -66,8 +66,8 @@ class Study:
         Name of the site.
     way
         ``"local"``, ``"jobs"`` or ``"allocation"``; locally a node stands for a worker process.
-    weak
-        Whether the shots grow with the nodes.
+    grows_to
+        Nodes that have all shots, where these grow with the nodes; 0 where each rung has all.
     iterations
         Of each run.
     stand_in
@@ -79,7 +79,7 @@ class Study:
     problem: str
     site: str
     way: str
-    weak: bool
+    grows_to: int
     iterations: int
     stand_in: str = ""
     settings: tuple[str, ...] = ()
@@ -115,8 +115,6 @@ class Ladder:
         The configuration's file.
     shots
         Names of all shots of the survey, in its order.
-    most
-        Nodes of the highest rung, which has all shots.
     say
         Takes a line for the user.
     """
@@ -125,7 +123,6 @@ class Ladder:
     study: Study
     config: Path
     shots: Sequence[str]
-    most: int
     say: Callable[[str], None]
     done: list[Measured] = field(default_factory=list)
 
@@ -170,7 +167,13 @@ class Ladder:
         Interrupted
             If it is stopped; the same command goes on.
         """
-        self.lease.acquire()
+        try:
+            self.lease.acquire()
+        except InputError:
+            raise InputError(
+                f"{self.folder}: somebody is at this study ({_who(self.folder)}); wait for it, or choose another folder with "
+                "--study-dir"
+            ) from None
         try:
             for number in range(1, repeat + 1):
                 for count in nodes:
@@ -212,14 +215,14 @@ class Ladder:
 
     def left_out(self, rung: Rung) -> list[str]:
         """Shots that a rung of a weak ladder does without: the others are spread evenly over the survey."""
-        if not self.study.weak:
+        if not self.study.grows_to:
             return []
         count = self._weak_shots(rung.nodes)
         kept = {round((i + 0.5) * len(self.shots) / count - 0.5) for i in range(count)}
         return [name for i, name in enumerate(self.shots) if i not in kept]
 
     def _weak_shots(self, nodes: int) -> int:
-        return max(1, len(self.shots) * nodes // self.most)
+        return max(1, len(self.shots) * nodes // self.study.grows_to)
 
     def command(self, rung: Rung) -> list[str]:
         """What is run."""
@@ -257,10 +260,9 @@ class Ladder:
             try:
                 lease.acquire()
             except InputError:
-                told = (_read(place / "driver.json") or {}).get
                 raise InputError(
-                    f"{place}: is still at work for an earlier start of this study (process {told('pid')} on {told('host')}); "
-                    f"wait until it has ended, or end it there (kill {told('pid')}), and type the same command again"
+                    f"{place}: is still at work for an earlier start of this study ({_who(place)}); wait until it has ended, "
+                    "or end it there with kill, and type the same command again"
                 ) from None
             shutil.rmtree(place, ignore_errors=True)
             lease.release()
@@ -309,6 +311,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             except subprocess.TimeoutExpired:
                 continue
             return
+
+
+def _who(folder: Path) -> str:
+    """Who has a folder, in words."""
+    told = _read(folder / "driver.json") or {}
+    return shortened(f"process {told.get('pid')} on {told.get('host')}")
 
 
 def _read(path: Path) -> dict[str, Any] | None:

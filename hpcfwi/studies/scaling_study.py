@@ -98,7 +98,7 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
     screen = console or Console(quiet=True)
     problem, study = _prepare(config, options)
     names = [shot.name for shot in problem.survey.shots]
-    ladder = Ladder(folder, study, config, names, max(options.nodes), partial(_say, screen))
+    ladder = Ladder(folder, study, config, names, partial(_say, screen))
     kind = "weak" if options.weak else "strong"
     rungs = f"{counted(len(options.nodes), 'rung')}, {counted(options.repeat, 'time')}"
     _say(screen, f"{kind} scaling of {config.stem} in {folder}: {rungs}")
@@ -151,7 +151,7 @@ def _prepare(config: Path, options: ScaleOptions) -> tuple[Problem, Study]:
     way = _way(site, options, most)
     stand_in = options.stand_in or ""
     return problem, Study(
-        problem.digest, options.site, way, options.weak, options.iterations, stand_in, options.settings
+        problem.digest, options.site, way, most if options.weak else 0, options.iterations, stand_in, options.settings
     )
 
 

@@ -123,7 +123,7 @@ def test_another_study_does_not_get_into_the_folder(hpcfwi):
     assert scale(hpcfwi, nodes="1").returncode == 0
     done = scale(hpcfwi, "--weak", nodes="1")
     assert done.returncode == 2
-    assert "holds another study:\n  weak: False there, True now\n" in done.stderr
+    assert "holds another study:\n  grows_to: 0 there, 1 now\n" in done.stderr
     # more rungs and more repetitions are the same study
     assert scale(hpcfwi, nodes="1", repeat=2).returncode == 0
 
@@ -155,8 +155,8 @@ def test_what_cannot_be_studied_is_told_before_anything_runs(hpcfwi, words, told
 @pytest.mark.parametrize(("nodes", "kept"), [(1, 5), (2, 10), (4, 20), (8, 40)])
 def test_shots_of_a_weak_ladder_are_spread_over_the_survey(tmp_path, nodes, kept):
     names = [str(i) for i in range(40)]
-    study = Study("problem", "site", "local", weak=True, iterations=1)
-    ladder = Ladder(tmp_path / "study", study, tmp_path / "fwi.toml", names, 8, print)
+    study = Study("problem", "site", "local", grows_to=8, iterations=1)
+    ladder = Ladder(tmp_path / "study", study, tmp_path / "fwi.toml", names, print)
     out = ladder.left_out(Rung(nodes, 1))
     there = [int(name) for name in names if name not in out]
     assert len(there) == kept
