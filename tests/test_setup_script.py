@@ -550,13 +550,13 @@ def test_our_own_environment_is_kept_up_to_date_when_active(ready: Project):
 def test_the_test_script_names_what_an_active_environment_lacks(ready: Project, bare: Project):
     done = bare.run(script="tests/run.sh", **activated(ready))
     assert done.returncode == 3
-    assert "lacks: hypothesis mypy pytest ruff" in done.stderr
+    assert "lacks: hypothesis jsonschema mypy pytest ruff" in done.stderr
     assert f"install --editable '{bare.root}[test]'" in done.stderr
 
 
 @pytest.mark.parametrize("failing", ["", "ruff", "pytest"])
 def test_the_test_script_runs_all_steps(ready: Project, bare: Project, failing: str):
-    for name in ("hypothesis", "mypy", "pytest", "ruff"):
+    for name in ("hypothesis", "jsonschema", "mypy", "pytest", "ruff"):
         fails = name == failing
         (bare.root / f"{name}.py").write_text(
             "import os, sys\n"

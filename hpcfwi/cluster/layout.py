@@ -94,7 +94,7 @@ def divide(worker: WorkerSection, need: Need, cores: int, memory: float, place: 
     limit = None if worker.memory == "auto" else worker.memory * 1e9
     available = memory if limit is None else limit
     if each > available:
-        where = f"{place} has" if limit is None else f"site.worker.memory = {worker.memory:g} gives"
+        where = f"{place} has" if limit is None else f"site.worker.memory = {worker.memory:g} gives a worker on {place}"
         raise InputError(
             f"one shot needs {each / 1e9:.2f} GB, {where} {available / 1e9:.2f} GB: take "
             'solver.strategy = "sampled", a coarser grid or a larger machine'

@@ -51,7 +51,7 @@ def test_wishes_are_kept():
     ("wishes", "shot_bytes", "told"),
     [
         ({}, 20 * GB, "one shot needs 20.40 GB, this machine has 14.40 GB"),
-        ({"memory": 1.0}, GB, "one shot needs 1.40 GB, site.worker.memory = 1 gives 1.00 GB"),
+        ({"memory": 1.0}, GB, "one shot needs 1.40 GB, site.worker.memory = 1 gives a worker on this machine 1.00 GB"),
         ({"processes": 6}, 4 * GB, "site.worker.processes: is 6, each of which needs 4.40 GB; .* take at most 3"),
     ],
 )

@@ -22,6 +22,7 @@ from hpcfwi.inversion.problem import Problem
 from hpcfwi.reporting.events import EventLog, read_events
 from hpcfwi.reporting.history import History, Row
 from hpcfwi.reporting.progress import Progress
+from hpcfwi.reporting.state import RunState
 
 EVENTS = b'{"time": 1.5, "event": "start", "version": "1"}\n{"time": 2.5, "event": "job", "job": "7", "state": "ended"}\n{"tim'
 HISTORY = b"iteration,evaluations,misfit,gradient_norm,model_error,m_error,step_seconds,elapsed_seconds\n" + (
@@ -95,10 +96,12 @@ def test_a_damaged_history_is_taken_over_or_refused(fuzz, hostile, told):
         path.write_bytes(content)
 
         def go_on() -> None:
-            history = History(path)
-            progress = Progress(Console(file=io.StringIO()), 5)
+            history, state = History(path), RunState()
+            progress = Progress(Console(file=io.StringIO()), state)
             for row in history.rows:
-                progress.iteration(row)
+                event = {"event": "iteration", **{k: v for k, v in asdict(row).items() if v is not None}}
+                state.heed(event)
+                progress.heed(event)
             count = len(history.rows)
             assert not history.add(Row(count - 1, 1, 1.0, 1.0, None, None, 1.0, 1.0)) or count == 0
             assert history.add(Row(len(history.rows), 1, 1.0, 1.0, None, None, 1.0, 1.0))

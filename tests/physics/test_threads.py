@@ -22,7 +22,7 @@ from hpcfwi.physics.spec import PropagatorSpec
 from hpcfwi.physics.threads import observed_threads
 from hpcfwi.physics.wavefield import Wavefields
 
-samples = 60
+samples = 600  # some ticks of the clock by which the system accounts
 spec = PropagatorSpec(Domain((301, 301), (10.0, 10.0), (0.0, 0.0), 10), 8, "float32", samples, 4, 1)
 fields = Wavefields(Propagator(spec))
 fields.set_model(np.full((301, 301), 0.25))
