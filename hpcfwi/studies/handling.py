@@ -11,7 +11,6 @@ from statistics import median
 import numpy as np
 from distributed import Client
 
-from hpcfwi.cluster.environment import hush
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
 from hpcfwi.inversion.functional import FunctionalGradient
@@ -38,7 +37,6 @@ def measure_handling() -> float:
 
     Start, end and what goes on all the time are in few shots as well as in many, and are not counted.
     """
-    hush()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hpcfwi-handling-")))
         workers = stack.enter_context(LocalWorkers(Layout(WORKERS, 1, MEMORY)))

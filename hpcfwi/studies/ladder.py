@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hpcfwi.cluster.environment import hush
 from hpcfwi.data.lease import Lease
 from hpcfwi.data.staging import make_private, write_aside
 from hpcfwi.errors import InputError, Interrupted, RunError
@@ -192,6 +193,7 @@ class Ladder:
         known = (_read(path) or {}).get("seconds")
         if isinstance(known, float):
             return known
+        hush()  # before Dask is imported with it
         from hpcfwi.studies.handling import measure_handling
 
         found = measure_handling()

@@ -83,6 +83,7 @@ def _scaling_figure(scaling: Scaling) -> Figure:
         ylim=(0.8, 1.3 * ideal[-1]),
         ylabel="shots per second, relative" if scaling.weak else "speed-up",
     )
+    left.set_yticks(ideal, [f"{value:g}" for value in ideal])
     _band(right, scaling, lambda level: level.efficiency, EVALUATION, "evaluation", 100)
     _band(right, scaling, lambda level: level.job_efficiency, JOB, "whole job", 100)
     right.axhline(100, color=IDEAL, linestyle="--", label="ideal")
@@ -162,7 +163,7 @@ def _forecast_figure(scaling: Scaling) -> Figure:
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("predicted efficiency, %")
     for axes in panels:
-        axes.legend(frameon=False, loc="lower left", fontsize=8)
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
     figure.suptitle(f"Predicted from the runs{_stand_in(scaling)}", fontsize=9)
     return figure
 
