@@ -16,29 +16,14 @@ from typing import Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from hpcfwi.cluster.overtime import kind_of
+from hpcfwi.cluster.pace import AGAIN, longest_ahead
 
-__all__ = ["Dealing", "in_hand", "longest_ahead"]
+__all__ = ["Dealing"]
 
 # Durations that the median is taken of.
 REMEMBERED = 20
-# Seconds that a worker is idle between two shots that it is given one by one (measured: 0.004 with small gradients, 0.008 where
-# a sum of some MB comes between), and those that driver and scheduler need for each worker that has finished before it.
-ROUND_TRIP, QUEUED = 0.01, 0.0015
-# The part of a shot that this may be, and by how much shorter shots must be than that until they are dealt ahead again.
-IDLE, AGAIN = 0.01, 0.5
 # Tasks that a worker may have in hand where they are dealt one by one, as Dask counts them: for each of its threads.
 ONE = 1.0
-
-
-def longest_ahead(workers: int) -> float:
-    """Seconds of a shot from which on shots are dealt one by one to so many workers."""
-    # where all end at the same time, one is behind half of the others
-    return (ROUND_TRIP + QUEUED * workers / 2) / IDLE
-
-
-def in_hand(seconds: float, workers: int) -> int:
-    """Shots of this length that one of so many workers has in hand at a time."""
-    return 1 if seconds >= AGAIN * longest_ahead(workers) else 2
 
 
 class Dealing(SchedulerPlugin):

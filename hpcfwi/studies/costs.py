@@ -13,7 +13,7 @@ from statistics import mean, median
 
 import numpy as np
 
-from hpcfwi.cluster.dealing import in_hand
+from hpcfwi.cluster.pace import in_hand
 from hpcfwi.errors import InputError
 from hpcfwi.studies.accounting import Account, EvaluationTimes
 from hpcfwi.studies.simulator import simulate, tree_depth

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hpcfwi.cluster.dealing import in_hand
+from hpcfwi.cluster.pace import in_hand
 from hpcfwi.errors import InputError
 from hpcfwi.studies.accounting import PARTS, Account, EvaluationTimes
 from hpcfwi.studies.costs import CostModel, fit, replay
