@@ -10,7 +10,7 @@ import dask
 import pytest
 from distributed import Client, LocalCluster, get_worker
 
-from hpcfwi.cluster import dealing
+from hpcfwi.cluster import dealing, pace
 from hpcfwi.cluster.dealing import Dealing
 from hpcfwi.cluster.workforce import SCHEDULING
 from hpcfwi.inversion.tasks import ShotTasks, key_of
@@ -45,8 +45,8 @@ def gather(client, folder):
 
 
 def test_no_long_shot_waits_behind_another_while_a_worker_is_idle(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(dealing, "ROUND_TRIP", 0.0)
-    monkeypatch.setattr(dealing, "QUEUED", 0.0)
+    monkeypatch.setattr(pace, "ROUND_TRIP", 0.0)
+    monkeypatch.setattr(pace, "QUEUED", 0.0)
     client.register_plugin(Dealing(["shot"]))
     first, *others = gather(client, tmp_path)
     assert first not in others
@@ -61,7 +61,7 @@ def test_short_shots_are_dealt_ahead_once_it_is_known_that_they_are_short(client
     client.register_plugin(Dealing(["shot"]))
     assert len(gather(client, tmp_path)) == len(NAMES)
     assert scheduler.WORKER_SATURATION == usual > dealing.ONE
-    monkeypatch.setattr(dealing, "IDLE", 1e9)
+    monkeypatch.setattr(pace, "IDLE", 1e9)
     gather(client, tmp_path)
     assert scheduler.WORKER_SATURATION == dealing.ONE
 
