@@ -63,11 +63,6 @@ class Prediction:
         inside = {name: seconds for name, seconds in self.losses.items() if name != "start_and_end"}
         return max(inside, key=lambda name: inside[name])
 
-    @property
-    def job_bottleneck(self) -> str:
-        """The largest loss of all."""
-        return max(self.losses, key=lambda name: self.losses[name])
-
 
 @dataclass(frozen=True)
 class CostModel:

@@ -12,10 +12,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Schedule", "simulate", "tree_depth"]
+from hpcfwi.inversion.functional import BLOCK
 
-# Parts that a sum has.
-BLOCK = 8
+__all__ = ["Schedule", "simulate", "tree_depth"]
 
 
 @dataclass(frozen=True)
