@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
 from hpcfwi.cluster.hosts import host_of
+from hpcfwi.cluster.withdrawal import withdraw_unbegun
 from hpcfwi.errors import DataError, HpcfwiError, ShotFailed
 from hpcfwi.inversion.suspects import Suspects
 from hpcfwi.inversion.task import TaskFailure
@@ -156,15 +157,15 @@ class Attempts:
         self._copies[index] = copies
         return copy
 
-    def not_begun(self, futures: Collection[Future]) -> list[Future]:
-        """Shots of blocks of which no worker has had one in hand."""
-        in_hand = self.in_hand()
-        begun = {i // self.block for key, i in self.index.items() if i in self.done or key in in_hand}
-        return [
-            future
-            for future in futures
-            if future.key in self.index and self.index[future.key] // self.block not in begun
-        ]
+    def withdraw(self, futures: Iterable[Future]) -> None:
+        """Take back those of these that are shots of blocks which no worker has begun."""
+        begun = {i // self.block for i in self.done}
+        waiting: dict[int, list[Future]] = {}
+        for future in futures:
+            block = self.index[future.key] // self.block if future.key in self.index else None
+            if block is not None and block not in begun:
+                waiting.setdefault(block, []).append(future)
+        withdraw_unbegun(self.client, waiting.values())
 
     def left_running(self, index: int, failed: Future) -> bool:
         """Whether another task is still at a shot of which one has failed."""

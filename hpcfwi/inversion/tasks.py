@@ -15,6 +15,7 @@ from typing import Any
 from distributed import Client, Future, as_completed
 
 from hpcfwi.cluster.overtime import put_out
+from hpcfwi.cluster.withdrawal import withdraw
 from hpcfwi.errors import HpcfwiError, Interrupted, RunError
 from hpcfwi.interrupts import asked, gently
 from hpcfwi.inversion.attempts import Attempts, reason_of, stop_for_own_reasons
@@ -210,7 +211,7 @@ class ShotTasks:
         finally:
             left = list(waiting.futures)
             if left:
-                self.client.cancel(left, force=True)
+                withdraw(self.client, left)
         if attempts.ending and (len(attempts.done) < total or (tree is not None and tree.root is None)):
             raise Interrupted(attempts.ending)
 
@@ -245,7 +246,7 @@ class ShotTasks:
         attempts.done.add(index)
         late, hanging = attempts.too_late(index, first)
         if late:
-            self.client.cancel(late, force=True)
+            withdraw(self.client, late)
         if hanging:
             put_out(self.client, hanging)
 
@@ -309,7 +310,7 @@ class ShotTasks:
         if pressing is not None:
             attempts.ending, grace = pressing
             watch.until = now + grace
-            self.client.cancel(attempts.not_begun(waiting.futures), force=True)
+            attempts.withdraw(waiting.futures)
 
     def _needed(self, block: int = 1, workers: int = 1) -> float:
         """Seconds that the tasks in hand may need, and the rest of a block that is begun."""
