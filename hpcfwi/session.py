@@ -265,6 +265,7 @@ class Session:
         from hpcfwi.cluster.hosts import BadHosts
         from hpcfwi.cluster.overtime import Overtime
         from hpcfwi.cluster.silence import Silence
+        from hpcfwi.inversion.bundles import BUNDLE
         from hpcfwi.inversion.shot import evaluate_shot, observe_shot, predict_shot
         from hpcfwi.inversion.sums import KINDS
         from hpcfwi.inversion.task import TOPIC
@@ -288,7 +289,7 @@ class Session:
         client.register_plugin(Attendance(TOPIC))
         client.register_plugin(DeathNotices(TOPIC))
         client.register_plugin(BadHosts(TOPIC))
-        shots = [function.__name__ for function in (evaluate_shot, observe_shot, predict_shot)]
+        shots = [*(function.__name__ for function in (evaluate_shot, observe_shot, predict_shot)), BUNDLE]
         client.register_plugin(Overtime(TOPIC, shots, KINDS))
         client.register_plugin(Dealing(shots))
         client.register_plugin(Silence(TOPIC))

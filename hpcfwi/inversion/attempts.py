@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from distributed import Client, Future
@@ -12,10 +13,11 @@ from distributed.scheduler import KilledWorker
 from hpcfwi.cluster.hosts import host_of
 from hpcfwi.cluster.withdrawal import withdraw_unbegun
 from hpcfwi.errors import DataError, HpcfwiError, ShotFailed
+from hpcfwi.inversion.shot import add_shots
 from hpcfwi.inversion.suspects import Suspects
 from hpcfwi.inversion.task import TaskFailure
 
-__all__ = ["Attempts", "reason_of", "stop_for_own_reasons"]
+__all__ = ["Attempts", "failure_of", "stop_for_own_reasons"]
 
 # Errors of a shot, and deaths of workers amid it (which may have had other causes), after which the run stops.
 ATTEMPTS, DEATHS = 3, 4
@@ -58,6 +60,8 @@ class Attempts:
     ----------
     index
         The shot of each task, by the task's key.
+    bundles
+        The shots of each task that computes several, by the task's key.
     done
         Shots whose result has been taken.
     ending
@@ -77,6 +81,7 @@ class Attempts:
         self.client, self.why, self.block = client, why, block
         self.function, self.names, self.arguments, self.keys = function, names, arguments, keys
         self.index: dict[str, int] = {}
+        self.bundles: dict[str, range] = {}
         self.done: set[int] = set()
         self.ending = ""
         self._failures: dict[int, list[Failure]] = {}
@@ -95,6 +100,20 @@ class Attempts:
             self.function, *zip(*(self.arguments[i] for i in shots), strict=True), key=keys, pure=False
         )
 
+    def submit_bundles(self, bundles: Mapping[str, range], keep: Sequence[Path | None]) -> list[Future]:
+        """Start tasks that compute several shots each, by their keys; the sums are kept where it is said."""
+        if not bundles:
+            return []
+        self.bundles.update(bundles)
+        arguments = [[self.arguments[i] for i in shots] for shots in bundles.values()]
+        functions = [self.function] * len(arguments)
+        return self.client.map(add_shots, functions, arguments, keep, key=list(bundles), pure=False)
+
+    @property
+    def in_one_task(self) -> int:
+        """Shots that a task computes at most."""
+        return max(map(len, self.bundles.values()), default=1)
+
     def note(self, index: int, failed: Future) -> Failure:
         """Note a failure.
 
@@ -103,10 +122,7 @@ class Attempts:
         ShotFailed
             If it has failed too often, with every reason.
         """
-        error = None if failed.status == "cancelled" else failed.exception()
-        died = isinstance(error, KilledWorker)
-        worker = error.last_worker.address if isinstance(error, KilledWorker) else getattr(error, "worker", "")
-        failure = Failure(worker if died or isinstance(error, TaskFailure) else "", reason_of(failed), died)
+        failure = failure_of(failed)
         failures = self._failures.setdefault(index, [])
         failures.append(failure)
         deaths = sum(known.died for known in failures)
@@ -162,9 +178,9 @@ class Attempts:
         begun = {i // self.block for i in self.done}
         waiting: dict[int, list[Future]] = {}
         for future in futures:
-            block = self.index[future.key] // self.block if future.key in self.index else None
-            if block is not None and block not in begun:
-                waiting.setdefault(block, []).append(future)
+            first = self.bundles[future.key][0] if future.key in self.bundles else self.index.get(future.key)
+            if first is not None and first // self.block not in begun:
+                waiting.setdefault(first // self.block, []).append(future)
         withdraw_unbegun(self.client, waiting.values())
 
     def left_running(self, index: int, failed: Future) -> bool:
@@ -229,6 +245,14 @@ def stop_for_own_reasons(failed: Future) -> None:
     if failed.status == "error" and isinstance(error := failed.exception(), DataError):
         # not the error itself, which Dask keeps, and with it all that its traceback refers to
         raise DataError(error.shot, error.problem)
+
+
+def failure_of(failed: Future) -> Failure:
+    """Where a task failed, and why."""
+    error = None if failed.status == "cancelled" else failed.exception()
+    died = isinstance(error, KilledWorker)
+    worker = error.last_worker.address if isinstance(error, KilledWorker) else getattr(error, "worker", "")
+    return Failure(worker if died or isinstance(error, TaskFailure) else "", reason_of(failed), died)
 
 
 def reason_of(failed: Future) -> str:

@@ -48,6 +48,8 @@ class Evaluation:
         the answer up or writing it down.
     cpu_seconds
         Time that the driver's process, in which Dask's scheduler is, was on a CPU for shots and sum.
+    in_one_task
+        Shots that a task computed.
     """
 
     number: int
@@ -60,6 +62,7 @@ class Evaluation:
     sum_seconds: float = 0.0
     journal_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    in_one_task: int = 1
 
 
 def observe(problem: Problem, context: ShotContext, tasks: ShotTasks, staged: Path, progress: Any) -> list[StagedFile]:
@@ -156,7 +159,10 @@ class Objective:
         else:
             answer, drift = recorded.answer, recorded.drift
         seconds = time.perf_counter() - started
-        evaluation = Evaluation(number, answer.f, seconds, recorded is not None, drift, **parts)
+        in_one_task = self.tasks.in_one_task if recorded is None else 1
+        evaluation = Evaluation(
+            number, answer.f, seconds, recorded is not None, drift, **parts, in_one_task=in_one_task
+        )
         self.evaluations.append(evaluation)
         self.gradient = answer.g
         self.on_evaluation(evaluation, x, answer.g)

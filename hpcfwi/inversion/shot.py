@@ -6,8 +6,10 @@ import resource
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,7 @@ __all__ = [
     "ShotContext",
     "ShotWorker",
     "add_parts",
+    "add_shots",
     "evaluate_shot",
     "load_part",
     "observe_shot",
@@ -244,6 +247,14 @@ def evaluate_shot(
 def add_parts(parts: list[FunctionalGradient], keep: Path | None = None) -> FunctionalGradient:
     """One node of the summation tree, kept in a file if one is named (a task)."""
     return _kept(total(parts), keep)
+
+
+def add_shots(
+    function: Callable[..., FunctionalGradient], arguments: Sequence[tuple[Any, ...]], keep: Path | None = None
+) -> FunctionalGradient:
+    """The sum of ``function(*arguments[i])``, kept in a file if one is named (a task of tasks)."""
+    result: FunctionalGradient = add_parts([function(*each) for each in arguments], keep)
+    return result
 
 
 @task

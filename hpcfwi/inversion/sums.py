@@ -10,6 +10,7 @@ from typing import Any
 from distributed import Client, Future
 
 from hpcfwi.errors import RunError
+from hpcfwi.inversion.bundles import BUNDLE
 from hpcfwi.inversion.functional import BLOCK, FunctionalGradient, blocks, total
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.shot import add_parts, load_part
@@ -64,7 +65,7 @@ class SumTree:
             level = len(self.keys)
             self.keys.append([key_of("sum", level, i, *block) for i, block in enumerate(blocks(self.keys[-1]))])
         self.parts: list[dict[int, Future]] = [{} for _ in self.keys]
-        # where a sum that is being made, or a part that is being read, belongs, by its key; and the parts of sums
+        # where a sum that is being made, a bundle, or a part that is being read belongs, by its key; and the parts of sums
         self.places: dict[str, tuple[int, int]] = {}
         self.adding: dict[tuple[int, int], dict[int, Future]] = {}
         self.failures: dict[tuple[int, int], int] = {}
@@ -101,12 +102,25 @@ class SumTree:
                 covered.update(self._shots(self.kept_level, position))
         return futures, covered
 
+    def bundles(self, missing: Sequence[int]) -> dict[str, range]:
+        """Blocks whose shots are all missing, by the keys of the tasks that compute them in one go."""
+        if len(self.keys) < 2:
+            return {}
+        wanted, bundles = set(missing), {}
+        for position, name in enumerate(self.keys[1]):
+            shots = self._shots(1, position)
+            if wanted.issuperset(shots):
+                key = f"{BUNDLE}-{name}"
+                self.places[key] = (1, position)
+                bundles[key] = shots
+        return bundles
+
     def _shots(self, level: int, position: int) -> range:
         """Indices of the shots that are in a node."""
         return range(position * BLOCK**level, min((position + 1) * BLOCK**level, len(self.keys[0])))
 
     def failed(self, future: Future) -> tuple[Future | None, dict[int, Future], list[int]]:
-        """What is to be done about a sum that failed, or a node that could not be read.
+        """What is to be done about a sum or a bundle that failed, or a node that could not be read.
 
         Returns
         -------

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import Any
 
 from distributed import Client, Future, as_completed
@@ -18,7 +19,8 @@ from hpcfwi.cluster.overtime import put_out
 from hpcfwi.cluster.withdrawal import withdraw
 from hpcfwi.errors import HpcfwiError, Interrupted, RunError
 from hpcfwi.interrupts import asked, gently
-from hpcfwi.inversion.attempts import Attempts, reason_of, stop_for_own_reasons
+from hpcfwi.inversion.attempts import Attempts, failure_of, stop_for_own_reasons
+from hpcfwi.inversion.bundles import pays
 from hpcfwi.inversion.functional import FunctionalGradient
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.sums import SumTree, key_of
@@ -86,6 +88,8 @@ class ShotTasks:
         self._watch = _Watch()
         self._glance: Callable[[], None] = lambda: None
         self.seconds: deque[float] = deque(maxlen=REMEMBERED)
+        # shots that a task of the last sum computed
+        self.in_one_task = 1
         # when it was told that a task takes too long, by its key
         self._overdue: dict[str, float] = {}
 
@@ -150,6 +154,7 @@ class ShotTasks:
         small: bool = False,
         partials: Partials | None = None,
         evaluation: str = "",
+        bundled: bool | None = None,
     ) -> FunctionalGradient:
         """Add up ``function(*arguments[i])`` over the shots, in a tree whose shape depends on their order alone.
 
@@ -158,6 +163,8 @@ class ShotTasks:
 
         With ``partials`` the sums of one level are kept in files, and those that are there are not made again; where that
         level is the lowest, ``function`` gets its file's path as a last argument, and else None.
+
+        Several shots make one task if they are ``bundled``, for None where that pays; ``function`` has to be a task.
         """
         self._stop_if_pressing()
         tree = SumTree(self.client, keys, small, partials, evaluation, self._fetch)
@@ -168,7 +175,14 @@ class ShotTasks:
             self.on_found(len(covered), len(names))
         attempts = Attempts(self.client, function, names, arguments, keys, self.why, tree.kept_shots)
         missing = [i for i in range(len(names)) if i not in covered]
-        self._run(attempts, [*loads, *attempts.submit(missing)], progress, tree.take, tree)
+        if bundled is None:
+            seconds = tuple(self.seconds)  # to which Dask's thread adds
+            bundled = pays(len(missing), len(self.workers()), median(seconds) if seconds else math.nan)
+        bundles = tree.bundles(missing) if bundled else {}
+        together = attempts.submit_bundles(bundles, [tree.kept_at(*tree.places[key]) for key in bundles])
+        alone = attempts.submit(sorted(set(missing).difference(*bundles.values())))
+        self.in_one_task = attempts.in_one_task
+        self._run(attempts, [*loads, *together, *alone], progress, tree.take, tree)
         return tree.root
 
     def _run(
@@ -184,7 +198,7 @@ class ShotTasks:
         waiting = as_completed(futures, loop=self.client.loop, raise_errors=False)
         total = len(attempts.names)
         # those that are read from files count from the start
-        attempts.done = set(range(total)) - set(attempts.index.values())
+        attempts.done = set(range(total)).difference(attempts.index.values(), *attempts.bundles.values())
         futures.clear()  # as_completed holds them as long as they are needed
         self._glance = partial(self._look, waiting, attempts)
         progress(len(attempts.done), total)
@@ -203,6 +217,9 @@ class ShotTasks:
                         progress(len(attempts.done), total)
                         for again in attempts.suspects(self.workers) if not attempts.ending else ():
                             waiting.add(again)
+                    elif taken and future.key in attempts.bundles:
+                        attempts.done.update(attempts.bundles[future.key])
+                        progress(len(attempts.done), total)
                     elif not taken and not attempts.ending:
                         for again in self._again(attempts, tree, i, future):
                             waiting.add(again)
@@ -227,7 +244,10 @@ class ShotTasks:
             attempts.done.discard(i)
             started += self._shot_again(attempts, i, part)
         if shots:
-            self.on_retry(attempts.names[shots[0]], "", reason_of(failed))
+            failure = failure_of(failed)
+            # a sum, or what was read, says nothing against the worker
+            worker = failure.worker if attempts.bundles.pop(failed.key, None) else ""
+            self.on_retry(attempts.names[shots[0]], worker, failure.reason)
             attempts.done -= set(shots)
             started += attempts.submit(shots)
         return started
@@ -306,15 +326,16 @@ class ShotTasks:
             return
         for copy in self._elsewhere(attempts, workers):
             waiting.add(copy)
-        pressing = self.pressing(self._needed(attempts.block, len(workers)))
+        pressing = self.pressing(self._needed(attempts.in_one_task, attempts.block, len(workers)))
         if pressing is not None:
             attempts.ending, grace = pressing
             watch.until = now + grace
             attempts.withdraw(waiting.futures)
 
-    def _needed(self, block: int = 1, workers: int = 1) -> float:
+    def _needed(self, in_one_task: int = 1, block: int = 1, workers: int = 1) -> float:
         """Seconds that the tasks in hand may need, and the rest of a block that is begun."""
-        return (IN_HAND + math.ceil((block - 1) / max(1, workers))) * max(tuple(self.seconds), default=0.0)
+        shots = IN_HAND * in_one_task + math.ceil((block - 1) / max(1, workers))
+        return shots * max(tuple(self.seconds), default=0.0)
 
     def _stop_if_pressing(self) -> None:
         """Raise where nothing should be begun any more."""

@@ -145,6 +145,7 @@ FACTS: dict[str, Fact] = {
     "cpu_seconds": Fact(
         "number", "time on a CPU of the driver's process, Dask's scheduler included, for shots and sum, s"
     ),
+    "in_one_task": Fact("integer", "shots that a task computed"),
     "step_seconds": Fact("number", "wall time of an iteration, s"),
     "elapsed_seconds": Fact("number", "wall time of all iterations so far, s"),
     "core_hours": Fact("number", "cores of workers times the hours for which they were held, all starts together"),
@@ -226,7 +227,7 @@ EVENTS: dict[str, Kind] = {
     "evaluation": Kind(
         "An evaluation is done.",
         ("evaluation", "number", "misfit", "seconds", "replayed", "drift"),
-        ("model_seconds", "shots_seconds", "sum_seconds", "journal_seconds", "cpu_seconds"),
+        ("model_seconds", "shots_seconds", "sum_seconds", "journal_seconds", "cpu_seconds", "in_one_task"),
     ),
     "iteration": Kind(
         "An iteration is done.",

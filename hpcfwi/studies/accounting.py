@@ -53,6 +53,8 @@ class EvaluationTimes:
         Seconds of each shot by its name, in the order in which they began.
     dispatch
         Mean seconds that a worker waited between two shots.
+    in_one_task
+        Shots that a task computed.
     """
 
     shots_seconds: float
@@ -61,6 +63,7 @@ class EvaluationTimes:
     cpu_seconds: float
     lengths: dict[str, float] = field(default_factory=dict)
     dispatch: float = 0.0
+    in_one_task: int = 1
 
 
 @dataclass
@@ -274,6 +277,7 @@ class _Accountant:
             event.get("cpu_seconds", 0.0),
             {name: seconds for _, name, seconds in sorted(lengths)},
             sum(waits) / len(waits) if waits else 0.0,
+            int(event.get("in_one_task", 1)),
         )
 
     def _shot(self, shot: dict[str, Any]) -> None:

@@ -7,16 +7,19 @@ the queue, the start of workers and solvers and the observed data, and after the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, median
 
 import numpy as np
 
 from hpcfwi.cluster.pace import in_hand
 from hpcfwi.errors import InputError
+from hpcfwi.inversion.bundles import FREE, Handling, pays
+from hpcfwi.inversion.functional import BLOCK
 from hpcfwi.studies.accounting import Account, EvaluationTimes
-from hpcfwi.studies.simulator import simulate, tree_depth
+from hpcfwi.studies.simulator import Schedule, simulate, tree_depth
 
 __all__ = ["LOSSES", "CostModel", "Prediction", "fit", "replay"]
 
@@ -41,6 +44,8 @@ class Prediction:
     ----------
     nodes, shots, evaluations
         Of the run.
+    in_one_task
+        Shots that a task computes.
     evaluation_seconds, wall
         Of one evaluation, and of all from the command to the end, s.
     work
@@ -52,6 +57,7 @@ class Prediction:
     nodes: int
     shots: int
     evaluations: int
+    in_one_task: int
     evaluation_seconds: float
     wall: float
     work: float
@@ -77,8 +83,8 @@ class CostModel:
     workers_per_node
         Worker processes of a node.
     gap
-        Between two shots of a worker.
-    per_shot
+        Between two tasks of a worker.
+    handling
         Of driver and scheduler for a shot, which is the least time between any two.
     level
         Of a level of the sum.
@@ -94,7 +100,7 @@ class CostModel:
     first: float
     workers_per_node: float
     gap: float
-    per_shot: float
+    handling: Handling
     level: float
     between: float
     driver_start: float
@@ -113,15 +119,15 @@ class CostModel:
     def predict(self, nodes: int, shots: int, evaluations: int) -> Prediction:
         """What a run on so many nodes, with so many shots, would take."""
         workers = max(1, round(nodes * self.workers_per_node))
-        here, held = [0.0] * workers, in_hand(self.mean_length, workers)
+        in_one_task = BLOCK if pays(shots, workers, self.mean_length) else 1
         schedules, alone, busy = [], [], []
         for lengths in self._draws(shots):
-            whole = simulate(lengths, here, self.gap, self.per_shot, held)
+            whole = self.schedule(lengths, workers, in_one_task)
             schedules.append(whole.seconds)
-            alone.append(simulate(lengths, here, self.gap, 0.0, held).seconds if self.per_shot else whole.seconds)
+            alone.append(replace(self, handling=FREE).schedule(lengths, workers, in_one_task).seconds)
             busy.append(whole.busy / workers)
         shots_seconds, work = mean(schedules), mean(busy)
-        dispatch = self.gap * shots / workers
+        dispatch = self.gap * math.ceil(shots / in_one_task) / workers
         losses = {
             "imbalance": max(0.0, mean(alone) - work - dispatch),
             "scheduler": max(0.0, shots_seconds - mean(alone)),
@@ -130,7 +136,7 @@ class CostModel:
             "driver": self.between,
         }
         evaluation = shots_seconds + losses["sum"] + self.between
-        observed = simulate([self.observing] * shots, here, self.gap, self.per_shot, held).seconds
+        observed = self.schedule([self.observing] * shots, workers).seconds
         around = (
             self.driver_start
             + self.queue_wait
@@ -143,7 +149,14 @@ class CostModel:
         )
         losses["start_and_end"] = around / evaluations
         wall = around + evaluations * evaluation
-        return Prediction(nodes, shots, evaluations, evaluation, wall, work, losses)
+        return Prediction(nodes, shots, evaluations, in_one_task, evaluation, wall, work, losses)
+
+    def schedule(self, lengths: Sequence[float], workers: int, in_one_task: int = 1) -> Schedule:
+        """Of shots on workers that are all there."""
+        each = self.handling.alone if in_one_task == 1 else self.handling.bundled
+        tasks = [sum(lengths[i : i + in_one_task]) for i in range(0, len(lengths), in_one_task)]
+        held = in_hand(in_one_task * self.mean_length, workers)
+        return simulate(tasks, [0.0] * workers, self.gap, in_one_task * each, held)
 
     def _draws(self, shots: int) -> list[list[float]]:
         """Lengths of so many shots: the measured ones, or some as they may be."""
@@ -153,15 +166,15 @@ class CostModel:
         return [np.random.default_rng(seed).choice(self.lengths, shots).tolist() for seed in range(draws)]
 
 
-def fit(accounts: Sequence[Account], per_shot: float = 0.0) -> CostModel:
+def fit(accounts: Sequence[Account], handling: Handling = FREE) -> CostModel:
     """Fit the model to measured runs of one problem on one machine.
 
     Parameters
     ----------
     accounts
         At least one run.
-    per_shot
-        Seconds of driver and scheduler for a shot (:func:`hpcfwi.studies.handling.measure_handling`).
+    handling
+        Of driver and scheduler for a shot (:func:`hpcfwi.studies.handling.measure_handling`).
 
     Raises
     ------
@@ -178,7 +191,7 @@ def fit(accounts: Sequence[Account], per_shot: float = 0.0) -> CostModel:
         median(_first(account) for account in chosen),
         median(account.workers / account.nodes for account in chosen),
         _gap(times),
-        per_shot,
+        handling,
         median(
             time.sum_seconds / max(1, tree_depth(account.shots))
             for account in chosen
@@ -195,13 +208,13 @@ def fit(accounts: Sequence[Account], per_shot: float = 0.0) -> CostModel:
     )
 
 
-def replay(account: Account, per_shot: float = 0.0) -> float:
+def replay(account: Account, handling: Handling = FREE) -> float:
     """The wall time of a measured run as the simulator has it: from the lengths of its shots, and the run's typical costs.
 
     Where its workers were, before and after the evaluations, is taken from the measurement; how long its evaluations took
     is not.
     """
-    model = fit([account], per_shot)
+    model = fit([account], handling)
     around = sum(
         account.parts[name]
         for name in (
@@ -214,9 +227,8 @@ def replay(account: Account, per_shot: float = 0.0) -> float:
             "missing_workers",
         )
     )
-    here, held = [0.0] * account.workers, in_hand(model.mean_length, account.workers)
     evaluations = sum(
-        simulate([*time.lengths.values()], here, model.gap, model.per_shot, held).seconds
+        model.schedule([*time.lengths.values()], account.workers, time.in_one_task).seconds
         + model.level * tree_depth(account.shots)
         + model.between
         for time in account.times
@@ -240,7 +252,8 @@ def _first(account: Account) -> float:
 
 
 def _gap(times: Sequence[EvaluationTimes]) -> float:
-    return median(time.dispatch for time in times)
+    # those of a bundle follow each other at once
+    return median(time.in_one_task * time.dispatch for time in times)
 
 
 def _part(accounts: Sequence[Account], name: str) -> float:

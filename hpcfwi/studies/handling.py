@@ -13,6 +13,7 @@ from distributed import Client
 
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
+from hpcfwi.inversion.bundles import Handling
 from hpcfwi.inversion.functional import FunctionalGradient
 from hpcfwi.inversion.task import TOPIC, tell
 from hpcfwi.inversion.tasks import ShotTasks
@@ -32,7 +33,7 @@ def nothing(name: str) -> FunctionalGradient:
     return FunctionalGradient(0.0, np.zeros(1))
 
 
-def measure_handling() -> float:
+def measure_handling() -> Handling:
     """CPU seconds of the driver's process, in which the scheduler is, for each shot more; takes some seconds.
 
     Start, end and what goes on all the time are in few shots as well as in many, and are not counted.
@@ -45,13 +46,18 @@ def measure_handling() -> float:
         stack.callback(log.close)
         client.subscribe_topic(TOPIC, lambda event: log.write(**event[1]))
         tasks = ShotTasks(client)
-        _cost(tasks, FEW, 0)  # what is imported or made at the first
-        spent = [(_cost(tasks, FEW, 2 * i + 1), _cost(tasks, MANY, 2 * i + 2)) for i in range(TIMES)]
+        _cost(tasks, FEW, "first", bundled=False)  # what is imported or made at the first
+        return Handling(_each(tasks, bundled=False), _each(tasks, bundled=True))
+
+
+def _each(tasks: ShotTasks, bundled: bool) -> float:
+    """Seconds of a shot, in a task of its own or with others."""
+    spent = [(_cost(tasks, FEW, f"{i}-few", bundled), _cost(tasks, MANY, f"{i}-many", bundled)) for i in range(TIMES)]
     return max(0.0, median(many - few for few, many in spent) / (MANY - FEW))
 
 
-def _cost(tasks: ShotTasks, shots: int, run: int) -> float:
-    names = [f"{run}-{i}" for i in range(shots)]
+def _cost(tasks: ShotTasks, shots: int, run: str, bundled: bool) -> float:
+    names = [f"{run}-{bundled}-{i}" for i in range(shots)]
     began = time.process_time()
-    tasks.sum(nothing, names, [(name,) for name in names], names, small=True)
+    tasks.sum(nothing, names, [(name,) for name in names], names, small=True, bundled=bundled)
     return time.process_time() - began

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from hpcfwi.data.staging import make_private, write_aside
 from hpcfwi.errors import InputError, Interrupted, RunError
 from hpcfwi.files import parse_json, regular, shortened
 from hpcfwi.interrupts import heard, interrupted
+from hpcfwi.inversion.bundles import Handling
 from hpcfwi.reporting.events import read_events
 from hpcfwi.studies.accounting import Account, EvaluationTimes, account
 
@@ -187,17 +188,17 @@ class Ladder:
         finally:
             self.lease.release()
 
-    def handling(self) -> float:
+    def handling(self) -> Handling:
         """Seconds of the driver for each shot, measured once in the life of a study."""
         path = self.folder / HANDLING
-        known = (_read(path) or {}).get("seconds")
-        if isinstance(known, float):
-            return known
+        known = _read(path) or {}
+        if all(isinstance(known.get(one.name), float) for one in fields(Handling)):
+            return Handling(**known)
         hush()  # before Dask is imported with it
         from hpcfwi.studies.handling import measure_handling
 
         found = measure_handling()
-        write_aside(path, lambda file: file.write(json.dumps({"seconds": found}).encode()))
+        write_aside(path, lambda file: file.write(json.dumps(asdict(found)).encode()))
         return found
 
     def _place(self, rung: Rung) -> Path:

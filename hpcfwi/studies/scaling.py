@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
+from hpcfwi.inversion.bundles import FREE, Handling
 from hpcfwi.studies.accounting import PARTS
 from hpcfwi.studies.costs import CostModel, Prediction, fit, replay
 from hpcfwi.studies.ladder import Measured
@@ -218,7 +219,7 @@ def summarise(measured: Sequence[Measured]) -> list[Level]:
     return levels
 
 
-def validate(measured: Sequence[Measured], handling: float = 0.0) -> Validation:
+def validate(measured: Sequence[Measured], handling: Handling = FREE) -> Validation:
     """Leave the largest rung out and predict it; replay every run."""
     errors = {str(found.rung): replay(found.account, handling) / found.account.wall - 1 for found in measured}
     counts = sorted({found.rung.nodes for found in measured})
@@ -263,7 +264,7 @@ def longer(prediction: Prediction, evaluations: int) -> Prediction:
     )
 
 
-def evaluate(runs: Sequence[Measured], weak: bool, handling: float = 0.0, iterations: int = 0) -> Scaling:
+def evaluate(runs: Sequence[Measured], weak: bool, handling: Handling = FREE, iterations: int = 0) -> Scaling:
     """What the runs of a ladder say together.
 
     Parameters
@@ -273,7 +274,7 @@ def evaluate(runs: Sequence[Measured], weak: bool, handling: float = 0.0, iterat
     weak
         Whether the shots grow with the nodes.
     handling
-        Seconds of driver and scheduler for each shot.
+        What driver and scheduler do for each shot.
     iterations
         Of an inversion as it is meant.
     """

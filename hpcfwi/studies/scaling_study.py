@@ -12,6 +12,7 @@ from rich.console import Console
 from hpcfwi.config.run import load_run_config
 from hpcfwi.config.site import Site, load_site
 from hpcfwi.errors import InputError
+from hpcfwi.inversion.functional import BLOCK
 from hpcfwi.inversion.problem import Problem
 from hpcfwi.inversion.standin import StandIn
 from hpcfwi.reporting.words import counted
@@ -114,7 +115,10 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
             f"{100 * account.parts['unexplained'] / account.wall:.1f} % unexplained, {account.core_hours:.3g} core-hours",
         )
     handling = ladder.handling()
-    _say(screen, f"the driver and its scheduler need {1000 * handling:.2g} ms for a shot, whatever it is")
+    told = (
+        f"{1000 * handling.alone:.2g} ms for a shot, whatever it is, and {1000 * handling.bundled:.2g} ms where {BLOCK}"
+    )
+    _say(screen, f"the driver and its scheduler need {told} are a task")
     scaling = evaluate(ladder.done, options.weak, handling, problem.config.inversion.iterations)
     paths = [*write_results(folder, study, scaling), *draw_scaling(folder, scaling)]
     screen.print(levels_table(scaling))

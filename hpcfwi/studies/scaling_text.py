@@ -86,6 +86,9 @@ def forecast_lines(forecast: Forecast) -> Iterator[str]:
     for prediction, name in forecast.takeovers:
         share = 100 * prediction.losses[name] / prediction.evaluation_seconds
         yield f"  from {prediction.nodes} nodes on most is lost to {LOSSES[name]}: {share:.0f} % of an evaluation there"
+    bundled = [prediction for prediction in forecast.predictions if prediction.in_one_task > 1]
+    if bundled:
+        yield f"  on {bundled[0].nodes} to {bundled[-1].nodes} nodes {bundled[0].in_one_task} shots make a task"
     if not forecast.takeovers:
         yield f"  nothing takes as much as 5 % of an evaluation up to {forecast.predictions[-1].nodes} nodes"
 

@@ -8,6 +8,7 @@ look after, and its events written to a log. Every sum is compared with NumPy's,
 default all of them:
 
 - many: 5,000 shots on 500 workers, gradients of 8 kB; and the same with the scheduler in the driver's process, as in a run
+- bundled: the same, eight shots in a task
 - large: 5,000 shots on 500 workers, gradients of 1 MB, sums kept on disk as by default
 - tree: 200 and 400 shots of 8 s on 50 workers, gradients of 40 MB: how many of them there are at a time
 - workers, models: fewer workers, and smaller models: what grows with both would be linear in their product
@@ -33,6 +34,7 @@ LARGE = Case(5000, 500, 125_000, kept=True)
 TREE = Case(200, 50, 5_000_000, seconds=8)
 CASES = {
     "many": [MANY, replace(MANY, together=True)],
+    "bundled": [replace(MANY, bundled=True), replace(MANY, together=True, bundled=True)],
     "large": [LARGE],
     "tree": [TREE, replace(TREE, shots=400)],
     "workers": [replace(LARGE, shots=2000, workers=workers) for workers in (125, 250, 500)],
@@ -41,6 +43,7 @@ CASES = {
 }
 SMOKE = {
     "many": [Case(100, 8, 1000, kept=True, wavelet=2000)],
+    "bundled": [Case(100, 8, 1000, kept=True, wavelet=2000, bundled=True)],
     "tree": [Case(40, 4, 600_000, processes=1, seconds=0.1)],
 }
 CHANGES = {"shots": int, "workers": int, "values": int, "processes": int, "seconds": float, "wavelet": int}

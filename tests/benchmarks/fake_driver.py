@@ -25,6 +25,7 @@ from hpcfwi.cluster.promise import ThreadPromise
 from hpcfwi.cluster.silence import Silence
 from hpcfwi.config.site import load_site
 from hpcfwi.data.staging import StagedFile, digest, shard
+from hpcfwi.inversion.bundles import BUNDLE
 from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.objective import SMALL
@@ -61,6 +62,8 @@ class Case:
         Whether the scheduler is in the driver's process, as in a run.
     wavelet
         Samples of a wavelet from a file; 0 for a Ricker wavelet.
+    bundled
+        Whether several shots make a task.
     """
 
     shots: int
@@ -71,10 +74,12 @@ class Case:
     kept: bool = False
     together: bool = False
     wavelet: int = 0
+    bundled: bool = False
 
     def __str__(self) -> str:
         what = f"{self.shots} shots of {self.seconds:g} s, {self.workers} workers"
-        return f"{what}, gradients of {8 * self.values / 1e6:g} MB{', driver and scheduler together' * self.together}"
+        how = f"{', driver and scheduler together' * self.together}{', in bundles' * self.bundled}"
+        return f"{what}, gradients of {8 * self.values / 1e6:g} MB{how}"
 
 
 @dataclass
@@ -110,7 +115,7 @@ def _driver(client: Client, log: EventLog) -> tuple[ShotTasks, News]:
     promise = ThreadPromise(load_site("workstation"), lambda _: 1)
     news = News(log, print, Failures(print), promise, tasks, lambda _: None)
     client.subscribe_topic(TOPIC, lambda event: news(event[1]))
-    kinds = [fake_shot.__name__]
+    kinds = [fake_shot.__name__, BUNDLE]
     plugins = Attendance(TOPIC), BadHosts(TOPIC), Overtime(TOPIC, kinds, KINDS), Dealing(kinds), Silence(TOPIC)
     for plugin in plugins:
         client.register_plugin(plugin)
@@ -140,9 +145,11 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
             small=8 * case.values <= SMALL,
             partials=Partials(folder) if case.kept else None,
             evaluation="1",
+            bundled=case.bundled,
         )
         ended = time.time()
         told = account.told(case)
+        client.unsubscribe_topic(TOPIC)  # or the scheduler complains that nobody hears of workers that leave
         stack.callback(log.close)
     times = [event["time"] for event in read_events(log.path) if event["event"] == "shot"]
     right = len(times) == case.shots and _right(found, case, work.context.spec.domain.shape)

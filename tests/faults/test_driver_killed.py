@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from hpcfwi.inversion.functional import BLOCK
+
 WORKERS = 2
 
 
@@ -117,3 +119,30 @@ def test_a_driver_that_is_asked_to_end_finishes_the_shots_in_hand_and_computes_n
     computed, needed = counted(run_dir, shots)
     assert computed == needed
     assert same(run_dir, hpcfwi.folder / "undisturbed")
+
+
+def test_of_shots_that_go_to_workers_eight_at_a_time_no_more_is_lost(hpcfwi):
+    """Far shorter than what the scheduler does for each of them."""
+    shots, iterations, run_dir = 300, 8, hpcfwi.folder / "run"
+    words = ["run", "fwi.toml", "--stand-in", "0.0003", *command(shots, iterations), "--run-dir"]
+    done = hpcfwi(*words, "undisturbed")
+    assert done.returncode == 0, done.stderr
+    for kept in (3, 20):
+        process = hpcfwi.start(*words, "run")
+        deadline = time.monotonic() + 60
+        while len(list((run_dir / "journal").glob("partial-*/*.bin"))) < kept or not bundled(run_dir):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    done = hpcfwi(*words, "run")
+    assert done.returncode == 0, done.stderr
+    assert same(run_dir, hpcfwi.folder / "undisturbed")
+    computed, needed = counted(run_dir, shots)
+    in_hand = 2 * BLOCK
+    assert computed <= needed + 2 * WORKERS * in_hand
+
+
+def bundled(run_dir):
+    return any(event.get("in_one_task") == BLOCK for event in events(run_dir)[-400:]) if run_dir.exists() else False

@@ -16,7 +16,7 @@ from hpcfwi.inversion.shot import _kept
 from hpcfwi.inversion.task import task
 from hpcfwi.inversion.tasks import ShotTasks, key_of
 
-SHOTS = 3 * BLOCK + 2
+SHOTS = 6 * BLOCK + 2
 
 
 @task
@@ -34,9 +34,9 @@ def shot(number, folder, keep=None):
 class Sum:
     """A sum over shots that can be broken off and done again."""
 
-    def __init__(self, client, folder, block, small=False, pressing=lambda _: None):
+    def __init__(self, client, folder, block, small=False, pressing=lambda _: None, bundled=False):
         self.client, self.folder, self.block, self.small = client, folder, block, small
-        self.pressing = pressing
+        self.pressing, self.bundled = pressing, bundled
         self.found = []
         self.retried = []
         (folder / "journal").mkdir()
@@ -59,6 +59,7 @@ class Sum:
             small=self.small,
             partials=self.partials,
             evaluation=evaluation,
+            bundled=self.bundled,
         )
         return result.f.hex(), result.g.tobytes()
 
@@ -77,12 +78,15 @@ def undisturbed(client, tmp_path):
     return Sum(client, tmp_path / "undisturbed", 0)()
 
 
+@pytest.mark.parametrize("bundled", [False, True])
 @pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize("block", [1, BLOCK])
-def test_a_restart_computes_only_what_is_not_kept_to_the_same_bytes(client, tmp_path, undisturbed, block, small):
+def test_a_restart_computes_only_what_is_not_kept_to_the_same_bytes(
+    client, tmp_path, undisturbed, block, small, bundled
+):
     folder = tmp_path / "run"
     folder.mkdir()
-    whole = Sum(client, folder, block, small)
+    whole = Sum(client, folder, block, small, bundled=bundled)
     broken = SHOTS - 1
     (folder / f"broken-{broken}").touch()
     with pytest.raises(DataError):
@@ -105,8 +109,11 @@ def test_a_restart_computes_only_what_is_not_kept_to_the_same_bytes(client, tmp_
     assert not list((folder / "journal").iterdir())
 
 
+@pytest.mark.parametrize("bundled", [False, True])
 @pytest.mark.parametrize("block", [1, BLOCK])
-def test_when_time_presses_what_is_in_hand_is_finished_and_no_shot_computed_twice(client, tmp_path, undisturbed, block):
+def test_when_time_presses_what_is_in_hand_is_finished_and_no_shot_computed_twice(
+    client, tmp_path, undisturbed, block, bundled
+):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "slow").touch()
@@ -116,7 +123,7 @@ def test_when_time_presses_what_is_in_hand_is_finished_and_no_shot_computed_twic
         looks.append(needed)
         return ("the batch job ends in 60 s", 60.0) if len(looks) == 3 else None
 
-    whole = Sum(client, folder, block, pressing=pressing)
+    whole = Sum(client, folder, block, pressing=pressing, bundled=bundled)
     with pytest.raises(Interrupted, match="the batch job ends in 60 s"):
         whole()
     before = whole.computed

@@ -9,6 +9,7 @@ import pytest
 
 from hpcfwi.cluster.pace import in_hand
 from hpcfwi.errors import InputError
+from hpcfwi.inversion.bundles import Handling
 from hpcfwi.studies.accounting import PARTS, Account, EvaluationTimes
 from hpcfwi.studies.costs import CostModel, fit, replay
 from hpcfwi.studies.ladder import Measured, Rung
@@ -16,6 +17,7 @@ from hpcfwi.studies.scaling import Estimate, evaluate, validate
 from hpcfwi.studies.simulator import simulate, tree_depth
 
 GAP, PER_SHOT, LEVEL, BETWEEN, OBSERVING = 0.02, 0.001, 0.05, 0.3, 0.1
+HANDLING = Handling(PER_SHOT, 0.0002)
 
 
 def measured(nodes, shots=64, evaluations=4, seed=0, noise=0.0):
@@ -53,7 +55,7 @@ def measured(nodes, shots=64, evaluations=4, seed=0, noise=0.0):
 
 
 def test_the_costs_are_found_again():
-    model = fit([measured(nodes).account for nodes in (1, 2, 4)], PER_SHOT)
+    model = fit([measured(nodes).account for nodes in (1, 2, 4)], HANDLING)
     assert model.gap == pytest.approx(GAP)
     assert model.level == pytest.approx(LEVEL)
     assert model.between == pytest.approx(BETWEEN)
@@ -62,12 +64,12 @@ def test_the_costs_are_found_again():
 
 def test_the_rung_that_was_left_out_is_predicted_and_runs_are_replayed():
     runs = [measured(nodes) for nodes in (1, 2, 4, 8)]
-    found = validate(runs, PER_SHOT)
+    found = validate(runs, HANDLING)
     assert found.nodes == 8
     assert abs(found.evaluation_error) < 0.01
     assert abs(found.wall_error) < 0.02
     assert all(abs(error) < 0.01 for error in found.replay_errors.values())
-    assert replay(runs[0].account, PER_SHOT) == pytest.approx(runs[0].account.wall, rel=0.01)
+    assert replay(runs[0].account, HANDLING) == pytest.approx(runs[0].account.wall, rel=0.01)
 
 
 def test_a_prediction_that_is_wrong_is_told_as_wrong():
@@ -77,7 +79,7 @@ def test_a_prediction_that_is_wrong_is_told_as_wrong():
     times = [replace(times, shots_seconds=4 * times.shots_seconds) for times in slow.times]
     more = sum(times.shots_seconds for times in times) - sum(times.shots_seconds for times in slow.times)
     runs[-1] = Measured(runs[-1].rung, replace(slow, times=times, wall=slow.wall + more))
-    found = validate(runs, PER_SHOT)
+    found = validate(runs, HANDLING)
     assert found.evaluation_error < -0.5
     assert found.wall_error < -0.5
     assert found.replay_errors["n0004-r1"] < -0.5
@@ -99,7 +101,7 @@ def model(**changes):
         "first": 1.0,
         "workers_per_node": 1.0,
         "gap": 0.0,
-        "per_shot": 0.001,
+        "handling": HANDLING,
         "level": 0.0,
         "between": 0.0,
         "driver_start": 0.0,
