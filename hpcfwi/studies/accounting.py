@@ -50,7 +50,7 @@ class EvaluationTimes:
     cpu_seconds
         Of the driver's process, for shots and sum.
     lengths
-        Seconds of each shot by its name, in the order in which they began.
+        Seconds of each shot by its name, in the order in which they began, without what it took to load a solver.
     dispatch
         Mean seconds that a worker waited between two shots.
     in_one_task
@@ -266,7 +266,7 @@ class _Accountant:
                 begins = shot["time"] - shot["seconds"]
                 waits.append(max(0.0, begins - at))
                 at = shot["time"]
-                lengths.append((begins, str(shot["shot"]), shot["seconds"]))
+                lengths.append((begins, str(shot["shot"]), shot["seconds"] - shot.get("solver_seconds", 0.0)))
                 self._shot(shot)
             self.parts["dispatch"] += sum(waits[-len(shots) :]) if shots else 0.0
             self.parts["imbalance"] += max(0.0, min(last, worker.left) - at)

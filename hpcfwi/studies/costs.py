@@ -221,6 +221,7 @@ def replay(account: Account, handling: Handling = FREE) -> float:
             "driver_start",
             "queue_wait",
             "worker_start",
+            "solver",
             "observed_data",
             "results",
             "closing",

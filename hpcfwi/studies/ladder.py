@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hpcfwi.cluster.environment import hush
 from hpcfwi.data.lease import Lease
 from hpcfwi.data.staging import make_private, write_aside
 from hpcfwi.errors import InputError, Interrupted, RunError
@@ -194,7 +193,6 @@ class Ladder:
         known = _read(path) or {}
         if all(isinstance(known.get(one.name), float) for one in fields(Handling)):
             return Handling(**known)
-        hush()  # before Dask is imported with it
         from hpcfwi.studies.handling import measure_handling
 
         found = measure_handling()

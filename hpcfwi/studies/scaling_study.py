@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hpcfwi.cluster.environment import hush, own_environment
 from hpcfwi.config.run import load_run_config
 from hpcfwi.config.site import Site, load_site
 from hpcfwi.errors import InputError
@@ -68,6 +69,7 @@ class StudyResult:
     paths: list[Path]
 
 
+@own_environment()
 def run_study(config: Path, options: ScaleOptions, folder: Path, console: Console | None = None) -> StudyResult:
     """Run a scaling study, or go on with the one that is in ``folder``.
 
@@ -96,6 +98,7 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
     Interrupted
         If it is stopped; the same call goes on.
     """
+    hush()  # before Dask is imported by what follows
     screen = console or Console(quiet=True)
     problem, study = _prepare(config, options)
     names = [shot.name for shot in problem.survey.shots]

@@ -89,7 +89,8 @@ def test_every_second_of_every_worker_is_in_one_part():
     assert sum(found.parts.values()) == pytest.approx(found.wall)
     assert (found.workers, found.nodes, found.shots, found.evaluations) == (2, 2, 3, 1)
     assert found.facts["jobs"] == ["7", "8"]
-    assert found.times[0].lengths == {"a15.0": 3.5, "b17.0": 4.0, "a19.0": 3.0}
+    # without the second in which b loaded its solver
+    assert found.times[0].lengths == {"a15.0": 3.5, "b17.0": 3.0, "a19.0": 3.0}
 
 
 def test_a_worker_that_is_lost_is_missing_from_then_on():

@@ -10,6 +10,7 @@ import pytest
 from hpcfwi.cluster.pace import in_hand
 from hpcfwi.errors import InputError
 from hpcfwi.inversion.bundles import Handling
+from hpcfwi.inversion.functional import BLOCK
 from hpcfwi.studies.accounting import PARTS, Account, EvaluationTimes
 from hpcfwi.studies.costs import CostModel, fit, replay
 from hpcfwi.studies.ladder import Measured, Rung
@@ -121,6 +122,29 @@ def test_the_scheduler_takes_over_where_workers_want_shots_faster_than_it_deals_
     assert few.losses["scheduler"] < 0.02 * few.evaluation_seconds
     assert many.bottleneck == "scheduler"
     assert many.evaluation_seconds == pytest.approx(400.0, rel=0.05)
+
+
+def test_shots_that_are_too_short_for_the_scheduler_are_predicted_in_bundles():
+    """100,000 shots of 1 s on 4,096 nodes: 100 s of the scheduler one by one; four bundles of eight for the busiest worker."""
+    short = model(lengths=(1.0,) * 8, handling=HANDLING)
+    found = short.predict(4096, 100_000, 1)
+    assert found.in_one_task == BLOCK
+    assert found.evaluation_seconds == pytest.approx(4 * BLOCK, rel=0.2)
+    assert found.bottleneck == "imbalance"
+    assert short.predict(100, 100_000, 1).in_one_task == 1
+
+
+def test_a_run_with_bundles_is_replayed_with_bundles():
+    run, lengths = measured(2, shots=512).account, np.random.default_rng(2).lognormal(-6.0, 0.3, 512)
+    bundles = [sum(lengths[i : i + BLOCK]) for i in range(0, 512, BLOCK)]
+    seconds = simulate(bundles, [0.0] * 2, GAP, BLOCK * HANDLING.bundled).seconds
+    named = {str(i): length for i, length in enumerate(lengths)}
+    times = [
+        replace(time, shots_seconds=seconds, lengths=named, dispatch=GAP / BLOCK, in_one_task=BLOCK)
+        for time in run.times
+    ]
+    run = replace(run, times=times, wall=run.wall + 4 * (seconds - run.times[0].shots_seconds))
+    assert replay(run, HANDLING) == pytest.approx(run.wall, rel=0.01)
 
 
 def test_every_loss_is_a_part_of_the_evaluation():
