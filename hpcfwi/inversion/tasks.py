@@ -170,7 +170,7 @@ class ShotTasks:
         tree = SumTree(self.client, keys, small, partials, evaluation, self._fetch)
         if partials is not None:
             arguments = [(*rest, tree.kept_at(0, i)) for i, rest in enumerate(arguments)]
-        loads, covered = tree.load()
+        futures, covered = tree.load()
         if covered:
             self.on_found(len(covered), len(names))
         attempts = Attempts(self.client, function, names, arguments, keys, self.why, tree.kept_shots)
@@ -179,10 +179,11 @@ class ShotTasks:
             seconds = tuple(self.seconds)  # to which Dask's thread adds
             bundled = pays(len(missing), len(self.workers()), median(seconds) if seconds else math.nan)
         bundles = tree.bundles(missing) if bundled else {}
-        together = attempts.submit_bundles(bundles, [tree.kept_at(*tree.places[key]) for key in bundles])
-        alone = attempts.submit(sorted(set(missing).difference(*bundles.values())))
+        # in one list, which is emptied: a future that has a name here keeps its gradient on the workers until the end
+        futures += attempts.submit_bundles(bundles, [tree.kept_at(*tree.places[key]) for key in bundles])
+        futures += attempts.submit(sorted(set(missing).difference(*bundles.values())))
         self.in_one_task = attempts.in_one_task
-        self._run(attempts, [*loads, *together, *alone], progress, tree.take, tree)
+        self._run(attempts, futures, progress, tree.take, tree)
         return tree.root
 
     def _run(
