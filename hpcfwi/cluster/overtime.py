@@ -33,6 +33,12 @@ def kind_of(key: Any) -> str:
     return str(key).partition("-")[0]
 
 
+def _waits(task: Any) -> bool:
+    """Whether a task is behind another one on its worker, as far as its last heartbeat tells, which knows of no later end."""
+    worker = task.processing_on
+    return task not in worker.executing and any(other in worker.processing for other in worker.executing)
+
+
 class Overtime(SchedulerPlugin):
     """Logs an event for each task that takes longer than ``max(shortest, factor * median)`` of its kind.
 
@@ -114,7 +120,7 @@ class Overtime(SchedulerPlugin):
         limits = {kind: self._limit(kind) for kind in self._durations}
         for key, since in list(self._since.items()):
             task = self.scheduler.tasks.get(key)
-            if key in self._told or task is None or task.processing_on is None:
+            if key in self._told or task is None or task.processing_on is None or _waits(task):
                 continue
             worker, limit = task.processing_on.address, limits[kind_of(key)]
             if kind_of(key) in self._others:

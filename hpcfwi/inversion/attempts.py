@@ -13,11 +13,13 @@ from distributed.scheduler import KilledWorker
 from hpcfwi.cluster.hosts import host_of
 from hpcfwi.cluster.withdrawal import withdraw_unbegun
 from hpcfwi.errors import DataError, HpcfwiError, ShotFailed
+from hpcfwi.inversion.bundles import BUNDLE
+from hpcfwi.inversion.functional import BLOCK
 from hpcfwi.inversion.shot import add_shots
 from hpcfwi.inversion.suspects import Suspects
 from hpcfwi.inversion.task import TaskFailure
 
-__all__ = ["Attempts", "failure_of", "stop_for_own_reasons"]
+__all__ = ["Attempts", "failure_of", "reason_of", "stop_for_own_reasons"]
 
 # Errors of a shot, and deaths of workers amid it (which may have had other causes), after which the run stops.
 ATTEMPTS, DEATHS = 3, 4
@@ -27,11 +29,12 @@ AT_ONCE = 3
 
 @dataclass(frozen=True)
 class Failure:
-    """Where a shot failed (a Dask address, if it is known), why, and whether its worker died."""
+    """Where a shot failed (a Dask address, if it is known), why, whether its worker died, and which of several it was."""
 
     worker: str
     reason: str
     died: bool
+    place: int | None = None
 
 
 @dataclass
@@ -59,7 +62,7 @@ class Attempts:
     Attributes
     ----------
     index
-        The shot of each task, by the task's key.
+        The shot of each task, by the task's key; the first one of several.
     bundles
         The shots of each task that computes several, by the task's key.
     done
@@ -82,6 +85,7 @@ class Attempts:
         self.function, self.names, self.arguments, self.keys = function, names, arguments, keys
         self.index: dict[str, int] = {}
         self.bundles: dict[str, range] = {}
+        self._keep: Callable[[int], Path | None] = lambda _: None
         self.done: set[int] = set()
         self.ending = ""
         self._failures: dict[int, list[Failure]] = {}
@@ -94,20 +98,37 @@ class Attempts:
         """Start shots, in their order."""
         if not shots:
             return []
-        keys = [self._new_key(i) for i in shots]
+        keys = [self._new_key(i, self.function.__name__) for i in shots]
         self.index.update(zip(keys, shots, strict=True))
         return self.client.map(
             self.function, *zip(*(self.arguments[i] for i in shots), strict=True), key=keys, pure=False
         )
 
-    def submit_bundles(self, bundles: Mapping[str, range], keep: Sequence[Path | None]) -> list[Future]:
-        """Start tasks that compute several shots each, by their keys; the sums are kept where it is said."""
+    def submit_bundles(self, bundles: Mapping[str, range], keep: Callable[[int], Path | None]) -> list[Future]:
+        """Start tasks that compute several shots each, by their keys; ``keep`` says where the n-th block's sum is kept."""
         if not bundles:
             return []
+        self._keep = keep
         self.bundles.update(bundles)
-        arguments = [[self.arguments[i] for i in shots] for shots in bundles.values()]
-        functions = [self.function] * len(arguments)
-        return self.client.map(add_shots, functions, arguments, keep, key=list(bundles), pure=False)
+        self.index.update((key, shots[0]) for key, shots in bundles.items())
+        arguments = zip(*map(self._bundled, bundles.values()), strict=True)
+        return self.client.map(add_shots, *arguments, key=list(bundles), pure=False)
+
+    def _bundled(self, shots: range) -> tuple[Callable[..., Any], list[tuple[Any, ...]], Path | None]:
+        """What a task needs that computes several shots."""
+        return self.function, [self.arguments[i] for i in shots], self._keep(shots[0] // BLOCK)
+
+    def shots(self, key: str) -> range:
+        """Those that a task computes; none for one that adds or reads."""
+        first = self.index.get(key)
+        return self.bundles.get(key, range(0) if first is None else range(first, first + 1))
+
+    def place(self, key: str) -> tuple[int, int] | None:
+        """Level and position in the tree of sums of what a task computes; None for one that adds or reads."""
+        first = self.index.get(key)
+        if first is None:
+            return None
+        return (1, first // BLOCK) if key in self.bundles else (0, first)
 
     @property
     def in_one_task(self) -> int:
@@ -167,7 +188,7 @@ class Attempts:
         others = [worker for worker in _apart_from(taken, workers) if worker not in taken]
         if not others:
             return None
-        copy = self._start(index, others)
+        copy = self._start(index, others, self.bundles.get(key))
         copies.tasks.append(copy)
         copies.hanging[key] = hanging
         self._copies[index] = copies
@@ -178,7 +199,7 @@ class Attempts:
         begun = {i // self.block for i in self.done}
         waiting: dict[int, list[Future]] = {}
         for future in futures:
-            first = self.bundles[future.key][0] if future.key in self.bundles else self.index.get(future.key)
+            first = self.index.get(future.key)
             if first is not None and first // self.block not in begun:
                 waiting.setdefault(first // self.block, []).append(future)
         withdraw_unbegun(self.client, waiting.values())
@@ -209,21 +230,25 @@ class Attempts:
                 found.setdefault(key, []).append(worker)
         return found
 
-    def _start(self, index: int, workers: list[str]) -> Future:
-        key = self._new_key(index)
+    def _start(self, index: int, workers: list[str], bundle: range | None = None) -> Future:
+        function, arguments = self.function, self.arguments[index]
+        key = self._new_key(index, function.__name__ if bundle is None else BUNDLE)
         self.index[key] = index
+        if bundle is not None:
+            self.bundles[key] = bundle
+            function, arguments = add_shots, self._bundled(bundle)
         return self.client.submit(
-            self.function,
-            *self.arguments[index],
+            function,
+            *arguments,
             key=key,
             pure=False,
             workers=workers or None,
             allow_other_workers=bool(workers),
         )
 
-    def _new_key(self, index: int) -> str:
+    def _new_key(self, index: int, kind: str) -> str:
         """A task's name: all that its result depends on, and what is needed to be another task than an earlier one."""
-        key = f"{self.function.__name__}-{self.names[index]}-{self.keys[index]}"
+        key = f"{kind}-{self.names[index]}-{self.keys[index]}"
         if key not in self.index:
             return key
         self._repeated += 1
@@ -252,7 +277,8 @@ def failure_of(failed: Future) -> Failure:
     error = None if failed.status == "cancelled" else failed.exception()
     died = isinstance(error, KilledWorker)
     worker = error.last_worker.address if isinstance(error, KilledWorker) else getattr(error, "worker", "")
-    return Failure(worker if died or isinstance(error, TaskFailure) else "", reason_of(failed), died)
+    place = error.place if isinstance(error, TaskFailure) else None
+    return Failure(worker if died or isinstance(error, TaskFailure) else "", reason_of(failed), died, place)
 
 
 def reason_of(failed: Future) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -45,11 +45,12 @@ class FunctionalGradient:
         return NotImplemented
 
 
-def total(parts: Sequence[FunctionalGradient]) -> FunctionalGradient:
-    """Add from left to right, to the same bytes as ``sum``, with one new array only."""
-    first, *others = parts
+def total(parts: Iterable[FunctionalGradient]) -> FunctionalGradient:
+    """Add from left to right, to the same bytes as ``sum``, with one new array only; at least one."""
+    coming = iter(parts)
+    first = next(coming)
     f, g = first.f, first.g.copy()
-    for part in others:
+    for part in coming:
         f += part.f
         g += part.g
     return FunctionalGradient(f, g)

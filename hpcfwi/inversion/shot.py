@@ -6,7 +6,7 @@ import resource
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from hpcfwi.inversion.functional import FunctionalGradient, total
 from hpcfwi.inversion.journal import read_partial, write_partial
 from hpcfwi.inversion.solver import obtain_solver
 from hpcfwi.inversion.standin import SleepingFields, StandIn
-from hpcfwi.inversion.task import task, tell
+from hpcfwi.inversion.task import TaskFailure, task, tell
 from hpcfwi.physics.resampling import resample
 from hpcfwi.physics.spec import PropagatorSpec
 from hpcfwi.physics.survey import Shot
@@ -249,12 +249,23 @@ def add_parts(parts: list[FunctionalGradient], keep: Path | None = None) -> Func
     return _kept(total(parts), keep)
 
 
+@task
 def add_shots(
     function: Callable[..., FunctionalGradient], arguments: Sequence[tuple[Any, ...]], keep: Path | None = None
 ) -> FunctionalGradient:
-    """The sum of ``function(*arguments[i])``, kept in a file if one is named (a task of tasks)."""
-    result: FunctionalGradient = add_parts([function(*each) for each in arguments], keep)
-    return result
+    """The sum of ``function(*arguments[i])``, which are tasks, kept in a file if one is named (a task)."""
+    return _kept(total(_one_by_one(function, arguments)), keep)
+
+
+def _one_by_one(
+    function: Callable[..., FunctionalGradient], arguments: Sequence[tuple[Any, ...]]
+) -> Iterator[FunctionalGradient]:
+    for place, each in enumerate(arguments):
+        try:
+            yield function(*each)
+        except TaskFailure as failure:
+            failure.place = place
+            raise
 
 
 @task

@@ -65,7 +65,7 @@ class SumTree:
             level = len(self.keys)
             self.keys.append([key_of("sum", level, i, *block) for i, block in enumerate(blocks(self.keys[-1]))])
         self.parts: list[dict[int, Future]] = [{} for _ in self.keys]
-        # where a sum that is being made, a bundle, or a part that is being read belongs, by its key; and the parts of sums
+        # where a sum that is being made, or a part that is being read, belongs, by its key; and the parts of sums
         self.places: dict[str, tuple[int, int]] = {}
         self.adding: dict[tuple[int, int], dict[int, Future]] = {}
         self.failures: dict[tuple[int, int], int] = {}
@@ -106,21 +106,16 @@ class SumTree:
         """Blocks whose shots are all missing, by the keys of the tasks that compute them in one go."""
         if len(self.keys) < 2:
             return {}
-        wanted, bundles = set(missing), {}
-        for position, name in enumerate(self.keys[1]):
-            shots = self._shots(1, position)
-            if wanted.issuperset(shots):
-                key = f"{BUNDLE}-{name}"
-                self.places[key] = (1, position)
-                bundles[key] = shots
-        return bundles
+        wanted = set(missing)
+        named = {f"{BUNDLE}-{name}": self._shots(1, position) for position, name in enumerate(self.keys[1])}
+        return {key: shots for key, shots in named.items() if wanted.issuperset(shots)}
 
     def _shots(self, level: int, position: int) -> range:
         """Indices of the shots that are in a node."""
         return range(position * BLOCK**level, min((position + 1) * BLOCK**level, len(self.keys[0])))
 
     def failed(self, future: Future) -> tuple[Future | None, dict[int, Future], list[int]]:
-        """What is to be done about a sum or a bundle that failed, or a node that could not be read.
+        """What is to be done about a sum that failed, or a node that could not be read.
 
         Returns
         -------
@@ -149,9 +144,12 @@ class SumTree:
             return None, broken, []
         return None, {}, [shot for place in broken for shot in self._shots(level - 1, place)]
 
-    def take(self, index: int | None, future: Future) -> Future | None:
-        """Put a finished part in its place; returns the sum that can now be made, if any."""
-        level, position = (0, index) if index is not None else self.places[future.key]
+    def take(self, place: tuple[int, int] | None, future: Future) -> Future | None:
+        """Put a finished part in its place, level and position; returns the sum that can now be made, if any.
+
+        That of what was started here, a sum or a node that was read, is known.
+        """
+        level, position = place or self.places[future.key]
         if len(self.keys[level]) == 1:
             self.root = self.fetch(future)
             self.adding.clear()

@@ -29,12 +29,18 @@ class TaskFailure(RunError):
         Dask address of the worker.
     reason
         What happened, in one line, the worker's host included.
+
+    Attributes
+    ----------
+    place
+        Which of several shots of the task it was; None for the only one.
     """
 
     def __init__(self, worker: str, reason: str) -> None:
         super().__init__(worker, reason)
         self.worker = worker
         self.reason = reason
+        self.place: int | None = None
 
     def __str__(self) -> str:
         return self.reason
@@ -52,6 +58,8 @@ def task(function: Task) -> Task:
             return function(*args)
         except DataError as error:
             failure: HpcfwiError = DataError(error.shot, error.problem)
+        except TaskFailure as error:
+            failure = error  # of a task that is a part of this one, and was told there
         except Exception as error:
             tell(event="failure", task=function.__name__, traceback=traceback.format_exc())
             text = str(error) if isinstance(error, HpcfwiError) else f"{type(error).__name__}: {error}"

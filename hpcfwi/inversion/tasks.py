@@ -19,7 +19,7 @@ from hpcfwi.cluster.overtime import put_out
 from hpcfwi.cluster.withdrawal import withdraw
 from hpcfwi.errors import HpcfwiError, Interrupted, RunError
 from hpcfwi.interrupts import asked, gently
-from hpcfwi.inversion.attempts import Attempts, failure_of, stop_for_own_reasons
+from hpcfwi.inversion.attempts import Attempts, failure_of, reason_of, stop_for_own_reasons
 from hpcfwi.inversion.bundles import pays
 from hpcfwi.inversion.functional import FunctionalGradient
 from hpcfwi.inversion.journal import Partials
@@ -36,8 +36,9 @@ REMEMBERED, IN_HAND = 200, 2
 
 Progress = Callable[[int, int], None]
 OnRetry = Callable[[str, str, str], None]
-# Puts a finished part where it belongs; returns what can now be made of it.
-Take = Callable[[int | None, Future], Future | None]
+# Puts a finished part where it belongs, level and position in the tree of sums; returns what can now be made of it.
+Place = tuple[int, int] | None
+Take = Callable[[Place, Future], Future | None]
 
 
 @dataclass
@@ -136,9 +137,9 @@ class ShotTasks:
         self._stop_if_pressing()
         results: list[Any] = [None] * len(names)
 
-        def take(index: int | None, future: Future) -> None:
-            assert index is not None
-            results[index] = self._fetch(future)
+        def take(place: Place, future: Future) -> None:
+            assert place is not None
+            results[place[1]] = self._fetch(future)
 
         attempts = Attempts(self.client, function, names, arguments, keys, self.why)
         self._run(attempts, attempts.submit(range(len(names))), progress, take)
@@ -180,7 +181,7 @@ class ShotTasks:
             bundled = pays(len(missing), len(self.workers()), median(seconds) if seconds else math.nan)
         bundles = tree.bundles(missing) if bundled else {}
         # in one list, which is emptied: a future that has a name here keeps its gradient on the workers until the end
-        futures += attempts.submit_bundles(bundles, [tree.kept_at(*tree.places[key]) for key in bundles])
+        futures += attempts.submit_bundles(bundles, partial(tree.kept_at, 1))
         futures += attempts.submit(sorted(set(missing).difference(*bundles.values())))
         self.in_one_task = attempts.in_one_task
         self._run(attempts, futures, progress, tree.take, tree)
@@ -199,7 +200,7 @@ class ShotTasks:
         waiting = as_completed(futures, loop=self.client.loop, raise_errors=False)
         total = len(attempts.names)
         # those that are read from files count from the start
-        attempts.done = set(range(total)).difference(attempts.index.values(), *attempts.bundles.values())
+        attempts.done = set(range(total)).difference(*map(attempts.shots, attempts.index))
         futures.clear()  # as_completed holds them as long as they are needed
         self._glance = partial(self._look, waiting, attempts)
         progress(len(attempts.done), total)
@@ -209,7 +210,7 @@ class ShotTasks:
                     i = attempts.index.get(future.key)
                     if i is not None and i in attempts.done:
                         continue  # somebody else was faster
-                    further, taken = self._taken(take, i, future)
+                    further, taken = self._taken(take, attempts.place(future.key), future)
                     if not taken and future.status not in ("error", "cancelled"):
                         # it was lost with its worker before it could be had: Dask makes it once more
                         waiting.add(future)
@@ -218,9 +219,6 @@ class ShotTasks:
                         progress(len(attempts.done), total)
                         for again in attempts.suspects(self.workers) if not attempts.ending else ():
                             waiting.add(again)
-                    elif taken and future.key in attempts.bundles:
-                        attempts.done.update(attempts.bundles[future.key])
-                        progress(len(attempts.done), total)
                     elif not taken and not attempts.ending:
                         for again in self._again(attempts, tree, i, future):
                             waiting.add(again)
@@ -235,6 +233,8 @@ class ShotTasks:
 
     def _again(self, attempts: Attempts, tree: SumTree | None, index: int | None, failed: Future) -> list[Future]:
         """What is started anew in place of a task that failed."""
+        if failed.key in attempts.bundles:
+            return self._shots_again(attempts, failed)
         if index is not None:
             return self._shot_again(attempts, index, failed)
         assert tree is not None
@@ -245,10 +245,7 @@ class ShotTasks:
             attempts.done.discard(i)
             started += self._shot_again(attempts, i, part)
         if shots:
-            failure = failure_of(failed)
-            # a sum, or what was read, says nothing against the worker
-            worker = failure.worker if attempts.bundles.pop(failed.key, None) else ""
-            self.on_retry(attempts.names[shots[0]], worker, failure.reason)
+            self.on_retry(attempts.names[shots[0]], "", reason_of(failed))
             attempts.done -= set(shots)
             started += attempts.submit(shots)
         return started
@@ -262,9 +259,18 @@ class ShotTasks:
         self.on_retry(attempts.names[index], failure.worker, failure.reason)
         return attempts.again(index, self.workers)
 
+    def _shots_again(self, attempts: Attempts, failed: Future) -> list[Future]:
+        """Start each shot of a bundle that failed by itself, unless another task is still at them."""
+        stop_for_own_reasons(failed)
+        shots, failure = attempts.shots(failed.key), failure_of(failed)
+        if attempts.left_running(shots[0], failed):
+            return []
+        self.on_retry(attempts.names[shots[failure.place or 0]], failure.worker, failure.reason)
+        return attempts.submit(shots)
+
     def _let_go(self, attempts: Attempts, index: int, first: Future) -> None:
-        """A shot is done: those who are still at it need not go on, and whoever was overdue is not relied on any more."""
-        attempts.done.add(index)
+        """Shots are done: those who are still at it need not go on, and whoever was overdue is not relied on any more."""
+        attempts.done.update(attempts.shots(first.key))
         late, hanging = attempts.too_late(index, first)
         if late:
             withdraw(self.client, late)
@@ -284,12 +290,12 @@ class ShotTasks:
             fetched.cancel()
 
     @staticmethod
-    def _taken(take: Take, index: int | None, future: Future) -> tuple[Future | None, bool]:
+    def _taken(take: Take, place: Place, future: Future) -> tuple[Future | None, bool]:
         """Take a result; tell what it leads to, and whether there was one: it may be lost while it is fetched."""
         if future.status != "finished":
             return None, False
         try:
-            return take(index, future), True
+            return take(place, future), True
         except Exception as error:
             # what ends the run is no error of the fetching
             if future.status == "finished" or (isinstance(error, HpcfwiError) and future.status != "error"):
@@ -331,12 +337,12 @@ class ShotTasks:
         if pressing is not None:
             attempts.ending, grace = pressing
             watch.until = now + grace
-            attempts.withdraw(waiting.futures)
+            attempts.withdraw(list(waiting.futures))  # from which Dask's thread takes those that end
 
     def _needed(self, in_one_task: int = 1, block: int = 1, workers: int = 1) -> float:
         """Seconds that the tasks in hand may need, and the rest of a block that is begun."""
-        shots = IN_HAND * in_one_task + math.ceil((block - 1) / max(1, workers))
-        return shots * max(tuple(self.seconds), default=0.0)
+        rounds = IN_HAND + math.ceil(max(0.0, block / in_one_task - 1) / max(1, workers))
+        return rounds * in_one_task * max(tuple(self.seconds), default=0.0)
 
     def _stop_if_pressing(self) -> None:
         """Raise where nothing should be begun any more."""

@@ -50,7 +50,7 @@ class EvaluationTimes:
     cpu_seconds
         Of the driver's process, for shots and sum.
     lengths
-        Seconds of each shot by its name, in the order in which they began, without what it took to load a solver.
+        Seconds of each shot by its name, in the order in which their tasks began, without what it took to load a solver.
     dispatch
         Mean seconds that a worker waited between two shots.
     in_one_task
@@ -257,16 +257,20 @@ class _Accountant:
         self._present("model_staging", first - event["model_seconds"], first)
         self._present("sum", last, written)
         self._present("journal", written, until)
-        lengths: list[tuple[float, str, float]] = []
+        lengths: list[tuple[float, float, str, float]] = []
+        in_one_task = int(event.get("in_one_task", 1))
         waits: list[float] = []
         for address, worker in self.workers.items():
             shots = sorted(self.by_worker.get((number, address), []), key=lambda shot: shot["time"])
-            at = max(first, worker.came)
-            for shot in shots:
+            at = together = max(first, worker.came)
+            for number_there, shot in enumerate(shots):
                 begins = shot["time"] - shot["seconds"]
+                if number_there % in_one_task == 0:
+                    together = begins
                 waits.append(max(0.0, begins - at))
                 at = shot["time"]
-                lengths.append((begins, str(shot["shot"]), shot["seconds"] - shot.get("solver_seconds", 0.0)))
+                length = shot["seconds"] - shot.get("solver_seconds", 0.0)
+                lengths.append((together, begins, str(shot["shot"]), length))
                 self._shot(shot)
             self.parts["dispatch"] += sum(waits[-len(shots) :]) if shots else 0.0
             self.parts["imbalance"] += max(0.0, min(last, worker.left) - at)
@@ -275,9 +279,9 @@ class _Accountant:
             event["sum_seconds"],
             first - since + event["journal_seconds"],
             event.get("cpu_seconds", 0.0),
-            {name: seconds for _, name, seconds in sorted(lengths)},
+            {name: seconds for *_, name, seconds in sorted(lengths)},
             sum(waits) / len(waits) if waits else 0.0,
-            int(event.get("in_one_task", 1)),
+            in_one_task,
         )
 
     def _shot(self, shot: dict[str, Any]) -> None:

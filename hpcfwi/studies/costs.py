@@ -120,12 +120,14 @@ class CostModel:
         """What a run on so many nodes, with so many shots, would take."""
         workers = max(1, round(nodes * self.workers_per_node))
         in_one_task = BLOCK if pays(shots, workers, self.mean_length) else 1
-        schedules, alone, busy = [], [], []
+        schedules, alone, busy, first = [], [], [], []
         for lengths in self._draws(shots):
             whole = self.schedule(lengths, workers, in_one_task)
             schedules.append(whole.seconds)
             alone.append(replace(self, handling=FREE).schedule(lengths, workers, in_one_task).seconds)
             busy.append(whole.busy / workers)
+            # before its end nobody knows how long shots are
+            first.append(self.schedule(lengths, workers).seconds if in_one_task > 1 else whole.seconds)
         shots_seconds, work = mean(schedules), mean(busy)
         dispatch = self.gap * math.ceil(shots / in_one_task) / workers
         losses = {
@@ -146,6 +148,7 @@ class CostModel:
             + _at(self.worker_start, nodes)
             + _at(self.closing, nodes)
             + (self.first - 1) * work
+            + max(0.0, mean(first) - shots_seconds)
         )
         losses["start_and_end"] = around / evaluations
         wall = around + evaluations * evaluation

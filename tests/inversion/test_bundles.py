@@ -15,7 +15,7 @@ from distributed import get_worker
 from hpcfwi.errors import DataError, ShotFailed
 from hpcfwi.inversion.bundles import LONGEST, pays
 from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
-from hpcfwi.inversion.task import task
+from hpcfwi.inversion.task import TOPIC, task
 from hpcfwi.inversion.tasks import ShotTasks, key_of
 
 
@@ -86,8 +86,8 @@ def test_a_bundle_that_fails_is_computed_shot_by_shot(client, tmp_path):
     expected = whole(bundled=False)
     (tmp_path / f"order-{BLOCK + 2}").write_text("fail once")
     assert whole(bundled=True) == expected
-    ((first, worker, reason),) = whole.retries
-    assert first == str(BLOCK)
+    ((name, worker, reason),) = whole.retries
+    assert name == str(BLOCK + 2)
     assert worker in {address for _, _, address in whole.computed}
     assert "the file system is away" in reason
     tasks = {}
@@ -97,6 +97,17 @@ def test_a_bundle_that_fails_is_computed_shot_by_shot(client, tmp_path):
         i: ["bundle", "shot"] if BLOCK <= i <= BLOCK + 2 else ["shot"] if BLOCK + 2 < i < 2 * BLOCK else ["bundle"]
         for i in range(3 * BLOCK)
     }
+
+
+def test_which_of_them_failed_is_told_once(client, tmp_path):
+    whole = Sum(client, tmp_path, 2 * BLOCK)
+    told = []
+    client.subscribe_topic(TOPIC, lambda event: told.append(event[1]))
+    (tmp_path / "order-3").write_text("fail once")
+    whole(bundled=True)
+    assert [event["task"] for event in told if event["event"] == "failure"] == ["shot"]
+    assert [name for name, _, _ in whole.retries] == ["3"]
+    client.unsubscribe_topic(TOPIC)
 
 
 def test_a_shot_that_cannot_be_used_stops_with_its_name(client, tmp_path):

@@ -18,7 +18,8 @@ from hpcfwi.cluster.overtime import Overtime
 from hpcfwi.cluster.silence import Silence
 from hpcfwi.errors import Interrupted
 from hpcfwi.inversion import tasks as tasks_module
-from hpcfwi.inversion.functional import FunctionalGradient
+from hpcfwi.inversion.bundles import BUNDLE
+from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
 from hpcfwi.inversion.sums import KINDS
 from hpcfwi.inversion.tasks import ShotTasks, key_of
 
@@ -51,7 +52,7 @@ def tasks(tmp_path):
         tasks = ShotTasks(client, on_retry=lambda *facts: retries.append(facts))
         tasks.retries = retries
         client.subscribe_topic(TOPIC, lambda event: "key" in event[1] and tasks.overdue(event[1]["key"]))
-        client.register_plugin(Overtime(TOPIC, ["shot"], KINDS, shortest=2))
+        client.register_plugin(Overtime(TOPIC, ["shot", BUNDLE], KINDS, shortest=2))
         yield tasks
 
 
@@ -108,6 +109,41 @@ def test_a_shot_that_hangs_is_computed_elsewhere_and_its_worker_started_anew(tas
         time.sleep(0.05)
     assert culprit in before - set(tasks.workers())
     assert len(tasks.workers()) == 2
+
+
+def test_shots_that_go_together_and_hang_are_computed_elsewhere_together(tasks, tmp_path):
+    names = [str(i) for i in range(SHOTS)]
+    arguments = [(i, str(tmp_path), "stopped") for i in range(SHOTS)]
+    found = tasks.sum(shot, names, arguments, [key_of(tmp_path, name) for name in names], bundled=True)
+    retries = [told[:2] for told in tasks.retries if "longer" in told[2]]
+    expected = tasks.sum(shot, names, arguments, [key_of(tmp_path, "again", name) for name in names])
+    assert (found.f, found.g.tobytes()) == (expected.f, expected.g.tobytes())
+    culprit = (tmp_path / "hung").read_text()
+    assert retries == [("0", culprit)]
+    assert ("worker put out", culprit) in [(told["event"], told["worker"]) for _, told in tasks.client.get_events(TOPIC)]
+
+
+def stand_still(number, folder):
+    """All do that at the same time, as where a shared file system does not answer for a while."""
+    time.sleep(0.1)
+    while number >= 2 * BLOCK and (Path(folder) / "no-answer").exists():
+        time.sleep(0.05)
+    return FunctionalGradient(0.1 * number, np.array([0.3 / (number + 1)]))
+
+
+@pytest.mark.parametrize("bundled", [False, True])
+def test_no_worker_is_ended_where_all_stand_still(tasks, tmp_path, bundled):
+    names = [str(i) for i in range(4 * BLOCK)]
+    arguments = [(i, str(tmp_path)) for i in range(len(names))]
+    before = set(tasks.workers())
+    tasks.client.unregister_scheduler_plugin(Overtime.name)
+    tasks.client.register_plugin(Overtime(TOPIC, ["stand_still", BUNDLE], KINDS, shortest=1, factor=2))
+    threading.Timer(5, (tmp_path / "no-answer").unlink).start()
+    found = tasks.sum(stand_still, names, arguments, [key_of(tmp_path, name) for name in names], bundled=bundled)
+    assert found.f == pytest.approx(0.1 * sum(range(4 * BLOCK)))
+    assert any("longer" in told[2] for told in tasks.retries)
+    time.sleep(1)
+    assert set(tasks.workers()) == before
 
 
 def quick(number, *_):
@@ -238,8 +274,23 @@ def test_a_sum_that_waits_behind_a_long_shot_does_not_hang(tmp_path):
         assert not client.get_events(TOPIC)
 
 
-@pytest.mark.parametrize(("block", "workers", "rounds"), [(1, 1, 2), (1, 50, 2), (8, 4, 4), (64, 4, 18), (64, 64, 3)])
-def test_the_time_that_is_needed_to_end_is_that_of_the_shots_in_hand_and_of_the_rest_of_a_block(block, workers, rounds):
+@pytest.mark.parametrize(
+    ("in_one_task", "block", "workers", "shots"),
+    [
+        (1, 1, 1, 2),
+        (1, 1, 50, 2),
+        (1, 8, 4, 4),
+        (1, 64, 4, 18),
+        (1, 64, 64, 3),
+        (8, 1, 4, 16),
+        (8, 8, 4, 16),
+        (8, 64, 64, 24),
+        (8, 64, 4, 32),
+    ],
+)
+def test_the_time_that_is_needed_to_end_is_that_of_the_tasks_in_hand_and_of_the_rest_of_a_block(
+    in_one_task, block, workers, shots
+):
     tasks = ShotTasks(None)
     tasks.seconds.extend([30.0, 60.0])
-    assert tasks._needed(block, workers) == rounds * 60.0
+    assert tasks._needed(in_one_task, block, workers) == shots * 60.0

@@ -93,6 +93,12 @@ def test_every_second_of_every_worker_is_in_one_part():
     assert found.times[0].lengths == {"a15.0": 3.5, "b17.0": 3.0, "a19.0": 3.0}
 
 
+def test_shots_that_went_together_stay_together():
+    told = events()
+    told[-4] |= {"in_one_task": 2}
+    assert list(account(told, 0.0, 30.0).times[0].lengths) == ["a15.0", "a19.0", "b17.0"]
+
+
 def test_a_worker_that_is_lost_is_missing_from_then_on():
     changed = [*events(), {"time": 27.0, "event": "worker left", "worker": "b"}]
     found = account(sorted(changed, key=lambda event: event["time"]), 0.0, 30.0)

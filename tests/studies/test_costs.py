@@ -131,6 +131,8 @@ def test_shots_that_are_too_short_for_the_scheduler_are_predicted_in_bundles():
     assert found.in_one_task == BLOCK
     assert found.evaluation_seconds == pytest.approx(4 * BLOCK, rel=0.2)
     assert found.bottleneck == "imbalance"
+    # the observed data, and the first evaluation, before whose end nobody knows how long shots are
+    assert found.wall == pytest.approx(2 * 100.0, rel=0.1)
     assert short.predict(100, 100_000, 1).in_one_task == 1
 
 
