@@ -120,7 +120,9 @@ def test_shots_that_go_together_and_hang_are_computed_elsewhere_together(tasks, 
     assert (found.f, found.g.tobytes()) == (expected.f, expected.g.tobytes())
     culprit = (tmp_path / "hung").read_text()
     assert retries == [("0", culprit)]
-    assert ("worker put out", culprit) in [(told["event"], told["worker"]) for _, told in tasks.client.get_events(TOPIC)]
+    assert ("worker put out", culprit) in [
+        (told["event"], told["worker"]) for _, told in tasks.client.get_events(TOPIC)
+    ]
 
 
 def stand_still(number, folder):
