@@ -16,8 +16,8 @@ import pytest
 SETTINGS = (
     "site.worker.threads=1",
     "site.worker.processes=2",
-    "acquisition.sources.count=32",
-    "inversion.iterations=25",
+    "acquisition.sources.count=150",
+    "inversion.iterations=40",
     "inversion.ftol=0",
     "inversion.gtol=0",
 )

@@ -204,9 +204,9 @@ def test_the_job_script_uses_all_nodes_of_its_allocation(pbs, first_run):
 @pytest.mark.slow
 def test_a_job_whose_time_is_up_submits_its_successors_until_the_run_is_done(pbs, hpcfwi):
     settings = (
-        "acquisition.sources.count=200",
+        "acquisition.sources.count=600",
         "inversion.iterations=1000",
-        "inversion.evaluations=70",
+        "inversion.evaluations=120",
         "inversion.ftol=0",
         "inversion.gtol=0",
     )
