@@ -27,7 +27,7 @@ __all__ = ["LOSSES", "CostModel", "Prediction", "fit", "replay"]
 LOSSES = {
     "start_and_end": "start and end of the job",
     "imbalance": "imbalance: workers without a shot at the end of an evaluation",
-    "scheduler": "the scheduler, which hands out one shot after the other",
+    "scheduler": "the scheduler, which hands out one task after the other",
     "dispatch": "the way to the scheduler and back between two shots",
     "sum": "the sum of gradients",
     "driver": "optimiser and driver between evaluations",
