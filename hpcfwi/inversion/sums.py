@@ -147,7 +147,7 @@ class SumTree:
     def take(self, place: tuple[int, int] | None, future: Future) -> Future | None:
         """Put a finished part in its place, level and position; returns the sum that can now be made, if any.
 
-        That of what was started here, a sum or a node that was read, is known.
+        The place of what was started here, a sum or a node that is read, is known; for those it is None.
         """
         level, position = place or self.places[future.key]
         if len(self.keys[level]) == 1:

@@ -269,7 +269,7 @@ class ShotTasks:
         return attempts.submit(shots)
 
     def _let_go(self, attempts: Attempts, index: int, first: Future) -> None:
-        """Shots are done: those who are still at it need not go on, and whoever was overdue is not relied on any more."""
+        """Shots are done: those who are still at them need not go on, and whoever was overdue is not relied on any more."""
         attempts.done.update(attempts.shots(first.key))
         late, hanging = attempts.too_late(index, first)
         if late:
