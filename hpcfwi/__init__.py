@@ -16,25 +16,23 @@ from typing import TYPE_CHECKING, Any
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:
-    from hpcfwi.cluster.options import LaunchOptions
     from hpcfwi.config.run import RunConfig, load_run_config
-    from hpcfwi.config.site import Site, known_sites, load_site
-    from hpcfwi.doctor.rounds import check_site
-    from hpcfwi.driver import RunResult, model_data, run
+    from hpcfwi.config.site import LaunchOptions, Site, known_sites, load_site
     from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, StagingError
-    from hpcfwi.inversion.functional import FunctionalGradient
-    from hpcfwi.inversion.plan import Plan, make_plan
-    from hpcfwi.inversion.problem import Problem
-    from hpcfwi.reporting.events import read_events
-    from hpcfwi.reporting.report import write_report
-    from hpcfwi.reporting.runstatus import RunStatus
+    from hpcfwi.events.log import read_events
+    from hpcfwi.inversion.gradient_check import CheckReport, check_gradient
+    from hpcfwi.inversion.misfit import FunctionalGradient
+    from hpcfwi.model.problem import Problem
+    from hpcfwi.reporting.report.page import write_report
+    from hpcfwi.reporting.run_status import RunStatus
     from hpcfwi.reporting.status import run_status
-    from hpcfwi.studies.accounting import Account, account
-    from hpcfwi.studies.gradient_check import CheckReport, check_gradient
-    from hpcfwi.studies.scaling_study import ScaleOptions, StudyResult, run_study
+    from hpcfwi.run.driver import RunResult, model_data, run
+    from hpcfwi.run.plan import Plan, make_plan
+    from hpcfwi.scaling.study import ScaleOptions, StudyResult, run_study
+    from hpcfwi.scaling.time_breakdown import TimeBreakdown, time_breakdown
+    from hpcfwi.sitecheck.driver_checks import check_site
 
 __all__ = [
-    "Account",
     "CheckReport",
     "DataError",
     "FunctionalGradient",
@@ -52,8 +50,8 @@ __all__ = [
     "Site",
     "StagingError",
     "StudyResult",
+    "TimeBreakdown",
     "__version__",
-    "account",
     "check_gradient",
     "check_site",
     "known_sites",
@@ -65,26 +63,26 @@ __all__ = [
     "run",
     "run_status",
     "run_study",
+    "time_breakdown",
     "write_report",
 ]
 
 _HOMES = {
-    "hpcfwi.cluster.options": ("LaunchOptions",),
     "hpcfwi.config.run": ("RunConfig", "load_run_config"),
-    "hpcfwi.config.site": ("Site", "known_sites", "load_site"),
-    "hpcfwi.doctor.rounds": ("check_site",),
-    "hpcfwi.driver": ("RunResult", "model_data", "run"),
+    "hpcfwi.config.site": ("LaunchOptions", "Site", "known_sites", "load_site"),
+    "hpcfwi.sitecheck.driver_checks": ("check_site",),
+    "hpcfwi.run.driver": ("RunResult", "model_data", "run"),
     "hpcfwi.errors": ("DataError", "HpcfwiError", "InputError", "Interrupted", "RunError", "StagingError"),
-    "hpcfwi.inversion.functional": ("FunctionalGradient",),
-    "hpcfwi.inversion.plan": ("Plan", "make_plan"),
-    "hpcfwi.inversion.problem": ("Problem",),
-    "hpcfwi.reporting.events": ("read_events",),
-    "hpcfwi.studies.accounting": ("Account", "account"),
-    "hpcfwi.reporting.runstatus": ("RunStatus",),
+    "hpcfwi.inversion.misfit": ("FunctionalGradient",),
+    "hpcfwi.run.plan": ("Plan", "make_plan"),
+    "hpcfwi.model.problem": ("Problem",),
+    "hpcfwi.events.log": ("read_events",),
+    "hpcfwi.scaling.time_breakdown": ("TimeBreakdown", "time_breakdown"),
+    "hpcfwi.reporting.run_status": ("RunStatus",),
     "hpcfwi.reporting.status": ("run_status",),
-    "hpcfwi.reporting.report": ("write_report",),
-    "hpcfwi.studies.gradient_check": ("CheckReport", "check_gradient"),
-    "hpcfwi.studies.scaling_study": ("ScaleOptions", "StudyResult", "run_study"),
+    "hpcfwi.reporting.report.page": ("write_report",),
+    "hpcfwi.inversion.gradient_check": ("CheckReport", "check_gradient"),
+    "hpcfwi.scaling.study": ("ScaleOptions", "StudyResult", "run_study"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -3,8 +3,7 @@
 import gc
 import sys
 
-from hpcfwi.interrupts import deafen, listen
-from hpcfwi.output import lost, secure
+from hpcfwi.process import ignore_signals, install_handlers, output_error, safe_stdio
 
 __all__ = ["main"]
 
@@ -14,18 +13,18 @@ def main() -> None:
     code = 75
     try:
         try:
-            listen()
-            secure()
+            install_handlers()
+            safe_stdio()
             # Worker processes import this module anew: what is heavy comes only when the command runs.
-            from hpcfwi.cli import command
+            from hpcfwi.cli.main import command
 
             code = command()
-            if lost():
-                print(f"hpcfwi: not all of the output could be written: {lost()}", file=sys.stderr)
+            if output_error():
+                print(f"hpcfwi: not all of the output could be written: {output_error()}", file=sys.stderr)
         finally:
-            deafen()
+            ignore_signals()
     except KeyboardInterrupt:  # one that came before the command could tell of it, or while it ended
-        deafen()
+        ignore_signals()
     # "python -m" would end by SIGINT if an interrupt once passed through an exec() of text, as in an import of dataclasses,
     # however it was caught; the next such exec() makes Python forget it (unhandled_keyboard_interrupt, pythonrun.c)
     exec("")

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from hpcfwi.cluster.environment import apply_environment, own_environment
-from hpcfwi.reporting.events import read_latest
-from hpcfwi.reporting.schema import event_schema
+from hpcfwi.cluster.environment import apply_environment, restore_environment
+from hpcfwi.events.log import read_latest
+from hpcfwi.events.types import event_schema
 
 # A shell's background process ignores these, and so would every command that a test starts and sends them to.
 for number in (signal.SIGINT, signal.SIGHUP):
@@ -103,7 +103,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
     """What a test sets, or Dask for its workers, is gone after it."""
-    with own_environment():
+    with restore_environment():
         for name in OURS:
             os.environ.pop(name, None)
         yield
@@ -242,7 +242,7 @@ def fwi_toml(tmp_path: Path) -> Path:
 def make_problem(fwi_toml: Path) -> Callable[..., Any]:
     """Makes the small problem; changes are given as to ``--set``."""
     from hpcfwi.config.run import load_run_config
-    from hpcfwi.inversion.problem import Problem
+    from hpcfwi.model.problem import Problem
 
     return lambda *settings: Problem.from_config(load_run_config(fwi_toml, settings))
 

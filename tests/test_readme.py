@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from hpcfwi.config.messages import kinds_of, sections_of
 from hpcfwi.config.reference import config_table
 from hpcfwi.config.run import RunConfig
 from hpcfwi.config.site import SiteConfig
-from hpcfwi.config.validation import kinds_of, sections_of
-from hpcfwi.reporting.schema import event_table
+from hpcfwi.events.types import event_table
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -45,7 +45,7 @@ def row(path: str, kinds: tuple[str, ...], key: str) -> list[str]:
 TABLES = {
     "config": (config_table(RunConfig), "hpcfwi.config.reference"),
     "site": (config_table(SiteConfig), "hpcfwi.config.reference site"),
-    "event": (event_table(), "hpcfwi.reporting.schema"),
+    "event": (event_table(), "hpcfwi.events.types"),
 }
 
 

@@ -15,15 +15,15 @@ from distributed import Scheduler
 from distributed.deploy.spec import ProcessInterface, SpecCluster
 from distributed.security import Security
 
-from hpcfwi.cluster.layout import Layout, Need, divide
+from hpcfwi.batch.nodes import Allocation, Node, find_allocation
+from hpcfwi.cluster.job_script import worker_script
+from hpcfwi.cluster.layout import Layout, ResourceRequest, divide
 from hpcfwi.cluster.network import driver_address, scheduler_options
-from hpcfwi.cluster.nodes import Allocation, Node, find_allocation
-from hpcfwi.cluster.script import worker_script
+from hpcfwi.cluster.pool import REMOTE, Listener, WorkerPool, tail_of
 from hpcfwi.cluster.tls import private_security
-from hpcfwi.cluster.workforce import REMOTE, Listener, Workforce, tail_of
 from hpcfwi.config.site import Site
-from hpcfwi.data.staging import make_private
 from hpcfwi.errors import InputError, RunError
+from hpcfwi.io import make_private
 
 __all__ = ["AllocatedWorkers", "NodeWorkers"]
 
@@ -110,7 +110,7 @@ class NodeWorkers(ProcessInterface):
         return tail_of(self.log)
 
 
-class AllocatedWorkers(Workforce):
+class AllocatedWorkers(WorkerPool):
     """Workers on the nodes of an allocation.
 
     Parameters
@@ -146,7 +146,7 @@ class AllocatedWorkers(Workforce):
 
     @classmethod
     def from_environment(
-        cls, site: Site, need: Need, run_dir: Path, listener: Listener, count: int | None = None
+        cls, site: Site, need: ResourceRequest, run_dir: Path, listener: Listener, count: int | None = None
     ) -> AllocatedWorkers:
         """Find the allocation, take its first ``count`` nodes (all by default), and divide each of them.
 
@@ -160,7 +160,7 @@ class AllocatedWorkers(Workforce):
         if count is not None and count > len(nodes):
             raise InputError(f"--nodes {count}: job {allocation.job} has {len(nodes)}; take at most that many")
         nodes = nodes[:count]
-        share = Need(-(-need.shots // len(nodes)), need.shot_bytes)
+        share = ResourceRequest(-(-need.shots // len(nodes)), need.shot_bytes)
         layouts = {node.name: _layout(site, node, share) for node in nodes}
         return cls(site, allocation, layouts, nodes, run_dir, listener)
 
@@ -246,7 +246,7 @@ class _NodeCluster(SpecCluster):
         super(SpecCluster, self)._update_worker_status(op, msg)
 
 
-def _layout(site: Site, node: Node, need: Need) -> Layout:
+def _layout(site: Site, node: Node, need: ResourceRequest) -> Layout:
     config = site.config
     cores = max(1, node.cpus // config.node.hardware_threads)
     memory = node.memory

@@ -26,12 +26,12 @@ from tornado.web import Application, RequestHandler
 
 from hpcfwi.errors import InputError
 
-__all__ = ["OFF", "Dashboard", "address_for_dashboard", "lacking", "open_dashboard", "way_to"]
+__all__ = ["OFF", "Dashboard", "address_for_dashboard", "missing_requirements", "open_dashboard", "way_to"]
 
 # The port is Dask's own, which people know.
 OFF, HERE, PORT = "off", "127.0.0.1", 8787
 # Seconds that the name service has for this host's full name.
-PATIENCE = 1.0
+NAME_SERVICE_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def address_for_dashboard(asked: str) -> str:
     return asked
 
 
-def lacking() -> str:
+def missing_requirements() -> str:
     """What has to be done to get one, in words; empty where all is there."""
     try:
         found = version(BOKEH_REQUIREMENT.name)
@@ -95,21 +95,21 @@ def lacking() -> str:
 def open_dashboard(scheduler: Any) -> Dashboard:
     """Let a scheduler of this process show its dashboard to whoever asks for it, and tell where.
 
-    To be called once, in any thread; Bokeh has to be there (:func:`lacking`).
+    To be called once, in any thread; Bokeh has to be there (:func:`missing_requirements`).
     """
-    scheduler.http_application.add_application(_Door(scheduler))
+    scheduler.http_application.add_application(_LazyDashboard(scheduler))
     server = scheduler.http_server
     return way_to(server.address, server.port)
 
 
-class _Door(Application):
+class _LazyDashboard(Application):
     """Stands where the dashboard will be, and makes it when the first page of it is asked for."""
 
     def __init__(self, scheduler: Any) -> None:
         super().__init__()
         self.scheduler = scheduler
         self._opening: asyncio.Task[None] | None = None
-        self.add_handlers(r".*", [(r"/.*", _Knock)])
+        self.add_handlers(r".*", [(r"/.*", _FirstRequest)])
 
     async def open(self) -> None:
         """Make it, once, whoever is waiting."""
@@ -130,10 +130,10 @@ def _import_bokeh() -> None:
     import distributed.dashboard.scheduler  # noqa: F401
 
 
-class _Knock(RequestHandler):
+class _FirstRequest(RequestHandler):
     """A request that came before there was a dashboard."""
 
-    application: _Door
+    application: _LazyDashboard
     request: HTTPServerRequest
 
     async def get(self) -> None:
@@ -190,7 +190,7 @@ def _full_name() -> str:
     if "." in name:
         return name
     asking, found = _asking(name)
-    asking.join(PATIENCE)
+    asking.join(NAME_SERVICE_TIMEOUT_S)
     full = found[-1]
     return full if full.startswith(f"{name}.") and not full.startswith("localhost") else name
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hpcfwi.cluster.clock import steady_time
-from hpcfwi.cluster.hosts import BadHosts, host_of, no_more_tasks
-from hpcfwi.cluster.overtime import Overtime
-from hpcfwi.cluster.script import OurJob
+from hpcfwi.cluster.dask_internals import monotonic_time
+from hpcfwi.cluster.job_script import WorkerJob
+from hpcfwi.execution.plugins.host_exclusion import HostExclusion, host_of, stop_assigning_tasks
+from hpcfwi.execution.plugins.stragglers import StragglerMonitor
 
 __all__ = ["Draining", "jobs_of"]
 
@@ -25,7 +25,7 @@ def jobs_of(worker: object) -> set[str]:
 class _Leaving:
     """A job whose workers get no more tasks, and since when, by the steady clock."""
 
-    job: OurJob
+    job: WorkerJob
     since: float
 
 
@@ -50,21 +50,21 @@ class Draining:
 
     def due(self, left: float | None) -> bool:
         """Whether a shot that is begun now could outlast a job that has so many seconds left."""
-        overtime = self.scheduler.plugins.get(Overtime.name)
+        overtime = self.scheduler.plugins.get(StragglerMonitor.name)
         longest = overtime.longest if overtime is not None else 0.0
         return left is not None and left < LONGER * longest + CLOSING
 
     def unwanted(self, name: str) -> bool:
         """Whether a job has its workers on a host that is excluded."""
-        bad = self.scheduler.plugins.get(BadHosts.name)
+        bad = self.scheduler.plugins.get(HostExclusion.name)
         return bad is not None and any(host_of(worker.address) in bad.excluded for worker in self._workers(name))
 
-    def begin(self, name: str, job: OurJob) -> None:
+    def begin(self, name: str, job: WorkerJob) -> None:
         """Give the workers of a job no more tasks."""
-        now = steady_time()
+        now = monotonic_time()
         self.leaving[name] = _Leaving(job, now)
         for worker in self._workers(name):
-            no_more_tasks(self.scheduler, worker)
+            stop_assigning_tasks(self.scheduler, worker)
 
     async def look(self) -> list[str]:
         """End the jobs whose workers have nothing in hand any more; returns their numbers."""

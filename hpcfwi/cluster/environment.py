@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hpcfwi.config.site import SiteConfig
-from hpcfwi.physics.target import TARGET
+from hpcfwi.solver.devito_internals import TARGET
 
-__all__ = ["apply_environment", "hush", "own_environment", "quieten", "scrubbed", "worker_environment"]
+__all__ = ["apply_environment", "quiet_libraries", "restore_environment", "silence_dask", "worker_environment"]
 
 # Dask's own way to set the level of its loggers.
 LOG_LEVEL = "DASK_LOGGING__DISTRIBUTED"
 BLAS_THREADS = ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# What tells a job where and how large it is; a job that is submitted from within would take it for its own. The first are
-# names of variables or their beginnings, the second exceptions: where the batch system itself is found.
-OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PBS_", "NCPUS", "OMP_", "GOMP_", "KMP_", "PMI_", "PMIX_", "OMPI_")
-OF_THE_SYSTEM = ("SLURM_CONF", "PBS_CONF_FILE", "PBS_EXEC", "PBS_SERVER", "PBS_DEFAULT", "PBS_ACCOUNT")
 
 
 def worker_environment(threads: int, site: SiteConfig | None = None) -> dict[str, str]:
@@ -46,17 +41,17 @@ def apply_environment(site: SiteConfig | None = None, threads: int | None = None
     Without ``threads`` it is this process that runs the kernels, on all cores that it has. Workers that are started
     afterwards generate the same code, however many threads they have: they take what is set here.
     """
-    hush()
+    silence_dask()
     os.environ.update(_devito(site, threads))
 
 
-def hush() -> None:
+def silence_dask() -> None:
     """Keep Dask quiet unless it was asked to speak; before it is imported."""
     os.environ.setdefault(LOG_LEVEL, "critical")
 
 
 @contextmanager
-def own_environment() -> Iterator[None]:
+def restore_environment() -> Iterator[None]:
     """Take back what is set inside: by us, and by Dask, whose nannies set what is for their workers here, too."""
     before = dict(os.environ)
     try:
@@ -87,26 +82,7 @@ def _devito(site: SiteConfig | None, threads: int | None) -> dict[str, str]:
     return {**chosen, **{k: v for k, v in os.environ.items() if k.startswith("DEVITO_")}}
 
 
-def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment without what belongs to the job that we are in."""
-    kept = {k: v for k, v in environment.items() if k in OF_THE_SYSTEM or not k.startswith(OF_A_JOB)}
-    if environment.get("PBS_JOBID") and (commands := _commands_of_pbs(environment)):
-        kept["PATH"] = os.pathsep.join([commands, *([environment["PATH"]] if environment.get("PATH") else [])])
-    return kept
-
-
-def _commands_of_pbs(environment: Mapping[str, str]) -> str:
-    """Where PBS has its commands: a job's PATH may lack them, or have Slurm's imitations of them before."""
-    with suppress(OSError):
-        text = Path(environment.get("PBS_CONF_FILE") or "/etc/pbs.conf").read_text(errors="replace")
-        for line in text.splitlines():
-            name, _, value = line.strip().partition("=")
-            if name == "PBS_EXEC" and value and (Path(value) / "bin").is_dir():
-                return str(Path(value) / "bin")
-    return ""
-
-
-def quieten(verbose: bool) -> None:
+def quiet_libraries(verbose: bool) -> None:
     """Let libraries speak only where ``verbose``: what the user has to know we say ourselves.
 
     To be called before dask and devito are imported, since they read these variables then; worker processes inherit them.

@@ -13,18 +13,18 @@ from typing import Any
 import dask
 from distributed.security import Security
 
-from hpcfwi.cluster.batch import JobState, Refusal, batch_system
-from hpcfwi.cluster.jobqueue import JobQueueCluster, PBSCluster, SLURMCluster, own_settings
-from hpcfwi.cluster.keeper import JobKeeper
+from hpcfwi.batch.base import JobState, SubmissionError, batch_system
+from hpcfwi.cluster.job_monitor import JobMonitor
+from hpcfwi.cluster.job_script import JOB_CLASSES, JobPlace, job_options
+from hpcfwi.cluster.jobqueue_internals import JobQueueCluster, PBSCluster, SLURMCluster, own_settings
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.network import driver_address, scheduler_options
-from hpcfwi.cluster.script import JOB_CLASSES, JobPlace, job_options
+from hpcfwi.cluster.pool import REMOTE, Listener, WorkerPool
 from hpcfwi.cluster.tls import private_security
-from hpcfwi.cluster.workforce import REMOTE, Listener, Workforce
 from hpcfwi.config.site import Site
-from hpcfwi.data.staging import make_private
 from hpcfwi.errors import InputError, RunError
-from hpcfwi.reporting.events import read_latest
+from hpcfwi.events.log import read_latest
+from hpcfwi.io import make_private
 
 __all__ = ["WorkerJobs"]
 
@@ -36,7 +36,7 @@ IDLE, ADAPT = 60, 2
 SILENCE = 300.0
 
 
-class WorkerJobs(Workforce):
+class WorkerJobs(WorkerPool):
     """Worker jobs, one node each.
 
     Parameters
@@ -72,7 +72,7 @@ class WorkerJobs(Workforce):
         self.batch = batch_system(site.config.scheduler.kind)
         self.jobs = jobs if jobs is not None else site.config.scheduler.jobs
         self.batch.require()
-        self._keeper: JobKeeper | None = None
+        self._keeper: JobMonitor | None = None
         self._told = ""
         self._told_at = 0.0
 
@@ -112,7 +112,7 @@ class WorkerJobs(Workforce):
                 **options,
             )
         fixed = self.jobs if isinstance(self.jobs, int) else None
-        self._keeper = JobKeeper(
+        self._keeper = JobMonitor(
             cluster,
             self.batch,
             fixed,
@@ -187,7 +187,7 @@ class WorkerJobs(Workforce):
                 "start the same command again, with a longer --wait."
             )
 
-    def _refused(self, refusal: Refusal) -> InputError:
+    def _refused(self, refusal: SubmissionError) -> InputError:
         return InputError(
             f"{self.batch.name} has refused a worker job:\n  {refusal.command}\n  exit code {refusal.code}: "
             f"{refusal.message.strip()}{self._about(refusal.message)}"

@@ -6,19 +6,20 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from hpcfwi.cluster.layout import Need, node_layout
-from hpcfwi.cluster.options import LaunchOptions
-from hpcfwi.cluster.workforce import Listener, Workforce
-from hpcfwi.config.site import Site
+from hpcfwi.cluster.layout import ResourceRequest, node_layout
+from hpcfwi.cluster.pool import Listener, WorkerPool
+from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import InputError
 
-__all__ = ["choose_way", "launch"]
+__all__ = ["choose_launch_mode", "launch"]
 
 # What tells that we are in a job, and of which batch system.
 IN_A_JOB = {"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID"}
 
 
-def choose_way(site: Site, asked: str | None = None, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
+def choose_launch_mode(
+    site: Site, asked: str | None = None, environment: Mapping[str, str] = os.environ
+) -> tuple[str, str]:
     """How workers are started, and why so.
 
     Raises
@@ -51,11 +52,11 @@ def choose_way(site: Site, asked: str | None = None, environment: Mapping[str, s
 
 def launch(
     site: Site,
-    need: Need,
+    need: ResourceRequest,
     run_dir: Path,
     options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
     listener: Listener = Listener(),  # noqa: B008 - immutable
-) -> Workforce:
+) -> WorkerPool:
     """Choose how workers are started and prepare it; entering what is returned starts them.
 
     Raises
@@ -63,7 +64,7 @@ def launch(
     InputError
         If the site, the problem and the options do not fit together.
     """
-    way, why = choose_way(site, options.way)
+    way, why = choose_launch_mode(site, options.way)
     if way == "local":
         from hpcfwi.cluster.local import LocalWorkers, local_layout
 
@@ -71,7 +72,7 @@ def launch(
             raise InputError(
                 f"--nodes {options.nodes}: workers are processes of this machine ({why}), which is one node"
             )
-        workforce: Workforce = LocalWorkers(local_layout(site.config.worker, need), listener, site.config)
+        workforce: WorkerPool = LocalWorkers(local_layout(site.config.worker, need), listener, site.config)
     elif way == "jobs":
         from hpcfwi.cluster.jobs import WorkerJobs
 

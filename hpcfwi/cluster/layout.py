@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from hpcfwi.config.site import NodeSection, Site, WorkerSection
 from hpcfwi.errors import InputError
 
-__all__ = ["Layout", "Need", "divide", "node_layout"]
+__all__ = ["Layout", "ResourceRequest", "divide", "node_layout"]
 
 # What a worker process needs besides its wavefields: Python, Devito, Dask, and observed data.
 BASE_MEMORY = 400e6
 
 
 @dataclass(frozen=True)
-class Need:
+class ResourceRequest:
     """What a run asks of its workers.
 
     Parameters
@@ -69,7 +69,7 @@ class Layout:
         return f"{processes} of {threads}, {self.memory / 1e9:.1f} GB each"
 
 
-def divide(worker: WorkerSection, need: Need, cores: int, memory: float, place: str) -> Layout:
+def divide(worker: WorkerSection, need: ResourceRequest, cores: int, memory: float, place: str) -> Layout:
     """Divide a node: one thread per process, unless memory or too few shots forbid it.
 
     Parameters
@@ -114,7 +114,7 @@ def divide(worker: WorkerSection, need: Need, cores: int, memory: float, place: 
     return Layout(processes, threads, share)
 
 
-def node_layout(site: Site, need: Need, jobs: int) -> Layout:
+def node_layout(site: Site, need: ResourceRequest, jobs: int) -> Layout:
     """Divide a node as the site file describes it; the shots are shared out over as many nodes as there are jobs.
 
     Raises
@@ -124,7 +124,7 @@ def node_layout(site: Site, need: Need, jobs: int) -> Layout:
     """
     worker, node = site.config.worker, site.config.node
     _check_known(site, worker, node)
-    share = Need(-(-need.shots // jobs), need.shot_bytes)
+    share = ResourceRequest(-(-need.shots // jobs), need.shot_bytes)
     if node.cores is None or node.memory is None:
         assert worker.processes != "auto"
         assert worker.threads != "auto"

@@ -22,13 +22,13 @@ from filelock import FileLock, Timeout
 
 from hpcfwi.cluster.dashboard import address_for_dashboard
 from hpcfwi.cluster.environment import worker_environment
-from hpcfwi.cluster.layout import Layout, Need, divide
+from hpcfwi.cluster.layout import Layout, ResourceRequest, divide
 from hpcfwi.cluster.network import ALLOWED_FAILURES
-from hpcfwi.cluster.pinning import PROCESSES
-from hpcfwi.cluster.workforce import SCHEDULING, Listener, Workforce
+from hpcfwi.cluster.pool import SCHEDULING, Listener, WorkerPool
 from hpcfwi.config.site import SiteConfig, WorkerSection
 from hpcfwi.errors import InputError
-from hpcfwi.interrupts import interrupted
+from hpcfwi.execution.affinity import PROCESSES_VARIABLE
+from hpcfwi.process import interrupted
 
 __all__ = ["LocalWorkers", "local_cluster", "local_layout", "scratch_folder"]
 
@@ -40,13 +40,13 @@ STARTS = 3
 TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
 
-def local_layout(worker: WorkerSection, need: Need) -> Layout:
+def local_layout(worker: WorkerSection, need: ResourceRequest) -> Layout:
     """Divide this machine; a tenth of its memory is left to others."""
     memory = MEMORY_LIMIT or psutil.virtual_memory().total
     return divide(worker, need, CPU_COUNT, 0.9 * memory, "this machine")
 
 
-class LocalWorkers(Workforce):
+class LocalWorkers(WorkerPool):
     """Worker processes of this machine; they come up while other things are done.
 
     Parameters
@@ -129,7 +129,7 @@ def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None)
         "distributed.nanny.pre-spawn-environ": {
             **worker_environment(layout.threads, site),
             # several are neither pinned nor bound: another run may be on this machine
-            **({PROCESSES: "0"} if layout.processes > 1 else {}),
+            **({PROCESSES_VARIABLE: "0"} if layout.processes > 1 else {}),
             **(site.openmp.variables if site is not None else {}),
         },
         # nothing of ours can be spilled, and what a paused worker waits for would never come
@@ -152,6 +152,6 @@ def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None)
             local_directory=str(scratch),
             # the JIT cache, too, is where the site wants temporary files
             env={"TMPDIR": str(scratch.parent)} if site is not None and site.filesystem.scratch is not None else None,
-            preload=["hpcfwi.cluster.pinning", "hpcfwi.inversion.preload"],
+            preload=["hpcfwi.execution.affinity", "hpcfwi.execution.preload"],
             silence_logs=False,
         )

@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
+from hpcfwi.batch.base import clean_environment
 from hpcfwi.cluster.dashboard import address_for_dashboard
-from hpcfwi.cluster.environment import scrubbed
 from hpcfwi.config.site import NetworkSection
 from hpcfwi.errors import InputError
 
@@ -85,7 +85,7 @@ def _servers() -> list[str]:
                 capture_output=True,
                 text=True,
                 timeout=5,
-                env=scrubbed(os.environ),
+                env=clean_environment(os.environ),
                 check=True,
             ).stdout
             found += re.findall(r"^SlurmctldHost\[\d+\]\s*=\s*([^\s(]+)", text, re.MULTILINE)

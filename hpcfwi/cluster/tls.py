@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from distributed.security import Security
 
-from hpcfwi.data.staging import make_private
+from hpcfwi.io import make_private
 
 __all__ = ["CLOCK_SKEW", "LIFETIME", "private_security"]
 

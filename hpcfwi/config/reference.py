@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from hpcfwi.config.messages import Section, kinds_of, sections_of
 from hpcfwi.config.run import RunConfig
 from hpcfwi.config.site import SiteConfig
-from hpcfwi.config.validation import Section, kinds_of, sections_of
 
 __all__ = ["config_table"]
 

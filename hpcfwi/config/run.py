@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from hpcfwi.config.text import apply_settings, parse_setting, read_toml
-from hpcfwi.config.validation import Section, validate
+from hpcfwi.config.messages import Section, validate
+from hpcfwi.config.parsing import apply_settings, parse_setting, read_toml
 
 __all__ = ["FASTEST", "LARGEST", "SLOWEST", "RunConfig", "load_run_config"]
 

@@ -11,12 +11,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from hpcfwi.config.text import apply_settings, expand, expand_variables, line_of, parse_setting, read_toml
-from hpcfwi.config.validation import Section, validate
+from hpcfwi.config.messages import Section, validate
+from hpcfwi.config.parsing import apply_settings, expand, expand_variables, line_of, parse_setting, read_toml
 from hpcfwi.errors import InputError
-from hpcfwi.resources import shipped
+from hpcfwi.io import packaged_folder
 
-__all__ = ["LATER", "Site", "SiteConfig", "find_site", "known_sites", "load_site", "seconds_of"]
+__all__ = [
+    "LATER",
+    "LAUNCH_MODES",
+    "LaunchOptions",
+    "Site",
+    "SiteConfig",
+    "find_site",
+    "known_sites",
+    "load_site",
+    "seconds_of",
+]
 
 Auto = Literal["auto"]
 # What ends a line, or tells a terminal something; a tab does not.
@@ -312,7 +322,7 @@ class Site:
 
 def _folders() -> list[Path]:
     own = os.environ.get("HPCFWI_SITES")
-    return [*([expand(own)] if own else []), expand("~/.config/hpcfwi/sites"), shipped("site-configs")]
+    return [*([expand(own)] if own else []), expand("~/.config/hpcfwi/sites"), packaged_folder("site-configs")]
 
 
 def known_sites() -> dict[str, Path]:
@@ -364,3 +374,25 @@ def load_site(name: str = "workstation", settings: Iterable[str] = ()) -> Site:
     where = f"{path} with --set" if changes else str(path)
     config = validate(SiteConfig, expand_variables(content, where, LATER), where)
     return Site(name, config, path, frozenset(".".join(keys) for keys, _ in changes))
+
+
+LAUNCH_MODES = ("local", "jobs", "allocation")
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """What the user says about the start of workers.
+
+    Parameters
+    ----------
+    way
+        One of :data:`LAUNCH_MODES`; None: chosen by :func:`hpcfwi.cluster.launch.choose_launch_mode`.
+    nodes
+        Worker jobs, or nodes of the allocation; None: what the site or the allocation has.
+    wait
+        Minutes that may pass without a worker; None: any number.
+    """
+
+    way: str | None = None
+    nodes: int | None = None
+    wait: float | None = None

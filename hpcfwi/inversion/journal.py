@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.data.staging import digest, read_container, read_header, write_container
+from hpcfwi.artifacts import digest, read_container, read_header, write_container
 from hpcfwi.errors import RunError, StagingError
-from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
+from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 
 __all__ = [
     "AGREEMENT",

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.data.staging import StagedFile, shard, stage
+from hpcfwi.artifacts import StagedFile, shard_folder, stage
 from hpcfwi.errors import RunError
-from hpcfwi.inversion.functional import FunctionalGradient
+from hpcfwi.execution.executor import DaskExecutor
+from hpcfwi.execution.reduction import task_key
+from hpcfwi.execution.tasks import ShotContext, evaluate_shot, observe_shot, predict_shot
 from hpcfwi.inversion.journal import Journal, Partials
-from hpcfwi.inversion.problem import Problem
-from hpcfwi.inversion.shot import ShotContext, evaluate_shot, observe_shot, predict_shot
-from hpcfwi.inversion.tasks import ShotTasks, key_of
-from hpcfwi.physics.timeaxis import TimeAxis
+from hpcfwi.inversion.misfit import FunctionalGradient
+from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.problem import Problem
 from hpcfwi.version import __version__
 
 __all__ = ["Evaluation", "Objective", "observe"]
@@ -65,7 +66,9 @@ class Evaluation:
     in_one_task: int = 1
 
 
-def observe(problem: Problem, context: ShotContext, tasks: ShotTasks, staged: Path, progress: Any) -> list[StagedFile]:
+def observe(
+    problem: Problem, context: ShotContext, tasks: DaskExecutor, staged: Path, progress: Any
+) -> list[StagedFile]:
     """Stage the observed data of every shot; modelled ones that an earlier start has staged are taken over."""
     gathers = problem.config.data.file
     model = axis = None
@@ -82,13 +85,13 @@ def observe(problem: Problem, context: ShotContext, tasks: ShotTasks, staged: Pa
         problem.config.data.sample_interval,
         problem.recorded_samples,
     )
-    stamp = key_of(__version__, origin)
+    stamp = task_key(__version__, origin)
     try:
         return tasks.gather(
             observe_shot,
             [shot.name for shot in shots],
-            [(context, shot, *rest, shard(staged / "shots", shot.name, len(shots)), stamp) for shot in shots],
-            [key_of(origin, context.solver.digest, shot.name) for shot in shots],
+            [(context, shot, *rest, shard_folder(staged / "shots", shot.name, len(shots)), stamp) for shot in shots],
+            [task_key(origin, context.solver.digest, shot.name) for shot in shots],
             progress,
         )
     finally:
@@ -128,7 +131,7 @@ class Objective:
         problem: Problem,
         context: ShotContext,
         shots: list[StagedFile],
-        tasks: ShotTasks,
+        tasks: DaskExecutor,
         staged: Path,
         journal: Journal,
         partials: Partials,
@@ -215,7 +218,7 @@ class Objective:
         return answer
 
     def _key(self, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> str:
-        return key_of(self.context.solver.digest, self.context.boundary_gradient, model.digest, shot.digest, axis)
+        return task_key(self.context.solver.digest, self.context.boundary_gradient, model.digest, shot.digest, axis)
 
     def predict(self, velocity: NDArray, index: int) -> tuple[NDArray, NDArray, TimeAxis]:
         """Observed and predicted record of one shot in a model, both on its time axis."""
@@ -223,7 +226,7 @@ class Objective:
         model = stage(self.staged, "model", 1.0 / velocity**2)
         shot = self.shots[index]
         arguments = (self.context, model, shot, axis)
-        key = key_of("predict", self._key(model, shot, axis))
+        key = task_key("predict", self._key(model, shot, axis))
         try:
             observed, predicted = self.tasks.gather(predict_shot, [self._names[index]], [arguments], [key])[0]
         finally:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpcfwi.data.staging import write_aside
-from hpcfwi.physics.domain import AXIS_NAMES, Domain
-from hpcfwi.reporting.sheet import BAR, Sheet, colour_bar, draw_image, finite, new_figure
+from hpcfwi.io import write_atomic
+from hpcfwi.model.grid import AXIS_NAMES, Domain
+from hpcfwi.reporting.panels import BAR, Sheet, colour_bar, draw_image, finite, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -205,7 +205,7 @@ def save_figure(path: Path, build: Callable[[], Figure]) -> Path:
         figure = build()
         if _note.get():
             figure.text(0.0, 0.0, _note.get(), fontsize=7, va="top", transform=figure.transSubfigure)
-        write_aside(path, lambda file: figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.1))
+        write_atomic(path, lambda file: figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.1))
     return path
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.data.runfolder import RunFolder
+from hpcfwi.inversion.history import Row
 from hpcfwi.inversion.objective import Objective
-from hpcfwi.inversion.problem import Problem
+from hpcfwi.model.problem import Problem
 from hpcfwi.reporting import figures
-from hpcfwi.reporting.history import Row
+from hpcfwi.run.folder import RunFolder
 
 __all__ = ["draw_gallery"]
 

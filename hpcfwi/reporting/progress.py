@@ -14,8 +14,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from hpcfwi.reporting.state import RunState
-from hpcfwi.reporting.words import counted, duration
+from hpcfwi.events.state import RunState
+from hpcfwi.reporting.formatting import counted, duration
 
 __all__ = ["Progress"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
@@ -14,16 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hpcfwi.data.lease import BEAT
-from hpcfwi.data.pulse import Pulse
 from hpcfwi.errors import InputError
-from hpcfwi.files import parse_json, regular, shortened
-from hpcfwi.reporting.follow import Follower
-from hpcfwi.reporting.places import find_run
-from hpcfwi.reporting.runstatus import HostStatus, Often, RunStatus, WorkerStatus
-from hpcfwi.reporting.state import ENDED
+from hpcfwi.events.lease import HEARTBEAT_INTERVAL_S, Liveness
+from hpcfwi.events.log import Follower
+from hpcfwi.events.state import ENDED
+from hpcfwi.io import parse_json, require_regular_file, shortened
+from hpcfwi.reporting.run_status import HostStatus, Often, RunStatus, WorkerStatus
 
-__all__ = ["StatusReader", "run_status"]
+__all__ = ["StatusReader", "_runs_in", "find_run", "is_run_folder", "run_status"]
 
 # Larger ones are nobody's.
 LARGEST = 2**62
@@ -48,7 +47,7 @@ def run_status(path: Path | str) -> RunStatus:
     InputError
         If there is no run, or it must not be read.
     """
-    return StatusReader(find_run(Path(path))).read(BEAT + 1)
+    return StatusReader(find_run(Path(path))).read(HEARTBEAT_INTERVAL_S + 1)
 
 
 class StatusReader:
@@ -63,7 +62,7 @@ class StatusReader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self._follower = Follower(folder / "events.jsonl")
-        self._pulse = Pulse(folder / "driver.json")
+        self._pulse = Liveness(folder / "driver.json")
 
     def read(self, patience: float = 0.0, watching: Callable[[], None] = lambda: None) -> RunStatus:
         """How it stands now.
@@ -137,7 +136,7 @@ class StatusReader:
 
     def _result(self) -> dict[str, Any] | None:
         try:
-            content = parse_json(regular(self.folder / "result.json").read_bytes())
+            content = parse_json(require_regular_file(self.folder / "result.json").read_bytes())
         except (OSError, ValueError):
             return None
         return content if isinstance(content, dict) else None
@@ -251,3 +250,67 @@ def _computed(compute: Callable[[], float | None]) -> float | None:
     with suppress(OverflowError):
         return compute()
     return None
+
+
+# One of them is there from the first moment on.
+MARKS = ("problem.json", "events.jsonl", "driver.json", "result.json")
+# Where runs are unless told otherwise, and how many are named.
+RUNS, NAMED = Path("runs"), 5
+
+
+def is_run_folder(path: Path) -> bool:
+    """Whether a run is there, or was.
+
+    Raises
+    ------
+    OSError
+        If it must not be looked into.
+    """
+    return any((path / name).exists() for name in MARKS)
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The run folders in a folder, the newest first."""
+    found = []
+    with suppress(OSError, ValueError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                if entry.is_dir() and is_run_folder(folder / entry.name):
+                    found.append((entry.stat().st_mtime, folder / entry.name))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def find_run(path: Path) -> Path:
+    """The run folder that is meant by its path, by its name in ``runs``, or by a configuration whose run is there.
+
+    Raises
+    ------
+    InputError
+        If there is none; with those that there are.
+    """
+    named = shortened(str(path))
+    try:
+        if path.is_dir():
+            if is_run_folder(path):
+                return path
+        else:
+            for folder in (RUNS / path.name, RUNS / path.stem, path.parent):
+                if folder.is_dir() and is_run_folder(folder) and (folder != path.parent or path.is_file()):
+                    return folder
+        here = path.is_dir()
+    except (OSError, ValueError) as error:  # no path at all, or one that may not be looked at
+        raise InputError(
+            f"{named}: cannot be read ({getattr(error, 'strerror', None) or error}); give a run folder that you may read"
+        ) from None
+    raise InputError(f"{named}: {'is no run folder' if here else 'there is no such run folder'}{_others(path)}")
+
+
+def _others(path: Path) -> str:
+    """What may have been meant."""
+    runs = _runs_in(path) or _runs_in(RUNS) or _runs_in(path.parent)
+    if not runs:
+        return "; hpcfwi run makes one, runs/<name of its configuration> unless --run-dir says otherwise"
+    alike = difflib.get_close_matches(path.name, [run.name for run in runs], NAMED, 0.5)
+    named = sorted(runs, key=lambda run: alike.index(run.name) if run.name in alike else NAMED)[:NAMED]
+    more = f", and {len(runs) - NAMED} more in {runs[0].parent}" if len(runs) > NAMED else ""
+    return f"; there are {', '.join(map(str, named))}{more}\n  Type: {shlex.join(['hpcfwi', 'status', str(named[0])])}"

@@ -27,7 +27,7 @@ from typing import Any
 
 from fake_driver import Case, measured
 
-from hpcfwi.cluster.environment import hush
+from hpcfwi.cluster.environment import silence_dask
 
 MANY = Case(5000, 500, 1000, kept=True)
 LARGE = Case(5000, 500, 125_000, kept=True)
@@ -78,7 +78,7 @@ def main() -> None:
     unknown = set(asked.what).difference(cases)
     if unknown:
         parser.error(f"there is no {unknown.pop()}; there are {', '.join(cases)}")
-    hush()  # here and in all processes that are started
+    silence_dask()  # here and in all processes that are started
     changes = {name: getattr(asked, name) for name in CHANGES if getattr(asked, name) is not None}
     found: dict[str, list[dict[str, Any]]] = {}
     for what in asked.what or cases:

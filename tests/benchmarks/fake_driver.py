@@ -16,30 +16,28 @@ import numpy as np
 from distributed import Client
 from fakes import FakeCluster, costs, count_traffic, fake_cluster, fake_shot, forget_peak, oracle
 
-from hpcfwi.cluster.attendance import Attendance
-from hpcfwi.cluster.clock import measure_steadily
-from hpcfwi.cluster.dealing import Dealing
-from hpcfwi.cluster.hosts import BadHosts
-from hpcfwi.cluster.overtime import Overtime
-from hpcfwi.cluster.promise import ThreadPromise
-from hpcfwi.cluster.silence import Silence
+from hpcfwi.artifacts import StagedFile, digest, shard_folder
+from hpcfwi.cluster.dask_internals import use_monotonic_clock
 from hpcfwi.config.site import load_site
-from hpcfwi.data.staging import StagedFile, digest, shard
-from hpcfwi.inversion.bundles import BUNDLE
-from hpcfwi.inversion.functional import BLOCK, FunctionalGradient
+from hpcfwi.events.log import EventLog, read_events
+from hpcfwi.execution.affinity import AffinityCheck
+from hpcfwi.execution.batching import BATCH_KEY
+from hpcfwi.execution.executor import DaskExecutor
+from hpcfwi.execution.plugins.heartbeats import HeartbeatMonitor
+from hpcfwi.execution.plugins.host_exclusion import HostExclusion
+from hpcfwi.execution.plugins.queue_depth import QueueDepth
+from hpcfwi.execution.plugins.stragglers import StragglerMonitor
+from hpcfwi.execution.plugins.worker_info import WorkerInfoPlugin
+from hpcfwi.execution.reduction import KINDS, task_key
+from hpcfwi.execution.task_errors import EVENT_TOPIC
+from hpcfwi.execution.tasks import ShotContext
 from hpcfwi.inversion.journal import Partials
+from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 from hpcfwi.inversion.objective import SMALL
-from hpcfwi.inversion.shot import ShotContext
-from hpcfwi.inversion.sums import KINDS
-from hpcfwi.inversion.task import TOPIC
-from hpcfwi.inversion.tasks import ShotTasks, key_of
-from hpcfwi.news import News
-from hpcfwi.physics.domain import Domain
-from hpcfwi.physics.spec import PropagatorSpec
-from hpcfwi.physics.timeaxis import TimeAxis
-from hpcfwi.physics.wavelet import RickerWavelet, SampledWavelet
-from hpcfwi.reporting.events import EventLog, read_events
-from hpcfwi.reporting.failures import Failures
+from hpcfwi.model.discretization import PropagatorSpec, TimeAxis
+from hpcfwi.model.grid import Domain
+from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet
+from hpcfwi.run.worker_events import Failures, WorkerEvents
 
 
 @dataclass(frozen=True)
@@ -102,21 +100,27 @@ def _work(case: Case, staged: Path) -> _Work:
     work = _Work(ShotContext(solver, spec, wavelet, "exact", "cut", 0), [str(i) for i in range(case.shots)])
     axis = TimeAxis(1.5, 2000)
     for name in work.names:
-        path = shard(staged / "shots", name, case.shots) / f"{name}.pkl"
+        path = shard_folder(staged / "shots", name, case.shots) / f"{name}.pkl"
         shot = StagedFile(str(path), digest(name.encode()))
         work.arguments.append((work.context, name, model, shot, axis, 1))
-        work.keys.append(key_of(told, "exact", told, shot.digest, axis))
+        work.keys.append(task_key(told, "exact", told, shot.digest, axis))
     return work
 
 
-def _driver(client: Client, log: EventLog) -> tuple[ShotTasks, News]:
+def _driver(client: Client, log: EventLog) -> tuple[DaskExecutor, WorkerEvents]:
     """Tasks and news as a session has them."""
-    tasks = ShotTasks(client)
-    promise = ThreadPromise(load_site("workstation"), lambda _: 1)
-    news = News(log, print, Failures(print), promise, tasks, lambda _: None)
-    client.subscribe_topic(TOPIC, lambda event: news(event[1]))
-    kinds = [fake_shot.__name__, BUNDLE]
-    plugins = Attendance(TOPIC), BadHosts(TOPIC), Overtime(TOPIC, kinds, KINDS), Dealing(kinds), Silence(TOPIC)
+    tasks = DaskExecutor(client)
+    promise = AffinityCheck(load_site("workstation"), lambda _: 1)
+    news = WorkerEvents(log, print, Failures(print), promise, tasks, lambda _: None)
+    client.subscribe_topic(EVENT_TOPIC, lambda event: news(event[1]))
+    kinds = [fake_shot.__name__, BATCH_KEY]
+    plugins = (
+        WorkerInfoPlugin(EVENT_TOPIC),
+        HostExclusion(EVENT_TOPIC),
+        StragglerMonitor(EVENT_TOPIC, kinds, KINDS),
+        QueueDepth(kinds),
+        HeartbeatMonitor(EVENT_TOPIC),
+    )
     for plugin in plugins:
         client.register_plugin(plugin)
     return tasks, news
@@ -124,7 +128,7 @@ def _driver(client: Client, log: EventLog) -> tuple[ShotTasks, News]:
 
 def measure(case: Case, folder: Path) -> dict[str, Any]:
     """One sum over shots that nothing went before, and what it cost."""
-    measure_steadily()
+    use_monotonic_clock()
     count_traffic()
     work = _work(case, folder / "staged")
     log = EventLog(folder / "events.jsonl")
@@ -149,7 +153,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
         )
         ended = time.time()
         told = account.told(case)
-        client.unsubscribe_topic(TOPIC)  # or the scheduler complains that nobody hears of workers that leave
+        client.unsubscribe_topic(EVENT_TOPIC)  # or the scheduler complains that nobody hears of workers that leave
         stack.callback(log.close)
     times = [event["time"] for event in read_events(log.path) if event["event"] == "shot"]
     right = len(times) == case.shots and _right(found, case, work.context.spec.domain.shape)

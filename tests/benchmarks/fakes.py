@@ -25,15 +25,15 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from numpy.typing import NDArray
 from tornado.iostream import IOStream
 
-from hpcfwi.cluster.clock import measure_steadily
+from hpcfwi.artifacts import StagedFile
+from hpcfwi.cluster.dask_internals import use_monotonic_clock
 from hpcfwi.cluster.network import scheduler_options
-from hpcfwi.cluster.workforce import FORGETFUL, REMOTE
+from hpcfwi.cluster.pool import REMOTE, SHORT_TASK_LOG
 from hpcfwi.config.site import NetworkSection
-from hpcfwi.data.staging import StagedFile
-from hpcfwi.inversion.functional import FunctionalGradient
-from hpcfwi.inversion.shot import ShotContext, _kept
-from hpcfwi.inversion.task import task, tell
-from hpcfwi.physics.timeaxis import TimeAxis
+from hpcfwi.execution.task_errors import log_event, task
+from hpcfwi.execution.tasks import ShotContext, _kept
+from hpcfwi.inversion.misfit import FunctionalGradient
+from hpcfwi.model.discretization import TimeAxis
 
 HOST = "127.0.0.1"
 # Values of a gradient that are drawn; they are repeated over it, so that what a sum should be is known at little cost.
@@ -44,7 +44,7 @@ shot_seconds = 0.0
 # Of workers that do nothing beside their tasks: 500 in two processes would look after themselves all the time.
 LIGHT = {
     **REMOTE,
-    **FORGETFUL,
+    **SHORT_TASK_LOG,
     "distributed.admin.system-monitor.interval": "60s",
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.target": False,
@@ -75,7 +75,7 @@ def fake_shot(
     values = drawn(name)
     result = FunctionalGradient(values.f, np.resize(values.g, context.spec.domain.shape))
     time.sleep(shot_seconds)
-    tell(
+    log_event(
         event="shot",
         shot=name,
         evaluation=evaluation,
@@ -168,7 +168,7 @@ def _in_background(connection: Connection, **answers: Callable[[], Any]) -> None
 
 def serve_scheduler(connection: Connection) -> None:
     """A scheduler; its address is the first thing that is told."""
-    measure_steadily()
+    use_monotonic_clock()
     count_traffic()
 
     async def serve() -> None:
@@ -190,7 +190,7 @@ def serve_workers(connection: Connection, address: str, count: int, seconds: flo
     """Workers of one thread each in one event loop; that all are there is the first thing that is told."""
     global shot_seconds
     shot_seconds = seconds
-    measure_steadily()
+    use_monotonic_clock()
 
     async def serve() -> None:
         async with AsyncExitStack() as stack:

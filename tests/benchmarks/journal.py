@@ -22,14 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from hpcfwi.cluster.options import LaunchOptions
+from hpcfwi.artifacts import digest
 from hpcfwi.config.run import load_run_config
-from hpcfwi.config.site import load_site
-from hpcfwi.data.runfolder import RunFolder
-from hpcfwi.data.staging import digest
+from hpcfwi.config.site import LaunchOptions, load_site
 from hpcfwi.inversion.journal import Journal, Partials
-from hpcfwi.inversion.problem import Problem
-from hpcfwi.session import session
+from hpcfwi.model.problem import Problem
+from hpcfwi.run.folder import RunFolder
+from hpcfwi.run.session import session
 from jobs import ROOT, SITES, events
 
 JOB = ROOT / "jobs" / "marmousi.toml"

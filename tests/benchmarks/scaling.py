@@ -25,8 +25,8 @@ from pathlib import Path
 from rich.console import Console
 
 from hpcfwi import ScaleOptions, run_study
-from hpcfwi.studies.costs import CostModel
-from hpcfwi.studies.scaling import Scaling
+from hpcfwi.scaling.forecast import CostModel
+from hpcfwi.scaling.results import Scaling
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = ROOT / "tests" / "scheduler" / "slurm-hosts"

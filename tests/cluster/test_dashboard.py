@@ -14,11 +14,11 @@ from urllib.error import HTTPError
 import pytest
 
 from hpcfwi.cluster import dashboard
-from hpcfwi.cluster.dashboard import address_for_dashboard, lacking, way_to
+from hpcfwi.cluster.dashboard import address_for_dashboard, missing_requirements, way_to
 from hpcfwi.cluster.network import interfaces
 from hpcfwi.config.site import load_site
 from hpcfwi.errors import InputError
-from hpcfwi.session import Session
+from hpcfwi.run.session import Session
 
 LOGIN = {"SLURM_SUBMIT_HOST": "login1", "SLURM_JOB_ID": "7"}
 TOLD = re.compile(
@@ -68,7 +68,7 @@ def test_a_name_service_that_does_not_answer_is_not_waited_for(monkeypatch):
     ever = dashboard.threading.Event()
     monkeypatch.setattr(socket, "gethostname", lambda: "a-host-without-a-domain")
     monkeypatch.setattr(socket, "getfqdn", lambda _: ever.wait(60))
-    monkeypatch.setattr(dashboard, "PATIENCE", 0.01)
+    monkeypatch.setattr(dashboard, "NAME_SERVICE_TIMEOUT_S", 0.01)
     assert dashboard._full_name() == "a-host-without-a-domain"
     ever.set()
 
@@ -106,7 +106,7 @@ def test_without_bokeh_the_run_says_how_to_get_it_and_no_address(monkeypatch, fo
         return found
 
     monkeypatch.setattr(dashboard, "version", version)
-    assert lacking().startswith(told)
+    assert missing_requirements().startswith(told)
     said: list[str] = []
     session = SimpleNamespace(progress=SimpleNamespace(say=said.append), log=None)
     Session._tell_dashboard(session, None, load_site("workstation"))

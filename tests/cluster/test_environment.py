@@ -6,10 +6,11 @@ import os
 
 import pytest
 
+from hpcfwi.batch.base import clean_environment
+from hpcfwi.batch.nodes import Node
 from hpcfwi.cluster.allocation import AllocatedWorkers
-from hpcfwi.cluster.environment import apply_environment, own_environment, scrubbed, worker_environment
-from hpcfwi.cluster.layout import Need
-from hpcfwi.cluster.nodes import Node
+from hpcfwi.cluster.environment import apply_environment, restore_environment, worker_environment
+from hpcfwi.cluster.layout import ResourceRequest
 from hpcfwi.config.site import Site, SiteConfig
 
 LANGUAGE = "DEVITO_LANGUAGE"
@@ -36,7 +37,7 @@ def test_what_the_user_has_set_holds():
 def test_what_a_run_sets_is_gone_afterwards():
     os.environ["OMP_NUM_THREADS"] = "7"
     before = dict(os.environ)
-    with own_environment():
+    with restore_environment():
         apply_environment(threads=1)
         os.environ["OMP_NUM_THREADS"] = "1"
         del os.environ["PATH"]
@@ -53,11 +54,11 @@ def test_nodes_of_different_size_generate_the_same_code(monkeypatch, tmp_path):
             return [Node("large.cluster", 8, 16 * 10**9), Node("small.cluster", 4, 16 * 10**9)]
 
     monkeypatch.setattr("hpcfwi.cluster.allocation.find_allocation", Two)
-    workers = AllocatedWorkers.from_environment(Site(), Need(8, 10**8), tmp_path, listener=None)
+    workers = AllocatedWorkers.from_environment(Site(), ResourceRequest(8, 10**8), tmp_path, listener=None)
     assert (workers.threads_on("large"), workers.threads_on("small"), workers.threads) == (2, 1, 2)
     apply_environment(threads=workers.threads)
     assert worker_environment(workers.threads_on("small"))[LANGUAGE] == "openmp"
-    alike = AllocatedWorkers.from_environment(Site(), Need(80, 10**8), tmp_path, listener=None)
+    alike = AllocatedWorkers.from_environment(Site(), ResourceRequest(80, 10**8), tmp_path, listener=None)
     assert (alike.threads_on("large"), alike.threads_on("small"), alike.threads) == (1, 1, 1)
 
 
@@ -66,7 +67,7 @@ def test_in_a_job_of_pbs_its_own_commands_come_first(tmp_path):
     conf = tmp_path / "pbs.conf"
     conf.write_text(f"PBS_SERVER=login\nPBS_EXEC={tmp_path}\n")
     inside = {"PBS_JOBID": "1.login", "PBS_CONF_FILE": str(conf), "PATH": "/usr/bin"}
-    assert scrubbed(inside)["PATH"] == f"{tmp_path}/bin:/usr/bin"
-    assert scrubbed(inside | {"PBS_JOBID": ""})["PATH"] == "/usr/bin"
+    assert clean_environment(inside)["PATH"] == f"{tmp_path}/bin:/usr/bin"
+    assert clean_environment(inside | {"PBS_JOBID": ""})["PATH"] == "/usr/bin"
     conf.write_text("PBS_EXEC=/nowhere\n")
-    assert scrubbed(inside)["PATH"] == "/usr/bin"
+    assert clean_environment(inside)["PATH"] == "/usr/bin"

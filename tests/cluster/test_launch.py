@@ -6,13 +6,12 @@ import json
 
 import pytest
 
-from hpcfwi.cluster.launch import choose_way, launch
-from hpcfwi.cluster.layout import Need, node_layout
-from hpcfwi.cluster.options import LaunchOptions
-from hpcfwi.config.site import Site, SiteConfig, load_site
+from hpcfwi.cluster.launch import choose_launch_mode, launch
+from hpcfwi.cluster.layout import ResourceRequest, node_layout
+from hpcfwi.config.site import LaunchOptions, Site, SiteConfig, load_site
 from hpcfwi.errors import InputError
 
-NEED = Need(100, 10**8)
+NEED = ResourceRequest(100, 10**8)
 INSIDE = {"SLURM_JOB_ID": "7"}
 
 
@@ -31,19 +30,19 @@ def site(**sections):
     ],
 )
 def test_the_way_is_chosen(name, environment, way):
-    assert choose_way(load_site(name), None, environment)[0] == way
+    assert choose_launch_mode(load_site(name), None, environment)[0] == way
 
 
 def test_the_user_may_choose_what_can_be():
-    assert choose_way(load_site("generic-slurm"), "jobs", INSIDE)[0] == "jobs"
-    assert choose_way(load_site("generic-slurm"), "local", {})[0] == "local"
+    assert choose_launch_mode(load_site("generic-slurm"), "jobs", INSIDE)[0] == "jobs"
+    assert choose_launch_mode(load_site("generic-slurm"), "local", {})[0] == "local"
     with pytest.raises(InputError, match="--launch jobs: the site workstation has no batch system"):
-        choose_way(load_site("workstation"), "jobs", {})
+        choose_launch_mode(load_site("workstation"), "jobs", {})
     with pytest.raises(InputError, match="--launch allocation: this is not inside a job"):
-        choose_way(load_site("generic-slurm"), "allocation", {})
+        choose_launch_mode(load_site("generic-slurm"), "allocation", {})
     closed = site(scheduler={"kind": "slurm", "submit_from_compute": False})
     with pytest.raises(InputError, match="lets no jobs be submitted from within a job"):
-        choose_way(closed, "jobs", INSIDE)
+        choose_launch_mode(closed, "jobs", INSIDE)
 
 
 def test_local_workers_are_on_one_node(tmp_path):

@@ -12,7 +12,7 @@ from distributed import Client
 from filelock import FileLock
 
 import hpcfwi.cluster.local as local
-from hpcfwi.cluster.layout import Layout, Need
+from hpcfwi.cluster.layout import Layout, ResourceRequest
 from hpcfwi.cluster.local import LocalWorkers, local_layout, scratch_folder
 from hpcfwi.config.site import SiteConfig, WorkerSection
 from hpcfwi.errors import InputError
@@ -28,7 +28,7 @@ def machine(monkeypatch):
 
 
 def divide(shots=100, shot_bytes=GB // 10, **wishes):
-    layout = local_layout(WorkerSection(**wishes), Need(shots, shot_bytes))
+    layout = local_layout(WorkerSection(**wishes), ResourceRequest(shots, shot_bytes))
     return layout.processes, layout.threads
 
 
@@ -44,7 +44,7 @@ def test_wishes_are_kept():
     assert divide(processes=3) == (3, 2)
     assert divide(processes=3, threads=1) == (3, 1)
     assert divide(threads=4) == (2, 4)
-    assert local_layout(WorkerSection(memory=2.0), Need(100, GB)).memory == 2 * GB
+    assert local_layout(WorkerSection(memory=2.0), ResourceRequest(100, GB)).memory == 2 * GB
 
 
 @pytest.mark.parametrize(

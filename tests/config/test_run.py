@@ -12,9 +12,9 @@ import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hpcfwi.config.messages import validate
+from hpcfwi.config.parsing import apply_settings, parse_setting
 from hpcfwi.config.run import RunConfig, load_run_config
-from hpcfwi.config.text import apply_settings, parse_setting
-from hpcfwi.config.validation import validate
 from hpcfwi.errors import InputError
 
 JOBS = Path(__file__).parents[2] / "jobs"

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from hpcfwi.config.parsing import line_of
 from hpcfwi.config.site import find_site, load_site
-from hpcfwi.config.text import line_of
 from hpcfwi.errors import InputError
 
 MINE = """# a cluster

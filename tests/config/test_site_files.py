@@ -13,11 +13,11 @@ from datetime import date
 import pytest
 from click.testing import CliRunner
 
-from hpcfwi.cli import cli
+from hpcfwi.cli.main import cli
 from hpcfwi.config.site import load_site
-from hpcfwi.resources import shipped
+from hpcfwi.io import packaged_folder
 
-FILES = {path.stem: path for path in sorted(shipped("site-configs").glob("*.toml"))}
+FILES = {path.stem: path for path in sorted(packaged_folder("site-configs").glob("*.toml"))}
 GENERIC = ("generic-pbs", "generic-slurm")
 MACHINES = [name for name in FILES if name not in (*GENERIC, "workstation")]
 VARIABLES = {"PROJECT": "ab12", "USER": "ada", "SCRATCH": "/scratch/ada", "PSCRATCH": "/pscratch/a/ada"}

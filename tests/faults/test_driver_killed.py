@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from hpcfwi.inversion.functional import BLOCK
+from hpcfwi.inversion.misfit import BLOCK
 
 WORKERS = 2
 

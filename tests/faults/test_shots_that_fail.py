@@ -10,7 +10,7 @@ import signal
 import numpy as np
 import pytest
 
-from hpcfwi.data.staging import read_container, unpickle
+from hpcfwi.artifacts import read_container, unpickle
 
 COMMAND = ("run", "fwi.toml", "--run-dir", "run", "--set", "site.worker.threads=1")
 

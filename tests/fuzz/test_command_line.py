@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from hpcfwi.cli import command
+from hpcfwi.cli.main import command
 
 CIRCLE = (Path(__file__).parents[2] / "jobs/circle.toml").read_bytes()
 SITE = (Path(__file__).parents[2] / "site-configs/generic-slurm.toml").read_bytes()
@@ -36,8 +36,8 @@ WORDS = [
 def type_in(capfd, monkeypatch):
     """Types ``hpcfwi`` with words: exit code and all that was printed."""
     # what is refused never gets as far as workers; what is not does not, either
-    monkeypatch.setattr("hpcfwi.driver.session", no_session)
-    monkeypatch.setattr("hpcfwi.cli.quieten", lambda _: None)
+    monkeypatch.setattr("hpcfwi.run.driver.session", no_session)
+    monkeypatch.setattr("hpcfwi.cli.main.quiet_libraries", lambda _: None)
 
     def type_in(*words: str) -> tuple[int, str]:
         code = command([word for word in words if possible(word)])

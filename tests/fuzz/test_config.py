@@ -14,15 +14,15 @@ import pytest
 import tomli_w
 from hypothesis import strategies as st
 
-from hpcfwi.cluster.layout import Need, node_layout
-from hpcfwi.cluster.script import JobPlace, job_script
+from hpcfwi.cluster.job_script import JobPlace, job_script
+from hpcfwi.cluster.layout import ResourceRequest, node_layout
+from hpcfwi.config.messages import Section, sections_of
+from hpcfwi.config.parsing import PATH_KEYS, apply_settings
 from hpcfwi.config.run import RunConfig, load_run_config
 from hpcfwi.config.site import SiteConfig, load_site
-from hpcfwi.config.text import PATH_KEYS, apply_settings
-from hpcfwi.config.validation import Section, sections_of
 from hpcfwi.errors import InputError
-from hpcfwi.inversion.plan import make_plan
-from hpcfwi.inversion.problem import Problem
+from hpcfwi.model.problem import Problem
+from hpcfwi.run.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
 JOBS = [path.read_bytes() for path in sorted((ROOT / "jobs").glob("*.toml"))]
@@ -231,7 +231,7 @@ def script(path: Path) -> None:
     """All that ``hpcfwi site script`` does."""
     site = load_site(str(path))
     if site.config.scheduler.kind != "none":
-        layout = node_layout(site, Need(16, 10**8), 2)
+        layout = node_layout(site, ResourceRequest(16, 10**8), 2)
         text = job_script(site, layout, JobPlace("run", path.parent / "logs", None))
         assert text.startswith("#!")
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from hpcfwi.data.staging import MAGIC, StagedFile, digest, find_staged, load, read_header, stage
+from hpcfwi.artifacts import MAGIC, StagedFile, digest, find_staged, load, read_header, stage
 from hpcfwi.errors import StagingError
-from hpcfwi.inversion.functional import FunctionalGradient
 from hpcfwi.inversion.journal import Journal, Partials, read_partial, write_partial
-from hpcfwi.inversion.solver import _find, spec_digest
+from hpcfwi.inversion.misfit import FunctionalGradient
+from hpcfwi.solver.operators import _find, spec_digest
 
 MARK = "somebody was here"
 X = np.linspace(0.1, 0.2, 6)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import strategies as st
 
 from hpcfwi.config.run import Positions
-from hpcfwi.data.geometry import build_survey, read_geometry
 from hpcfwi.errors import InputError
-from hpcfwi.physics.domain import Domain
+from hpcfwi.model.geometry import build_survey, read_geometry
+from hpcfwi.model.grid import Domain
 
 XZ = ("x", "z")
 DOMAIN = Domain((11, 11), (10.0, 10.0), (0.0, 0.0))

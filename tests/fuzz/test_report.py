@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import strategies as st
 
-from hpcfwi.reporting.chronicle import Chronicle
-from hpcfwi.reporting.lanes import make_lanes
-from hpcfwi.reporting.report import write_report
-from hpcfwi.reporting.schema import EVENTS, FACTS
+from hpcfwi.events.types import EVENTS, FACTS
+from hpcfwi.reporting.report.data import ReportData
+from hpcfwi.reporting.report.gantt import make_gantt
+from hpcfwi.reporting.report.page import write_report
 
 SMALL_FILES = ["events.jsonl", "history.csv", "result.json", "driver.json", "config.toml"]
 SOUND_DRIVER = {"token": "a", "host": "h", "machine": "m", "pid": 1, "started": 1.0, "job": "7", "restarts": 0}
@@ -134,8 +134,8 @@ def test_a_time_line_of_any_numbers_can_be_drawn(fuzz, hostile):
     )
 
     def check(_, events):
-        chronicle = Chronicle.of(events)
-        lanes = make_lanes(chronicle.timeline)
+        chronicle = ReportData.of(events)
+        lanes = make_gantt(chronicle.timeline)
         if lanes is not None:
             for block in [*lanes.blocks, *lanes.stages, *lanes.evaluations]:
                 assert 0 <= block.begin <= 1000

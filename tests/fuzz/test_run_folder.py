@@ -14,15 +14,15 @@ import pytest
 from hypothesis import strategies as st
 
 from hpcfwi.config.run import load_run_config
-from hpcfwi.data.lease import Holder, Lease
-from hpcfwi.data.runfolder import RunFolder
-from hpcfwi.driver import _finished, _limits
 from hpcfwi.errors import InputError, RunError
-from hpcfwi.inversion.problem import Problem
-from hpcfwi.reporting.events import EventLog, read_events
-from hpcfwi.reporting.history import History, Row
+from hpcfwi.events.lease import Holder, Lease
+from hpcfwi.events.log import EventLog, read_events
+from hpcfwi.events.state import RunState
+from hpcfwi.inversion.history import History, Row
+from hpcfwi.model.problem import Problem
 from hpcfwi.reporting.progress import Progress
-from hpcfwi.reporting.state import RunState
+from hpcfwi.run.driver import _finished, _limits
+from hpcfwi.run.folder import RunFolder
 
 EVENTS = b'{"time": 1.5, "event": "start", "version": "1"}\n{"time": 2.5, "event": "job", "job": "7", "state": "ended"}\n{"tim'
 HISTORY = b"iteration,evaluations,misfit,gradient_norm,model_error,m_error,step_seconds,elapsed_seconds\n" + (
@@ -52,7 +52,7 @@ def problem(config):
 @pytest.fixture
 def quick(monkeypatch):
     """Nobody is watched for half a minute."""
-    monkeypatch.setattr("hpcfwi.data.lease.PATIENCE", 0.0)
+    monkeypatch.setattr("hpcfwi.events.lease.DEAD_AFTER_S", 0.0)
 
 
 def json_file(hostile, sound: dict) -> st.SearchStrategy[bytes]:

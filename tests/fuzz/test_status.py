@@ -11,12 +11,11 @@ import pytest
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hpcfwi.data.lease import Holder
-from hpcfwi.reporting.events import EventLog
-from hpcfwi.reporting.follow import Follower
-from hpcfwi.reporting.schema import EVENTS, FACTS
+from hpcfwi.events.lease import Holder
+from hpcfwi.events.log import EventLog, Follower
+from hpcfwi.events.types import EVENTS, FACTS
 from hpcfwi.reporting.status import StatusReader, run_status
-from hpcfwi.reporting.statuslines import changes, status_lines, status_view
+from hpcfwi.reporting.status_text import changes, status_lines, status_table_view
 
 RESULT = {"state": "done", "limits": {}, "summary": {"iterations": 2, "misfit": 0.5, "message": "ok"}}
 
@@ -48,7 +47,7 @@ def told_of(reader: StatusReader) -> str:
     assert all(line.isprintable() for line in lines)
     assert all(len(line) < 7000 for line in lines)
     with Path(os.devnull).open("w") as nothing:
-        Console(file=nothing, force_terminal=True, width=80).print(status_view(status))
+        Console(file=nothing, force_terminal=True, width=80).print(status_table_view(status))
     return told
 
 

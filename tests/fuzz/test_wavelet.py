@@ -11,10 +11,10 @@ import pytest
 from hypothesis import strategies as st
 
 from hpcfwi.config.run import FileModel, GridSection
-from hpcfwi.data.gathers import check_record, check_source, gather_shape, read_gather, read_wavelet
-from hpcfwi.data.models import build_model, file_grid_shape, read_mask
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.physics.wavelet import SampledWavelet, highest_frequency, peak_frequency
+from hpcfwi.model.gathers import check_record, check_source, gather_shape, read_gather, read_wavelet
+from hpcfwi.model.velocity import build_model, file_grid_shape, read_mask
+from hpcfwi.model.wavelet import SampledWavelet, highest_frequency, peak_frequency
 
 TEXT = b"# seconds\n0\n1.5e-3\n-1 # the trough\n\n+.25\n0\n"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hpcfwi.errors import RunError, StagingError
-from hpcfwi.inversion.functional import FunctionalGradient
 from hpcfwi.inversion.journal import AGREEMENT, Journal, entries
+from hpcfwi.inversion.misfit import FunctionalGradient
 
 XS = np.random.default_rng(0).uniform(0.05, 0.4, (4, 50))
 

@@ -19,8 +19,9 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
 from hpcfwi.errors import StagingError
-from hpcfwi.physics.domain import Domain
-from hpcfwi.reporting import figures, sheet
+from hpcfwi.model.grid import Domain
+from hpcfwi.reporting import figures
+from hpcfwi.reporting import panels as sheet
 
 # A picture that warns (of empty slices, of text that does not fit) is not finished.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -196,7 +197,7 @@ def test_importing_the_module_does_not_import_matplotlib() -> None:
 def test_drawing_imports_no_pyplot_and_leaves_the_users_style_alone(tmp_path: Path) -> None:
     code = f"""
 import sys, pathlib, numpy as np, matplotlib
-from hpcfwi.physics.domain import Domain
+from hpcfwi.model.grid import Domain
 from hpcfwi.reporting import figures
 # asking for the backend would import pyplot
 before = {{key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != 'backend'}}

@@ -20,16 +20,14 @@ from pathlib import Path
 import pytest
 
 from hpcfwi import run_status
-from hpcfwi.cli import command
-from hpcfwi.data import pulse as pulses
-from hpcfwi.data.lease import Holder
-from hpcfwi.data.pulse import Pulse
+from hpcfwi.cli.main import command
 from hpcfwi.errors import InputError
-from hpcfwi.reporting.events import EventLog
-from hpcfwi.reporting.follow import Follower
-from hpcfwi.reporting.runstatus import RunStatus, status_table
+from hpcfwi.events import lease as pulses
+from hpcfwi.events.lease import Holder, Liveness
+from hpcfwi.events.log import EventLog, Follower
+from hpcfwi.reporting.run_status import RunStatus, status_table
 from hpcfwi.reporting.status import StatusReader
-from hpcfwi.reporting.statuslines import changes, status_lines, status_view
+from hpcfwi.reporting.status_text import changes, status_lines, status_table_view
 
 README = Path(__file__).parents[2] / "README.md"
 PROMISED = {"state", "iteration", "evaluations", "misfit", "shots_done", "shots_total", "workers", "failures"}
@@ -173,7 +171,7 @@ def test_a_driver_that_was_killed_is_told_as_such_with_the_command_that_goes_on(
 
 
 def pulses_started(pid):
-    from hpcfwi.data.lease import _began
+    from hpcfwi.events.lease import _began
 
     return _began(pid)
 
@@ -208,10 +206,10 @@ def test_what_cannot_be_known_yet_is_perhaps_dead(folder, age):
 
 
 def test_who_watches_knows_after_half_a_minute(folder, monkeypatch):
-    monkeypatch.setattr(pulses, "PATIENCE", 0.3)
+    monkeypatch.setattr(pulses, "DEAD_AFTER_S", 0.3)
     monkeypatch.setattr(pulses, "FRESH", 0.2)
     folder.lease(ELSEWHERE, age=-500.0)
-    pulse = Pulse(folder.path / "driver.json")
+    pulse = Liveness(folder.path / "driver.json")
     pulse.look()
     assert pulse.alive is None
     folder.lease(replace(ELSEWHERE, beat=1), age=-505.0)
@@ -339,7 +337,7 @@ print(status.state, status.host, status.evaluations)
 
 def test_it_is_quick_and_needs_neither_dask_nor_numpy(first_run):
     program = (
-        "import sys, time; from hpcfwi.cli import command; command(['status', sys.argv[1]]);"
+        "import sys, time; from hpcfwi.cli.main import command; command(['status', sys.argv[1]]);"
         "print(*sorted({'devito', 'distributed', 'dask', 'scipy', 'matplotlib', 'numpy'} & set(sys.modules)))"
     )
     started = time.monotonic()
@@ -545,7 +543,7 @@ def test_of_many_hosts_and_failures_some_are_shown_and_the_others_counted(folder
     assert "failures     other failures (50 times)" in lines
     assert any(re.fullmatch(r" {13}and \d+ more; --json and events.jsonl have them", line) for line in lines)
     assert len(lines) < 40
-    status_view(folder.read())
+    status_table_view(folder.read())
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "9" * 400, '"\\u001b[2J"', "[]", "true", "null"])
@@ -565,4 +563,4 @@ def test_what_is_in_the_files_is_shown_as_far_as_it_makes_sense(folder, number):
     told = "\n".join([*status_lines(status), *changes(None, status)])
     assert told.replace("\n", "").isprintable()
     assert math.isfinite(status.core_hours)
-    status_view(status)
+    status_table_view(status)

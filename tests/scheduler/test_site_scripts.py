@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hpcfwi.cli import cli
-from hpcfwi.resources import shipped
+from hpcfwi.cli.main import cli
+from hpcfwi.io import packaged_folder
 
 VARIABLES = {"PROJECT": "ab12", "USER": "ada", "SCRATCH": "/scratch/ada", "PSCRATCH": "/pscratch/a/ada"}
 TOO_MUCH = "More processors requested|node configuration is not available|can not be satisfied"
@@ -81,7 +81,7 @@ def made(name: str, monkeypatch, *settings: str) -> str:
     for variable, value in VARIABLES.items():
         monkeypatch.setenv(variable, value)
     options = [word for setting in settings for word in ("--set", setting)]
-    path = str(shipped("site-configs") / f"{name}.toml")
+    path = str(packaged_folder("site-configs") / f"{name}.toml")
     done = CliRunner().invoke(cli, ["site", "script", path, *options], catch_exceptions=False)
     assert done.exit_code == 0
     return done.stdout
@@ -105,7 +105,7 @@ def edited(script: str, pattern: str, text: str) -> str:
 
 
 def test_every_site_for_slurm_has_its_machine_here():
-    contents = {path.stem: tomllib.loads(path.read_text()) for path in shipped("site-configs").glob("*.toml")}
+    contents = {path.stem: tomllib.loads(path.read_text()) for path in packaged_folder("site-configs").glob("*.toml")}
     slurm = {name for name, content in contents.items() if content.get("scheduler", {}).get("kind") == "slurm"}
     assert slurm == set(MACHINES)
 

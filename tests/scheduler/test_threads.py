@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from hpcfwi.physics.threads import ranges
+from hpcfwi.execution.affinity import ranges
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this machine has one CPU")
 AFFINITY = {"CPUS": "2", "CONF": "TaskPlugin=task/affinity"}

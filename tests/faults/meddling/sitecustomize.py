@@ -29,7 +29,7 @@ def crash(shot, number=None):
 
         module.ShotWorker.evaluate = meddled
 
-    return "hpcfwi.inversion.shot", meddle
+    return "hpcfwi.execution.tasks", meddle
 
 
 def fail_on(host):
@@ -45,7 +45,7 @@ def fail_on(host):
 
         module.ShotWorker.evaluate = meddled
 
-    return "hpcfwi.inversion.shot", meddle
+    return "hpcfwi.execution.tasks", meddle
 
 
 def devour(shot, limit, once):
@@ -66,7 +66,7 @@ def devour(shot, limit, once):
 
         module.ShotWorker.evaluate = meddled
 
-    return "hpcfwi.inversion.shot", meddle
+    return "hpcfwi.execution.tasks", meddle
 
 
 def slow_disk(seconds, once):
@@ -84,18 +84,18 @@ def slow_disk(seconds, once):
 
         module.ShotWorker.observed = meddled
 
-    return "hpcfwi.inversion.shot", meddle
+    return "hpcfwi.execution.tasks", meddle
 
 
 def tear(folder, at, where, once):
     """Whoever writes a file in a folder of this pattern is killed, at its ``at``-th: amid it, or before it has its name."""
 
     def meddle(module):
-        write_aside, count = module.write_aside, iter(range(1, 10**9))
+        write_atomic, count = module.write_atomic, iter(range(1, 10**9))
 
         def meddled(path, write, sync=True):
             if not path.parent.match(folder) or next(count) != at or not first(once):
-                return write_aside(path, write, sync)
+                return write_atomic(path, write, sync)
 
             def torn(file):
                 whole = io.BytesIO()
@@ -105,11 +105,11 @@ def tear(folder, at, where, once):
                 file.flush()
                 os.kill(os.getpid(), signal.SIGKILL)
 
-            return write_aside(path, torn, sync)
+            return write_atomic(path, torn, sync)
 
-        module.write_aside = meddled
+        module.write_atomic = meddled
 
-    return "hpcfwi.data.staging", meddle
+    return "hpcfwi.io", meddle
 
 
 def first(path):

@@ -1,0 +1,107 @@
+"""``history.csv``: a row for each iteration; the first is the initial model."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from hpcfwi.errors import RunError
+from hpcfwi.io import require_regular_file, write_atomic
+
+__all__ = ["History", "Row"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One iteration.
+
+    Parameters
+    ----------
+    iteration
+        0 is the initial model.
+    evaluations
+        Evaluations of misfit and gradient since the start.
+    misfit
+        Sum over all shots.
+    gradient_norm
+        Two-norm of the gradient, frozen cells left out.
+    model_error
+        ``norm(vp - vp_true) / norm(vp_true)``; None where the truth is not known.
+    m_error
+        Norm of the element-wise relative error of the squared slowness.
+    step_seconds
+        Wall time of this iteration.
+    elapsed_seconds
+        Wall time of all iterations so far.
+    """
+
+    iteration: int
+    evaluations: int
+    misfit: float
+    gradient_norm: float
+    model_error: float | None
+    m_error: float | None
+    step_seconds: float
+    elapsed_seconds: float
+
+
+NAMES = [field.name for field in fields(Row)]
+# Columns that are empty where the truth is not known.
+UNKNOWN = ("model_error", "m_error")
+
+
+class History:
+    """Rows on disk; rows that are there already are not written again.
+
+    Parameters
+    ----------
+    path
+        ``history.csv``; its rows are taken over.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[Row] = []
+        if path.exists():
+            self.rows = _read(path)
+
+    def add(self, row: Row) -> bool:
+        """Add a row and bring it to disk, unless the file has it; tell whether it was new."""
+        if row.iteration < len(self.rows):
+            return False
+        self.rows.append(row)
+        self._write()
+        return True
+
+    def cut(self, iterations: int) -> None:
+        """Leave out what an earlier start with more iterations has added."""
+        if len(self.rows) > iterations + 1:
+            del self.rows[iterations + 1 :]
+            self._write()
+
+    def _write(self) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(NAMES)
+        writer.writerows(["" if value is None else repr(value) for value in astuple(row)] for row in self.rows)
+        write_atomic(self.path, lambda file: file.write(text.getvalue().encode()))
+
+
+def _read(path: Path) -> list[Row]:
+    rows: list[Row] = []
+    try:
+        with require_regular_file(path).open(newline="", encoding="utf-8") as file:
+            for line in csv.DictReader(file):
+                values = [float(line[name]) if line[name] or name not in UNKNOWN else None for name in NAMES[2:]]
+                row = Row(int(line["iteration"]), int(line["evaluations"]), *values)  # type: ignore[arg-type]
+                if row.iteration != len(rows):
+                    raise ValueError
+                rows.append(row)
+    except (OSError, TypeError, ValueError, KeyError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"row {len(rows) + 1} is none of ours"
+        raise RunError(
+            f"{path}: cannot be read ({reason}); remove it and start the same command again: the journal has its content"
+        ) from None
+    return rows

@@ -1,0 +1,295 @@
+"""The run folder: where everything of a run is, and whose run it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+from numpy.typing import NDArray
+
+from hpcfwi.config.run import RunConfig
+from hpcfwi.errors import InputError, RunError
+from hpcfwi.events.lease import Lease
+from hpcfwi.io import make_private, parse_json, remove_unfinished, require_regular_file, shortened, write_atomic
+from hpcfwi.version import __version__
+
+__all__ = ["RunFolder", "fresh_folder"]
+
+
+# Number of starts before the one of a job of PBS that was submitted by another.
+SUCCESSOR = "HPCFWI_SUCCESSOR"
+
+
+def fresh_folder(path: Path) -> Path:
+    """The folder in which a run begins anew: ``path``, or the first of ``path-2``, ``path-3``, ... that is not there.
+
+    A batch job that is started again goes on in the folder that it began in, the last one.
+    """
+    taken = []
+    candidate = path
+    with suppress(OSError):  # a path that cannot even be asked for; who makes the folder says why
+        while candidate.exists():
+            taken.append(candidate)
+            candidate = path.with_name(f"{path.name}-{len(taken) + 1}")
+    return taken[-1] if started_again() and taken else candidate
+
+
+def started_again() -> bool:
+    """Whether this is not the first start of the batch job, or of that whose successor it is."""
+    return any(os.environ.get(name, "0") not in ("", "0") for name in ("SLURM_RESTART_COUNT", SUCCESSOR))
+
+
+# Without these two nobody knows what is in the folder.
+PROBLEM, DATA = "problem.json", "data.json"
+# Where problem.json has the versions that the run began and went on with.
+VERSIONS = "versions"
+MOST_DIFFERENCES = 40
+# What a run writes to and through; a link in its place would lead it out of its folder.
+OURS = ("staged", "journal", "logs", "tls", ".lock", "driver.json", "events.jsonl")
+PLACES = ("staged", "staged/shots", "journal", "figures", "data", "logs", "tls", "events.jsonl", ".lock")
+
+
+class RunFolder:
+    """Paths and small files of a run; a context manager that keeps a second driver out.
+
+    Parameters
+    ----------
+    path
+        The folder; made, for its owner alone, if it is not there.
+    say
+        Told why one has to wait for it.
+
+    Raises
+    ------
+    InputError
+        If it cannot be used.
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None] = lambda _: None) -> None:
+        _refuse_strangers(path)
+        self.path = make_private(path.absolute())
+        self.staged = make_private(self.path / "staged")
+        self.shots = make_private(self.staged / "shots")
+        self.journal = make_private(self.path / "journal")
+        self.figures = self.path / "figures"
+        self.history = self.path / "history.csv"
+        self.events = self.path / "events.jsonl"
+        self.model = self.path / "model.npy"
+        self.current_model = self.path / "model-current.npy"
+        self.result = self.path / "result.json"
+        self.lease = Lease(self.path / "driver.json", say)
+
+    def __enter__(self) -> RunFolder:
+        self.lease.acquire()
+        remove_unfinished(self.path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lease.release()
+
+    def claim(self, identity: dict[str, Any], config: RunConfig, accept_versions: bool = False) -> bool:
+        """Make this the folder of a problem; tell whether it was already.
+
+        Parameters
+        ----------
+        identity
+            What the answers depend on.
+        config
+            The configuration, which is written down with all defaults.
+        accept_versions
+            Whether a run that began with other versions of hpcfwi and Devito goes on all the same.
+
+        Raises
+        ------
+        InputError
+            If the folder holds a run of another problem, with the keys that differ; or one that other versions began.
+        """
+        path = self.path / PROBLEM
+        identity = json.loads(json.dumps(identity, default=str))
+        known = self.read_json(path)
+        here = _versions()
+        if known is None and (any(self.journal.glob("*.bin")) or self.history.exists() or self.result.exists()):
+            raise InputError(
+                f"{path}: is missing, so nobody knows of which problem the answers in {self.path} are; choose another folder "
+                "with --run-dir, or remove this one"
+            )
+        told: Any = {"began": here, "accepted": [here]} if known is None else known.pop(VERSIONS, None)
+        if known is not None and known != identity:
+            differ = "\n".join(f"  {line}" for line in _differences(known, identity)[:MOST_DIFFERENCES])
+            raise InputError(
+                f"{self.path}: holds a run of another problem:\n{differ}\n"
+                "  Choose another folder with --run-dir, begin anew with --fresh, or remove this one."
+            )
+        if not isinstance(told, dict) or not isinstance(told.get("accepted"), list):
+            told = {"began": None, "accepted": []}  # none of ours, or of before there were any
+        if here not in told["accepted"]:
+            if not accept_versions:
+                raise InputError(
+                    f"{self.path}: this run began with {_listed(told.get('began'))}, here is {_listed(here)}; the same bytes "
+                    "cannot be promised any more.\n  Go on all the same with --accept-versions, or begin anew with --fresh."
+                )
+            told["accepted"].append(here)
+        self._write_text(self.path / "config.toml", tomli_w.dumps(_without_none(config.model_dump(mode="json"))))
+        # answers keep the key that they were written under
+        self.began_with = json.dumps(told.get("began"), sort_keys=True)
+        self.other_versions = len(told["accepted"]) > 1
+        if known is None or accept_versions:
+            self._write_text(path, json.dumps({**identity, VERSIONS: told}, indent=1))
+        return known is not None
+
+    def claim_data(self, digests: dict[str, str]) -> None:
+        """Make these the observed data of the run, by shot, or see that they are.
+
+        Raises
+        ------
+        InputError
+            If the run began with others: what is in its journal would not be true of them.
+        """
+        path = self.path / DATA
+        known = self.read_json(path)
+        if known is None:
+            self._write_text(path, json.dumps(digests, indent=1))
+            return
+        changed = [name for name, told in digests.items() if known.get(name) != told]
+        if changed:
+            more = f" (and of {len(changed) - 1} more)" if len(changed) > 1 else ""
+            raise InputError(
+                f"data.file: the record of shot {changed[0]}{more} is not what it was when the run in {self.path} began; "
+                "choose another folder with --run-dir, or remove this one"
+            )
+
+    def reopen(self) -> None:
+        """Take back the end of a run that goes on: its final model is the current one."""
+        self.result.unlink(missing_ok=True)
+        if self.model.exists():
+            try:
+                self.model.replace(self.current_model)
+            except OSError as error:
+                raise InputError(
+                    f"{self.model}: cannot be renamed ({error.strerror}); remove it and start the same command again"
+                ) from None
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write ``result.json``: the state of the run and its summary."""
+        self.write_json(self.result, result)
+
+    def verify(self) -> None:
+        """See that it is still there, and this driver's; to be called before anything is written that others rely on.
+
+        Raises
+        ------
+        RunError
+            If another driver has it, or somebody has moved or removed it.
+        """
+        self.lease.verify()
+        if not (self.path / PROBLEM).exists():
+            raise RunError(
+                f"{self.path}: the run folder has been moved or removed while it was in use; where it is now, the run can be "
+                "continued with --run-dir"
+            )
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The content of ``result.json``, or None."""
+        return self.read_json(self.result)
+
+    def begin_anew(self) -> None:
+        """Take back all that was written of the iterations; what is staged, and the journal, stay."""
+        for path in (self.history, self.current_model):
+            path.unlink(missing_ok=True)
+
+    def write_json(self, path: Path, content: dict[str, Any]) -> None:
+        """Write a small file of facts."""
+        self._write_text(path, json.dumps(content, indent=1))
+
+    def reached(self) -> tuple[int, int, int]:
+        """How far the run has got: staged shots, answers in the journal, and kept sums of the one under way; ever more."""
+        return (
+            sum(1 for _ in self.shots.rglob("*.pkl")),
+            sum(1 for _ in self.journal.glob("*.bin")),
+            sum(1 for _ in self.journal.glob("partial-*/*.bin")),
+        )
+
+    def write_array(self, path: Path, array: NDArray) -> None:
+        """Write an array as .npy."""
+        write_atomic(path, lambda file: np.save(file, array))
+
+    def read_json(self, path: Path) -> dict[str, Any] | None:
+        """The content of a small file of facts; None where there is none.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read, or holds something else.
+        """
+        try:
+            content = parse_json(require_regular_file(path).read_bytes())
+            if not isinstance(content, dict):
+                raise ValueError("it is no JSON object")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            advice = (
+                "this is no run folder that can be continued"
+                if path.name in (PROBLEM, DATA)
+                else "remove it and start the same command again"
+            )
+            raise InputError(f"{path}: cannot be read ({reason}); {advice}") from None
+        return content
+
+    def _write_text(self, path: Path, text: str) -> None:
+        write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def _versions() -> dict[str, str]:
+    """Versions that the bytes of an answer may depend on."""
+    return {"hpcfwi": __version__, "devito": version("devito")}
+
+
+def _listed(versions: Any) -> str:
+    if not isinstance(versions, dict):
+        return "versions that are not known"
+    return " and ".join(shortened(f"{name} {number}") for name, number in list(versions.items())[:5])
+
+
+def _refuse_strangers(path: Path) -> None:
+    """A run folder is closed to others and filled with files: not a thing to do to a folder of something else."""
+    try:
+        known = (path / PROBLEM).is_file() or (path / "staged").is_dir()
+        if path.is_dir() and not known and {entry.name for entry in path.iterdir()}.difference(OURS):
+            raise InputError(f"{path}: is not empty, and no run folder; choose another folder with --run-dir")
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: is a file; choose a folder with --run-dir")
+        link = next((path / name for name in PLACES if (path / name).is_symlink()), None)
+        if link is not None:
+            raise InputError(
+                f"{link}: is a link, and a run stays in its own folder; remove it, or choose another folder with --run-dir"
+            )
+    except OSError as error:
+        raise InputError(f"{path}: cannot be used ({error.strerror}); choose another folder with --run-dir") from None
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: what is not set is left out."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value
+
+
+def _differences(known: Any, wanted: Any, name: str = "") -> list[str]:
+    """One line for each key that differs."""
+    if isinstance(known, dict) and isinstance(wanted, dict):
+        keys = list(dict.fromkeys([*wanted, *known]))
+        return [
+            line for key in keys for line in _differences(known.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return (
+        [] if known == wanted else [f"{shortened(name)}: {shortened(str(known))} there, {shortened(str(wanted))} now"]
+    )

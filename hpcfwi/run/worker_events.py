@@ -1,0 +1,158 @@
+"""What workers tell, and Dask of them: an event in the log, a line for the user, and what the driver has to know."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from hpcfwi.errors import RunError
+from hpcfwi.events.log import EventLog
+
+if TYPE_CHECKING:  # imports Dask, for which the command line has no time
+    from hpcfwi.execution.affinity import AffinityCheck
+    from hpcfwi.execution.executor import DaskExecutor
+
+from collections import Counter
+
+__all__ = ["Failures", "WorkerEvents"]
+
+# Seconds that are waited for the reason of a death that stops the run.
+LAST_NEWS = 1.0
+
+
+class WorkerEvents:
+    """Takes what is told, in Dask's thread.
+
+    Parameters
+    ----------
+    log
+        Where every piece of it is kept.
+    say
+        Takes a line for the user.
+    failures
+        Keeps account of what goes wrong.
+    promise
+        What threads and cores are held against.
+    tasks
+        The shots, which have to know how long others took, and what is overdue.
+    on_machine
+        Called with the kind of machine that a worker is.
+
+    Attributes
+    ----------
+    broken
+        An error, met here where nobody hears of it, that has to end the run; or None.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        say: Callable[[str], None],
+        failures: Failures,
+        promise: AffinityCheck,
+        tasks: DaskExecutor,
+        on_machine: Callable[[dict[str, str]], None],
+    ) -> None:
+        self.log, self.say, self.failures, self.promise = log, say, failures, promise
+        self.tasks, self.on_machine = tasks, on_machine
+        self.broken: RunError | None = None
+        # names of workers, and why they died, by their addresses
+        self._names: dict[str, str] = {}
+        self._deaths: dict[str, str] = {}
+        self._on = {
+            "worker came": self._came,
+            "worker left": lambda told: promise.forget(told["worker"]),
+            "worker put out": self._put_out,
+            "worker died": self._died,
+            "worker silent": lambda told: say(
+                f"a worker on {told['host']} has not been heard of for {told['seconds']:.0f} s"
+            ),
+            "host excluded": lambda told: failures.add(
+                f"host {told['host']} gets no more shots: {', '.join(told['failed'])} failed there"
+            ),
+            "host taken back": lambda told: say(f"host {told['host']} gets shots again, since there is no other"),
+            "shot": lambda told: tasks.seconds.append(told["seconds"]),
+            "overdue": lambda told: tasks.overdue(told["key"]),
+            "solver": lambda told: on_machine(told["machine"]),
+            "threads": self._threads,
+        }
+
+    def __call__(self, told: dict[str, Any]) -> None:
+        """Take a piece of news."""
+        try:
+            self.log.write(**told)
+            heed = self._on.get(told["event"])
+            if heed is not None:
+                heed(told)
+        except RunError as error:
+            self.broken = error
+
+    def raise_broken(self) -> None:
+        """Raise the error that was met in Dask's thread, if there was one."""
+        if self.broken is not None:
+            raise self.broken
+
+    def name(self, worker: str) -> str:
+        """The name of the worker at an address; empty where it is not known."""
+        return self._names.get(worker, "")
+
+    def why(self, worker: str) -> str:
+        """Why a worker died, as far as that is known."""
+        # that it is gone may be known before its nanny has told why
+        until = time.monotonic() + LAST_NEWS
+        while worker not in self._deaths and time.monotonic() < until:
+            time.sleep(0.02)
+        return self._deaths.get(worker, "")
+
+    def _came(self, told: dict[str, Any]) -> None:
+        self._names[told["worker"]] = told["name"]
+
+    def _put_out(self, told: dict[str, Any]) -> None:
+        self._deaths[told["worker"]] = "it hung, and was ended"
+        self.failures.add(f"a worker on {told['host']} hangs; it is ended and started anew")
+
+    def _died(self, told: dict[str, Any]) -> None:
+        if told["worker"] not in self._deaths:
+            self._deaths[told["worker"]] = told["reason"]
+            self.failures.add(f"a worker on {told['host']} died: {told['reason']}")
+
+    def _threads(self, told: dict[str, Any]) -> None:
+        for breach in self.promise.breaches(told["host"], told["worker"], told["threads"], told["cpus"]):
+            self.log.write("warning", message=breach)
+            self.say(f"warning: {breach}")
+            if self.promise.site.config.openmp.strict:
+                raise RunError(f"{breach}\n  The site says openmp.strict = true, so the run stops here.")
+
+
+# Kinds that are told at the end.
+MOST = 10
+
+
+class Failures:
+    """Counts failures, which are lines of text.
+
+    Parameters
+    ----------
+    say
+        Takes a line for the user.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self._times: Counter[str] = Counter()
+
+    def add(self, what: str) -> None:
+        """Tell of one."""
+        self._times[what] += 1
+        self.say(what)
+
+    def sum_up(self) -> None:
+        """Tell of all, the most frequent first; nothing where there were none."""
+        if not self._times:
+            return
+        self.say(f"failures on the way ({self._times.total()}; events.jsonl has all):")
+        for what, times in self._times.most_common(MOST):
+            self.say(f"  {what}{f' ({times} times)' if times > 1 else ''}")
+        if len(self._times) > MOST:
+            self.say(f"  and {len(self._times) - MOST} more")

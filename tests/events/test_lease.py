@@ -1,0 +1,173 @@
+"""One driver on a run folder, on whatever host; a dead one is recognised, and a later start of the same job takes over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+
+import pytest
+
+import hpcfwi.events.lease as lease_module
+from hpcfwi.errors import InputError, RunError
+from hpcfwi.events.lease import Holder, Lease
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Hearts that beat faster."""
+    monkeypatch.setattr(lease_module, "HEARTBEAT_INTERVAL_S", 0.05)
+    monkeypatch.setattr(lease_module, "DEAD_AFTER_S", 1.0)
+    for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "PBS_JOBID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "driver.json"
+
+
+@pytest.fixture
+def held(path):
+    lease = Lease(path)
+    lease.acquire()
+    yield lease
+    lease.release()
+
+
+def write(path, holder):
+    aside = path.with_name("aside")
+    aside.write_text(json.dumps(asdict(holder)))
+    aside.replace(path)
+
+
+def elsewhere():
+    return replace(Holder.this(), token="theirs", host="node7", machine="node7 of another start", pid=1)
+
+
+def test_a_second_driver_is_refused_and_told_by_whom(held, path):
+    with pytest.raises(InputError, match=rf"another hpcfwi is at work .*\(process {os.getpid()} on "):
+        Lease(path).acquire()
+    held.verify()
+
+
+def test_it_can_be_had_again_once_it_was_given_back(path):
+    for _ in range(2):
+        lease = Lease(path)
+        assert lease.acquire() is None
+        lease.release()
+        assert not path.exists()
+
+
+def test_a_driver_that_was_killed_holds_nothing(path):
+    program = f"""
+import os, signal
+from pathlib import Path
+from hpcfwi.events.lease import Lease
+Lease(Path({str(path)!r})).acquire()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    lease, began = Lease(path), time.monotonic()
+    assert lease.acquire() is not None
+    assert time.monotonic() - began < 0.9  # nobody has watched for a heartbeat
+    lease.verify()
+    lease.release()
+
+
+def test_another_process_of_the_same_number_is_not_the_driver(path):
+    write(path, replace(Holder.this(), started=1.0))
+    lease = Lease(path)
+    assert lease.acquire() is not None
+    lease.release()
+
+
+def test_a_driver_on_another_host_is_alive_while_its_heart_beats(path):
+    holder, stop = elsewhere(), threading.Event()
+    write(path, holder)
+
+    def beat():
+        count = 0
+        while not stop.wait(0.2):
+            count += 1
+            write(path, replace(holder, beat=count))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    told = []
+    try:
+        with pytest.raises(InputError, match=r"process 1 on node7"):
+            Lease(path, told.append).acquire()
+    finally:
+        stop.set()
+        thread.join()
+    assert "was last used by process 1 on node7; watching" in told[0]
+
+
+def test_a_driver_on_another_host_whose_heart_has_stopped_is_dead(path):
+    write(path, elsewhere())
+    lease = Lease(path)
+    holder = lease.acquire()
+    assert holder is not None
+    assert holder.host == "node7"
+    lease.verify()
+    lease.release()
+
+
+def test_a_later_start_of_the_same_job_takes_over_and_the_earlier_one_stops(path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    first = Lease(path)
+    first.acquire()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    second, began = Lease(path), time.monotonic()
+    second.acquire()
+    assert time.monotonic() - began < 0.9
+    with pytest.raises(RunError, match=r"another driver \(process \d+ on \S+, job 41\) has taken this run over"):
+        first.verify()
+    time.sleep(0.3)
+    second.verify()  # the first one's heart has not written over it
+    first.release()
+    second.verify()
+    assert path.exists()
+    second.release()
+
+
+def test_another_start_of_another_job_does_not_take_over(path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    first = Lease(path)
+    first.acquire()
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    with pytest.raises(InputError, match="job 41"):
+        Lease(path).acquire()
+    first.release()
+
+
+def test_the_heart_beats(held, path):
+    time.sleep(0.5)
+    assert json.loads(path.read_text())["beat"] >= 3
+    held.verify()
+
+
+def test_a_heart_beats_on_when_its_file_was_away_for_a_moment(held, path):
+    path.unlink()
+    for _ in range(100):
+        if path.exists():
+            break
+        time.sleep(0.05)
+    held.verify()
+    with pytest.raises(InputError, match="another hpcfwi is at work"):
+        Lease(path).acquire()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"token": 1}', b"\xff\xfe", b"[" * 100_000])
+def test_what_cannot_be_understood_is_nobodys(path, content):
+    path.write_bytes(content)
+    lease = Lease(path)
+    assert lease.acquire() is None
+    lease.release()

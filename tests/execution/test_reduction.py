@@ -1,0 +1,223 @@
+"""Sums of a few shots are kept while an evaluation is under way: a restart computes the others, to the same bytes."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcfwi.errors import DataError, Interrupted
+from hpcfwi.execution.executor import DaskExecutor
+from hpcfwi.execution.reduction import task_key
+from hpcfwi.execution.task_errors import task
+from hpcfwi.execution.tasks import _kept
+from hpcfwi.inversion.journal import Partials, block_level, read_partial, write_partial
+from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
+
+SHOTS = 6 * BLOCK + 2
+
+
+@task
+def shot(number, folder, keep=None):
+    """Notes that it was computed; one shot cannot be, as long as there is a file that says so."""
+    if (Path(folder) / f"broken-{number}").exists():
+        raise DataError(str(number), "is broken")
+    with (Path(folder) / "computed").open("a") as file:
+        file.write(f"{number}\n")
+    if (Path(folder) / "slow").exists():
+        time.sleep(0.3)
+    return _kept(FunctionalGradient(0.1 * number, np.array([0.1 * number, 0.3 / (number + 1)])), keep)
+
+
+class Sum:
+    """A sum over shots that can be broken off and done again."""
+
+    def __init__(self, client, folder, block, small=False, pressing=lambda _: None, bundled=False):
+        self.client, self.folder, self.block, self.small = client, folder, block, small
+        self.pressing, self.bundled = pressing, bundled
+        self.found = []
+        self.retried = []
+        (folder / "journal").mkdir()
+
+    def __call__(self, evaluation="one"):
+        names = [str(i) for i in range(SHOTS)]
+        tasks = DaskExecutor(
+            self.client,
+            on_retry=lambda *told: self.retried.append(told),
+            on_found=lambda count, total: self.found.append((count, total)),
+            pressing=self.pressing,
+        )
+        (self.folder / "computed").write_text("")
+        self.partials = Partials(self.folder / "journal", self.block)
+        result = tasks.sum(
+            shot,
+            names,
+            [(i, str(self.folder)) for i in range(SHOTS)],
+            [task_key(self.folder, evaluation, name) for name in names],
+            small=self.small,
+            partials=self.partials,
+            evaluation=evaluation,
+            bundled=self.bundled,
+        )
+        return result.f.hex(), result.g.tobytes()
+
+    @property
+    def computed(self):
+        return sorted(map(int, (self.folder / "computed").read_text().split()))
+
+    @property
+    def kept(self):
+        return sorted((self.folder / "journal").glob("partial-*/*.bin"))
+
+
+@pytest.fixture
+def undisturbed(client, tmp_path):
+    (tmp_path / "undisturbed").mkdir()
+    return Sum(client, tmp_path / "undisturbed", 0)()
+
+
+@pytest.mark.parametrize("bundled", [False, True])
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("block", [1, BLOCK])
+def test_a_restart_computes_only_what_is_not_kept_to_the_same_bytes(
+    client, tmp_path, undisturbed, block, small, bundled
+):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    whole = Sum(client, folder, block, small, bundled=bundled)
+    broken = SHOTS - 1
+    (folder / f"broken-{broken}").touch()
+    with pytest.raises(DataError):
+        whole()
+    gc.collect()  # the error holds its task, which another driver would not know
+    time.sleep(0.3)  # until a cancelled one that was running has ended, too
+    before, kept = whole.computed, len(whole.kept)
+    assert kept >= 1
+    (folder / f"broken-{broken}").unlink()
+    assert whole() == undisturbed
+    covered = SHOTS - len(whole.computed)
+    assert whole.found == [(covered, SHOTS)]
+    assert covered == (kept if block == 1 else kept * BLOCK)
+    assert broken in whole.computed
+    assert set(before) | set(whole.computed) == set(range(SHOTS))
+    # and now all of them are there
+    assert whole() == undisturbed
+    assert whole.computed == []
+    whole.partials.end()
+    assert not list((folder / "journal").iterdir())
+
+
+@pytest.mark.parametrize("bundled", [False, True])
+@pytest.mark.parametrize("block", [1, BLOCK])
+def test_when_time_presses_what_is_in_hand_is_finished_and_no_shot_computed_twice(
+    client, tmp_path, undisturbed, block, bundled
+):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "slow").touch()
+    looks = []
+
+    def pressing(needed):
+        looks.append(needed)
+        return ("the batch job ends in 60 s", 60.0) if len(looks) == 3 else None
+
+    whole = Sum(client, folder, block, pressing=pressing, bundled=bundled)
+    with pytest.raises(Interrupted, match="the batch job ends in 60 s"):
+        whole()
+    before = whole.computed
+    assert 0 < len(before) < SHOTS
+    assert len(whole.kept) == len(before) / block
+    (folder / "slow").unlink()
+    assert whole() == undisturbed
+    assert sorted([*before, *whole.computed]) == list(range(SHOTS))
+
+
+def test_when_time_presses_nothing_is_begun(client, tmp_path):
+    whole = Sum(client, tmp_path, BLOCK, pressing=lambda _: ("the batch job ends in 5 s", 0.0))
+    with pytest.raises(Interrupted, match="the batch job ends in 5 s"):
+        whole()
+    assert whole.computed == []
+
+
+def test_when_time_is_too_short_what_is_in_hand_is_left(client, tmp_path):
+    (tmp_path / "slow").touch()
+    answers = iter([None])
+    whole = Sum(client, tmp_path, BLOCK, pressing=lambda _: next(answers, ("SIGTERM was received", 0.5)))
+    began = time.monotonic()
+    with pytest.raises(Interrupted, match="SIGTERM was received"):
+        whole()
+    assert time.monotonic() - began < 4  # all of the block would take half as long as this and more
+
+
+@pytest.mark.parametrize("block", [1, BLOCK])
+@pytest.mark.parametrize("damage", ["truncated", "a flipped bit", "foreign", "empty"])
+def test_a_damaged_sum_is_computed_again_to_the_same_bytes(client, tmp_path, undisturbed, damage, block):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    whole = Sum(client, folder, block)
+    whole()
+    path = whole.kept[0]
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        del content[-3:]
+    elif damage == "a flipped bit":
+        content[-5] ^= 4
+    elif damage == "foreign":
+        content = bytearray(b"PK\x03\x04 something else")
+    else:
+        content.clear()
+    path.write_bytes(content)
+    assert whole() == undisturbed
+    assert len(whole.computed) in ({1} if block == 1 else {BLOCK, SHOTS % BLOCK})
+    assert len(whole.retried) == 1
+    assert str(path) in whole.retried[0][2]
+
+
+def test_sums_of_another_evaluation_go_when_a_new_one_begins(client, tmp_path):
+    whole = Sum(client, tmp_path, 1)
+    whole("one")
+    whole("two")
+    assert len(whole.computed) == SHOTS
+    assert {path.parent.name for path in whole.kept} == {"partial-two"}
+
+
+def test_nothing_is_kept_where_nothing_is_asked_for(client, tmp_path, undisturbed):
+    whole = Sum(client, tmp_path, 0)
+    assert whole() == undisturbed
+    assert not whole.kept
+
+
+def test_a_sum_that_cannot_be_kept_is_no_reason_to_stop(client, tmp_path, undisturbed):
+    whole = Sum(client, tmp_path, 1)
+    (tmp_path / "journal" / "partial-one").write_text("in the way")
+    assert whole() == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("shots", "block", "level"),
+    [
+        (1, None, 0),
+        (255, None, 0),
+        (256, None, 1),
+        (2047, None, 1),
+        (2048, None, 2),
+        (100_000, None, 3),
+        (100_000, 1, 0),
+        (10, 8, 1),
+        (10, 64, 2),
+    ],
+)
+def test_by_default_a_sum_is_of_three_per_cent_of_the_shots_at_most(shots, block, level):
+    assert block_level(shots, block) == level
+
+
+def test_a_kept_sum_is_read_as_it_was_written(tmp_path):
+    part = FunctionalGradient(0.1 + 0.2, np.random.default_rng(1).normal(size=(3, 4)))
+    write_partial(tmp_path / "part.bin", part)
+    found = read_partial(tmp_path / "part.bin")
+    assert found.f == part.f
+    assert found.g.tobytes() == part.g.tobytes()
+    assert found.g.shape == (3, 4)

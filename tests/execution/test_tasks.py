@@ -1,0 +1,187 @@
+"""What a worker does with a shot: any number of receivers, any time axis, and errors that say what is wrong."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hpcfwi.execution.tasks as shot_module
+from hpcfwi.artifacts import stage
+from hpcfwi.errors import DataError, RunError, StagingError
+from hpcfwi.execution.task_errors import TaskFailure
+from hpcfwi.execution.tasks import ShotContext, ShotWorker, evaluate_shot, observe_shot
+from hpcfwi.io import make_private
+from hpcfwi.model.survey import Shot
+from hpcfwi.solver.operators import stage_solver
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_private(tmp_path_factory.mktemp("staged"))
+
+
+@pytest.fixture
+def problem(make_problem):
+    return make_problem()
+
+
+@pytest.fixture
+def context(problem, folder):
+    return ShotContext(stage_solver(folder, problem.spec)[0], problem.spec, problem.wavelet, "exact", "cut", 10**8)
+
+
+@pytest.fixture
+def model(problem, folder):
+    return stage(folder, "model", 1 / problem.initial_velocity**2)
+
+
+@pytest.fixture
+def observe(problem, context, folder):
+    """Stages the data of a shot in the true model."""
+    true = stage(folder, "model", 1 / problem.true_velocity**2)
+    axis, interval = problem.axis(problem.true_velocity), problem.config.data.sample_interval
+
+    def stage_shot(shot, origin="a test"):
+        shots = folder / "shots"
+        return observe_shot(context, shot, true, axis, None, interval, problem.recorded_samples, shots, origin)
+
+    return stage_shot
+
+
+def spread(name, source, *receivers):
+    return Shot(name, np.array(source, dtype=float), np.array(receivers, dtype=float))
+
+
+SHOTS = [
+    spread("few", (20, 300), (580, 100), (580, 500)),
+    spread("one", (300, 20), (310, 571)),
+    spread("many", (20, 100), *((580, 20 + 30 * i) for i in range(19))),
+    spread("few again", (20, 300), (580, 100), (580, 500)),
+]
+
+
+def test_shots_with_different_receivers_share_a_solver_and_give_what_each_gives_alone(
+    problem, context, model, observe, folder
+):
+    axis = problem.axis(problem.initial_velocity)
+    staged = [observe(shot) for shot in SHOTS]
+    worker = ShotWorker(context)
+    together = [worker.evaluate(shot.name, model, file, axis) for shot, file in zip(SHOTS, staged, strict=True)]
+    assert len({result.f for result in together}) == 3
+    assert together[0].f == together[3].f
+    np.testing.assert_array_equal(together[0].g, together[3].g)
+    for shot, file, result in zip(SHOTS, staged, together, strict=True):
+        alone = ShotWorker(context).evaluate(shot.name, model, file, axis)
+        assert alone.f == result.f
+        np.testing.assert_array_equal(alone.g, result.g)
+        # and what a solver gives that was built for just so many receivers
+        spec = replace(problem.spec, receivers=len(shot.receivers))
+        fitted = replace(context, solver=stage_solver(folder, spec)[0], spec=spec)
+        exact = ShotWorker(fitted).evaluate(shot.name, model, file, axis)
+        assert exact.f == result.f
+        np.testing.assert_array_equal(exact.g, result.g)
+
+
+def test_receivers_that_are_not_there_add_nothing(problem, context, model, observe):
+    """The gradient of a spread is the sum of the gradients of its parts."""
+    axis, worker = problem.axis(problem.initial_velocity), ShotWorker(context)
+    whole = SHOTS[2]
+    parts = [
+        replace(whole, name=name, receivers=whole.receivers[cut])
+        for name, cut in (("a", slice(7)), ("b", slice(7, None)))
+    ]
+    sums = [worker.evaluate(shot.name, model, observe(shot), axis) for shot in (whole, *parts)]
+    assert sums[0].f == pytest.approx(sums[1].f + sums[2].f, rel=1e-5)
+    np.testing.assert_allclose(sums[0].g, sums[1].g + sums[2].g, rtol=0, atol=1e-5 * np.abs(sums[0].g).max())
+
+
+def test_a_new_time_axis_resamples_the_data_once_and_the_old_one_does_so_again(
+    problem, context, model, observe, monkeypatch
+):
+    staged, worker = observe(SHOTS[0]), ShotWorker(context)
+    calls = []
+    original = shot_module.resample
+    monkeypatch.setattr(shot_module, "resample", lambda *a: calls.append(a[2].step) or original(*a))
+    axis = problem.axis(problem.initial_velocity)
+    shorter = type(axis).covering(300.0, 0.99 * axis.step)
+    shorter = replace(shorter, samples=min(shorter.samples, problem.spec.time_samples))
+    for wanted in (axis, axis, shorter, shorter, axis):
+        worker.evaluate("few", model, staged, wanted)
+    assert calls == [axis.step, shorter.step, axis.step]
+
+
+def test_the_only_shot_is_kept_however_small_the_budget(problem, context, observe):
+    worker = ShotWorker(replace(context, cache_bytes=1))
+    axis = problem.axis(problem.initial_velocity)
+    staged = observe(SHOTS[2])
+    assert worker.observed(staged, axis) is worker.observed(staged, axis)
+
+
+def test_a_model_that_could_not_be_loaded_is_not_taken_for_loaded(problem, context, model, observe):
+    axis, worker = problem.axis(problem.initial_velocity), ShotWorker(context)
+    staged = observe(SHOTS[0])
+    before = worker.evaluate("few", model, staged, axis)
+    with pytest.raises(StagingError):
+        worker.use_model(replace(model, digest="0" * 40))
+    original, worker.fields.set_model = worker.fields.set_model, lambda m: (original(0 * m + 1), 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        worker.use_model(stage(Path(model.path).parent, "model", 1 / problem.true_velocity**2))
+    worker.fields.set_model = original
+    after = worker.evaluate("few", model, staged, axis)
+    assert after.f == before.f
+    np.testing.assert_array_equal(after.g, before.g)
+
+
+def test_a_wavefield_without_bounds_is_an_error_that_names_the_shot(problem, context, folder, observe):
+    axis = problem.axis(problem.initial_velocity)
+    much_too_fast = stage(folder, "model", 1 / (10 * problem.initial_velocity) ** 2)
+    with pytest.raises(RunError, match=r"shot few: its misfit is (inf|nan); .* solver\.time_step"):
+        ShotWorker(context).evaluate("few", much_too_fast, observe(SHOTS[0]), axis)
+
+
+def test_nan_in_the_data_is_the_shots_own_error(problem, context, tmp_path, folder):
+    record = np.zeros((problem.recorded_samples, 2), dtype=np.float32)
+    record[5, 1] = np.nan
+    np.save(tmp_path / "few.npy", record)
+    with pytest.raises(DataError, match=r"^shot few: its record .*NaN.* sample 6 of receiver 2"):
+        observe_shot(context, SHOTS[0], None, None, tmp_path, 4.0, problem.recorded_samples, folder / "shots", "")
+
+
+def test_a_missing_file_is_a_failure_of_the_task_in_one_line_with_its_host(problem, context, model, observe):
+    staged = observe(SHOTS[0])
+    Path(staged.path).unlink()
+    axis = problem.axis(problem.initial_velocity)
+    with pytest.raises(TaskFailure) as caught:
+        evaluate_shot(context, "few", model, staged, axis, 1)
+    assert (
+        str(caught.value)
+        == f"on {socket.gethostname().partition(chr(46))[0]}: {staged.path}: cannot be read (No such file or directory)"
+    )
+
+
+def test_data_that_were_modelled_once_are_taken_over_unless_damaged_or_of_another_origin(observe, monkeypatch):
+    modelled = []
+    record = ShotWorker.record
+
+    def counted(self, *arguments):
+        modelled.append(1)
+        return record(self, *arguments)
+
+    monkeypatch.setattr(ShotWorker, "record", counted)
+    first = observe(SHOTS[0])
+    assert observe(SHOTS[0]) == first
+    assert len(modelled) == 1
+    path = Path(first.path)
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    assert observe(SHOTS[0]) == first
+    assert len(modelled) == 2
+    observe(SHOTS[0], "another problem")
+    assert len(modelled) == 3

@@ -1,0 +1,95 @@
+"""Threads and CPUs of kernels as the operating system sees them, whatever the variables say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import zlib
+
+import pytest
+
+from hpcfwi.execution.affinity import numbers, observed_threads, ranges
+
+PROGRAM = """
+import json
+import numpy as np
+from hpcfwi.model.grid import Domain
+from hpcfwi.solver.equations import Propagator
+from hpcfwi.model.discretization import PropagatorSpec
+from hpcfwi.execution.affinity import observed_threads
+from hpcfwi.solver.fields import Wavefields
+
+samples = 600  # some ticks of the clock by which the system accounts
+spec = PropagatorSpec(Domain((301, 301), (10.0, 10.0), (0.0, 0.0), 10), 8, "float32", samples, 4, 1)
+fields = Wavefields(Propagator(spec))
+fields.set_model(np.full((301, 301), 0.25))
+shot = (np.array([100.0, 100.0]), np.array([[200.0, 100.0]]), np.ones(samples), 1.0, samples)
+fields.forward(*shot)
+with observed_threads() as use:
+    fields.forward(*shot)
+print(json.dumps([use.threads, len(use.cpus)]))
+"""
+TWO_CPUS = len(os.sched_getaffinity(0)) >= 2
+
+
+def measured(prefix=(), **variables):
+    """Threads, and the number of CPUs that they may use, of a kernel in a process with these variables."""
+    words = [*prefix, sys.executable, "-c", PROGRAM]
+    environment = {**os.environ, "DEVITO_LANGUAGE": "openmp", **variables}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    return tuple(json.loads(done.stdout))
+
+
+@pytest.mark.skipif(not TWO_CPUS, reason="this machine has one CPU")
+def test_kernels_run_on_as_many_threads_as_was_said_unless_something_forbids_it():
+    assert measured(OMP_NUM_THREADS="1")[0] == 1
+    assert measured(OMP_NUM_THREADS="2")[0] == 2
+    assert measured(OMP_NUM_THREADS="2", OMP_THREAD_LIMIT="1")[0] == 1
+
+
+@pytest.mark.skipif(not TWO_CPUS, reason="this machine has one CPU")
+def test_a_mask_or_a_binding_that_is_wrong_is_seen():
+    cpu = str(min(os.sched_getaffinity(0)))
+    assert measured(["taskset", "--cpu-list", cpu], OMP_NUM_THREADS="2") == (2, 1)
+    assert measured(OMP_NUM_THREADS="2", OMP_PLACES=f"{{{cpu}}}", OMP_PROC_BIND="true") == (2, 1)
+    assert measured(OMP_NUM_THREADS="2", OMP_PLACES="cores", OMP_PROC_BIND="close") == (2, 2)
+
+
+def test_a_thread_that_only_waits_does_not_count():
+    with observed_threads() as use:
+        sum(i * i for i in range(300_000))
+    assert use.threads == 1
+    assert use.cpus == os.sched_getaffinity(0)
+
+
+def test_a_thread_of_python_that_is_busy_meanwhile_computes_no_kernel():
+    """Workers receive and write while a shot runs; a short shot must not look like one of two threads."""
+    data = bytes(20_000_000)
+    begun, done = threading.Event(), threading.Event()
+
+    def busy():
+        while not done.is_set():
+            zlib.crc32(data)  # without Python's lock
+            begun.set()
+
+    other = threading.Thread(target=busy)
+    other.start()
+    begun.wait()
+    with observed_threads() as use:
+        for _ in range(20):
+            zlib.crc32(data)
+    done.set()
+    other.join()
+    assert use.threads == 1
+
+
+@pytest.mark.parametrize("some", [set(), {3}, {0, 1, 2, 3, 8}, {0, 2, 4}])
+def test_numbers_are_told_as_ranges(some):
+    assert numbers(ranges(some)) == some
+
+
+def test_ranges_are_short():
+    assert ranges({0, 1, 2, 3, 8, 10, 11}) == "0-3,8,10-11"

@@ -1,0 +1,49 @@
+"""``hpcfwi check`` says yes to a right gradient and no to a wrong one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcfwi.config.run import load_run_config
+from hpcfwi.inversion.gradient_check import check_gradient
+from hpcfwi.model.grid import Domain
+from hpcfwi.model.problem import Problem
+
+CIRCLE = Path(__file__).parents[2] / "jobs" / "circle.toml"
+SMALL = ["grid.shape=[41, 41]", "data.recording_time=400", "wavelet.peak_frequency=15", "solver.sponge=15",
+         "acquisition.sources.last=[20.0, 400.0]", "acquisition.receivers.first=[380.0, 0.0]",
+         "acquisition.receivers.last=[380.0, 400.0]", "model.radius=80", "inversion.bounds=[2.0, 3.5]"]  # fmt: skip
+
+
+def problem(*settings):
+    return Problem.from_config(load_run_config(CIRCLE, [*SMALL, *settings]))
+
+
+@pytest.mark.parametrize("settings", [(), ("solver.free_surface=true", "solver.dtype=float64")])
+def test_a_right_gradient_passes(settings):
+    report = check_gradient(problem(*settings))
+    assert report.passed
+    assert report.dot_product["float64"] < 1e-10
+    assert report.dot_product.get("float32", 0) < 1e-4
+    assert "verdict: the gradient is right" in report.text
+    assert 0 < report.approximation < 0.01  # every k-th step is kept
+    assert report.visible_from > 0
+
+
+def test_cropping_is_reported_as_an_approximation_on_a_frozen_axis():
+    report = check_gradient(
+        problem("solver.boundary_gradient=crop", "solver.time_step=critical", "solver.strategy=full")
+    )
+    assert report.passed
+    assert report.approximation > 0.01
+    assert "the sponge's part dropped" in report.text
+    assert "frozen for the test" in report.text
+
+
+def test_a_wrong_gradient_fails(monkeypatch):
+    transpose = Domain.extend_transpose
+    monkeypatch.setattr(Domain, "extend_transpose", lambda self, g: transpose(self, np.asarray(g)) * 1.01)
+    report = check_gradient(problem())
+    assert not report.passed
+    assert "FAILED" in report.text

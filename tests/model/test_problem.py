@@ -1,0 +1,389 @@
+"""A configuration made concrete: sampling in space and time, bounds, identity, plan."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcfwi.config.messages import validate
+from hpcfwi.config.parsing import apply_settings, parse_setting
+from hpcfwi.config.run import RunConfig
+from hpcfwi.errors import DataError, InputError
+from hpcfwi.model.discretization import courant_limit
+from hpcfwi.model.problem import Problem
+from hpcfwi.run.plan import make_plan
+
+ROOT = Path(__file__).parents[2]
+CIRCLE = tomllib.loads((ROOT / "jobs/circle.toml").read_text(encoding="utf-8"))
+MARMOUSI = tomllib.loads((ROOT / "jobs/marmousi.toml").read_text(encoding="utf-8"))
+MARMOUSI_FILE = ROOT.parent / "shared/data/vp_marmousi_bi"
+
+
+def configure(*changes: str, base: dict = CIRCLE, **sections: dict) -> RunConfig:
+    content = apply_settings(base, [parse_setting(change) for change in changes]) | sections
+    return validate(RunConfig, content, "x.toml")
+
+
+def problem(*changes: str, base: dict = CIRCLE, **sections: dict) -> Problem:
+    return Problem.from_config(configure(*changes, base=base, **sections))
+
+
+def refused(*changes: str, **sections: dict) -> str:
+    with pytest.raises(InputError) as caught:
+        problem(*changes, **sections)
+    return str(caught.value)
+
+
+def advice(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    assert found, f"{pattern!r} is not in {text!r}"
+    return float(found[1])
+
+
+# The wavefield that is kept
+
+
+def test_wavefield_is_kept_more_often_for_higher_frequencies():
+    every = [problem(f"wavelet.peak_frequency={f}").spec.snapshot_every for f in (3, 5, 10, 20)]
+    assert every == sorted(every, reverse=True)
+    assert len(set(every)) == 4
+
+
+def test_wavefield_is_kept_at_fewer_of_shorter_steps():
+    every = [problem(f"solver.time_step={step}").spec.snapshot_every for step in (0.25, 0.5, 1.0)]
+    assert every == sorted(every, reverse=True)
+    assert len(set(every)) == 3
+
+
+@pytest.mark.parametrize("frequency", [3, 7, 11, 20])
+@pytest.mark.parametrize("step", [0.3, 0.8, 1.5])
+def test_twice_the_highest_frequency_has_the_samples_that_the_margin_asks_for(frequency, step):
+    made = problem(f"wavelet.peak_frequency={frequency}", f"solver.time_step={step}", "data.recording_time=4000")
+    highest = 2.76 * frequency / 1000
+    k = made.spec.snapshot_every
+    assert 1 / (2 * highest * k * step) >= 2.5 * 0.999
+    assert 1 / (2 * highest * (k + 1) * step) < 2.5 * 1.001
+
+
+def test_a_larger_margin_keeps_more_and_full_keeps_every_step():
+    assert problem("solver.sampling_margin=1").spec.snapshot_every > problem().spec.snapshot_every > 1
+    assert problem("solver.strategy=full").spec.snapshot_every == 1
+
+
+def test_a_step_that_follows_the_model_is_sampled_for_its_longest():
+    critical = problem("solver.time_step=critical")
+    slowest = 0.5 * courant_limit(critical.domain, 4, 1.4)
+    assert critical.step is None
+    assert 1 / (2 * 0.0276 * critical.spec.snapshot_every * 2 * slowest) >= 2.4
+
+
+# The time step
+
+
+def test_fixed_step_is_stable_for_bounds_and_models():
+    assert problem().step < courant_limit(problem().domain, 4, 4.0)
+    faster = problem("model.inside=5.5")
+    assert faster.step < courant_limit(faster.domain, 4, 5.5)
+    frozen = problem(
+        "inversion.frozen.depth_above=300",
+        initial={"kind": "layers", "velocities": [6.0, 2.5], "interfaces": [310.0]},
+    )
+    assert frozen.step < courant_limit(frozen.domain, 4, 6.0)
+
+
+def test_fixed_step_is_that_of_every_model_and_critical_follows_it():
+    fixed, critical = problem(), problem("solver.time_step=critical")
+    slow, fast = np.full((101, 101), 2.0), np.full((101, 101), 4.0)
+    assert fixed.axis(slow) == fixed.axis(fast)
+    assert critical.axis(slow).step == pytest.approx(2 * critical.axis(fast).step, rel=1e-3)
+    assert critical.axis(fast).samples <= critical.spec.time_samples
+
+
+def test_courant_violation_is_told_with_the_step_that_would_do():
+    told = refused("solver.time_step=1.9")
+    assert told.startswith(
+        "solver.time_step: 1.9 ms is unstable (Courant): for 4 km/s, a spacing of 10 m and space order 4"
+    )
+    limit = advice(r"may be at most ([\d.]+) ms", told)
+    assert problem(f"solver.time_step={limit}").step == limit
+    assert "unstable" in refused(f"solver.time_step={limit + 0.001}")
+    fixed = advice(r'"fixed" would take ([\d.]+) ms', told)
+    assert problem().step == pytest.approx(fixed)
+
+
+# Nyquist and dispersion
+
+
+def test_nyquist_violation_is_told_with_interval_and_frequency_that_would_do():
+    told = refused("data.sample_interval=20")
+    assert told.startswith(
+        "data.sample_interval: 20 ms resolves frequencies up to 25 Hz (Nyquist), but the wavelet reaches 27.6"
+    )
+    interval = advice(r"at most ([\d.]+) ms", told)
+    frequency = advice(r"wavelet\.peak_frequency of at most ([\d.]+) Hz", told)
+    assert problem(f"data.sample_interval={interval}")
+    assert problem("data.sample_interval=20", f"wavelet.peak_frequency={frequency}")
+    assert "Nyquist" in refused(f"data.sample_interval={interval + 0.01}")
+
+
+def test_too_few_points_per_wavelength_are_told_with_spacing_and_frequency_that_would_do():
+    told = refused("wavelet.peak_frequency=25")
+    points = 1.4 / (0.025 * 2.7609 * 10)
+    assert told.startswith(f"grid.spacing: {points:.2f} grid points per shortest wavelength (1.4 km/s at 69.0")
+    assert "at least 2.5 are needed" in told
+    frequency = advice(r"wavelet\.peak_frequency of at most ([\d.]+) Hz", told)
+    spacing = advice(r"spacing of at most ([\d.]+) m", told)
+    assert problem(f"wavelet.peak_frequency={frequency}").warnings
+    assert "at least 2.5 are needed" in refused(f"wavelet.peak_frequency={frequency + 0.01}")
+    shape = math.ceil(1000 / spacing) + 1
+    finer = ("wavelet.peak_frequency=25", f"grid.spacing=[{spacing}, {spacing}]", f"grid.shape=[{shape}, {shape}]")
+    assert problem(*finer)
+
+
+def test_a_wavelet_from_a_file_is_told_the_frequency_it_should_end_at(tmp_path):
+    times = np.arange(100) * 2.0
+    r2 = (np.pi * 0.025 * (times - 60)) ** 2
+    np.save(tmp_path / "w.npy", (1 - 2 * r2) * np.exp(-r2))
+    told = refused(wavelet={"kind": "file", "file": str(tmp_path / "w.npy"), "sample_interval": 2.0})
+    assert advice(r"a wavelet without frequencies above ([\d.]+) Hz", told) == pytest.approx(56, rel=0.01)
+
+
+def test_dispersion_is_a_warning_with_points_and_error_of_the_speed():
+    (warning,) = problem("solver.space_order=2").warnings
+    assert re.match(
+        r"dispersion: 5\.07 grid points per shortest wavelength .*off by about [+-]\d+\.\d %; a finer", warning
+    )
+    assert "a finer grid or a higher solver.space_order would mend it" in warning
+    (warning,) = problem(
+        "inversion.bounds=[2.4, 2.6]", "model.inside=2.6", "solver.space_order=16", "wavelet.peak_frequency=20"
+    ).warnings
+    assert "a shorter solver.time_step would mend it" in warning
+    assert not problem("solver.space_order=16", "wavelet.peak_frequency=5").warnings
+
+
+def test_very_long_waves_are_no_trouble():
+    assert not problem("wavelet.peak_frequency=0.001").warnings
+
+
+@pytest.fixture
+def synthetic_marmousi(tmp_path):
+    """A file like Marmousi's: water over sediments over fast layers, 1601 x 401 samples of float32."""
+    depth = np.linspace(0, 1, 401)
+    velocity = np.where(depth < 0.06, 1.5, 1.6 + 3.1 * depth)
+    path = tmp_path / "vp"
+    np.broadcast_to(velocity, (1601, 401)).astype("<f4").tofile(path)
+    return path
+
+
+def check_marmousi(file: Path) -> Problem:
+    made = problem(f"model.file={file}", base=MARMOUSI)
+    assert made.domain.shape == (401, 101)
+    assert len(made.survey) == 16
+    points, error = made.dispersion
+    assert points == pytest.approx(3.4, abs=0.05)
+    assert abs(error) < 0.01
+    water = made.true_velocity <= 1.5
+    assert 0.02 < water.mean() < 0.3
+    np.testing.assert_array_equal(made.initial_velocity[water], made.true_velocity[water])
+    return made
+
+
+def test_marmousi_at_thirty_metres_runs(synthetic_marmousi):
+    check_marmousi(synthetic_marmousi)
+
+
+@pytest.mark.skipif(not MARMOUSI_FILE.exists(), reason=f"{MARMOUSI_FILE.name} is not here")
+def test_the_real_marmousi_runs():
+    made = check_marmousi(MARMOUSI_FILE)
+    assert made.velocity_error(made.initial_velocity) == pytest.approx(0.1339, abs=2e-4)
+
+
+# What is inverted for
+
+
+def test_bounds_have_to_include_the_initial_model():
+    told = refused("inversion.bounds=[2.6, 4.0]")
+    assert told.startswith(
+        "inversion.bounds: [2.6, 4] km/s exclude the initial model, whose velocities go from 2.5 to 2.5"
+    )
+
+
+def test_frozen_cells_are_held_and_may_be_outside_the_bounds(tmp_path):
+    mask = np.zeros((101, 101))
+    mask[3, 4] = 1
+    np.save(tmp_path / "mask.npy", mask)
+    layers = {"kind": "layers", "velocities": [1.3, 2.5], "interfaces": [100.0]}
+    made = problem("inversion.frozen.depth_above=95", model=layers, initial=layers)
+    low, high = made.slowness_bounds
+    assert (low[:, :10] == high[:, :10]).all()
+    assert (low[:, 10:] < high[:, 10:]).all()
+    assert problem(f"inversion.frozen.mask_file={tmp_path / 'mask.npy'}").frozen.sum() == 1
+
+
+def test_something_has_to_be_left_to_invert_for():
+    assert refused("inversion.frozen.depth_above=1000") == (
+        "inversion.frozen: freezes every cell of the model, so there is nothing to invert for"
+    )
+
+
+def test_receivers_outside_are_told_with_shot_position_and_limits():
+    told = refused("acquisition.receivers.last=[980, 1001]")
+    assert told == (
+        "shot 0: receiver 101 at (980, 1001) m is outside the model, which covers x 0 to 1000 m, z 0 to 1000 m"
+    )
+
+
+# What it takes
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            ["grid.shape=[1000000, 1000000]"],
+            r"grid\.shape: \(1000000, 1000000\) is too large: its models alone need 4\.8e\+04 GB",
+        ),
+        (
+            ["data.recording_time=1e8"],
+            r"data\.recording_time: 1e\+08 ms are .* samples of .* ms \(solver\.time_step\); at most",
+        ),
+        (
+            ["data.sample_interval=1e-6"],
+            r"data\.recording_time: 1000 ms are 1e\+09 samples of 1e-06 ms \(data\.sample_interval\)",
+        ),
+    ],
+)
+def test_absurd_sizes_are_refused_before_anything_is_allocated(changes, told):
+    assert re.match(told, refused(*changes))
+
+
+def test_plan_tells_grid_steps_memory_and_disk():
+    made = problem()
+    rows = dict(make_plan(made).rows)
+    assert rows["grid"] == "101 x 101 points, 181 x 181 with 40 cells of sponge, absorbing on all sides"
+    assert rows["survey"] == "11 shots, 1111 traces of 251 samples"
+    assert rows["time axis"].startswith(
+        f"{made.axis(made.initial_velocity).samples} steps of {made.step:.4g} ms (fixed; stable"
+    )
+    assert re.fullmatch(r"kept at every \d+(st|nd|rd|th) step: \d+ levels", rows["forward wavefield"])
+    assert re.match(r"[\d.]+ MB for a shot", rows["memory per worker"])
+    assert re.match(r"about [\d.]+ MB: observed data [\d.]+ MB, journal", rows["disk"])
+    assert rows["dispersion"] == "5.07 grid points per shortest wavelength, whose speed is off by -0.9 %"
+    assert rows["unknowns"].startswith("10201 cells, 0 frozen")
+
+
+def test_plan_of_every_step_needs_more_memory():
+    sampled, full = make_plan(problem()), make_plan(problem("solver.strategy=full"))
+    assert dict(full.rows)["forward wavefield"].startswith("kept at every step")
+    assert full.shot_bytes > 3 * sampled.shot_bytes
+
+
+# Which problem it is
+
+
+def test_more_iterations_are_the_same_problem_and_other_bounds_another():
+    assert problem("inversion.iterations=3", "output.figures=false").digest == problem().digest
+    assert problem("inversion.bounds=[1.4, 4.1]").digest != problem().digest
+
+
+def test_content_of_a_file_belongs_to_the_problem(tmp_path):
+    path = tmp_path / "v.npy"
+    section = {"kind": "file", "file": str(path)}
+    np.save(path, np.full((101, 101), 2.5))
+    one = problem(model=section).digest
+    np.save(path, np.full((101, 101), 2.6))
+    assert problem(model=section).digest != one
+
+
+# Observed data
+
+
+def test_the_first_gather_is_looked_at_before_anything_runs(tmp_path):
+    for shot in range(11):
+        np.save(tmp_path / f"{shot}.npy", np.zeros((101, 251)))
+    with pytest.raises(
+        DataError, match=r"^shot 0: its record in data\.file has shape \(101, 251\).*it looks transposed"
+    ):
+        problem(f"data.file={tmp_path}")
+    np.save(tmp_path / "0.npy", np.zeros((251, 101)))
+    assert problem(f"data.file={tmp_path}").recorded_samples == 251
+
+
+def one_of(*values):
+    return st.sampled_from(values)
+
+
+def pairs(*values):
+    return st.lists(st.sampled_from(values), min_size=2, max_size=2)
+
+
+VELOCITIES = (0.1, 1.4, 2.4, 2.5, 4.0, 15.0)
+PLACES = (-1e8, 0.0, 20.0, 500.0, 980.0, 1000.0, 1e8)
+TIMES = (1e-6, 0.01, 0.1, 1.0, 10.0, 1e3, 1e5, 1e8)
+# Values that each key takes on its own: what they are together is for the problem to find out.
+EXTREMES = {
+    "grid.shape": one_of([3, 3], [50, 101], [101, 3], [200, 150], [1_000_000, 1_000_000]),
+    "grid.spacing": pairs(1e-6, 1.0, 10.0, 12.5, 1e6),
+    "grid.origin": pairs(-1e8, -10.0, 0.0, 1e8),
+    "model.background": one_of(*VELOCITIES),
+    "model.inside": one_of(*VELOCITIES),
+    "model.radius": one_of(1e-300, 1.0, 1e8),
+    "model.center": pairs(*PLACES),
+    "acquisition.sources.first": pairs(*PLACES),
+    "acquisition.receivers.last": pairs(*PLACES),
+    "acquisition.receivers.count": one_of(2, 1000, 100_000),
+    "data.recording_time": one_of(*TIMES),
+    "data.sample_interval": one_of(*TIMES),
+    "data.tail": one_of("cut", "extrapolate"),
+    "wavelet.peak_frequency": one_of(1e-3, 0.1, 1.0, 10.0, 15.0, 30.0, 1e3, 1e9),
+    "wavelet.delay": one_of(0.0, 1e8),
+    "wavelet.amplitude": one_of(-1e18, 1e-18, 1e18),
+    "solver.space_order": one_of(2, 4, 16),
+    "solver.dtype": one_of("float32", "float64"),
+    "solver.sponge": one_of(1, 1000),
+    "solver.free_surface": st.booleans(),
+    "solver.time_step": one_of("fixed", "critical", *TIMES),
+    "solver.strategy": one_of("sampled", "full"),
+    "solver.sampling_margin": one_of(1, 1e9, 1e308),
+    "inversion.bounds": one_of([1.4, 4.0], [0.1, 15.0], [0.1, 0.2], [2.5, 2.6], [14.0, 15.0]),
+    "inversion.iterations": one_of(0, 1_000_000),
+    "inversion.corrections": one_of(1, 1000),
+    "inversion.frozen.velocity_below": one_of(*VELOCITIES),
+    "inversion.frozen.depth_above": one_of(*PLACES),
+}
+CHANGES = one_of(*EXTREMES).flatmap(lambda key: st.tuples(st.just(key), EXTREMES[key]))
+INITIALS = st.sampled_from(
+    [
+        {"kind": "smooth", "sigma": 100.0},
+        {"kind": "smooth", "sigma": 0.01, "keep_frozen": False},
+        {"kind": "layers", "velocities": [1.5, 3.0], "interfaces": [500.0]},
+        {"kind": "constant", "velocity": 2.5},
+        {"kind": "circle"},
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(CHANGES, min_size=1, max_size=3), INITIALS)
+def test_any_values_are_a_problem_or_refused_with_the_key(changes, initial):
+    content = copy.deepcopy(CIRCLE) | {"initial": initial}
+    content = apply_settings(content, [(key.split("."), value) for key, value in changes])
+    try:
+        made = Problem.from_config(validate(RunConfig, content, "x.toml"))
+    except InputError as error:
+        told = str(error)
+        assert re.match(
+            r"x\.toml: |shot \d+: |(grid|model|initial|data|wavelet|solver|inversion|acquisition)[\w.]*: ", told
+        )
+    else:
+        assert made.spec.snapshot_every >= 1
+        assert made.axis(made.initial_velocity).samples <= made.spec.time_samples
+        assert all(value for _, value in make_plan(made).rows)

@@ -1,0 +1,592 @@
+"""report.html: what is in it, of runs in every state, and that nothing of a run folder is ever taken for code."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+import shutil
+from dataclasses import asdict
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from hpcfwi import write_report
+from hpcfwi.artifacts import read_container, unpickle
+from hpcfwi.errors import InputError
+from hpcfwi.events.lease import Holder
+from hpcfwi.inversion.history import History, Row
+from hpcfwi.inversion.journal import Journal
+from hpcfwi.inversion.misfit import FunctionalGradient
+from hpcfwi.model.grid import Domain
+from hpcfwi.reporting.report.data import ReportData, RunModels
+from hpcfwi.reporting.report.model_history import make_model_history
+from hpcfwi.reporting.report.models import Scale, gradient_plate, models_plate, palette, panels_of, planes_of
+
+# events of all kinds, with facts of none
+pytestmark = pytest.mark.hostile
+
+VOID = {"meta", "link", "img", "input", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """A page taken apart: elements with their attributes, and the text of each section."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: dict[str, str] = {}
+        self.scripts: list[str] = []
+        self.errors: list[str] = []
+        self._open: list[str] = []
+        self._section = "header"
+        self.source = text
+        self.feed(text)
+        assert not self._open, f"not closed: {self._open}"
+        assert not self.errors
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag == "section":
+            self._section = dict(attributes)["id"]
+        if tag == "script":
+            self.scripts.append("")
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if self._open[-1:] != [tag]:
+            self.errors.append(f"</{tag}> in {self._open}")
+        else:
+            self._open.pop()
+
+    def handle_data(self, data):
+        if self._open and self._open[-1] == "script":
+            self.scripts[-1] += data
+        elif "style" not in self._open:
+            self.texts[self._section] = self.texts.get(self._section, "") + data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def slides(self):
+        """What the script gets; none where there is no slider."""
+        found = [script for script in self.scripts if script.startswith("[")]
+        return json.loads(found[0]) if found else []
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts.values()).split())
+
+
+def page_of(run):
+    return Page(write_report(run).read_text(encoding="utf-8"))
+
+
+def picture(uri):
+    """Colours of a picture, as another library reads them."""
+    kind, _, content = uri.partition(",")
+    assert kind == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"), dtype=int)
+
+
+@pytest.fixture
+def run(first_run, tmp_path):
+    """A finished run, to be changed."""
+    copy = tmp_path / "run"
+    shutil.copytree(first_run[2], copy)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def finished(first_run):
+    """The page that the run itself has written."""
+    return Page((first_run[2] / "report.html").read_text(encoding="utf-8"))
+
+
+def kill(run):
+    """As if its driver had been killed in the last evaluation."""
+    for name in ("result.json", "report.html"):
+        (run / name).unlink()
+    (run / "model.npy").rename(run / "model-current.npy")
+    lines = (run / "events.jsonl").read_text().splitlines(keepends=True)
+    last = max(i for i, line in enumerate(lines) if '"evaluating"' in line)
+    (run / "events.jsonl").write_text("".join(lines[: last + 2]))
+
+
+def append(run, *events):
+    with (run / "events.jsonl").open("a") as file:
+        file.writelines(json.dumps(event) + "\n" for event in events)
+
+
+def test_a_run_writes_its_report_and_says_so(first_run):
+    _, done, folder = first_run
+    assert (folder / "report.html").stat().st_mode & 0o777 == 0o600
+    assert "report.html" in done.stdout
+    told = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    (event,) = (event for event in told if event["event"] == "report")
+    assert event["file"] == "report.html"
+    assert 0 < event["seconds"] < 10
+
+
+def test_nothing_is_loaded_and_only_its_own_script_may_run(finished):
+    addresses = [
+        value
+        for _, attributes in finished.elements
+        for key, value in attributes.items()
+        if key in ("src", "href", "action", "data", "poster", "srcset")
+    ]
+    assert addresses
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert not re.search(r"@import|url\(|https?://(?!www\.w3\.org)", finished.source)
+    (policy,) = (meta["content"] for meta in finished.all("meta") if "http-equiv" in meta)
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    (script,) = (script for script in finished.scripts if not script.startswith("["))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert not [key for _, attributes in finished.elements for key in attributes if key.startswith("on")]
+
+
+def test_those_who_cannot_see_it_are_told(finished):
+    assert finished.all("html") == [{"lang": "en"}]
+    alts = [image.get("alt", "") for image in finished.all("img")]
+    assert len(alts) > 6
+    assert all(len(alt) > 20 for alt in alts)
+    levels = [int(tag[1]) for tag, _ in finished.elements if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    names = {attributes["id"] for _, attributes in finished.elements if "id" in attributes}
+    drawings = [svg for svg in finished.all("svg") if svg.get("aria-hidden") != "true"]
+    assert len(drawings) >= 5
+    for svg in drawings:
+        assert svg["role"] == "img"
+        assert set(svg["aria-labelledby"].split()) <= names
+    (slider,) = (field for field in finished.all("input") if field["type"] == "range")
+    assert slider["id"] in [label["for"] for label in finished.all("label")]
+    assert slider["aria-valuetext"].startswith("Iteration 2: misfit")
+
+
+def test_every_iteration_has_its_model_with_misfit_and_error(finished, first_run):
+    rows = History(first_run[2] / "history.csv").rows
+    assert len(finished.slides) == len(rows) == 3
+    for slide, row in zip(finished.slides, rows, strict=True):
+        assert f"{row.misfit:.6g}" in slide["label"]
+        assert f"{100 * row.model_error:.3g} %" in slide["label"]
+        assert len(slide["pictures"]) == 2
+    first, *_, last = finished.slides
+    shown = [image for image in finished.all("img") if "data-panel" in image]
+    assert [[image["src"], image["alt"]] for image in shown] == last["pictures"]
+    assert first["pictures"][0] != last["pictures"][0]
+    (final,) = (image for image in finished.all("img") if image["alt"].startswith("Final model"))
+    # float32 of the file and float64 of the journal may differ by one shade
+    assert np.abs(picture(final["src"]) - picture(last["pictures"][0][0])).max() <= 3
+
+
+def test_the_initial_model_s_slide_is_of_one_colour(finished):
+    first = picture(finished.slides[0]["pictures"][0][0])
+    assert first.shape == (31, 31, 3)
+    assert np.ptp(first.reshape(-1, 3), axis=0).max() == 0
+
+
+def test_colours_are_those_of_matplotlib_and_depth_points_down():
+    domain = Domain((40, 30), (10.0, 10.0), (0.0, 0.0))
+    values = 2.0 + np.arange(40)[:, None] / 40 + np.arange(30)[None] / 30
+    (panel,) = panels_of(domain, planes_of(domain, values), Scale("velocity", 2.0, 4.0), "Model", "Model", "km/s")
+    drawn = picture(panel.picture)
+    expected = 255 * matplotlib.colormaps["viridis"]((values.T - 2.0) / 2.0)[..., :3]
+    assert drawn.shape == (30, 40, 3)
+    assert np.abs(drawn - expected).max() < 8
+    assert (panel.y.low, panel.y.high) == (0.295, -0.005)
+    assert panel.y.ticks[0] == (pytest.approx(98.333), "0")
+    assert panel.aspect == pytest.approx(4 / 3)
+    ends = np.frombuffer(palette("difference"), dtype=np.uint8).reshape(256, 3)[[0, 127, 254]] / 255
+    assert np.abs(ends - matplotlib.colormaps["RdBu"]([0.0, 0.5, 1.0])[:, :3]).max() < 0.02
+
+
+def test_what_is_no_number_has_a_colour_of_its_own_and_a_large_model_fewer_points():
+    domain = Domain((5000, 700), (10.0, 10.0), (0.0, 0.0))
+    values = np.full(domain.shape, 2.5)
+    values[:2500] = np.nan
+    (panel,) = panels_of(domain, planes_of(domain, values), Scale("velocity", 2.0, 3.0), "Model", "Model", "km/s")
+    drawn = picture(panel.picture)
+    assert max(drawn.shape) <= 600
+    assert (drawn[:, 0] == 190).all()
+    assert len(panel.picture) < 50_000
+
+
+def test_a_model_with_three_axes_has_three_slices():
+    domain = Domain((13, 11, 9), (100.0, 100.0, 100.0), (0.0, 0.0, 0.0))
+    values = np.arange(13.0 * 11 * 9).reshape(domain.shape)
+    panels = panels_of(domain, planes_of(domain, values), Scale("velocity", 0.0, 1300.0), "Model", "Model", "km/s")
+    assert [picture(panel.picture).shape[:2] for panel in panels] == [(9, 13), (9, 11), (11, 13)]
+    assert [panel.y.label for panel in panels] == ["Depth (km)", "Depth (km)", "Distance y (km)"]
+    assert panels[2].y.low < panels[2].y.high  # a map: y points up
+
+
+def test_the_summary_shots_versions_and_configuration_are_there(finished, first_run):
+    rows = History(first_run[2] / "history.csv").rows
+    summary = " ".join(finished.texts["summary"].split())
+    assert "Iterations 2 of at most 2" in summary
+    assert f"Evaluations {rows[-1].evaluations}" in summary
+    assert "31 × 31 points, 20 × 20 m" in summary
+    assert "to the byte" in summary
+    assert "core-hours" in summary
+    assert "Explained worst" in finished.texts["shots"]
+    assert f"In evaluation {rows[-1].evaluations}" in finished.texts["shots"]
+    assert "Misfit at each source" in finished.texts["shots"]
+    setting = finished.texts["setting"]
+    assert (first_run[2] / "config.toml").read_text() in setting
+    assert "devito" in setting
+    assert "dispersion" in finished.texts["failures"]
+    assert (
+        "2 workers on 1 host did" in finished.texts["workers"] or "1 worker on 1 host did" in finished.texts["workers"]
+    )
+
+
+def test_pictures_of_the_end_are_taken_over_those_of_an_earlier_one_are_not(run):
+    (run / "figures").mkdir()
+    Image.new("RGB", (300, 100)).save(run / "figures" / "gather.png")
+    assert "earlier end" in page_of(run).text
+    append(run, {"time": 1e9, "event": "figures", "seconds": 1.0})
+    page = page_of(run)
+    assert "earlier end" not in page.text
+    assert [image for image in page.all("img") if image["alt"].startswith("Records of one shot")]
+    (run / "figures" / "gather.png").write_bytes(b"\x89PNG\r\n\x1a\n but torn")
+    assert not [image for image in page_of(run).all("img") if image["alt"].startswith("Records of one shot")]
+
+
+def test_a_killed_run_has_a_report_of_what_there_is(run, hpcfwi):
+    kill(run)
+    done = hpcfwi("report", run)
+    assert (done.returncode, done.stdout) == (0, f"{run / 'report.html'}\n")
+    page = Page((run / "report.html").read_text())
+    assert "Ended without a word" in page.texts["header"]
+    assert "Current model" in page.texts["models"]
+    assert len(page.slides) == 3
+    assert "to the byte" not in page.texts["summary"]
+
+
+def test_a_run_that_goes_on_is_told_from_one_whose_driver_is_gone(run):
+    kill(run)
+    here = asdict(Holder.this())
+    (run / "driver.json").write_text(json.dumps(here))
+    header = " ".join(page_of(run).texts["header"].split())
+    assert f"Inverting – process {here['pid']} on {here['host']}" in header
+    assert "is at work on it" in header
+    (run / "driver.json").write_text(json.dumps(here | {"started": here["started"] - 100}))
+    assert "Driver gone" in page_of(run).texts["header"]
+
+
+def test_a_run_that_has_only_begun_has_a_report(run):
+    kill(run)
+    lines = (run / "events.jsonl").read_text().splitlines(keepends=True)
+    (run / "events.jsonl").write_text("".join(lines[:2]))
+    for name in ("history.csv", "model-current.npy"):
+        (run / name).unlink()
+    shutil.rmtree(run / "journal")
+    page = page_of(run)
+    assert "Initial model" in page.texts["models"]
+    assert "none yet" in page.texts["summary"]
+    assert page.slides == []
+
+
+def test_without_a_journal_there_is_no_slider_and_it_says_why(run):
+    shutil.rmtree(run / "journal")
+    page = page_of(run)
+    assert page.slides == []
+    assert "There is no slider: the journal" in page.texts["iterations"]
+    assert "gradient" not in page.texts
+
+
+def test_damaged_entries_of_the_journal_are_left_out(run):
+    path = sorted((run / "journal").glob("*.bin"))[0]
+    path.write_bytes(path.read_bytes()[:-8])
+    page = page_of(run)
+    assert len(page.slides) == 2
+    assert "1 file of the journal cannot be used" in page.texts["iterations"]
+
+
+def test_the_journal_of_a_problem_with_a_shot_more_is_not_taken_for_this_one_s(run):
+    """A run that goes on without a shot begins anew in the same folder: numbers are there twice."""
+    before = page_of(run).slides
+    other = Journal(run / "journal", "another problem")
+    for number in range(1, 5):
+        other.write(np.full(31 * 31, 0.1 + number / 100), FunctionalGradient(7.0, np.ones((31, 31))), number)
+    assert page_of(run).slides == before
+
+
+def test_files_of_the_problem_that_are_gone_are_named_and_the_rest_is_shown(run, tmp_path):
+    config = run / "config.toml"
+    text = config.read_text()
+    gone = f'[model]\nkind = "file"\nfile = "{tmp_path}/gone.npy"\n'
+    config.write_text(re.sub(r"\[model\]\n(.+\n)+", gone, text))
+    page = page_of(run)
+    assert f"{tmp_path}/gone.npy" in page.texts["summary"]
+    assert "Final model" in page.texts["models"]
+    assert len(page.slides) == 3
+    assert "Misfit at each source" not in page.texts["shots"]
+    assert "Misfit of each shot" in page.texts["shots"]
+    config.write_text("grid = 1")
+    page = page_of(run)
+    assert "grid" in page.texts["summary"]
+    assert "models" not in page.texts
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "history.csv", "config.toml", "model.npy", "result.json", "journal"])
+@pytest.mark.parametrize("how", ["removed", "of zeros", "a folder"])
+def test_whatever_is_missing_or_broken_the_rest_is_shown(run, name, how):
+    path = run / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    if how == "of zeros":
+        path.write_bytes(bytes(5000))
+    elif how == "a folder":
+        path.mkdir()
+    page = page_of(run)
+    assert "Configuration" in page.texts["setting"]
+    if name != "history.csv":
+        assert "Convergence" in page.texts["convergence"]
+
+
+def test_without_a_history_the_events_tell_of_the_iterations(run):
+    before = page_of(run)
+    (run / "history.csv").unlink()
+    assert len(page_of(run).slides) == len(before.slides)
+
+
+def test_starts_and_failures_are_told(run):
+    append(
+        run,
+        {"time": 2e9, "event": "start", "version": "1", "host": "node2", "pid": 7, "shots": 3, "iterations": 9},
+        {"time": 2e9 + 1, "event": "retry", "shot": "2", "worker": "x", "reason": "it was late"},
+        {"time": 2e9 + 1, "event": "retry", "shot": "2", "worker": "x", "reason": "it was late"},
+        {"time": 2e9 + 2, "event": "warning", "message": "disk nearly full"},
+        {"time": 2e9 + 3, "event": "failure", "traceback": "Traceback: in shot.py", "worker": "x", "host": "node2"},
+        {"time": 2e9 + 4, "event": "stopped", "error": "RunError", "message": "shot 2 failed"},
+    )
+    (run / "result.json").unlink()
+    page = page_of(run)
+    assert "Failed – shot 2 failed" in " ".join(page.texts["header"].split())
+    failures = " ".join(page.texts["failures"].split())
+    assert "shot 2 was started again on another worker: it was late (2 times)" in failures
+    assert "disk nearly full" in failures
+    assert "in shot.py" in failures
+    assert "Driver starts 2" in " ".join(page.texts["summary"].split())
+    assert "driver started again after a pause" in page.source
+
+
+def test_shots_that_were_left_out_are_named(run):
+    append(run, {"time": 2e9, "event": "shot lost", "shot": "1", "reason": "its record is broken"})
+    page = page_of(run)
+    assert "shots that failed: 1" in page.texts["summary"]
+    assert "is left out: its record is broken" in page.texts["failures"]
+
+
+def test_the_last_evaluation_that_was_computed_to_its_end_is_compared_with_the_first():
+    def shots(number, *misfits):
+        return [
+            {
+                "event": "shot",
+                "evaluation": number,
+                "shot": str(i),
+                "misfit": f,
+                "host": "h",
+                "worker": "w",
+                "seconds": 1.0,
+            }
+            for i, f in enumerate(misfits)
+        ]
+
+    def evaluation(number, *misfits, late=0):
+        return [
+            {"event": "evaluating", "evaluation": number, "shots": 3},
+            *shots(number, *misfits)[: len(misfits) - late],
+            {"event": "evaluation", "evaluation": number, "misfit": sum(misfits), "seconds": 1.0},
+            *shots(number, *misfits)[len(misfits) - late :],
+        ]
+
+    begun = [{"event": "evaluating", "evaluation": 3, "shots": 3}, *shots(3, 1.0)]
+    chronicle = ReportData.of([*evaluation(1, 9.0, 8.0, 7.0), *evaluation(2, 3.0, 2.0, 1.0, late=1), *begun])
+    assert chronicle.shots.number == 2
+    assert chronicle.shots.first == {"0": 9.0, "1": 8.0, "2": 7.0}
+    assert chronicle.shots.last == {"0": 3.0, "1": 2.0, "2": 1.0}
+    # after another start the rest of an evaluation completes what there was of it
+    again = [{"event": "evaluation", "evaluation": n, "misfit": 1.0, "seconds": 0.0, "replayed": True} for n in (1, 2)]
+    rest = [
+        begun[0],
+        *shots(3, 1.0, 5.0, 6.0)[1:],
+        {"event": "evaluation", "evaluation": 3, "misfit": 12.0, "seconds": 1.0},
+    ]
+    chronicle = ReportData.of([*evaluation(1, 9.0, 8.0, 7.0), *evaluation(2, 3.0, 2.0, 1.0), *begun, *again, *rest])
+    assert chronicle.shots.number == 3
+    assert chronicle.shots.last == {"0": 1.0, "1": 5.0, "2": 6.0}
+    assert chronicle.evaluations[2] == (1.0, 1.0)
+
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"' onload=alert(1) \x1b[31m \ud800{{ 7 * 7 }}"
+
+
+def test_names_and_texts_are_never_taken_for_code(first_run, tmp_path):
+    run = tmp_path / "<img src=x onerror=alert(1)>"
+    shutil.copytree(first_run[2], run)
+    kill(run)
+    shot = {"shot": EVIL, "worker": EVIL, "host": EVIL, "pid": EVIL, "seconds": 0.5, "evaluation": 1, "misfit": 1.0}
+    append(
+        run,
+        {
+            "time": 2e9,
+            "event": "start",
+            "version": EVIL,
+            "versions": {EVIL: EVIL},
+            "site": EVIL,
+            "layout": EVIL,
+            "launch": EVIL,
+            "host": EVIL,
+            "job": EVIL,
+            "shots": 1,
+            "iterations": 1,
+        },
+        {"time": 2e9, "event": "job", "job": EVIL, "state": EVIL, "reason": EVIL},
+        {"time": 2e9, "event": "worker came", "worker": EVIL, "host": EVIL, "name": EVIL},
+        {"time": 2e9, "event": "evaluating", "evaluation": 1, "shots": 1},
+        {"time": 2e9 + 1, "event": "shot", **shot},
+        {"time": 2e9 + 1, "event": "evaluation", "evaluation": 1, "misfit": 1.0, "seconds": 1.0},
+        *(
+            {
+                "time": 2e9 + 2,
+                "event": event,
+                "reason": EVIL,
+                "message": EVIL,
+                "node": EVIL,
+                "code": EVIL,
+                "failed": EVIL,
+                "task": EVIL,
+                "traceback": EVIL,
+                **shot,
+            }
+            for event in ("retry", "worker died", "job lost", "node lost", "shot lost", "failure", "warning", "stopped")
+        ),
+        {"time": 2e9 + 3, "event": "shot", **shot},
+    )
+    with (run / "config.toml").open("a") as file:
+        file.write(f"# {EVIL[:60]}")
+    page = page_of(run)
+    assert len(page.all("script")) == 2
+    assert not [key for _, attributes in page.elements for key in attributes if key.startswith("on")]
+    assert not [image for image in page.all("img") if not image["src"].startswith("data:image/png;base64,")]
+    assert "\x1b" not in page.source
+    assert "{{ 7 * 7 }}" in page.text
+    assert page.text.count("alert(1)") > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: is no folder"),
+        (["fwi.toml"], "fwi.toml: is no folder"),
+        (["."], "is no run folder: it has no problem.json and no events.jsonl"),
+    ],
+)
+def test_what_is_no_run_folder_is_refused_with_one_message(hpcfwi, arguments, message):
+    done = hpcfwi("report", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "give the folder that hpcfwi run names at its start" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (hpcfwi.folder / "report.html").exists()
+
+
+def test_a_report_that_cannot_be_written_costs_a_warning_not_the_run(hpcfwi):
+    run = hpcfwi.folder / "run"
+    (run / "staged").mkdir(parents=True)
+    (run / "report.html").mkdir()
+    done = hpcfwi.run("run", "inversion.iterations=1")
+    assert "warning: the report cannot be written" in done.stdout
+    assert (run / "model.npy").exists()
+    told = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert [event for event in told if event["event"] == "warning" and event["message"].startswith("report: ")]
+
+
+def test_a_run_that_fails_has_a_report_of_why(hpcfwi, first_run):
+    (hpcfwi.folder / "gathers").mkdir()
+    for path in (first_run[2] / "staged" / "shots").iterdir():
+        record = unpickle(path, read_container(path, "shot")[1])["record"]
+        np.save(hpcfwi.folder / "gathers" / f"{path.stem}.npy", record + (np.inf if path.stem == "1" else 0.0))
+    words = ("--set", "data.file=gathers", "--set", "site.worker.threads=1")
+    done = hpcfwi("run", "fwi.toml", "--run-dir", "run", *words)
+    assert done.returncode in (2, 3)
+    page = Page((hpcfwi.folder / "run" / "report.html").read_text())
+    assert "Failed – shot 1" in " ".join(page.texts["header"].split())
+    assert page.slides == []
+
+
+def test_a_run_without_a_report_has_none(hpcfwi):
+    done = hpcfwi.run("run", "inversion.iterations=0", "output.report=false")
+    assert not (hpcfwi.folder / "run" / "report.html").exists()
+    assert "report.html" not in done.stdout
+
+
+def test_from_python_it_is_the_same(run):
+    assert write_report(str(run)) == run / "report.html"
+    with pytest.raises(InputError, match="is no run folder"):
+        write_report(run / "staged")
+
+
+def test_of_many_iterations_some_are_shown(run, monkeypatch):
+    monkeypatch.setattr("hpcfwi.reporting.report.model_history.MOST_SLIDES", 2)
+    page = page_of(run)
+    assert [slide["label"].split(":")[0] for slide in page.slides] == ["Initial model (iteration 0)", "Iteration 2"]
+    assert "2 of 3 models are shown" in page.texts["iterations"]
+
+
+@pytest.mark.parametrize("shape", [(700, 500), (90, 80, 70)])
+def test_many_iterations_of_a_large_model_make_no_large_report(tmp_path, shape):
+    """Of noise, which cannot be compressed."""
+    noise = np.random.default_rng(0).uniform(2.0, 4.0, shape)
+    domain = Domain(shape, (10.0,) * len(shape), (0.0,) * len(shape))
+    scene = RunModels(domain, noise, True, noise, noise[::-1], np.zeros(shape, dtype=bool))
+    journal = Journal(tmp_path, "problem")
+    rows = []
+    for i in range(5):
+        misfit = 1.0 / (i + 1)
+        journal.write(1 / np.roll(noise, i).ravel() ** 2, FunctionalGradient(misfit, noise - 3.0), i + 1)
+        rows.append(Row(i, i + 1, misfit, 1.0, 0.1, 0.1, 1.0, 1.0))
+    album = make_model_history(tmp_path, rows, scene)
+    assert len(album.slides) == 5
+    pictures = sum(len(uri) for slide in album.slides for uri, _ in slide.script["pictures"])
+    pictures += sum(len(panel.picture) for panel in models_plate(scene).panels)
+    pictures += sum(len(panel.picture) for panel in gradient_plate(scene, album.gradient).panels)
+    assert 300_000 < pictures < 8_000_000
+
+
+def test_a_long_run_of_many_workers_has_a_small_report(run):
+    """200,000 shots: neither bars nor names nor points are kept one by one."""
+    with (run / "events.jsonl").open("a") as file:
+        for evaluation in range(10, 30):
+            time = 2e9 + 1000 * evaluation
+            file.write(
+                json.dumps({"time": time, "event": "evaluating", "evaluation": evaluation, "shots": 10_000}) + "\n"
+            )
+            for i in range(10_000):
+                worker = {"worker": f"tls://{i % 700}", "host": f"node{i % 70}", "pid": 1}
+                told = {"shot": f"shot-{i}", "evaluation": evaluation, "misfit": 1.0 / (i + evaluation), "seconds": 9.5}
+                file.write(json.dumps({"time": time + 10 * (1 + i // 700), "event": "shot", **worker, **told}) + "\n")
+            done = {"evaluation": evaluation, "misfit": 1.0, "seconds": 150.0}
+            file.write(json.dumps({"time": time + 151, "event": "evaluation", **done}) + "\n")
+    path = write_report(run)
+    assert path.stat().st_size < 2_000_000
+    page = Page(path.read_text())
+    assert "4000 of 10000 shots are drawn" in page.texts["shots"]
+    assert "200" in page.texts["workers"]

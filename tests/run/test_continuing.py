@@ -1,0 +1,211 @@
+"""Run folders that are used again: with other limits, other data, or damage."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import shutil
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+from hpcfwi.artifacts import StagedFile, load, read_header
+from hpcfwi.inversion.journal import Journal
+
+
+@pytest.fixture
+def finished(hpcfwi, first_run):
+    """The command, with a copy of a run of two iterations that is done."""
+    shutil.copytree(first_run[2], hpcfwi.folder / "run")
+    return hpcfwi
+
+
+def events(run_dir, kind):
+    told = map(json.loads, (run_dir / "events.jsonl").read_text().splitlines())
+    return [event for event in told if event["event"] == kind]
+
+
+def history(run_dir):
+    with (run_dir / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def refused(shell, *settings, code=2):
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = shell("run", "fwi.toml", "--run-dir", "run", *words)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_fewer_iterations_take_back_the_later_ones_and_compute_nothing(finished):
+    run_dir = finished.folder / "run"
+    computed = len(events(run_dir, "shot"))
+    finished.run("run", "inversion.iterations=1")
+    assert [row["iteration"] for row in history(run_dir)] == ["0", "1"]
+    assert json.loads((run_dir / "result.json").read_text())["summary"]["iterations"] == 1
+    assert len(events(run_dir, "shot")) == computed
+    assert not (run_dir / "model-current.npy").exists()
+
+
+def test_a_result_and_a_log_that_were_damaged_are_made_again_from_the_journal(finished, first_run):
+    run_dir = finished.folder / "run"
+    computed = len(events(run_dir, "shot"))
+    (run_dir / "model.npy").write_bytes(b"x")
+    (run_dir / "result.json").write_text('{"state": "do')
+    (run_dir / "history.csv").unlink()
+    with (run_dir / "events.jsonl").open("ab") as file:
+        file.write(b'{"time": 1, "event": "half a li')
+    finished.run("run")
+    assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+    assert len(events(run_dir, "shot")) == computed
+    assert [row["misfit"] for row in history(run_dir)] == [row["misfit"] for row in history(first_run[2])]
+
+
+def test_a_damaged_answer_in_the_journal_stops_the_run_until_it_is_removed(finished, first_run):
+    run_dir = finished.folder / "run"
+    entry = sorted((run_dir / "journal").iterdir())[0]
+    entry.write_bytes(entry.read_bytes()[:-1])
+    (run_dir / "result.json").unlink()
+    message = refused(finished, code=3)
+    assert str(entry) in message
+    assert "is damaged" in message
+    assert "Remove it and start the same command again" in message
+    assert (run_dir / "model-current.npy").exists()
+    assert not (run_dir / "model.npy").exists()
+    entry.unlink()
+    finished.run("run")
+    assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+
+
+@pytest.fixture
+def with_gathers(hpcfwi, first_run):
+    """The command, with the first run's data as files."""
+    gathers = hpcfwi.folder / "gathers"
+    gathers.mkdir()
+    for path in (first_run[2] / "staged" / "shots").iterdir():
+        record = load(StagedFile(str(path), read_header(path)["digest"]), "shot")["record"]
+        np.save(gathers / f"{path.stem}.npy", record)
+    return hpcfwi
+
+
+def test_data_from_files_give_what_the_same_data_gave_and_may_not_change_on_the_way(with_gathers, first_run):
+    shell, run_dir = with_gathers, with_gathers.folder / "run"
+    shell.run("run", "data.file=gathers")
+    assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+    # the [model] is known, so that the errors are, too
+    assert [row["model_error"] for row in history(run_dir)] == [row["model_error"] for row in history(first_run[2])]
+    np.save(shell.folder / "gathers" / "1.npy", 2 * np.load(shell.folder / "gathers" / "1.npy"))
+    message = refused(shell, "data.file=gathers", "inversion.iterations=3")
+    assert "data.file: the record of shot 1 is not what it was when the run in" in message
+    assert "--run-dir" in message
+
+
+def test_figures_that_cannot_be_drawn_are_no_reason_to_lose_the_model(finished, first_run):
+    run_dir = finished.folder / "run"
+    (run_dir / "result.json").unlink()
+    (run_dir / "figures").write_text("in the way")
+    done = finished.run("run", "output.figures=true")
+    assert "warning: the figures cannot be drawn (FileExistsError" in done.stdout
+    assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the name of a processor that BLAS knows is one of x86_64")
+def test_a_run_that_goes_on_on_another_kind_of_processor_uses_its_answers_and_says_that_bits_may_differ(hpcfwi):
+    """BLAS rounds as on another processor when it is told to be on one, and so does L-BFGS-B."""
+    whole = ("inversion.iterations=7", "inversion.ftol=0", "inversion.gtol=0")
+    hpcfwi.run("there", *whole)
+    hpcfwi.run("run", *whole, "inversion.iterations=5")
+    hpcfwi.environment["OPENBLAS_CORETYPE"] = "Prescott"
+    run_dir = hpcfwi.folder / "run"
+    done = hpcfwi.run("run", *whole)
+    told = events(run_dir, "evaluation")
+    first = [event for event in told if not event["replayed"]]
+    replayed = [event for event in told if event["replayed"]]
+    assert [event["number"] for event in first] == list(range(1, len(first) + 1))
+    assert 0 < max(event["drift"] for event in replayed) <= 1e-12
+    assert [event["misfit"] for event in replayed] == [event["misfit"] for event in first][: len(replayed)]
+    (warning,) = (event for event in events(run_dir, "warning") if "bytes" in event["message"])
+    assert "on another kind of processor" in warning["message"]
+    assert "\nthe last bits may differ from run to run: on another kind of processor" in done.stdout
+    assert "another kind of processor" in json.loads((run_dir / "result.json").read_text())["summary"]["irreproducible"]
+    assert float(history(run_dir)[-1]["misfit"]) == pytest.approx(
+        float(history(hpcfwi.folder / "there")[-1]["misfit"]), rel=1e-6
+    )
+
+
+def test_an_answer_to_another_model_than_the_one_that_is_asked_for_stops_the_run(finished):
+    run_dir = finished.folder / "run"
+    path = sorted((run_dir / "journal").iterdir())[0]
+    header = read_header(path)
+    journal, number = Journal(run_dir / "journal", header["problem"]), header["number"]
+    x = np.frombuffer(path.read_bytes()[-8 * int(np.prod(header["shape"])) :])
+    answer = journal.read(x, number).answer
+    path.unlink()
+    journal.write(x * (1 + 1e-9), answer, number)
+    (run_dir / "result.json").unlink()
+    message = refused(finished, code=3)
+    assert f"evaluation {number} was of another model than the one that is asked for here" in message
+    assert "difference is 1.0e-09 of the largest value" in message
+    assert "begin anew with --fresh" in message
+    # what it says helps: all that there is from this evaluation on is computed anew
+    (command,) = (line.strip() for line in message.splitlines() if line.strip().startswith("find "))
+    subprocess.run(command, shell=True, check=True)
+    finished.run("run")
+
+
+def test_a_folder_that_does_not_say_of_which_problem_it_is_is_refused(finished):
+    (finished.folder / "run" / "problem.json").unlink()
+    message = refused(finished, "wavelet.peak_frequency=0.012")
+    assert "problem.json: is missing, so nobody knows of which problem the answers in" in message
+    assert "--run-dir" in message
+
+
+def test_what_can_be_made_again_may_be_missing(finished, first_run):
+    """Staged files, the pictures of a run that had none, and a model that somebody has put aside."""
+    run_dir = finished.folder / "run"
+    shutil.rmtree(run_dir / "staged")
+    (run_dir / "model.npy").unlink()
+    computed = len(events(run_dir, "shot"))
+    done = finished.run("run", "output.figures=true")
+    assert "figures/ has its pictures" in done.stdout
+    assert len(list((run_dir / "figures").glob("*.png"))) == 5
+    assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+    assert len(events(run_dir, "shot")) == computed
+
+
+def test_a_run_whose_account_of_its_machines_is_gone_promises_no_bytes(finished):
+    (finished.folder / "run" / "reproducibility.json").unlink()
+    done = finished.run("run", "inversion.iterations=3")
+    assert "the last bits may differ from run to run: reproducibility.json, which tells of earlier starts, is gone" in (
+        done.stdout
+    )
+
+
+def test_no_iteration_is_one_evaluation_which_can_be_gone_on_from(hpcfwi, first_run):
+    run_dir = hpcfwi.folder / "run"
+    hpcfwi.run("run", "inversion.iterations=0")
+    assert [(row["iteration"], row["evaluations"]) for row in history(run_dir)] == [("0", "1")]
+    hpcfwi.run("run")
+    assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
+
+
+def test_a_run_folder_that_is_moved_away_during_the_run_is_no_fault_of_a_shot(hpcfwi):
+    run_dir = hpcfwi.folder / "run"
+    words = [word for setting in ("inversion.iterations=5000", "inversion.ftol=0") for word in ("--set", setting)]
+    process = hpcfwi.start("run", "fwi.toml", "--run-dir", "run", *words)
+    until = time.monotonic() + 60
+    while not (run_dir / "history.csv").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    run_dir.rename(hpcfwi.folder / "moved")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    assert "Traceback" not in err
+    assert "data.exclude" not in err
+    assert "the run folder has been moved or removed while it was in use" in err
+    hpcfwi.run("moved", "inversion.iterations=0")

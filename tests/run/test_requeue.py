@@ -1,0 +1,212 @@
+"""A batch job whose time is up starts again, as long as its starts finish something; the schedulers are scripts here."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from hpcfwi.artifacts import shard_folder, stage
+from hpcfwi.errors import Interrupted
+from hpcfwi.inversion.journal import write_partial
+from hpcfwi.inversion.misfit import FunctionalGradient
+from hpcfwi.process import keep_handlers
+from hpcfwi.run import requeue
+from hpcfwi.run.folder import RunFolder, fresh_folder
+from hpcfwi.run.requeue import Requeue
+
+TIME_IS_UP = Interrupted("stopped: it is late", "the batch job ends in 9 s", time_is_up=True)
+QSTAT = """Job Id: 7.server
+    Job_Name = big survey
+    queue = small
+    project = waves
+    Account_Name = _pbs_project_default
+    Output_Path = node1:{folder}/out put.log
+    Resource_List.filesystems = home:eagle
+    Resource_List.mem = 2gb
+    Resource_List.ncpus = 4
+    Resource_List.nodect = 2
+    Resource_List.place = scatter
+    Resource_List.select = 2:ncpus=2:mem=1gb:ngpus=1
+    Resource_List.ngpus = 2
+    Resource_List.walltime = 00:01:00
+    Variable_List = PBS_O_HOME=/root,HPCFWI_CONFIG=fwi.toml
+"""
+
+
+@pytest.fixture(autouse=True)
+def deaf():
+    """It is deaf to signals when it is done, and the tests' process should not be."""
+    with keep_handlers():
+        yield
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Makes commands that note their arguments; they are found first."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+    def make(name, body="exit 0"):
+        path = folder / name
+        path.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >"$0.arguments"\n{body}\n')
+        path.chmod(0o755)
+        return lambda: (folder / f"{name}.arguments").read_text().splitlines()
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with RunFolder(tmp_path / "run") as opened:
+        yield opened
+
+
+def start(folder, monkeypatch, number, finished, limit=10):
+    """One start of a job of Slurm that is stopped when its time is up; what it tells."""
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(number))
+    requeueing = Requeue(folder, limit)
+    for i in range(finished):
+        (folder.journal / f"{number}-{i}.bin").touch()
+    return str(requeueing.after(TIME_IS_UP))
+
+
+def test_a_job_goes_back_into_the_queue_and_says_so(folder, command, monkeypatch):
+    arguments = command("scontrol")
+    told = start(folder, monkeypatch, 0, 1)
+    assert arguments() == ["requeue", "41"]
+    assert told == (
+        f"stopped: the batch job ends in 9 s; job 41 is back in the queue and goes on where it was ({folder.path})"
+    )
+    _, event = [json.loads(line) for line in folder.events.read_text().splitlines()]
+    assert event["event"] == "requeue"
+    assert event["starts"] == 1
+
+
+@pytest.mark.parametrize("kind", ["a sum of some shots", "staged data"])
+def test_whatever_is_kept_is_progress(folder, command, monkeypatch, kind):
+    command("scontrol")
+    for number in range(6):
+        monkeypatch.setenv("SLURM_JOB_ID", "41")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(number))
+        requeueing = Requeue(folder, 1)
+        if kind == "a sum of some shots":
+            (folder.journal / "partial-x").mkdir(exist_ok=True)
+            write_partial(folder.journal / "partial-x" / f"{number}.bin", FunctionalGradient(0.5, np.zeros(3)))
+        else:
+            stage(shard_folder(folder.shots, str(number), 5000), "shot", {}, name=f"{number}.pkl")
+        assert "is back in the queue" in str(requeueing.after(TIME_IS_UP))
+
+
+def test_starts_with_progress_do_not_count_and_three_without_are_the_end(folder, command, monkeypatch):
+    command("scontrol")
+    for number in range(30):
+        assert "is back in the queue" in start(folder, monkeypatch, number, finished=number % 3 == 0, limit=100)
+    for number in (30, 31):
+        assert "is back in the queue" in start(folder, monkeypatch, number, finished=number == 30, limit=100)
+    assert "is back in the queue" in start(folder, monkeypatch, 32, 0, limit=100)
+    told = start(folder, monkeypatch, 33, 0, limit=100)
+    assert "not put back into the queue: 3 starts in a row without a finished shot" in told
+    assert f"the same command goes on where it was ({folder.path})" in told
+
+
+def test_starts_without_progress_are_bounded(folder, command, monkeypatch):
+    command("scontrol")
+    told = [start(folder, monkeypatch, number, finished=number % 2, limit=4) for number in range(7)]
+    assert ["is back in the queue" in line for line in told] == [True] * 6 + [False]
+
+
+def test_a_job_that_a_person_has_submitted_begins_to_count_anew(folder, command, monkeypatch):
+    command("scontrol")
+    for number in range(2):
+        start(folder, monkeypatch, number, 0)
+    assert "is back in the queue" in start(folder, monkeypatch, 0, 0)
+    assert json.loads((folder.path / "requeue.json").read_text()) == {"starts": 1, "in_vain": 1, "in_a_row": 1}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"starts": "x"}', '{"starts": 1e999, "in_vain": 0, "in_a_row": 0}']
+)
+def test_a_damaged_count_is_no_reason_to_stop(folder, command, monkeypatch, content):
+    command("scontrol")
+    (folder.path / "requeue.json").write_text(content)
+    assert "is back in the queue" in start(folder, monkeypatch, 3, 0)
+
+
+def test_a_refusal_is_told_with_the_schedulers_words(folder, command, monkeypatch):
+    command("scontrol", "echo 'Requested operation is presently disabled' >&2; exit 1")
+    told = start(folder, monkeypatch, 0, 1)
+    assert "scontrol requeue 41: exit code 1: Requested operation is presently disabled" in told
+    assert f"the same command goes on where it was ({folder.path})" in told
+
+
+def test_only_a_batch_job_whose_time_is_up_and_that_was_asked_to_is_put_back(folder, command, monkeypatch):
+    command("scontrol", "exit 1")
+    early = Interrupted("stopped: SIGTERM was received", "SIGTERM was received")
+    assert Requeue(folder, 10).after(TIME_IS_UP) is TIME_IS_UP
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    assert Requeue(folder, 0).after(TIME_IS_UP) is TIME_IS_UP
+    assert Requeue(folder, 10).after(early) is early
+    assert not (folder.path / "requeue.json").exists()
+
+
+def test_it_is_deaf_when_slurm_ends_the_job(folder, command, monkeypatch):
+    command("scontrol")
+    monkeypatch.setattr(requeue, "requeue", lambda *_: str(signal.getsignal(signal.SIGTERM)))
+    assert str(signal.SIG_IGN) in start(folder, monkeypatch, 0, 1)
+
+
+def in_a_job_of_pbs(monkeypatch, folder, **environment):
+    for name, value in {
+        "PBS_JOBID": "7.server",
+        "PBS_O_WORKDIR": str(folder.path),
+        "HPCFWI_PBS_SCRIPT": "./jobs/fwi.pbs",
+        "HPCFWI_CONFIG": "fwi.toml",
+        # or a PBS that is installed here would be found
+        "PBS_CONF_FILE": str(folder.path / "no.conf"),
+        **environment,
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_job_of_pbs_submits_a_successor_with_the_same_wishes(folder, command, monkeypatch):
+    qsub = command("qsub", "echo 8.server")
+    command("qstat", f"cat <<'END'\n{QSTAT.format(folder=folder.path)}END")
+    in_a_job_of_pbs(monkeypatch, folder, HPCFWI_ARGS="--site here --fresh --nodes 2")
+    told = str(Requeue(folder, 10).after(TIME_IS_UP))
+    assert "; job 8.server follows and goes on where it was" in told
+    words = qsub()
+    options = dict(zip(words[0:-1:2], words[1:-1:2], strict=True))
+    assert words[-1] == "./jobs/fwi.pbs"
+    wishes = [word for option, word in zip(words[:-1:2], words[1:-1:2], strict=True) if option == "-l"]
+    assert sorted(wishes) == [
+        "filesystems=home:eagle",
+        "place=scatter",
+        "select=2:ncpus=2:mem=1gb:ngpus=1",
+        "walltime=00:01:00",
+    ]
+    assert options["-W"] == "depend=afterany:7.server"
+    assert (options["-N"], options["-q"], options["-P"]) == ("big survey", "small", "waves")
+    assert "-A" not in options
+    assert options["-o"] == f"{folder.path}/out put.log.1"
+    handed_on = dict(item.split("=", 1) for item in options["-v"].split(","))
+    assert handed_on["HPCFWI_CONFIG"] == "fwi.toml"
+    assert handed_on["HPCFWI_SUCCESSOR"] == "1"
+    assert handed_on["HPCFWI_ARGS"] == "--site here --fresh --nodes 2"
+    # but the successor does not begin anew
+    monkeypatch.setenv("HPCFWI_SUCCESSOR", handed_on["HPCFWI_SUCCESSOR"])
+    assert fresh_folder(folder.path) == folder.path
+
+
+def test_what_pbs_cannot_do_is_told(folder, command, monkeypatch):
+    command("qsub", "echo 8.server")
+    command("qstat", "echo 'qstat: cannot connect to server' >&2; exit 111")
+    in_a_job_of_pbs(monkeypatch, folder)
+    told = str(Requeue(folder, 10).after(TIME_IS_UP))
+    assert "cannot be put back into the queue: qstat -f 7.server: exit code 111: qstat: cannot connect" in told
+    monkeypatch.delenv("HPCFWI_PBS_SCRIPT")
+    assert "only jobs/fwi.pbs can be submitted again" in str(Requeue(folder, 10).after(TIME_IS_UP))

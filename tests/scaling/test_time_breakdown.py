@@ -1,0 +1,134 @@
+"""The account of a run's time, on events that were made by hand and on those of a real run."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcfwi.errors import RunError
+from hpcfwi.events.log import read_events
+from hpcfwi.scaling.time_breakdown import PARTS, time_breakdown
+from hpcfwi.solver.sleeping import StandIn
+
+
+def events():
+    """Two worker jobs, one of which starts late; one evaluation of three shots."""
+
+    def shot(worker, end, seconds, kernels, **more):
+        return {
+            "time": end,
+            "event": "shot",
+            "worker": worker,
+            "shot": f"{worker}{end}",
+            "evaluation": 1,
+            "seconds": seconds,
+            "kernel_seconds": kernels,
+            **more,
+        }
+
+    start = {"planned": 2, "nodes_planned": 2, "shots": 3, "host": "login", "site": "s", "launch": "jobs"}
+    came = {"event": "worker came", "host": "n", "cores": 3}
+    return [
+        {"time": 2.0, "event": "start", **start},
+        {"time": 3.0, "event": "job", "job": "7", "worker": "w-0", "state": "submitted"},
+        {"time": 3.0, "event": "job", "job": "8", "worker": "w-1", "state": "submitted"},
+        {"time": 6.0, "event": "solver", "source": "driver", "seconds": 4.0},
+        {"time": 5.0, **came, "worker": "a", "name": "w-0", "job_began": 4.0},
+        {"time": 7.0, "event": "observing", "shots": 3},
+        {"time": 9.0, "event": "staged", "worker": "a", "shot": "1", "seconds": 2.0, "solver_seconds": 0.5},
+        {"time": 10.0, "event": "observed", "shots": 3, "seconds": 3.0},
+        {"time": 12.0, **came, "worker": "b", "name": "w-1", "job_began": 9.0},
+        shot("a", 15.0, 3.5, 3.0, model_seconds=0.25),
+        shot("a", 19.0, 3.0, 3.0),
+        shot("b", 17.0, 4.0, 2.0, solver_seconds=1.0, data_seconds=0.5),
+        {
+            "time": 23.0,
+            "event": "evaluation",
+            "evaluation": 1,
+            "replayed": False,
+            "seconds": 13.0,
+            "model_seconds": 1.0,
+            "shots_seconds": 9.0,
+            "sum_seconds": 2.0,
+            "journal_seconds": 1.0,
+            "cpu_seconds": 0.3,
+        },
+        {"time": 24.0, "event": "optimised", "optimiser_seconds": 0.5, "writing_seconds": 0.25},
+        {"time": 26.0, "event": "done"},
+        {"time": 29.0, "event": "closed", "core_hours": 0.03},
+    ]
+
+
+def test_every_second_of_every_worker_is_in_one_part():
+    found = time_breakdown(events(), 0.0, 30.0)
+    twice = {name: 2 * seconds for name, seconds in found.parts.items() if seconds}
+    assert twice == pytest.approx(
+        {
+            # two seconds before it tells of its start, one until jobs are submitted, one when a waited for it
+            "driver_start": 4.0 + 2.0 + 1.0,
+            "queue_wait": 1.0 + 6.0,
+            "worker_start": 1.0 + 3.0,
+            # a waited for that of the driver, then loaded its own; b loaded it in its first shot
+            "solver": 1.0 + 0.5 + 1.0,
+            "observed_data": 3.0 - 0.5,
+            "model_staging": 1.0 + 0.25,
+            "kernels": 3.0 + 3.0 + 2.0,
+            "shot_overhead": 0.25 + 0.0 + 1.0,
+            # a began half a second after the shots did, and once waited for a second; b waited for one
+            "dispatch": 0.5 + 1.0 + 1.0,
+            # the last shot was there at 20
+            "imbalance": 1.0 + 3.0,
+            "sum": 4.0,
+            "journal": 2.0,
+            "optimiser_and_driver": 1.5,
+            "results": 4.0,
+            "closing": 6.0 + 2.0,
+            # between two measurements the driver was at something that it does not tell of
+            "unexplained": 2 * 30 - 59.5,
+        }
+    )
+    assert sum(found.parts.values()) == pytest.approx(found.wall)
+    assert (found.workers, found.nodes, found.shots, found.evaluations) == (2, 2, 3, 1)
+    assert found.facts["jobs"] == ["7", "8"]
+    # without the second in which b loaded its solver
+    assert found.times[0].lengths == {"a15.0": 3.5, "b17.0": 3.0, "a19.0": 3.0}
+
+
+def test_shots_that_went_together_stay_together():
+    told = events()
+    told[-4] |= {"in_one_task": 2}
+    assert list(time_breakdown(told, 0.0, 30.0).times[0].lengths) == ["a15.0", "a19.0", "b17.0"]
+
+
+def test_a_worker_that_is_lost_is_missing_from_then_on():
+    changed = [*events(), {"time": 27.0, "event": "worker left", "worker": "b"}]
+    found = time_breakdown(sorted(changed, key=lambda event: event["time"]), 0.0, 30.0)
+    assert 2 * found.parts["missing_workers"] == pytest.approx(2.0)
+    assert sum(found.parts.values()) == pytest.approx(30.0)
+
+
+def test_the_parts_of_a_real_run_explain_its_time(first_run):
+    _, _, run_dir = first_run
+    told = list(read_events(run_dir / "events.jsonl"))
+    began = next(event for event in told if event["event"] == "start")["began"]
+    found = time_breakdown(told, began, told[-1]["time"])
+    assert abs(found.parts["unexplained"]) < 0.03 * found.wall
+    assert all(found.parts[name] >= -0.001 for name in PARTS)
+    assert found.parts["kernels"] > 0
+    assert found.core_hours == pytest.approx(found.cores * found.wall / 3600, rel=0.7)
+    assert [len(times.lengths) for times in found.times] == [found.shots] * found.evaluations
+
+
+@pytest.mark.parametrize("missing", ["start", "closed", "observed", "done"])
+def test_a_run_that_has_not_come_to_its_end_has_no_account(missing):
+    with pytest.raises(RunError, match="from its start to its end"):
+        time_breakdown([event for event in events() if event["event"] != missing], 0.0, 30.0)
+
+
+def test_shots_that_stand_in_have_the_lengths_that_were_asked_for():
+    lengths = [StandIn(2.0, 0.25).length(str(i)) for i in range(4000)]
+    mean = sum(lengths) / len(lengths)
+    deviation = (sum((length - mean) ** 2 for length in lengths) / len(lengths)) ** 0.5
+    assert mean == pytest.approx(2.0, rel=0.01)
+    assert deviation == pytest.approx(0.5, rel=0.05)
+    assert StandIn(2.0, 0.25).length("7") == lengths[7]
+    assert StandIn(2.0).length("7") == 2.0

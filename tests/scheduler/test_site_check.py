@@ -1,0 +1,278 @@
+"""``hpcfwi site check`` on a real Slurm: the driver's side of it, and with --job real workers, well and unwell."""
+
+from __future__ import annotations
+
+import signal
+from itertools import pairwise
+
+import pytest
+
+SITE = """
+[scheduler]
+kind = "slurm"
+directives = {directives}
+
+[worker]
+processes = 1
+threads = {threads}
+memory = {memory}
+
+[environment]
+commands = {commands}
+
+[openmp.variables]
+HPCFWI_TEST = "yes"
+"""
+UNWELL = """
+import time, importlib.metadata
+
+now, version = time.time, importlib.metadata.version
+time.time = lambda: now() + 50000
+importlib.metadata.version = lambda name: "1.0" if name == "dask" else version(name)
+"""
+DEADLY = """
+import os, signal, sys
+
+if "hpcfwi.sitecheck.probe" in sys.orig_argv:
+    os.kill(os.getpid(), signal.SIGILL)
+"""
+
+
+class Doctor:
+    """``hpcfwi site check`` on the login host."""
+
+    def __init__(self, shell):
+        self.shell = shell
+        self.runs = shell.folder / "runs"
+
+    def site(self, directives=(), threads=1, memory=2.0, commands=(), **variables):
+        """A site file of the user's own, with these lines."""
+        words = {"directives": list(directives), "commands": list(commands)}
+        text = SITE.format(threads=threads, memory=memory, **words)
+        (self.shell.folder / "mine.toml").write_text(text + "".join(f'{k} = "{v}"\n' for k, v in variables.items()))
+
+    def check(self, *words, code, name="./mine.toml"):
+        """The tables, by the place they are about: of each row, by its name, the verdict and the rest."""
+        done = self.shell("site", "check", name, *words)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        self.err = done.stderr
+        found, edges, rows, row = {}, [], {}, []
+        for line in done.stdout.splitlines():
+            if line.startswith("check "):
+                edges = [0, *(line.index(name) for name in ("found", "verdict", "what to do")), None]
+            elif line.endswith(":") and not line.startswith(" "):
+                rows = found.setdefault(line.removesuffix(":"), {})
+            elif line.strip():
+                name, *cells = (line[a:b].strip() for a, b in pairwise(edges))
+                row = rows.setdefault(name, ["", "", ""]) if name else row
+                row[:] = [f"{known} {cell}".strip() for known, cell in zip(row, cells, strict=True)]
+        return {
+            place: {name: (verdict, f"{told} | {advice}") for name, (told, verdict, advice) in rows.items()}
+            for place, rows in found.items()
+        }
+
+    def kept(self):
+        return [path.name for path in self.runs.glob("*")]
+
+
+@pytest.fixture
+def doctor(on_login):
+    return Doctor(on_login)
+
+
+HERE = "on login, where the driver runs"
+
+
+def bad(rows):
+    return {name: verdict for name, (verdict, _) in rows.items() if verdict != "ok"}
+
+
+# --- the driver's side
+
+
+def test_a_login_node_is_well(doctor):
+    (rows,) = doctor.check(name="generic-slurm", code=0).values()
+    assert bad(rows) == {}
+    assert "Slurm: sbatch, squeue, scancel found" in rows["scheduler"][1]
+    assert "the scheduler's own; there are debug*" in rows["queue"][1]
+    assert "Slurm would take it: 1 process of 1 thread, 2.0 GB each" in rows["worker job"][1]
+    assert "10.231.0.254 (br0)" in rows["network"][1]
+    assert "TLS gets through to 10.231.0.254" in rows["encryption"][1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "row", "said"),
+    [
+        ("scheduler.queue=nope", "queue", "there is no nope; there are debug*"),
+        ("scheduler.queue=nope", "worker job", "Invalid partition name specified | --set site.scheduler.queue"),
+        ('scheduler.directives=["--constraint=gpu"]', "worker job", "--set site.scheduler.directives"),
+        ('scheduler.directives=["--mem=900G"]', "worker job", "Slurm would refuse it: "),
+    ],
+)
+def test_a_job_that_slurm_would_refuse_is_told_with_its_line(doctor, setting, row, said):
+    rows = doctor.check("--set", setting, name="generic-slurm", code=1)[HERE]
+    assert rows[row][0] == "problem"
+    assert said in rows[row][1]
+    assert set(bad(rows)) <= {"queue", "worker job"}
+
+
+@pytest.mark.slow
+def test_a_partition_that_is_down_and_one_that_is_no_default_are_told(lab, doctor):
+    lab.run("scontrol", "update", "partitionname=debug", "state=down", "default=no")
+    try:
+        down = doctor.check("--set", "scheduler.queue=debug", name="generic-slurm", code=1)[HERE]
+        none = doctor.check(name="generic-slurm", code=1)[HERE]
+    finally:
+        lab.run("scontrol", "update", "partitionname=debug", "state=up", "default=yes")
+    assert down["queue"][0] == "problem"
+    assert "debug takes no jobs now" in down["queue"][1]
+    assert none["queue"][0] == "problem"
+    assert "there is no default one; there are debug | name one in scheduler.queue" in none["queue"][1]
+
+
+# --- with a real job
+
+
+@pytest.mark.slow
+def test_a_worker_job_is_well_and_nothing_of_it_is_left(lab, doctor):
+    found = doctor.check("--job", name="generic-slurm", code=0)
+    (place,) = set(found) - {HERE}
+    assert place.startswith("on node")
+    assert place.endswith(", in a worker")
+    rows = found[place]
+    names = ["encryption", "clock", "shared folder", "processes", "versions", "memory", "scratch", "kernels"]
+    assert list(rows) == [*names, "instructions", "threads"]
+    assert bad(rows) == {}
+    assert "tls://10.231.0." in rows["encryption"][1]
+    assert "the staged ones run" in rows["kernels"][1]
+    assert not doctor.runs.exists()
+    assert lab.jobs() == []
+
+
+@pytest.mark.slow
+def test_a_job_that_slurm_refuses_is_a_row(lab, doctor):
+    doctor.site(["--partition=nope"])
+    found = doctor.check("--job", code=1)
+    verdict, line = found["a worker job"]["start"]
+    assert verdict == "problem"
+    assert "Slurm has refused a worker job:" in line
+    assert "Invalid partition name specified" in line
+    assert "mine.toml, line 4: directives" in line or "scheduler.queue" in line
+    assert f"are kept in {doctor.runs}/site-check-" in doctor.err
+    assert lab.jobs() == []
+
+
+@pytest.mark.slow
+def test_a_job_that_never_starts_is_a_row(lab, doctor):
+    doctor.site(["--begin=now+1hour"])
+    found = doctor.check("--job", "--wait", "0.1", code=1)
+    verdict, line = found["a worker job"]["start"]
+    assert verdict == "problem"
+    assert "no worker has come for 0.1 minutes (--wait); jobs: 1 waiting (BeginTime) | wait longer (--wait)" in line
+    assert "no worker yet; jobs: 1 waiting (BeginTime)" in doctor.err
+    assert lab.jobs() == []
+
+
+@pytest.mark.slow
+def test_a_job_whose_worker_never_comes_is_a_row_with_the_end_of_its_output(lab, doctor):
+    doctor.site(commands=["echo no such module", "exit 7"])
+    found = doctor.check("--job", code=1)
+    verdict, line = found["a worker job"]["start"]
+    assert verdict == "problem"
+    assert "has ended (FAILED" in line
+    assert "no such module" in line
+    (kept,) = doctor.kept()
+    assert f"are kept in {doctor.runs}/{kept}/logs" in doctor.err
+    assert lab.jobs() == []
+
+
+@pytest.mark.slow
+def test_a_node_that_is_not_as_promised_is_told_in_every_row(doctor, tmp_path):
+    """Fewer threads, another clock and Dask, less memory than the job asks for, and a folder that is the node's own."""
+    (tmp_path / "unwell").mkdir()
+    (tmp_path / "unwell" / "sitecustomize.py").write_text(UNWELL)
+    own_folder = f"mount -t tmpfs none {doctor.runs}/site-check-*/shared"
+    commands = [f"export PYTHONPATH={tmp_path}/unwell", own_folder, "ulimit -v 5000000"]
+    doctor.site(threads=2, memory=6.0, commands=commands, OMP_THREAD_LIMIT="1")
+    found = doctor.check("--job", "--set", "network.tls=false", code=1)
+    (place,) = set(found) - {HERE}
+    rows = found[place]
+    problems = {"threads", "clock", "versions", "memory", "shared folder"}
+    assert bad(rows) == {**dict.fromkeys(problems, "problem"), "encryption": "warning"}
+    assert "kernels run on 1 threads instead of 2 (worker.threads)" in rows["threads"][1]
+    assert "+50000." in rows["clock"][1] or "+4999" in rows["clock"][1]
+    assert "dask 1.0, the driver has " in rows["versions"][1]
+    assert "limit of a process (ulimit) 5.1 GB; the workers may use 1 x 6.0 GB" in rows["memory"][1]
+    assert "mine.toml, line 9: memory = 6.0" in rows["memory"][1]
+    assert "is not seen here" in rows["shared folder"][1]
+    assert "whoever reaches the driver's port can run programs as you" in found[HERE]["encryption"][1]
+
+
+@pytest.mark.slow
+def test_a_node_from_whose_scratch_no_kernels_can_be_loaded_is_told(doctor, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    mounted = f"mount -t tmpfs -o noexec none {tmp_path}/scratch && export TMPDIR={tmp_path}/scratch"
+    doctor.site(commands=[mounted])
+    found = doctor.check("--job", code=1)
+    (place,) = set(found) - {HERE}
+    rows = found[place]
+    assert rows["scratch"][0] == "problem"
+    assert "noexec, so kernels cannot be loaded from it | set filesystem.scratch" in rows["scratch"][1]
+    assert rows["kernels"][0] == "problem"
+
+
+@pytest.mark.slow
+def test_a_node_whose_kernels_kill_their_process_is_told_and_the_worker_lives(doctor, tmp_path):
+    (tmp_path / "unwell").mkdir()
+    (tmp_path / "unwell" / "sitecustomize.py").write_text(DEADLY)
+    doctor.site(commands=[f"export PYTHONPATH={tmp_path}/unwell"])
+    found = doctor.check("--job", code=1)
+    (place,) = set(found) - {HERE}
+    assert bad(found[place]) == {"kernels": "problem", "instructions": "warning"}
+    assert "they kill their process (SIGILL)" in found[place]["kernels"][1]
+
+
+@pytest.mark.slow
+def test_a_node_without_a_compiler_is_well_since_kernels_travel(doctor, tmp_path):
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "mkdir").symlink_to("/usr/bin/mkdir")
+    doctor.site(commands=[f"export PATH={tmp_path}/few"])
+    found = doctor.check("--job", code=0)
+    (place,) = set(found) - {HERE}
+    assert "no compiler here; the staged ones run" in found[place]["kernels"][1]
+
+
+@pytest.mark.slow
+def test_a_runs_folder_that_nodes_do_not_see_is_named(new_lab, hpcfwi):
+    with new_lab() as lab:
+        lab.up(1, PRIVATE_TMP="1")
+        hpcfwi.prefix = lab.command()
+        found = Doctor(hpcfwi).check("--job", name="generic-slurm", code=1)
+    verdict, line = found["a worker job"]["start"]
+    assert verdict == "problem"
+    assert f"do the nodes see {hpcfwi.folder}/runs (filesystem.runs)?" in line
+
+
+@pytest.mark.slow
+def test_inside_an_allocation_all_of_its_nodes_are_looked_at(doctor):
+    doctor.shell.prefix += ["salloc", "--quiet", "-N2", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=2000M"]
+    settings = ("--set", "worker.processes=auto", "--set", "worker.memory=1")
+    found = doctor.check("--job", *settings, name="generic-slurm", code=0)
+    assert set(found) == {HERE, "on node1, in a worker", "on node2, in a worker"}
+    for place in set(found) - {HERE}:
+        assert bad(found[place]) == {}
+        assert "2 of 2 processes of 1 thread, 1.0 GB each" in found[place]["processes"][1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing(lab, doctor, driver_of):
+    doctor.site(["--begin=now+1hour"])
+    process = doctor.shell.start("site", "check", "./mine.toml", "--job")
+    lab.until(lambda: lab.jobs() and any(doctor.runs.glob("*/staged/*.pkl")))
+    driver_of(process).send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "Traceback" not in err
+    assert not doctor.runs.exists()
+    assert lab.jobs() == []

@@ -1,0 +1,67 @@
+"""A visit to workers: real ones, of this machine."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from distributed import Client
+
+from hpcfwi.cluster.layout import Layout
+from hpcfwi.cluster.local import LocalWorkers
+from hpcfwi.config.site import load_site
+from hpcfwi.errors import RunError
+from hpcfwi.sitecheck.job_check import try_workers
+from hpcfwi.sitecheck.probe import clock, examined_spec
+from hpcfwi.sitecheck.worker_checks import WorkerChecks
+from hpcfwi.solver.operators import stage_solver
+
+LAYOUT = Layout(1, 1, 2 * 10**9)
+
+
+@pytest.fixture(scope="module")
+def local():
+    with LocalWorkers(LAYOUT) as workers, Client(workers.cluster(), set_as_default=False) as client:
+        client.wait_for_workers(1)
+        yield client
+
+
+def visit(client, folder, layouts, *settings):
+    (folder / "shared").mkdir()
+    staged, _ = stage_solver(folder / "staged", examined_spec(1))
+    return WorkerChecks(load_site("generic-slurm", settings), client, folder, staged, 1, layouts)
+
+
+def test_everything_is_looked_at_and_what_is_not_as_promised_is_told(local, tmp_path, monkeypatch):
+    monkeypatch.setattr("hpcfwi.sitecheck.worker_checks.COMING", 0.1)
+    promised = Layout(2, 1, 20 * 10**12)
+    sections = visit(local, tmp_path, {"elsewhere": promised, "nowhere": promised}).sections(3.0)
+    here = {finding.name: finding for finding in sections[0].findings}
+    assert {name for name, finding in here.items() if finding.verdict == "problem"} == {
+        "processes",
+        "encryption",
+        "memory",
+    }
+    assert "1 of 2 processes of 1 thread" in here["processes"].found
+    assert "is not encrypted, though network.tls is set" in here["encryption"].found
+    assert "the driver's kernels can be used" in here["instructions"].found
+    (other,) = sections[1].findings
+    assert other.found == "no workers have come from 1 of 2 nodes"
+
+
+def test_a_worker_that_fails_or_dies_is_told(local, tmp_path):
+    seen = visit(local, tmp_path, {"": LAYOUT}, "network.tls=false")
+    (address,) = seen._workers()
+    assert seen._call(address, clock) > 0
+    with pytest.raises(RunError, match="int: ValueError"):
+        seen._call(address, int, "no number")
+    with pytest.raises(RunError, match="died while it was looked at \\(abort\\)"):
+        seen._call(address, os.abort)
+
+
+def test_a_folder_that_cannot_be_made_is_a_row(tmp_path):
+    (tmp_path / "file").write_text("")
+    site = load_site("generic-slurm", [f"filesystem.runs={tmp_path}/file/runs"])
+    ((row,),) = (section.findings for section in try_workers(site, None, None, print))
+    assert row.verdict == "problem"
+    assert "Not a directory" in row.found

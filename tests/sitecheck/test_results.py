@@ -1,0 +1,112 @@
+"""What the doctor makes of facts that no machine at hand gives."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcfwi.cluster.tls import CLOCK_SKEW
+from hpcfwi.config.site import Site
+from hpcfwi.sitecheck.results import (
+    Finding,
+    Section,
+    bad,
+    clock_finding,
+    findings_table,
+    instructions_finding,
+    kernels_finding,
+    problem,
+    staged_finding,
+    target_finding,
+    threads_finding,
+    versions_finding,
+    warning,
+)
+from hpcfwi.sitecheck.storage import shared_verdict
+
+HERE = {"processor": "AMD EPYC", "flags": "12ab", "compiler": "gcc 12.2"}
+BUILT = {"error": "", "fingerprint": HERE, "build_seconds": 1.0, "sound": True, "seconds": 0.001}
+STAGED = {"source": "staged", "sound": True, "seconds": 0.001}
+DIFFERS = ["flags: 12ab, here 34cd"]
+
+
+@pytest.mark.parametrize(
+    ("skew", "verdict"),
+    [(0.1, "ok"), (-59.0, "ok"), (61.0, "warning"), (-3600.0, "warning"), (43200.0, "problem"), (-90000.0, "problem")],
+)
+def test_clocks_may_differ_by_less_than_half_of_what_certificates_allow(skew, verdict):
+    assert CLOCK_SKEW.total_seconds() == 86400
+    found = clock_finding(skew, 0.01)
+    assert found.verdict == verdict
+    assert f"{skew:+.3f} s from the driver's" in found.found
+
+
+def test_other_versions_are_a_problem():
+    here = {"python": "3.11.2", "dask": "2026.8.0"}
+    assert versions_finding(here, here).verdict == "ok"
+    found = versions_finding(here, {"python": "3.12.1"})
+    assert found.verdict == "problem"
+    assert found.found == "python 3.12.1, the driver has 3.11.2; dask none, the driver has 2026.8.0"
+
+
+def test_another_processor_is_a_warning_where_there_is_a_compiler_and_else_a_problem():
+    assert instructions_finding(BUILT, [], None).verdict == "ok"
+    found = instructions_finding(BUILT, DIFFERS, None)
+    assert found.verdict == "warning"
+    assert "flags: 12ab, here 34cd" in found.found
+    assert "devito.target may name an instruction set that both have" in found.advice
+    found = instructions_finding({"error": "", "fingerprint": HERE | {"compiler": "none"}}, DIFFERS, "znver3")
+    assert found.verdict == "problem"
+    assert "devito.target is znver3" in found.advice
+    assert instructions_finding({"error": "no answer"}, [], None).verdict == "warning"
+
+
+def test_what_kernels_are_compiled_for_is_told():
+    assert "for this very processor" in target_finding(BUILT, None).found
+    assert "for znver3 (devito.target)" in target_finding(BUILT, "znver3").found
+    assert target_finding({"error": "no answer"}, None).verdict == "warning"
+
+
+def test_kernels_that_give_wrong_numbers_are_a_problem_on_either_side():
+    assert kernels_finding(BUILT).verdict == "ok"
+    assert kernels_finding(BUILT | {"sound": False}).verdict == "problem"
+    assert staged_finding(BUILT, [STAGED, STAGED | {"sound": False}]).verdict == "problem"
+
+
+def test_a_node_can_do_without_a_compiler():
+    assert "the staged ones run" in staged_finding(BUILT, [STAGED]).found
+    assert "its own ones run" in staged_finding(BUILT, [STAGED | {"source": "rebuilt"}]).found
+    found = staged_finding({"error": "", "fingerprint": {"compiler": "none"}}, [STAGED])
+    assert (found.verdict, found.found) == ("ok", "no compiler here; the staged ones run, 20 steps take 1.0 ms")
+    assert staged_finding({"error": "no room"}, [STAGED]).verdict == "warning"
+
+
+def test_threads_of_all_processes_of_a_host_are_judged_together():
+    def found(*told, threads=1):
+        return threads_finding(Site(), threads, "node1", [(f"worker{i}", *use) for i, use in enumerate(told)])
+
+    assert found((2, "0-1"), threads=2) == Finding("threads", "2 threads on CPU 0-1")
+    assert found((1, "0"), (1, "1")).found == "2 processes of 1 thread, each with CPUs of its own out of CPU 0-1"
+    assert found((1, "0-1"), (1, "0-1")).found == "2 processes of 1 thread, each anywhere on CPU 0-1"
+    shared = found((1, "0"), (1, "0"))
+    assert shared.verdict == "problem"
+    assert "on node1 2 workers of 1 threads share CPU 0" in shared.found
+    wrong = found((1, "0-3"), (2, "4-7"), threads=2)
+    assert wrong.verdict == "problem"
+    assert "on node1 kernels run on 1 threads instead of 2" in wrong.found
+    assert found((0, ""), (1, "0")).verdict == "warning"
+
+
+def test_files_that_the_other_side_sees_late_or_never_are_told():
+    assert shared_verdict("/runs", 0.0, 0.5, 0.0).verdict == "ok"
+    assert "not seen here" in shared_verdict("/runs", None, None, None).found
+    assert "not seen by the driver" in shared_verdict("/runs", 0.0, 0.0, None).found
+    late = shared_verdict("/runs", 2.0, 0.0, 0.0)
+    assert (late.verdict, late.found) == ("problem", "new files are seen after 2.00 s only")
+    assert shared_verdict("/runs", 0.0, None, 0.0).verdict == "warning"
+
+
+def test_a_problem_is_bad_and_a_warning_is_not():
+    rows = Finding("a", "b"), warning("c", "d", "e")
+    assert not bad([Section("here", rows)])
+    assert bad([Section("here", rows), Section("there", (problem("f", "g", "h"),))])
+    assert findings_table(Section("here", rows)).row_count == 2
