@@ -69,12 +69,12 @@ def _glance(path: Path) -> tuple[dict[str, Any], str]:
     """A site file as it stands, empty where it cannot be read, and in one line why it cannot be used."""
     from hpcfwi.config.messages import validate
     from hpcfwi.config.parsing import expand_variables, read_toml
-    from hpcfwi.config.site import LATER, SiteConfig
+    from hpcfwi.config.site import EXPANDED_ON_NODE, SiteConfig
 
     content: dict[str, Any] = {}
     try:
         content = read_toml(path, "site configuration")
-        validate(SiteConfig, expand_variables(content, str(path), LATER), str(path))
+        validate(SiteConfig, expand_variables(content, str(path), EXPANDED_ON_NODE), str(path))
     except InputError as error:
         first, *mistakes = str(error).splitlines()
         more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
@@ -119,7 +119,7 @@ def script(name: str, config: Path | None, nodes: int | None, settings: tuple[st
     from hpcfwi.cluster.job_script import JobPlace, job_script
     from hpcfwi.cluster.layout import ResourceRequest, node_layout
 
-    jobs = nodes or where.config.scheduler.most_jobs
+    jobs = nodes or where.config.scheduler.job_limit
     need = ResourceRequest(jobs * (where.config.node.cores or 1), 1) if config is None else _need(config, ours)
     layout = node_layout(where, need, jobs)
     run_dir = default_run_dir(where, config or Path("run")).absolute()

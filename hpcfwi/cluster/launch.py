@@ -64,7 +64,7 @@ def launch(
     InputError
         If the site, the problem and the options do not fit together.
     """
-    way, why = choose_launch_mode(site, options.way)
+    way, why = choose_launch_mode(site, options.mode)
     if way == "local":
         from hpcfwi.cluster.local import LocalWorkers, local_layout
 
@@ -81,14 +81,14 @@ def launch(
         if options.nodes is not None and most is not None and options.nodes > most:
             raise InputError(f"--nodes {options.nodes}: {site.name} allows {most} jobs at a time (scheduler.max_jobs)")
         layout = node_layout(site, need, jobs if isinstance(jobs, int) else jobs[1])
-        wait = None if options.wait is None else 60 * options.wait
+        wait = None if options.wait_minutes is None else 60 * options.wait_minutes
         workforce = WorkerJobs(site, layout, run_dir, listener, options.nodes, wait)
     else:
         from hpcfwi.cluster.allocation import AllocatedWorkers
 
         workforce = AllocatedWorkers.from_environment(site, need, run_dir, listener, options.nodes)
-        if options.wait is not None:
-            workforce.patience = 60 * options.wait
+        if options.wait_minutes is not None:
+            workforce.patience = 60 * options.wait_minutes
     listener.say(f"{workforce} ({why})")
     nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
     if way == "local" and nodes != "1":

@@ -20,7 +20,7 @@ __all__ = [
     "cut",
     "expand",
     "expand_variables",
-    "line_of",
+    "find_line",
     "parse_setting",
     "read_toml",
     "short",
@@ -119,7 +119,7 @@ def expand_variables(content: dict[str, Any], where: str, later: Sequence[str] =
     return result
 
 
-def line_of(path: Path, key: str) -> tuple[int, str] | None:
+def find_line(path: Path, key: str) -> tuple[int, str] | None:
     """Number and content of the line of a TOML file that sets ``section.key``; None where none does as ``key = ...``."""
     *sections, last = key.split(".")
     here: list[str] = []

@@ -12,12 +12,12 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from hpcfwi.config.messages import Section, validate
 from hpcfwi.config.parsing import apply_settings, parse_setting, read_toml
 
-__all__ = ["FASTEST", "LARGEST", "SLOWEST", "RunConfig", "load_run_config"]
+__all__ = ["MAX_AMPLITUDE", "MAX_VELOCITY_KM_S", "MIN_VELOCITY_KM_S", "RunConfig", "load_run_config"]
 
 # Velocities of rock, water and air in km/s: what is outside is a mistake, most often of units.
-SLOWEST, FASTEST = 0.1, 15.0
+MIN_VELOCITY_KM_S, MAX_VELOCITY_KM_S = 0.1, 15.0
 # Amplitudes whose squares are still numbers in single precision.
-LARGEST = 1e18
+MAX_AMPLITUDE = 1e18
 MOST_POSITIONS = 1_000_000
 
 
@@ -32,7 +32,7 @@ def _no_empty_path(path: Path) -> Path:
 
 
 # The limits are wide enough for samples in a laboratory and for planets: beyond them is a slip of pen or unit.
-Velocity = Annotated[float, Field(ge=SLOWEST, le=FASTEST)]
+Velocity = Annotated[float, Field(ge=MIN_VELOCITY_KM_S, le=MAX_VELOCITY_KM_S)]
 Metres = Annotated[float, Field(ge=-1e8, le=1e8)]
 Cell = Annotated[float, Field(ge=1e-6, le=1e6)]
 Milliseconds = Annotated[float, Field(ge=1e-6, le=1e8)]
@@ -231,25 +231,25 @@ class DataSection(Section):
     )
 
 
-class RickerWavelet(Section):
+class RickerSection(Section):
     """The Ricker wavelet ``a (1 - 2 r^2) exp(-r^2)``, ``r = pi f (t - delay)``."""
 
     kind: Literal["ricker"]
     peak_frequency: float = Field(ge=1e-3, le=1e9, description="Hz; frequency of the largest amplitude")
     delay: float | None = Field(None, ge=0, le=1e8, description="ms; time of the peak; default: 1 / peak_frequency")
-    amplitude: float = Field(1.0, ge=-LARGEST, le=LARGEST, description="value of the peak")
+    amplitude: float = Field(1.0, ge=-MAX_AMPLITUDE, le=MAX_AMPLITUDE, description="value of the peak")
 
     @field_validator("amplitude")
     @classmethod
     def _not_nothing(cls, amplitude: float) -> float:
-        if abs(amplitude) < 1 / LARGEST:
+        if abs(amplitude) < 1 / MAX_AMPLITUDE:
             raise ValueError(
-                f"is {amplitude:g}, so there would be no waves; its size should be at least {1 / LARGEST:g}"
+                f"is {amplitude:g}, so there would be no waves; its size should be at least {1 / MAX_AMPLITUDE:g}"
             )
         return amplitude
 
 
-class FileWavelet(Section):
+class WaveletFileSection(Section):
     """A wavelet from a file, interpolated to the time step by a cubic spline; zero after its end."""
 
     kind: Literal["file"]
@@ -365,7 +365,7 @@ class RunConfig(Section):
     initial: InitialModel = Field(description="the model that the inversion starts from")
     acquisition: AcquisitionSection = AcquisitionSection()
     data: DataSection
-    wavelet: Annotated[RickerWavelet | FileWavelet, Field(discriminator="kind")] = Field(
+    wavelet: Annotated[RickerSection | WaveletFileSection, Field(discriminator="kind")] = Field(
         description="the source time function"
     )
     solver: SolverSection = SolverSection()

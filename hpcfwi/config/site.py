@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from hpcfwi.config.messages import Section, validate
-from hpcfwi.config.parsing import apply_settings, expand, expand_variables, line_of, parse_setting, read_toml
+from hpcfwi.config.parsing import apply_settings, expand, expand_variables, find_line, parse_setting, read_toml
 from hpcfwi.errors import InputError
 from hpcfwi.io import packaged_folder
 
 __all__ = [
-    "LATER",
+    "EXPANDED_ON_NODE",
     "LAUNCH_MODES",
     "LaunchOptions",
     "Site",
@@ -25,24 +25,24 @@ __all__ = [
     "find_site",
     "known_sites",
     "load_site",
-    "seconds_of",
+    "walltime_seconds",
 ]
 
 Auto = Literal["auto"]
 # What ends a line, or tells a terminal something; a tab does not.
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 # Variables in these are for the node on which a worker starts, and are left to its shell.
-LATER = ("environment.commands", "filesystem.scratch", "openmp.variables")
+EXPANDED_ON_NODE = ("environment.commands", "filesystem.scratch", "openmp.variables")
 
 
-def seconds_of(walltime: str) -> int:
+def walltime_seconds(walltime: str) -> int:
     """Seconds of ``hours:minutes:seconds``."""
     hours, minutes, seconds = map(int, walltime.split(":"))
     return 3600 * hours + 60 * minutes + seconds
 
 
 def _walltime(text: str) -> str:
-    if not re.fullmatch(r"[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]", text) or seconds_of(text) < 60:
+    if not re.fullmatch(r"[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]", text) or walltime_seconds(text) < 60:
         raise ValueError(f'is "{text}"; it should be hours:minutes:seconds, a minute or more, for instance "12:00:00"')
     return text
 
@@ -118,9 +118,9 @@ class SchedulerSection(Section):
     def _consistent(self) -> SchedulerSection:
         if isinstance(self.jobs, tuple) and self.jobs[0] > self.jobs[1]:
             raise ValueError(f"jobs: is {list(self.jobs)}; the first number should not be larger than the second")
-        if self.max_jobs is not None and self.most_jobs > self.max_jobs:
-            raise ValueError(f"jobs: is {self.most_jobs}, but a user may have {self.max_jobs} (max_jobs)")
-        if self.max_walltime is not None and seconds_of(self.walltime) > seconds_of(self.max_walltime):
+        if self.max_jobs is not None and self.job_limit > self.max_jobs:
+            raise ValueError(f"jobs: is {self.job_limit}, but a user may have {self.max_jobs} (max_jobs)")
+        if self.max_walltime is not None and walltime_seconds(self.walltime) > walltime_seconds(self.max_walltime):
             raise ValueError(f"walltime: is {self.walltime}, but the queue allows {self.max_walltime} (max_walltime)")
         if self.resources is not None and self.kind != "pbs":
             raise ValueError('resources: goes with kind = "pbs" only; for Slurm use directives')
@@ -131,7 +131,7 @@ class SchedulerSection(Section):
         return self
 
     @property
-    def most_jobs(self) -> int:
+    def job_limit(self) -> int:
         return self.jobs if isinstance(self.jobs, int) else self.jobs[1]
 
 
@@ -314,7 +314,7 @@ class Site:
         """Where a key has its value from, for messages: file, line and content."""
         if key in self.changed:
             return f"--set site.{key}"
-        found = line_of(self.path, key) if self.path is not None else None
+        found = find_line(self.path, key) if self.path is not None else None
         if found is None:
             return f"{key} (not set in {self.path or self.name})"
         return f"{self.path}, line {found[0]}: {found[1]}"
@@ -372,7 +372,7 @@ def load_site(name: str = "workstation", settings: Iterable[str] = ()) -> Site:
     changes = [parse_setting(setting) for setting in settings]
     content: dict[str, Any] = apply_settings(read_toml(path, "site configuration"), changes)
     where = f"{path} with --set" if changes else str(path)
-    config = validate(SiteConfig, expand_variables(content, where, LATER), where)
+    config = validate(SiteConfig, expand_variables(content, where, EXPANDED_ON_NODE), where)
     return Site(name, config, path, frozenset(".".join(keys) for keys, _ in changes))
 
 
@@ -385,14 +385,14 @@ class LaunchOptions:
 
     Parameters
     ----------
-    way
+    mode
         One of :data:`LAUNCH_MODES`; None: chosen by :func:`hpcfwi.cluster.launch.choose_launch_mode`.
     nodes
         Worker jobs, or nodes of the allocation; None: what the site or the allocation has.
-    wait
+    wait_minutes
         Minutes that may pass without a worker; None: any number.
     """
 
-    way: str | None = None
+    mode: str | None = None
     nodes: int | None = None
-    wait: float | None = None
+    wait_minutes: float | None = None

@@ -301,17 +301,17 @@ def observe_shot(
     last bit though the run goes on on another kind of machine.
     """
     started, loading = time.perf_counter(), {}
-    name = f"{shot.name}.pkl"
+    name = f"{shot.file_name}.pkl"
     if gathers is None:
         known = find_staged(folder / name, "shot", origin)
         if known is not None:
             log_event(event="staged", shot=shot.name, seconds=time.perf_counter() - started, staged=True)
             return known
     if gathers is not None:
-        from hpcfwi.model.gathers import check_record, read_gather  # with all that reads files, which few workers do
+        from hpcfwi.model.gathers import check_gather, read_gather  # with all that reads files, which few workers do
 
         record = read_gather(gathers, shot.name, (samples, len(shot.receivers)))
-        check_record(shot.name, record, samples, len(shot.receivers))
+        check_gather(shot.name, record, samples, len(shot.receivers))
     else:
         assert model is not None
         assert axis is not None

@@ -12,10 +12,11 @@ from scipy.ndimage import gaussian_filter
 
 from hpcfwi.errors import InputError
 from hpcfwi.model.discretization import PropagatorSpec, TimeAxis, critical_step
-from hpcfwi.model.gathers import check_record, read_gather
+from hpcfwi.model.gathers import check_gather, read_gather
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.processing import resample
 from hpcfwi.model.survey import Shot
+from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.solver.equations import Propagator
 from hpcfwi.solver.fields import Wavefields
 
@@ -123,7 +124,7 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
             "free: check a smaller problem, for instance with a shorter data.recording_time"
         )
     rng = np.random.default_rng(20240229)
-    m = 1.0 / problem.initial_velocity**2
+    m = squared_slowness(problem.initial_velocity)
     direction = m * _smooth_noise(rng, m.shape)
     crop = problem.config.solver.boundary_gradient == "crop"
     found = _exact_tests(problem, exact, chosen, axis, m, direction, rng)
@@ -203,8 +204,8 @@ def _shot(problem: Problem, name: str | None) -> Shot:
 
 def _frozen_axis(problem: Problem) -> TimeAxis:
     """The problem's time axis; where it would follow the model, one that is stable for all models of the test."""
-    if problem.step is not None:
-        return problem.axis(problem.initial_velocity)
+    if problem.fixed_step is not None:
+        return problem.time_axis(problem.initial_velocity)
     fastest = 1.1 * float(problem.initial_velocity.max())
     step = critical_step(problem.domain, problem.spec.space_order, fastest)
     return TimeAxis.covering(problem.config.data.recording_time, step)
@@ -214,13 +215,13 @@ def _observed(problem: Problem, shot: Shot, axis: TimeAxis, bench: _Bench) -> ND
     data = problem.config.data
     if data.file is not None:
         record = read_gather(data.file, shot.name, (problem.recorded_samples, len(shot.receivers)))
-        check_record(shot.name, record, problem.recorded_samples, len(shot.receivers))
+        check_gather(shot.name, record, problem.recorded_samples, len(shot.receivers))
         return resample(record, data.sample_interval, axis, "float64")
     assert problem.true_velocity is not None
     fastest = float(problem.true_velocity.max())
     if critical_step(problem.domain, problem.spec.space_order, fastest) < axis.step:
         return np.zeros((axis.samples, len(shot.receivers)))
-    return bench.record(1.0 / problem.true_velocity**2)
+    return bench.record(squared_slowness(problem.true_velocity))
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
@@ -246,7 +247,7 @@ def _report(
         (f"dot product, {name}", error, TOLERANCE[name], error <= TOLERANCE[name]) for name, error in dots.items()
     ]
     passed = longest >= RUN and all(ok for *_, ok in verdicts)
-    frozen = "" if problem.step is not None else " (frozen for the test)"
+    frozen = "" if problem.fixed_step is not None else " (frozen for the test)"
     lines = [
         f"shot {shot.name}, {len(shot.receivers)} receivers, {axis.samples} steps of {axis.step:g} ms{frozen}, "
         f"space order {problem.spec.space_order}, {'free surface' if problem.domain.free_surface else 'no free surface'}",

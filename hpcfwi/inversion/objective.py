@@ -20,6 +20,7 @@ from hpcfwi.inversion.journal import Journal, Partials
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.problem import Problem
+from hpcfwi.model.velocity import squared_slowness, velocity_from
 from hpcfwi.version import __version__
 
 __all__ = ["Evaluation", "Objective", "observe"]
@@ -74,10 +75,10 @@ def observe(
     model = axis = None
     if gathers is None:
         assert problem.true_velocity is not None
-        model = stage(staged, "model", 1.0 / problem.true_velocity**2)
-        axis = problem.axis(problem.true_velocity)
+        model = stage(staged, "model", squared_slowness(problem.true_velocity))
+        axis = problem.time_axis(problem.true_velocity)
     shots = problem.survey.shots
-    origin = problem.origin or problem.digest
+    origin = problem.base_digest or problem.digest
     rest = (
         model,
         axis,
@@ -176,7 +177,7 @@ class Objective:
         """Compute an answer; how long its parts took is added to ``parts``."""
         started = last_shot = time.perf_counter()
         m = x.reshape(self.problem.domain.shape)
-        axis = self.problem.axis(1.0 / np.sqrt(m))
+        axis = self.problem.time_axis(velocity_from(m))
         model = stage(self.staged, "model", m, sync=False)
         number = len(self.evaluations) + 1
         self.on_begin(number)
@@ -222,8 +223,8 @@ class Objective:
 
     def predict(self, velocity: NDArray, index: int) -> tuple[NDArray, NDArray, TimeAxis]:
         """Observed and predicted record of one shot in a model, both on its time axis."""
-        axis = self.problem.axis(velocity)
-        model = stage(self.staged, "model", 1.0 / velocity**2)
+        axis = self.problem.time_axis(velocity)
+        model = stage(self.staged, "model", squared_slowness(velocity))
         shot = self.shots[index]
         arguments = (self.context, model, shot, axis)
         key = task_key("predict", self._key(model, shot, axis))

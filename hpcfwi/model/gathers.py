@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.config.run import LARGEST
+from hpcfwi.config.run import MAX_AMPLITUDE
 from hpcfwi.errors import DataError, InputError
 from hpcfwi.io import quoted, require_regular_file
 from hpcfwi.model.velocity import read_array
@@ -18,7 +18,7 @@ from hpcfwi.model.velocity import read_array
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["check_record", "check_record_shape", "check_source", "gather_shape", "read_gather", "read_wavelet"]
+__all__ = ["check_gather", "check_gathers", "check_record_shape", "gather_shape", "read_gather", "read_wavelet"]
 
 
 # What h5py raises about files that are none, or broken.
@@ -33,7 +33,7 @@ def _hdf5(path: Path) -> h5py.File:
     return h5py.File(path, "r")
 
 
-def check_source(path: Path, shots: list[str]) -> None:
+def check_gathers(path: Path, shots: list[str]) -> None:
     """Raise unless there is a gather for each shot."""
     try:
         if path.is_dir():
@@ -84,17 +84,17 @@ def _shape(file: h5py.File, shot: str) -> tuple[int, ...]:
     return tuple(file[shot].shape)
 
 
-def check_record(shot: str, record: NDArray, samples: int, receivers: int) -> None:
+def check_gather(shot: str, record: NDArray, samples: int, receivers: int) -> None:
     """Raise unless an observed record has the survey's shape and real, finite numbers."""
     if record.dtype.kind not in "fiu":
         raise DataError(shot, f"its record in data.file holds {record.dtype}, not real numbers")
     check_record_shape(shot, record.shape, samples, receivers)
-    broken = ~(np.abs(record) <= LARGEST)
+    broken = ~(np.abs(record) <= MAX_AMPLITUDE)
     if broken.any():
         sample, trace = np.argwhere(broken)[0]
         raise DataError(
             shot,
-            f"its record in data.file has values that are NaN, infinite or beyond {LARGEST:g} ({int(broken.sum())} of "
+            f"its record in data.file has values that are NaN, infinite or beyond {MAX_AMPLITUDE:g} ({int(broken.sum())} of "
             f"{broken.size}), the first ({record[sample, trace]:g}) at sample {sample + 1} of receiver {trace + 1}",
         )
 
@@ -143,9 +143,10 @@ def read_wavelet(path: Path) -> tuple[float, ...]:
     if broken.size:
         raise InputError(f"{key}: {path}: sample {broken[0] + 1} is {values[broken[0]]:g}, not a finite number")
     largest = float(np.abs(values).max())
-    if not 1 / LARGEST <= largest <= LARGEST:
+    if not 1 / MAX_AMPLITUDE <= largest <= MAX_AMPLITUDE:
         raise InputError(
-            f"{key}: {path}: its largest amplitude is {largest:g}; it should lie between {1 / LARGEST:g} and {LARGEST:g}"
+            f"{key}: {path}: its largest amplitude is {largest:g}; it should lie between {1 / MAX_AMPLITUDE:g} and "
+            f"{MAX_AMPLITUDE:g}"
         )
     return tuple(float(value) for value in values)
 

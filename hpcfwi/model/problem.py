@@ -15,8 +15,7 @@ import psutil
 from numpy.typing import NDArray
 
 from hpcfwi.config.parsing import PATH_KEYS
-from hpcfwi.config.run import FileModel, RunConfig, SmoothModel
-from hpcfwi.config.run import RickerWavelet as RickerSection
+from hpcfwi.config.run import FileModel, RickerSection, RunConfig, SmoothModel
 from hpcfwi.errors import InputError
 from hpcfwi.model.checks import at_most, check_sampling, dispersion
 from hpcfwi.model.discretization import (
@@ -27,11 +26,17 @@ from hpcfwi.model.discretization import (
     safe_step,
     snapshot_interval,
 )
-from hpcfwi.model.gathers import check_record_shape, check_source, gather_shape, read_wavelet
-from hpcfwi.model.geometry import build_survey, read_geometry
+from hpcfwi.model.gathers import check_gathers, check_record_shape, gather_shape, read_wavelet
 from hpcfwi.model.grid import Domain
-from hpcfwi.model.survey import Survey
-from hpcfwi.model.velocity import build_model, check_velocities, file_grid_shape, read_mask, smooth_model
+from hpcfwi.model.survey import Survey, build_survey, read_geometry
+from hpcfwi.model.velocity import (
+    build_model,
+    check_velocities,
+    file_grid_shape,
+    read_mask,
+    smooth_model,
+    squared_slowness,
+)
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet, Wavelet, highest_frequency
 
 __all__ = ["Problem"]
@@ -65,11 +70,11 @@ class Problem:
         The source time function.
     spec
         What the solver is built for.
-    step
+    fixed_step
         Fixed time step, ms; None where it follows the current model.
     warnings
         What is not wrong but worth knowing.
-    lost
+    failed_shots
         Shots that it is without since they failed (``data.quorum``).
     origin
         Digest of the problem that had those, too: staged records are of both.
@@ -83,10 +88,10 @@ class Problem:
     survey: Survey
     wavelet: Wavelet
     spec: PropagatorSpec
-    step: float | None
+    fixed_step: float | None
     warnings: tuple[str, ...] = ()
-    lost: tuple[str, ...] = ()
-    origin: str = ""
+    failed_shots: tuple[str, ...] = ()
+    base_digest: str = ""
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Problem:
@@ -124,20 +129,20 @@ class Problem:
             self,
             config=self.config.model_copy(update={"data": data}),
             survey=self.survey.without(lost),
-            lost=(*self.lost, *lost),
-            origin=self.origin or self.digest,
+            failed_shots=(*self.failed_shots, *lost),
+            base_digest=self.base_digest or self.digest,
         )
 
-    def axis(self, velocity: NDArray) -> TimeAxis:
+    def time_axis(self, velocity: NDArray) -> TimeAxis:
         """Time axis for a model: the fixed one, or that of the model's highest velocity."""
-        step = self.step or critical_step(self.domain, self.spec.space_order, float(velocity.max()))
+        step = self.fixed_step or critical_step(self.domain, self.spec.space_order, float(velocity.max()))
         return TimeAxis.covering(self.config.data.recording_time, step)
 
     @property
     def recorded_samples(self) -> int:
         """Samples of an observed record."""
         if self.config.data.tail == "extrapolate" and self.true_velocity is not None:
-            return math.ceil(self.axis(self.true_velocity).times[-1] / self.config.data.sample_interval - 1e-9) + 1
+            return math.ceil(self.time_axis(self.true_velocity).times[-1] / self.config.data.sample_interval - 1e-9) + 1
         return math.floor(self.config.data.recording_time / self.config.data.sample_interval + 1e-9) + 1
 
     def _check_first_gather(self) -> None:
@@ -148,21 +153,21 @@ class Problem:
             check_record_shape(shot.name, found, self.recorded_samples, len(shot.receivers))
 
     @property
-    def left_out(self) -> str:
+    def exclusion_note(self) -> str:
         """What results say where not all shots of the survey are used; else nothing."""
-        return _left_out(self.config, len(self.survey), self.lost)
+        return _left_out(self.config, len(self.survey), self.failed_shots)
 
     @property
     def dispersion(self) -> tuple[float, float]:
         """Grid points per shortest wavelength, and the relative error of its speed on this grid."""
         velocities = _velocity_range(self.config, self.true_velocity, self.initial_velocity)
-        return dispersion(self.domain, self.wavelet, self.spec, velocities, self.step)
+        return dispersion(self.domain, self.wavelet, self.spec, velocities, self.fixed_step)
 
     @property
     def slowness_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lower and upper bounds of the squared slowness, (s/km)^2; frozen cells are held at the initial model."""
-        low, high = (1.0 / v**2 for v in reversed(self.config.inversion.bounds))
-        m = 1.0 / self.initial_velocity**2
+        low, high = (squared_slowness(v) for v in reversed(self.config.inversion.bounds))
+        m = squared_slowness(self.initial_velocity)
         return np.where(self.frozen, m, low), np.where(self.frozen, m, high)
 
     @property
@@ -204,7 +209,7 @@ class Problem:
         """Norm of the element-wise relative error of the squared slowness, or None."""
         if self.true_velocity is None:
             return None
-        true = 1.0 / self.true_velocity**2
+        true = squared_slowness(self.true_velocity)
         return float(np.linalg.norm((m - true) / true))
 
 
@@ -322,7 +327,7 @@ def _survey(config: RunConfig, domain: Domain) -> Survey:
         raise InputError(f"acquisition: {len(survey)} shots have {traces} traces; at most {MOST_TRACES} can be handled")
     survey.check(domain)
     if config.data.file is not None:
-        check_source(config.data.file, [shot.name for shot in survey.shots])
+        check_gathers(config.data.file, [shot.name for shot in survey.shots])
     return survey
 
 
@@ -365,5 +370,5 @@ def _discretise(
     samples = TimeAxis.covering(config.data.recording_time, shortest).samples
     # the kept wavefield of a short record must still have a few levels
     every = max(1, min(every, samples // 4))
-    spec = PropagatorSpec(domain, solver.space_order, solver.dtype, samples, every, survey.most_receivers)
+    spec = PropagatorSpec(domain, solver.space_order, solver.dtype, samples, every, survey.max_receivers)
     return spec, step

@@ -5,15 +5,45 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.config.run import FASTEST, SLOWEST, CircleModel, ConstantModel, FileModel, GridSection, LayersModel
+from hpcfwi.config.run import (
+    MAX_VELOCITY_KM_S,
+    MIN_VELOCITY_KM_S,
+    CircleModel,
+    ConstantModel,
+    FileModel,
+    GridSection,
+    LayersModel,
+)
 from hpcfwi.errors import InputError
 from hpcfwi.io import require_regular_file
 
-__all__ = ["build_model", "check_velocities", "file_grid_shape", "read_array", "read_mask", "smooth_model"]
+__all__ = [
+    "build_model",
+    "check_velocities",
+    "file_grid_shape",
+    "read_array",
+    "read_mask",
+    "smooth_model",
+    "squared_slowness",
+    "velocity_from",
+]
+
+Numbers = TypeVar("Numbers", float, NDArray[np.float64])
+
+
+def squared_slowness(velocity: Numbers) -> Numbers:
+    """Convert velocity, km/s, to squared slowness ``m = 1 / v^2``, (s/km)^2."""
+    return 1.0 / velocity**2
+
+
+def velocity_from(m: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Convert squared slowness, (s/km)^2, to velocity ``v = 1 / sqrt(m)``, km/s."""
+    return np.asarray(1.0 / np.sqrt(m))
 
 
 def build_model(
@@ -166,21 +196,21 @@ def _refuse_unphysical(values: NDArray, section: FileModel, name: str) -> None:
             f"positive{raw}"
         )
     told = f"{name}.file: {section.file} has velocities of {low:g} to {high:g} km/s"
-    if middle > FASTEST and section.unit == "km/s":
+    if middle > MAX_VELOCITY_KM_S and section.unit == "km/s":
         raise InputError(f'{told}, which looks like m/s; if it is, set {name}.unit = "m/s"{raw}')
-    if middle < SLOWEST and section.unit == "m/s":
+    if middle < MIN_VELOCITY_KM_S and section.unit == "m/s":
         raise InputError(f'{told} after division by 1000; if they are km/s already, set {name}.unit = "km/s"{raw}')
 
 
 def check_velocities(values: NDArray, name: str, file: str | None = None) -> None:
     """Raise unless all velocities can be those of a medium, in km/s."""
     low, high = float(values.min()), float(values.max())
-    slack = 1e-9 * FASTEST
-    if not (SLOWEST - slack <= low and high <= FASTEST + slack):
+    slack = 1e-9 * MAX_VELOCITY_KM_S
+    if not (MIN_VELOCITY_KM_S - slack <= low and high <= MAX_VELOCITY_KM_S + slack):
         source = f" ({file})" if file else ""
         raise InputError(
-            f"{name}: velocities of {low:g} to {high:g} km/s{source}; they should lie between {SLOWEST:g} and "
-            f"{FASTEST:g} km/s"
+            f"{name}: velocities of {low:g} to {high:g} km/s{source}; they should lie between {MIN_VELOCITY_KM_S:g} and "
+            f"{MAX_VELOCITY_KM_S:g} km/s"
         )
 
 

@@ -20,7 +20,7 @@ from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, ShotFailed
 from hpcfwi.inversion.history import History, Row
 from hpcfwi.model.problem import Problem
-from hpcfwi.model.velocity import read_array
+from hpcfwi.model.velocity import read_array, squared_slowness, velocity_from
 from hpcfwi.run.folder import RunFolder
 from hpcfwi.run.requeue import Requeue
 from hpcfwi.run.session import Session, session
@@ -218,7 +218,7 @@ def _export_data(session: Session) -> list[Path]:
     """Observed data as plain arrays."""
     paths = []
     for shot, staged in zip(session.problem.survey.shots, session.observe(), strict=True):
-        path = session.folder.path / "data" / f"{shot.name}.npy"
+        path = session.folder.path / "data" / f"{shot.file_name}.npy"
         session.folder.write_array(path, load(staged, "shot")["record"])
         paths.append(path)
     return paths
@@ -255,7 +255,7 @@ class _Inversion:
             self._on_evaluation,
         )
         low, high = problem.slowness_bounds
-        x0 = (1.0 / problem.initial_velocity**2).ravel()
+        x0 = squared_slowness(problem.initial_velocity).ravel()
         self.loop_started = self.step_started = time.perf_counter()
         self.writing = 0.0
         result = minimise(self.objective, x0, (low.ravel(), high.ravel()), self.config.inversion, self._on_iteration)
@@ -291,7 +291,7 @@ class _Inversion:
     def _add_row(self, x: NDArray, misfit: float) -> None:
         now = time.perf_counter()
         m = x.reshape(self.problem.domain.shape)
-        velocity = 1.0 / np.sqrt(m)
+        velocity = velocity_from(m)
         row = Row(
             self.iteration,
             len(self.objective.evaluations),
@@ -311,7 +311,7 @@ class _Inversion:
         self.log.write("iteration", **facts, **({} if new else {"replayed": True}))
 
     def _finish(self, result: Any) -> RunResult:
-        velocity = (1.0 / np.sqrt(result.x.reshape(self.problem.domain.shape))).astype(np.float32)
+        velocity = velocity_from(result.x.reshape(self.problem.domain.shape)).astype(np.float32)
         self.rows.cut(int(result.nit))
         self._draw(velocity)
         self.folder.write_array(self.folder.model, velocity)
@@ -320,9 +320,9 @@ class _Inversion:
             "evaluations": int(result.nfev),
             "misfit": float(result.fun),
             "initial_misfit": self.objective.evaluations[0].misfit,
-            "model_error": self.problem.velocity_error(1.0 / np.sqrt(result.x.reshape(self.problem.domain.shape))),
+            "model_error": self.problem.velocity_error(velocity_from(result.x.reshape(self.problem.domain.shape))),
             "message": str(result.message),
-            "left_out": self.problem.left_out,
+            "left_out": self.problem.exclusion_note,
             "irreproducible": self.session.reproducibility.against,
             "core_hours": round(self.log.state.core_hours(time.time()), 6),
         }
@@ -340,7 +340,7 @@ class _Inversion:
 
         started = time.perf_counter()
         try:
-            with footnote(self.problem.left_out):
+            with footnote(self.problem.exclusion_note):
                 draw_gallery(self.folder, self.problem, self.objective, self.rows.rows, velocity, self.first_gradient)
         except HpcfwiError:
             raise

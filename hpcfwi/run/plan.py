@@ -41,7 +41,7 @@ def make_plan(problem: Problem) -> Plan:
     velocity = max(config.inversion.bounds[1], float(problem.initial_velocity.max()))
     if problem.true_velocity is not None:
         velocity = max(velocity, float(problem.true_velocity.max()))
-    axis = problem.axis(problem.initial_velocity)
+    axis = problem.time_axis(problem.initial_velocity)
     limit = courant_limit(domain, spec.space_order, velocity)
     points, error = problem.dispersion
     kept = "every step" if spec.snapshot_every == 1 else f"every {_ordinal(spec.snapshot_every)} step"

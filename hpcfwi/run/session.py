@@ -182,7 +182,7 @@ class Session:
 
         plan = make_plan(self.problem)
         self._check_disk(plan.disk_bytes)
-        lost = [f"the survey is used {self.problem.left_out}"] if self.problem.lost else []
+        lost = [f"the survey is used {self.problem.exclusion_note}"] if self.problem.failed_shots else []
         for warning in [*self.problem.warnings, *lost]:
             self.progress.say(f"warning: {warning}")
             self.log.write("warning", message=warning)
@@ -352,7 +352,7 @@ class Session:
         self.problem = problem
         self.log.write("shot lost", shot=error.shot, reason=error.problem)
         self.progress.say(f"{error}")
-        self.progress.say(f"the inversion begins anew, {problem.left_out}")
+        self.progress.say(f"the inversion begins anew, {problem.exclusion_note}")
 
     def observe(self) -> list[StagedFile]:
         """Stage the observed data; returns the shots in the order of the survey."""

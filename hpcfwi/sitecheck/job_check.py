@@ -140,7 +140,7 @@ class _JobCheck:
         # one job, which is not replaced
         scheduler = self.site.config.scheduler.model_copy(update={"jobs": 1, "replacements": 0})
         site = replace(self.site, config=self.site.config.model_copy(update={"scheduler": scheduler}))
-        options = LaunchOptions(nodes=1 if self.way == "jobs" else None, wait=self.wait)
+        options = LaunchOptions(nodes=1 if self.way == "jobs" else None, wait_minutes=self.wait)
         with ExitStack() as stack:
             stack.enter_context(restore_environment())
             deafen = stack.enter_context(ignoring_signals_at_exit())

@@ -27,6 +27,7 @@ from hpcfwi.config.run import load_run_config
 from hpcfwi.config.site import LaunchOptions, load_site
 from hpcfwi.inversion.journal import Journal, Partials
 from hpcfwi.model.problem import Problem
+from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.run.folder import RunFolder
 from hpcfwi.run.session import session
 from jobs import ROOT, SITES, events
@@ -61,7 +62,7 @@ def pairs(folder: Path, model: str, count: int) -> NDArray[np.float64]:
             )
             shots, staged = ready.observe(), run_folder.staged
             objective = Objective(problem, ready.context, shots, ready.tasks, staged, *ways[0], ready.on_shots)
-            x = (1.0 / problem.initial_velocity**2).ravel()
+            x = squared_slowness(problem.initial_velocity).ravel()
             for number in range(-WARMING_UP, count):
                 for way in (0, 1) if number % 2 else (1, 0):
                     objective.journal, objective.partials = ways[way]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from hpcfwi.config.parsing import line_of
+from hpcfwi.config.parsing import find_line
 from hpcfwi.config.site import find_site, load_site
 from hpcfwi.errors import InputError
 
@@ -101,14 +101,14 @@ def test_a_walltime_may_be_what_the_queue_allows_and_no_more():
 
 
 def test_the_fewest_jobs_are_not_more_than_the_most():
-    assert load("scheduler.jobs=[1, 3]").scheduler.most_jobs == 3
+    assert load("scheduler.jobs=[1, 3]").scheduler.job_limit == 3
     told = mistake("scheduler.jobs=[3, 1]")
     assert told.endswith("jobs: is [3, 1]; the first number should not be larger than the second")
 
 
 @pytest.mark.parametrize("jobs", ["9", "[1, 9]"])
 def test_jobs_are_not_more_than_a_user_may_have(jobs):
-    assert load(f"scheduler.jobs={jobs}", "scheduler.max_jobs=9").scheduler.most_jobs == 9
+    assert load(f"scheduler.jobs={jobs}", "scheduler.max_jobs=9").scheduler.job_limit == 9
     told = mistake(f"scheduler.jobs={jobs}", "scheduler.max_jobs=8")
     assert told.endswith("jobs: is 9, but a user may have 8 (max_jobs)")
 
@@ -168,13 +168,13 @@ def test_a_key_that_is_given_needs_no_variable(mine, monkeypatch):
     ],
 )
 def test_the_line_of_a_key_is_found(mine, key, line, content):
-    assert line_of(mine, key) == (line, content)
+    assert find_line(mine, key) == (line, content)
     assert load_site(str(mine)).where(key) == f"{mine}, line {line}: {content}"
 
 
 def test_where_a_key_is_from_is_known_without_a_line_too(mine):
-    assert line_of(mine, "kind") is None
-    assert line_of(mine.with_name("nothing.toml"), "node.cores") is None
+    assert find_line(mine, "kind") is None
+    assert find_line(mine.with_name("nothing.toml"), "node.cores") is None
     site = load_site(str(mine), ["node.memory=20"])
     assert site.where("scheduler.qos") == f"scheduler.qos (not set in {mine})"
     assert site.where("node.memory") == "--set site.node.memory"

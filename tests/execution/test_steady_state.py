@@ -16,6 +16,7 @@ from hpcfwi.execution.tasks import ShotContext, ShotWorker, observe_shot
 from hpcfwi.io import make_private
 from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.problem import Problem
+from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.solver.operators import stage_solver
 
 CIRCLE = Path(__file__).parents[2] / "jobs" / "circle.toml"
@@ -41,17 +42,17 @@ def context(problem, tmp_path):
 
 
 def stage_model(folder, velocity):
-    return stage(folder, "model", 1 / velocity**2)
+    return stage(folder, "model", squared_slowness(velocity))
 
 
 def stage_shots(problem, context, folder):
-    model, axis = stage_model(folder, problem.true_velocity), problem.axis(problem.true_velocity)
+    model, axis = stage_model(folder, problem.true_velocity), problem.time_axis(problem.true_velocity)
     rest = (model, axis, None, problem.config.data.sample_interval, problem.recorded_samples, folder / "shots", "")
     return [observe_shot(context, shot, *rest) for shot in problem.survey.shots]
 
 
 def evaluate(worker, problem, shots, velocity, folder):
-    model, axis = stage_model(folder, velocity), problem.axis(velocity)
+    model, axis = stage_model(folder, velocity), problem.time_axis(velocity)
     names = [shot.name for shot in problem.survey.shots]
     return [worker.evaluate(name, model, shot, axis) for name, shot in zip(names, shots, strict=True)]
 
@@ -111,7 +112,7 @@ def test_the_counters_do_see_a_build(monkeypatch, problem):
 def test_kept_shots_stay_within_the_memory_budget(problem, context, tmp_path):
     shots = stage_shots(problem, context, tmp_path)
     worker = ShotWorker(context)
-    axis = problem.axis(problem.initial_velocity)
+    axis = problem.time_axis(problem.initial_velocity)
     one = worker.observed(shots[0], axis).nbytes
     worker.context = ShotContext(context.solver, context.spec, context.wavelet, "exact", "cut", int(2.5 * one))
     for shot in shots:
@@ -132,7 +133,7 @@ def test_misfit_and_gradient_do_not_depend_on_what_the_worker_did_before(problem
 
 def test_nor_on_the_time_axis_that_it_had_before(problem, context, tmp_path):
     shots = stage_shots(problem, context, tmp_path)
-    model, axis = stage_model(tmp_path, problem.initial_velocity), problem.axis(problem.initial_velocity)
+    model, axis = stage_model(tmp_path, problem.initial_velocity), problem.time_axis(problem.initial_velocity)
     other = TimeAxis(0.9 * axis.step, axis.samples - 7)
     used = ShotWorker(context)
     first = used.evaluate("0", model, shots[0], axis)

@@ -16,6 +16,7 @@ from hpcfwi.execution.task_errors import TaskFailure
 from hpcfwi.execution.tasks import ShotContext, ShotWorker, evaluate_shot, observe_shot
 from hpcfwi.io import make_private
 from hpcfwi.model.survey import Shot
+from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.solver.operators import stage_solver
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,14 +39,14 @@ def context(problem, folder):
 
 @pytest.fixture
 def model(problem, folder):
-    return stage(folder, "model", 1 / problem.initial_velocity**2)
+    return stage(folder, "model", squared_slowness(problem.initial_velocity))
 
 
 @pytest.fixture
 def observe(problem, context, folder):
     """Stages the data of a shot in the true model."""
-    true = stage(folder, "model", 1 / problem.true_velocity**2)
-    axis, interval = problem.axis(problem.true_velocity), problem.config.data.sample_interval
+    true = stage(folder, "model", squared_slowness(problem.true_velocity))
+    axis, interval = problem.time_axis(problem.true_velocity), problem.config.data.sample_interval
 
     def stage_shot(shot, origin="a test"):
         shots = folder / "shots"
@@ -69,7 +70,7 @@ SHOTS = [
 def test_shots_with_different_receivers_share_a_solver_and_give_what_each_gives_alone(
     problem, context, model, observe, folder
 ):
-    axis = problem.axis(problem.initial_velocity)
+    axis = problem.time_axis(problem.initial_velocity)
     staged = [observe(shot) for shot in SHOTS]
     worker = ShotWorker(context)
     together = [worker.evaluate(shot.name, model, file, axis) for shot, file in zip(SHOTS, staged, strict=True)]
@@ -90,7 +91,7 @@ def test_shots_with_different_receivers_share_a_solver_and_give_what_each_gives_
 
 def test_receivers_that_are_not_there_add_nothing(problem, context, model, observe):
     """The gradient of a spread is the sum of the gradients of its parts."""
-    axis, worker = problem.axis(problem.initial_velocity), ShotWorker(context)
+    axis, worker = problem.time_axis(problem.initial_velocity), ShotWorker(context)
     whole = SHOTS[2]
     parts = [
         replace(whole, name=name, receivers=whole.receivers[cut])
@@ -108,7 +109,7 @@ def test_a_new_time_axis_resamples_the_data_once_and_the_old_one_does_so_again(
     calls = []
     original = shot_module.resample
     monkeypatch.setattr(shot_module, "resample", lambda *a: calls.append(a[2].step) or original(*a))
-    axis = problem.axis(problem.initial_velocity)
+    axis = problem.time_axis(problem.initial_velocity)
     shorter = type(axis).covering(300.0, 0.99 * axis.step)
     shorter = replace(shorter, samples=min(shorter.samples, problem.spec.time_samples))
     for wanted in (axis, axis, shorter, shorter, axis):
@@ -118,20 +119,20 @@ def test_a_new_time_axis_resamples_the_data_once_and_the_old_one_does_so_again(
 
 def test_the_only_shot_is_kept_however_small_the_budget(problem, context, observe):
     worker = ShotWorker(replace(context, cache_bytes=1))
-    axis = problem.axis(problem.initial_velocity)
+    axis = problem.time_axis(problem.initial_velocity)
     staged = observe(SHOTS[2])
     assert worker.observed(staged, axis) is worker.observed(staged, axis)
 
 
 def test_a_model_that_could_not_be_loaded_is_not_taken_for_loaded(problem, context, model, observe):
-    axis, worker = problem.axis(problem.initial_velocity), ShotWorker(context)
+    axis, worker = problem.time_axis(problem.initial_velocity), ShotWorker(context)
     staged = observe(SHOTS[0])
     before = worker.evaluate("few", model, staged, axis)
     with pytest.raises(StagingError):
         worker.use_model(replace(model, digest="0" * 40))
     original, worker.fields.set_model = worker.fields.set_model, lambda m: (original(0 * m + 1), 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        worker.use_model(stage(Path(model.path).parent, "model", 1 / problem.true_velocity**2))
+        worker.use_model(stage(Path(model.path).parent, "model", squared_slowness(problem.true_velocity)))
     worker.fields.set_model = original
     after = worker.evaluate("few", model, staged, axis)
     assert after.f == before.f
@@ -139,8 +140,8 @@ def test_a_model_that_could_not_be_loaded_is_not_taken_for_loaded(problem, conte
 
 
 def test_a_wavefield_without_bounds_is_an_error_that_names_the_shot(problem, context, folder, observe):
-    axis = problem.axis(problem.initial_velocity)
-    much_too_fast = stage(folder, "model", 1 / (10 * problem.initial_velocity) ** 2)
+    axis = problem.time_axis(problem.initial_velocity)
+    much_too_fast = stage(folder, "model", squared_slowness(10 * problem.initial_velocity))
     with pytest.raises(RunError, match=r"shot few: its misfit is (inf|nan); .* solver\.time_step"):
         ShotWorker(context).evaluate("few", much_too_fast, observe(SHOTS[0]), axis)
 
@@ -156,7 +157,7 @@ def test_nan_in_the_data_is_the_shots_own_error(problem, context, tmp_path, fold
 def test_a_missing_file_is_a_failure_of_the_task_in_one_line_with_its_host(problem, context, model, observe):
     staged = observe(SHOTS[0])
     Path(staged.path).unlink()
-    axis = problem.axis(problem.initial_velocity)
+    axis = problem.time_axis(problem.initial_velocity)
     with pytest.raises(TaskFailure) as caught:
         evaluate_shot(context, "few", model, staged, axis, 1)
     assert (

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from hpcfwi.config.run import Positions
 from hpcfwi.errors import InputError
-from hpcfwi.model.geometry import build_survey, read_geometry
 from hpcfwi.model.grid import Domain
+from hpcfwi.model.survey import build_survey, read_geometry
 
 XZ = ("x", "z")
 DOMAIN = Domain((11, 11), (10.0, 10.0), (0.0, 0.0))

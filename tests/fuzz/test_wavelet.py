@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hpcfwi.config.run import FileModel, GridSection
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.gathers import check_record, check_source, gather_shape, read_gather, read_wavelet
+from hpcfwi.model.gathers import check_gather, check_gathers, gather_shape, read_gather, read_wavelet
 from hpcfwi.model.velocity import build_model, file_grid_shape, read_mask
 from hpcfwi.model.wavelet import SampledWavelet, highest_frequency, peak_frequency
 
@@ -93,7 +93,7 @@ def test_a_damaged_array_is_used_or_refused(fuzz, hostile, told):
         path.write_bytes(content)
         told(lambda: use_wavelet(path), path)
         told(lambda: read_mask(path, (31, 31)), path)
-        told(lambda: check_record("0", read_gather(folder, "0"), 31, 31), "shot 0")
+        told(lambda: check_gather("0", read_gather(folder, "0"), 31, 31), "shot 0")
         for decimate in (1, 3):
             section = FileModel(kind="file", file=path, decimate=decimate)
             told(lambda section=section: file_grid_shape(section, "model"), path, "model.decimate")
@@ -114,9 +114,9 @@ def test_an_hdf5_file_of_anything_has_a_gather_or_is_refused(fuzz, told):
             fill(file, kind, shape)
 
         def read() -> None:
-            check_source(path, ["0"])
+            check_gathers(path, ["0"])
             gather_shape(path, "0")
-            check_record("0", read_gather(path, "0", (4, 3)), 4, 3)
+            check_gather("0", read_gather(path, "0", (4, 3)), 4, 3)
 
         told(read, path, "shot 0")
 
@@ -157,7 +157,7 @@ def test_a_type_or_nothing_at_all_is_no_gather(tmp_path, content):
     with h5py.File(tmp_path / "data.h5", "w") as file:
         file["0"] = content
     with pytest.raises(InputError, match="has no dataset '0'"):
-        check_source(tmp_path / "data.h5", ["0"])
+        check_gathers(tmp_path / "data.h5", ["0"])
     with pytest.raises(DataError, match=r"shot 0: data\.file: .*data\.h5 has no array"):
         gather_shape(tmp_path / "data.h5", "0")
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.gathers import check_record, check_source, gather_shape, read_gather, read_wavelet
+from hpcfwi.model.gathers import check_gather, check_gathers, gather_shape, read_gather, read_wavelet
 
 RECORD = np.arange(12.0, dtype="f4").reshape(4, 3)
 WAVELET = [0.0, 1.0, -2.0, 1.0, 0.0]
@@ -32,7 +32,7 @@ def gathers(request, tmp_path):
 
 
 def test_each_shot_has_its_gather(gathers):
-    check_source(gathers, ["b", "a"])
+    check_gathers(gathers, ["b", "a"])
     np.testing.assert_array_equal(read_gather(gathers, "b"), 2 * RECORD)
     assert gather_shape(gathers, "b") == (4, 3)
 
@@ -41,7 +41,7 @@ def test_missing_gathers_are_counted_and_the_first_is_named(gathers):
     with pytest.raises(
         InputError, match=r"data\.file: .*gathers.* has no .*c.* \(nor those of 1 more shots\); every shot"
     ):
-        check_source(gathers, ["a", "c", "d"])
+        check_gathers(gathers, ["a", "c", "d"])
     with pytest.raises(DataError, match=r"shot c: data\.file: .*gathers"):
         read_gather(gathers, "c")
 
@@ -50,7 +50,7 @@ def test_a_group_is_no_gather(tmp_path):
     with h5py.File(tmp_path / "g.h5", "w") as file:
         file.create_group("a")
     with pytest.raises(InputError, match=r"has no dataset 'a'"):
-        check_source(tmp_path / "g.h5", ["a"])
+        check_gathers(tmp_path / "g.h5", ["a"])
 
 
 def test_what_is_neither_folder_nor_hdf5_is_refused(tmp_path):
@@ -58,16 +58,16 @@ def test_what_is_neither_folder_nor_hdf5_is_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"data\.file: .*gathers\.sgy: is no folder of gathers and no readable HDF5 file"
     ):
-        check_source(tmp_path / "gathers.sgy", ["a"])
+        check_gathers(tmp_path / "gathers.sgy", ["a"])
     with pytest.raises(InputError, match=r"data\.file: .*none: no such file or folder"):
-        check_source(tmp_path / "none", ["a"])
+        check_gathers(tmp_path / "none", ["a"])
     with pytest.raises(InputError, match="File name too long"):
-        check_source(tmp_path / ("x" * 300), ["a"])
+        check_gathers(tmp_path / ("x" * 300), ["a"])
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", ">f4", "i2", "u1"])
 def test_records_of_real_numbers_are_good(dtype):
-    check_record("a", RECORD.astype(dtype), 4, 3)
+    check_gather("a", RECORD.astype(dtype), 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_records_of_real_numbers_are_good(dtype):
 )
 def test_records_of_another_shape_or_kind_are_refused_with_the_shot(record, told):
     with pytest.raises(DataError, match=rf"^shot a: its record in data\.file {told}"):
-        check_record("a", record, 4, 3)
+        check_gather("a", record, 4, 3)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1e30])
@@ -96,7 +96,7 @@ def test_broken_samples_are_counted_and_the_first_is_located(value):
         DataError,
         match=r"has values that are NaN, infinite or beyond 1e\+18 \(2 of 12\), .*at sample 2 of receiver 3",
     ):
-        check_record("a", record, 4, 3)
+        check_gather("a", record, 4, 3)
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_a_larger_margin_keeps_more_and_full_keeps_every_step():
 def test_a_step_that_follows_the_model_is_sampled_for_its_longest():
     critical = problem("solver.time_step=critical")
     slowest = 0.5 * courant_limit(critical.domain, 4, 1.4)
-    assert critical.step is None
+    assert critical.fixed_step is None
     assert 1 / (2 * 0.0276 * critical.spec.snapshot_every * 2 * slowest) >= 2.4
 
 
@@ -102,9 +102,9 @@ def test_fixed_step_is_stable_for_bounds_and_models():
 def test_fixed_step_is_that_of_every_model_and_critical_follows_it():
     fixed, critical = problem(), problem("solver.time_step=critical")
     slow, fast = np.full((101, 101), 2.0), np.full((101, 101), 4.0)
-    assert fixed.axis(slow) == fixed.axis(fast)
-    assert critical.axis(slow).step == pytest.approx(2 * critical.axis(fast).step, rel=1e-3)
-    assert critical.axis(fast).samples <= critical.spec.time_samples
+    assert fixed.time_axis(slow) == fixed.time_axis(fast)
+    assert critical.time_axis(slow).step == pytest.approx(2 * critical.time_axis(fast).step, rel=1e-3)
+    assert critical.time_axis(fast).samples <= critical.spec.time_samples
 
 
 def test_courant_violation_is_told_with_the_step_that_would_do():
@@ -271,7 +271,7 @@ def test_plan_tells_grid_steps_memory_and_disk():
     assert rows["grid"] == "101 x 101 points, 181 x 181 with 40 cells of sponge, absorbing on all sides"
     assert rows["survey"] == "11 shots, 1111 traces of 251 samples"
     assert rows["time axis"].startswith(
-        f"{made.axis(made.initial_velocity).samples} steps of {made.step:.4g} ms (fixed; stable"
+        f"{made.time_axis(made.initial_velocity).samples} steps of {made.fixed_step:.4g} ms (fixed; stable"
     )
     assert re.fullmatch(r"kept at every \d+(st|nd|rd|th) step: \d+ levels", rows["forward wavefield"])
     assert re.match(r"[\d.]+ MB for a shot", rows["memory per worker"])
@@ -385,5 +385,5 @@ def test_any_values_are_a_problem_or_refused_with_the_key(changes, initial):
         )
     else:
         assert made.spec.snapshot_every >= 1
-        assert made.axis(made.initial_velocity).samples <= made.spec.time_samples
+        assert made.time_axis(made.initial_velocity).samples <= made.spec.time_samples
         assert all(value for _, value in make_plan(made).rows)

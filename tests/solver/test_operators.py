@@ -16,6 +16,7 @@ import pytest
 import hpcfwi.solver.operators as solver_module
 from hpcfwi.artifacts import StagedFile
 from hpcfwi.io import make_private
+from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.solver.fields import Wavefields
 from hpcfwi.solver.operators import obtain_solver, stage_solver
 
@@ -33,6 +34,7 @@ if "processor" in case:
     described = {**hpcfwi.solver.operators.fingerprint(), "processor": case["processor"]}
     import hpcfwi.solver.operators
     hpcfwi.solver.operators.fingerprint = lambda: described
+from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.solver.fields import Wavefields
 
 builds = []
@@ -43,8 +45,8 @@ Operator._build = classmethod(lambda cls, *a, **k: builds.append(1) or build(cls
 solver, facts = obtain_solver(case["staged"], case["problem"].spec)
 problem = case["problem"]
 fields = Wavefields(solver)
-fields.set_model(1 / problem.true_velocity**2)
-axis, shot = problem.axis(problem.true_velocity), problem.survey.shots[0]
+fields.set_model(squared_slowness(problem.true_velocity))
+axis, shot = problem.time_axis(problem.true_velocity), problem.survey.shots[0]
 record = fields.forward(shot.source, shot.receivers, problem.wavelet.sample(axis), axis.step, axis.samples)
 gradient = fields.gradient(record)
 digests = [hashlib.sha256(array.tobytes()).hexdigest() for array in (record, gradient)]
@@ -103,8 +105,8 @@ def test_a_worker_without_compiler_and_caches_runs_the_staged_solver(staged, pro
     assert not [path for path in (tmp_path / "temporary").rglob("*") if path.suffix in (".c", ".o")]
     # and its waves are those that the solver makes here
     fields = Wavefields(obtain_solver(staged, problem.spec)[0])
-    fields.set_model(1 / problem.true_velocity**2)
-    axis, shot = problem.axis(problem.true_velocity), problem.survey.shots[0]
+    fields.set_model(squared_slowness(problem.true_velocity))
+    axis, shot = problem.time_axis(problem.true_velocity), problem.survey.shots[0]
     record = fields.forward(shot.source, shot.receivers, problem.wavelet.sample(axis), axis.step, axis.samples)
     assert np.abs(record).max() > 0
     assert found["digests"] == [sha256(array.tobytes()).hexdigest() for array in (record, fields.gradient(record))]

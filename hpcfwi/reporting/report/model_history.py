@@ -14,6 +14,7 @@ from hpcfwi.errors import StagingError
 from hpcfwi.inversion.history import Row
 from hpcfwi.inversion.journal import Entry, entries
 from hpcfwi.inversion.misfit import FunctionalGradient
+from hpcfwi.model.velocity import velocity_from
 from hpcfwi.reporting.formatting import counted
 from hpcfwi.reporting.report.charts import number
 from hpcfwi.reporting.report.data import RunModels
@@ -82,7 +83,7 @@ def make_model_history(journal: Path, rows: Sequence[Row], scene: RunModels) -> 
             continue
         answer, x = recorded
         with np.errstate(all="ignore"):
-            velocity = 1.0 / np.sqrt(x.reshape(scene.domain.shape))
+            velocity = velocity_from(x.reshape(scene.domain.shape))
         # no more of it than is shown: there may be many
         models.append((rows[place], planes_of(scene.domain, velocity, pixels)))
         if place == 0 and answer.g.size == x.size:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hpcfwi.config.run import Positions
 from hpcfwi.errors import InputError
-from hpcfwi.model.geometry import build_survey, read_geometry
+from hpcfwi.model.survey import build_survey, read_geometry
 
 XZ, XYZ = ("x", "z"), ("x", "y", "z")
 LINE = Positions(first=(0.0, 5.0), last=(100.0, 5.0), count=3)
@@ -70,7 +70,7 @@ def test_receivers_and_their_number_may_differ_from_shot_to_shot(csv):
     survey = build_survey(LINE, receivers, XZ)
     assert [len(shot.receivers) for shot in survey.shots] == [1, 1, 2]
     np.testing.assert_array_equal(survey.shots[2].receivers, [[1.0, 1.0], [4.0, 4.0]])
-    assert survey.most_receivers == 2
+    assert survey.max_receivers == 2
 
 
 def test_a_table_of_traces_gives_shots_in_the_order_in_which_they_appear(csv):
