@@ -89,14 +89,14 @@ def test_a_step_that_follows_the_model_is_sampled_for_its_longest():
 
 
 def test_fixed_step_is_stable_for_bounds_and_models():
-    assert problem().step < courant_limit(problem().domain, 4, 4.0)
+    assert problem().fixed_step < courant_limit(problem().domain, 4, 4.0)
     faster = problem("model.inside=5.5")
-    assert faster.step < courant_limit(faster.domain, 4, 5.5)
+    assert faster.fixed_step < courant_limit(faster.domain, 4, 5.5)
     frozen = problem(
         "inversion.frozen.depth_above=300",
         initial={"kind": "layers", "velocities": [6.0, 2.5], "interfaces": [310.0]},
     )
-    assert frozen.step < courant_limit(frozen.domain, 4, 6.0)
+    assert frozen.fixed_step < courant_limit(frozen.domain, 4, 6.0)
 
 
 def test_fixed_step_is_that_of_every_model_and_critical_follows_it():
@@ -113,10 +113,10 @@ def test_courant_violation_is_told_with_the_step_that_would_do():
         "solver.time_step: 1.9 ms is unstable (Courant): for 4 km/s, a spacing of 10 m and space order 4"
     )
     limit = advice(r"may be at most ([\d.]+) ms", told)
-    assert problem(f"solver.time_step={limit}").step == limit
+    assert problem(f"solver.time_step={limit}").fixed_step == limit
     assert "unstable" in refused(f"solver.time_step={limit + 0.001}")
     fixed = advice(r'"fixed" would take ([\d.]+) ms', told)
-    assert problem().step == pytest.approx(fixed)
+    assert problem().fixed_step == pytest.approx(fixed)
 
 
 # Nyquist and dispersion

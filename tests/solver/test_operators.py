@@ -180,7 +180,7 @@ def test_a_solver_that_does_not_compile_says_what_to_try(tmp_path, make_problem)
     program = """
 import cloudpickle, sys
 from pathlib import Path
-from hpcfwi.artifacts import make_private
+from hpcfwi.io import make_private
 from hpcfwi.solver.operators import stage_solver
 from hpcfwi.errors import RunError
 
@@ -260,7 +260,7 @@ def test_an_instruction_set_that_the_compiler_does_not_know_is_told(tmp_path, pr
     program = """
 import cloudpickle, sys
 from pathlib import Path
-from hpcfwi.artifacts import make_private
+from hpcfwi.io import make_private
 from hpcfwi.errors import RunError
 from hpcfwi.solver.operators import stage_solver
 
