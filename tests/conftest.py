@@ -260,7 +260,9 @@ def client() -> Iterator[Any]:
 
     from hpcfwi.cluster.layout import Layout
     from hpcfwi.cluster.local import LocalWorkers
+    from hpcfwi.cluster.pool import Workload
+    from hpcfwi.execution.affinity import PRELOAD_MODULES
 
-    workers = LocalWorkers(Layout(2, 1, 2 * 10**9))
+    workers = LocalWorkers(Layout(2, 1, 2 * 10**9), workload=Workload(PRELOAD_MODULES))
     with workers, Client(workers.cluster(), set_as_default=False) as client:
         yield client

@@ -118,13 +118,14 @@ def script(name: str, config: Path | None, nodes: int | None, settings: tuple[st
     from hpcfwi.cli.console import default_run_dir
     from hpcfwi.cluster.job_script import JobPlace, job_script
     from hpcfwi.cluster.layout import ResourceRequest, node_layout
+    from hpcfwi.execution.affinity import PRELOAD_MODULES
 
     jobs = nodes or where.config.scheduler.job_limit
     need = ResourceRequest(jobs * (where.config.node.cores or 1), 1) if config is None else _need(config, ours)
     layout = node_layout(where, need, jobs)
     run_dir = default_run_dir(where, config or Path("run")).absolute()
     security = _keys(run_dir / "tls") if where.config.network.tls else None
-    click.echo(job_script(where, layout, JobPlace(run_dir.name, run_dir / "logs", security)), nl=False)
+    click.echo(job_script(where, layout, JobPlace(run_dir.name, run_dir / "logs", security, PRELOAD_MODULES)), nl=False)
 
 
 def _is_of_site(setting: str, sections: Any) -> bool:
@@ -174,7 +175,7 @@ def check_site(name: str, job: bool, wait: float, settings: tuple[str, ...]) -> 
 
 
 def _keys(folder: Path) -> Any:
-    """Where a run would have its keys (:func:`hpcfwi.cluster.tls.private_security`), without making any."""
+    """Where a run would have its keys (:func:`hpcfwi.cluster.network.private_security`), without making any."""
     from distributed.security import Security
 
     key, certificate = str(folder / "key.pem"), str(folder / "certificate.pem")

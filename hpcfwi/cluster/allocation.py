@@ -18,9 +18,8 @@ from distributed.security import Security
 from hpcfwi.batch.nodes import Allocation, Node, find_allocation
 from hpcfwi.cluster.job_script import worker_script
 from hpcfwi.cluster.layout import Layout, ResourceRequest, divide
-from hpcfwi.cluster.network import driver_address, scheduler_options
-from hpcfwi.cluster.pool import REMOTE, Listener, WorkerPool, tail_of
-from hpcfwi.cluster.tls import private_security
+from hpcfwi.cluster.network import driver_address, private_security, scheduler_options
+from hpcfwi.cluster.pool import REMOTE, Listener, WorkerPool, Workload, tail_of
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.io import make_private
@@ -60,7 +59,15 @@ class NodeWorkers(ProcessInterface):
         layout = self.owner.layouts[self.node.name]
         folder = self.owner.run_dir / "logs"
         script, self.log = folder / f"{self.name}.sh", folder / f"{self.name}.log"
-        text = worker_script(self.owner.site, layout, self.owner.security, self.scheduler, self.name, self.log)
+        text = worker_script(
+            self.owner.site,
+            layout,
+            self.owner.security,
+            self.owner.workload.preload,
+            self.scheduler,
+            self.name,
+            self.log,
+        )
         script.write_text(text)
         self.command = self.owner.allocation.command(self.node, script)
         self.log.write_bytes(b"")
@@ -124,11 +131,13 @@ class AllocatedWorkers(WorkerPool):
     run_dir
         The run folder, which all nodes see.
     listener
-        Who is told.
+        Who hears about the workers.
+    workload
+        What they compute.
     """
 
-    how = "allocation"
-    patience = 300.0
+    mode = "allocation"
+    no_worker_timeout_s = 300.0
 
     def __init__(
         self,
@@ -138,15 +147,22 @@ class AllocatedWorkers(WorkerPool):
         nodes: list[Node],
         run_dir: Path,
         listener: Listener = Listener(),  # noqa: B008 - immutable
+        workload: Workload = Workload(),  # noqa: B008 - immutable
     ) -> None:
-        super().__init__(min(layouts.values(), key=lambda layout: layout.memory), listener)
+        super().__init__(min(layouts.values(), key=lambda layout: layout.memory), listener, workload)
         self.site, self.allocation, self.layouts, self.nodes, self.run_dir = site, allocation, layouts, nodes, run_dir
         self.security: Security | None = None
         self.trouble: dict[str, str] = {}
 
     @classmethod
     def from_environment(
-        cls, site: Site, need: ResourceRequest, run_dir: Path, listener: Listener, count: int | None = None
+        cls,
+        site: Site,
+        need: ResourceRequest,
+        run_dir: Path,
+        listener: Listener = Listener(),  # noqa: B008 - immutable
+        workload: Workload = Workload(),  # noqa: B008 - immutable
+        count: int | None = None,
     ) -> AllocatedWorkers:
         """Find the allocation, take its first ``count`` nodes (all by default), and divide each of them.
 
@@ -162,18 +178,18 @@ class AllocatedWorkers(WorkerPool):
         nodes = nodes[:count]
         share = ResourceRequest(-(-need.shots // len(nodes)), need.shot_bytes)
         layouts = {node.name: _layout(site, node, share) for node in nodes}
-        return cls(site, allocation, layouts, nodes, run_dir, listener)
+        return cls(site, allocation, layouts, nodes, run_dir, listener, workload)
 
     @property
     def threads(self) -> int:
         return max(layout.threads for layout in self.layouts.values())
 
     @property
-    def planned(self) -> int:
+    def planned_workers(self) -> int:
         return sum(layout.processes for layout in self.layouts.values())
 
     @property
-    def nodes_planned(self) -> int:
+    def planned_nodes(self) -> int:
         return len(self.nodes)
 
     def threads_on(self, host: str) -> int:
@@ -214,7 +230,7 @@ class AllocatedWorkers(WorkerPool):
                 silence_logs=False,
             )
 
-    def tail(self, worker: str) -> str:
+    def log_tail(self, worker: str) -> str:
         path = self.run_dir / "logs" / f"{worker}.log"
         if not path.exists():  # of several processes each has the node's name and a number after it
             path = path.with_name(f"{worker.rpartition('-')[0]}.log")
@@ -224,8 +240,8 @@ class AllocatedWorkers(WorkerPool):
         """Note that the command which holds a node's workers has ended."""
         what = f"the workers of node {workers.node.name} have ended (exit code {code})"
         tail = workers.tail()
-        self.listener.event("node lost", node=workers.node.name, code=code, again=again, log=tail)
-        self.listener.say(f"{what}{'; they are started again' if again else '; the node is given up'}{tail}")
+        self.listener.log_event("node lost", node=workers.node.name, code=code, again=again, log=tail)
+        self.listener.show(f"{what}{'; they are started again' if again else '; the node is given up'}{tail}")
         if not again:
             self.trouble[workers.node.name] = f"{what}{tail}"
 

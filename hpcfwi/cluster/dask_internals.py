@@ -14,9 +14,10 @@ from typing import Any
 import distributed.batched
 import distributed.metrics
 from distributed import Client, Future
+from distributed.core import Status
 from tornado.ioloop import IOLoop
 
-__all__ = ["cancel_tasks", "cancel_unstarted", "monotonic_time", "use_monotonic_clock"]
+__all__ = ["cancel_tasks", "cancel_unstarted", "monotonic_time", "stop_assigning_tasks", "use_monotonic_clock"]
 
 _set_at_the_start = time.time() - time.monotonic()
 _time_of_day = distributed.metrics.time
@@ -65,3 +66,24 @@ def _take_back(client: Client, groups: list[list[Future]], but: frozenset[str]) 
     taken = client.run_on_scheduler(take_back)
     # the scheduler does not know them any more; those who wait for them have to hear of it
     client.cancel([future for i in taken for future in groups[i]], force=True)
+
+
+def stop_assigning_tasks(scheduler: Any, worker: Any, status: Status = Status.closing_gracefully) -> None:
+    """Let a worker finish its running tasks and start no others; ``Status.running`` undoes that.
+
+    This is the first half of Dask's ``Scheduler.retire_workers``, which does not wait for running tasks.
+
+    Parameters
+    ----------
+    scheduler
+        Dask's scheduler; call this in its event loop.
+    worker
+        The scheduler's state of the worker.
+    status
+        The worker's new status.
+    """
+    stimulus = f"hpcfwi-{status.name}-{time.time()}"
+    scheduler.handle_worker_status_change(status, worker, stimulus)
+    scheduler.stream_comms[worker.address].send(
+        {"op": "worker-status-change", "status": status.name, "stimulus_id": stimulus}
+    )

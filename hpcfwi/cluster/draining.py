@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hpcfwi.cluster.dask_internals import monotonic_time
+from hpcfwi.cluster.dask_internals import monotonic_time, stop_assigning_tasks
 from hpcfwi.cluster.job_script import WorkerJob
-from hpcfwi.execution.plugins.host_exclusion import HostExclusion, host_of, stop_assigning_tasks
-from hpcfwi.execution.plugins.stragglers import StragglerMonitor
+from hpcfwi.cluster.pool import Workload
 
 __all__ = ["Draining", "jobs_of"]
 
@@ -38,10 +37,12 @@ class Draining:
     ----------
     scheduler
         Dask's.
+    workload
+        What the workers compute.
     """
 
-    def __init__(self, scheduler: Any) -> None:
-        self.scheduler = scheduler
+    def __init__(self, scheduler: Any, workload: Workload) -> None:
+        self.scheduler, self.workload = scheduler, workload
         self.leaving: dict[str, _Leaving] = {}
 
     def _workers(self, name: str) -> list[Any]:
@@ -50,14 +51,12 @@ class Draining:
 
     def due(self, left: float | None) -> bool:
         """Whether a shot that is begun now could outlast a job that has so many seconds left."""
-        overtime = self.scheduler.plugins.get(StragglerMonitor.name)
-        longest = overtime.longest if overtime is not None else 0.0
-        return left is not None and left < LONGER * longest + CLOSING
+        return left is not None and left < LONGER * self.workload.longest_task(self.scheduler) + CLOSING
 
     def unwanted(self, name: str) -> bool:
         """Whether a job has its workers on a host that is excluded."""
-        bad = self.scheduler.plugins.get(HostExclusion.name)
-        return bad is not None and any(host_of(worker.address) in bad.excluded for worker in self._workers(name))
+        excluded = self.workload.excluded_hosts(self.scheduler)
+        return any(worker.host in excluded for worker in self._workers(name))
 
     def begin(self, name: str, job: WorkerJob) -> None:
         """Give the workers of a job no more tasks."""

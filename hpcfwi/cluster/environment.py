@@ -10,7 +10,21 @@ from contextlib import contextmanager
 from hpcfwi.config.site import SiteConfig
 from hpcfwi.solver.devito_internals import TARGET
 
-__all__ = ["apply_environment", "quiet_libraries", "restore_environment", "silence_dask", "worker_environment"]
+__all__ = [
+    "JOB_STARTED_VARIABLE",
+    "PROCESSES_VARIABLE",
+    "THREADS_VARIABLE",
+    "apply_environment",
+    "quiet_libraries",
+    "restore_environment",
+    "silence_dask",
+    "worker_environment",
+]
+
+# Variables that a job sets for its worker processes: how many there are on the node, the OpenMP threads of each, and the time
+# (s since 1970) at which the job script started.
+PROCESSES_VARIABLE, THREADS_VARIABLE = "HPCFWI_PROCESSES", "HPCFWI_THREADS"
+JOB_STARTED_VARIABLE = "HPCFWI_JOB_BEGAN"
 
 # Dask's own way to set the level of its loggers.
 LOG_LEVEL = "DASK_LOGGING__DISTRIBUTED"

@@ -14,7 +14,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from hpcfwi.batch.base import BatchSystem, JobState, SubmissionError
 from hpcfwi.cluster.draining import Draining, jobs_of
 from hpcfwi.cluster.job_script import WorkerJob
-from hpcfwi.cluster.pool import Listener, tail_of
+from hpcfwi.cluster.pool import Listener, Workload, tail_of
 from hpcfwi.errors import RunError
 
 __all__ = ["JobMonitor"]
@@ -72,7 +72,9 @@ class JobMonitor:
     logs
         Folder of the jobs' output.
     listener
-        Who is told.
+        Who hears about the workers.
+    workload
+        What they compute.
     avoid
         Nodes that new jobs are not to be on, shared with who submits them.
     """
@@ -83,6 +85,7 @@ class JobMonitor:
     replacements: int
     logs: Path
     listener: Listener = field(default_factory=Listener)
+    workload: Workload = field(default_factory=Workload)
     avoid: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -99,7 +102,7 @@ class JobMonitor:
         self._numbers: dict[str, str] = {}
         self._again_at = 0.0
         self._arrivals = _Arrivals()
-        self._draining = Draining(self.cluster.scheduler)
+        self._draining = Draining(self.cluster.scheduler, self.workload)
 
     def start(self) -> None:
         """Begin; to be called in the cluster's event loop."""
@@ -127,8 +130,8 @@ class JobMonitor:
     def _warn(self, message: str) -> None:
         """Once, until it goes well again."""
         if self._unanswered is None:
-            self.listener.event("warning", message=message)
-            self.listener.say(f"warning: {message}")
+            self.listener.log_event("warning", message=message)
+            self.listener.show(f"warning: {message}")
         self._unanswered = message
 
     async def look(self) -> None:
@@ -152,7 +155,7 @@ class JobMonitor:
             elif job.job_id and name in self.cluster.worker_spec and name in working:
                 self._drain(name, job, states[job.job_id])
         for job_id in await self._draining.look():
-            self.listener.event("job drained", job=job_id)
+            self.listener.log_event("job drained", job=job_id)
         self._numbers.update({name: job.job_id for name, job in jobs.items() if job.job_id})
         for name in lost:
             await self._replace(name)
@@ -167,7 +170,7 @@ class JobMonitor:
         now = time.monotonic()
         known = self.jobs.get(job_id)
         if known is None or known.state != state:
-            self.listener.event(
+            self.listener.log_event(
                 "job",
                 job=job_id,
                 worker=name,
@@ -219,11 +222,11 @@ class JobMonitor:
         if not unwanted and not self._draining.due(state.left):
             return
         self._draining.begin(name, job)
-        self.listener.event("job draining", job=job_id, left=state.left, nodes=state.nodes, excluded=unwanted)
+        self.listener.log_event("job draining", job=job_id, left=state.left, nodes=state.nodes, excluded=unwanted)
         if unwanted:
             self.avoid.add(state.nodes)
         why = f"is on {state.nodes}, where shots fail again and again" if unwanted else f"ends in {state.left:.0f} s"
-        self.listener.say(f"worker job {job_id} {why}: it gets no more shots, another one follows")
+        self.listener.show(f"worker job {job_id} {why}: it gets no more shots, another one follows")
         self._forget(name)
         known.state = JobState("ended", state.word)
         # one that has lived most of its time is no fault, and does not come too often
@@ -233,8 +236,8 @@ class JobMonitor:
         # it is no longer among those that a worker may come from
         known.state = JobState("ended", known.state.word)
         tail = "" if known.had_worker else self._tail(job_id)
-        self.listener.say(f"worker job {job_id} {what}{tail}")
-        self.listener.event("job lost", job=job_id, reason=what, had_worker=known.had_worker, log=tail)
+        self.listener.show(f"worker job {job_id} {what}{tail}")
+        self.listener.log_event("job lost", job=job_id, reason=what, had_worker=known.had_worker, log=tail)
         self.avoid |= {node for node, times in self._false_on.items() if node and times >= FALSE_ON_A_NODE}
         if self._false_starts >= FALSE_STARTS:
             self.trouble = (
@@ -253,7 +256,7 @@ class JobMonitor:
     def _refused(self, name: str, refusal: SubmissionError) -> None:
         """Note a refusal; while other jobs are there the run goes on, and it is tried again later."""
         if self.refusal != refusal:
-            self.listener.event(
+            self.listener.log_event(
                 "job refused", worker=name, command=refusal.command, code=refusal.code, message=refusal.message
             )
         self.refusal = refusal
@@ -294,7 +297,7 @@ class JobMonitor:
             self._replaced.popleft()
         if counts and len(self._replaced) >= self.replacements:
             if not self._spent:
-                self.listener.say(
+                self.listener.show(
                     f"no more than {self.replacements} worker jobs are replaced in an hour (scheduler.replacements): the run "
                     "goes on with those that are left"
                 )

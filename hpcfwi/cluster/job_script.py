@@ -16,12 +16,10 @@ from distributed.core import Status
 from distributed.security import Security
 
 from hpcfwi.batch.base import SubmissionError, run_command
-from hpcfwi.cluster.environment import worker_environment
+from hpcfwi.cluster.environment import JOB_STARTED_VARIABLE, PROCESSES_VARIABLE, THREADS_VARIABLE, worker_environment
 from hpcfwi.cluster.jobqueue_internals import Job, PBSJob, SLURMJob, own_settings
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.config.site import Site, SiteConfig
-from hpcfwi.execution.affinity import PROCESSES_VARIABLE, THREADS_VARIABLE
-from hpcfwi.execution.plugins.worker_info import JOB_STARTED_VARIABLE
 
 __all__ = ["DEATH_TIMEOUT", "JOB_CLASSES", "JobPlace", "WorkerJob", "job_options", "job_script", "worker_script"]
 
@@ -127,11 +125,14 @@ class JobPlace:
         Folder for their output; all nodes see it.
     security
         Keys, as files that all nodes see; None: nothing is encrypted.
+    preload
+        Modules that each worker process imports when it starts.
     """
 
     name: str
     logs: Path
     security: Security | None = None
+    preload: tuple[str, ...] = ()
 
 
 def job_options(site: Site, layout: Layout, place: JobPlace) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def job_options(site: Site, layout: Layout, place: JobPlace) -> dict[str, Any]:
         "log_directory": None,
         # `module` is a function of login shells
         "shebang": "#!/bin/bash -l" if config.environment.modules else "#!/bin/bash",
-        "worker_extra_args": _worker_arguments(config),
+        "worker_extra_args": _worker_arguments(config, place.preload),
         "job_script_prologue": [*_own_log(config, place.logs), *_prologue(config, layout, place.security)],
         "job_directives_skip": [
             *([] if config.scheduler.request_memory else ["--mem="]),
@@ -172,9 +173,17 @@ def job_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", f"hpcfwi-{name}")[:LONGEST_NAME]
 
 
-def worker_script(site: Site, layout: Layout, security: Security | None, scheduler: str, name: str, log: Path) -> str:
+def worker_script(
+    site: Site,
+    layout: Layout,
+    security: Security | None,
+    preload: tuple[str, ...],
+    scheduler: str,
+    name: str,
+    log: Path,
+) -> str:
     """A script that starts the workers of one node of an allocation: the middle and the end of a job script."""
-    options = job_options(site, layout, JobPlace("", Path(), security))
+    options = job_options(site, layout, JobPlace("", Path(), security, preload))
     words = [
         f"exec {options['python']} -m distributed.cli.dask_worker {scheduler} --name {name} --nthreads 1",
         f"--memory-limit {layout.memory} --nworkers {layout.processes} --nanny --death-timeout {DEATH_TIMEOUT}",
@@ -237,8 +246,8 @@ def _own_log(config: SiteConfig, logs: Path) -> list[str]:
     return [f'exec >>{shlex.quote(str(logs))}/"${{PBS_JOBID%%.*}}".log 2>&1']
 
 
-def _worker_arguments(config: SiteConfig) -> list[str]:
-    arguments = ["--no-dashboard", "--preload", "hpcfwi.execution.affinity", "--preload", "hpcfwi.execution.preload"]
+def _worker_arguments(config: SiteConfig, preload: tuple[str, ...]) -> list[str]:
+    arguments = ["--no-dashboard", *(word for module in preload for word in ("--preload", module))]
     if config.network.ports is not None:
         arguments += ["--worker-port", config.network.ports, "--nanny-port", config.network.ports]
     return arguments

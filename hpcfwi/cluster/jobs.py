@@ -18,9 +18,8 @@ from hpcfwi.cluster.job_monitor import JobMonitor
 from hpcfwi.cluster.job_script import JOB_CLASSES, JobPlace, job_options
 from hpcfwi.cluster.jobqueue_internals import JobQueueCluster, PBSCluster, SLURMCluster, own_settings
 from hpcfwi.cluster.layout import Layout
-from hpcfwi.cluster.network import driver_address, scheduler_options
-from hpcfwi.cluster.pool import REMOTE, Listener, WorkerPool
-from hpcfwi.cluster.tls import private_security
+from hpcfwi.cluster.network import driver_address, private_security, scheduler_options
+from hpcfwi.cluster.pool import REMOTE, Listener, WorkerPool, Workload
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.log import read_latest
@@ -48,15 +47,17 @@ class WorkerJobs(WorkerPool):
     run_dir
         The run folder, which all nodes see.
     listener
-        Who is told.
+        Who hears about the workers.
+    workload
+        What they compute.
     jobs
         How many; by default what the site says.
     wait
         Seconds that may pass without any worker; None: any number.
     """
 
-    how = "jobs"
-    patience = None
+    mode = "jobs"
+    no_worker_timeout_s = None
 
     def __init__(
         self,
@@ -64,10 +65,11 @@ class WorkerJobs(WorkerPool):
         layout: Layout,
         run_dir: Path,
         listener: Listener = Listener(),  # noqa: B008 - immutable
+        workload: Workload = Workload(),  # noqa: B008 - immutable
         jobs: int | None = None,
         wait: float | None = None,
     ) -> None:
-        super().__init__(layout, listener)
+        super().__init__(layout, listener, workload)
         self.site, self.run_dir, self.wait = site, run_dir, wait
         self.batch = batch_system(site.config.scheduler.kind)
         self.jobs = jobs if jobs is not None else site.config.scheduler.jobs
@@ -82,12 +84,12 @@ class WorkerJobs(WorkerPool):
         return f"workers in {count} job{plural} of {self.batch.name} ({self.site.name}), each {self.layout}"
 
     @property
-    def nodes_planned(self) -> int:
+    def planned_nodes(self) -> int:
         return self.jobs if isinstance(self.jobs, int) else self.jobs[1]
 
     @property
     def place(self) -> JobPlace:
-        return JobPlace(self.run_dir.name, self.run_dir / "logs", self._security)
+        return JobPlace(self.run_dir.name, self.run_dir / "logs", self._security, self.workload.preload)
 
     def _prepare(self, stack: ExitStack) -> None:
         make_private(self.run_dir / "logs")
@@ -119,6 +121,7 @@ class WorkerJobs(WorkerPool):
             self.site.config.scheduler.replacements,
             self.run_dir / "logs",
             self.listener,
+            self.workload,
             avoid,
         )
         if isinstance(self.jobs, tuple):
@@ -130,7 +133,7 @@ class WorkerJobs(WorkerPool):
         return cluster
 
     def _on_submission(self, worker: str, job: str) -> None:
-        self.listener.event("job", job=job, worker=worker, state="submitted")
+        self.listener.log_event("job", job=job, worker=worker, state="submitted")
 
     def _tell_leftovers(self) -> None:
         """A driver that was killed could not cancel its jobs; those that wait end by themselves, but only once they start."""
@@ -148,9 +151,9 @@ class WorkerJobs(WorkerPool):
             return
         left = [job for job, state in states.items() if state.state != "ended"]
         if left:
-            self.listener.event("jobs left over", jobs=left)
+            self.listener.log_event("jobs left over", jobs=left)
             told = ", ".join(f"{job}: {states[job]}" for job in left)
-            self.listener.say(
+            self.listener.show(
                 f"jobs of an earlier driver of this run are still there ({told}); they end by themselves within a minute of "
                 f"their start, or now: {shlex.join([self.batch.commands[-1], *left])}"
             )
@@ -160,7 +163,7 @@ class WorkerJobs(WorkerPool):
             cluster.sync(self._keeper.stop)
         cluster.close()
 
-    def tail(self, worker: str) -> str:
+    def log_tail(self, worker: str) -> str:
         return self._keeper.tail_of(worker) if self._keeper is not None else ""
 
     def check(self, idle: float) -> None:
@@ -180,7 +183,7 @@ class WorkerJobs(WorkerPool):
         waiting = keeper.waiting()
         if idle > 3 and (waiting != self._told or time.monotonic() - self._told_at > SILENCE):
             self._told, self._told_at = waiting, time.monotonic()
-            self.listener.say(f"no worker yet; jobs: {waiting}")
+            self.listener.show(f"no worker yet; jobs: {waiting}")
         if self.wait is not None and idle > self.wait:
             raise RunError(
                 f"no worker has come for {self.wait / 60:g} minutes (--wait); jobs: {waiting}\n  What was finished is kept: "

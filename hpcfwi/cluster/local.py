@@ -21,13 +21,12 @@ from distributed.system import MEMORY_LIMIT
 from filelock import FileLock, Timeout
 
 from hpcfwi.cluster.dashboard import address_for_dashboard
-from hpcfwi.cluster.environment import worker_environment
+from hpcfwi.cluster.environment import PROCESSES_VARIABLE, worker_environment
 from hpcfwi.cluster.layout import Layout, ResourceRequest, divide
 from hpcfwi.cluster.network import ALLOWED_FAILURES
-from hpcfwi.cluster.pool import SCHEDULING, Listener, WorkerPool
+from hpcfwi.cluster.pool import SCHEDULING, Listener, WorkerPool, Workload
 from hpcfwi.config.site import SiteConfig, WorkerSection
 from hpcfwi.errors import InputError
-from hpcfwi.execution.affinity import PROCESSES_VARIABLE
 from hpcfwi.process import interrupted
 
 __all__ = ["LocalWorkers", "local_cluster", "local_layout", "scratch_folder"]
@@ -54,15 +53,23 @@ class LocalWorkers(WorkerPool):
     layout
         How this machine is divided.
     listener
-        Who is told.
+        Who hears about the workers.
+    workload
+        What they compute.
     site
         For the workers' environment.
     """
 
-    how = "local"
+    mode = "local"
 
-    def __init__(self, layout: Layout, listener: Listener = Listener(), site: SiteConfig | None = None) -> None:  # noqa: B008
-        super().__init__(layout, listener)
+    def __init__(
+        self,
+        layout: Layout,
+        listener: Listener = Listener(),  # noqa: B008 - immutable
+        workload: Workload = Workload(),  # noqa: B008 - immutable
+        site: SiteConfig | None = None,
+    ) -> None:
+        super().__init__(layout, listener, workload)
         self.site = site
 
     def __str__(self) -> str:
@@ -93,12 +100,12 @@ class LocalWorkers(WorkerPool):
         signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
         for left in reversed(range(STARTS)):
             try:
-                return local_cluster(self.layout, self._scratch, self.site)
+                return local_cluster(self.layout, self._scratch, self.workload.preload, self.site)
             except RuntimeError as error:  # a worker died before it was one; Dask has ended the others
                 if not left or interrupted():
                     raise
-                self.listener.event("start failed", reason=str(error))
-                self.listener.say(f"a worker died while it started ({error}); they are started again")
+                self.listener.log_event("start failed", reason=str(error))
+                self.listener.show(f"a worker died while it started ({error}); they are started again")
         raise AssertionError
 
 
@@ -122,7 +129,9 @@ def scratch_folder(where: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None) -> LocalCluster:
+def local_cluster(
+    layout: Layout, scratch: Path, preload: tuple[str, ...] = (), site: SiteConfig | None = None
+) -> LocalCluster:
     """Start workers on this machine, each with one Dask thread and the layout's OpenMP threads."""
     settings = {
         **SCHEDULING,
@@ -152,6 +161,6 @@ def local_cluster(layout: Layout, scratch: Path, site: SiteConfig | None = None)
             local_directory=str(scratch),
             # the JIT cache, too, is where the site wants temporary files
             env={"TMPDIR": str(scratch.parent)} if site is not None and site.filesystem.scratch is not None else None,
-            preload=["hpcfwi.execution.affinity", "hpcfwi.execution.preload"],
+            preload=list(preload),
             silence_logs=False,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -16,10 +17,21 @@ import dask
 from distributed.deploy import SpecCluster
 
 from hpcfwi.cluster.dask_internals import use_monotonic_clock
-from hpcfwi.cluster.layout import Layout
-from hpcfwi.errors import HpcfwiError, RunError
+from hpcfwi.cluster.layout import Layout, ResourceRequest, node_layout
+from hpcfwi.config.site import LaunchOptions, Site
+from hpcfwi.errors import HpcfwiError, InputError, RunError
 
-__all__ = ["REMOTE", "SCHEDULING", "SHORT_TASK_LOG", "Listener", "WorkerPool", "tail_of"]
+__all__ = [
+    "REMOTE",
+    "SCHEDULING",
+    "SHORT_TASK_LOG",
+    "Listener",
+    "WorkerPool",
+    "Workload",
+    "choose_launch_mode",
+    "launch",
+    "tail_of",
+]
 
 # Dask's scheduler keeps shots until workers are free (see dealing.py), so there is nothing to steal but a shot that was just
 # started elsewhere, for a worker that is idle since all fail there.
@@ -50,18 +62,37 @@ def _ignore(*_: object, **__: object) -> None:
 
 @dataclass(frozen=True)
 class Listener:
-    """Who is told what happens.
+    """Who hears about the workers.
 
     Parameters
     ----------
-    say
+    show
         Takes a line for the user.
-    event
+    log_event
         Takes the name of an event and its facts.
     """
 
-    say: Callable[[str], None] = _ignore
-    event: Callable[..., None] = _ignore
+    show: Callable[[str], None] = _ignore
+    log_event: Callable[..., None] = _ignore
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the workers compute, as far as their pool needs to know it.
+
+    Parameters
+    ----------
+    preload
+        Modules that each worker process imports when it starts (Dask's ``--preload``).
+    longest_task
+        Takes Dask's scheduler and returns the seconds of the longest recent task; called in the scheduler's event loop.
+    excluded_hosts
+        Takes Dask's scheduler and returns the hosts, as in Dask's addresses, that get no more tasks; called likewise.
+    """
+
+    preload: tuple[str, ...] = ()
+    longest_task: Callable[[Any], float] = lambda _: 0.0
+    excluded_hosts: Callable[[Any], Collection[str]] = lambda _: ()
 
 
 class WorkerPool(ABC):
@@ -72,22 +103,23 @@ class WorkerPool(ABC):
     layout
         How a node is divided.
     listener
-        Who is told.
+        Who hears about the workers.
+    workload
+        What they compute.
 
     Attributes
     ----------
-    how
+    mode
         ``"local"``, ``"jobs"`` or ``"allocation"``.
-    patience
+    no_worker_timeout_s
         Seconds without any worker after which there is no hope for one; None: the workforce knows better.
     """
 
-    how: str
-    patience: float | None = 60.0
+    mode: str
+    no_worker_timeout_s: float | None = 60.0
 
-    def __init__(self, layout: Layout, listener: Listener = Listener()) -> None:
-        self.layout = layout
-        self.listener = listener
+    def __init__(self, layout: Layout, listener: Listener = Listener(), workload: Workload = Workload()) -> None:
+        self.layout, self.listener, self.workload = layout, listener, workload
         self._stack = ExitStack()
         self._coming: Future[SpecCluster] | None = None
 
@@ -97,12 +129,12 @@ class WorkerPool(ABC):
         return self.layout.threads
 
     @property
-    def planned(self) -> int:
+    def planned_workers(self) -> int:
         """Worker processes that are wanted, at most."""
-        return self.nodes_planned * self.layout.processes
+        return self.planned_nodes * self.layout.processes
 
     @property
-    def nodes_planned(self) -> int:
+    def planned_nodes(self) -> int:
         """Nodes, or worker jobs, that are wanted, at most."""
         return 1
 
@@ -167,7 +199,7 @@ class WorkerPool(ABC):
                 f"the workers cannot be started ({type(error).__name__}: {error}); hpcfwi --verbose run lets Dask say why"
             ) from error
 
-    def tail(self, worker: str) -> str:  # noqa: ARG002 - where they have no log of their own
+    def log_tail(self, worker: str) -> str:  # noqa: ARG002 - where they have no log of their own
         """The end of the log of the worker of this name, in lines that begin with a line feed; empty where there is none."""
         return ""
 
@@ -184,8 +216,92 @@ class WorkerPool(ABC):
         RunError
             With what to do.
         """
-        if self.patience is not None and idle > self.patience:
+        if self.no_worker_timeout_s is not None and idle > self.no_worker_timeout_s:
             raise RunError(
-                f"no worker is left, and none has come for {self.patience:g} s; what was finished is kept: start "
+                f"no worker is left, and none has come for {self.no_worker_timeout_s:g} s; what was finished is kept: start "
                 "the same command again"
             )
+
+
+# What tells that we are in a job, and of which batch system.
+IN_A_JOB = {"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID"}
+
+
+def choose_launch_mode(
+    site: Site, asked: str | None = None, environment: Mapping[str, str] = os.environ
+) -> tuple[str, str]:
+    """How workers are started, and why so.
+
+    Raises
+    ------
+    InputError
+        If what was asked for cannot be.
+    """
+    kind = site.config.scheduler.kind
+    inside = next((name for name, variable in IN_A_JOB.items() if environment.get(variable)), None)
+    if asked == "jobs" and kind == "none":
+        raise InputError(
+            f"--launch jobs: the site {site.name} has no batch system (scheduler.kind); choose one with --site, for instance "
+            "generic-slurm"
+        )
+    if asked == "allocation" and inside is None:
+        raise InputError("--launch allocation: this is not inside a job; use it under sbatch, salloc, qsub or qsub -I")
+    if asked == "jobs" and inside is not None and not site.config.scheduler.submit_from_compute:
+        raise InputError(
+            f"--launch jobs: {site.name} lets no jobs be submitted from within a job (scheduler.submit_from_compute): start "
+            "the driver on a login node, or use --launch allocation"
+        )
+    if asked is not None:
+        return asked, "--launch"
+    if kind == "none":
+        return "local", f"the site {site.name} has no batch system"
+    if inside is not None:
+        return "allocation", f"this is job {environment[IN_A_JOB[inside]]}"
+    return "jobs", f"the site {site.name} has {'Slurm' if kind == 'slurm' else 'PBS'}"
+
+
+def launch(
+    site: Site,
+    need: ResourceRequest,
+    run_dir: Path,
+    options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
+    listener: Listener = Listener(),
+    workload: Workload = Workload(),
+) -> WorkerPool:
+    """Choose how workers are started and prepare it; entering what is returned starts them.
+
+    Raises
+    ------
+    InputError
+        If the site, the problem and the options do not fit together.
+    """
+    way, why = choose_launch_mode(site, options.mode)
+    if way == "local":
+        from hpcfwi.cluster.local import LocalWorkers, local_layout
+
+        if options.nodes not in (None, 1):
+            raise InputError(
+                f"--nodes {options.nodes}: workers are processes of this machine ({why}), which is one node"
+            )
+        workforce: WorkerPool = LocalWorkers(local_layout(site.config.worker, need), listener, workload, site.config)
+    elif way == "jobs":
+        from hpcfwi.cluster.jobs import WorkerJobs
+
+        jobs = options.nodes if options.nodes is not None else site.config.scheduler.jobs
+        most = site.config.scheduler.max_jobs
+        if options.nodes is not None and most is not None and options.nodes > most:
+            raise InputError(f"--nodes {options.nodes}: {site.name} allows {most} jobs at a time (scheduler.max_jobs)")
+        layout = node_layout(site, need, jobs if isinstance(jobs, int) else jobs[1])
+        wait = None if options.wait_minutes is None else 60 * options.wait_minutes
+        workforce = WorkerJobs(site, layout, run_dir, listener, workload, options.nodes, wait)
+    else:
+        from hpcfwi.cluster.allocation import AllocatedWorkers
+
+        workforce = AllocatedWorkers.from_environment(site, need, run_dir, listener, workload, options.nodes)
+        if options.wait_minutes is not None:
+            workforce.no_worker_timeout_s = 60 * options.wait_minutes
+    listener.show(f"{workforce} ({why})")
+    nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
+    if way == "local" and nodes != "1":
+        listener.show(f"this job has {nodes} nodes, of which one is used: --site NAME uses all of them")
+    return workforce

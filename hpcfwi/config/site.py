@@ -386,7 +386,7 @@ class LaunchOptions:
     Parameters
     ----------
     mode
-        One of :data:`LAUNCH_MODES`; None: chosen by :func:`hpcfwi.cluster.launch.choose_launch_mode`.
+        One of :data:`LAUNCH_MODES`; None: chosen by :func:`hpcfwi.cluster.pool.choose_launch_mode`.
     nodes
         Worker jobs, or nodes of the allocation; None: what the site or the allocation has.
     wait_minutes

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpcfwi.cluster.environment import PROCESSES_VARIABLE, THREADS_VARIABLE
 from hpcfwi.config.site import Site
 
 __all__ = [
-    "PROCESSES_VARIABLE",
-    "THREADS_VARIABLE",
+    "PRELOAD_MODULES",
     "AffinityCheck",
     "ThreadUse",
     "assigned_cores",
@@ -29,8 +29,8 @@ __all__ = [
     "ranges",
 ]
 
-# Variables by which a job tells its processes how the node is divided.
-PROCESSES_VARIABLE, THREADS_VARIABLE = "HPCFWI_PROCESSES", "HPCFWI_THREADS"
+# Modules that each Dask worker imports when it starts (Dask calls them preloads): cores first, then what shots need.
+PRELOAD_MODULES = (__name__, f"{__package__}.preload")
 BINDING = ("OMP_PROC_BIND", "OMP_PLACES")
 SIBLINGS = Path("/sys/devices/system/cpu")
 

@@ -175,10 +175,11 @@ class Session:
     def _start(self, site: Site, options: LaunchOptions, stack: ExitStack) -> None:
         """Bring up workers and solver, at the same time: both take seconds."""
         silence_dask()
-        from hpcfwi.cluster.launch import launch
         from hpcfwi.cluster.layout import ResourceRequest
-        from hpcfwi.cluster.pool import Listener
-        from hpcfwi.execution.affinity import AffinityCheck
+        from hpcfwi.cluster.pool import Listener, Workload, launch
+        from hpcfwi.execution.affinity import PRELOAD_MODULES, AffinityCheck
+        from hpcfwi.execution.plugins.host_exclusion import excluded_hosts
+        from hpcfwi.execution.plugins.stragglers import longest_task
 
         plan = make_plan(self.problem)
         self._check_disk(plan.disk_bytes)
@@ -190,7 +191,14 @@ class Session:
         if self.stand_in is not None:
             self.progress.say(f"{self.stand_in} stand in for the kernels: a study of all the rest, and no inversion")
         need = ResourceRequest(len(self.problem.survey), plan.shot_bytes)
-        workforce = launch(site, need, self.folder.path, options, Listener(self.progress.say, self.log.write))
+        workforce = launch(
+            site,
+            need,
+            self.folder.path,
+            options,
+            Listener(self.progress.say, self.log.write),
+            Workload(PRELOAD_MODULES, longest_task, excluded_hosts),
+        )
         layout = workforce.layout
         apply_environment(site.config, workforce.threads)
         self.log.write("start", **start_facts(self.problem, site, workforce, self.stand_in))
@@ -280,7 +288,7 @@ class Session:
             self._on_retry,
             workforce.check,
             self._on_found,
-            lambda worker: self.news.why(worker) + workforce.tail(self.news.name(worker)),
+            lambda worker: self.news.why(worker) + workforce.log_tail(self.news.name(worker)),
             self._pressing,
         )
         self.news = WorkerEvents(

@@ -26,9 +26,11 @@ from distributed import Client
 
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
+from hpcfwi.cluster.pool import Workload
 from hpcfwi.errors import InputError, Interrupted, RunError
 from hpcfwi.events.lease import Lease
 from hpcfwi.events.log import EventLog, read_events
+from hpcfwi.execution.affinity import PRELOAD_MODULES
 from hpcfwi.execution.batching import TaskOverhead
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.task_errors import EVENT_TOPIC, log_event
@@ -361,7 +363,7 @@ def measure_overhead() -> TaskOverhead:
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hpcfwi-handling-")))
-        workers = stack.enter_context(LocalWorkers(Layout(WORKERS, 1, MEMORY)))
+        workers = stack.enter_context(LocalWorkers(Layout(WORKERS, 1, MEMORY), workload=Workload(PRELOAD_MODULES)))
         client = stack.enter_context(Client(workers.cluster(), set_as_default=False))
         log = EventLog(folder / "events.jsonl")
         stack.callback(log.close)

@@ -163,7 +163,7 @@ def _prepare(config: Path, options: ScaleOptions) -> tuple[Problem, Study]:
 
 def _way(site: Site, options: ScaleOptions, most: int) -> str:
     """How workers are started; whether there are enough nodes for that."""
-    from hpcfwi.cluster.launch import choose_launch_mode
+    from hpcfwi.cluster.pool import choose_launch_mode
 
     way, _ = choose_launch_mode(site, options.way)
     if way == "jobs":

@@ -17,13 +17,13 @@ from hpcfwi.batch.base import BatchSystem, SubmissionError, batch_system, run_co
 from hpcfwi.cluster.allocation import AllocatedWorkers
 from hpcfwi.cluster.environment import silence_dask, worker_environment
 from hpcfwi.cluster.job_script import JobPlace, job_script
-from hpcfwi.cluster.launch import choose_launch_mode
 from hpcfwi.cluster.layout import Layout, ResourceRequest, node_layout
 from hpcfwi.cluster.local import local_layout
 from hpcfwi.cluster.network import driver_address, interfaces
-from hpcfwi.cluster.pool import Listener
+from hpcfwi.cluster.pool import choose_launch_mode
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
+from hpcfwi.execution.affinity import PRELOAD_MODULES
 from hpcfwi.sitecheck.probe import probe_host
 from hpcfwi.sitecheck.results import (
     Finding,
@@ -110,7 +110,7 @@ def _layout(site: Site, way: str) -> Layout:
     if way == "local":
         return local_layout(site.config.worker, LARGE_RUN)
     if way == "allocation":
-        return AllocatedWorkers.from_environment(site, LARGE_RUN, runs_folder(site), Listener()).layout
+        return AllocatedWorkers.from_environment(site, LARGE_RUN, runs_folder(site)).layout
     return node_layout(site, LARGE_RUN, 1)
 
 
@@ -181,7 +181,7 @@ def _queue_finding(site: Site, known: dict[str, bool]) -> Finding:
 def _taken_finding(site: Site, layout: Layout, batch: BatchSystem) -> Finding:
     """Whether Slurm would take the worker job: partition, account, limits, whatever the job script says."""
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
-        script.write(job_script(site, layout, JobPlace("check", Path.cwd()), "tls://driver:0"))
+        script.write(job_script(site, layout, JobPlace("check", Path.cwd(), None, PRELOAD_MODULES), "tls://driver:0"))
         script.flush()
         code, out, err, _ = _asked("sbatch", "--test-only", script.name)
     if code:

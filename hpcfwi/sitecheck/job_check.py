@@ -16,11 +16,11 @@ from distributed import Client
 
 from hpcfwi.batch.base import batch_system
 from hpcfwi.cluster.environment import apply_environment, restore_environment
-from hpcfwi.cluster.launch import choose_launch_mode, launch
 from hpcfwi.cluster.layout import Layout, ResourceRequest
-from hpcfwi.cluster.pool import Listener, WorkerPool
+from hpcfwi.cluster.pool import Listener, WorkerPool, Workload, choose_launch_mode, launch
 from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import HpcfwiError, InputError, RunError
+from hpcfwi.execution.affinity import PRELOAD_MODULES
 from hpcfwi.process import defer_interrupts, ignoring_signals_at_exit
 from hpcfwi.sitecheck.probe import examined_spec
 from hpcfwi.sitecheck.results import Finding, Section, bad, problem
@@ -145,7 +145,9 @@ class _JobCheck:
             stack.enter_context(restore_environment())
             deafen = stack.enter_context(ignoring_signals_at_exit())
             try:
-                workforce = launch(site, self.need, self.folder, options, Listener(self._line, self._event))
+                workforce = launch(
+                    site, self.need, self.folder, options, Listener(self._line, self._event), Workload(PRELOAD_MODULES)
+                )
                 began = time.monotonic()
                 with defer_interrupts():  # or a folder or a process of theirs would be left that nobody knows of
                     stack.enter_context(workforce)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpcfwi.cluster.layout import Layout
-from hpcfwi.cluster.tls import CLOCK_SKEW
+from hpcfwi.cluster.network import CLOCK_SKEW
 from hpcfwi.config.site import Site
 from hpcfwi.execution.affinity import AffinityCheck, numbers, ranges
 

@@ -12,8 +12,7 @@ from distributed import Scheduler
 from distributed.comm import connect
 from distributed.security import Security
 
-from hpcfwi.cluster.network import scheduler_options
-from hpcfwi.cluster.tls import private_security
+from hpcfwi.cluster.network import private_security, scheduler_options
 from hpcfwi.config.site import NetworkSection
 from hpcfwi.errors import InputError
 from hpcfwi.sitecheck.results import Finding, problem, warning

@@ -8,8 +8,9 @@ import pytest
 from hpcfwi.cli.main import command
 from hpcfwi.cluster.job_script import JobPlace, job_script
 from hpcfwi.cluster.layout import Layout
-from hpcfwi.cluster.tls import private_security
+from hpcfwi.cluster.network import private_security
 from hpcfwi.config.site import load_site
+from hpcfwi.execution.affinity import PRELOAD_MODULES
 
 OWN = """
 description = "of our institute"
@@ -102,7 +103,7 @@ def test_show_takes_settings(site, prefix):
 def test_script_takes_a_whole_node(site, tmp_path):
     code, out, _ = site("script", "own")
     assert code == 0
-    place = JobPlace("run", tmp_path / "runs" / "run" / "logs")
+    place = JobPlace("run", tmp_path / "runs" / "run" / "logs", None, PRELOAD_MODULES)
     assert out == job_script(load_site("own"), Layout(16, 1, 4 * 10**9), place)
     assert "#SBATCH --cpus-per-task=16\n" in out
 
@@ -132,7 +133,9 @@ def test_script_names_the_keys_that_a_run_would_have(site, fwi_toml, tmp_path):
     assert not run.exists()
     with private_security(run / "tls") as security:
         real = load_site("own", ["network.tls=true"])
-        assert out == job_script(real, Layout(1, 16, 64 * 10**9), JobPlace("fwi", run / "logs", security))
+        assert out == job_script(
+            real, Layout(1, 16, 64 * 10**9), JobPlace("fwi", run / "logs", security, PRELOAD_MODULES)
+        )
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ from distributed import Client, get_worker
 
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
+from hpcfwi.cluster.pool import Workload
 from hpcfwi.errors import Interrupted
 from hpcfwi.execution import executor as tasks_module
+from hpcfwi.execution.affinity import PRELOAD_MODULES
 from hpcfwi.execution.batching import BATCH_KEY
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.plugins.heartbeats import HeartbeatMonitor
@@ -45,7 +47,7 @@ def shot(number, folder, how):
 def tasks(tmp_path):
     """Two workers, and tasks that are told what is overdue after two seconds."""
     retries = []
-    workers = LocalWorkers(Layout(2, 1, 2 * 10**9))
+    workers = LocalWorkers(Layout(2, 1, 2 * 10**9), workload=Workload(PRELOAD_MODULES))
     (tmp_path / "no-answer").touch()
     with workers, Client(workers.cluster(), set_as_default=False) as client:
         client.wait_for_workers(2, timeout=60)
@@ -205,7 +207,7 @@ def hang_once(number, folder):
 @pytest.fixture
 def alone():
     """One worker, and tasks that are told what is overdue after two seconds."""
-    workers = LocalWorkers(Layout(1, 1, 2 * 10**9))
+    workers = LocalWorkers(Layout(1, 1, 2 * 10**9), workload=Workload(PRELOAD_MODULES))
     with workers, Client(workers.cluster(), set_as_default=False) as client:
         client.wait_for_workers(1, timeout=60)
         retries = []
@@ -264,7 +266,7 @@ def long_once(number):
 
 
 def test_a_sum_that_waits_behind_a_long_shot_does_not_hang(tmp_path):
-    workers = LocalWorkers(Layout(1, 1, 2 * 10**9))
+    workers = LocalWorkers(Layout(1, 1, 2 * 10**9), workload=Workload(PRELOAD_MODULES))
     with workers, Client(workers.cluster(), set_as_default=False) as client:
         client.wait_for_workers(1, timeout=60)
         tasks = DaskExecutor(client)

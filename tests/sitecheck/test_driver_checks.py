@@ -21,11 +21,11 @@ from distributed import Scheduler
 from distributed.security import Security
 
 import hpcfwi.batch.base as batch
-import hpcfwi.cluster.tls as tls
+import hpcfwi.cluster.network as tls
 import hpcfwi.sitecheck.probe as examination
 import hpcfwi.sitecheck.storage as sharing
 from hpcfwi.cluster.layout import Layout
-from hpcfwi.cluster.tls import private_security
+from hpcfwi.cluster.network import private_security
 from hpcfwi.config.site import load_site
 from hpcfwi.sitecheck.driver_checks import check_here, network_findings, ports_finding, queues, scheduler_findings
 from hpcfwi.sitecheck.probe import memory_limits, scratch, try_kernels

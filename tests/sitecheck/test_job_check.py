@@ -9,8 +9,10 @@ from distributed import Client
 
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
+from hpcfwi.cluster.pool import Workload
 from hpcfwi.config.site import load_site
 from hpcfwi.errors import RunError
+from hpcfwi.execution.affinity import PRELOAD_MODULES
 from hpcfwi.sitecheck.job_check import try_workers
 from hpcfwi.sitecheck.probe import clock, examined_spec
 from hpcfwi.sitecheck.worker_checks import WorkerChecks
@@ -21,7 +23,10 @@ LAYOUT = Layout(1, 1, 2 * 10**9)
 
 @pytest.fixture(scope="module")
 def local():
-    with LocalWorkers(LAYOUT) as workers, Client(workers.cluster(), set_as_default=False) as client:
+    with (
+        LocalWorkers(LAYOUT, workload=Workload(PRELOAD_MODULES)) as workers,
+        Client(workers.cluster(), set_as_default=False) as client,
+    ):
         client.wait_for_workers(1)
         yield client
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcfwi.cluster.tls import CLOCK_SKEW
+from hpcfwi.cluster.network import CLOCK_SKEW
 from hpcfwi.config.site import Site
 from hpcfwi.sitecheck.results import (
     Finding,

@@ -10,9 +10,10 @@ from distributed import Client
 from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 
+from hpcfwi.cluster.dask_internals import stop_assigning_tasks
 from hpcfwi.execution.plugins.worker_info import worker_info
 
-__all__ = ["HostExclusion", "host_of", "record_failure", "stop_assigning_tasks"]
+__all__ = ["HostExclusion", "excluded_hosts", "host_of", "record_failure"]
 
 # Different shots that have failed on a host within so many seconds, after which it is no accident, nor the shots' own fault.
 FAILURES, WITHIN = 3, 3600.0
@@ -21,18 +22,6 @@ FAILURES, WITHIN = 3, 3600.0
 def host_of(address: str) -> str:
     """The host in a Dask address, ``tls://10.0.0.1:4242``."""
     return address.rpartition(":")[0].rpartition("/")[2]
-
-
-def stop_assigning_tasks(scheduler: Any, worker: Any, status: Status = Status.closing_gracefully) -> None:
-    """Let a worker finish what it is at and begin nothing, or take that back (``Status.running``).
-
-    That is the first half of Dask's ``Scheduler.retire_workers``, which does not wait for tasks that are being computed.
-    """
-    stimulus = f"hpcfwi-{status.name}-{time.time()}"
-    scheduler.handle_worker_status_change(status, worker, stimulus)
-    scheduler.stream_comms[worker.address].send(
-        {"op": "worker-status-change", "status": status.name, "stimulus_id": stimulus}
-    )
 
 
 class HostExclusion(SchedulerPlugin):
@@ -98,6 +87,12 @@ class HostExclusion(SchedulerPlugin):
         name = next((worker_info(worker)["host"] for address, worker in workers if host_of(address) == host), host)
         told = {"time": time.time(), "event": event, "host": name, "failed": sorted(self._failures[host])}
         self.scheduler.log_event(self.topic, told)
+
+
+def excluded_hosts(scheduler: Any) -> set[str]:
+    """Hosts that the :class:`HostExclusion` of a Dask scheduler keeps tasks away from; empty without one."""
+    plugin = scheduler.plugins.get(HostExclusion.name)
+    return plugin.excluded if plugin is not None else set()
 
 
 def record_failure(client: Client, worker: str, shot: str) -> None:

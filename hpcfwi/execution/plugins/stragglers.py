@@ -20,7 +20,7 @@ from tornado.ioloop import PeriodicCallback
 
 from hpcfwi.execution.plugins.worker_info import worker_info
 
-__all__ = ["StragglerMonitor", "restart_workers", "task_kind"]
+__all__ = ["StragglerMonitor", "longest_task", "restart_workers", "task_kind"]
 
 # Seconds that a worker which is put out has to end, before it is forgotten.
 RESTART_TIMEOUT_S = 20
@@ -161,6 +161,12 @@ class StragglerMonitor(SchedulerPlugin):
             )
         finally:
             self._leaving.pop(worker, None)
+
+
+def longest_task(scheduler: Any) -> float:
+    """Seconds of the longest recent task, by the :class:`StragglerMonitor` of a Dask scheduler; 0 without one."""
+    plugin = scheduler.plugins.get(StragglerMonitor.name)
+    return plugin.longest if plugin is not None else 0.0
 
 
 def restart_workers(client: Client, workers: Sequence[str]) -> None:

@@ -11,12 +11,10 @@ from typing import Any
 import psutil
 from distributed.diagnostics.plugin import SchedulerPlugin
 
-from hpcfwi.execution.affinity import THREADS_VARIABLE
+from hpcfwi.cluster.environment import JOB_STARTED_VARIABLE, THREADS_VARIABLE
 
-__all__ = ["JOB_STARTED_VARIABLE", "WorkerInfoPlugin", "add_worker_info", "worker_info"]
+__all__ = ["WorkerInfoPlugin", "add_worker_info", "worker_info"]
 
-# Variable with the time, s since 1970, at which the script of a worker job began.
-JOB_STARTED_VARIABLE = "HPCFWI_JOB_BEGAN"
 # Under which Dask's registration has it.
 NAME = "hpcfwi"
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from hpcfwi.cluster.launch import choose_launch_mode, launch
 from hpcfwi.cluster.layout import ResourceRequest, node_layout
+from hpcfwi.cluster.pool import choose_launch_mode, launch
 from hpcfwi.config.site import LaunchOptions, Site, SiteConfig, load_site
 from hpcfwi.errors import InputError
 

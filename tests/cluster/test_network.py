@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 
-from hpcfwi.cluster.tls import CLOCK_SKEW, LIFETIME, private_security
+from hpcfwi.cluster.network import CLOCK_SKEW, LIFETIME, private_security
 
 
 def certificate(folder):
