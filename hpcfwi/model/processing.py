@@ -1,8 +1,13 @@
-"""Records from one time axis to another. Apart from the axes, since only who has records needs (and imports) splines."""
+"""Operators on gathers: what happens to observed and predicted data before the misfit compares them.
+
+Workers that hold records import this module; it stays apart from the time axes because splines take time to import.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +15,61 @@ from scipy.interpolate import make_interp_spline
 
 from hpcfwi.model.discretization import TimeAxis
 
-__all__ = ["resample"]
+__all__ = ["Operator", "Tail", "resample"]
+
+
+class Operator(Protocol):
+    """A linear operator P on a gather, shape (samples, receivers), the same for predicted and observed data.
+
+    With the misfit ``J(P d, P d_obs)`` the adjoint source of a shot is ``P^T dJ/d(P d)``.
+    """
+
+    def apply(self, gather: NDArray) -> NDArray:
+        """Return ``P gather``; the argument stays as it is."""
+        ...
+
+    def transpose(self, gather: NDArray) -> NDArray:
+        """Return ``P^T gather``; the argument stays as it is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Restrict a predicted gather to the samples that have observed data (``data.tail``).
+
+    The last step of a time axis usually lies past the end of the observed data. ``"cut"`` drops the samples past the end.
+    ``"extrapolate"`` compares them with the spline of the observed data, and takes the last one to be zero: Devito's
+    tutorials do not model it.
+
+    Parameters
+    ----------
+    samples
+        Samples of the predicted gather.
+    observed
+        Samples of the observed gather on the same time axis.
+    zero_last
+        Whether the last predicted sample counts as zero.
+    """
+
+    samples: int
+    observed: int
+    zero_last: bool = False
+
+    def apply(self, gather: NDArray) -> NDArray:
+        """Return the compared samples, shape (observed, receivers); a gather that ends there comes back unchanged."""
+        compared = gather[: self.observed]
+        if self.zero_last:
+            compared = compared.copy()
+            compared[self.samples - 1 :] = 0
+        return compared
+
+    def transpose(self, gather: NDArray) -> NDArray:
+        """Return the gather on the whole time axis, shape (samples, receivers), zero where nothing is compared."""
+        out = np.zeros((self.samples, *gather.shape[1:]), dtype=gather.dtype)
+        out[: self.observed] = gather
+        if self.zero_last:
+            out[-1] = 0
+        return out
 
 
 def resample(record: NDArray, interval: float, axis: TimeAxis, dtype: str, extrapolate: bool = False) -> NDArray:
@@ -21,11 +80,11 @@ def resample(record: NDArray, interval: float, axis: TimeAxis, dtype: str, extra
     record
         Shape (samples, traces).
     interval
-        Its sample interval, ms.
+        Sample interval of the record, ms.
     axis
-        Where to.
+        The new time axis.
     dtype
-        Of the result.
+        Data type of the result.
     extrapolate
         Whether to follow the spline past the end of the record.
 

@@ -1,8 +1,7 @@
-"""Time steps, their limits, and resampling."""
+"""Time axes and their limits."""
 
 import numpy as np
 import pytest
-from scipy.interpolate import splev, splrep
 from sympy import finite_diff_weights
 
 from hpcfwi.model.checks import phase_error, points_per_wavelength
@@ -15,7 +14,6 @@ from hpcfwi.model.discretization import (
     snapshot_interval,
 )
 from hpcfwi.model.grid import Domain
-from hpcfwi.model.processing import resample
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet, highest_frequency, peak_frequency
 
 ORDERS = range(2, 33, 2)
@@ -72,25 +70,6 @@ def test_snapshots_follow_frequency_and_step():
     assert snapshot_interval(1.752, 0.0276, 2.5) == 4
     assert snapshot_interval(3.504, 0.0138, 2.5) == 4
     assert snapshot_interval(10.0, 0.1, 2.5) == 1
-
-
-def test_resampling_is_scipys_cubic_spline_trace_by_trace():
-    rng = np.random.default_rng(3)
-    record = rng.standard_normal((51, 4))
-    axis = TimeAxis.covering(200.0, 1.7)
-    found = resample(record, 4.0, axis, "float64")
-    known = 4.0 * np.arange(51)
-    times = axis.times[axis.times <= 200.0]
-    theirs = np.stack([splev(times, splrep(known, record[:, i], k=3)) for i in range(4)], axis=1)
-    np.testing.assert_allclose(found, theirs, rtol=1e-10, atol=1e-12)
-
-
-def test_resampling_covers_what_was_recorded_and_extrapolates_only_when_told():
-    record = np.ones((11, 1))
-    axis = TimeAxis(3.0, 20)
-    assert len(resample(record, 4.0, axis, "float32")) == 14  # 0 to 39 ms of the record's 40
-    assert len(resample(record, 4.0, axis, "float32", extrapolate=True)) == 20
-    assert resample(record, 4.0, TimeAxis(4.0, 11), "float32") == pytest.approx(record)
 
 
 @pytest.mark.parametrize("order", [2, 4, 8])

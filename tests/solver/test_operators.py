@@ -225,7 +225,8 @@ import hpcfwi.solver.operators as fingerprint
 
 spec, processor, folder = cloudpickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2], Path(sys.argv[3])
 fingerprint._processor = lambda: (processor, processor)
-from hpcfwi.artifacts import StagedFile, make_private, read_header
+from hpcfwi.artifacts import StagedFile, read_header
+from hpcfwi.io import make_private
 from hpcfwi.solver.operators import obtain_solver, stage_solver
 
 if processor == "of the login node":
