@@ -20,7 +20,7 @@ from hpcfwi.execution.affinity import observed_threads, ranges
 from hpcfwi.execution.task_errors import TaskFailure, log_event, task
 from hpcfwi.inversion.journal import read_partial, write_partial
 from hpcfwi.inversion.misfit import FunctionalGradient, total
-from hpcfwi.model.discretization import PropagatorSpec, TimeAxis
+from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.processing import resample
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.wavelet import Wavelet
@@ -28,6 +28,7 @@ from hpcfwi.process import gc_paused
 from hpcfwi.solver.fields import Wavefields
 from hpcfwi.solver.operators import obtain_solver
 from hpcfwi.solver.sleeping import SleepingFields, StandIn
+from hpcfwi.solver.spec import SolverSpec
 
 __all__ = [
     "ShotContext",
@@ -64,7 +65,7 @@ class ShotContext:
     """
 
     solver: StagedFile
-    spec: PropagatorSpec
+    spec: SolverSpec
     wavelet: Wavelet
     boundary_gradient: str
     tail: str
@@ -170,9 +171,9 @@ class ShotWorker:
         record = self.record(observed.source, observed.receivers, axis)
         f = self.misfit(name, record, observed.record)
         gradient = self.fields.gradient(record)
-        domain = self.context.spec.domain
+        boundary = self.context.spec.boundary
         exact = self.context.boundary_gradient == "exact"
-        return FunctionalGradient(f, domain.extend_transpose(gradient) if exact else domain.crop(gradient))
+        return FunctionalGradient(f, boundary.extend_transpose(gradient) if exact else boundary.crop(gradient))
 
     def observed(self, shot: StagedFile, axis: TimeAxis) -> _Observed:
         """A staged shot at the time step: kept from the last evaluation, or read and resampled."""

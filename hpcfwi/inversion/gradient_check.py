@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from hpcfwi.errors import InputError
-from hpcfwi.model.discretization import PropagatorSpec, TimeAxis, critical_step
+from hpcfwi.model.discretization import TimeAxis, critical_step
 from hpcfwi.model.gathers import check_gather, read_gather
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.processing import resample
@@ -19,6 +19,7 @@ from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.solver.equations import Propagator
 from hpcfwi.solver.fields import Wavefields
+from hpcfwi.solver.spec import SolverSpec
 
 __all__ = ["CheckReport", "check_gradient", "dot_product_error", "taylor_remainders"]
 
@@ -63,10 +64,10 @@ class CheckReport:
 class _Bench:
     """One shot of the problem, with operators of one precision, on a frozen time axis."""
 
-    def __init__(self, problem: Problem, spec: PropagatorSpec, shot: Shot, axis: TimeAxis, linearised: bool) -> None:
+    def __init__(self, problem: Problem, spec: SolverSpec, shot: Shot, axis: TimeAxis, linearised: bool) -> None:
         self.fields = Wavefields(Propagator(spec, linearised=linearised))
         self.arguments = (shot.source, shot.receivers, problem.wavelet.sample(axis), axis.step, axis.samples)
-        self.domain = spec.domain
+        self.boundary = spec.boundary
 
     def record(self, m: NDArray) -> NDArray:
         self.fields.set_model(m)
@@ -84,7 +85,7 @@ class _Bench:
     def gradient(self, residual: NDArray, crop: bool = False) -> NDArray:
         """Gradient for the model of the last record."""
         padded = self.fields.gradient(residual)
-        return self.domain.crop(padded) if crop else self.domain.extend_transpose(padded)
+        return self.boundary.crop(padded) if crop else self.boundary.extend_transpose(padded)
 
 
 def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
@@ -114,9 +115,8 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     """
     chosen = _shot(problem, shot)
     axis = _frozen_axis(problem)
-    exact = replace(
-        problem.spec, dtype="float64", snapshot_every=1, receivers=len(chosen.receivers), time_samples=axis.samples
-    )
+    spec = SolverSpec.from_problem(problem)
+    exact = replace(spec, dtype="float64", snapshot_every=1, receivers=len(chosen.receivers), time_samples=axis.samples)
     available = psutil.virtual_memory().available
     if exact.nbytes > 0.9 * available:
         raise InputError(
@@ -129,12 +129,12 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     crop = problem.config.solver.boundary_gradient == "crop"
     found = _exact_tests(problem, exact, chosen, axis, m, direction, rng)
     dots, own = {"float64": found.dot_product}, found.cropped if crop else None
-    if problem.spec.dtype == "float32":
+    if spec.dtype == "float32":
         single = _Bench(problem, replace(exact, dtype="float32"), chosen, axis, linearised=True)
         dots["float32"] = dot_product_error(single.fields, m, direction, single.arguments, rng)
         del single  # frees its wavefield before the next one is made
-    if problem.spec.snapshot_every > 1:
-        spec = replace(problem.spec, receivers=len(chosen.receivers), time_samples=axis.samples)
+    if spec.snapshot_every > 1:
+        spec = replace(spec, receivers=len(chosen.receivers), time_samples=axis.samples)
         sampled = _Bench(problem, spec, chosen, axis, linearised=False)
         own = sampled.gradient(sampled.residual(m, found.observed), crop)
     return _report(problem, chosen, axis, dots, found, own, direction)
@@ -154,7 +154,7 @@ class _Exact:
 
 def _exact_tests(
     problem: Problem,
-    spec: PropagatorSpec,
+    spec: SolverSpec,
     shot: Shot,
     axis: TimeAxis,
     m: NDArray,
@@ -167,7 +167,7 @@ def _exact_tests(
     residual = bench.residual(m, observed)
     misfit = 0.5 * float(np.square(residual).sum())
     padded = bench.fields.gradient(residual)
-    gradient, cropped = bench.domain.extend_transpose(padded), bench.domain.crop(padded)
+    gradient, cropped = bench.boundary.extend_transpose(padded), bench.boundary.crop(padded)
     steps = LONGEST_STEP * 0.5 ** np.arange(HALVINGS + 1)
     slope = float((gradient * direction).sum())
     remainders = taylor_remainders(lambda h: bench.misfit(m + h * direction, observed), misfit, slope, steps)
@@ -182,7 +182,7 @@ def dot_product_error(
     scattered = fields.linearised(direction, *arguments).astype(np.float64)
     data = rng.standard_normal(scattered.shape) * scattered.std() + scattered
     fields.forward(*arguments)
-    back = fields.domain.extend_transpose(fields.gradient(data))
+    back = fields.boundary.extend_transpose(fields.gradient(data))
     left, right = float((scattered * data).sum()), float((direction * back).sum())
     return abs(left - right) / max(abs(left), abs(right), np.finfo(float).tiny)
 
@@ -207,7 +207,7 @@ def _frozen_axis(problem: Problem) -> TimeAxis:
     if problem.fixed_step is not None:
         return problem.time_axis(problem.initial_velocity)
     fastest = 1.1 * float(problem.initial_velocity.max())
-    step = critical_step(problem.domain, problem.spec.space_order, fastest)
+    step = critical_step(problem.domain, problem.config.solver.space_order, fastest)
     return TimeAxis.covering(problem.config.data.recording_time, step)
 
 
@@ -219,7 +219,7 @@ def _observed(problem: Problem, shot: Shot, axis: TimeAxis, bench: _Bench) -> ND
         return resample(record, data.sample_interval, axis, "float64")
     assert problem.true_velocity is not None
     fastest = float(problem.true_velocity.max())
-    if critical_step(problem.domain, problem.spec.space_order, fastest) < axis.step:
+    if critical_step(problem.domain, problem.config.solver.space_order, fastest) < axis.step:
         return np.zeros((axis.samples, len(shot.receivers)))
     return bench.record(squared_slowness(problem.true_velocity))
 
@@ -238,6 +238,7 @@ def _report(
     own: NDArray | None,
     direction: NDArray,
 ) -> CheckReport:
+    solver = problem.config.solver
     steps, remainders, gradient = found.steps, found.remainders, found.gradient
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = np.log2(remainders[:-1] / remainders[1:])
@@ -250,7 +251,7 @@ def _report(
     frozen = "" if problem.fixed_step is not None else " (frozen for the test)"
     lines = [
         f"shot {shot.name}, {len(shot.receivers)} receivers, {axis.samples} steps of {axis.step:g} ms{frozen}, "
-        f"space order {problem.spec.space_order}, {'free surface' if problem.domain.free_surface else 'no free surface'}",
+        f"space order {solver.space_order}, {'free surface' if solver.free_surface else 'no free surface'}",
         "",
         f"{'test':24}{'found':>12}{'limit':>12}",
         *(f"{name:24}{error:12.2e}{limit:12.0e}   {_word(ok)}" for name, error, limit, ok in verdicts),
@@ -275,7 +276,7 @@ def _report(
 
 
 def _approximation(problem: Problem, difference: float, visible: float) -> list[str]:
-    k = problem.spec.snapshot_every
+    k = SolverSpec.from_problem(problem).snapshot_every
     what = [f"every {k} steps of the wavefield kept"] if k > 1 else []
     if problem.config.solver.boundary_gradient == "crop":
         what.append("the sponge's part dropped")

@@ -6,7 +6,7 @@ import math
 
 from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import InputError
-from hpcfwi.model.discretization import PropagatorSpec, critical_step, second_derivative_weights
+from hpcfwi.model.discretization import critical_step, second_derivative_weights
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.wavelet import RickerWavelet, Wavelet, highest_frequency
 
@@ -22,7 +22,7 @@ def check_sampling(
     config: RunConfig,
     domain: Domain,
     wavelet: Wavelet,
-    spec: PropagatorSpec,
+    space_order: int,
     velocities: tuple[float, float],
     step: float | None,
 ) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def check_sampling(
             f"wavelet reaches {1000 * highest:.4g} Hz; take at most {at_most(1 / (2 * highest))} ms, or "
             f"{_lower_frequency(wavelet, 1 / (2 * highest * interval))}"
         )
-    points, error = dispersion(domain, wavelet, spec, velocities, step)
+    points, error = dispersion(domain, wavelet, space_order, velocities, step)
     told = (
         f"{points:.2f} grid points per shortest wavelength ({velocities[0]:.4g} km/s at {1000 * highest:.4g} Hz on "
         f"{max(domain.spacing):g} m)"
@@ -51,20 +51,20 @@ def check_sampling(
     if error > 0:
         advice = "a shorter solver.time_step"
     else:
-        advice = "a finer grid" + ("" if spec.space_order >= 12 else " or a higher solver.space_order")
+        advice = "a finer grid" + ("" if space_order >= 12 else " or a higher solver.space_order")
     return (f"dispersion: {told}: their speed is off by about {100 * error:+.1f} %; {advice} would mend it",)
 
 
 def dispersion(
-    domain: Domain, wavelet: Wavelet, spec: PropagatorSpec, velocities: tuple[float, float], step: float | None
+    domain: Domain, wavelet: Wavelet, space_order: int, velocities: tuple[float, float], step: float | None
 ) -> tuple[float, float]:
     """Grid points per shortest wavelength, and the relative error of its speed."""
     spacing = max(domain.spacing)
     points = points_per_wavelength(velocities[0], highest_frequency(wavelet), spacing)
     if not 2 < points < MOST_POINTS:
         return points, 0.0
-    shortest = step or critical_step(domain, spec.space_order, velocities[1])
-    return points, phase_error(points, spec.space_order, velocities[0] * shortest / spacing)
+    shortest = step or critical_step(domain, space_order, velocities[1])
+    return points, phase_error(points, space_order, velocities[0] * shortest / spacing)
 
 
 def _lower_frequency(wavelet: Wavelet, factor: float) -> str:

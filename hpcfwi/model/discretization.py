@@ -1,4 +1,4 @@
-"""Time axes: how long a step may be, how many there are, how often the wavefield is kept."""
+"""Time axes: how long a step may be, and how many there are."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from hpcfwi.model.grid import Domain
 
 __all__ = [
-    "PropagatorSpec",
     "TimeAxis",
     "courant_limit",
     "critical_step",
     "safe_step",
     "second_derivative_weights",
-    "snapshot_interval",
 ]
 
 
@@ -96,60 +94,3 @@ def safe_step(domain: Domain, space_order: int, velocity: float) -> float:
     per cent, with which the shortest waves, at the limit only just bounded, keep their distance from growing.
     """
     return float(f"{courant_limit(domain, 2 * space_order, velocity):.3e}")
-
-
-def snapshot_interval(step: float, highest_frequency: float, margin: float) -> int:
-    """How many steps may lie between kept wavefields.
-
-    Parameters
-    ----------
-    step
-        Time step, ms.
-    highest_frequency
-        Of the wavelet, kHz.
-    margin
-        Samples per period of twice the highest frequency, which is the highest one in the product of two wavefields. A
-        sum over samples of the product is its integral as long as this is above 1.
-    """
-    return max(1, math.floor(1.0 / (margin * 2.0 * highest_frequency * step)))
-
-
-@dataclass(frozen=True)
-class PropagatorSpec:
-    """All that the generated code depends on.
-
-    Parameters
-    ----------
-    domain
-        The grid and its sponge.
-    space_order
-        Order of the Laplacian's finite differences, even, 2 to 16.
-    dtype
-        ``"float32"`` or ``"float64"``.
-    time_samples
-        The most samples that a time axis of this problem has.
-    snapshot_every
-        The forward wavefield is kept at every k-th step (1: every step).
-    receivers
-        The most receivers that a shot of this survey has.
-    """
-
-    domain: Domain
-    space_order: int
-    dtype: str
-    time_samples: int
-    snapshot_every: int
-    receivers: int
-
-    @property
-    def snapshots(self) -> int:
-        """Kept steps of a time axis of full length."""
-        return (self.time_samples - 1) // self.snapshot_every + 1
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of a worker's wavefields and traces, bytes."""
-        halo = tuple(n + 2 * self.space_order for n in self.domain.padded_shape)
-        # m and damp, three levels each of u and v; the gradient, the model's extension, the kept levels; the traces.
-        fields = 8 * math.prod(halo) + (2 + self.snapshots) * self.domain.padded_points
-        return (fields + self.time_samples * (self.receivers + 1)) * np.dtype(self.dtype).itemsize

@@ -18,14 +18,7 @@ from hpcfwi.config.parsing import PATH_KEYS
 from hpcfwi.config.run import FileModel, RickerSection, RunConfig, SmoothModel
 from hpcfwi.errors import InputError
 from hpcfwi.model.checks import at_most, check_sampling, dispersion
-from hpcfwi.model.discretization import (
-    PropagatorSpec,
-    TimeAxis,
-    courant_limit,
-    critical_step,
-    safe_step,
-    snapshot_interval,
-)
+from hpcfwi.model.discretization import TimeAxis, courant_limit, critical_step, safe_step
 from hpcfwi.model.gathers import check_gathers, check_record_shape, gather_shape, read_wavelet
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.survey import Survey, build_survey, read_geometry
@@ -37,7 +30,7 @@ from hpcfwi.model.velocity import (
     smooth_model,
     squared_slowness,
 )
-from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet, Wavelet, highest_frequency
+from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet, Wavelet
 
 __all__ = ["Problem"]
 
@@ -57,7 +50,7 @@ class Problem:
     config
         The configuration that it was made from.
     domain
-        Grid and sponge.
+        The grid.
     true_velocity
         km/s, shape ``domain.shape``; None where the truth is not known.
     initial_velocity
@@ -68,8 +61,8 @@ class Problem:
         The shots.
     wavelet
         The source time function.
-    spec
-        What the solver is built for.
+    steps
+        Shortest and longest time step of any model of this inversion, ms.
     fixed_step
         Fixed time step, ms; None where it follows the current model.
     warnings
@@ -87,7 +80,7 @@ class Problem:
     frozen: NDArray[np.bool_]
     survey: Survey
     wavelet: Wavelet
-    spec: PropagatorSpec
+    steps: tuple[float, float]
     fixed_step: float | None
     warnings: tuple[str, ...] = ()
     failed_shots: tuple[str, ...] = ()
@@ -103,9 +96,8 @@ class Problem:
             If something cannot be read, does not fit, or violates Nyquist or Courant.
         """
         shape = _grid_shape(config)
-        solver = config.solver
         origin = config.grid.origin or (0.0,) * len(shape)
-        domain = Domain(shape, config.grid.spacing, origin, solver.sponge, solver.free_surface)
+        domain = Domain(shape, config.grid.spacing, origin)
         true = build_model(config.model, config.grid, shape, "model") if config.model else None
         initial = None if isinstance(config.initial, SmoothModel) else _initial(config, shape)
         frozen = _frozen(config, domain, true if true is not None else initial)
@@ -114,11 +106,12 @@ class Problem:
         _check_bounds(config, initial, frozen)
         wavelet = _wavelet(config)
         survey = _survey(config, domain)
-        spec, step = _discretise(config, domain, survey, wavelet, _velocity_range(config, true, initial))
-        warnings = check_sampling(config, domain, wavelet, spec, _velocity_range(config, true, initial), step)
+        velocities = _velocity_range(config, true, initial)
+        steps, step = _time_steps(config, domain, velocities)
+        warnings = check_sampling(config, domain, wavelet, config.solver.space_order, velocities, step)
         if config.data.exclude:
             warnings += (f"the survey is used {_left_out(config, len(survey))}",)
-        problem = cls(config, domain, true, initial, frozen, survey, wavelet, spec, step, warnings)
+        problem = cls(config, domain, true, initial, frozen, survey, wavelet, steps, step, warnings)
         problem._check_first_gather()
         return problem
 
@@ -135,8 +128,13 @@ class Problem:
 
     def time_axis(self, velocity: NDArray) -> TimeAxis:
         """Time axis for a model: the fixed one, or that of the model's highest velocity."""
-        step = self.fixed_step or critical_step(self.domain, self.spec.space_order, float(velocity.max()))
+        step = self.fixed_step or critical_step(self.domain, self.config.solver.space_order, float(velocity.max()))
         return TimeAxis.covering(self.config.data.recording_time, step)
+
+    @property
+    def time_samples(self) -> int:
+        """Samples of the longest time axis that a model of this inversion needs."""
+        return TimeAxis.covering(self.config.data.recording_time, self.steps[0]).samples
 
     @property
     def recorded_samples(self) -> int:
@@ -161,7 +159,7 @@ class Problem:
     def dispersion(self) -> tuple[float, float]:
         """Grid points per shortest wavelength, and the relative error of its speed on this grid."""
         velocities = _velocity_range(self.config, self.true_velocity, self.initial_velocity)
-        return dispersion(self.domain, self.wavelet, self.spec, velocities, self.fixed_step)
+        return dispersion(self.domain, self.wavelet, self.config.solver.space_order, velocities, self.fixed_step)
 
     @property
     def slowness_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -338,10 +336,10 @@ def _velocity_range(config: RunConfig, true: NDArray | None, initial: NDArray) -
     return min(low, *(float(v.min()) for v in models)), max(high, *(float(v.max()) for v in models))
 
 
-def _discretise(
-    config: RunConfig, domain: Domain, survey: Survey, wavelet: Wavelet, velocities: tuple[float, float]
-) -> tuple[PropagatorSpec, float | None]:
-    """Choose time step and snapshots; returns the solver's specification and the fixed step, if it is fixed."""
+def _time_steps(
+    config: RunConfig, domain: Domain, velocities: tuple[float, float]
+) -> tuple[tuple[float, float], float | None]:
+    """Shortest and longest time step, and the fixed one if it is fixed; ms."""
     solver, rule = config.solver, config.solver.time_step
     shortest = critical_step(domain, solver.space_order, velocities[1])
     longest = critical_step(domain, solver.space_order, velocities[0])
@@ -364,11 +362,4 @@ def _discretise(
                 f"data.recording_time: {config.data.recording_time:g} ms are {config.data.recording_time / interval:.3g} "
                 f"samples of {interval:.3g} ms ({key}); at most {MOST_SAMPLES} can be handled"
             )
-    every = 1
-    if solver.strategy == "sampled":
-        every = snapshot_interval(longest, highest_frequency(wavelet), solver.sampling_margin)
-    samples = TimeAxis.covering(config.data.recording_time, shortest).samples
-    # the kept wavefield of a short record must still have a few levels
-    every = max(1, min(every, samples // 4))
-    spec = PropagatorSpec(domain, solver.space_order, solver.dtype, samples, every, survey.max_receivers)
-    return spec, step
+    return (shortest, longest), step

@@ -11,6 +11,7 @@ from hpcfwi.inversion.journal import Partials
 from hpcfwi.model.discretization import courant_limit
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.wavelet import highest_frequency, peak_frequency
+from hpcfwi.solver.spec import SolverSpec
 
 __all__ = ["Plan", "make_plan"]
 
@@ -26,7 +27,7 @@ class Plan:
 
 def make_plan(problem: Problem) -> Plan:
     """Work out grid, steps, memory and disk."""
-    domain, spec, config = problem.domain, problem.spec, problem.config
+    domain, spec, config = problem.domain, SolverSpec.from_problem(problem), problem.config
     traces = sum(len(shot.receivers) for shot in problem.survey.shots)
     itemsize = np.dtype(spec.dtype).itemsize
     model_bytes = 8 * int(np.prod(domain.shape))
@@ -37,7 +38,7 @@ def make_plan(problem: Problem) -> Plan:
     # while an evaluation is under way, the sums of its shots
     partial_bytes = Partials(Path(), config.journal.shots_per_sum).count(len(problem.survey)) * model_bytes
     disk = data_bytes + journal_bytes + partial_bytes + 6 * model_bytes + 2_000_000
-    surface = "free surface on top" if domain.free_surface else "absorbing on all sides"
+    surface = "free surface on top" if config.solver.free_surface else "absorbing on all sides"
     velocity = max(config.inversion.bounds[1], float(problem.initial_velocity.max()))
     if problem.true_velocity is not None:
         velocity = max(velocity, float(problem.true_velocity.max()))
@@ -48,7 +49,8 @@ def make_plan(problem: Problem) -> Plan:
     rows = (
         (
             "grid",
-            f"{_times(domain.shape)} points, {_times(domain.padded_shape)} with {domain.sponge} cells of sponge, {surface}",
+            f"{_times(domain.shape)} points, "
+            f"{_times(spec.boundary.padded_shape)} with {spec.boundary.cells} cells of sponge, {surface}",
         ),
         (
             "extent",

@@ -37,6 +37,7 @@ from hpcfwi.run.plan import make_plan
 from hpcfwi.run.reproducibility import DRIVERS, WORKERS, Reproducibility, start_facts
 from hpcfwi.run.worker_events import Failures, WorkerEvents
 from hpcfwi.solver.sleeping import StandIn
+from hpcfwi.solver.spec import SolverSpec
 
 if TYPE_CHECKING:  # imports Dask, for which the command line has no time
     from hpcfwi.cluster.pool import WorkerPool
@@ -250,15 +251,15 @@ class Session:
         from hpcfwi.execution.tasks import ShotContext
         from hpcfwi.solver.operators import kind_of_machine, stage_solver
 
-        started = time.perf_counter()
-        solver, built = stage_solver(self.folder.staged, self.problem.spec)
+        started, spec = time.perf_counter(), SolverSpec.from_problem(self.problem)
+        solver, built = stage_solver(self.folder.staged, spec)
         seconds = time.perf_counter() - started
         self.log.write("solver", built=built, seconds=round(seconds, 3), source="driver", digest=solver.digest)
         self.progress.say(f"solver {'built and compiled' if built else 'found in the run folder'} ({seconds:.1f} s)")
         self._machine(DRIVERS, kind_of_machine())
         self.context = ShotContext(
             solver,
-            self.problem.spec,
+            spec,
             self.problem.wavelet,
             self.config.solver.boundary_gradient,
             self.config.data.tail,

@@ -198,11 +198,12 @@ def _try_here(threads: int) -> dict[str, Any]:
 
 def examined_spec(threads: int) -> Any:
     """A small grid, on which so many threads all have something to do."""
-    from hpcfwi.model.discretization import PropagatorSpec
     from hpcfwi.model.grid import Domain
+    from hpcfwi.solver.boundary import Sponge
+    from hpcfwi.solver.spec import SolverSpec
 
-    domain = Domain((max(201, ROWS * threads), 201), (10.0, 10.0), (0.0, 0.0), 10)
-    return PropagatorSpec(domain, 4, "float32", STEPS, STEPS - 1, 1)
+    domain = Domain((max(201, ROWS * threads), 201), (10.0, 10.0), (0.0, 0.0))
+    return SolverSpec(Sponge(domain, 10), 4, "float32", STEPS, STEPS - 1, 1)
 
 
 def run_staged(staged: StagedFile, spec: Any) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from devito import (
     solve,
 )
 
-from hpcfwi.model.discretization import PropagatorSpec
 from hpcfwi.solver.devito_internals import retarget, targeted_name
+from hpcfwi.solver.spec import SolverSpec
 
 __all__ = ["Propagator"]
 
@@ -47,12 +47,12 @@ class Propagator:
     the stencil that results is symmetric, so that the adjoint step takes the same form.
     """
 
-    def __init__(self, spec: PropagatorSpec, linearised: bool = False) -> None:
+    def __init__(self, spec: SolverSpec, linearised: bool = False) -> None:
         self.spec = spec
-        domain = spec.domain
+        boundary = spec.boundary
         dtype = np.dtype(spec.dtype).type
-        extent = tuple((n - 1) * h for n, h in zip(domain.padded_shape, domain.spacing, strict=True))
-        self.grid = grid = Grid(shape=domain.padded_shape, extent=extent, origin=domain.padded_origin, dtype=dtype)
+        extent = tuple((n - 1) * h for n, h in zip(boundary.padded_shape, spec.domain.spacing, strict=True))
+        self.grid = grid = Grid(shape=boundary.padded_shape, extent=extent, origin=boundary.padded_origin, dtype=dtype)
         order = spec.space_order
         self.m = Function(name="m", grid=grid, space_order=order)
         self.damp = Function(name="damp", grid=grid, space_order=order)
@@ -84,7 +84,7 @@ class Propagator:
 
     def _surface(self, ahead: Any) -> list[Eq]:
         """Zero pressure on the surface row of the unknown level and its odd mirror above."""
-        if not self.spec.domain.free_surface:
+        if not self.spec.boundary.free_surface:
             return []
         z = self.grid.dimensions[-1]
         zero = Eq(ahead._subs(z, 0), 0)
@@ -130,7 +130,7 @@ class Propagator:
         return self._operator(equations, "Linearised")
 
 
-def _snapshot_function(grid: Grid, spec: PropagatorSpec) -> TimeFunction:
+def _snapshot_function(grid: Grid, spec: SolverSpec) -> TimeFunction:
     """The kept forward wavefield: one level every k-th step."""
     if spec.snapshot_every == 1:
         return TimeFunction(name="snapshots", grid=grid, time_order=0, space_order=0, save=spec.time_samples)

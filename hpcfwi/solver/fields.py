@@ -34,14 +34,14 @@ class Wavefields:
     def __init__(self, propagator: Propagator) -> None:
         self.propagator = propagator
         self.spec = propagator.spec
-        self.domain = propagator.spec.domain
+        self.boundary = propagator.spec.boundary
         self.kernel_seconds = 0.0
         self._arguments: dict[str, dict[str, Any]] = {}
         self._samples = 0
         self._dt = 0.0
         self._dtype = np.dtype(self.spec.dtype)
-        self._extended = np.empty(self.domain.padded_shape, dtype=self._dtype)
-        propagator.damp.data[:] = self.domain.damping(self._dtype)
+        self._extended = np.empty(self.boundary.padded_shape, dtype=self._dtype)
+        propagator.damp.data[:] = self.boundary.damping(self._dtype)
 
     @property
     def nbytes(self) -> int:
@@ -52,7 +52,7 @@ class Wavefields:
 
     def set_model(self, m: NDArray) -> None:
         """Use the squared slowness ``m``, (s/km)^2, on the physical grid; the sponge takes its edge values."""
-        self.propagator.m.data[:] = self.domain.extend(m.astype(self._dtype, copy=False), out=self._extended)
+        self.propagator.m.data[:] = self.boundary.extend(m.astype(self._dtype, copy=False), out=self._extended)
 
     def forward(self, source: NDArray, receivers: NDArray, wavelet: NDArray, dt: float, samples: int) -> NDArray:
         """Model one shot and keep its wavefield for :meth:`gradient`.
@@ -124,7 +124,7 @@ class Wavefields:
         p.source.coordinates.data[0] = source
         p.receivers.coordinates.data[: len(receivers)] = receivers
         p.source.data[:samples, 0] = wavelet
-        p.gradient.data[:] = self.domain.extend(perturbation.astype(self._dtype), out=self._extended)
+        p.gradient.data[:] = self.boundary.extend(perturbation.astype(self._dtype), out=self._extended)
         p.u.data_with_halo[:] = 0
         p.v.data_with_halo[:] = 0
         self._apply(p.linearised_operator, time_m=0)

@@ -18,9 +18,9 @@ from filelock import FileLock, Timeout
 
 from hpcfwi.artifacts import StagedFile, load, read_container, read_header, stage, unpickle
 from hpcfwi.errors import RunError, StagingError
-from hpcfwi.model.discretization import PropagatorSpec
 from hpcfwi.solver.devito_internals import target
 from hpcfwi.solver.equations import Propagator
+from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.version import __version__
 
 __all__ = ["differences", "fingerprint", "fingerprint_digest", "kind_of_machine", "obtain_solver", "stage_solver"]
@@ -30,12 +30,12 @@ KIND = "solver"
 PATIENCE = 300.0
 
 
-def spec_digest(spec: PropagatorSpec) -> str:
+def spec_digest(spec: SolverSpec) -> str:
     """Digest of a specification, and of the version that writes the equations."""
     return hashlib.blake2b(f"{__version__} {spec!r}".encode(), digest_size=10).hexdigest()
 
 
-def stage_solver(folder: Path, spec: PropagatorSpec) -> tuple[StagedFile, bool]:
+def stage_solver(folder: Path, spec: SolverSpec) -> tuple[StagedFile, bool]:
     """Stage the compiled solver for this kind of machine, or find the one that is staged already.
 
     Returns
@@ -54,7 +54,7 @@ def stage_solver(folder: Path, spec: PropagatorSpec) -> tuple[StagedFile, bool]:
         raise RunError(f"the solver cannot be built: {type(error).__name__}: {error}\n  {_advice()}") from error
 
 
-def obtain_solver(staged: StagedFile, spec: PropagatorSpec) -> tuple[Propagator, dict[str, Any]]:
+def obtain_solver(staged: StagedFile, spec: SolverSpec) -> tuple[Propagator, dict[str, Any]]:
     """Unpickle the staged solver, or one built for this kind of machine where the staged one does not fit.
 
     Returns
@@ -101,13 +101,13 @@ def _one_builder(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _build(folder: Path, spec: PropagatorSpec) -> StagedFile:
+def _build(folder: Path, spec: SolverSpec) -> StagedFile:
     propagator = Propagator(spec)
     propagator.compile()
     return stage(folder, KIND, propagator, fingerprint=fingerprint(), spec=spec_digest(spec))
 
 
-def _find(folder: Path, spec: PropagatorSpec, here: dict[str, str]) -> StagedFile | None:
+def _find(folder: Path, spec: SolverSpec, here: dict[str, str]) -> StagedFile | None:
     """A sound staged solver for this specification and kind of machine."""
     wanted = spec_digest(spec)
     for path in sorted(folder.glob(f"{KIND}-*.pkl")):

@@ -34,10 +34,12 @@ from hpcfwi.execution.tasks import ShotContext
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 from hpcfwi.inversion.objective import SMALL
-from hpcfwi.model.discretization import PropagatorSpec, TimeAxis
+from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet
 from hpcfwi.run.worker_events import Failures, WorkerEvents
+from hpcfwi.solver.boundary import Sponge
+from hpcfwi.solver.spec import SolverSpec
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def _work(case: Case, staged: Path) -> _Work:
     samples = tuple(np.random.default_rng(0).normal(size=case.wavelet).tolist())
     wavelet = SampledWavelet(samples, 2.0) if samples else RickerWavelet(0.01, 100.0)
     solver, model = (StagedFile(str(staged / f"{kind}-{told}.pkl"), told) for kind in ("solver", "model"))
-    spec = PropagatorSpec(domain, 8, "float32", 2000, 8, 400)
+    spec = SolverSpec(Sponge(domain, 40), 8, "float32", 2000, 8, 400)
     work = _Work(ShotContext(solver, spec, wavelet, "exact", "cut", 0), [str(i) for i in range(case.shots)])
     axis = TimeAxis(1.5, 2000)
     for name in work.names:

@@ -18,6 +18,7 @@ from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.solver.operators import stage_solver
+from hpcfwi.solver.spec import SolverSpec
 
 CIRCLE = Path(__file__).parents[2] / "jobs" / "circle.toml"
 SMALL = [
@@ -36,9 +37,10 @@ def problem():
 @pytest.fixture
 def context(problem, tmp_path):
     make_private(tmp_path)
-    solver, built = stage_solver(tmp_path, problem.spec)
+    spec = SolverSpec.from_problem(problem)
+    solver, built = stage_solver(tmp_path, spec)
     assert built
-    return ShotContext(solver, problem.spec, problem.wavelet, "exact", "cut", 10**8)
+    return ShotContext(solver, spec, problem.wavelet, "exact", "cut", 10**8)
 
 
 def stage_model(folder, velocity):
@@ -105,7 +107,7 @@ def test_the_counters_do_see_a_build(monkeypatch, problem):
     monkeypatch.setattr(Operator, "_build", classmethod(lambda cls, *a, **k: built.append(1) or original(cls, *a, **k)))
     from hpcfwi.solver.equations import Propagator
 
-    Propagator(problem.spec)
+    Propagator(SolverSpec.from_problem(problem))
     assert len(built) == 2
 
 

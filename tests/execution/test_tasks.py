@@ -18,6 +18,7 @@ from hpcfwi.io import make_private
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.solver.operators import stage_solver
+from hpcfwi.solver.spec import SolverSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,7 +35,14 @@ def problem(make_problem):
 
 @pytest.fixture
 def context(problem, folder):
-    return ShotContext(stage_solver(folder, problem.spec)[0], problem.spec, problem.wavelet, "exact", "cut", 10**8)
+    return ShotContext(
+        stage_solver(folder, SolverSpec.from_problem(problem))[0],
+        SolverSpec.from_problem(problem),
+        problem.wavelet,
+        "exact",
+        "cut",
+        10**8,
+    )
 
 
 @pytest.fixture
@@ -82,7 +90,7 @@ def test_shots_with_different_receivers_share_a_solver_and_give_what_each_gives_
         assert alone.f == result.f
         np.testing.assert_array_equal(alone.g, result.g)
         # and what a solver gives that was built for just so many receivers
-        spec = replace(problem.spec, receivers=len(shot.receivers))
+        spec = replace(SolverSpec.from_problem(problem), receivers=len(shot.receivers))
         fitted = replace(context, solver=stage_solver(folder, spec)[0], spec=spec)
         exact = ShotWorker(fitted).evaluate(shot.name, model, file, axis)
         assert exact.f == result.f
@@ -111,7 +119,7 @@ def test_a_new_time_axis_resamples_the_data_once_and_the_old_one_does_so_again(
     monkeypatch.setattr(shot_module, "resample", lambda *a: calls.append(a[2].step) or original(*a))
     axis = problem.time_axis(problem.initial_velocity)
     shorter = type(axis).covering(300.0, 0.99 * axis.step)
-    shorter = replace(shorter, samples=min(shorter.samples, problem.spec.time_samples))
+    shorter = replace(shorter, samples=min(shorter.samples, problem.time_samples))
     for wanted in (axis, axis, shorter, shorter, axis):
         worker.evaluate("few", model, staged, wanted)
     assert calls == [axis.step, shorter.step, axis.step]

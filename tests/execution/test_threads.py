@@ -18,12 +18,13 @@ import json
 import numpy as np
 from hpcfwi.model.grid import Domain
 from hpcfwi.solver.equations import Propagator
-from hpcfwi.model.discretization import PropagatorSpec
+from hpcfwi.solver.boundary import Sponge
+from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.execution.affinity import observed_threads
 from hpcfwi.solver.fields import Wavefields
 
 samples = 600  # some ticks of the clock by which the system accounts
-spec = PropagatorSpec(Domain((301, 301), (10.0, 10.0), (0.0, 0.0), 10), 8, "float32", samples, 4, 1)
+spec = SolverSpec(Sponge(Domain((301, 301), (10.0, 10.0), (0.0, 0.0)), 10), 8, "float32", samples, 4, 1)
 fields = Wavefields(Propagator(spec))
 fields.set_model(np.full((301, 301), 0.25))
 shot = (np.array([100.0, 100.0]), np.array([[200.0, 100.0]]), np.ones(samples), 1.0, samples)

@@ -7,8 +7,8 @@ import pytest
 
 from hpcfwi.config.run import load_run_config
 from hpcfwi.inversion.gradient_check import check_gradient
-from hpcfwi.model.grid import Domain
 from hpcfwi.model.problem import Problem
+from hpcfwi.solver.boundary import Sponge
 
 CIRCLE = Path(__file__).parents[2] / "jobs" / "circle.toml"
 SMALL = ["grid.shape=[41, 41]", "data.recording_time=400", "wavelet.peak_frequency=15", "solver.sponge=15",
@@ -42,8 +42,8 @@ def test_cropping_is_reported_as_an_approximation_on_a_frozen_axis():
 
 
 def test_a_wrong_gradient_fails(monkeypatch):
-    transpose = Domain.extend_transpose
-    monkeypatch.setattr(Domain, "extend_transpose", lambda self, g: transpose(self, np.asarray(g)) * 1.01)
+    transpose = Sponge.extend_transpose
+    monkeypatch.setattr(Sponge, "extend_transpose", lambda self, g: transpose(self, np.asarray(g)) * 1.01)
     report = check_gradient(problem())
     assert not report.passed
     assert "FAILED" in report.text

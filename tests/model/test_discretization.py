@@ -11,7 +11,6 @@ from hpcfwi.model.discretization import (
     critical_step,
     safe_step,
     second_derivative_weights,
-    snapshot_interval,
 )
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet, highest_frequency, peak_frequency
@@ -63,13 +62,6 @@ def test_an_axis_covers_its_duration_and_no_more():
     for step in (1.0, 1.387, 2.449, 4.0, 0.333):
         axis = TimeAxis.covering(1000.0, step)
         assert axis.times[-2] < 1000.0 <= axis.times[-1] + 1e-6
-
-
-def test_snapshots_follow_frequency_and_step():
-    assert snapshot_interval(1.752, 0.0138, 2.5) == 8
-    assert snapshot_interval(1.752, 0.0276, 2.5) == 4
-    assert snapshot_interval(3.504, 0.0138, 2.5) == 4
-    assert snapshot_interval(10.0, 0.1, 2.5) == 1
 
 
 @pytest.mark.parametrize("order", [2, 4, 8])

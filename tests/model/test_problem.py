@@ -48,43 +48,6 @@ def advice(pattern: str, text: str) -> float:
     return float(found[1])
 
 
-# The wavefield that is kept
-
-
-def test_wavefield_is_kept_more_often_for_higher_frequencies():
-    every = [problem(f"wavelet.peak_frequency={f}").spec.snapshot_every for f in (3, 5, 10, 20)]
-    assert every == sorted(every, reverse=True)
-    assert len(set(every)) == 4
-
-
-def test_wavefield_is_kept_at_fewer_of_shorter_steps():
-    every = [problem(f"solver.time_step={step}").spec.snapshot_every for step in (0.25, 0.5, 1.0)]
-    assert every == sorted(every, reverse=True)
-    assert len(set(every)) == 3
-
-
-@pytest.mark.parametrize("frequency", [3, 7, 11, 20])
-@pytest.mark.parametrize("step", [0.3, 0.8, 1.5])
-def test_twice_the_highest_frequency_has_the_samples_that_the_margin_asks_for(frequency, step):
-    made = problem(f"wavelet.peak_frequency={frequency}", f"solver.time_step={step}", "data.recording_time=4000")
-    highest = 2.76 * frequency / 1000
-    k = made.spec.snapshot_every
-    assert 1 / (2 * highest * k * step) >= 2.5 * 0.999
-    assert 1 / (2 * highest * (k + 1) * step) < 2.5 * 1.001
-
-
-def test_a_larger_margin_keeps_more_and_full_keeps_every_step():
-    assert problem("solver.sampling_margin=1").spec.snapshot_every > problem().spec.snapshot_every > 1
-    assert problem("solver.strategy=full").spec.snapshot_every == 1
-
-
-def test_a_step_that_follows_the_model_is_sampled_for_its_longest():
-    critical = problem("solver.time_step=critical")
-    slowest = 0.5 * courant_limit(critical.domain, 4, 1.4)
-    assert critical.fixed_step is None
-    assert 1 / (2 * 0.0276 * critical.spec.snapshot_every * 2 * slowest) >= 2.4
-
-
 # The time step
 
 
@@ -104,7 +67,7 @@ def test_fixed_step_is_that_of_every_model_and_critical_follows_it():
     slow, fast = np.full((101, 101), 2.0), np.full((101, 101), 4.0)
     assert fixed.time_axis(slow) == fixed.time_axis(fast)
     assert critical.time_axis(slow).step == pytest.approx(2 * critical.time_axis(fast).step, rel=1e-3)
-    assert critical.time_axis(fast).samples <= critical.spec.time_samples
+    assert critical.time_axis(fast).samples <= critical.time_samples
 
 
 def test_courant_violation_is_told_with_the_step_that_would_do():
@@ -384,6 +347,5 @@ def test_any_values_are_a_problem_or_refused_with_the_key(changes, initial):
             r"x\.toml: |shot \d+: |(grid|model|initial|data|wavelet|solver|inversion|acquisition)[\w.]*: ", told
         )
     else:
-        assert made.spec.snapshot_every >= 1
-        assert made.time_axis(made.initial_velocity).samples <= made.spec.time_samples
+        assert made.time_axis(made.initial_velocity).samples <= made.time_samples
         assert all(value for _, value in make_plan(made).rows)

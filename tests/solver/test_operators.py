@@ -19,6 +19,7 @@ from hpcfwi.io import make_private
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.solver.fields import Wavefields
 from hpcfwi.solver.operators import obtain_solver, stage_solver
+from hpcfwi.solver.spec import SolverSpec
 
 # What a worker does with the staged solver; prints what came of it.
 WORKER = """
@@ -28,6 +29,7 @@ import cloudpickle
 
 case = cloudpickle.loads(Path(sys.argv[1]).read_bytes())
 from hpcfwi.solver.operators import obtain_solver
+from hpcfwi.solver.spec import SolverSpec
 import hpcfwi.solver.operators
 
 if "processor" in case:
@@ -42,7 +44,7 @@ from devito import Operator
 build = Operator.__dict__["_build"].__func__
 Operator._build = classmethod(lambda cls, *a, **k: builds.append(1) or build(cls, *a, **k))
 
-solver, facts = obtain_solver(case["staged"], case["problem"].spec)
+solver, facts = obtain_solver(case["staged"], SolverSpec.from_problem(case["problem"]))
 problem = case["problem"]
 fields = Wavefields(solver)
 fields.set_model(squared_slowness(problem.true_velocity))
@@ -67,7 +69,7 @@ def staged_once(tmp_path_factory):
 
 @pytest.fixture
 def staged(staged_once, problem):
-    return stage_solver(staged_once, problem.spec)[0]
+    return stage_solver(staged_once, SolverSpec.from_problem(problem))[0]
 
 
 @pytest.fixture
@@ -104,7 +106,7 @@ def test_a_worker_without_compiler_and_caches_runs_the_staged_solver(staged, pro
     assert found["builds"] == 0
     assert not [path for path in (tmp_path / "temporary").rglob("*") if path.suffix in (".c", ".o")]
     # and its waves are those that the solver makes here
-    fields = Wavefields(obtain_solver(staged, problem.spec)[0])
+    fields = Wavefields(obtain_solver(staged, SolverSpec.from_problem(problem))[0])
     fields.set_model(squared_slowness(problem.true_velocity))
     axis, shot = problem.time_axis(problem.true_velocity), problem.survey.shots[0]
     record = fields.forward(shot.source, shot.receivers, problem.wavelet.sample(axis), axis.step, axis.samples)
@@ -125,7 +127,7 @@ def test_on_another_kind_of_machine_one_of_two_workers_builds_and_both_say_so(st
         assert difference.startswith("processor: ")
         assert difference.endswith(", here another processor")
     # the driver's own is still the one that fits here
-    assert stage_solver(folder, problem.spec) == (staged, False)
+    assert stage_solver(folder, SolverSpec.from_problem(problem)) == (staged, False)
 
 
 def test_where_locks_do_not_work_every_worker_builds(staged, problem, monkeypatch):
@@ -142,18 +144,18 @@ def test_where_locks_do_not_work_every_worker_builds(staged, problem, monkeypatc
     monkeypatch.setattr(solver_module, "FileLock", NoLock)
     described = {**solver_module.fingerprint(), "compiler": "another compiler"}
     monkeypatch.setattr(solver_module, "fingerprint", lambda: described)
-    _, facts = obtain_solver(staged, problem.spec)
+    _, facts = obtain_solver(staged, SolverSpec.from_problem(problem))
     assert facts["source"] == "rebuilt"
 
 
 def test_the_next_driver_finds_the_solver(staged, problem):
-    assert stage_solver(Path(staged.path).parent, problem.spec) == (staged, False)
+    assert stage_solver(Path(staged.path).parent, SolverSpec.from_problem(problem)) == (staged, False)
 
 
 def test_another_problem_gets_another_solver(staged, make_problem, monkeypatch):
     built = []
     monkeypatch.setattr(solver_module, "_build", lambda _, spec: built.append(spec) or StagedFile("", ""))
-    other = make_problem("solver.space_order=6").spec
+    other = SolverSpec.from_problem(make_problem("solver.space_order=6"))
     assert stage_solver(Path(staged.path).parent, other) == (StagedFile("", ""), True)
     assert built == [other]
 
@@ -170,9 +172,9 @@ def test_a_damaged_solver_is_built_again_by_the_driver(staged, problem, tmp_path
     if damage != "gone":
         path.write_bytes(content)
         path.chmod(0o600)
-    again, built = stage_solver(folder, problem.spec)
+    again, built = stage_solver(folder, SolverSpec.from_problem(problem))
     assert built
-    assert obtain_solver(again, problem.spec)[1]["source"] == "staged"
+    assert obtain_solver(again, SolverSpec.from_problem(problem))[1]["source"] == "staged"
 
 
 def test_a_solver_that_does_not_compile_says_what_to_try(tmp_path, make_problem):
@@ -182,6 +184,7 @@ import cloudpickle, sys
 from pathlib import Path
 from hpcfwi.io import make_private
 from hpcfwi.solver.operators import stage_solver
+from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.errors import RunError
 
 spec = cloudpickle.loads(Path(sys.argv[1]).read_bytes())
@@ -190,7 +193,7 @@ try:
 except RunError as error:
     print(error)
 """
-    (tmp_path / "spec.pkl").write_bytes(cloudpickle.dumps(make_problem().spec))
+    (tmp_path / "spec.pkl").write_bytes(cloudpickle.dumps(SolverSpec.from_problem(make_problem())))
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "gcc").write_text(
         '#!/bin/sh\nfor x; do case $x in *version* | -dump*) echo 12.2.0; exit;; esac; done\necho "disk quota" >&2; exit 1\n'
@@ -228,6 +231,7 @@ fingerprint._processor = lambda: (processor, processor)
 from hpcfwi.artifacts import StagedFile, read_header
 from hpcfwi.io import make_private
 from hpcfwi.solver.operators import obtain_solver, stage_solver
+from hpcfwi.solver.spec import SolverSpec
 
 if processor == "of the login node":
     staged, _ = stage_solver(make_private(folder), spec)
@@ -240,7 +244,7 @@ print(json.dumps([facts["source"], solver.forward_operator._compiler.cflags]))
 
 
 def test_kernels_for_a_named_instruction_set_run_on_nodes_of_another_kind_without_a_compiler(tmp_path, problem):
-    (tmp_path / "spec.pkl").write_bytes(cloudpickle.dumps(problem.spec))
+    (tmp_path / "spec.pkl").write_bytes(cloudpickle.dumps(SolverSpec.from_problem(problem)))
     (tmp_path / "nothing").mkdir()
 
     def on(processor, **variables):
@@ -264,13 +268,14 @@ from pathlib import Path
 from hpcfwi.io import make_private
 from hpcfwi.errors import RunError
 from hpcfwi.solver.operators import stage_solver
+from hpcfwi.solver.spec import SolverSpec
 
 try:
     stage_solver(make_private(Path(sys.argv[2])), cloudpickle.loads(Path(sys.argv[1]).read_bytes()))
 except RunError as error:
     print(error)
 """
-    (tmp_path / "spec.pkl").write_bytes(cloudpickle.dumps(problem.spec))
+    (tmp_path / "spec.pkl").write_bytes(cloudpickle.dumps(SolverSpec.from_problem(problem)))
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "spec.pkl"), str(tmp_path / "staged")],
         env={**os.environ, "HPCFWI_TARGET": "zen3", "TMPDIR": str(tmp_path)},

@@ -1,0 +1,147 @@
+"""The absorbing layer around the model: its shape, its damping, and how a model extends into it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from hpcfwi.model.grid import Domain
+
+__all__ = ["AbsorbingBoundary", "Sponge"]
+
+
+class AbsorbingBoundary(Protocol):
+    """Grid cells around the model in which outgoing waves die out; a part of the wave equation.
+
+    A boundary only says where its cells are and how a model parameter continues into them. What the equation does there
+    (damping, memory variables) is for the equation to write.
+    """
+
+    @property
+    def domain(self) -> Domain:
+        """The model's grid."""
+
+    @property
+    def free_surface(self) -> bool:
+        """Whether the top is a free surface (pressure zero) instead of absorbing."""
+
+    @property
+    def padded_shape(self) -> tuple[int, ...]:
+        """Grid points along each axis, the layer included."""
+
+    @property
+    def padded_origin(self) -> tuple[float, ...]:
+        """Position of the first point of the padded grid, m."""
+
+    def extend(self, values: NDArray, out: NDArray | None = None) -> NDArray:
+        """Continue a model parameter from the grid into the layer."""
+
+    def extend_transpose(self, values: NDArray) -> NDArray[np.float64]:
+        """Apply the transpose of :meth:`extend`."""
+
+    def crop(self, values: NDArray) -> NDArray[np.float64]:
+        """Cut the model's grid out of a padded array."""
+
+
+@dataclass(frozen=True)
+class Sponge:
+    """A layer that damps the wavefield more and more towards its outer edge.
+
+    Parameters
+    ----------
+    domain
+        The model's grid.
+    cells
+        Width of the layer on every absorbing side.
+    free_surface
+        Whether the top (z = origin) is a free surface (pressure zero) instead of absorbing.
+    """
+
+    domain: Domain
+    cells: int
+    free_surface: bool = False
+
+    @property
+    def widths(self) -> tuple[tuple[int, int], ...]:
+        """Cells of the layer before and after the model, for each axis."""
+        top = 0 if self.free_surface else self.cells
+        return (*((self.cells, self.cells),) * (self.domain.ndim - 1), (top, self.cells))
+
+    @property
+    def padded_shape(self) -> tuple[int, ...]:
+        """Grid points along each axis, the layer included."""
+        return tuple(n + before + after for n, (before, after) in zip(self.domain.shape, self.widths, strict=True))
+
+    @property
+    def padded_origin(self) -> tuple[float, ...]:
+        """Position of the first point of the padded grid, m."""
+        return tuple(o - w[0] * h for o, w, h in zip(self.domain.origin, self.widths, self.domain.spacing, strict=True))
+
+    @property
+    def interior(self) -> tuple[slice, ...]:
+        """Slices that cut the model's grid out of a padded array."""
+        return tuple(slice(w[0], w[0] + n) for n, w in zip(self.domain.shape, self.widths, strict=True))
+
+    def extend(self, values: NDArray, out: NDArray | None = None) -> NDArray:
+        """Give every cell of the layer the value of the nearest point on the model's edge.
+
+        Parameters
+        ----------
+        values
+            Shape ``domain.shape``.
+        out
+            Where to write, shape ``padded_shape``; a new array by default.
+        """
+        if out is None:
+            out = np.empty(self.padded_shape, dtype=values.dtype)
+        out[self.interior] = values
+        for axis, (n, (before, after)) in enumerate(zip(self.domain.shape, self.widths, strict=True)):
+            rows = np.moveaxis(out, axis, 0)
+            rows[:before] = rows[before]
+            rows[before + n :] = rows[before + n - 1] if after else rows[before + n :]
+        return out
+
+    def extend_transpose(self, values: NDArray) -> NDArray[np.float64]:
+        """Add what lies in the layer to the nearest points on the model's edge: the transpose of :meth:`extend`."""
+        folded = np.asarray(values, dtype=np.float64)
+        for axis, (n, (before, after)) in enumerate(zip(self.domain.shape, self.widths, strict=True)):
+            rows = np.moveaxis(folded, axis, 0)
+            core = rows[before : before + n].copy()
+            core[0] += rows[:before].sum(axis=0)
+            core[-1] += rows[before + n : before + n + after].sum(axis=0)
+            folded = np.moveaxis(core, 0, axis)
+        return np.ascontiguousarray(folded)
+
+    def crop(self, values: NDArray) -> NDArray[np.float64]:
+        """Cut the model's grid out of a padded array; drop what lies in the layer."""
+        return np.array(values[self.interior], dtype=np.float64)
+
+    def damping(self, dtype: DTypeLike = np.float64) -> NDArray:
+        """Damping coefficient on the padded grid, 1/m; zero inside the model.
+
+        Notes
+        -----
+        Along each axis, with a layer of n cells of width h and p the distance into the layer over n, it is
+        ``1.5 ln(1000) / n * (p - sin(2 pi p) / (2 pi)) / h``, the profile of Devito's ``examples.seismic.model``
+        (Louboutin et al. 2019, doi:10.5194/gmd-12-1165-2019). As there, p runs from 2/n in the innermost cell to 1 + 1/n in
+        the outermost. The axes' profiles add up in the corners.
+        """
+        total = np.zeros(self.padded_shape)
+        for axis, ((before, after), h) in enumerate(zip(self.widths, self.domain.spacing, strict=True)):
+            line = np.zeros(self.padded_shape[axis])
+            if before:
+                line[:before] = _profile(before, h)
+            if after:
+                line[-after:] = _profile(after, h)[::-1]
+            total += line.reshape([-1 if a == axis else 1 for a in range(self.domain.ndim)])
+        return total.astype(dtype)
+
+
+def _profile(cells: int, spacing: float) -> NDArray[np.float64]:
+    """Damping from the outermost cell inwards."""
+    p = (cells + 1 - np.arange(cells)) / cells
+    return 1.5 * math.log(1000.0) / cells * (p - np.sin(2 * np.pi * p) / (2 * np.pi)) / spacing
