@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import gzip
-import json
 import os
 import shutil
 import threading
@@ -17,12 +16,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from hpcfwi.errors import RunError, StagingError
 from hpcfwi.events.state import RunState
-from hpcfwi.events.types import SCHEMA
-from hpcfwi.io import UNFINISHED_SUFFIX, parse_json, require_regular_file, write_atomic
+from hpcfwi.events.types import SCHEMA, Event, LogSegment, Summary, parse_event
+from hpcfwi.io import UNFINISHED_SUFFIX, require_regular_file, write_atomic
 
 __all__ = ["EventLog", "Follower", "read_events", "read_latest"]
 
@@ -30,14 +29,10 @@ __all__ = ["EventLog", "Follower", "read_events", "read_latest"]
 LONGEST_LINE = 1_000_000
 # Bytes of a file of the log; some 100,000 shots. Compressed it is about a tenth of that.
 SEGMENT = 32_000_000
-# Files of a log, more than any run writes: what a damaged first line says is not believed without end.
-MOST_SEGMENTS = 10_000
 # Seconds that a reader waits for a file that is just being made.
 ROTATION_TIMEOUT_S = 5.0
 # Seconds for what is being compressed when the log is closed.
 LAST_WORK = 10.0
-# Digits after the point of what is told in seconds.
-DIGITS = 6
 
 
 class EventLog:
@@ -49,14 +44,12 @@ class EventLog:
         The file; made if it is not there.
     segment
         Bytes after which a new one is begun.
-    heed
-        Called with each event, after it is written, in the thread that tells it.
+    on_event
+        Called with each event after it is written, in the thread that writes it.
     """
 
-    def __init__(
-        self, path: Path, segment: int = SEGMENT, heed: Callable[[dict[str, Any]], None] = lambda _: None
-    ) -> None:
-        self.path, self.segment, self.heed = path, segment, heed
+    def __init__(self, path: Path, segment: int = SEGMENT, on_event: Callable[[Event], None] = lambda _: None) -> None:
+        self.path, self.segment, self.on_event = path, segment, on_event
         self.state = RunState()
         self._lock = threading.RLock()
         self._number = 1
@@ -71,40 +64,38 @@ class EventLog:
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror or error})") from None
         self._compress_older()
-        self.write("log", schema=SCHEMA, segment=self._number)
+        self.write(LogSegment(schema=SCHEMA, segment=self._number))
 
     def _take_over(self) -> int:
         """Read what is there; returns the number of this file."""
-        number = None
+        number = 1
         for event in _lines(self.path):
-            number = _segment(event) if number is None else number
-            self.state.heed(event)
-        return number or 1
+            number = event.segment if isinstance(event, LogSegment) else number
+            self.state.apply(event)
+        return number
 
     def _open(self) -> None:
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         # nobody else writes; asking for it each time takes long on shared file systems
         self._size = os.fstat(self._file).st_size
 
-    def write(self, event: str, **facts: Any) -> None:
-        """Append one event; its time is now unless ``time`` (s since 1970) is among the facts.
+    def write(self, event: Event) -> None:
+        """Append one event.
 
         Raises
         ------
         RunError
             If the line cannot be written in full; no part of it stays then.
         """
-        told = {"time": round(facts.pop("time", time.time()), 3), "event": event}
-        told |= {name: _rounded(name, value) for name, value in facts.items()}
-        line = json.dumps(told, default=str).encode() + b"\n"
+        line = event.line()
         with self._lock:
             if self._file < 0:
                 return
             self._append(line)
-            self.state.heed(told)
+            self.state.apply(event)
             if self._size > self.segment:
                 self._begin_another()
-        self.heed(told)
+        self.on_event(event)
 
     def _append(self, line: bytes) -> None:
         try:
@@ -120,12 +111,8 @@ class EventLog:
 
     def _begin_another(self) -> None:
         """Go on in a new file. A reader that has this one open reads it to its end."""
-        now, number = round(time.time(), 3), self._number + 1
-        first = (
-            {"time": now, "event": "log", "schema": SCHEMA, "segment": number},
-            {"time": now, "event": "so far", "summary": self.state.summary()},
-        )
-        text = b"".join(json.dumps(event).encode() + b"\n" for event in first)
+        number = self._number + 1
+        text = LogSegment(schema=SCHEMA, segment=number).line() + Summary(summary=self.state.summary()).line()
         fresh = self.path.with_name(f".{self.path.name}.next{UNFINISHED_SUFFIX}")
         try:
             # whole before it has its name: a reader has to know which older files there are
@@ -154,11 +141,6 @@ class EventLog:
                 self._file = -1
         if self._compressing is not None:
             self._compressing.join(LAST_WORK)
-
-
-def _rounded(name: str, value: Any) -> Any:
-    """Nobody needs the nanoseconds of millions of shots."""
-    return round(value, DIGITS) if isinstance(value, float) and name.endswith("seconds") else value
 
 
 def _compress(paths: list[Path]) -> None:
@@ -194,18 +176,12 @@ def _cut_unfinished_line(path: Path) -> None:
         file.truncate(before + tail.rfind(b"\n") + 1)
 
 
-def _parsed(file: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """The events in lines; what is none is left out."""
-    for line in file:
-        try:
-            event = parse_json(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
-            yield event
+def _parsed(lines: Iterable[bytes]) -> Iterator[Event]:
+    """The events in lines; malformed lines are skipped."""
+    return (event for event in map(parse_event, lines) if event is not None)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: Path) -> Iterator[Event]:
     with _opened(path) as file:
         yield from _parsed(file)
 
@@ -222,7 +198,7 @@ def _opened(path: Path) -> IO[bytes]:
         time.sleep(0.01)
 
 
-def _older_lines(path: Path) -> Iterator[dict[str, Any]]:
+def _older_lines(path: Path) -> Iterator[Event]:
     """Of an older file, which may be compressed at this moment; nothing where somebody has removed it."""
     with suppress(FileNotFoundError), path.open("rb") as file:
         yield from _parsed(file)
@@ -232,17 +208,11 @@ def _older_lines(path: Path) -> Iterator[dict[str, Any]]:
         yield from _parsed(file)
 
 
-def _segment(event: dict[str, Any]) -> int:
-    """The number of the file whose first event this is."""
-    number = event.get("segment")
-    return number if isinstance(number, int) else 1
+def _without_summaries(events: Iterable[Event]) -> Iterator[Event]:
+    return (event for event in events if not isinstance(event, Summary))
 
 
-def _without_summaries(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    return (event for event in events if event.get("event") != "so far")
-
-
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
+def read_events(path: Path) -> Iterator[Event]:
     """Read an event log, its older files first; a last line that is not whole is left out, and so are summaries of older files.
 
     Raises
@@ -253,17 +223,18 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
     try:
         # opened first: what is renamed from now on is still read, and only once
         with _opened(path) as file:
-            number = _segment(next(_parsed(file), {}))
+            first = next(_parsed(file), None)
+            number = first.segment if isinstance(first, LogSegment) else 1
             file.seek(0)
             # not those that a folder's listing has: one that is just being renamed may be missing there
-            for older in range(1, min(number, MOST_SEGMENTS)):
+            for older in range(1, number):
                 yield from _without_summaries(_older_lines(_numbered(path, older)))
             yield from _without_summaries(_parsed(file))
     except (OSError, EOFError, gzip.BadGzipFile) as error:
         raise RunError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def read_latest(path: Path) -> Iterator[dict[str, Any]]:
+def read_latest(path: Path) -> Iterator[Event]:
     """Read the last file of a log alone, which begins with what the older ones come to: enough to know how a run stands.
 
     Raises
@@ -335,14 +306,8 @@ class Follower:
             if not line.endswith(b"\n"):
                 break  # it is just being written
             self._offset += len(line)
-            self._heed(line)
+            self._apply(line)
         return self._offset > before
-
-    def _heed(self, line: bytes) -> None:
-        with suppress(ValueError):
-            event = parse_json(line)
-            if isinstance(event, dict):
-                self.state.heed(event)
 
     def _open(self) -> IO[bytes] | None:
         until = time.monotonic() + ROTATION_PAUSE_S
@@ -365,4 +330,9 @@ class Follower:
         self.state, self.there = RunState(), True
         with suppress(EOFError, gzip.BadGzipFile), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for line in file:
-                self._heed(line)
+                self._apply(line)
+
+    def _apply(self, line: bytes) -> None:
+        event = parse_event(line)
+        if event is not None:
+            self.state.apply(event)

@@ -1,92 +1,147 @@
-"""How a run stands, as its events tell: what the display, ``hpcfwi status`` and the report show."""
+"""How a run stands, folded from its events: the display, ``hpcfwi status`` and the report all read this one state."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
+
+from hpcfwi.events.types import (
+    Dashboard,
+    DataStaged,
+    EvaluationDone,
+    EvaluationStarted,
+    Event,
+    HostExcluded,
+    IterationDone,
+    JobLost,
+    JobRejected,
+    JobState,
+    NodeLost,
+    Optimised,
+    Requeued,
+    RunClosed,
+    RunDone,
+    RunFailed,
+    RunInterrupted,
+    RunStarted,
+    RunWarning,
+    ShotDone,
+    ShotExcluded,
+    ShotRetried,
+    ShotStaged,
+    StagingData,
+    Summary,
+    SumsFound,
+    WorkerDied,
+    WorkerJoined,
+    WorkerLeft,
+    WorkerRestarted,
+    WorkerStartFailed,
+    WorkerUnresponsive,
+)
 from hpcfwi.io import shortened
 
-__all__ = ["RunState", "WorkerState"]
+__all__ = ["ENDED", "RunState", "WorkerState", "failure_line"]
 
-# Kinds of failures that are kept, and hosts; steps that the time left is estimated from; letters of a line that is kept.
-MOST, MOST_HOSTS, STEPS, LONGEST = 50, 5000, 5, 300
-# States after which a driver does no more.
+# Limits of what a state keeps, whatever the number of events.
+MAX_KINDS_OF_FAILURES, MAX_HOSTS, MAX_LINE_LENGTH = 50, 5000, 300
+# Iterations that the time left is estimated from.
+STEPS_AVERAGED = 5
+# States in which a driver does no more.
 ENDED = ("done", "stopped", "failed")
+
+
+def one_line(text: str) -> str:
+    """The beginning of the first line of a text, printable."""
+    if len(text) <= MAX_LINE_LENGTH and text.isprintable():  # nearly always
+        return text
+    return shortened(text.partition("\n")[0], MAX_LINE_LENGTH)
+
+
+Line = Annotated[str, AfterValidator(one_line)]
 
 
 @dataclass
 class WorkerState:
-    """A worker process.
+    """A worker process that is connected.
 
     Parameters
     ----------
     host, name
-        Where it is, and Dask's name for it.
-    began
-        When it, or its job, began to be paid for, s since 1970.
+        Where it runs, and Dask's name for it.
+    held_since
+        When its cores began to be held: the start of its job or process, s since 1970.
     cores
-        Cores that it has.
-    shots
-        Shots that it has done.
-    seconds
-        Time that it took for them.
-    until
-        When it was gone; None while it is there.
+        Its cores.
+    shots, seconds
+        Shots of evaluations that it has done, and the time that they took.
     """
 
-    host: str
-    name: str
-    began: float
+    host: Line
+    name: Line
+    held_since: float
     cores: int
     shots: int = 0
     seconds: float = 0.0
-    until: float | None = None
 
     def core_seconds(self, now: float) -> float:
         """Cores times the time for which they were held."""
-        return self.cores * max(0.0, (now if self.until is None else self.until) - self.began)
+        return self.cores * max(0.0, now - self.held_since)
 
 
 @dataclass
 class RunState:
-    """Folds events, one after the other, into how the run stands.
+    """How a run stands after the events so far; :meth:`apply` takes the next event.
 
     Attributes
     ----------
     state
         ``"new"``, ``"starting"``, ``"waiting"`` (for workers), ``"data"``, ``"inverting"``, ``"finishing"``, ``"done"``,
-        ``"stopped"`` (can be continued) or ``"failed"``. Events cannot tell of a driver that was killed.
+        ``"stopped"`` (can be continued) or ``"failed"``. A driver that was killed logs no event: see
+        :class:`~hpcfwi.events.lease.Liveness`.
     reason
         Why it has stopped or failed.
     since
         When it came into its state, s since 1970.
-    workers
-        Those that are there, by their addresses.
-    shots_on
-        Shots of evaluations that were done on each host, in all starts.
-    failures
-        How often each thing went wrong, in a line each; what has happened last is the last one.
+    start, starts
+        The last start, and the number of starts.
+    dashboard
+        Where the dashboard is, while one is open.
+    iteration, iterations
+        The last iteration that is done, and the limit.
     evaluation
         Evaluations that are done.
     misfit, model_error
         Of the last iteration.
     shots_done, shots_total
         Of the evaluation, or of the data, that is under way.
+    jobs
+        State of each worker job that has not ended, with the batch system's reason.
+    workers
+        Connected workers, by address.
+    shots_on
+        Shots of evaluations that were done on each host, in all starts.
+    failures, warnings
+        How often each happened, as a line of text; the latest failure comes last.
     step_seconds
-        Of the last iterations.
+        Durations of the last iterations.
+    last
+        Time of the last event, s since 1970.
     """
 
-    state: str = "new"
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
+    state: Line = "new"
     reason: str = ""
     since: float | None = None
-    start: dict[str, Any] = field(default_factory=dict)
+    start: RunStarted | None = None
     starts: int = 0
-    dashboard: dict[str, Any] = field(default_factory=dict)
+    dashboard: Dashboard | None = None
     iteration: int | None = None
     iterations: int = 0
     evaluation: int = 0
@@ -95,35 +150,32 @@ class RunState:
     model_error: float | None = None
     shots_done: int = 0
     shots_total: int = 0
-    jobs: dict[str, str] = field(default_factory=dict)
+    jobs: dict[Line, Line] = field(default_factory=dict)
     workers: dict[str, WorkerState] = field(default_factory=dict)
-    shots_on: Counter[str] = field(default_factory=Counter)
-    gone: int = 0
-    gone_core_seconds: float = 0.0
-    failures: Counter[str] = field(default_factory=Counter)
-    warnings: Counter[str] = field(default_factory=Counter)
-    step_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=STEPS))
+    shots_on: Counter[Line] = field(default_factory=Counter)
+    workers_gone: int = 0
+    core_seconds_gone: float = 0.0
+    failures: Counter[Line] = field(default_factory=Counter)
+    warnings: Counter[Line] = field(default_factory=Counter)
+    step_seconds: list[float] = field(default_factory=list)
     last: float = 0.0
 
     def __post_init__(self) -> None:
         self._seen: set[str] = set()
 
-    def heed(self, event: dict[str, Any]) -> None:
-        """Take the next event; one that is not as it should be changes nothing, or little."""
-        take = _TAKE.get(str(event.get("event")))
+    def apply(self, event: Event) -> None:
+        """Take the next event."""
         before = self.state
-        # somebody may have been at the file
-        with suppress(KeyError, TypeError, ValueError, AttributeError, OverflowError):
-            self.last = _finite(event.get("time"))
-            if take is not None:
-                take(self, event)
-        if self.state != before and take is not RunState._so_far:
+        self.last = event.time
+        handle = _HANDLERS.get(type(event))
+        if handle is not None:
+            handle(self, event)
+        if self.state != before and not isinstance(event, Summary):
             self.since = self.last
 
     def core_hours(self, now: float) -> float:
         """Cores of all workers so far times the hours for which they were held."""
-        present = sum(worker.core_seconds(now) for worker in self.workers.values())
-        return (self.gone_core_seconds + present) / 3600
+        return (self.core_seconds_gone + sum(worker.core_seconds(now) for worker in self.workers.values())) / 3600
 
     @property
     def time_left(self) -> float | None:
@@ -133,207 +185,185 @@ class RunState:
         return sum(self.step_seconds) / len(self.step_seconds) * max(0, self.iterations - self.iteration)
 
     def summary(self) -> dict[str, Any]:
-        """All of it as JSON, for the event ``so far``."""
-        told = {one.name: getattr(self, one.name) for one in fields(self)}
-        told["workers"] = {address: asdict(worker) for address, worker in self.workers.items()}
-        return {name: _PLAIN.get(type(value), lambda same: same)(value) for name, value in told.items()}
+        """The whole state as JSON types, for the event ``summary``."""
+        return _adapter().dump_python(self, mode="json")
 
-    def _so_far(self, event: dict[str, Any]) -> None:
-        told = event["summary"]
-        known = {one.name: _RESTORE[one.type](told[one.name]) for one in fields(self) if one.name in told}
-        self.__dict__.update(RunState(**known).__dict__)
+    def _restore(self, event: Summary) -> None:
+        with suppress(ValidationError):
+            self.__dict__.update(_adapter().validate_python(event.summary).__dict__)
 
-    def _started(self, event: dict[str, Any]) -> None:
-        self._all_gone(self.last)
-        self.start, self.starts = dict(event), self.starts + 1
-        self.state, self.reason, self.dashboard = "starting", "", {}
-        self.iterations, self.shots_total = int(event.get("iterations", 0)), int(event.get("shots", 0))
-        self.shots_done, self.jobs = 0, {}
+    def _run_started(self, event: RunStarted) -> None:
+        self._all_workers_left()
+        self.start, self.starts = event, self.starts + 1
+        self.state, self.reason, self.dashboard = "starting", "", None
+        self.iterations, self.shots_done, self.shots_total, self.jobs = event.iterations, 0, event.shots, {}
 
-    def _lost(self, event: dict[str, Any]) -> None:
-        """Without the shot another inversion begins."""
-        self._failed(event)
-        self.iteration, self.evaluation, self.misfit, self.model_error = None, 0, None, None
-        self.initial_misfit = None
-        self.step_seconds.clear()
+    def _dashboard_open(self, event: Dashboard) -> None:
+        self.dashboard = event
 
-    def _job(self, event: dict[str, Any]) -> None:
-        if event["state"] == "ended":
-            self.jobs.pop(_line(event["job"]), None)
+    def _warned(self, event: RunWarning) -> None:
+        _count(self.warnings, event.message)
+
+    def _job_changed(self, event: JobState) -> None:
+        job = one_line(event.job)
+        if event.state == "ended":
+            self.jobs.pop(job, None)
         else:
-            self.jobs[_line(event["job"])] = _line(f"{event['state']}{_bracketed(event.get('reason'))}")
+            self.jobs[job] = one_line(f"{event.state}{_bracketed(event.reason)}")
         if self.state == "starting":
             self.state = "waiting"
 
-    def _came(self, event: dict[str, Any]) -> None:
-        now = _finite(event["time"])
-        began = min(now, _finite(event.get("job_began") or event.get("began") or now))
-        cores = int(event.get("cores") or 1)
-        self.workers[str(event["worker"])] = WorkerState(_line(event["host"]), _line(event["name"]), began, cores)
+    def _worker_joined(self, event: WorkerJoined) -> None:
+        held_since = min(event.time, event.job_start or event.process_start or event.time)
+        self.workers[event.worker] = WorkerState(
+            one_line(event.host), one_line(event.name), held_since, event.cores or 1
+        )
 
-    def _left(self, event: dict[str, Any]) -> None:
-        self._gone(str(event["worker"]), _finite(event["time"]))
+    def _worker_left(self, event: WorkerLeft) -> None:
+        self._release(event.worker)
 
-    def _gone(self, address: str, when: float) -> None:
+    def _release(self, address: str) -> None:
         worker = self.workers.pop(address, None)
         if worker is not None:
-            self.gone += 1
-            self.gone_core_seconds += worker.core_seconds(when)
+            self.workers_gone += 1
+            self.core_seconds_gone += worker.core_seconds(self.last)
 
-    def _all_gone(self, when: float) -> None:
+    def _all_workers_left(self) -> None:
         for address in list(self.workers):
-            self._gone(address, when)
-
-    def _observing(self, event: dict[str, Any]) -> None:
-        self.state = "data"
-        self._shots_begin(int(event["shots"]))
+            self._release(address)
 
     def _shots_begin(self, total: int) -> None:
         self.shots_done, self.shots_total = 0, total
         self._seen.clear()
 
-    def _shot_done(self, event: dict[str, Any]) -> None:
-        if event["event"] == "shot":
-            worker = self.workers.get(str(event["worker"]))
-            if worker is not None:
-                worker.shots += 1
-                worker.seconds += _finite(event["seconds"])
-            host = _line(event["host"])
-            self.shots_on[host if host in self.shots_on or len(self.shots_on) < MOST_HOSTS else "other hosts"] += 1
-            if event["evaluation"] != self.evaluation + 1:
-                return  # one that was started twice
-        if event["shot"] not in self._seen:
-            self._seen.add(event["shot"])
+    def _staging_data(self, event: StagingData) -> None:
+        self.state = "data"
+        self._shots_begin(event.shots)
+
+    def _data_staged(self, event: DataStaged) -> None:
+        self.state = "inverting"
+        self._shots_begin(event.shots)
+
+    def _shot_counted(self, event: ShotStaged | ShotDone) -> None:
+        if event.shot not in self._seen:
+            self._seen.add(event.shot)
             self.shots_done = min(self.shots_total, self.shots_done + 1)
 
-    def _observed(self, event: dict[str, Any]) -> None:
-        self.state = "inverting"
-        self._shots_begin(int(event["shots"]))
+    def _shot_done(self, event: ShotDone) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            worker.shots += 1
+            worker.seconds += event.seconds
+        host = one_line(event.host)
+        self.shots_on[host if host in self.shots_on or len(self.shots_on) < MAX_HOSTS else "other hosts"] += 1
+        if event.evaluation == self.evaluation + 1:  # not of an earlier one, by a worker that was given up
+            self._shot_counted(event)
 
-    def _evaluating(self, event: dict[str, Any]) -> None:
-        self.evaluation = int(event["evaluation"]) - 1
-        self._shots_begin(int(event["shots"]))
+    def _evaluation_started(self, event: EvaluationStarted) -> None:
+        self.evaluation = event.evaluation - 1
+        self._shots_begin(event.shots)
 
-    def _found(self, event: dict[str, Any]) -> None:
-        self.shots_done = int(event["shots"])
+    def _sums_found(self, event: SumsFound) -> None:
+        self.shots_done = event.shots
 
-    def _evaluated(self, event: dict[str, Any]) -> None:
-        self.evaluation, self.shots_done = int(event["evaluation"]), self.shots_total
+    def _evaluation_done(self, event: EvaluationDone) -> None:
+        self.evaluation, self.shots_done = event.evaluation, self.shots_total
         if self.evaluation == 1:
-            self.initial_misfit = _finite(event["misfit"])
-            self.misfit = self.initial_misfit if self.misfit is None else self.misfit
+            self.initial_misfit = event.misfit
+            self.misfit = event.misfit if self.misfit is None else self.misfit
 
-    def _iterated(self, event: dict[str, Any]) -> None:
-        self.iteration, self.misfit = int(event["iteration"]), _finite(event["misfit"])
-        error = event.get("model_error")
-        self.model_error = None if error is None else _finite(error)
+    def _iteration_done(self, event: IterationDone) -> None:
+        self.iteration, self.misfit, self.model_error = event.iteration, event.misfit, event.model_error
         if self.iteration:
-            self.step_seconds.append(_finite(event["step_seconds"]))
+            self.step_seconds = [*self.step_seconds, event.step_seconds][-STEPS_AVERAGED:]
 
-    def _optimised(self, event: dict[str, Any]) -> None:
-        self.state, self.iteration = "finishing", int(event["iterations"])
+    def _optimised(self, event: Optimised) -> None:
+        self.state, self.iteration = "finishing", event.iterations
 
-    def _ended(self, event: dict[str, Any]) -> None:
-        kind = event["event"]
-        self.state = {"done": "done", "stopped": "failed"}.get(kind, "stopped")
-        self.reason = str(event.get("message") or event.get("reason") or "")
+    def _run_done(self, event: RunDone) -> None:
+        self.state, self.reason = "done", event.message
 
-    def _requeued(self, event: dict[str, Any]) -> None:
-        self.reason = str(event["message"])
+    def _run_failed(self, event: RunFailed) -> None:
+        self.state, self.reason = "failed", event.message
 
-    def _closed(self, event: dict[str, Any]) -> None:
-        self._all_gone(_finite(event["time"]))
+    def _run_interrupted(self, event: RunInterrupted) -> None:
+        self.state, self.reason = "stopped", event.reason
+
+    def _requeued(self, event: Requeued) -> None:
+        self.reason = event.message
+
+    def _closed(self, _: RunClosed) -> None:
+        self._all_workers_left()
         if self.state not in ENDED:  # of hpcfwi model
-            self.state, self.reason = "stopped", "no more than the observed data was asked for"
+            self.state, self.reason = "stopped", "only the observed data were requested"
 
-    def _failed(self, event: dict[str, Any]) -> None:
-        what = _line(_FAILURES[event["event"]].format_map({**event, "in": _bracketed(event.get("reason"))}))
-        if what not in self.failures and len(self.failures) >= MOST:
-            what = "other failures"
-        # the last one is what has happened last
-        self.failures[what] = self.failures.pop(what, 0) + 1
+    def _failure(self, event: Event) -> None:
+        _count(self.failures, failure_line(event) or "")
 
-    def _warned(self, event: dict[str, Any]) -> None:
-        what = _line(event["message"])
-        if what in self.warnings or len(self.warnings) < MOST:
-            self.warnings[what] += 1
+    def _shot_excluded(self, event: ShotExcluded) -> None:
+        """The inversion begins anew without the shot."""
+        self._failure(event)
+        self.iteration, self.evaluation, self.misfit, self.model_error = None, 0, None, None
+        self.initial_misfit = None
+        self.step_seconds = []
 
 
-def _line(text: Any) -> str:
-    """The first line of a text, as far as anybody would read it."""
-    told = str(text)
-    if len(told) <= LONGEST and told.isprintable():  # nearly always
-        return told
-    return shortened(told.partition("\n")[0], LONGEST)
+def failure_line(event: Event) -> str | None:
+    """A line about something that went wrong; None for events that are no failures."""
+    text = _FAILURES.get(type(event))
+    return None if text is None else text.format_map({**vars(event), "why": _bracketed(vars(event).get("reason"))})
 
 
-def _finite(number: Any) -> float:
-    found = float(number)
-    if not math.isfinite(found):
-        raise ValueError(f"{number} is no number to go on with")
-    return found
+def _count(counter: Counter[str], text: str) -> None:
+    line = one_line(text)
+    if line not in counter and len(counter) >= MAX_KINDS_OF_FAILURES:
+        line = "others"
+    counter[line] = counter.pop(line, 0) + 1  # the latest comes last
 
 
 def _bracketed(text: Any) -> str:
     return f" ({text})" if text else ""
 
 
-_FAILURES = {
-    "retry": "shot {shot} was started again on another worker: {reason}",
-    "worker died": "a worker on {host} died: {reason}",
-    "worker silent": "a worker on {host} was not heard of",
-    "worker put out": "a worker on {host} hung, and was ended",
-    "host excluded": "host {host} gets no more shots, since several failed there",
-    "job lost": "worker job {job} {reason}",
-    "job refused": "the batch system refused a worker job: {message}",
-    "node lost": "the workers of node {node} ended (exit code {code})",
-    "start failed": "a worker died while it started{in}",
-    "shot lost": "shot {shot} is left out: {reason}",
-}
-_TAKE: dict[str, Callable[[RunState, dict[str, Any]], None]] = {
-    "so far": RunState._so_far,
-    "start": RunState._started,
-    "dashboard": lambda self, event: self.dashboard.update(event),
-    "warning": RunState._warned,
-    "job": RunState._job,
-    "worker came": RunState._came,
-    "worker left": RunState._left,
-    "observing": RunState._observing,
-    "staged": RunState._shot_done,
-    "observed": RunState._observed,
-    "evaluating": RunState._evaluating,
-    "found": RunState._found,
-    "shot": RunState._shot_done,
-    "evaluation": RunState._evaluated,
-    "iteration": RunState._iterated,
-    "optimised": RunState._optimised,
-    "interrupted": RunState._ended,
-    "stopped": RunState._ended,
-    "done": RunState._ended,
-    "requeue": RunState._requeued,
-    "closed": RunState._closed,
-    **dict.fromkeys(_FAILURES, RunState._failed),
-    "shot lost": RunState._lost,
-}
-# How JSON writes it.
-_PLAIN: dict[type, Callable[[Any], Any]] = {Counter: dict, deque: list, dict: dict}
-# What a summary has of a field, by its type.
-_RESTORE: dict[Any, Callable[[Any], Any]] = {
-    "str": str,
-    "int": int,
-    "float": _finite,
-    "int | None": lambda told: None if told is None else int(told),
-    "float | None": lambda told: None if told is None else _finite(told),
-    "dict[str, Any]": dict,
-    "dict[str, str]": lambda told: {_line(key): _line(value) for key, value in told.items()},
-    "dict[str, WorkerState]": lambda told: {address: _worker(**facts) for address, facts in told.items()},
-    "Counter[str]": lambda told: Counter({_line(key): int(value) for key, value in told.items()}),
-    "deque[float]": lambda told: deque(map(_finite, told), maxlen=STEPS),
-}
+@cache
+def _adapter() -> TypeAdapter[RunState]:
+    return TypeAdapter(RunState)
 
 
-def _worker(
-    host: str, name: str, began: float, cores: int, shots: int, seconds: float, until: float | None = None
-) -> WorkerState:
-    gone = None if until is None else _finite(until)
-    return WorkerState(_line(host), _line(name), _finite(began), int(cores), int(shots), _finite(seconds), gone)
+_FAILURES: dict[type[Event], str] = {
+    ShotRetried: "shot {shot} was started again on another worker: {reason}",
+    WorkerDied: "a worker on {host} died: {reason}",
+    WorkerUnresponsive: "a worker on {host} sent no heartbeats",
+    WorkerRestarted: "a worker on {host} hung and was restarted",
+    HostExcluded: "host {host} gets no more shots, since several failed there",
+    JobLost: "worker job {job} {reason}",
+    JobRejected: "the batch system rejected a worker job: {message}",
+    NodeLost: "the workers of node {node} ended (exit code {exit_code})",
+    WorkerStartFailed: "a worker died while it started{why}",
+    ShotExcluded: "shot {shot} is left out: {reason}",
+}
+_HANDLERS: dict[type[Event], Callable[[RunState, Any], None]] = {
+    Summary: RunState._restore,
+    RunStarted: RunState._run_started,
+    Dashboard: RunState._dashboard_open,
+    RunWarning: RunState._warned,
+    JobState: RunState._job_changed,
+    WorkerJoined: RunState._worker_joined,
+    WorkerLeft: RunState._worker_left,
+    StagingData: RunState._staging_data,
+    ShotStaged: RunState._shot_counted,
+    DataStaged: RunState._data_staged,
+    EvaluationStarted: RunState._evaluation_started,
+    SumsFound: RunState._sums_found,
+    ShotDone: RunState._shot_done,
+    EvaluationDone: RunState._evaluation_done,
+    IterationDone: RunState._iteration_done,
+    Optimised: RunState._optimised,
+    RunInterrupted: RunState._run_interrupted,
+    RunFailed: RunState._run_failed,
+    RunDone: RunState._run_done,
+    Requeued: RunState._requeued,
+    RunClosed: RunState._closed,
+    **dict.fromkeys(_FAILURES, RunState._failure),
+    ShotExcluded: RunState._shot_excluded,
+}

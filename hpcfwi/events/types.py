@@ -1,271 +1,541 @@
-"""What may stand in the event log: every kind of event with its facts, and the meaning of each fact.
+"""The events of a run: one class for each kind, with the unit and meaning of every field.
 
-``python -m hpcfwi.events.types`` prints the table that README has; with ``json`` a JSON Schema of one line.
+A line of ``events.jsonl`` is one event. Writers construct a class, readers get the same class back::
+
+    log.write(ShotRetried(shot="12", worker="tcp://10.0.0.7:4000", reason="its worker died"))
+    for event in read_events(path):
+        match event:
+            case ShotDone(shot=name, seconds=seconds):
+                print(name, seconds)
+
+:func:`parse_event` is the only place where a line is validated: a line that is malformed, or of a kind that this version does
+not know, is no event, and fields that it does not know are ignored. Code that has an event relies on its types and limits.
+``python -m hpcfwi.events.types`` prints the reference table, with ``json`` the JSON Schema of a line.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from dataclasses import dataclass
-from typing import Any
+import time
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache, reduce
+from operator import or_
+from typing import Annotated, Any, ClassVar, Literal, dataclass_transform
 
-__all__ = ["EVENTS", "FACTS", "SCHEMA", "Fact", "Kind", "event_schema", "event_table"]
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-# Of the log's first line, and the first of every start. It changes when a fact changes its meaning or goes, not when one
-# is added: readers leave aside what they do not know.
-SCHEMA = 1
+__all__ = ["EVENTS", "SCHEMA", "Event", "event_schema", "event_table", "parse_event"]
 
-
-@dataclass(frozen=True)
-class Fact:
-    """A fact, which means the same in every event that has it.
-
-    Parameters
-    ----------
-    kind
-        Type in JSON: ``"text"``, ``"number"``, ``"integer"``, ``"boolean"``, ``"texts"`` or ``"object"``.
-    meaning
-        What it is, with its unit.
-    """
-
-    kind: str
-    meaning: str
+# Version in the first line of each file. It changes when a field changes its meaning or goes, not when one is added.
+SCHEMA = 2
+# Decimals of seconds, and of the time, in the file.
+SECONDS_DECIMALS, TIME_DECIMALS = 6, 3
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of event.
-
-    Parameters
-    ----------
-    meaning
-        What has happened.
-    facts
-        Facts that it always has.
-    more
-        Facts that it may have, too.
-    """
-
-    meaning: str
-    facts: tuple[str, ...] = ()
-    more: tuple[str, ...] = ()
+def about(meaning: str, **limits: Any) -> Any:
+    """The meaning of a field, for the reference, and its limits."""
+    return Field(description=meaning, **limits)
 
 
-FACTS: dict[str, Fact] = {
-    "time": Fact("number", "when, s since 1970, by the clock of the host that tells it"),
-    "event": Fact("text", "what has happened"),
-    "schema": Fact("integer", "version of this table"),
-    "segment": Fact("integer", "number of this file of the log; 1 is the oldest"),
-    # starts
-    "version": Fact("text", "of hpcfwi"),
-    "versions": Fact("object", "of Python and of the libraries, by their names"),
-    "problem": Fact("text", "digest of all that the answers depend on"),
-    "site": Fact("text", "name of the site"),
-    "launch": Fact("text", "how workers are started: `local`, `jobs` or `allocation`"),
-    "layout": Fact("text", "how a node is divided, in words"),
-    "job": Fact("text", "number of a job; of a start, that of the batch job that the driver is in"),
-    "began": Fact("number", "when its process began, s since 1970"),
-    "job_began": Fact("number", "when the script of its job began, s since 1970"),
-    "planned": Fact("integer", "worker processes that are wanted"),
-    "nodes_planned": Fact("integer", "nodes, or worker jobs, that are wanted"),
-    "threads": Fact("integer", "OpenMP threads of a worker process"),
-    "cores": Fact("integer", "cores of a worker process"),
-    "iterations": Fact("integer", "of a start, the limit; else how many there were"),
-    "evaluations": Fact("integer", "evaluations so far, replayed ones included"),
-    "stand_in": Fact("text", "what stands in for the kernels in a study, in words"),
-    "address": Fact("text", "of the dashboard in a browser"),
-    "command": Fact("text", "a command; of the dashboard, what leads there from another machine"),
-    # who
-    "host": Fact("text", "short name of a host, as `hostname -s` prints it"),
-    "worker": Fact("text", "Dask's address of a worker; of a job's events, the name of its worker"),
-    "name": Fact("text", "Dask's name of a worker"),
-    "pid": Fact("integer", "number of a process"),
-    "node": Fact("text", "a node of the allocation"),
-    "nodes": Fact("text", "nodes of a job"),
-    "count": Fact("integer", "how many"),
-    "scheduler": Fact("text", "Dask's address of the scheduler"),
-    # jobs
-    "state": Fact("text", "`submitted`, `pending`, `running` or `ended`; of a run, see `hpcfwi status`"),
-    "word": Fact("text", "the batch system's own word for the state"),
-    "reason": Fact("text", "why, in words"),
-    "jobs": Fact("texts", "numbers of jobs"),
-    "code": Fact("integer", "exit code of a command"),
-    "message": Fact("text", "what is told of it"),
-    "log": Fact("text", "the end of a log"),
-    "left": Fact("number", "seconds until a job's limit"),
-    "excluded": Fact("boolean", "whether it is on a node that gets no more shots"),
-    "again": Fact("boolean", "whether it is started again"),
-    "had_worker": Fact("boolean", "whether a worker has come from it"),
-    # shots and evaluations
-    "shot": Fact("text", "name of a shot"),
-    "shots": Fact("integer", "how many shots"),
-    "failed": Fact("texts", "names of the shots that failed there"),
-    "total": Fact("integer", "shots in all"),
-    "evaluation": Fact("integer", "number of an evaluation of misfit and gradient; 1 is the initial model"),
-    "number": Fact("integer", "the same"),
-    "iteration": Fact("integer", "number of an iteration; 0 is the initial model"),
-    "misfit": Fact("number", "of a shot, or summed over all"),
-    "initial_misfit": Fact("number", "that of evaluation 1"),
-    "gradient_norm": Fact("number", "two-norm of the gradient"),
-    "model_error": Fact("number", "norm(vp - vp_true) / norm(vp_true)"),
-    "m_error": Fact("number", "norm of the element-wise relative error of the squared slowness"),
-    "replayed": Fact("boolean", "whether the journal had the answer"),
-    "drift": Fact("number", "relative difference of the model from that of the journal's answer"),
-    "staged": Fact("boolean", "whether an earlier start has staged it"),
-    "key": Fact("text", "Dask's key of a task"),
-    "limit": Fact("number", "seconds that it may take"),
-    "task": Fact("text", "function that was at work"),
-    "traceback": Fact("text", "where in the code"),
-    "error": Fact("text", "class of an error"),
-    "cpus": Fact("text", "CPUs that threads ran on"),
-    "machine": Fact("object", "what tells kinds of machines apart"),
-    "differences": Fact("texts", "how its machine differs from the one that the staged solver is for"),
-    "built": Fact("boolean", "whether the solver was built and compiled, and not found"),
-    "source": Fact("text", "who has built or found the solver, or where"),
-    "digest": Fact("text", "of a staged file"),
-    "starts": Fact("integer", "starts of the batch job so far"),
-    "in_vain": Fact("integer", "those in a row that finished nothing"),
-    "left_out": Fact("text", "shots that are not in the sums, in words; else empty"),
-    "irreproducible": Fact("text", "why the last bits may differ from run to run, in words; else empty"),
-    "peak_memory": Fact("integer", "most memory of the process so far, bytes"),
-    "file": Fact("text", "path in the run folder"),
-    "summary": Fact("object", "what the older files of the log come to, for readers of this one alone"),
-    # seconds
-    "seconds": Fact("number", "how long it took, s"),
-    "kernel_seconds": Fact("number", "of it, Devito's kernels, s"),
-    "solver_seconds": Fact("number", "of it, loading or building the solver, s"),
-    "model_seconds": Fact("number", "of it, loading the model, or staging it, s"),
-    "data_seconds": Fact("number", "of it, reading and resampling observed data, s"),
-    "shots_seconds": Fact("number", "of it, until the last shot was there, s"),
-    "sum_seconds": Fact("number", "of it, from the last shot to the sum of all, s"),
-    "journal_seconds": Fact("number", "of it, looking the answer up in the journal, or writing it there, s"),
-    "optimiser_seconds": Fact("number", "of it, the optimiser's own, s"),
-    "writing_seconds": Fact("number", "of it, writing down iterations and their models, s"),
-    "cpu_seconds": Fact(
-        "number", "time on a CPU of the driver's process, Dask's scheduler included, for shots and sum, s"
-    ),
-    "in_one_task": Fact("integer", "shots that a task computed"),
-    "step_seconds": Fact("number", "wall time of an iteration, s"),
-    "elapsed_seconds": Fact("number", "wall time of all iterations so far, s"),
-    "core_hours": Fact("number", "cores of workers times the hours for which they were held, all starts together"),
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Duration = Annotated[float, Field(ge=0)]
+Time = Annotated[float, about("when it happened, s since 1970, by the clock of the host that logs it", ge=0, lt=1e10)]
+Host = Annotated[str, about("short name of a host, as `hostname -s` prints it")]
+Worker = Annotated[str, about("Dask's address of a worker; in events about jobs, the name of the job's worker")]
+Name = Annotated[str, about("Dask's name of a worker")]
+Pid = Annotated[Count, about("number of a process")]
+Job = Annotated[str, about("number of a batch job; of a start, the job that the driver runs in")]
+Nodes = Annotated[str, about("nodes of a job")]
+Node = Annotated[str, about("a node of the allocation")]
+ExitCode = Annotated[int, about("exit code of a command")]
+Reason = Annotated[str, about("why, in words")]
+Message = Annotated[str, about("a message to the user")]
+LogTail = Annotated[str, about("the last lines of a log")]
+Traceback = Annotated[str, about("Python's traceback")]
+Command = Annotated[str, about("a shell command; of the dashboard, one that makes it reachable from another machine")]
+ProcessStart = Annotated[float, about("when the process began, s since 1970", ge=0, lt=1e10)]
+Threads = Annotated[Count, about("OpenMP threads of a worker process")]
+Cores = Annotated[Count, about("cores of a worker process")]
+Shot = Annotated[str, about("name of a shot")]
+Shots = Annotated[Count, about("number of shots")]
+FailedShots = Annotated[list[str], about("names of the shots that failed on the host")]
+Evaluation = Annotated[Count, about("number of an evaluation of misfit and gradient; 1 is the initial model")]
+Evaluations = Annotated[Count, about("evaluations so far, replayed ones included")]
+Iterations = Annotated[Count, about("number of iterations; of a start, the limit")]
+Misfit = Annotated[float, about("misfit of a shot, or summed over all shots")]
+ModelError = Annotated[float, about("norm(vp - vp_true) / norm(vp_true), where a true model is known")]
+Replayed = Annotated[bool, about("whether the answer was in the journal")]
+CoreHours = Annotated[float, about("cores of the workers times the hours for which they were held, in all starts")]
+Seconds = Annotated[Duration, about("duration, s")]
+SolverSeconds = Annotated[Duration, about("part of `seconds`: loading or building the solver, s")]
+ModelSeconds = Annotated[Duration, about("part of `seconds`: loading the model, or staging it, s")]
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened. The name of a kind is that of its class in lower-case words, unless ``name`` is given."""
+
+    __pydantic_config__: ClassVar = ConfigDict(strict=True, allow_inf_nan=False, extra="ignore")
+    event: ClassVar[str] = ""
+    _defaults: ClassVar[dict[str, Any]] = {}
+    time: Time = field(default_factory=time.time)
+
+    def __init_subclass__(cls, name: str = "") -> None:
+        name = name or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).lower()
+        cls.event = name
+        cls.__annotations__ = {"event": Literal[name], **cls.__annotations__}
+        dataclass(frozen=True, kw_only=True)(cls)
+        cls._defaults = {one.name: one.default for one in fields(cls) if one.name not in ("time", "event")}
+
+    def facts(self) -> dict[str, Any]:
+        """Time, event, and the fields that differ from their defaults, as JSON types."""
+        facts: dict[str, Any] = {"time": round(self.time, TIME_DECIMALS), "event": self.event}
+        for name, default in self._defaults.items():
+            value = getattr(self, name)
+            if value != default:
+                short = isinstance(value, float) and name.endswith("seconds")
+                facts[name] = round(value, SECONDS_DECIMALS) if short else value
+        return facts
+
+    def line(self) -> bytes:
+        """The line of ``events.jsonl``."""
+        # file names may hold bytes that are no text
+        return json.dumps(self.facts(), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+class _OnWorker(Event):
+    worker: Worker
+    host: Host
+    pid: Pid
+
+
+class LogSegment(Event):
+    """The first line of each file of the log, and of each start."""
+
+    schema: Annotated[int, about("version of the event format")]
+    segment: Annotated[int, about("number of this file of the log; 1 is the oldest", ge=1, le=10_000)]
+
+
+class Summary(Event):
+    """What the older files of the log amount to, for readers of the last one alone."""
+
+    summary: Annotated[dict[str, Any], about("the state of the run, as `RunState.summary` gives it")]
+
+
+class RunStarted(Event, name="start"):
+    """A driver begins a run, or continues it."""
+
+    version: Annotated[str, about("version of hpcfwi")]
+    problem: Annotated[str, about("digest of everything that the answers depend on")]
+    layout: Annotated[str, about("how a node is divided among worker processes, in words")]
+    launch: Annotated[str, about("how workers are started: `local`, `jobs` or `allocation`")]
+    site: Annotated[str, about("name of the site")]
+    host: Host
+    pid: Pid
+    process_start: ProcessStart
+    workers_planned: Annotated[Count, about("worker processes that the run wants")]
+    shots: Shots
+    iterations: Iterations
+    versions: Annotated[dict[str, str] | None, about("versions of Python and of the libraries")] = None
+    job: Job | None = None
+    nodes_planned: Annotated[Count | None, about("nodes, or worker jobs, that the run wants")] = None
+    threads: Threads | None = None
+    cores: Cores | None = None
+    stand_in: Annotated[str | None, about("what replaces the kernels in a scaling study")] = None
+
+
+class Dashboard(Event):
+    """Dask's dashboard is open."""
+
+    address: Annotated[str, about("address of the dashboard for a browser")]
+    command: Command | None = None
+
+
+class RunWarning(Event, name="warning"):
+    """Something may not be as the user wishes."""
+
+    message: Message
+    traceback: Traceback | None = None
+    host: Host | None = None
+    worker: Worker | None = None
+    pid: Pid | None = None
+
+
+class RunInterrupted(Event, name="interrupted"):
+    """The run stops early and can be continued."""
+
+    reason: Reason
+
+
+class RunFailed(Event, name="failed"):
+    """The run has failed."""
+
+    error: Annotated[str, about("class of the error")]
+    message: Message
+    traceback: Traceback | None = None
+
+
+class Requeued(Event, name="requeue"):
+    """The batch job goes back into the queue, or cannot."""
+
+    starts: Annotated[Count, about("starts of the batch job so far")]
+    fruitless_starts: Annotated[Count, about("starts that finished nothing")]
+    message: Message
+
+
+class Optimised(Event):
+    """The optimiser has ended."""
+
+    seconds: Seconds
+    iterations: Iterations
+    evaluations: Evaluations
+    message: Message
+    optimiser_seconds: Annotated[Duration, about("part of `seconds`: the optimiser itself, s")] = 0.0
+    writing_seconds: Annotated[Duration, about("part of `seconds`: writing iterations and their models, s")] = 0.0
+
+
+class Figures(Event):
+    """The figures are drawn."""
+
+    seconds: Seconds
+
+
+class Report(Event):
+    """The report is written."""
+
+    seconds: Seconds
+    file: Annotated[str, about("path in the run folder")]
+
+
+class RunDone(Event, name="done"):
+    """The run is done."""
+
+    seconds: Seconds
+    iterations: Iterations
+    evaluations: Evaluations
+    misfit: Misfit
+    initial_misfit: Annotated[float, about("misfit of the initial model")]
+    message: Message
+    left_out: Annotated[str, about("shots that are not in the sums, in words; else empty")]
+    irreproducible: Annotated[str, about("why the last bits may differ from run to run, in words; else empty")]
+    model_error: ModelError | None = None
+    core_hours: CoreHours = 0.0
+
+
+class RunClosed(Event, name="closed"):
+    """All workers have ended; the driver's last event."""
+
+    seconds: Seconds
+    core_hours: CoreHours
+
+
+class JobState(Event, name="job"):
+    """A worker job is submitted, or its state has changed."""
+
+    job: Job
+    worker: Worker
+    state: Annotated[str, about("`submitted`, `pending`, `running` or `ended`")]
+    native_state: Annotated[str | None, about("the batch system's own word for the state")] = None
+    reason: Reason | None = None
+    nodes: Nodes | None = None
+
+
+class JobRejected(Event):
+    """The batch system rejected a worker job."""
+
+    worker: Worker
+    command: Command
+    exit_code: ExitCode
+    message: Message
+
+
+class JobDraining(Event):
+    """A worker job gets no more shots, and another job replaces it."""
+
+    job: Job
+    nodes: Nodes
+    excluded: Annotated[bool, about("whether the job is on a node that gets no more shots")]
+    seconds_left: Annotated[float | None, about("seconds until the job's time limit")] = None
+
+
+class JobDrained(Event):
+    """The last shots of a draining job are done."""
+
+    job: Job
+
+
+class JobLost(Event):
+    """A worker job has ended before its time."""
+
+    job: Job
+    reason: Reason
+    had_worker: Annotated[bool, about("whether a worker of the job has connected")]
+    log: LogTail
+
+
+class JobsLeftOver(Event):
+    """Jobs of an earlier driver are still in the queue."""
+
+    jobs: Annotated[list[str], about("numbers of batch jobs")]
+
+
+class NodeLost(Event):
+    """The workers of a node of the allocation have ended."""
+
+    node: Node
+    exit_code: ExitCode
+    restarted: Annotated[bool, about("whether the workers are started again")]
+    log: LogTail
+
+
+class WorkerStartFailed(Event):
+    """A local worker died while it started."""
+
+    reason: Reason
+
+
+class FirstWorkers(Event):
+    """The first workers are connected."""
+
+    count: Annotated[Count, about("number of workers")]
+    scheduler: Annotated[str, about("Dask's address of the scheduler")]
+
+
+class WorkerJoined(Event):
+    """A worker is connected."""
+
+    worker: Worker
+    host: Host
+    name: Name
+    pid: Pid | None = None
+    threads: Threads | None = None
+    cores: Cores | None = None
+    process_start: ProcessStart | None = None
+    job_start: Annotated[float | None, about("when the script of its job began, s since 1970", ge=0, lt=1e10)] = None
+
+
+class WorkerLeft(Event):
+    """A worker is gone."""
+
+    worker: Worker
+    host: Host
+    name: Name
+
+
+class WorkerDied(_OnWorker):
+    """A worker process has ended by itself."""
+
+    reason: Reason
+
+
+class WorkerUnresponsive(Event):
+    """A worker has sent no heartbeat for a while."""
+
+    worker: Worker
+    host: Host
+    seconds: Seconds
+
+
+class WorkerRestarted(Event):
+    """A worker that hangs is ended and started anew."""
+
+    worker: Worker
+    host: Host
+
+
+class HostExcluded(Event):
+    """A host gets no more shots, since several have failed on it."""
+
+    host: Host
+    failed_shots: FailedShots
+
+
+class HostReadmitted(Event):
+    """An excluded host gets shots again, since no other host is left."""
+
+    host: Host
+    failed_shots: FailedShots
+
+
+class Solver(Event):
+    """The driver or a worker process has its solver."""
+
+    seconds: Seconds
+    source: Annotated[str, about("`driver`, or where a worker has its solver from")]
+    built: Annotated[bool | None, about("whether the solver was built and compiled, not found")] = None
+    digest: Annotated[str | None, about("digest of a staged file")] = None
+    differences: Annotated[list[str] | None, about("how the machine differs from that of the staged solver")] = None
+    host: Host | None = None
+    worker: Worker | None = None
+    pid: Pid | None = None
+    machine: Annotated[dict[str, str] | None, about("what distinguishes kinds of machines")] = None
+
+
+class ThreadPlacement(_OnWorker, name="threads"):
+    """Where the kernels of a worker really run."""
+
+    threads: Threads
+    cpus: Annotated[str, about("CPUs that the threads ran on")]
+    shot: Shot
+
+
+class StagingData(Event):
+    """Observed data are being modelled or read."""
+
+    shots: Shots
+
+
+class ShotStaged(_OnWorker):
+    """The observed data of a shot are staged."""
+
+    shot: Shot
+    seconds: Seconds
+    staged_before: Annotated[bool | None, about("whether an earlier start has staged them")] = None
+    solver_seconds: SolverSeconds = 0.0
+
+
+class DataStaged(Event):
+    """The observed data of all shots are staged."""
+
+    shots: Shots
+    seconds: Seconds
+
+
+class EvaluationStarted(Event):
+    """The shots of an evaluation begin."""
+
+    evaluation: Evaluation
+    shots: Shots
+
+
+class SumsFound(Event):
+    """An evaluation continues with sums that an earlier start has left."""
+
+    shots: Shots
+    shots_total: Annotated[Count, about("shots of the survey")]
+
+
+class ShotDone(_OnWorker, name="shot"):
+    """A shot of an evaluation is done."""
+
+    shot: Shot
+    evaluation: Evaluation
+    misfit: Misfit
+    seconds: Seconds
+    kernel_seconds: Annotated[Duration, about("part of `seconds`: Devito's kernels, s")]
+    peak_memory: Annotated[Count, about("largest memory of the process so far, bytes")]
+    solver_seconds: SolverSeconds = 0.0
+    model_seconds: ModelSeconds = 0.0
+    data_seconds: Annotated[Duration, about("part of `seconds`: reading and resampling observed data, s")] = 0.0
+
+
+class TaskFailed(_OnWorker):
+    """A task has failed."""
+
+    task: Annotated[str, about("name of the function that failed")]
+    traceback: Traceback
+
+
+class TaskOverdue(Event):
+    """A task takes far longer than others of its kind."""
+
+    key: Annotated[str, about("Dask's key of a task")]
+    worker: Worker
+    seconds: Seconds
+    limit_seconds: Annotated[Duration, about("seconds that the task may take")]
+
+
+class ShotRetried(Event, name="retry"):
+    """A shot is started again on another worker."""
+
+    shot: Shot
+    worker: Worker
+    reason: Reason
+
+
+class ShotExcluded(Event):
+    """A shot that fails everywhere is left out, and the inversion begins anew without it."""
+
+    shot: Shot
+    reason: Reason
+
+
+class EvaluationDone(Event, name="evaluation"):
+    """An evaluation is done."""
+
+    evaluation: Evaluation
+    number: Annotated[Count, about("the same as `evaluation`")]
+    misfit: Misfit
+    seconds: Seconds
+    replayed: Replayed
+    drift: Annotated[float, about("relative difference between the model and the journal's, where replayed")]
+    model_seconds: ModelSeconds = 0.0
+    shots_seconds: Annotated[Duration, about("part of `seconds`: until the last shot was done, s")] = 0.0
+    sum_seconds: Annotated[Duration, about("part of `seconds`: from the last shot to the sum of all, s")] = 0.0
+    journal_seconds: Annotated[Duration, about("part of `seconds`: reading or writing the journal, s")] = 0.0
+    cpu_seconds: Annotated[Duration, about("CPU time of the driver, with Dask's scheduler, for shots and sum, s")] = 0.0
+    shots_per_task: Annotated[Count, about("shots that a task computes", ge=1)] = 1
+
+
+class IterationDone(Event, name="iteration"):
+    """An iteration is done."""
+
+    iteration: Annotated[Count, about("number of an iteration; 0 is the initial model")]
+    evaluations: Evaluations
+    misfit: Misfit
+    gradient_norm: Annotated[float, about("two-norm of the gradient")]
+    step_seconds: Annotated[Duration, about("wall time of the iteration, s")]
+    elapsed_seconds: Annotated[Duration, about("wall time of all iterations so far, s")]
+    model_error: ModelError | None = None
+    m_error: Annotated[float | None, about("norm of the element-wise relative error of the squared slowness")] = None
+    replayed: Replayed = False
+
+
+EVENTS: dict[str, type[Event]] = {
+    kind.event: kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, Event) and kind not in (Event, _OnWorker)
 }
 
-EVENTS: dict[str, Kind] = {
-    # the log and the driver
-    "log": Kind("The log goes on: the first line of each file, and of each start.", ("schema", "segment")),
-    "so far": Kind("What older files of the log say, in short.", ("summary",)),
-    "start": Kind(
-        "A driver begins, or goes on.",
-        ("version", "problem", "layout", "launch", "site", "host", "pid", "began", "planned", "shots", "iterations"),
-        ("versions", "job", "nodes_planned", "threads", "cores", "stand_in"),
-    ),
-    "dashboard": Kind("Dask's dashboard can be looked at.", ("address",), ("command",)),
-    "warning": Kind("Something may not be as wished.", ("message",), ("traceback", "host", "worker", "pid")),
-    "interrupted": Kind("The run stops early and can be continued.", ("reason",)),
-    "stopped": Kind("The run has failed.", ("error", "message"), ("traceback",)),
-    "requeue": Kind("The batch job starts again.", ("starts", "in_vain", "message")),
-    "optimised": Kind(
-        "The optimiser has ended.",
-        ("seconds", "iterations", "evaluations", "message"),
-        ("optimiser_seconds", "writing_seconds"),
-    ),
-    "figures": Kind("Pictures were drawn.", ("seconds",)),
-    "report": Kind("The report was written.", ("seconds", "file")),
-    "done": Kind(
-        "The run is done.",
-        ("seconds", "iterations", "evaluations", "misfit", "initial_misfit", "message", "left_out", "irreproducible"),
-        ("model_error", "core_hours"),
-    ),
-    "closed": Kind("All workers are gone; the driver's last event.", ("seconds", "core_hours")),
-    # where workers come from
-    "job": Kind(
-        "A worker job is submitted, or has changed its state.", ("job", "worker", "state"), ("word", "reason", "nodes")
-    ),
-    "job refused": Kind("The batch system takes a job not.", ("worker", "command", "code", "message")),
-    "job draining": Kind("A worker job gets no more shots, another follows.", ("job", "left", "nodes", "excluded")),
-    "job drained": Kind("Its last shots are done.", ("job",)),
-    "job lost": Kind("A worker job has ended before its time.", ("job", "reason", "had_worker", "log")),
-    "jobs left over": Kind("Jobs of an earlier driver are still there.", ("jobs",)),
-    "node lost": Kind("The workers of a node of the allocation have ended.", ("node", "code", "again", "log")),
-    "start failed": Kind("A local worker died while it started.", ("reason",)),
-    # workers
-    "workers": Kind("The first workers are there.", ("count", "scheduler")),
-    "worker came": Kind(
-        "A worker is there.", ("worker", "host", "name"), ("pid", "threads", "cores", "began", "job_began")
-    ),
-    "worker left": Kind("A worker is gone.", ("worker", "host", "name")),
-    "worker died": Kind("A worker process has ended by itself.", ("worker", "host", "pid", "reason")),
-    "worker silent": Kind("A worker has not been heard of for a while.", ("worker", "host", "seconds")),
-    "worker put out": Kind("A worker that hangs is ended.", ("worker", "host")),
-    "host excluded": Kind("A host gets no more shots.", ("host", "failed")),
-    "host taken back": Kind("It does again, since there is no other.", ("host", "failed")),
-    "solver": Kind(
-        "A process has its solver.",
-        ("seconds", "source"),
-        ("built", "digest", "differences", "host", "worker", "pid", "machine"),
-    ),
-    "threads": Kind("Where the kernels of a worker really run.", ("host", "worker", "pid", "threads", "cpus", "shot")),
-    # data
-    "observing": Kind("Observed data are being made or read.", ("shots",)),
-    "staged": Kind(
-        "Those of a shot are staged.", ("host", "worker", "pid", "shot", "seconds"), ("staged", "solver_seconds")
-    ),
-    "observed": Kind("Those of all are.", ("shots", "seconds")),
-    # evaluations
-    "evaluating": Kind("The shots of an evaluation begin.", ("evaluation", "shots")),
-    "found": Kind("Sums of an evaluation that an earlier start has left are used.", ("shots", "total")),
-    "shot": Kind(
-        "A shot of an evaluation is done.",
-        ("host", "worker", "pid", "shot", "evaluation", "misfit", "seconds", "kernel_seconds", "peak_memory"),
-        ("solver_seconds", "model_seconds", "data_seconds"),
-    ),
-    "failure": Kind("A task has failed.", ("task", "traceback", "host", "worker", "pid")),
-    "overdue": Kind("A task takes far longer than others.", ("key", "worker", "seconds", "limit")),
-    "retry": Kind("A shot is started again elsewhere.", ("shot", "worker", "reason")),
-    "shot lost": Kind("A shot is left out, and the inversion begins anew.", ("shot", "reason")),
-    "evaluation": Kind(
-        "An evaluation is done.",
-        ("evaluation", "number", "misfit", "seconds", "replayed", "drift"),
-        ("model_seconds", "shots_seconds", "sum_seconds", "journal_seconds", "cpu_seconds", "in_one_task"),
-    ),
-    "iteration": Kind(
-        "An iteration is done.",
-        ("iteration", "evaluations", "misfit", "gradient_norm", "step_seconds", "elapsed_seconds"),
-        ("model_error", "m_error", "replayed"),
-    ),
-}
 
-TYPES: dict[str, dict[str, Any]] = {
-    "text": {"type": "string"},
-    "number": {"type": "number"},
-    "integer": {"type": "integer"},
-    "boolean": {"type": "boolean"},
-    "texts": {"type": "array", "items": {"type": "string"}},
-    "object": {"type": "object"},
-}
-# Of every event.
-ALWAYS = ("time", "event")
-# Facts that may be null: what a scheduler or the optimiser does not tell.
-UNTOLD = {"left", "model_error", "m_error"}
+@cache
+def _adapter() -> TypeAdapter[Event]:
+    kinds = reduce(or_, EVENTS.values())
+    return TypeAdapter(Annotated[kinds, Field(discriminator="event")])  # type: ignore[arg-type]
+
+
+def parse_event(line: bytes | str) -> Event | None:
+    """The event in a line of the log; None where the line is malformed or of an unknown kind."""
+    try:
+        return _adapter().validate_json(line)
+    except ValidationError:
+        return None
 
 
 def event_schema() -> dict[str, Any]:
-    """A JSON Schema (2020-12) of one line of the event log; strict: it knows every event and every fact."""
-    kinds = [
-        {
-            "title": name,
-            "description": kind.meaning,
-            "type": "object",
-            "properties": {
-                "event": {"const": name},
-                **{fact: _property(fact) for fact in ("time", *kind.facts, *kind.more)},
-            },
-            "required": [*ALWAYS, *kind.facts],
-            "additionalProperties": False,
+    """A JSON Schema (2020-12) of one line of the event log; strict: it knows every event and every field."""
+    kinds = []
+    for name, kind in EVENTS.items():
+        schema = TypeAdapter(kind).json_schema()
+        required = [fact.name for fact in fields(kind) if fact.default is MISSING or fact.name == "event"]
+        properties = {
+            # a field without a value is not written
+            fact: _without_null({key: value for key, value in told.items() if key not in ("default", "title")})
+            for fact, told in schema["properties"].items()
         }
-        for name, kind in EVENTS.items()
-    ]
+        kinds.append(
+            {
+                "title": name,
+                "description": kind.__doc__,
+                "type": "object",
+                "properties": properties,
+                "required": required,
+                "additionalProperties": False,
+            }
+        )
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"an event of hpcfwi, schema {SCHEMA}",
@@ -273,20 +543,24 @@ def event_schema() -> dict[str, Any]:
     }
 
 
-def _property(fact: str) -> dict[str, Any]:
-    kind = TYPES[FACTS[fact].kind]
-    told = {"anyOf": [kind, {"type": "null"}]} if fact in UNTOLD else kind
-    return {**told, "description": FACTS[fact].meaning}
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    (kind,) = [kind for kind in schema.pop("anyOf", [{}]) if kind != {"type": "null"}]
+    return kind | schema
 
 
 def event_table() -> str:
-    """Every event and every fact, as two Markdown tables."""
-    lines = ["| Event | Meaning | Facts (those in brackets not always) |", "|---|---|---|"]
-    for name, kind in EVENTS.items():
-        facts = [*(f"`{fact}`" for fact in kind.facts), *(f"[`{fact}`]" for fact in kind.more)]
-        lines.append(f"| `{name}` | {kind.meaning} | {', '.join(facts)} |")
-    lines += ["", "| Fact | Type | Meaning |", "|---|---|---|"]
-    lines += [f"| `{name}` | {fact.kind} | {fact.meaning} |" for name, fact in FACTS.items()]
+    """Every event and every field, as two Markdown tables."""
+    lines = ["| Event | Meaning | Fields (those in brackets not always) |", "|---|---|---|"]
+    meanings: dict[str, tuple[str, str]] = {}
+    for kind in event_schema()["oneOf"]:
+        names = []
+        for name, told in kind["properties"].items():
+            meanings[name] = (told.get("type", "text"), told.get("description", "kind of the event"))
+            if name not in ("time", "event"):
+                names.append(f"`{name}`" if name in kind["required"] else f"[`{name}`]")
+        lines.append(f"| `{kind['title']}` | {kind['description']} | {', '.join(names)} |")
+    lines += ["", "| Field | Type | Meaning |", "|---|---|---|"]
+    lines += [f"| `{name}` | {kind} | {meaning} |" for name, (kind, meaning) in meanings.items()]
     return "\n".join(lines) + "\n"
 
 
