@@ -22,6 +22,7 @@ from hpcfwi.cluster.network import driver_address, private_security, scheduler_o
 from hpcfwi.cluster.pool import REMOTE, Listener, WorkerPool, Workload, tail_of
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
+from hpcfwi.events.types import NodeLost
 from hpcfwi.io import make_private
 
 __all__ = ["AllocatedWorkers", "NodeWorkers"]
@@ -240,7 +241,7 @@ class AllocatedWorkers(WorkerPool):
         """Note that the command which holds a node's workers has ended."""
         what = f"the workers of node {workers.node.name} have ended (exit code {code})"
         tail = workers.tail()
-        self.listener.log_event("node lost", node=workers.node.name, code=code, again=again, log=tail)
+        self.listener.log_event(NodeLost(node=workers.node.name, exit_code=code, restarted=again, log=tail))
         self.listener.show(f"{what}{'; they are started again' if again else '; the node is given up'}{tail}")
         if not again:
             self.trouble[workers.node.name] = f"{what}{tail}"

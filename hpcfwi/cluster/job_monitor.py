@@ -16,6 +16,7 @@ from hpcfwi.cluster.draining import Draining, jobs_of
 from hpcfwi.cluster.job_script import WorkerJob
 from hpcfwi.cluster.pool import Listener, Workload, tail_of
 from hpcfwi.errors import RunError
+from hpcfwi.events.types import JobDrained, JobDraining, JobLost, JobRejected, JobStateChanged, RunWarning
 
 __all__ = ["JobMonitor"]
 
@@ -130,7 +131,7 @@ class JobMonitor:
     def _warn(self, message: str) -> None:
         """Once, until it goes well again."""
         if self._unanswered is None:
-            self.listener.log_event("warning", message=message)
+            self.listener.log_event(RunWarning(message=message))
             self.listener.show(f"warning: {message}")
         self._unanswered = message
 
@@ -155,7 +156,7 @@ class JobMonitor:
             elif job.job_id and name in self.cluster.worker_spec and name in working:
                 self._drain(name, job, states[job.job_id])
         for job_id in await self._draining.look():
-            self.listener.log_event("job drained", job=job_id)
+            self.listener.log_event(JobDrained(job=job_id))
         self._numbers.update({name: job.job_id for name, job in jobs.items() if job.job_id})
         for name in lost:
             await self._replace(name)
@@ -171,13 +172,14 @@ class JobMonitor:
         known = self.jobs.get(job_id)
         if known is None or known.state != state:
             self.listener.log_event(
-                "job",
-                job=job_id,
-                worker=name,
-                state=state.state,
-                word=state.word,
-                reason=state.reason,
-                nodes=state.nodes,
+                JobStateChanged(
+                    job=job_id,
+                    worker=name,
+                    state=state.state,
+                    native_state=state.word,
+                    reason=state.reason,
+                    nodes=state.nodes,
+                )
             )
         if known is None:
             known = self.jobs[job_id] = _Known(state)
@@ -222,7 +224,7 @@ class JobMonitor:
         if not unwanted and not self._draining.due(state.left):
             return
         self._draining.begin(name, job)
-        self.listener.log_event("job draining", job=job_id, left=state.left, nodes=state.nodes, excluded=unwanted)
+        self.listener.log_event(JobDraining(job=job_id, seconds_left=state.left, nodes=state.nodes, excluded=unwanted))
         if unwanted:
             self.avoid.add(state.nodes)
         why = f"is on {state.nodes}, where shots fail again and again" if unwanted else f"ends in {state.left:.0f} s"
@@ -237,7 +239,7 @@ class JobMonitor:
         known.state = JobState("ended", known.state.word)
         tail = "" if known.had_worker else self._tail(job_id)
         self.listener.show(f"worker job {job_id} {what}{tail}")
-        self.listener.log_event("job lost", job=job_id, reason=what, had_worker=known.had_worker, log=tail)
+        self.listener.log_event(JobLost(job=job_id, reason=what, had_worker=known.had_worker, log=tail))
         self.avoid |= {node for node, times in self._false_on.items() if node and times >= FALSE_ON_A_NODE}
         if self._false_starts >= FALSE_STARTS:
             self.trouble = (
@@ -257,7 +259,7 @@ class JobMonitor:
         """Note a refusal; while other jobs are there the run goes on, and it is tried again later."""
         if self.refusal != refusal:
             self.listener.log_event(
-                "job refused", worker=name, command=refusal.command, code=refusal.code, message=refusal.message
+                JobRejected(worker=name, command=refusal.command, exit_code=refusal.code, message=refusal.message)
             )
         self.refusal = refusal
         self.avoid.clear()  # perhaps there are no other nodes

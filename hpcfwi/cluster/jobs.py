@@ -23,6 +23,7 @@ from hpcfwi.cluster.pool import REMOTE, Listener, WorkerPool, Workload
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.log import read_latest
+from hpcfwi.events.types import JobsLeftOver, JobStateChanged, Summary
 from hpcfwi.io import make_private
 
 __all__ = ["WorkerJobs"]
@@ -133,25 +134,25 @@ class WorkerJobs(WorkerPool):
         return cluster
 
     def _on_submission(self, worker: str, job: str) -> None:
-        self.listener.log_event("job", job=job, worker=worker, state="submitted")
+        self.listener.log_event(JobStateChanged(job=job, worker=worker, state="submitted"))
 
     def _tell_leftovers(self) -> None:
         """A driver that was killed could not cancel its jobs; those that wait end by themselves, but only once they start."""
         try:
             known: dict[str, str] = {}
             for event in read_latest(self.run_dir / "events.jsonl"):
-                if event["event"] == "so far":
-                    known = dict.fromkeys(event["summary"]["jobs"], "running")
-                elif event["event"] == "job":
-                    known[event["job"]] = event["state"]
+                if isinstance(event, Summary):
+                    known = dict.fromkeys(event.summary["jobs"], "running")
+                elif isinstance(event, JobStateChanged):
+                    known[event.job] = event.state
             # what stands in a file is no option of a scheduler's command
-            asked = [job for job, state in known.items() if state != "ended" and JOB.fullmatch(str(job))]
+            asked = [job for job, state in known.items() if state != "ended" and JOB.fullmatch(job)]
             states = asyncio.run(self.batch.states(asked))
         except (OSError, KeyError, TypeError, RunError):
             return
         left = [job for job, state in states.items() if state.state != "ended"]
         if left:
-            self.listener.log_event("jobs left over", jobs=left)
+            self.listener.log_event(JobsLeftOver(jobs=left))
             told = ", ".join(f"{job}: {states[job]}" for job in left)
             self.listener.show(
                 f"jobs of an earlier driver of this run are still there ({told}); they end by themselves within a minute of "

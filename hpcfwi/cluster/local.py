@@ -27,6 +27,7 @@ from hpcfwi.cluster.network import ALLOWED_FAILURES
 from hpcfwi.cluster.pool import SCHEDULING, Listener, WorkerPool, Workload
 from hpcfwi.config.site import SiteConfig, WorkerSection
 from hpcfwi.errors import InputError
+from hpcfwi.events.types import WorkerStartFailed
 from hpcfwi.process import interrupted
 
 __all__ = ["LocalWorkers", "local_cluster", "local_layout", "scratch_folder"]
@@ -104,7 +105,7 @@ class LocalWorkers(WorkerPool):
             except RuntimeError as error:  # a worker died before it was one; Dask has ended the others
                 if not left or interrupted():
                     raise
-                self.listener.log_event("start failed", reason=str(error))
+                self.listener.log_event(WorkerStartFailed(reason=str(error)))
                 self.listener.show(f"a worker died while it started ({error}); they are started again")
         raise AssertionError
 

@@ -20,6 +20,7 @@ from hpcfwi.cluster.dask_internals import use_monotonic_clock
 from hpcfwi.cluster.layout import Layout, ResourceRequest, node_layout
 from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import HpcfwiError, InputError, RunError
+from hpcfwi.events.types import Event
 
 __all__ = [
     "REMOTE",
@@ -69,11 +70,11 @@ class Listener:
     show
         Takes a line for the user.
     log_event
-        Takes the name of an event and its facts.
+        Takes an event.
     """
 
     show: Callable[[str], None] = _ignore
-    log_event: Callable[..., None] = _ignore
+    log_event: Callable[[Event], None] = _ignore
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from hpcfwi.events.types import (
     IterationDone,
     JobLost,
     JobRejected,
-    JobState,
+    JobStateChanged,
     NodeLost,
     Optimised,
     Requeued,
@@ -204,7 +204,7 @@ class RunState:
     def _warned(self, event: RunWarning) -> None:
         _count(self.warnings, event.message)
 
-    def _job_changed(self, event: JobState) -> None:
+    def _job_changed(self, event: JobStateChanged) -> None:
         job = one_line(event.job)
         if event.state == "ended":
             self.jobs.pop(job, None)
@@ -347,7 +347,7 @@ _HANDLERS: dict[type[Event], Callable[[RunState, Any], None]] = {
     RunStarted: RunState._run_started,
     Dashboard: RunState._dashboard_open,
     RunWarning: RunState._warned,
-    JobState: RunState._job_changed,
+    JobStateChanged: RunState._job_changed,
     WorkerJoined: RunState._worker_joined,
     WorkerLeft: RunState._worker_left,
     StagingData: RunState._staging_data,

@@ -232,7 +232,7 @@ class RunClosed(Event, name="closed"):
     core_hours: CoreHours
 
 
-class JobState(Event, name="job"):
+class JobStateChanged(Event, name="job"):
     """A worker job is submitted, or its state has changed."""
 
     job: Job

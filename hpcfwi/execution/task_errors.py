@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import socket
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -13,6 +12,7 @@ from typing import Any, TypeVar, cast
 from distributed import get_worker
 
 from hpcfwi.errors import DataError, HpcfwiError, RunError
+from hpcfwi.events.types import Event, TaskFailed
 
 __all__ = ["EVENT_TOPIC", "TaskFailure", "log_event", "task"]
 
@@ -61,7 +61,7 @@ def task(function: Task) -> Task:
         except TaskFailure as error:
             failure = error  # of a task that is a part of this one, and was told there
         except Exception as error:
-            log_event(event="failure", task=function.__name__, traceback=traceback.format_exc())
+            log_event(TaskFailed, task=function.__name__, traceback=traceback.format_exc())
             text = str(error) if isinstance(error, HpcfwiError) else f"{type(error).__name__}: {error}"
             failure = TaskFailure(_address(), f"on {_host()}: {text.partition(chr(10))[0]}")
         raise failure  # here, and not above, so that it takes no other error along, which might not travel
@@ -81,9 +81,8 @@ def _address() -> str:
         return ""
 
 
-def log_event(**facts: Any) -> None:
-    """Send an event (see :mod:`hpcfwi.events.types`) to the driver; outside of a Dask worker there is nobody to tell."""
+def log_event(kind: Callable[..., Event], **facts: Any) -> None:
+    """Send an event of a kind (see :mod:`hpcfwi.events.types`) to the driver; does nothing outside of a Dask worker."""
     address = _address()
     if address:
-        told = {"time": time.time(), "host": _host(), "worker": address, "pid": os.getpid(), **facts}
-        get_worker().log_event(EVENT_TOPIC, told)
+        get_worker().log_event(EVENT_TOPIC, kind(worker=address, host=_host(), pid=os.getpid(), **facts).line())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.artifacts import StagedFile, digest, find_staged, load, stage
 from hpcfwi.errors import DataError, RunError, StagingError
+from hpcfwi.events.types import RunWarning, ShotDone, ShotStaged, Solver, ThreadPlacement
 from hpcfwi.execution.affinity import observed_threads, ranges
 from hpcfwi.execution.task_errors import TaskFailure, log_event, task
 from hpcfwi.inversion.journal import read_partial, write_partial
@@ -110,7 +111,7 @@ class ShotWorker:
         # seconds spent so far on what is no kernel
         self.model_seconds = self.data_seconds = 0.0
         self.solver_seconds = time.perf_counter() - started
-        log_event(event="solver", seconds=self.solver_seconds, **facts)
+        log_event(Solver, seconds=self.solver_seconds, **facts)
 
     def use_model(self, model: StagedFile) -> None:
         """Load a staged squared slowness unless it is the one in use."""
@@ -160,7 +161,7 @@ class ShotWorker:
         with observed_threads() as use:
             result = self._evaluate(name, model, shot, axis)
         self._threads_seen = True
-        log_event(event="threads", threads=use.threads, cpus=ranges(use.cpus), shot=name)
+        log_event(ThreadPlacement, threads=use.threads, cpus=ranges(use.cpus), shot=name)
         return result
 
     def _evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
@@ -231,7 +232,7 @@ def evaluate_shot(
             "solver_seconds": worker.solver_seconds if new else 0.0,
         }
         log_event(
-            event="shot",
+            ShotDone,
             shot=name,
             evaluation=evaluation,
             misfit=result.f,
@@ -280,7 +281,7 @@ def _kept(part: FunctionalGradient, path: Path | None) -> FunctionalGradient:
         try:
             write_partial(path, part)
         except StagingError as error:
-            log_event(event="warning", message=str(error))
+            log_event(RunWarning, message=str(error))
     return part
 
 
@@ -306,7 +307,7 @@ def observe_shot(
     if gathers is None:
         known = find_staged(folder / name, "shot", origin)
         if known is not None:
-            log_event(event="staged", shot=shot.name, seconds=time.perf_counter() - started, staged=True)
+            log_event(ShotStaged, shot=shot.name, seconds=time.perf_counter() - started, staged_before=True)
             return known
     if gathers is not None:
         from hpcfwi.model.gathers import check_gather, read_gather  # with all that reads files, which few workers do
@@ -333,7 +334,7 @@ def observe_shot(
     }
     told = digest(np.ascontiguousarray(record).data)
     staged = stage(folder, "shot", content, name=name, shot=shot.name, record=told, origin=origin)
-    log_event(event="staged", shot=shot.name, seconds=time.perf_counter() - started, **loading)
+    log_event(ShotStaged, shot=shot.name, seconds=time.perf_counter() - started, **loading)
     return staged
 
 

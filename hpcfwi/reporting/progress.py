@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,18 @@ from rich.table import Table
 from rich.text import Text
 
 from hpcfwi.events.state import RunState
+from hpcfwi.events.types import (
+    DataStaged,
+    EvaluationDone,
+    EvaluationStarted,
+    Event,
+    IterationDone,
+    ShotDone,
+    ShotExcluded,
+    ShotStaged,
+    StagingData,
+    SumsFound,
+)
 from hpcfwi.reporting.formatting import counted, duration
 
 __all__ = ["Progress"]
@@ -30,14 +43,14 @@ class Progress:
     console
         Where to; a live display if it is a terminal.
     state
-        How the run stands, which has heeded an event before this does.
+        How the run stands, to which an event is applied before it is shown.
     """
 
     def __init__(self, console: Console, state: RunState) -> None:
         self.console, self.state = console, state
         # events of iterations
-        self.rows: list[dict[str, Any]] = []
-        self.last_evaluation: dict[str, Any] | None = None
+        self.rows: list[IterationDone] = []
+        self.last_evaluation: EvaluationDone | None = None
         self._started = time.monotonic()
         self._lock = threading.Lock()
         self._bars = Bars(
@@ -53,16 +66,16 @@ class Progress:
         self._live = (
             Live(console=console, refresh_per_second=8, get_renderable=self._render) if console.is_terminal else None
         )
-        self._on = {
-            "observing": lambda _: self._begin_shots("modelling or reading data"),
-            "staged": lambda _: self._show_shots(),
-            "observed": lambda _: self._show_shots(),
-            "evaluating": lambda _: self._begin_shots("shots"),
-            "found": lambda _: self._show_shots(),
-            "shot": lambda _: self._show_shots(),
-            "evaluation": self._evaluated,
-            "iteration": self._iterated,
-            "shot lost": lambda _: self._begin_anew(),
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            StagingData: lambda _: self._begin_shots("modelling or reading data"),
+            ShotStaged: lambda _: self._show_shots(),
+            DataStaged: lambda _: self._show_shots(),
+            EvaluationStarted: lambda _: self._begin_shots("shots"),
+            SumsFound: lambda _: self._show_shots(),
+            ShotDone: lambda _: self._show_shots(),
+            EvaluationDone: self._evaluated,
+            IterationDone: self._iterated,
+            ShotExcluded: lambda _: self._begin_anew(),
         }
 
     def __enter__(self) -> Progress:
@@ -81,9 +94,9 @@ class Progress:
         """A line that stays."""
         self.console.print(f"[{self._clock()}] {text}", highlight=False, markup=False, soft_wrap=True)
 
-    def heed(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: Event) -> None:
         """Show what an event changes."""
-        show = self._on.get(event["event"])
+        show = self._handlers.get(type(event))
         if show is not None:
             show(event)
 
@@ -108,27 +121,27 @@ class Progress:
         state = self.state
         self._bars.update(self._shots_bar, completed=state.shots_done, visible=state.shots_done < state.shots_total)
 
-    def _evaluated(self, event: dict[str, Any]) -> None:
+    def _evaluated(self, event: EvaluationDone) -> None:
         self.last_evaluation = event
         self._show_shots()
 
-    def _iterated(self, row: dict[str, Any]) -> None:
+    def _iterated(self, row: IterationDone) -> None:
         with self._lock:
             self.rows.append(row)
-        number, total, left = row["iteration"], self.state.iterations, self._left()
+        number, total, left = row.iteration, self.state.iterations, self._left()
         self._bars.update(self._iterations_bar, completed=number, total=total, visible=True, left=left)
         if not self._live:
-            known = row.get("model_error")
+            known = row.model_error
             error = "" if known is None else f", model error {100 * known:.3f} %"
             what = f"iteration {number}/{total}" if number else "initial model"
             self.say(
-                f"{what}: misfit {row['misfit']:.6g} ({self._relative(row):.4f} of the initial){error}, "
-                f"{counted(row['evaluations'], 'evaluation')}, {row['step_seconds']:.2f} s{', ' + left if left else ''}"
+                f"{what}: misfit {row.misfit:.6g} ({self._relative(row):.4f} of the initial){error}, "
+                f"{counted(row.evaluations, 'evaluation')}, {row.step_seconds:.2f} s{', ' + left if left else ''}"
             )
 
-    def _relative(self, row: dict[str, Any]) -> float:
-        first = self.rows[0]["misfit"] if self.rows else 0.0
-        return row["misfit"] / first if first else 1.0
+    def _relative(self, row: IterationDone) -> float:
+        first = self.rows[0].misfit if self.rows else 0.0
+        return row.misfit / first if first else 1.0
 
     def _left(self) -> str:
         """Estimated time left, from the last iterations."""
@@ -155,16 +168,16 @@ class Progress:
         ):
             table.add_column(name, justify="right")
         for row in rows:
-            error = row.get("model_error")
+            error = row.model_error
             table.add_row(
-                str(row["iteration"]),
-                str(row["evaluations"]),
-                f"{row['misfit']:.6g}",
+                str(row.iteration),
+                str(row.evaluations),
+                f"{row.misfit:.6g}",
                 f"{self._relative(row):.4f}",
-                f"{row['gradient_norm']:.3g}",
+                f"{row.gradient_norm:.3g}",
                 "" if error is None else f"{100 * error:.3f} %",
-                f"{row['step_seconds']:.2f}",
+                f"{row.step_seconds:.2f}",
             )
         last = self.last_evaluation
-        told = f"last evaluation: number {last['evaluation']}, misfit {last['misfit']:.6g}" if last else ""
+        told = f"last evaluation: number {last.evaluation}, misfit {last.misfit:.6g}" if last else ""
         return Group(table, Text(told), self._bars)

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from hpcfwi.errors import InputError
 from hpcfwi.events.lease import HEARTBEAT_INTERVAL_S, Liveness
 from hpcfwi.events.log import Follower
 from hpcfwi.events.state import ENDED
+from hpcfwi.events.types import RunStarted
 from hpcfwi.io import parse_json, require_regular_file, shortened
 from hpcfwi.reporting.run_status import HostStatus, Often, RunStatus, WorkerStatus
 
@@ -129,10 +129,10 @@ class StatusReader:
             return told.state, None, told.reason.strip()
         return "killed" if alive is False else "perhaps dead", told.state, ""
 
-    def _is_of(self, start: dict[str, Any]) -> bool:
+    def _is_of(self, start: RunStarted | None) -> bool:
         """Whether the lease is that of the driver that began last."""
         holder = self._pulse.holder
-        return holder is not None and (holder.pid, holder.host) == (start.get("pid"), start.get("host"))
+        return holder is not None and start is not None and (holder.pid, holder.host) == (start.pid, start.host)
 
     def _result(self) -> dict[str, Any] | None:
         try:
@@ -146,7 +146,7 @@ class StatusReader:
         start, running = told.start, state == "running"
         # a driver that has only just begun has not told of itself
         holder = pulse.holder
-        driver = asdict(holder) if holder is not None else start
+        driver = holder or start
         figure = self._figure()
         # workers of a driver that was killed are gone soon after it
         workers = list(told.workers.values()) if running or state == "perhaps dead" else []
@@ -158,15 +158,15 @@ class StatusReader:
             go_on=self._command(start) if state in ("stopped", "failed", "killed", "perhaps dead") else None,
             # of a driver that has said nothing of its end its last word is known
             since=_number(told.last if state in ("killed", "perhaps dead") else told.since),
-            started=_number(start.get("time")),
+            started=_number(start and start.time),
             starts=_whole(told.starts) or 0,
             folder=str(self.folder),
-            site=_text(start.get("site")),
-            launch=_text(start.get("launch")),
-            layout=_text(start.get("layout")),
-            host=_text(driver.get("host")),
-            pid=_whole(driver.get("pid")),
-            job=_text(driver.get("job")),
+            site=_text(start and start.site),
+            launch=_text(start and start.launch),
+            layout=_text(start and start.layout),
+            host=_text(driver and driver.host),
+            pid=_whole(driver and driver.pid),
+            job=_text(driver and driver.job),
             heartbeat_age=round(max(0.0, pulse.age), 3) if pulse.there else None,
             iteration=_whole(told.iteration),
             iterations=_whole(told.iterations) or None,
@@ -180,7 +180,7 @@ class StatusReader:
                 (WorkerStatus(w.host, w.name, _whole(w.shots) or 0, _number(w.seconds) or 0.0) for w in workers),
                 key=lambda worker: (_in_order(worker.host), _in_order(worker.name)),
             ),
-            workers_planned=_whole(start.get("planned")),
+            workers_planned=_whole(start and start.workers_planned),
             hosts=_hosts(Counter(worker.host for worker in workers), told.shots_on),
             jobs=dict(told.jobs) if running or state == "perhaps dead" else {},
             failures=_often(told.failures),
@@ -190,8 +190,8 @@ class StatusReader:
             figure=str(figure[1]) if figure else None,
             figure_time=round(figure[0], 3) if figure else None,
             report=str(self.folder / "report.html") if (self.folder / "report.html").is_file() else None,
-            dashboard=_text(told.dashboard.get("address")) if running else None,
-            dashboard_command=_text(told.dashboard.get("command")) if running else None,
+            dashboard=_text(told.dashboard.address) if running and told.dashboard else None,
+            dashboard_command=_text(told.dashboard.command) if running and told.dashboard else None,
         )
 
     def _figure(self) -> tuple[float, Path] | None:
@@ -204,9 +204,9 @@ class StatusReader:
                         found.append((entry.stat().st_mtime, self.folder / "figures" / entry.name))
         return max(found, default=None)
 
-    def _command(self, start: dict[str, Any]) -> str | None:
+    def _command(self, start: RunStarted | None) -> str | None:
         """What continues the run, with the configuration that it has kept."""
-        config, site = self.folder / "config.toml", _text(start.get("site"))
+        config, site = self.folder / "config.toml", _text(start and start.site)
         if not config.is_file():
             return None
         words = ["hpcfwi", "run", str(config), "--run-dir", str(self.folder)]

@@ -18,6 +18,7 @@ from hpcfwi.artifacts import load
 from hpcfwi.config.run import RunConfig
 from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, ShotFailed
+from hpcfwi.events.types import EvaluationDone, Figures, IterationDone, Optimised, Report, RunDone, RunWarning
 from hpcfwi.inversion.history import History, Row
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import read_array, squared_slowness, velocity_from
@@ -261,18 +262,21 @@ class _Inversion:
         result = minimise(self.objective, x0, (low.ravel(), high.ravel()), self.config.inversion, self._on_iteration)
         seconds = time.perf_counter() - self.loop_started
         self.log.write(
-            "optimised",
-            seconds=seconds,
-            optimiser_seconds=seconds - self.objective.seconds - self.writing,
-            writing_seconds=self.writing,
-            iterations=result.nit,
-            evaluations=result.nfev,
-            message=str(result.message),
+            Optimised(
+                seconds=seconds,
+                optimiser_seconds=max(0.0, seconds - self.objective.seconds - self.writing),
+                writing_seconds=self.writing,
+                iterations=int(result.nit),
+                evaluations=int(result.nfev),
+                message=str(result.message),
+            )
         )
         return self._finish(result)
 
     def _on_evaluation(self, evaluation: Any, x: NDArray, gradient: NDArray) -> None:
-        self.log.write("evaluation", **asdict(evaluation), evaluation=evaluation.number)
+        facts = asdict(evaluation)
+        facts["shots_per_task"] = facts.pop("in_one_task")
+        self.log.write(EvaluationDone(**facts, evaluation=evaluation.number))
         if evaluation.drift:
             self.session.differs_because(
                 "on another kind of processor, or with other versions of numpy or scipy, replayed models differ from the "
@@ -308,7 +312,7 @@ class _Inversion:
             self.folder.write_array(self.folder.current_model, velocity.astype(np.float32))
         row = row if new else self.rows.rows[row.iteration]
         facts = {key: value for key, value in asdict(row).items() if value is not None and math.isfinite(value)}
-        self.log.write("iteration", **facts, **({} if new else {"replayed": True}))
+        self.log.write(IterationDone(**facts, replayed=not new))
 
     def _finish(self, result: Any) -> RunResult:
         velocity = velocity_from(result.x.reshape(self.problem.domain.shape)).astype(np.float32)
@@ -328,7 +332,7 @@ class _Inversion:
         }
         self.folder.write_result({"state": "done", "limits": _limits(self.config), "summary": summary})
         self.folder.current_model.unlink(missing_ok=True)
-        self.log.write("done", seconds=round(time.perf_counter() - self.session.started, 3), **summary)
+        self.log.write(RunDone(seconds=time.perf_counter() - self.session.started, **summary))
         self._report()
         return RunResult(folder=self.folder.path, velocity=velocity, **summary)
 
@@ -346,10 +350,10 @@ class _Inversion:
             raise
         except Exception as error:
             # pictures are no reason to lose the model that they show
-            self.log.write("warning", message=f"figures: {error}", traceback=format_exc())
+            self.log.write(RunWarning(message=f"figures: {error}", traceback=format_exc()))
             self.session.progress.say(f"warning: the figures cannot be drawn ({type(error).__name__}: {error})")
             return
-        self.log.write("figures", seconds=round(time.perf_counter() - started, 3))
+        self.log.write(Figures(seconds=time.perf_counter() - started))
 
     def _report(self) -> None:
         if not self.config.output.report:
@@ -363,7 +367,7 @@ class _Inversion:
             raise
         except Exception as error:
             # the run is done, with or without it
-            self.log.write("warning", message=f"report: {error}", traceback=format_exc())
+            self.log.write(RunWarning(message=f"report: {error}", traceback=format_exc()))
             self.session.progress.say(f"warning: the report cannot be written ({type(error).__name__}: {error})")
             return
-        self.log.write("report", seconds=round(time.perf_counter() - started, 3), file=path.name)
+        self.log.write(Report(seconds=time.perf_counter() - started, file=path.name))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from hpcfwi.config.site import Site
+from hpcfwi.events.types import RunStarted
 from hpcfwi.model.problem import Problem
 from hpcfwi.run.folder import RunFolder
 from hpcfwi.solver.operators import fingerprint_digest
@@ -21,7 +22,7 @@ from hpcfwi.version import __version__
 if TYPE_CHECKING:  # imports Dask, for which the command line has no time
     from hpcfwi.cluster.pool import WorkerPool
 
-__all__ = ["DRIVERS", "WORKERS", "Reproducibility", "start_facts"]
+__all__ = ["DRIVERS", "WORKERS", "Reproducibility", "start_event"]
 
 FILE = "reproducibility.json"
 DRIVERS, WORKERS = "drivers", "workers"
@@ -107,26 +108,26 @@ def _texts(told: Any) -> dict[str, str]:
 LIBRARIES = ("dask", "dask-jobqueue", "devito", "distributed", "numpy", "scipy")
 
 
-def start_facts(problem: Problem, site: Site, workforce: WorkerPool, stand_in: StandIn | None = None) -> dict[str, Any]:
-    """The facts of a driver's start in this process (see :mod:`hpcfwi.events.types`)."""
+def start_event(problem: Problem, site: Site, workforce: WorkerPool, stand_in: StandIn | None = None) -> RunStarted:
+    """The event of a driver's start in this process."""
     layout = workforce.layout
     job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID")
-    return {
-        "version": __version__,
-        "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
-        "problem": problem.digest,
-        "site": site.name,
-        "launch": workforce.mode,
-        "layout": str(layout),
-        "threads": workforce.threads,
-        "cores": layout.cores,
-        "planned": workforce.planned_workers,
-        "nodes_planned": workforce.planned_nodes,
-        "shots": len(problem.survey),
-        "iterations": problem.config.inversion.iterations,
-        "host": socket.gethostname().partition(".")[0],
-        "pid": os.getpid(),
-        "began": round(psutil.Process().create_time(), 3),
-        **({"job": job} if job else {}),
-        **({"stand_in": str(stand_in)} if stand_in else {}),
-    }
+    return RunStarted(
+        version=__version__,
+        versions={name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
+        problem=problem.digest,
+        site=site.name,
+        launch=workforce.mode,
+        layout=str(layout),
+        threads=workforce.threads,
+        cores=layout.cores,
+        workers_planned=workforce.planned_workers,
+        nodes_planned=workforce.planned_nodes,
+        shots=len(problem.survey),
+        iterations=problem.config.inversion.iterations,
+        host=socket.gethostname().partition(".")[0],
+        pid=os.getpid(),
+        process_start=round(psutil.Process().create_time(), 3),
+        job=job,
+        stand_in=str(stand_in) if stand_in else None,
+    )

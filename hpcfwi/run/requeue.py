@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 from hpcfwi.batch.current_job import current_job_id, requeue
 from hpcfwi.errors import InputError, Interrupted, RunError
 from hpcfwi.events.log import EventLog
+from hpcfwi.events.types import Requeued
 from hpcfwi.process import ignore_signals
 from hpcfwi.run.folder import RunFolder, started_again
 
@@ -71,7 +72,7 @@ class Requeue:
 
     def _told(self, message: str) -> Interrupted:
         with suppress(RunError), closing(EventLog(self.folder.events)) as log:  # a full disk is no reason to stay here
-            log.write("requeue", starts=self.starts, in_vain=self.in_vain, message=message)
+            log.write(Requeued(starts=self.starts, fruitless_starts=self.in_vain, message=message))
         return Interrupted(message)
 
     def _vain_starts(self) -> str:

@@ -22,6 +22,21 @@ from hpcfwi.cluster.environment import apply_environment, restore_environment, s
 from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, ShotFailed
 from hpcfwi.events.log import EventLog
+from hpcfwi.events.types import (
+    Dashboard,
+    DataStaged,
+    EvaluationStarted,
+    FirstWorkers,
+    RunClosed,
+    RunFailed,
+    RunInterrupted,
+    RunWarning,
+    ShotExcluded,
+    ShotRetried,
+    Solver,
+    StagingData,
+    SumsFound,
+)
 from hpcfwi.model.problem import Problem
 from hpcfwi.process import (
     defer_interrupts,
@@ -34,7 +49,7 @@ from hpcfwi.process import (
 from hpcfwi.reporting.progress import Progress
 from hpcfwi.run.folder import RunFolder
 from hpcfwi.run.plan import make_plan
-from hpcfwi.run.reproducibility import DRIVERS, WORKERS, Reproducibility, start_facts
+from hpcfwi.run.reproducibility import DRIVERS, WORKERS, Reproducibility, start_event
 from hpcfwi.run.worker_events import Failures, WorkerEvents
 from hpcfwi.solver.sleeping import StandIn
 from hpcfwi.solver.spec import SolverSpec
@@ -69,7 +84,7 @@ def session(
         stack.callback(log.close)
         stack.callback(_tell_closed, log, began)
         progress = stack.enter_context(Progress(console, log.state))
-        log.heed = progress.heed
+        log.on_event = progress.on_event
         end = CurrentJob()
         try:
             ready = Session(problem, site, options, folder, log, progress, end, stack, stand_in)
@@ -81,14 +96,14 @@ def session(
             if isinstance(error, (KeyboardInterrupt, Interrupted)) or interrupted():
                 reason = str(error) if isinstance(error, Interrupted) else _signal()
                 with suppress(RunError):
-                    log.write("interrupted", reason=reason)
+                    log.write(RunInterrupted(reason=reason))
                 told = f"stopped: {reason}" if reason else "stopped"
                 raise Interrupted(
                     f"{told}; the same command goes on where it was ({folder.path})", reason, _time_is_up(end)
                 ) from None
             with suppress(RunError):  # a full disk, say, which is the error that is on its way
-                where = {} if isinstance(error, HpcfwiError) else {"traceback": format_exc()}
-                log.write("stopped", error=type(error).__name__, message=str(error), **where)
+                where = None if isinstance(error, HpcfwiError) else format_exc()
+                log.write(RunFailed(error=type(error).__name__, message=str(error), traceback=where))
             if isinstance(error, HpcfwiError):
                 folder.verify()  # whose loss explains the error
             raise
@@ -100,7 +115,7 @@ def _tell_closed(log: EventLog, began: float) -> None:
     """The last word, when all workers are gone."""
     with suppress(RunError):
         core_hours = round(log.state.core_hours(time.time()), 6)
-        log.write("closed", seconds=time.perf_counter() - began, core_hours=core_hours)
+        log.write(RunClosed(seconds=time.perf_counter() - began, core_hours=core_hours))
 
 
 def _signal() -> str:
@@ -123,12 +138,12 @@ def _time_is_up(end: CurrentJob) -> bool:
     return received_signal() in ("", "SIGUSR1") or (received_signal() == "SIGTERM" and end.left() < WITH_THE_END)
 
 
-def _subscribe(client: Any, topic: str, take: Callable[[dict[str, Any]], None]) -> None:
+def _subscribe(client: Any, topic: str, take: Callable[[bytes], None]) -> None:
     """Have ``take`` called with what is told under a topic from now on.
 
     Dask's client returns before the scheduler knows of it, and what is told meanwhile would be lost.
     """
-    hello, known = {"event": "hello"}, threading.Event()
+    hello, known = b"hello", threading.Event()
     client.subscribe_topic(topic, lambda event: known.set() if event[1] == hello else take(event[1]))
     while not known.is_set():
         client.log_event(topic, hello)
@@ -187,7 +202,7 @@ class Session:
         lost = [f"the survey is used {self.problem.exclusion_note}"] if self.problem.failed_shots else []
         for warning in [*self.problem.warnings, *lost]:
             self.progress.say(f"warning: {warning}")
-            self.log.write("warning", message=warning)
+            self.log.write(RunWarning(message=warning))
         self.progress.say(f"run folder {self.folder.path}")
         if self.stand_in is not None:
             self.progress.say(f"{self.stand_in} stand in for the kernels: a study of all the rest, and no inversion")
@@ -202,7 +217,7 @@ class Session:
         )
         layout = workforce.layout
         apply_environment(site.config, workforce.threads)
-        self.log.write("start", **start_facts(self.problem, site, workforce, self.stand_in))
+        self.log.write(start_event(self.problem, site, workforce, self.stand_in))
         self._tell_reproducibility(workforce.threads)
         self._promise = AffinityCheck(site, workforce.threads_on)
         with defer_interrupts():  # or a folder or a process of theirs would be left that nobody knows of
@@ -228,7 +243,7 @@ class Session:
 
     def _warn_of_difference(self, reason: str) -> None:
         message = f"the same bytes cannot be promised any more: {reason}"
-        self.log.write("warning", message=message)
+        self.log.write(RunWarning(message=message))
         self.progress.say(f"warning: {message}")
 
     def _machine(self, role: str, described: dict[str, str]) -> None:
@@ -254,7 +269,7 @@ class Session:
         started, spec = time.perf_counter(), SolverSpec.from_problem(self.problem)
         solver, built = stage_solver(self.folder.staged, spec)
         seconds = time.perf_counter() - started
-        self.log.write("solver", built=built, seconds=round(seconds, 3), source="driver", digest=solver.digest)
+        self.log.write(Solver(built=built, seconds=seconds, source="driver", digest=solver.digest))
         self.progress.say(f"solver {'built and compiled' if built else 'found in the run folder'} ({seconds:.1f} s)")
         self._machine(DRIVERS, kind_of_machine())
         self.context = ShotContext(
@@ -305,7 +320,7 @@ class Session:
         client.register_plugin(QueueDepth(shots))
         client.register_plugin(HeartbeatMonitor(EVENT_TOPIC))
         self.tasks.wait_for_worker()
-        self.log.write("workers", count=len(self.tasks.workers()), scheduler=client.scheduler.address)
+        self.log.write(FirstWorkers(count=len(self.tasks.workers()), scheduler=client.scheduler.address))
 
     def _tell_dashboard(self, workforce: WorkerPool, site: Site) -> None:
         from hpcfwi.cluster.dashboard import OFF, missing_requirements, open_dashboard
@@ -317,7 +332,7 @@ class Session:
             self.progress.say(f"Dask's dashboard {wanting}")
             return
         dashboard = open_dashboard(workforce.cluster().scheduler)
-        self.log.write("dashboard", address=dashboard.address, command=dashboard.command)
+        self.log.write(Dashboard(address=dashboard.address, command=dashboard.command))
         self.progress.say(f"Dask's dashboard: {dashboard}")
 
     def on_shots(self, *_: int) -> None:
@@ -331,7 +346,7 @@ class Session:
         self.news.raise_broken()
 
     def _on_retry(self, shot: str, worker: str, reason: str) -> None:
-        self.log.write("retry", shot=shot, worker=worker, reason=reason)
+        self.log.write(ShotRetried(shot=shot, worker=worker, reason=reason))
         self.failures.add(f"shot {shot} is started again on another worker: {reason}")
         if worker:
             from hpcfwi.execution.plugins.host_exclusion import record_failure
@@ -350,16 +365,16 @@ class Session:
 
     def on_evaluating(self, number: int) -> None:
         """The shots of an evaluation begin."""
-        self.log.write("evaluating", evaluation=number, shots=len(self.problem.survey))
+        self.log.write(EvaluationStarted(evaluation=number, shots=len(self.problem.survey)))
 
     def _on_found(self, shots: int, total: int) -> None:
-        self.log.write("found", shots=shots, total=total)
+        self.log.write(SumsFound(shots=shots, shots_total=total))
         self.progress.say(f"sums of {shots} of {total} shots of this evaluation are in the journal already")
 
     def begin_anew(self, problem: Problem, error: DataError | ShotFailed) -> None:
         """Go on with the problem that is left without a shot that has failed."""
         self.problem = problem
-        self.log.write("shot lost", shot=error.shot, reason=error.problem)
+        self.log.write(ShotExcluded(shot=error.shot, reason=error.problem))
         self.progress.say(f"{error}")
         self.progress.say(f"the inversion begins anew, {problem.exclusion_note}")
 
@@ -368,12 +383,12 @@ class Session:
         from hpcfwi.inversion.objective import observe
 
         started = time.perf_counter()
-        self.log.write("observing", shots=len(self.problem.survey))
+        self.log.write(StagingData(shots=len(self.problem.survey)))
         shots = observe(self.problem, self.context, self.tasks, self.folder.staged, lambda *_: None)
         if self.config.data.file is not None:
             self._claim_data(shots)
         seconds = time.perf_counter() - started
-        self.log.write("observed", shots=len(shots), seconds=round(seconds, 3))
+        self.log.write(DataStaged(shots=len(shots), seconds=seconds))
         made = "modelled in the true model" if self.config.data.file is None else f"read from {self.config.data.file}"
         self.progress.say(f"observed data of {len(shots)} shots {made} ({seconds:.1f} s)")
         return shots

@@ -8,6 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from hpcfwi.errors import RunError
 from hpcfwi.events.log import EventLog
+from hpcfwi.events.types import (
+    Event,
+    HostExcluded,
+    HostReadmitted,
+    RunWarning,
+    ShotDone,
+    Solver,
+    TaskOverdue,
+    ThreadPlacement,
+    WorkerDied,
+    WorkerJoined,
+    WorkerLeft,
+    WorkerRestarted,
+    WorkerUnresponsive,
+    parse_event,
+)
 
 if TYPE_CHECKING:  # imports Dask, for which the command line has no time
     from hpcfwi.execution.affinity import AffinityCheck
@@ -60,31 +76,32 @@ class WorkerEvents:
         # names of workers, and why they died, by their addresses
         self._names: dict[str, str] = {}
         self._deaths: dict[str, str] = {}
-        self._on = {
-            "worker came": self._came,
-            "worker left": lambda told: promise.forget(told["worker"]),
-            "worker put out": self._put_out,
-            "worker died": self._died,
-            "worker silent": lambda told: say(
-                f"a worker on {told['host']} has not been heard of for {told['seconds']:.0f} s"
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            WorkerJoined: self._worker_joined,
+            WorkerLeft: lambda event: promise.forget(event.worker),
+            WorkerRestarted: self._worker_restarted,
+            WorkerDied: self._worker_died,
+            WorkerUnresponsive: lambda event: say(
+                f"a worker on {event.host} has sent no heartbeat for {event.seconds:.0f} s"
             ),
-            "host excluded": lambda told: failures.add(
-                f"host {told['host']} gets no more shots: {', '.join(told['failed'])} failed there"
+            HostExcluded: lambda event: failures.add(
+                f"host {event.host} gets no more shots: {', '.join(event.failed_shots)} failed there"
             ),
-            "host taken back": lambda told: say(f"host {told['host']} gets shots again, since there is no other"),
-            "shot": lambda told: tasks.seconds.append(told["seconds"]),
-            "overdue": lambda told: tasks.overdue(told["key"]),
-            "solver": lambda told: on_machine(told["machine"]),
-            "threads": self._threads,
+            HostReadmitted: lambda event: say(f"host {event.host} gets shots again, since no other host is left"),
+            ShotDone: lambda event: tasks.seconds.append(event.seconds),
+            TaskOverdue: lambda event: tasks.overdue(event.key),
+            Solver: lambda event: on_machine(event.machine),
+            ThreadPlacement: self._check_threads,
         }
 
-    def __call__(self, told: dict[str, Any]) -> None:
-        """Take a piece of news."""
+    def __call__(self, line: bytes) -> None:
+        """Log an event that a worker or the scheduler has sent, and act on it."""
+        event = parse_event(line) or RunWarning(message=f"a worker sent a malformed event: {line!r}")
         try:
-            self.log.write(**told)
-            heed = self._on.get(told["event"])
-            if heed is not None:
-                heed(told)
+            self.log.write(event)
+            handle = self._handlers.get(type(event))
+            if handle is not None:
+                handle(event)
         except RunError as error:
             self.broken = error
 
@@ -105,21 +122,21 @@ class WorkerEvents:
             time.sleep(0.02)
         return self._deaths.get(worker, "")
 
-    def _came(self, told: dict[str, Any]) -> None:
-        self._names[told["worker"]] = told["name"]
+    def _worker_joined(self, event: WorkerJoined) -> None:
+        self._names[event.worker] = event.name
 
-    def _put_out(self, told: dict[str, Any]) -> None:
-        self._deaths[told["worker"]] = "it hung, and was ended"
-        self.failures.add(f"a worker on {told['host']} hangs; it is ended and started anew")
+    def _worker_restarted(self, event: WorkerRestarted) -> None:
+        self._deaths[event.worker] = "it hung, and was restarted"
+        self.failures.add(f"a worker on {event.host} hangs and is restarted")
 
-    def _died(self, told: dict[str, Any]) -> None:
-        if told["worker"] not in self._deaths:
-            self._deaths[told["worker"]] = told["reason"]
-            self.failures.add(f"a worker on {told['host']} died: {told['reason']}")
+    def _worker_died(self, event: WorkerDied) -> None:
+        if event.worker not in self._deaths:
+            self._deaths[event.worker] = event.reason
+            self.failures.add(f"a worker on {event.host} died: {event.reason}")
 
-    def _threads(self, told: dict[str, Any]) -> None:
-        for breach in self.promise.breaches(told["host"], told["worker"], told["threads"], told["cpus"]):
-            self.log.write("warning", message=breach)
+    def _check_threads(self, event: ThreadPlacement) -> None:
+        for breach in self.promise.breaches(event.host, event.worker, event.threads, event.cpus):
+            self.log.write(RunWarning(message=breach))
             self.say(f"warning: {breach}")
             if self.promise.site.config.openmp.strict:
                 raise RunError(f"{breach}\n  The site says openmp.strict = true, so the run stops here.")

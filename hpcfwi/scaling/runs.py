@@ -30,6 +30,7 @@ from hpcfwi.cluster.pool import Workload
 from hpcfwi.errors import InputError, Interrupted, RunError
 from hpcfwi.events.lease import Lease
 from hpcfwi.events.log import EventLog, read_events
+from hpcfwi.events.types import ShotDone, parse_event
 from hpcfwi.execution.affinity import PRELOAD_MODULES
 from hpcfwi.execution.batching import TaskOverhead
 from hpcfwi.execution.executor import DaskExecutor
@@ -352,7 +353,7 @@ MEMORY = 1_000_000_000
 
 def empty_shot(name: str) -> FunctionalGradient:
     """A shot without anything in it, of which all that is usual is told (a task)."""
-    log_event(event="shot", shot=name, evaluation=1, misfit=0.0, seconds=0.0, kernel_seconds=0.0, peak_memory=0)
+    log_event(ShotDone, shot=name, evaluation=1, misfit=0.0, seconds=0.0, kernel_seconds=0.0, peak_memory=0)
     return FunctionalGradient(0.0, np.zeros(1))
 
 
@@ -367,10 +368,16 @@ def measure_overhead() -> TaskOverhead:
         client = stack.enter_context(Client(workers.cluster(), set_as_default=False))
         log = EventLog(folder / "events.jsonl")
         stack.callback(log.close)
-        client.subscribe_topic(EVENT_TOPIC, lambda event: log.write(**event[1]))
+        client.subscribe_topic(EVENT_TOPIC, lambda event: _write_event(log, event[1]))
         tasks = DaskExecutor(client)
         _cost(tasks, FEW, "first", bundled=False)  # what is imported or made at the first
         return TaskOverhead(_each(tasks, bundled=False), _each(tasks, bundled=True))
+
+
+def _write_event(log: EventLog, line: bytes) -> None:
+    event = parse_event(line)
+    assert event is not None, line
+    log.write(event)
 
 
 def _each(tasks: DaskExecutor, bundled: bool) -> float:

@@ -13,6 +13,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcfwi.errors import RunError
+from hpcfwi.events.types import (
+    DataStaged,
+    EvaluationDone,
+    Event,
+    JobStateChanged,
+    Optimised,
+    RunClosed,
+    RunDone,
+    RunStarted,
+    ShotDone,
+    ShotStaged,
+    Solver,
+    StagingData,
+    WorkerJoined,
+    WorkerLeft,
+)
 
 __all__ = ["PARTS", "EvaluationTimes", "TimeBreakdown", "time_breakdown"]
 
@@ -119,7 +135,7 @@ class _Worker:
     name: str
 
 
-def time_breakdown(events: Iterable[dict[str, Any]], began: float, ended: float) -> TimeBreakdown:
+def time_breakdown(events: Iterable[Event], began: float, ended: float) -> TimeBreakdown:
     """Take a run's events apart.
 
     Parameters
@@ -134,9 +150,9 @@ def time_breakdown(events: Iterable[dict[str, Any]], began: float, ended: float)
     RunError
         If they are not those of such a run.
     """
-    told: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    told: dict[type[Event], list[Any]] = defaultdict(list)
     for event in events:
-        told[event["event"]].append(event)
+        told[type(event)].append(event)
     try:
         return _Breakdown(told, began, ended).account()
     except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -146,40 +162,40 @@ def time_breakdown(events: Iterable[dict[str, Any]], began: float, ended: float)
 class _Breakdown:
     """Puts the measured pieces together."""
 
-    def __init__(self, told: dict[str, list[dict[str, Any]]], began: float, ended: float) -> None:
+    def __init__(self, told: dict[type[Event], list[Any]], began: float, ended: float) -> None:
         self.told, self.began, self.ended = told, began, ended
-        (self.start,) = told["start"]
-        self.closed = told["closed"][-1]["time"]
-        self.count = int(self.start["planned"])
+        (self.start,) = told[RunStarted]
+        self.closed = told[RunClosed][-1].time
+        self.count = int(self.start.workers_planned)
         self.workers = self._workers()
         self.parts = dict.fromkeys(PARTS, 0.0)
-        self.by_worker: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
-        for shot in told["shot"]:
-            self.by_worker[shot["evaluation"], shot["worker"]].append(shot)
+        self.by_worker: dict[tuple[int, str], list[ShotDone]] = defaultdict(list)
+        for shot in told[ShotDone]:
+            self.by_worker[shot.evaluation, shot.worker].append(shot)
 
     def _workers(self) -> dict[str, _Worker]:
         found: dict[str, _Worker] = {}
-        for event in self.told["worker came"]:
-            found[event["worker"]] = _Worker(event["time"], self.closed, event.get("job_began"), event["name"])
-        for event in self.told["worker left"]:
-            if event["worker"] in found:
-                found[event["worker"]].left = event["time"]
+        for event in self.told[WorkerJoined]:
+            found[event.worker] = _Worker(event.time, self.closed, event.job_start, event.name)
+        for event in self.told[WorkerLeft]:
+            if event.worker in found:
+                found[event.worker].left = event.time
         return found
 
     def account(self) -> TimeBreakdown:
         """All parts, and what the cost model needs."""
-        start, evaluated = self.start, [e for e in self.told["evaluation"] if not e["replayed"]]
+        start, evaluated = self.start, [e for e in self.told[EvaluationDone] if not e.replayed]
         self._before_workers()
         observing = self._observed()
         times = []
-        since = self.told["observed"][-1]["time"]
+        since = self.told[DataStaged][-1].time
         for event in evaluated:
             times.append(self._evaluation(event, since))
-            since = event["time"]
-        optimised, done = self.told["optimised"][-1], self.told["done"][-1]["time"]
+            since = event.time
+        optimised, done = self.told[Optimised][-1], self.told[RunDone][-1].time
         for name in ("optimiser_seconds", "writing_seconds"):
-            self._present("optimiser_and_driver", since, since + optimised[name])
-        self._present("results", optimised["time"], done)
+            self._present("optimiser_and_driver", since, since + getattr(optimised, name))
+        self._present("results", optimised.time, done)
         self._present("closing", done, self.closed)
         self._everybody("closing", self.closed, self.ended)
         wall = self.ended - self.began
@@ -188,12 +204,12 @@ class _Breakdown:
         return TimeBreakdown(
             wall,
             self.count,
-            int(start.get("nodes_planned", 1)),
-            sum(int(e.get("cores", 1)) for e in self.told["worker came"][: self.count]),
-            int(start["shots"]),
+            int(start.nodes_planned or 1),
+            sum(int(e.cores or 1) for e in self.told[WorkerJoined][: self.count]),
+            int(start.shots),
             len(evaluated),
             parts,
-            float(self.told["closed"][-1]["core_hours"]),
+            float(self.told[RunClosed][-1].core_hours),
             times,
             observing,
             self._facts(),
@@ -201,9 +217,9 @@ class _Breakdown:
 
     def _facts(self) -> dict[str, Any]:
         kept = ("version", "versions", "site", "launch", "layout", "host", "job", "stand_in")
-        return {name: self.start[name] for name in kept if name in self.start} | {
-            "jobs": sorted({str(e["job"]) for e in self.told["job"]}),
-            "hosts": sorted({str(e["host"]) for e in self.told["worker came"]}),
+        return {name: value for name in kept if (value := getattr(self.start, name)) is not None} | {
+            "jobs": sorted({str(e.job) for e in self.told[JobStateChanged]}),
+            "hosts": sorted({str(e.host) for e in self.told[WorkerJoined]}),
         }
 
     def _everybody(self, part: str, since: float, until: float) -> None:
@@ -217,9 +233,9 @@ class _Breakdown:
 
     def _before_workers(self) -> None:
         """Until the observed data: what the driver did, and where each worker was."""
-        started, observing = self.start["time"], self.told["observing"][0]["time"]
+        started, observing = self.start.time, self.told[StagingData][0].time
         self._everybody("driver_start", self.began, started)
-        submitted = {e["worker"]: e["time"] for e in self.told["job"] if e["state"] == "submitted"}
+        submitted = {e.worker: e.time for e in self.told[JobStateChanged] if e.state == "submitted"}
         absent = self.count * (self.closed - started)
         for worker in self.workers.values():
             absent -= worker.left - worker.came
@@ -234,62 +250,62 @@ class _Breakdown:
                 self.parts["queue_wait"] += worker.job_began - asked
                 self.parts["worker_start"] += worker.came - worker.job_began
         self.parts["missing_workers"] += absent
-        built = [e for e in self.told["solver"] if e["source"] == "driver"]
-        ready = max((e["time"] for e in built), default=started)
+        built = [e for e in self.told[Solver] if e.source == "driver"]
+        ready = max((e.time for e in built), default=started)
         self._present("solver", started, min(ready, observing))
         self._present("driver_start", min(ready, observing), observing)
 
     def _observed(self) -> list[float]:
         """The observed data; workers load their solvers at the first."""
-        since, until = self.told["observing"][0]["time"], self.told["observed"][-1]["time"]
-        loading = sum(e.get("solver_seconds", 0.0) for e in self.told["staged"])
+        since, until = self.told[StagingData][0].time, self.told[DataStaged][-1].time
+        loading = sum(e.solver_seconds for e in self.told[ShotStaged])
         self._present("observed_data", since, until)
         self.parts["observed_data"] -= loading
         self.parts["solver"] += loading
-        return [e["seconds"] - e.get("solver_seconds", 0.0) for e in self.told["staged"]]
+        return [e.seconds - e.solver_seconds for e in self.told[ShotStaged]]
 
-    def _evaluation(self, event: dict[str, Any], since: float) -> EvaluationTimes:
+    def _evaluation(self, event: EvaluationDone, since: float) -> EvaluationTimes:
         """What the driver did since the last one, then the shots, the sum, the journal."""
-        number, until = event["evaluation"], event["time"]
-        written = until - event["journal_seconds"]
-        last = written - event["sum_seconds"]
-        first = last - event["shots_seconds"]
-        self._present("model_staging", first - event["model_seconds"], first)
+        number, until = event.evaluation, event.time
+        written = until - event.journal_seconds
+        last = written - event.sum_seconds
+        first = last - event.shots_seconds
+        self._present("model_staging", first - event.model_seconds, first)
         self._present("sum", last, written)
         self._present("journal", written, until)
         lengths: list[tuple[float, float, str, float]] = []
-        in_one_task = int(event.get("in_one_task", 1))
+        in_one_task = int(event.shots_per_task)
         waits: list[float] = []
         for address, worker in self.workers.items():
-            shots = sorted(self.by_worker.get((number, address), []), key=lambda shot: shot["time"])
+            shots = sorted(self.by_worker.get((number, address), []), key=lambda shot: shot.time)
             at = together = max(first, worker.came)
             for number_there, shot in enumerate(shots):
-                begins = shot["time"] - shot["seconds"]
+                begins = shot.time - shot.seconds
                 if number_there % in_one_task == 0:
                     together = begins
                 waits.append(max(0.0, begins - at))
-                at = shot["time"]
-                length = shot["seconds"] - shot.get("solver_seconds", 0.0)
-                lengths.append((together, begins, str(shot["shot"]), length))
+                at = shot.time
+                length = shot.seconds - shot.solver_seconds
+                lengths.append((together, begins, str(shot.shot), length))
                 self._shot(shot)
             self.parts["dispatch"] += sum(waits[-len(shots) :]) if shots else 0.0
             self.parts["imbalance"] += max(0.0, min(last, worker.left) - at)
         return EvaluationTimes(
-            event["shots_seconds"],
-            event["sum_seconds"],
-            first - since + event["journal_seconds"],
-            event.get("cpu_seconds", 0.0),
+            event.shots_seconds,
+            event.sum_seconds,
+            first - since + event.journal_seconds,
+            event.cpu_seconds,
             {name: seconds for *_, name, seconds in sorted(lengths)},
             sum(waits) / len(waits) if waits else 0.0,
             in_one_task,
         )
 
-    def _shot(self, shot: dict[str, Any]) -> None:
+    def _shot(self, shot: ShotDone) -> None:
         measured = {
-            "kernels": shot["kernel_seconds"],
-            "solver": shot.get("solver_seconds", 0.0),
-            "model_staging": shot.get("model_seconds", 0.0),
+            "kernels": shot.kernel_seconds,
+            "solver": shot.solver_seconds,
+            "model_staging": shot.model_seconds,
         }
         for part, seconds in measured.items():
             self.parts[part] += seconds
-        self.parts["shot_overhead"] += shot["seconds"] - sum(measured.values())
+        self.parts["shot_overhead"] += shot.seconds - sum(measured.values())

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from distributed import Client
 
@@ -20,6 +19,7 @@ from hpcfwi.cluster.layout import Layout, ResourceRequest
 from hpcfwi.cluster.pool import Listener, WorkerPool, Workload, choose_launch_mode, launch
 from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import HpcfwiError, InputError, RunError
+from hpcfwi.events.types import Event, JobLost, JobStateChanged
 from hpcfwi.execution.affinity import PRELOAD_MODULES
 from hpcfwi.process import defer_interrupts, ignoring_signals_at_exit
 from hpcfwi.sitecheck.probe import examined_spec
@@ -89,7 +89,7 @@ class _JobCheck:
     def __post_init__(self) -> None:
         self.way = choose_launch_mode(self.site)[0]
         self.jobs: set[str] = set()
-        self.lost: list[dict[str, Any]] = []
+        self.lost: list[JobLost] = []
 
     def sections(self) -> list[Section]:
         """Look at the workers; whatever keeps them from coming is a finding."""
@@ -106,7 +106,7 @@ class _JobCheck:
         if self.lost:
             lost = self.lost[-1]
             advice = f"see its output; if there is none, do the nodes see {self.folder.parent} (filesystem.runs)?"
-            return problem("start", f"job {lost['job']} {lost['reason']}{lost['log']}", advice)
+            return problem("start", f"job {lost.job} {lost.reason}{lost.log}", advice)
         said = str(error).partition("\n  What was finished")[0]
         if "(--wait)" in said:
             return problem(
@@ -119,11 +119,11 @@ class _JobCheck:
         if not line.startswith(("worker job ", "no more than ")):
             self.say(line)
 
-    def _event(self, name: str, **facts: Any) -> None:
-        if name == "job":
-            self.jobs.add(facts["job"])
-        if name == "job lost":
-            self.lost.append(facts)
+    def _event(self, event: Event) -> None:
+        if isinstance(event, JobStateChanged):
+            self.jobs.add(event.job)
+        if isinstance(event, JobLost):
+            self.lost.append(event)
 
     def settle(self) -> None:
         """Wait until jobs that were ended are gone: PBS brings their output afterwards, and complains if it cannot."""

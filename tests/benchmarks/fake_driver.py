@@ -20,6 +20,7 @@ from hpcfwi.artifacts import StagedFile, digest, shard_folder
 from hpcfwi.cluster.dask_internals import use_monotonic_clock
 from hpcfwi.config.site import load_site
 from hpcfwi.events.log import EventLog, read_events
+from hpcfwi.events.types import ShotDone
 from hpcfwi.execution.affinity import AffinityCheck
 from hpcfwi.execution.batching import BATCH_KEY
 from hpcfwi.execution.executor import DaskExecutor
@@ -157,7 +158,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
         told = account.told(case)
         client.unsubscribe_topic(EVENT_TOPIC)  # or the scheduler complains that nobody hears of workers that leave
         stack.callback(log.close)
-    times = [event["time"] for event in read_events(log.path) if event["event"] == "shot"]
+    times = [event.time for event in read_events(log.path) if isinstance(event, ShotDone)]
     right = len(times) == case.shots and _right(found, case, work.context.spec.domain.shape)
     levels = next(level for level in range(case.shots) if BLOCK**level >= case.shots)
     rest = {"last shot to root, s": ended - max(times), "levels of sums": levels}

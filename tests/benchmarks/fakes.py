@@ -30,6 +30,7 @@ from hpcfwi.cluster.dask_internals import use_monotonic_clock
 from hpcfwi.cluster.network import scheduler_options
 from hpcfwi.cluster.pool import REMOTE, SHORT_TASK_LOG
 from hpcfwi.config.site import NetworkSection
+from hpcfwi.events.types import ShotDone
 from hpcfwi.execution.task_errors import log_event, task
 from hpcfwi.execution.tasks import ShotContext, _kept
 from hpcfwi.inversion.misfit import FunctionalGradient
@@ -76,7 +77,7 @@ def fake_shot(
     result = FunctionalGradient(values.f, np.resize(values.g, context.spec.domain.shape))
     time.sleep(shot_seconds)
     log_event(
-        event="shot",
+        ShotDone,
         shot=name,
         evaluation=evaluation,
         misfit=result.f,

@@ -6,7 +6,6 @@ A process that is stopped answers no question, and whoever asked it for a finish
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
@@ -14,6 +13,7 @@ from distributed.scheduler import heartbeat_interval
 from tornado.ioloop import PeriodicCallback
 
 from hpcfwi.cluster.dask_internals import monotonic_time
+from hpcfwi.events.types import WorkerUnresponsive
 from hpcfwi.execution.plugins.stragglers import StragglerMonitor
 from hpcfwi.execution.plugins.worker_info import worker_info
 
@@ -66,11 +66,6 @@ class HeartbeatMonitor(SchedulerPlugin):
             silent = now - max(worker.last_seen, self._awake)
             if silent > limit and address not in self._told:
                 self._told.add(address)
-                told = {
-                    "time": time.time(),
-                    "event": "worker silent",
-                    "worker": address,
-                    "host": worker_info(worker)["host"],
-                }
-                self.scheduler.log_event(self.topic, {**told, "seconds": round(silent, 1)})
+                event = WorkerUnresponsive(worker=address, host=worker_info(worker)["host"], seconds=round(silent, 1))
+                self.scheduler.log_event(self.topic, event.line())
                 self.scheduler.plugins[StragglerMonitor.name].put_out(address)

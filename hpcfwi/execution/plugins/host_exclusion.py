@@ -11,6 +11,7 @@ from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from hpcfwi.cluster.dask_internals import stop_assigning_tasks
+from hpcfwi.events.types import HostExcluded, HostReadmitted
 from hpcfwi.execution.plugins.worker_info import worker_info
 
 __all__ = ["HostExclusion", "excluded_hosts", "host_of", "record_failure"]
@@ -59,7 +60,7 @@ class HostExclusion(SchedulerPlugin):
         others = {host_of(address) for address in self.scheduler.workers} - self.excluded - {host}
         if len(self._failures[host]) >= FAILURES and others and host not in self.excluded:
             self.excluded.add(host)
-            self._tell("host excluded", host)
+            self._tell(HostExcluded, host)
             self._set(Status.closing_gracefully)
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
@@ -73,7 +74,7 @@ class HostExclusion(SchedulerPlugin):
         if self.excluded and rest and rest <= self.excluded:
             self._set(Status.running)
             for host in sorted(self.excluded):
-                self._tell("host taken back", host)
+                self._tell(HostReadmitted, host)
             self.excluded.clear()
             self._failures.clear()
 
@@ -82,11 +83,10 @@ class HostExclusion(SchedulerPlugin):
             if host_of(address) in self.excluded and worker.status != status:
                 stop_assigning_tasks(self.scheduler, worker, status)
 
-    def _tell(self, event: str, host: str) -> None:
+    def _tell(self, kind: type[HostExcluded | HostReadmitted], host: str) -> None:
         workers = self.scheduler.workers.items()
         name = next((worker_info(worker)["host"] for address, worker in workers if host_of(address) == host), host)
-        told = {"time": time.time(), "event": event, "host": name, "failed": sorted(self._failures[host])}
-        self.scheduler.log_event(self.topic, told)
+        self.scheduler.log_event(self.topic, kind(host=name, failed_shots=sorted(self._failures[host])).line())
 
 
 def excluded_hosts(scheduler: Any) -> set[str]:

@@ -18,6 +18,7 @@ from distributed import Client
 from distributed.diagnostics.plugin import SchedulerPlugin
 from tornado.ioloop import PeriodicCallback
 
+from hpcfwi.events.types import TaskOverdue, WorkerRestarted
 from hpcfwi.execution.plugins.worker_info import worker_info
 
 __all__ = ["StragglerMonitor", "longest_task", "restart_workers", "task_kind"]
@@ -130,23 +131,16 @@ class StragglerMonitor(SchedulerPlugin):
                 seconds = now - max(since, self._free_at.get(worker, since))
             if seconds > limit:
                 self._told.add(key)
-                self.scheduler.log_event(
-                    self.topic,
-                    {
-                        "time": time.time(),
-                        "event": "overdue",
-                        "key": key,
-                        "worker": worker,
-                        "seconds": round(seconds, 1),
-                        "limit": round(limit, 1),
-                    },
+                event = TaskOverdue(
+                    key=str(key), worker=worker, seconds=round(seconds, 1), limit_seconds=round(limit, 1)
                 )
+                self.scheduler.log_event(self.topic, event.line())
 
     def put_out(self, worker: str) -> None:
         """Let a worker that hangs be started anew by its nanny; one whose nanny does not answer is forgotten."""
         if worker in self.scheduler.workers and worker not in self._leaving:
-            told = {"time": time.time(), "event": "worker put out", "worker": worker}
-            self.scheduler.log_event(self.topic, {**told, "host": worker_info(self.scheduler.workers[worker])["host"]})
+            host = worker_info(self.scheduler.workers[worker])["host"]
+            self.scheduler.log_event(self.topic, WorkerRestarted(worker=worker, host=host).line())
             self._leaving[worker] = asyncio.ensure_future(self._put_out(worker))
 
     async def _put_out(self, worker: str) -> None:

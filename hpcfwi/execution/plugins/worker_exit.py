@@ -6,13 +6,13 @@ import logging
 import re
 import signal
 import socket
-import time
 from contextlib import suppress
 from typing import Any
 
 from distributed import NannyPlugin
 
 from hpcfwi.cluster.dask_internals import use_monotonic_clock
+from hpcfwi.events.types import WorkerDied
 
 __all__ = ["WorkerExitPlugin", "exit_reason"]
 
@@ -96,17 +96,13 @@ class _ExitReporter:
 
     def _tell(self, message: str, pid: int) -> None:
         limit = getattr(self.nanny.memory_manager, "memory_limit", None)
-        self.nanny.log_event(
-            self.topic,
-            {
-                "time": time.time(),
-                "event": "worker died",
-                "worker": self.nanny.worker_address,
-                "host": socket.gethostname().partition(".")[0],
-                "pid": pid,
-                "reason": exit_reason(message, pid in self._over, limit),
-            },
+        event = WorkerDied(
+            worker=self.nanny.worker_address,
+            host=socket.gethostname().partition(".")[0],
+            pid=pid,
+            reason=exit_reason(message, pid in self._over, limit),
         )
+        self.nanny.log_event(self.topic, event.line())
 
 
 class _NannyLogFilter(logging.Filter):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +11,7 @@ import psutil
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from hpcfwi.cluster.environment import JOB_STARTED_VARIABLE, THREADS_VARIABLE
+from hpcfwi.events.types import WorkerJoined, WorkerLeft
 
 __all__ = ["WorkerInfoPlugin", "add_worker_info", "worker_info"]
 
@@ -30,9 +30,9 @@ def _itself(_: Any) -> dict[str, Any]:
     if threads.isdigit():
         told |= {"threads": int(threads), "cores": int(threads)}
     with suppress(psutil.Error):
-        told["began"] = round(psutil.Process().create_time(), 3)
+        told["process_start"] = round(psutil.Process().create_time(), 3)
     with suppress(KeyError, ValueError):
-        told["job_began"] = round(float(os.environ[JOB_STARTED_VARIABLE]), 3)
+        told["job_start"] = round(float(os.environ[JOB_STARTED_VARIABLE]), 3)
     return told
 
 
@@ -65,10 +65,8 @@ class WorkerInfoPlugin(SchedulerPlugin):
     def add_worker(self, scheduler: Any, worker: str) -> None:
         known = worker_info(scheduler.workers[worker])
         self._known[worker] = {name: known[name] for name in ("host", "name")}
-        self._tell(scheduler, "worker came", worker, known)
+        scheduler.log_event(self.topic, WorkerJoined(worker=worker, **known).line())
 
     def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
-        self._tell(scheduler, "worker left", worker, self._known.pop(worker, {}))
-
-    def _tell(self, scheduler: Any, event: str, worker: str, known: dict[str, Any]) -> None:
-        scheduler.log_event(self.topic, {"time": time.time(), "event": event, "worker": worker, **known})
+        known = self._known.pop(worker, {"host": "", "name": ""})
+        scheduler.log_event(self.topic, WorkerLeft(worker=worker, **known).line())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,18 @@ from numpy.typing import NDArray
 
 from hpcfwi.config.run import RunConfig, load_run_config
 from hpcfwi.errors import HpcfwiError, InputError
-from hpcfwi.events.state import RunState
+from hpcfwi.events.state import RunState, failure_line
+from hpcfwi.events.types import (
+    EvaluationDone,
+    EvaluationStarted,
+    Event,
+    Figures,
+    IterationDone,
+    RunStarted,
+    ShotDone,
+    ShotExcluded,
+    TaskFailed,
+)
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.survey import Shot
@@ -26,8 +36,6 @@ __all__ = ["ReportData", "RunModels", "ShotMisfits"]
 
 # The last failures and tracebacks, and the points of a curve, that are kept.
 MOST_FAILURES, MOST_TRACEBACKS, MOST_POINTS = 50, 5, 100_000
-# What somebody who has been at the file may make go wrong.
-BROKEN = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 class ShotMisfits:
@@ -99,89 +107,74 @@ class ReportData:
     def __init__(self) -> None:
         self.state, self.timeline, self.shots = RunState(), Timeline(), ShotMisfits()
         self.evaluations: dict[int, tuple[float, float]] = {}
-        self.iterations: dict[int, dict[str, Any]] = {}
+        self.iterations: dict[int, IterationDone] = {}
         self.failures: deque[tuple[float, str]] = deque(maxlen=MOST_FAILURES)
         self.tracebacks: deque[str] = deque(maxlen=MOST_TRACEBACKS)
         self.lost: list[str] = []
         self.hosts: dict[str, int] = {}
         self.drawn = False
         self.began = self.ended = 0.0
-        self._take = {
-            "start": self._started,
-            "evaluating": lambda event: self.shots.begin(int(event["evaluation"])),
-            "evaluation": self._evaluated,
-            "iteration": self._iterated,
-            "shot": self._shot_done,
-            "shot lost": self._lost,
-            "failure": lambda event: self.tracebacks.append(str(event["traceback"])),
-            "figures": lambda _: self._drawn(),
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            RunStarted: self._started,
+            EvaluationStarted: lambda event: self.shots.begin(event.evaluation),
+            EvaluationDone: self._evaluated,
+            IterationDone: self._iterated,
+            ShotDone: self._shot_done,
+            ShotExcluded: self._lost,
+            TaskFailed: lambda event: self.tracebacks.append(event.traceback),
+            Figures: lambda _: self._drawn(),
         }
 
     @classmethod
-    def of(cls, events: Iterable[dict[str, Any]]) -> ReportData:
-        """Read them all; what is not as it should be is left out."""
+    def of(cls, events: Iterable[Event]) -> ReportData:
+        """Read all events."""
         chronicle = cls()
         for event in events:
-            chronicle.heed(event)
+            chronicle.apply(event)
         chronicle.timeline.close()
         return chronicle
 
-    def heed(self, event: dict[str, Any]) -> None:
+    def apply(self, event: Event) -> None:
         """Take the next event."""
-        kind, when = event.get("event"), event.get("time")
-        if not isinstance(kind, str):
-            return
-        # of what there are millions of only what is needed is done
-        failures = 0 if kind == "shot" else self.state.failures.total()
-        for heed in (self.state.heed, self.timeline.heed, self._take.get(kind)):
-            try:
-                if heed is not None:
-                    heed(event)
-            except BROKEN:
-                continue
-        if isinstance(when, float):
-            self.began, self.ended = self.began or when, when
-        if kind != "shot" and self.state.failures.total() > failures:
-            self._failed(event)
+        self.state.apply(event)
+        self.timeline.apply(event)
+        handle = self._handlers.get(type(event))
+        if handle is not None:
+            handle(event)
+        self.began, self.ended = self.began or event.time, event.time
+        failure = None if isinstance(event, ShotDone) else failure_line(event)
+        if failure is not None:
+            self.failures.append((self.timeline.now, failure))
 
-    def _failed(self, event: dict[str, Any]) -> None:
-        """In the words in which the state counts it."""
-        alone = RunState()
-        with suppress(*BROKEN):
-            alone.heed(event)
-            self.failures.append((self.timeline.now, next(iter(alone.failures))))
-
-    def _started(self, _: dict[str, Any]) -> None:
+    def _started(self, _: RunStarted) -> None:
         self.drawn = False
 
     def _drawn(self) -> None:
         self.drawn = True
 
-    def _evaluated(self, event: dict[str, Any]) -> None:
-        number, misfit, seconds = int(event["evaluation"]), float(event["misfit"]), float(event["seconds"])
+    def _evaluated(self, event: EvaluationDone) -> None:
+        number, misfit, seconds = event.evaluation, event.misfit, event.seconds
         self.shots.end(number)
         before = self.evaluations.get(number)
-        if before is not None and event.get("replayed"):
+        if before is not None and event.replayed:
             seconds = before[1]
         if before is not None or len(self.evaluations) < MOST_POINTS:
             self.evaluations[number] = (misfit, seconds)
 
-    def _iterated(self, event: dict[str, Any]) -> None:
-        number = int(event["iteration"])
+    def _iterated(self, event: IterationDone) -> None:
+        number = event.iteration
         if number in self.iterations or len(self.iterations) < MOST_POINTS:
             self.iterations.setdefault(number, event)
 
-    def _shot_done(self, event: dict[str, Any]) -> None:
-        misfit = float(event["misfit"])
-        if math.isfinite(misfit):
-            self.shots.add(int(event["evaluation"]), str(event["shot"]), misfit)
-        host = str(event["host"])
+    def _shot_done(self, event: ShotDone) -> None:
+        self.shots.add(event.evaluation, event.shot, event.misfit)
+        host = event.host
         if host in self.hosts or len(self.hosts) < MOST_POINTS:
             self.hosts[host] = self.hosts.get(host, 0) + 1
 
-    def _lost(self, event: dict[str, Any]) -> None:
+    def _lost(self, event: ShotExcluded) -> None:
         """Without the shot another inversion begins."""
-        self.lost.append(str(event["shot"]))
+        self.lost.append(event.shot)
         self.shots = ShotMisfits()
         self.evaluations.clear()
         self.iterations.clear()

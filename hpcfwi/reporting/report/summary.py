@@ -77,10 +77,7 @@ def read_rows(run: Path, chronicle: ReportData) -> tuple[list[Row], list[str]]:
     for event in (chronicle.iterations.get(i) for i in range(len(chronicle.iterations))):
         if event is None:
             break
-        with suppress(KeyError, TypeError, ValueError, OverflowError):
-            values = [event.get(name) if name.endswith("error") else float(event[name]) for name in names]
-            errors = [None if value is None else float(value) for value in values[4:6]]
-            rows.append(Row(int(values[0]), int(values[1]), *values[2:4], *errors, *values[6:]))  # type: ignore[arg-type]
+        rows.append(Row(*(getattr(event, name) for name in names)))
     return rows, notes
 
 
@@ -101,12 +98,12 @@ def summary(run: Path, chronicle: ReportData, rows: Sequence[Row], scene: RunMod
     if grid is not None:
         points, spacing = " × ".join(map(str, grid.shape)), " × ".join(f"{h:g}" for h in grid.spacing)
         told.append(("Grid", f"{points} points, {spacing} m"))
-    told.append(("Shots", number(len(scene.shots) or start.get("shots"), 8)))
+    told.append(("Shots", number(len(scene.shots) or (start and start.shots), 8)))
     workers = chronicle.timeline.workers
     told.append(("Workers", f"{chronicle.timeline.came} on {counted(len({w.host for w in workers}), 'host')}"))
     if start:
-        told.append(("Layout", shortened(str(start.get("layout")))))
-        told.append(("Site", shortened(f"{start.get('site')} ({start.get('launch')})")))
+        told.append(("Layout", shortened(start.layout)))
+        told.append(("Site", shortened(f"{start.site} ({start.launch})")))
     if chronicle.ended > chronicle.began:
         paused = sum(pause for _, pause in chronicle.timeline.starts)
         took = duration(min(chronicle.timeline.now, 1e12))
@@ -142,13 +139,13 @@ def machines(chronicle: ReportData) -> dict[str, Any]:
                 "end": worker.end or ("there" if worker.left is None else ""),
             }
         )
-    versions = {"hpcfwi": start.get("version"), **_inside(start, "versions")} if start else {}
+    versions = {"hpcfwi": start.version, **(start.versions or {})} if start else {}
     return {
         "versions": [(shortened(str(name)), shortened(str(what))) for name, what in list(versions.items())[:MOST]],
         "hosts": list(chronicle.hosts.items())[:MOST],
         "more_hosts": max(0, len(chronicle.hosts) - MOST),
-        "driver": shortened(f"{start.get('host')}, process {start.get('pid')}") if start else "",
-        "job": shortened(str(start.get("job", ""))),
+        "driver": shortened(f"{start.host}, process {start.pid}") if start else "",
+        "job": shortened((start and start.job) or ""),
         "workers": rows,
         "more": max(0, timeline.came - MOST),
         "jobs": list(chronicle.state.jobs.items())[:MOST],

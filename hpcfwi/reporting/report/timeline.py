@@ -8,7 +8,35 @@ from __future__ import annotations
 import math
 from array import array
 from dataclasses import dataclass, field
-from typing import Any
+
+from hpcfwi.events.types import (
+    DataStaged,
+    EvaluationDone,
+    EvaluationStarted,
+    Event,
+    HostExcluded,
+    JobLost,
+    LogSegment,
+    NodeLost,
+    Optimised,
+    RunClosed,
+    RunDone,
+    RunFailed,
+    RunInterrupted,
+    RunStarted,
+    ShotDone,
+    ShotExcluded,
+    ShotRetried,
+    ShotStaged,
+    StagingData,
+    TaskFailed,
+    TaskOverdue,
+    WorkerDied,
+    WorkerJoined,
+    WorkerLeft,
+    WorkerRestarted,
+    WorkerUnresponsive,
+)
 
 __all__ = ["Bar", "Mark", "Stage", "Timeline", "Worker"]
 
@@ -17,27 +45,27 @@ MOST_BARS, BINS, MOST_WORKERS, MOST_MARKS, MOST_SPANS = 3000, 240, 20_000, 500, 
 # Seconds: the first width of a bin, which is doubled as time goes on; a time beyond which no run goes.
 FINEST, LONGEST = 0.05, 1e10
 # What is marked in the row of the worker that it is about, or, where there is none, above all.
-MARKS = {
-    "retry": "a shot is started again",
-    "worker died": "died",
-    "worker silent": "not heard of",
-    "worker put out": "put out",
-    "failure": "a task failed",
-    "overdue": "a task is overdue",
-    "job lost": "a worker job was lost",
-    "node lost": "a node was lost",
-    "shot lost": "a shot is left out",
-    "host excluded": "a host gets no more shots",
+MARKS: dict[type[Event], str] = {
+    ShotRetried: "a shot is started again",
+    WorkerDied: "died",
+    WorkerUnresponsive: "sent no heartbeats",
+    WorkerRestarted: "restarted",
+    TaskFailed: "a task failed",
+    TaskOverdue: "a task is overdue",
+    JobLost: "a worker job was lost",
+    NodeLost: "a node was lost",
+    ShotExcluded: "a shot is left out",
+    HostExcluded: "a host gets no more shots",
 }
 # Where a stage begins.
-STAGES = {
-    "start": "start",
-    "observing": "data",
-    "observed": "inversion",
-    "optimised": "pictures",
-    "done": "end",
-    "stopped": "end",
-    "interrupted": "end",
+STAGES: dict[type[Event], str] = {
+    RunStarted: "start",
+    StagingData: "data",
+    DataStaged: "inversion",
+    Optimised: "pictures",
+    RunDone: "end",
+    RunFailed: "end",
+    RunInterrupted: "end",
 }
 
 
@@ -137,31 +165,31 @@ class Timeline:
         self._gone: dict[str, int] = {}
         self._evaluating = 0.0
 
-    def heed(self, event: dict[str, Any]) -> None:
+    def apply(self, event: Event) -> None:
         """Take the next event."""
-        kind, when = event.get("event"), event.get("time")
-        if not isinstance(kind, str) or not isinstance(when, (float, int)) or not abs(when) < LONGEST or kind == "log":
+        kind, when = type(event), event.time
+        if isinstance(event, LogSegment):
             return
-        if kind == "start":
-            self._start(event, float(when))
+        if isinstance(event, RunStarted):
+            self._start(event, when)
         self._zero = when if self._zero is None else self._zero
         now = min(max(when - self._zero, 0.0), LONGEST)
         self._last, self.now = max(self._last, when), max(self.now, now)
         if kind in STAGES:
             self._stage(STAGES[kind], now)
-        if kind in ("shot", "staged"):
+        if isinstance(event, (ShotDone, ShotStaged)):
             self._shot(event, now)
-        elif kind == "worker came":
+        elif isinstance(event, WorkerJoined):
             self._came(event, now)
-        elif kind == "worker left":
-            self._left(str(event["worker"]), now)
-        elif kind == "evaluating":
+        elif isinstance(event, WorkerLeft):
+            self._left(event.worker, now)
+        elif isinstance(event, EvaluationStarted):
             self._evaluating = now
-        elif kind == "evaluation" and not event.get("replayed") and len(self.spans) < MOST_SPANS:
-            self.spans.append((int(event["evaluation"]), self._evaluating, now))
+        elif isinstance(event, EvaluationDone) and not event.replayed and len(self.spans) < MOST_SPANS:
+            self.spans.append((event.evaluation, self._evaluating, now))
         if kind in MARKS:
-            self._mark(kind, event, now)
-        if kind == "closed":
+            self._mark(event, now)
+        if isinstance(event, RunClosed):
             for address in list(self._here):
                 self._left(address, now)
 
@@ -171,13 +199,12 @@ class Timeline:
             self.stages[-1].end = self.now
         self.stages = [stage for stage in self.stages if stage.name != "end" and stage.end > stage.begin]
 
-    def _start(self, event: dict[str, Any], when: float) -> None:
+    def _start(self, event: RunStarted, when: float) -> None:
         """Earlier workers are gone; the time in which there was no driver is left out."""
         for address in list(self._here):
             self._left(address, self.now)
-        began = event.get("began")
-        told = isinstance(began, (float, int)) and when - 3600 < began <= when
-        begin = max(float(began) if told else when, self._last)  # type: ignore[arg-type]
+        began = event.process_start if when - 3600 < event.process_start <= when else when
+        begin = max(began, self._last)
         pause = 0.0 if self._zero is None else begin - self._last
         self._zero = begin if self._zero is None else self._zero + pause
         if len(self.starts) < MOST_MARKS:
@@ -192,10 +219,9 @@ class Timeline:
         if len(self.stages) < MOST_MARKS:
             self.stages.append(Stage(name, now, now))
 
-    def _came(self, event: dict[str, Any], now: float) -> None:
-        address = str(event["worker"])
-        self._left(address, now)
-        self._new(str(event["host"]), str(event["name"]), address, now)
+    def _came(self, event: WorkerJoined, now: float) -> None:
+        self._left(event.worker, now)
+        self._new(event.host, event.name, event.worker, now)
 
     def _new(self, host: str, name: str, address: str, now: float) -> None:
         self.came += 1
@@ -209,23 +235,23 @@ class Timeline:
             self.workers[place].left = now
             self._gone[address] = place
 
-    def _shot(self, event: dict[str, Any], now: float) -> None:
-        address, seconds = str(event["worker"]), float(event["seconds"])
-        if not 0 <= seconds < LONGEST:
+    def _shot(self, event: ShotDone | ShotStaged, now: float) -> None:
+        address, seconds = event.worker, event.seconds
+        if not seconds < LONGEST:
             return
         begin = max(0.0, now - seconds)
         if address not in self._here:  # its coming is not in the log, or it is one too many
             if len(self.workers) == MOST_WORKERS:
                 return
-            self._new(str(event["host"]), "", address, begin)
+            self._new(event.host, "", address, begin)
         place = self._here[address]
         worker = self.workers[place]
         worker.shots += 1
         worker.seconds += seconds
         self._fill(worker, begin, now)
         if len(self.bars) < MOST_BARS and not self.crowded:
-            evaluation = int(event["evaluation"]) if event["event"] == "shot" else 0
-            self.bars.append(Bar(place, begin, now, evaluation, str(event["shot"])))
+            evaluation = event.evaluation if isinstance(event, ShotDone) else 0
+            self.bars.append(Bar(place, begin, now, evaluation, event.shot))
         else:
             self.crowded, self.bars = True, []
 
@@ -249,15 +275,17 @@ class Timeline:
             worker.busy = array("d", [busy[i] + busy[i + 1] for i in range(0, BINS, 2)]) + array("d", bytes(4 * BINS))
         self.width *= 2
 
-    def _mark(self, kind: str, event: dict[str, Any], now: float) -> None:
-        address = str(event.get("worker", ""))
+    def _mark(self, event: Event, now: float) -> None:
+        text, address = MARKS[type(event)], getattr(event, "worker", "")
         # that it died, and what it had is started again, is told after it has left
         place = self._here.get(address, self._gone.get(address, -1))
-        if place >= 0 and kind in ("worker died", "worker put out"):
-            self.workers[place].end = MARKS[kind]
+        if place >= 0 and isinstance(event, (WorkerDied, WorkerRestarted)):
+            self.workers[place].end = text
         if len(self.marks) < MOST_MARKS:
-            about = ", ".join(str(event[key])[:100] for key in ("shot", "host", "job", "node") if key in event)
-            self.marks.append(Mark(place, now, f"{MARKS[kind]}{f' ({about})' if about else ''}"))
+            about = ", ".join(
+                str(getattr(event, key))[:100] for key in ("shot", "host", "job", "node") if hasattr(event, key)
+            )
+            self.marks.append(Mark(place, now, f"{text}{f' ({about})' if about else ''}"))
 
     def present(self, worker: Worker) -> tuple[float, float]:
         """From when to when a worker was there."""
