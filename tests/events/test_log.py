@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 
 import pytest
+from sample_events import sample
 
 from hpcfwi.errors import RunError
 from hpcfwi.events.log import EventLog, read_events, read_latest
@@ -30,8 +31,8 @@ def row(iteration, error=0.25):
 
 def test_every_event_is_a_line_with_its_time_and_kind(tmp_path):
     log = EventLog(tmp_path / "events.jsonl")
-    log.write("start", version="1")
-    log.write("shot", time=12.3456789, shot="a", seconds=1 / 3)
+    log.write(sample("start", version="1"))
+    log.write(sample("shot", time=12.3456789, shot="a", seconds=1 / 3))
     log.close()
     log.write("too late")
     zeroth, first, second = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
@@ -44,7 +45,7 @@ def test_every_event_is_a_line_with_its_time_and_kind(tmp_path):
 def test_lines_of_many_threads_do_not_mix(tmp_path):
     log = EventLog(tmp_path / "events.jsonl")
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: log.write("shot", number=i, text="x" * 5000), range(200)))
+        list(pool.map(lambda i: log.write(sample("shot", number=i, text="x" * 5000)), range(200)))
     assert sorted(numbers(tmp_path / "events.jsonl")) == list(range(200))
 
 
@@ -70,7 +71,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1070, 1070))
 log = EventLog(Path(sys.argv[1]))
 try:
     for i in range(100):
-        log.write("shot", number=i, text="x" * 150)
+        log.write(sample("shot", number=i, text="x" * 150))
 except RunError as error:
     print(error)
 """
@@ -97,25 +98,25 @@ def shots(log, evaluation, count):
             "kernel_seconds": 1.0,
             "peak_memory": 1,
         }
-        log.write("shot", time=100.0 + i, shot=f"s{i}", evaluation=evaluation, seconds=2.0, number=i, **facts)
+        log.write(sample("shot", time=100.0 + i, shot=f"s{i}", evaluation=evaluation, seconds=2.0, number=i, **facts))
 
 
 def a_run(log):
     """Events of a run that has begun its second evaluation."""
-    log.write("start", time=90.0, iterations=5, shots=40)
-    log.write("dashboard", time=90.0, address="http://127.0.0.1:8787/status")
-    log.write("job", time=90.0, job="7", worker="w", state="pending", reason="Priority")
-    log.write("warning", time=90.0, message="mind the gap")
-    log.write("worker came", time=91.0, worker="tcp://9", host="b", name="9", began=90.0, cores=4)
-    log.write("worker left", time=92.0, worker="tcp://9", host="b", name="9")
+    log.write(sample("start", time=90.0, iterations=5, shots=40))
+    log.write(sample("dashboard", time=90.0, address="http://127.0.0.1:8787/status"))
+    log.write(sample("job", time=90.0, job="7", worker="w", state="pending", reason="Priority"))
+    log.write(sample("warning", time=90.0, message="mind the gap"))
+    log.write(sample("worker joined", time=91.0, worker="tcp://9", host="b", name="9", process_start=90.0, cores=4))
+    log.write(sample("worker left", time=92.0, worker="tcp://9", host="b", name="9"))
     for i in range(2):
-        log.write("worker came", time=91.0, worker=f"tcp://{i}", host="a", name=str(i), began=90.5, cores=4)
-    log.write("evaluating", time=99.0, evaluation=1, shots=40)
+        log.write(sample("worker joined", time=91.0, worker=f"tcp://{i}", host="a", name=str(i), process_start=90.5, cores=4))
+    log.write(sample("evaluation started", time=99.0, evaluation=1, shots=40))
     shots(log, 1, 40)
-    log.write("evaluation", time=150.0, evaluation=1, misfit=8.0)
-    log.write("iteration", time=150.0, iteration=1, misfit=8.0, step_seconds=50.0, model_error=0.5)
-    log.write("retry", time=151.0, shot="s3", worker="tcp://1", reason="it was late")
-    log.write("evaluating", time=152.0, evaluation=2, shots=40)
+    log.write(sample("evaluation", time=150.0, evaluation=1, misfit=8.0))
+    log.write(sample("iteration", time=150.0, iteration=1, misfit=8.0, step_seconds=50.0, model_error=0.5))
+    log.write(sample("retry", time=151.0, shot="s3", worker="tcp://1", reason="it was late"))
+    log.write(sample("evaluation started", time=152.0, evaluation=2, shots=40))
     shots(log, 2, 25)
 
 
@@ -153,12 +154,12 @@ def test_the_last_file_alone_tells_how_the_run_stands(tmp_path):
 def test_a_summary_has_everything_and_comes_back_whole(tmp_path):
     log = EventLog(tmp_path / "events.jsonl")
     a_run(log)
-    log.write("interrupted", time=200.0, reason="SIGTERM was received")
+    log.write(sample("interrupted", time=200.0, reason="SIGTERM was received"))
     told, unused = log.state.summary(), RunState().summary()
     assert set(told) == {field.name for field in fields(RunState)}
     assert [name for name in told if told[name] == unused[name]] == []
     again = RunState()
-    again.heed({"time": 200.0, "event": "so far", "summary": json.loads(json.dumps(told))})
+    again.heed({"time": 200.0, "event": "summary", "summary": json.loads(json.dumps(told))})
     assert again.summary() == told
     assert {type(value) for value in vars(again).values()} == {type(value) for value in vars(log.state).values()}
     assert again.failures.most_common(1) == log.state.failures.most_common(1)
@@ -166,9 +167,9 @@ def test_a_summary_has_everything_and_comes_back_whole(tmp_path):
 
 def test_a_summary_of_another_version_is_taken_as_far_as_it_is_understood():
     state = RunState()
-    state.heed({"time": 1.0, "event": "so far", "summary": {"iteration": 3, "of the future": [1]}})
+    state.heed({"time": 1.0, "event": "summary", "summary": {"iteration": 3, "of the future": [1]}})
     assert (state.iteration, state.state) == (3, "new")
-    state.heed({"time": 2.0, "event": "so far", "summary": {"iteration": 4, "workers": [1]}})
+    state.heed({"time": 2.0, "event": "summary", "summary": {"iteration": 4, "workers": [1]}})
     assert state.iteration == 3
 
 
@@ -198,7 +199,7 @@ def test_readers_of_a_log_that_is_being_written_see_each_event_once_and_in_order
     with ThreadPoolExecutor(3) as pool:
         readers = [pool.submit(read) for _ in range(3)]
         for i in range(3000):
-            log.write("shot", number=i)
+            log.write(sample("shot", number=i))
         ended.set()
         assert all(reader.result() == sorted(reader.result()) for reader in readers)
     assert numbers(log.path) == list(range(3000))
@@ -214,16 +215,18 @@ def test_a_hundred_thousand_shots_need_some_megabytes(tmp_path):
     log = EventLog(tmp_path / "events.jsonl", segment=1_000_000)
     for i in range(10_000):
         log.write(
-            "shot",
-            host=f"node{i % 97:04d}",
-            worker=f"tls://10.11.{i % 97}.12:{30000 + i % 97}",
-            pid=20000 + i % 97,
-            shot=f"{i:06d}",
-            evaluation=3,
-            misfit=1e6 / (i + 7),
-            seconds=10 + (i * 7919 % 1009) / 997,
-            kernel_seconds=9 + (i * 7907 % 1009) / 997,
-            peak_memory=2_000_000_000 + i * 4096,
+            sample(
+                "shot",
+                host=f"node{i % 97:04d}",
+                worker=f"tls://10.11.{i % 97}.12:{30000 + i % 97}",
+                pid=20000 + i % 97,
+                shot=f"{i:06d}",
+                evaluation=3,
+                misfit=1e6 / (i + 7),
+                seconds=10 + (i * 7919 % 1009) / 997,
+                kernel_seconds=9 + (i * 7907 % 1009) / 997,
+                peak_memory=2_000_000_000 + i * 4096,
+            )
         )
     log.close()
     EventLog(log.path).close()  # compresses what the first had left

@@ -106,7 +106,7 @@ def test_which_of_them_failed_is_told_once(client, tmp_path):
     client.subscribe_topic(EVENT_TOPIC, lambda event: told.append(event[1]))
     (tmp_path / "order-3").write_text("fail once")
     whole(bundled=True)
-    assert [event["task"] for event in told if event["event"] == "failure"] == ["shot"]
+    assert [event["task"] for event in told if event["event"] == "task failed"] == ["shot"]
     assert [name for name, _, _ in whole.retries] == ["3"]
     client.unsubscribe_topic(EVENT_TOPIC)
 

@@ -89,7 +89,7 @@ def test_a_worker_that_hangs_with_what_it_has_finished_is_started_anew(tasks, tm
     culprit = (tmp_path / "hung").read_text()
     assert culprit not in tasks.workers()
     told = [(event["event"], event["worker"]) for _, event in tasks.client.get_events(TOPIC)]
-    assert told == [("worker silent", culprit), ("worker put out", culprit)]
+    assert told == [("worker unresponsive", culprit), ("worker restarted", culprit)]
 
 
 @pytest.mark.parametrize("how", ["stopped", "without an answer"])
@@ -122,7 +122,7 @@ def test_shots_that_go_together_and_hang_are_computed_elsewhere_together(tasks, 
     assert (found.f, found.g.tobytes()) == (expected.f, expected.g.tobytes())
     culprit = (tmp_path / "hung").read_text()
     assert retries == [("0", culprit)]
-    assert ("worker put out", culprit) in [
+    assert ("worker restarted", culprit) in [
         (told["event"], told["worker"]) for _, told in tasks.client.get_events(TOPIC)
     ]
 

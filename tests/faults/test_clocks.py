@@ -57,7 +57,7 @@ def test_a_clock_that_jumps_by_hours_changes_nothing(hpcfwi, undisturbed, set_cl
     assert process.returncode == 0, out + errors
     assert not errors
     assert (run_dir / "model.npy").read_bytes() == undisturbed
-    assert not events(run_dir, "worker died", "retry", "overdue")
+    assert not events(run_dir, "worker died", "retry", "task overdue")
     assert len({event["pid"] for event in events(run_dir, "shot")}) == 2
     with (run_dir / "history.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -91,7 +91,7 @@ def test_a_driver_that_is_killed_in_an_evaluation_loses_what_was_being_computed_
     process.communicate()
     done = go(hpcfwi, shots, iterations)
     assert done.returncode == 0, done.stderr
-    (found,) = [event for event in events(run_dir) if event["event"] == "found"]
+    (found,) = [event for event in events(run_dir) if event["event"] == "sums found"]
     assert shots // 2 <= found["shots"] < shots
     assert f"sums of {found['shots']} of {shots} shots of this evaluation are in the journal already" in done.stdout
     computed, needed = counted(run_dir, shots)
@@ -145,4 +145,4 @@ def test_of_shots_that_go_to_workers_eight_at_a_time_no_more_is_lost(hpcfwi):
 
 
 def bundled(run_dir):
-    return any(event.get("in_one_task") == BLOCK for event in events(run_dir)[-400:]) if run_dir.exists() else False
+    return any(event.get("shots_per_task") == BLOCK for event in events(run_dir)[-400:]) if run_dir.exists() else False

@@ -74,7 +74,7 @@ def test_a_driver_that_is_killed_while_it_writes_to_the_journal(hpcfwi, meddle, 
     assert len(list((run_dir / "journal").glob("partial-*/*.bin"))) == SHOTS
     done = hpcfwi(*COMMAND)
     assert done.returncode == 0, done.stderr
-    (found,) = events(run_dir, "found")
+    (found,) = events(run_dir, "sums found")
     assert found["shots"] == SHOTS
     assert_same(run_dir, undisturbed)
 

@@ -79,6 +79,6 @@ def test_a_worker_that_is_stopped_for_ever_is_replaced(hpcfwi, undisturbed):
     assert process.returncode == 0, out + errors
     assert not errors
     assert (run_dir / "model.npy").read_bytes() == undisturbed
-    assert any(event["event"] == "overdue" for event in events(run_dir))
+    assert any(event["event"] == "task overdue" for event in events(run_dir))
     assert "perhaps its worker hangs" in out
     assert not psutil.pid_exists(pid)

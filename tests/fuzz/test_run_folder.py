@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from sample_events import sample
 
 from hpcfwi.config.run import load_run_config
 from hpcfwi.errors import InputError, RunError
@@ -71,7 +72,7 @@ def test_a_damaged_event_log_is_read_and_written_on(fuzz, hostile):
         path.write_bytes(content)
         before = list(read_events(path))
         log = EventLog(path)
-        log.write("start", text="\ud800 \0")
+        log.write(sample("start", text="\ud800 \0"))
         log.close()
         after = list(read_events(path))
         assert after[-1]["event"] == "start"
@@ -281,7 +282,7 @@ def start(path: Path, config, problem) -> None:
             return
         run.reopen()
         log = EventLog(run.events)
-        log.write("start")
+        log.write(sample("start"))
         log.close()
         history = History(run.history)
         history.add(Row(len(history.rows), 1, 1.0, 1.0, None, None, 1.0, 1.0))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 from rich.console import Console
+from sample_events import sample
 
 from hpcfwi.events.lease import Holder
 from hpcfwi.events.log import EventLog, Follower
@@ -24,17 +25,17 @@ RESULT = {"state": "done", "limits": {}, "summary": {"iterations": 2, "misfit": 
 def sound(tmp_path_factory) -> bytes:
     """The log of a run that is at work, in its second file."""
     log = EventLog(tmp_path_factory.mktemp("sound") / "events.jsonl")
-    log.write("start", host="a", pid=1, iterations=5, shots=4, site="b", launch="jobs", layout="c", planned=2)
-    log.write("job", job="1", worker="w", state="pending", reason="Resources")
-    log.write("worker came", worker="tcp://1", host="n1", name="0", began=1.5, cores=2)
-    log.write("retry", shot="3", worker="tcp://1", reason="late")
-    log.write("dashboard", address="http://127.0.0.1:8787/status", command="ssh x")
+    log.write(sample("start", host="a", pid=1, iterations=5, shots=4, site="b", launch="jobs", layout="c", workers_planned=2))
+    log.write(sample("job", job="1", worker="w", state="pending", reason="Resources"))
+    log.write(sample("worker joined", worker="tcp://1", host="n1", name="0", process_start=1.5, cores=2))
+    log.write(sample("retry", shot="3", worker="tcp://1", reason="late"))
+    log.write(sample("dashboard", address="http://127.0.0.1:8787/status", command="ssh x"))
     log._begin_another()
-    log.write("evaluating", evaluation=1, shots=4)
-    log.write("shot", shot="1", evaluation=1, worker="tcp://1", host="n1", seconds=1.5)
-    log.write("evaluation", evaluation=1, misfit=8.0)
-    log.write("iteration", iteration=1, misfit=8.0, step_seconds=50.0, model_error=0.5)
-    log.write("done", message="ok")
+    log.write(sample("evaluation started", evaluation=1, shots=4))
+    log.write(sample("shot", shot="1", evaluation=1, worker="tcp://1", host="n1", seconds=1.5))
+    log.write(sample("evaluation", evaluation=1, misfit=8.0))
+    log.write(sample("iteration", iteration=1, misfit=8.0, step_seconds=50.0, model_error=0.5))
+    log.write(sample("done", message="ok"))
     log.close()
     return log.path.read_bytes()
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
+from sample_events import sample
 
 from hpcfwi import run_status
 from hpcfwi.cli.main import command
@@ -51,7 +52,7 @@ class Folder:
     def log(self, holder=HERE, segment=32_000_000):
         log = EventLog(self.path / "events.jsonl", segment)
         facts = {"site": "generic-slurm", "launch": "jobs", "layout": "1 process", "planned": 3, "iterations": 10}
-        log.write("start", host=holder.host, pid=holder.pid, shots=6, **facts)
+        log.write(sample("start", host=holder.host, pid=holder.pid, shots=6, **facts))
         return log
 
     def lease(self, holder=HERE, age=0.0):
@@ -75,25 +76,27 @@ def folder(tmp_path):
 
 def work(log):
     """Until the middle of the second evaluation."""
-    log.write("job", job="1", worker="w", state="pending", reason="Resources")
-    log.write("job", job="2", worker="w", state="running", reason="None")
+    log.write(sample("job", job="1", worker="w", state="pending", reason="Resources"))
+    log.write(sample("job", job="2", worker="w", state="running", reason="None"))
     for i, host in enumerate(("node10", "node9", "node9")):
-        log.write("worker came", worker=f"tcp://{i}", host=host, name=str(i), cores=4, began=time.time() - 900)
-    log.write("observing", shots=6)
-    log.write("observed", shots=6)
+        log.write(
+            sample("worker joined", worker=f"tcp://{i}", host=host, name=str(i), cores=4, process_start=time.time() - 900)
+        )
+    log.write(sample("staging data", shots=6))
+    log.write(sample("data staged", shots=6))
     for evaluation, done in ((1, 6), (2, 4)):
-        log.write("evaluating", evaluation=evaluation, shots=6)
+        log.write(sample("evaluation started", evaluation=evaluation, shots=6))
         for i in range(done):
             facts = {"worker": f"tcp://{i % 3}", "host": ("node10", "node9", "node9")[i % 3], "seconds": 2.0}
-            log.write("shot", shot=f"s{i}", evaluation=evaluation, **facts)
+            log.write(sample("shot", shot=f"s{i}", evaluation=evaluation, **facts))
         if evaluation == 1:
-            log.write("evaluation", evaluation=1, misfit=8.0)
-            log.write("iteration", iteration=0, misfit=8.0, step_seconds=1.0)
-            log.write("iteration", iteration=1, misfit=2.0, step_seconds=60.0, model_error=0.125)
+            log.write(sample("evaluation", evaluation=1, misfit=8.0))
+            log.write(sample("iteration", iteration=0, misfit=8.0, step_seconds=1.0))
+            log.write(sample("iteration", iteration=1, misfit=2.0, step_seconds=60.0, model_error=0.125))
     for _ in range(3):
-        log.write("worker died", host="node9", reason="it was killed by signal 9")
-    log.write("retry", shot="s1", worker="tcp://1", reason="it was late\nas its log says")
-    log.write("warning", message="mind the gap")
+        log.write(sample("worker died", host="node9", reason="it was killed by signal 9"))
+    log.write(sample("retry", shot="s1", worker="tcp://1", reason="it was late\nas its log says"))
+    log.write(sample("warning", message="mind the gap"))
 
 
 def test_a_run_that_is_at_work_tells_all_that_a_user_asks_for(folder):
@@ -250,8 +253,8 @@ def test_a_run_that_ended_before_its_time_says_why(folder, event, facts, state, 
 
 def test_a_job_that_starts_again_says_so(folder):
     log = folder.log()
-    log.write("interrupted", reason="the batch job ends in 30 s")
-    log.write("requeue", starts=1, in_vain=0, message="stopped; job 7 is back in the queue and goes on")
+    log.write(sample("interrupted", reason="the batch job ends in 30 s"))
+    log.write(sample("requeue", starts=1, fruitless_starts=0, message="stopped; job 7 is back in the queue and goes on"))
     assert folder.line("state") == "stopped: stopped; job 7 is back in the queue and goes on"
 
 
@@ -261,20 +264,20 @@ def test_a_driver_that_has_only_just_begun_is_starting_whatever_the_log_says(fol
     folder.lease()
     assert (folder.read().state, folder.read().stage) == ("running", "starting")
     log = folder.log(DEAD)
-    log.write("interrupted", reason="")
+    log.write(sample("interrupted", reason=""))
     status = folder.read()
     assert (status.state, status.stage, status.pid) == ("running", "starting", os.getpid())
 
 
 def test_a_run_without_workers_says_that_it_waits(folder):
     log = folder.log()
-    log.write("job", job="1", worker="w", state="pending", reason="Priority")
+    log.write(sample("job", job="1", worker="w", state="pending", reason="Priority"))
     folder.lease()
     assert folder.line("state") == "running: waiting for workers"
     assert folder.line("jobs") == "1 pending (Priority)"
     work(log)
     for i in range(3):
-        log.write("worker left", worker=f"tcp://{i}", host="node9", name=str(i))
+        log.write(sample("worker left", worker=f"tcp://{i}", host="node9", name=str(i)))
     assert folder.line("state") == "running: inverting, but no worker is there"
 
 
@@ -414,7 +417,7 @@ def test_a_log_is_followed_from_where_it_was_left_through_all_its_files(folder):
     read = []
     for _ in range(20):
         for i in range(7):
-            log.write("shot", shot=f"s{i}", evaluation=1, worker="w", host="a", seconds=1.0)
+            log.write(sample("shot", shot=f"s{i}", evaluation=1, worker="w", host="a", seconds=1.0))
         assert follower.read()
         assert not follower.read()
         read.append(follower._offset)
@@ -445,10 +448,10 @@ def test_status_of_a_run_whose_log_is_being_written_is_right_every_time(folder):
 
     def write():
         for evaluation in range(1, 60):
-            log.write("evaluating", evaluation=evaluation, shots=40)
+            log.write(sample("evaluation started", evaluation=evaluation, shots=40))
             for i in range(40):
-                log.write("shot", shot=f"s{i}", evaluation=evaluation, worker="w", host="a", seconds=1.0)
-            log.write("evaluation", evaluation=evaluation, misfit=1.0 / evaluation)
+                log.write(sample("shot", shot=f"s{i}", evaluation=evaluation, worker="w", host="a", seconds=1.0))
+            log.write(sample("evaluation", evaluation=evaluation, misfit=1.0 / evaluation))
         ended.set()
 
     writer = threading.Thread(target=write)
@@ -476,9 +479,9 @@ def test_a_change_is_a_line_and_shots_are_none(folder):
         "failure: shot s1 was started again on another worker: it was late",
         "warning: mind the gap",
     ]
-    log.write("shot", shot="s5", evaluation=2, worker="tcp://1", host="node9", seconds=1.0)
+    log.write(sample("shot", shot="s5", evaluation=2, worker="tcp://1", host="node9", seconds=1.0))
     assert changes(before, folder.read()) == []
-    log.write("retry", shot="s1", worker="tcp://1", reason="it was late")
+    log.write(sample("retry", shot="s1", worker="tcp://1", reason="it was late"))
     told = changes(before, folder.read())
     assert told == ["failure: shot s1 was started again on another worker: it was late (2 times)"]
 
@@ -494,7 +497,7 @@ def test_watching_ends_with_the_run(folder):
     with watch(folder.path, "--watch", "0.1", ".") as process:
         assert "running: starting" in process.stdout.readline()
         work(log)
-        log.write("interrupted", reason="SIGTERM was received")
+        log.write(sample("interrupted", reason="SIGTERM was received"))
         out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (0, "")
     assert re.search(r"^\d\d:\d\d:\d\d stopped: SIGTERM was received, iteration 1,", out, re.MULTILINE)
@@ -505,7 +508,7 @@ def test_watching_as_json_is_an_object_in_a_line(folder):
     folder.lease()
     with watch(folder.path.parent, "a run", "--json", "--watch=0.1") as process:
         assert json.loads(process.stdout.readline())["stage"] == "starting"
-        log.write("interrupted", reason="")
+        log.write(sample("interrupted", reason=""))
         out, _ = process.communicate(timeout=20)
     assert json.loads(out.splitlines()[-1])["state"] == "stopped"
 
@@ -527,7 +530,7 @@ def test_watching_ends_when_nobody_reads_it(folder):
     with watch(folder.path, ".", "--watch", "0.1") as process:
         process.stdout.readline()
         process.stdout.close()
-        log.write("job", job="1", worker="w", state="pending")
+        log.write(sample("job", job="1", worker="w", state="pending"))
         assert process.wait(timeout=20) == 0
 
 
@@ -535,8 +538,8 @@ def test_of_many_hosts_and_failures_some_are_shown_and_the_others_counted(folder
     log = folder.log()
     folder.lease()
     for i in range(100):
-        log.write("worker came", worker=f"tcp://{i}", host=f"node{i // 2}", name=str(i), cores=1)
-        log.write("retry", shot=f"s{i}", worker="w", reason="it was late")
+        log.write(sample("worker joined", worker=f"tcp://{i}", host=f"node{i // 2}", name=str(i), cores=1))
+        log.write(sample("retry", shot=f"s{i}", worker="w", reason="it was late"))
     lines = status_lines(folder.read())
     assert "             node6: 2 workers, 0 shots" in lines
     assert "             and 43 more hosts: 86 workers, 0 shots" in lines

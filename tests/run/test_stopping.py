@@ -201,7 +201,7 @@ def test_a_disk_that_fills_up_with_sums_stops_nothing_until_their_whole_has_to_b
     out, err = process.communicate(timeout=100)
     told = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     assert any(event["event"] == "warning" and "partial-" in event["message"] for event in told)
-    assert not [event for event in told if event["event"] in ("retry", "failure", "worker died")]
+    assert not [event for event in told if event["event"] in ("retry", "task failed", "worker died")]
     if room == "is not made":
         assert process.returncode == 3, out + err
         assert err.startswith(f"hpcfwi: {run_dir}/journal/")

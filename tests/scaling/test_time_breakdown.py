@@ -26,16 +26,16 @@ def events():
         }
 
     start = {"planned": 2, "nodes_planned": 2, "shots": 3, "host": "login", "site": "s", "launch": "jobs"}
-    came = {"event": "worker came", "host": "n", "cores": 3}
+    came = {"event": "worker joined", "host": "n", "cores": 3}
     return [
         {"time": 2.0, "event": "start", **start},
         {"time": 3.0, "event": "job", "job": "7", "worker": "w-0", "state": "submitted"},
         {"time": 3.0, "event": "job", "job": "8", "worker": "w-1", "state": "submitted"},
         {"time": 6.0, "event": "solver", "source": "driver", "seconds": 4.0},
         {"time": 5.0, **came, "worker": "a", "name": "w-0", "job_began": 4.0},
-        {"time": 7.0, "event": "observing", "shots": 3},
+        {"time": 7.0, "event": "staging data", "shots": 3},
         {"time": 9.0, "event": "staged", "worker": "a", "shot": "1", "seconds": 2.0, "solver_seconds": 0.5},
-        {"time": 10.0, "event": "observed", "shots": 3, "seconds": 3.0},
+        {"time": 10.0, "event": "data staged", "shots": 3, "seconds": 3.0},
         {"time": 12.0, **came, "worker": "b", "name": "w-1", "job_began": 9.0},
         shot("a", 15.0, 3.5, 3.0, model_seconds=0.25),
         shot("a", 19.0, 3.0, 3.0),

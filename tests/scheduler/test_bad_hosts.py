@@ -35,7 +35,7 @@ def test_a_node_that_fails_is_left_out_and_replaced_by_another(on_login):
     run_dir = on_login.folder / "run"
     told = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     (excluded,) = [event for event in told if event["event"] == "host excluded"]
-    assert len(excluded["failed"]) >= 3
+    assert len(excluded["failed_shots"]) >= 3
     (draining,) = [event for event in told if event["event"] == "job draining"]
     assert (draining["nodes"], draining["excluded"]) == ("node1", True)
     scripts = [path.read_text() for path in (run_dir / "logs").glob("*.sh")]

@@ -139,8 +139,8 @@ def test_a_replacement_that_is_refused_is_tried_again(run, undisturbed):
     run.lab.run("scontrol", "update", "partitionname=debug", "state=drain")
     try:
         run.lab.run("scancel", run.events("job")[0]["job"])
-        run.wait(lambda: run.events("job refused"))
-        (refused,) = run.events("job refused")
+        run.wait(lambda: run.events("job rejected"))
+        (refused,) = run.events("job rejected")
         assert "Required partition not available" in refused["message"]
         done = run.shots()
         run.wait(lambda: run.shots() > done + 10)
@@ -209,7 +209,7 @@ def test_in_an_allocation_a_worker_that_dies_is_started_again(run_in_allocation,
     nodes = run.wait_for_work_on(3)
     run.lab.run("kill", "-KILL", *workers_on(run.lab, nodes[0]), host=nodes[0])
     run.wait(lambda: run.events("worker left"))
-    run.wait(lambda: len(run.events("worker came")) > 3)
+    run.wait(lambda: len(run.events("worker joined")) > 3)
     assert run.wait_for_work_on(3, run.shots()) == nodes
     run.stop()
     run.assert_nothing_lost(undisturbed)
@@ -220,7 +220,7 @@ def test_in_an_allocation_the_command_that_holds_a_node_is_started_again(run_in_
     run = run_in_allocation
     nodes = run.wait_for_work_on(3)
     run.lab.run("pkill", "-KILL", "-f", "distributed.cli.dask_worker", host=nodes[0])
-    run.wait(lambda: any(event["again"] for event in run.events("node lost")))
+    run.wait(lambda: any(event["restarted"] for event in run.events("node lost")))
     assert run.wait_for_work_on(3, run.shots()) == nodes
     run.stop()
     run.assert_nothing_lost(undisturbed)
@@ -231,7 +231,7 @@ def test_in_an_allocation_a_node_that_dies_costs_only_its_workers(run_in_allocat
     run = run_in_allocation
     nodes = run.wait_for_work_on(3)
     run.lab.power(nodes[2], "off")
-    run.wait(lambda: any(not event["again"] for event in run.events("node lost")), 120)
+    run.wait(lambda: any(not event["restarted"] for event in run.events("node lost")), 120)
     assert run.wait_for_work_on(2, run.shots()) == nodes[:2]
     run.stop()
     run.lab.power(nodes[2], "on")
@@ -350,7 +350,7 @@ def test_nodes_whose_clocks_differ_by_hours(start_whole, undisturbed_whole, fake
     run.assert_same(undisturbed_whole)
     differ = {round((event["time"] - time.time()) / 3600) for event in run.events("shot")}
     assert differ == {-3, 5}
-    assert not run.events("job lost", "retry", "worker died", "overdue")
+    assert not run.events("job lost", "retry", "worker died", "task overdue")
 
 
 @pytest.mark.slow
@@ -374,7 +374,7 @@ def test_a_clock_of_the_driver_alone_that_jumps_by_hours(
     hours = [round((event["time"] - time.time()) / 3600) for event in run.events("evaluation", "shot")]
     assert set(hours) == {0, offset}
     assert {round((event["time"] - time.time()) / 3600) for event in run.events("shot")} == {0}
-    assert not run.events("job lost", "retry", "worker died", "overdue")
+    assert not run.events("job lost", "retry", "worker died", "task overdue")
 
 
 @pytest.mark.slow

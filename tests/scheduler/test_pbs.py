@@ -174,7 +174,7 @@ def test_worker_jobs_of_a_minute_hand_over_before_their_end(pbs, hpcfwi):
     assert done.returncode == 0, done.stdout + done.stderr
     draining = pbs.events("job draining")
     assert len(draining) >= 2, done.stdout
-    assert all(0 < event["left"] < 20 for event in draining)
+    assert all(0 < event["seconds_left"] < 20 for event in draining)
     assert {event["job"] for event in pbs.events("job drained")} >= {event["job"] for event in draining[:2]}
     assert not [event for kind in ("worker died", "retry", "job lost") for event in pbs.events(kind)]
     models = {event["evaluation"] for event in pbs.events("evaluation") if not event["replayed"]}

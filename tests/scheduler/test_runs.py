@@ -45,7 +45,7 @@ def test_worker_jobs_give_the_bytes_of_a_local_run(lab, on_login, first_run, set
     assert "of Slurm (generic-slurm), each" in done.stdout
     assert_same(on_login, first_run)
     assert hosts(on_login) <= {"node1", "node2", "node3"}
-    (address,) = {event["scheduler"] for event in events(on_login, "workers")}
+    (address,) = {event["scheduler"] for event in events(on_login, "first workers")}
     assert "127.0.0.1" not in address
     lab.until(lambda: not lab.jobs(), 10)  # they may be ending still; by themselves they would only after 45 s
 

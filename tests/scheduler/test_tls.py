@@ -38,7 +38,7 @@ def test_strangers_are_refused_and_the_run_goes_on(lab, on_login, driver_of):
         return [event for event in told if event["event"] == kind]
 
     lab.until(lambda: events("shot"))
-    address = events("workers")[0]["scheduler"]
+    address = events("first workers")[0]["scheduler"]
     assert address.startswith("tls://10.")
     assert {path.name: path.stat().st_mode & 0o777 for path in [run_dir / "tls", *(run_dir / "tls").iterdir()]} == {
         "tls": 0o700,

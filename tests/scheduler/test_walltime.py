@@ -79,7 +79,7 @@ def test_worker_jobs_of_a_minute_hand_over_before_their_end(on_login):
     told = events(on_login.folder / "run")
     draining = [event for event in told if event["event"] == "job draining"]
     assert len(draining) >= 2, done.stdout
-    assert all(0 < event["left"] < 20 for event in draining)
+    assert all(0 < event["seconds_left"] < 20 for event in draining)
     assert {event["job"] for event in told if event["event"] == "job drained"} >= {
         event["job"] for event in draining[:2]
     }

@@ -373,7 +373,7 @@ def test_starts_and_failures_are_told(run):
         {"time": 2e9 + 1, "event": "retry", "shot": "2", "worker": "x", "reason": "it was late"},
         {"time": 2e9 + 1, "event": "retry", "shot": "2", "worker": "x", "reason": "it was late"},
         {"time": 2e9 + 2, "event": "warning", "message": "disk nearly full"},
-        {"time": 2e9 + 3, "event": "failure", "traceback": "Traceback: in shot.py", "worker": "x", "host": "node2"},
+        {"time": 2e9 + 3, "event": "task failed", "traceback": "Traceback: in shot.py", "worker": "x", "host": "node2"},
         {"time": 2e9 + 4, "event": "stopped", "error": "RunError", "message": "shot 2 failed"},
     )
     (run / "result.json").unlink()
@@ -388,7 +388,7 @@ def test_starts_and_failures_are_told(run):
 
 
 def test_shots_that_were_left_out_are_named(run):
-    append(run, {"time": 2e9, "event": "shot lost", "shot": "1", "reason": "its record is broken"})
+    append(run, {"time": 2e9, "event": "shot excluded", "shot": "1", "reason": "its record is broken"})
     page = page_of(run)
     assert "shots that failed: 1" in page.texts["summary"]
     assert "is left out: its record is broken" in page.texts["failures"]
@@ -411,13 +411,13 @@ def test_the_last_evaluation_that_was_computed_to_its_end_is_compared_with_the_f
 
     def evaluation(number, *misfits, late=0):
         return [
-            {"event": "evaluating", "evaluation": number, "shots": 3},
+            {"event": "evaluation started", "evaluation": number, "shots": 3},
             *shots(number, *misfits)[: len(misfits) - late],
             {"event": "evaluation", "evaluation": number, "misfit": sum(misfits), "seconds": 1.0},
             *shots(number, *misfits)[len(misfits) - late :],
         ]
 
-    begun = [{"event": "evaluating", "evaluation": 3, "shots": 3}, *shots(3, 1.0)]
+    begun = [{"event": "evaluation started", "evaluation": 3, "shots": 3}, *shots(3, 1.0)]
     chronicle = ReportData.of([*evaluation(1, 9.0, 8.0, 7.0), *evaluation(2, 3.0, 2.0, 1.0, late=1), *begun])
     assert chronicle.shots.number == 2
     assert chronicle.shots.first == {"0": 9.0, "1": 8.0, "2": 7.0}
@@ -459,8 +459,8 @@ def test_names_and_texts_are_never_taken_for_code(first_run, tmp_path):
             "iterations": 1,
         },
         {"time": 2e9, "event": "job", "job": EVIL, "state": EVIL, "reason": EVIL},
-        {"time": 2e9, "event": "worker came", "worker": EVIL, "host": EVIL, "name": EVIL},
-        {"time": 2e9, "event": "evaluating", "evaluation": 1, "shots": 1},
+        {"time": 2e9, "event": "worker joined", "worker": EVIL, "host": EVIL, "name": EVIL},
+        {"time": 2e9, "event": "evaluation started", "evaluation": 1, "shots": 1},
         {"time": 2e9 + 1, "event": "shot", **shot},
         {"time": 2e9 + 1, "event": "evaluation", "evaluation": 1, "misfit": 1.0, "seconds": 1.0},
         *(
@@ -577,7 +577,8 @@ def test_a_long_run_of_many_workers_has_a_small_report(run):
         for evaluation in range(10, 30):
             time = 2e9 + 1000 * evaluation
             file.write(
-                json.dumps({"time": time, "event": "evaluating", "evaluation": evaluation, "shots": 10_000}) + "\n"
+                json.dumps({"time": time, "event": "evaluation started", "evaluation": evaluation, "shots": 10_000})
+                + "\n"
             )
             for i in range(10_000):
                 worker = {"worker": f"tls://{i % 700}", "host": f"node{i % 70}", "pid": 1}

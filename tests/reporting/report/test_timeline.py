@@ -22,7 +22,7 @@ def start(time, began=None):
 
 
 def came(time, worker="a", host="node1"):
-    return {"event": "worker came", "time": time, "worker": worker, "host": host, "name": worker}
+    return {"event": "worker joined", "time": time, "worker": worker, "host": host, "name": worker}
 
 
 def shot(time, seconds, worker="a", evaluation=1, name="7"):
