@@ -110,7 +110,9 @@ def a_run(log):
     log.write(sample("worker joined", time=91.0, worker="tcp://9", host="b", name="9", process_start=90.0, cores=4))
     log.write(sample("worker left", time=92.0, worker="tcp://9", host="b", name="9"))
     for i in range(2):
-        log.write(sample("worker joined", time=91.0, worker=f"tcp://{i}", host="a", name=str(i), process_start=90.5, cores=4))
+        log.write(
+            sample("worker joined", time=91.0, worker=f"tcp://{i}", host="a", name=str(i), process_start=90.5, cores=4)
+        )
     log.write(sample("evaluation started", time=99.0, evaluation=1, shots=40))
     shots(log, 1, 40)
     log.write(sample("evaluation", time=150.0, evaluation=1, misfit=8.0))

@@ -25,7 +25,9 @@ RESULT = {"state": "done", "limits": {}, "summary": {"iterations": 2, "misfit": 
 def sound(tmp_path_factory) -> bytes:
     """The log of a run that is at work, in its second file."""
     log = EventLog(tmp_path_factory.mktemp("sound") / "events.jsonl")
-    log.write(sample("start", host="a", pid=1, iterations=5, shots=4, site="b", launch="jobs", layout="c", workers_planned=2))
+    log.write(
+        sample("start", host="a", pid=1, iterations=5, shots=4, site="b", launch="jobs", layout="c", workers_planned=2)
+    )
     log.write(sample("job", job="1", worker="w", state="pending", reason="Resources"))
     log.write(sample("worker joined", worker="tcp://1", host="n1", name="0", process_start=1.5, cores=2))
     log.write(sample("retry", shot="3", worker="tcp://1", reason="late"))

@@ -80,7 +80,9 @@ def work(log):
     log.write(sample("job", job="2", worker="w", state="running", reason="None"))
     for i, host in enumerate(("node10", "node9", "node9")):
         log.write(
-            sample("worker joined", worker=f"tcp://{i}", host=host, name=str(i), cores=4, process_start=time.time() - 900)
+            sample(
+                "worker joined", worker=f"tcp://{i}", host=host, name=str(i), cores=4, process_start=time.time() - 900
+            )
         )
     log.write(sample("staging data", shots=6))
     log.write(sample("data staged", shots=6))
@@ -254,7 +256,9 @@ def test_a_run_that_ended_before_its_time_says_why(folder, event, facts, state, 
 def test_a_job_that_starts_again_says_so(folder):
     log = folder.log()
     log.write(sample("interrupted", reason="the batch job ends in 30 s"))
-    log.write(sample("requeue", starts=1, fruitless_starts=0, message="stopped; job 7 is back in the queue and goes on"))
+    log.write(
+        sample("requeue", starts=1, fruitless_starts=0, message="stopped; job 7 is back in the queue and goes on")
+    )
     assert folder.line("state") == "stopped: stopped; job 7 is back in the queue and goes on"
 
 
