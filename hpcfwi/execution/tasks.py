@@ -310,10 +310,9 @@ def observe_shot(
             log_event(ShotStaged, shot=shot.name, seconds=time.perf_counter() - started, staged_before=True)
             return known
     if gathers is not None:
-        from hpcfwi.model.gathers import check_gather, read_gather  # with all that reads files, which few workers do
+        from hpcfwi.model.gathers import read_gather  # with all that reads files, which few workers do
 
-        record = read_gather(gathers, shot.name, (samples, len(shot.receivers)))
-        check_gather(shot.name, record, samples, len(shot.receivers))
+        record = read_gather(gathers, shot, TimeAxis(interval, samples))
     else:
         assert model is not None
         assert axis is not None

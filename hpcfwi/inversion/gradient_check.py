@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from hpcfwi.errors import InputError
 from hpcfwi.model.discretization import TimeAxis, critical_step
-from hpcfwi.model.gathers import check_gather, read_gather
+from hpcfwi.model.gathers import read_gather
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.processing import resample
 from hpcfwi.model.survey import Shot
@@ -214,8 +214,7 @@ def _frozen_axis(problem: Problem) -> TimeAxis:
 def _observed(problem: Problem, shot: Shot, axis: TimeAxis, bench: _Bench) -> NDArray:
     data = problem.config.data
     if data.file is not None:
-        record = read_gather(data.file, shot.name, (problem.recorded_samples, len(shot.receivers)))
-        check_gather(shot.name, record, problem.recorded_samples, len(shot.receivers))
+        record = read_gather(data.file, shot, problem.recording)
         return resample(record, data.sample_interval, axis, "float64")
     assert problem.true_velocity is not None
     fastest = float(problem.true_velocity.max())

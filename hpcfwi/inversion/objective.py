@@ -84,7 +84,7 @@ def observe(
         axis,
         gathers,
         problem.config.data.sample_interval,
-        problem.recorded_samples,
+        problem.recording.samples,
     )
     stamp = task_key(__version__, origin)
     try:

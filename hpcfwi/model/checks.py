@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hpcfwi.config.run import RunConfig
-from hpcfwi.errors import InputError
+from hpcfwi.errors import DataError, InputError
 from hpcfwi.model.discretization import critical_step, second_derivative_weights
 from hpcfwi.model.grid import Domain
+from hpcfwi.model.survey import Survey
 from hpcfwi.model.wavelet import RickerWavelet, Wavelet, highest_frequency
 
-__all__ = ["at_most", "check_sampling", "dispersion", "phase_error", "points_per_wavelength"]
+__all__ = ["at_most", "check_positions", "check_sampling", "dispersion", "phase_error", "points_per_wavelength"]
 
 # Fewer points per shortest wavelength than this is an error; a larger phase error than this is worth a warning.
 FEWEST_POINTS, PHASE_ERROR_WARNING = 2.5, 0.01
@@ -107,3 +111,40 @@ def phase_error(points: float, space_order: int, courant: float) -> float:
     symbol = -(weights[0] + 2 * sum(a * math.cos(j * kh) for j, a in enumerate(weights) if j))
     inner = 0.5 * courant * math.sqrt(symbol)
     return 2 * math.asin(min(inner, 1.0)) / (courant * kh) - 1
+
+
+def check_positions(survey: Survey, domain: Domain) -> None:
+    """Raise unless every source and receiver lies inside the grid.
+
+    Raises
+    ------
+    DataError
+        Naming the shot, the position and the limits of the grid.
+    InputError
+        If the survey has no shot.
+    """
+    if not survey.shots:
+        raise InputError("the survey is empty: it has no shot")
+    outside = ~domain.contains(np.stack([shot.source for shot in survey.shots]))
+    checked = None
+    for shot, source_outside in zip(survey.shots, outside, strict=True):
+        if source_outside:
+            raise _outside(shot.name, "source", shot.source[None], domain)
+        if len(shot.receivers) == 0:
+            raise DataError(shot.name, "has no receivers")
+        if shot.receivers is checked:
+            continue  # shots of a fixed spread share one array
+        checked = shot.receivers
+        if not domain.contains(checked).all():
+            raise _outside(shot.name, "receiver", checked, domain)
+
+
+def _outside(shot: str, what: str, positions: NDArray[np.float64], domain: Domain) -> DataError:
+    outside = np.flatnonzero(~domain.contains(positions))
+    number = f" {outside[0] + 1}" if what == "receiver" else ""
+    position = ", ".join(f"{value:g}" for value in positions[outside[0]])
+    more = f" (and {outside.size - 1} more)" if outside.size > 1 else ""
+    limits = ", ".join(
+        f"{axis} {low:g} to {high:g} m" for axis, low, high in zip(domain.axes, domain.origin, domain.last, strict=True)
+    )
+    return DataError(shot, f"{what}{number} at ({position}) m{more} is outside the model, which covers {limits}")

@@ -1,9 +1,16 @@
-"""Observed data: shot gathers from .npy files or HDF5, and wavelets from files."""
+"""Observed data: the gather of each shot, from a folder of .npy files or an HDF5 file.
+
+A folder has ``<shot>.npy`` for each shot, with the name as :attr:`Shot.file_name` writes it; the plain name is accepted as
+well, as long as it has neither a slash nor a percent sign. An HDF5 file has a dataset for each shot; there, a slash in a
+name leads through groups, as in h5py's ``file["A/1"]``.
+"""
 
 from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,19 +19,180 @@ from numpy.typing import NDArray
 
 from hpcfwi.config.run import MAX_AMPLITUDE
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.io import quoted, require_regular_file
+from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import read_array
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["check_gather", "check_gathers", "check_record_shape", "gather_shape", "read_gather", "read_wavelet"]
+__all__ = ["check_gathers", "read_gather"]
 
-
-# What h5py raises about files that are none, or broken.
+# What h5py raises on files that are broken, or no HDF5.
 UNREADABLE = (OSError, RuntimeError, KeyError, TypeError, ValueError)
-# Samples of a wavelet.
-MOST_SAMPLES = 10_000_000
+# Names in a command that a message advises.
+MAX_ADVISED_NAMES = 20
+
+
+def check_gathers(
+    path: Path, shots: Sequence[Shot], recording: TimeAxis, excluded: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Check that every shot has a gather, and the shapes of the first, the middle and the last one.
+
+    Parameters
+    ----------
+    path
+        Folder or HDF5 file (``data.file``).
+    shots
+        The shots of the survey.
+    recording
+        Samples that the inversion uses.
+    excluded
+        Shots that ``data.exclude`` has already, for the message.
+
+    Returns
+    -------
+    tuple of str
+        A warning if gathers are longer than the recording.
+
+    Raises
+    ------
+    InputError
+        If ``path`` has not a gather for each shot.
+    DataError
+        If the gather of the first shot has the wrong shape.
+    """
+    try:
+        if not (path.is_dir() or path.is_file()):
+            raise InputError(f"data.file: {path}: no such file or folder")
+        missing = _missing(path, shots)
+    except UNREADABLE as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"data.file: {path}: is neither a folder of gathers nor a readable HDF5 file ({reason})"
+        ) from None
+    if missing:
+        raise InputError(_missing_message(path, missing, excluded))
+    _check_shape(shots[0], _shape(path, shots[0]), recording)
+    for shot in (shots[0], shots[len(shots) // 2], shots[-1]):
+        samples = _shape(path, shot)[:1]
+        if samples > (recording.samples,):
+            length = (samples[0] - 1) * recording.step
+            return (
+                f"data.file: gathers are longer than data.recording_time; that of shot {shot.name} has {samples[0]} samples "
+                f"of {recording.step:g} ms ({length:g} ms), of which the first {recording.samples} are used. Correct "
+                "data.sample_interval if the records are not that long",
+            )
+    return ()
+
+
+def read_gather(path: Path, shot: Shot, recording: TimeAxis) -> NDArray:
+    """Read and check the observed gather of one shot; samples past the end of the recording are not read.
+
+    Parameters
+    ----------
+    path
+        Folder or HDF5 file (``data.file``).
+    shot
+        The shot.
+    recording
+        Samples that the inversion uses.
+
+    Returns
+    -------
+    ndarray, shape (recording.samples, receivers)
+
+    Raises
+    ------
+    DataError
+        If the gather cannot be read, is too short, has another number of receivers or values that are not finite.
+    """
+    with _gather(path, shot) as stored:
+        _check_shape(shot, stored.shape, recording)
+        if stored.dtype.kind not in "fiu":
+            raise DataError(shot.name, f"its gather in data.file holds {stored.dtype}, not real numbers")
+        gather = np.asarray(stored[: recording.samples])
+    broken = ~(np.abs(gather) <= MAX_AMPLITUDE)
+    if broken.any():
+        sample, trace = np.argwhere(broken)[0]
+        raise DataError(
+            shot.name,
+            f"its gather in data.file has values that are NaN, infinite or beyond {MAX_AMPLITUDE:g} ({int(broken.sum())} of "
+            f"{broken.size}), the first ({gather[sample, trace]:g}) at sample {sample + 1} of receiver {trace + 1}",
+        )
+    return gather
+
+
+def _missing(path: Path, shots: Sequence[Shot]) -> list[Shot]:
+    if path.is_dir():
+        return [shot for shot in shots if not _npy(path, shot).is_file()]
+    with _hdf5(path) as file:
+        for shot in shots:
+            if any(part in ("", ".") for part in shot.name.split("/")):
+                raise ValueError(f"the name of shot {shot.name!r} is not possible in HDF5; use a folder of .npy files")
+        return [shot for shot in shots if not _is_array(file.get(shot.name))]
+
+
+def _missing_message(path: Path, missing: Sequence[Shot], excluded: Sequence[str]) -> str:
+    wanted = f"file {missing[0].file_name}.npy" if path.is_dir() else f"dataset {missing[0].name!r}"
+    more = f" (nor those of {len(missing) - 1} more shots)" if len(missing) > 1 else ""
+    advice = "or exclude the shots without one (data.exclude)"
+    if len(missing) <= MAX_ADVISED_NAMES:
+        names = json.dumps([*excluded, *(shot.name for shot in missing)], ensure_ascii=False)
+        advice = f"or exclude the shots without one: --set {shlex.quote(f'data.exclude={names}')}"
+    return f"data.file: {path} has no {wanted}{more}; add a gather for every shot of the survey, {advice}"
+
+
+def _check_shape(shot: Shot, shape: tuple[int, ...], recording: TimeAxis) -> None:
+    samples, receivers = recording.samples, len(shot.receivers)
+    if len(shape) != 2 or shape[1] != receivers:
+        transposed = len(shape) == 2 and shape[0] == receivers
+        raise DataError(
+            shot.name,
+            f"its gather in data.file has the shape {shape}, but (samples, receivers) should be ({samples}, {receivers})"
+            f"{'; it looks transposed' if transposed else ''}",
+        )
+    if shape[0] < samples:
+        raise DataError(
+            shot.name,
+            f"its gather in data.file is {max(0, shape[0] - 1) * recording.step:g} ms long ({shape[0]} samples of "
+            f"{recording.step:g} ms), but data.recording_time needs {(samples - 1) * recording.step:g} ms ({samples} samples); "
+            "shorten data.recording_time, or correct data.sample_interval",
+        )
+
+
+def _shape(path: Path, shot: Shot) -> tuple[int, ...]:
+    with _gather(path, shot) as stored:
+        return tuple(stored.shape)
+
+
+@contextmanager
+def _gather(path: Path, shot: Shot) -> Iterator[NDArray | h5py.Dataset]:
+    """The stored gather of a shot, to be read by slices; what goes wrong inside is an error of the shot."""
+    try:
+        if path.is_dir():
+            yield read_array(_npy(path, shot), "data.file")
+            return
+        with _hdf5(path) as file:
+            found = file[shot.name]
+            if not _is_array(found):
+                raise DataError(shot.name, f"data.file: {path} has no array of this name")
+            yield found
+    except DataError:
+        raise
+    except InputError as error:
+        raise DataError(shot.name, str(error)) from None
+    except UNREADABLE as error:
+        raise DataError(shot.name, f"data.file: {path} cannot be read ({error})") from None
+
+
+def _npy(folder: Path, shot: Shot) -> Path:
+    encoded = folder / f"{shot.file_name}.npy"
+    # a plain name with "%" could be the encoded name of another shot
+    if shot.file_name == shot.name or "/" in shot.name or "%" in shot.name or encoded.is_file():
+        return encoded
+    plain = folder / f"{shot.name}.npy"
+    return plain if plain.is_file() else encoded
 
 
 def _hdf5(path: Path) -> h5py.File:
@@ -33,134 +201,6 @@ def _hdf5(path: Path) -> h5py.File:
     return h5py.File(path, "r")
 
 
-def check_gathers(path: Path, shots: list[str]) -> None:
-    """Raise unless there is a gather for each shot."""
-    try:
-        if path.is_dir():
-            missing = [name for name in shots if not (path / f"{name}.npy").is_file()]
-            where = f"{path} has no file {missing[0]}.npy" if missing else ""
-        elif path.is_file():
-            with _hdf5(path) as file:
-                missing = [name for name in shots if not _has_shape(file.get(name))]
-            where = f"{path} has no dataset {missing[0]!r}" if missing else ""
-        else:
-            raise InputError(f"data.file: {path}: no such file or folder")
-    except UNREADABLE as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"data.file: {path}: is no folder of gathers and no readable HDF5 file ({reason})") from None
-    if missing:
-        more = f" (nor those of {len(missing) - 1} more shots)" if len(missing) > 1 else ""
-        raise InputError(
-            f"data.file: {where}{more}; every shot of the survey needs its gather, or has to "
-            f"be left out: --set {shlex.quote(f'data.exclude={json.dumps(missing[:20])}')}"
-        )
-
-
-def _has_shape(found: object) -> bool:
-    """Whether what is in an HDF5 file is an array; not a group, nor a type, nor a dataset of nothing."""
+def _is_array(found: object) -> bool:
+    """Whether an HDF5 object is an array: not a group, a type or an empty dataset."""
     return getattr(found, "shape", None) is not None
-
-
-def read_gather(path: Path, shot: str, expected: tuple[int, int] | None = None) -> NDArray:
-    """Read one shot's gather, shape (samples, receivers); of another shape than is ``expected`` nothing is read."""
-    try:
-        if path.is_dir():
-            return read_array(path / f"{shot}.npy", "data.file")
-        with _hdf5(path) as file:
-            if expected is not None:
-                check_record_shape(shot, _shape(file, shot), *expected)
-            return np.asarray(file[shot])
-    except DataError:
-        raise
-    except InputError as error:
-        raise DataError(shot, str(error)) from None
-    except UNREADABLE as error:
-        raise DataError(shot, f"data.file: {path} cannot be read ({error})") from None
-
-
-def _shape(file: h5py.File, shot: str) -> tuple[int, ...]:
-    if not _has_shape(file[shot]):
-        raise DataError(shot, f"data.file: {file.filename} has no array of this name")
-    return tuple(file[shot].shape)
-
-
-def check_gather(shot: str, record: NDArray, samples: int, receivers: int) -> None:
-    """Raise unless an observed record has the survey's shape and real, finite numbers."""
-    if record.dtype.kind not in "fiu":
-        raise DataError(shot, f"its record in data.file holds {record.dtype}, not real numbers")
-    check_record_shape(shot, record.shape, samples, receivers)
-    broken = ~(np.abs(record) <= MAX_AMPLITUDE)
-    if broken.any():
-        sample, trace = np.argwhere(broken)[0]
-        raise DataError(
-            shot,
-            f"its record in data.file has values that are NaN, infinite or beyond {MAX_AMPLITUDE:g} ({int(broken.sum())} of "
-            f"{broken.size}), the first ({record[sample, trace]:g}) at sample {sample + 1} of receiver {trace + 1}",
-        )
-
-
-def check_record_shape(shot: str, shape: tuple[int, ...], samples: int, receivers: int) -> None:
-    """Raise unless an observed record has ``samples`` rows and ``receivers`` columns."""
-    if shape != (samples, receivers):
-        hint = "; it looks transposed" if shape == (receivers, samples) else ""
-        raise DataError(
-            shot,
-            f"its record in data.file has shape {shape}, but {samples} samples (data.recording_time over "
-            f"data.sample_interval, and 1) of {receivers} receivers, ({samples}, {receivers}), are expected{hint}",
-        )
-
-
-def gather_shape(path: Path, shot: str) -> tuple[int, ...]:
-    """Shape of one shot's gather, without reading it."""
-    if path.is_dir():
-        return read_gather(path, shot).shape
-    try:
-        with _hdf5(path) as file:
-            return _shape(file, shot)
-    except UNREADABLE as error:
-        raise DataError(shot, f"data.file: {path} cannot be read ({error})") from None
-
-
-def read_wavelet(path: Path) -> tuple[float, ...]:
-    """Read the samples of a wavelet from .npy or from text with one number a line."""
-    key = "wavelet.file"
-    try:
-        if path.suffix == ".npy":
-            values = np.squeeze(read_array(path, key))
-        else:
-            values = np.array([_sample(line, number, path) for number, line in _lines(require_regular_file(path))])
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"{key}: {path}: cannot be read ({reason}); it should be .npy, or text with one number a line"
-        ) from None
-    if values.ndim != 1 or values.size < 4:
-        raise InputError(f"{key}: {path}: has shape {values.shape}; a wavelet has one axis of at least 4 samples")
-    if values.size > MOST_SAMPLES:
-        raise InputError(f"{key}: {path}: has {values.size} samples; a wavelet has at most {MOST_SAMPLES}")
-    values = values.astype(np.float64)
-    broken = np.flatnonzero(~np.isfinite(values))
-    if broken.size:
-        raise InputError(f"{key}: {path}: sample {broken[0] + 1} is {values[broken[0]]:g}, not a finite number")
-    largest = float(np.abs(values).max())
-    if not 1 / MAX_AMPLITUDE <= largest <= MAX_AMPLITUDE:
-        raise InputError(
-            f"{key}: {path}: its largest amplitude is {largest:g}; it should lie between {1 / MAX_AMPLITUDE:g} and "
-            f"{MAX_AMPLITUDE:g}"
-        )
-    return tuple(float(value) for value in values)
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Numbers and contents of the lines that are not blank and no comment."""
-    lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
-    return [(number, line) for number, line in enumerate(lines, 1) if line]
-
-
-def _sample(text: str, line: int, path: Path) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(
-            f"wavelet.file: {path}, line {line}: is {quoted(text)}; it should be one number a line"
-        ) from None

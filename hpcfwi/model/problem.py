@@ -15,13 +15,13 @@ import psutil
 from numpy.typing import NDArray
 
 from hpcfwi.config.parsing import PATH_KEYS
-from hpcfwi.config.run import FileModel, RickerSection, RunConfig, SmoothModel
+from hpcfwi.config.run import FileModel, RunConfig, SmoothModel
 from hpcfwi.errors import InputError
-from hpcfwi.model.checks import at_most, check_sampling, dispersion
+from hpcfwi.model.checks import at_most, check_positions, check_sampling, dispersion
 from hpcfwi.model.discretization import TimeAxis, courant_limit, critical_step, safe_step
-from hpcfwi.model.gathers import check_gathers, check_record_shape, gather_shape, read_wavelet
+from hpcfwi.model.gathers import check_gathers
 from hpcfwi.model.grid import Domain
-from hpcfwi.model.survey import Survey, build_survey, read_geometry
+from hpcfwi.model.survey import Survey, build_survey, list_names, read_geometry
 from hpcfwi.model.velocity import (
     build_model,
     check_velocities,
@@ -30,14 +30,14 @@ from hpcfwi.model.velocity import (
     smooth_model,
     squared_slowness,
 )
-from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet, Wavelet
+from hpcfwi.model.wavelet import Wavelet, build_wavelet
 
 __all__ = ["Problem"]
 
+# Relative error of a velocity that was saved in single precision.
+FLOAT32_ROUNDING = float(np.finfo(np.float32).eps)
 # Arrays of the grid, in float64, that are in memory while the models are made.
 MODEL_ARRAYS = 6
-# Shots that are left out, of which results give the names.
-MOST_NAMES = 5
 MOST_SAMPLES, MOST_TRACES = 10_000_000, 1_000_000_000
 
 
@@ -103,8 +103,8 @@ class Problem:
         frozen = _frozen(config, domain, true if true is not None else initial)
         if initial is None:
             initial = _smoothed(config.initial, true, frozen)
-        _check_bounds(config, initial, frozen)
-        wavelet = _wavelet(config)
+        initial = _within_bounds(config, initial, frozen)
+        wavelet = build_wavelet(config.wavelet)
         survey = _survey(config, domain)
         velocities = _velocity_range(config, true, initial)
         steps, step = _time_steps(config, domain, velocities)
@@ -112,8 +112,10 @@ class Problem:
         if config.data.exclude:
             warnings += (f"the survey is used {_left_out(config, len(survey))}",)
         problem = cls(config, domain, true, initial, frozen, survey, wavelet, steps, step, warnings)
-        problem._check_first_gather()
-        return problem
+        if config.data.file is None:
+            return problem
+        cut = check_gathers(config.data.file, survey.shots, problem.recording, config.data.exclude)
+        return replace(problem, warnings=warnings + cut)
 
     def without(self, lost: Sequence[str]) -> Problem:
         """The same problem without shots that have failed: that which has them in ``data.exclude``."""
@@ -137,18 +139,12 @@ class Problem:
         return TimeAxis.covering(self.config.data.recording_time, self.steps[0]).samples
 
     @property
-    def recorded_samples(self) -> int:
+    def recording(self) -> TimeAxis:
         """Samples of an observed record."""
+        interval, last = self.config.data.sample_interval, self.config.data.recording_time
         if self.config.data.tail == "extrapolate" and self.true_velocity is not None:
-            return math.ceil(self.time_axis(self.true_velocity).times[-1] / self.config.data.sample_interval - 1e-9) + 1
-        return math.floor(self.config.data.recording_time / self.config.data.sample_interval + 1e-9) + 1
-
-    def _check_first_gather(self) -> None:
-        """What is wrong with one gather is most often wrong with all: it is told before any worker starts."""
-        if self.config.data.file is not None:
-            shot = self.survey.shots[0]
-            found = gather_shape(self.config.data.file, shot.name)
-            check_record_shape(shot.name, found, self.recorded_samples, len(shot.receivers))
+            return TimeAxis.covering(float(self.time_axis(self.true_velocity).times[-1]), interval)
+        return TimeAxis(interval, math.floor(last / interval + 1e-9) + 1)
 
     @property
     def exclusion_note(self) -> str:
@@ -268,7 +264,7 @@ def _frozen(config: RunConfig, domain: Domain, velocity: NDArray | None) -> NDAr
     frozen = np.zeros(domain.shape, dtype=bool)
     if section.velocity_below is not None:
         assert velocity is not None
-        frozen |= velocity <= section.velocity_below
+        frozen |= velocity <= section.velocity_below * (1 + FLOAT32_ROUNDING)
     if section.depth_above is not None:
         depth = domain.origin[-1] + domain.spacing[-1] * np.arange(domain.shape[-1])
         frozen |= depth <= section.depth_above
@@ -279,37 +275,27 @@ def _frozen(config: RunConfig, domain: Domain, velocity: NDArray | None) -> NDAr
     return frozen
 
 
-def _check_bounds(config: RunConfig, initial: NDArray, frozen: NDArray) -> None:
+def _within_bounds(config: RunConfig, initial: NDArray[np.float64], frozen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The initial model with its free cells inside the bounds; a model that was saved as float32 may miss them by rounding."""
     low, high = config.inversion.bounds
     free = initial[~frozen]
-    slack = 1e-9 * high
-    if free.min() < low - slack or free.max() > high + slack:
+    if free.min() < low * (1 - FLOAT32_ROUNDING) or free.max() > high * (1 + FLOAT32_ROUNDING):
         raise InputError(
             f"inversion.bounds: [{low:g}, {high:g}] km/s exclude the initial model, whose velocities go from "
             f"{free.min():.4g} to {free.max():.4g} km/s; widen the bounds, change [initial], or freeze these cells "
             "(inversion.frozen)"
         )
-
-
-def _wavelet(config: RunConfig) -> Wavelet:
-    section = config.wavelet
-    if isinstance(section, RickerSection):
-        frequency = section.peak_frequency / 1000.0
-        return RickerWavelet(frequency, 1.0 / frequency if section.delay is None else section.delay, section.amplitude)
-    return SampledWavelet(read_wavelet(section.file), section.sample_interval)
+    return np.where(frozen, initial, np.clip(initial, low, high))
 
 
 def _left_out(config: RunConfig, used: int, lost: Sequence[str] = ()) -> str:
     """What results say where not all shots of the survey are used; else nothing."""
     asked = sorted(set(config.data.exclude).difference(lost))
-    told = [f"{why}: {_some(names)}" for why, names in (("data.exclude", asked), ("failed", sorted(lost))) if names]
+    told = [
+        f"{why}: {list_names(names)}" for why, names in (("data.exclude", asked), ("failed", sorted(lost))) if names
+    ]
     count = len(asked) + len(lost)
     return f"without {count} of its {used + count} shots ({'; '.join(told)})" if told else ""
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def _survey(config: RunConfig, domain: Domain) -> Survey:
@@ -323,9 +309,7 @@ def _survey(config: RunConfig, domain: Domain) -> Survey:
     traces = sum(len(shot.receivers) for shot in survey.shots)
     if traces > MOST_TRACES:
         raise InputError(f"acquisition: {len(survey)} shots have {traces} traces; at most {MOST_TRACES} can be handled")
-    survey.check(domain)
-    if config.data.file is not None:
-        check_gathers(config.data.file, [shot.name for shot in survey.shots])
+    check_positions(survey, domain)
     return survey
 
 

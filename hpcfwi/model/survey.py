@@ -1,36 +1,44 @@
-"""The survey: shots, their sources and receivers."""
+"""The survey: shots with their sources and receivers, from lines, grids and CSV files."""
 
 from __future__ import annotations
 
 import csv
-import re
+import hashlib
+import math
+import unicodedata
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.errors import DataError, InputError
+from hpcfwi.errors import InputError
 from hpcfwi.io import quoted, require_regular_file, shortened
-from hpcfwi.model.grid import Domain
 
 if TYPE_CHECKING:
     from hpcfwi.config.run import Positions  # workers import this module without pydantic
 
-__all__ = ["Shot", "Survey", "build_survey", "read_geometry"]
+__all__ = ["Shot", "Survey", "build_survey", "list_names", "read_geometry"]
+
+MAX_NAME_LENGTH = 100
+# Leaves room for suffixes and temporary names in the 255 bytes that file systems allow.
+MAX_FILE_NAME_LENGTH = 200
 
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """One source and the receivers that listened to it.
+    """One source and its receivers.
 
     Parameters
     ----------
     name
-        Unique in the survey; letters, digits, ``-``, ``_`` and ``.``.
+        The user's name, unique in the survey.
     source
         Position, shape (ndim,), m.
     receivers
@@ -43,8 +51,19 @@ class Shot:
 
     @property
     def file_name(self) -> str:
-        """The shot's name as a file name without a suffix: safe on every file system, unique in the survey."""
-        return self.name
+        """The name as a file name without suffix, unique in the survey.
+
+        Letters, digits, ``-``, ``_``, ``.`` and ``~`` stay; other characters, and a dot or hyphen at the start, are percent-
+        encoded as in a URL: ``A/1`` becomes ``A%2F1``.
+        """
+        encoded = quote(self.name, safe="")
+        if encoded[0] in ".-":
+            encoded = f"%{ord(encoded[0]):02X}{encoded[1:]}"
+        if len(encoded) > MAX_FILE_NAME_LENGTH:
+            # no percent-encoded name has "%-" in it, so this one is unique, too
+            digest = hashlib.blake2b(self.name.encode(), digest_size=8).hexdigest()
+            encoded = f"{encoded[: MAX_FILE_NAME_LENGTH - 18]}%-{digest}"
+        return encoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,129 +77,123 @@ class Survey:
 
     @property
     def max_receivers(self) -> int:
+        """Largest number of receivers of a shot."""
         return max(len(shot.receivers) for shot in self.shots)
 
     def without(self, names: Collection[str]) -> Survey:
-        """The survey without some shots.
+        """Return the survey without the named shots.
 
         Raises
         ------
         InputError
-            If there is no such shot, or none would be left.
+            If the survey has no shot of such a name, or no shot would remain.
         """
-        known, left_out = [shot.name for shot in self.shots], set(names)
-        unknown = sorted(left_out.difference(known))
+        known, excluded = [shot.name for shot in self.shots], set(names)
+        unknown = sorted(excluded.difference(known))
         if unknown:
-            raise InputError(f"data.exclude: there is no shot {unknown[0]!r}; there are {_some(known)}")
-        if known and left_out.issuperset(known):
-            raise InputError("data.exclude: leaves no shot of the survey")
-        return Survey(tuple(shot for shot in self.shots if shot.name not in left_out))
-
-    def check(self, domain: Domain) -> None:
-        """Raise where a source or receiver is outside the physical domain.
-
-        Raises
-        ------
-        DataError
-            Naming the shot, the position and the domain's limits.
-        InputError
-            If there is no shot at all.
-        """
-        if not self.shots:
-            raise InputError("the survey is empty: there is no shot in it")
-        limits = ", ".join(
-            f"{axis} {low:g} to {high:g} m"
-            for axis, low, high in zip(domain.axes, domain.origin, domain.last, strict=True)
-        )
-        strayed = ~domain.contains(np.stack([shot.source for shot in self.shots]))
-        sound = None
-        for shot, astray in zip(self.shots, strayed, strict=True):
-            if len(shot.receivers) == 0:
-                raise DataError(shot.name, "has no receivers")
-            if not astray and shot.receivers is sound:
-                continue  # a spread that all shots have is looked at once
-            sound = shot.receivers
-            for what, positions in (("source", shot.source[None]), ("receiver", shot.receivers)):
-                outside = np.flatnonzero(~domain.contains(positions))
-                if outside.size:
-                    place = ", ".join(f"{value:g}" for value in positions[outside[0]])
-                    more = f" (and {outside.size - 1} more)" if outside.size > 1 else ""
-                    number = f" {outside[0] + 1}" if what == "receiver" else ""
-                    raise DataError(
-                        shot.name,
-                        f"{what}{number} at ({place}) m{more} is outside the model, which covers {limits}",
-                    )
+            raise InputError(f"data.exclude: there is no shot {unknown[0]!r}; the shots are {list_names(known)}")
+        if known and excluded.issuperset(known):
+            raise InputError("data.exclude: leaves no shot of the survey; keep at least one")
+        return Survey(tuple(shot for shot in self.shots if shot.name not in excluded))
 
 
-def _some(names: list[str]) -> str:
-    """The first and the last of them."""
-    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:3])}, ... {names[-1]}"
-
-
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+def list_names(names: Sequence[str]) -> str:
+    """Join names for a message; of many, the first five and how many more there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 6 else ""
+    return ", ".join(names[: 5 if more else 6]) + more
 
 
 def build_survey(sources: Positions, receivers: Positions, axes: tuple[str, ...]) -> Survey:
-    """Make the survey that ``[acquisition]`` describes; ``axes`` are the names of the grid's axes."""
-    names, places = _sources(sources, axes)
+    """Make the survey that ``[acquisition]`` describes.
+
+    Parameters
+    ----------
+    sources, receivers
+        Positions, or the CSV files that hold them.
+    axes
+        Names of the grid's axes.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or shots and receivers do not match.
+    """
+    names, positions = _named_sources(sources, axes)
     if receivers.file is None:
         spread = _lattice(receivers)
-        return Survey(tuple(Shot(name, place, spread) for name, place in zip(names, places, strict=True)))
+        return _survey(names, positions, [spread] * len(names))
     table = _Table(receivers.file, "acquisition.receivers.file")
-    positions = table.positions(axes)
+    spread = table.positions(axes)
     if "shot" not in table.header:
-        return Survey(tuple(Shot(name, place, positions) for name, place in zip(names, places, strict=True)))
-    rows = table.groups()
-    strangers = sorted(set(rows) - set(names))
-    if strangers:
+        return _survey(names, positions, [spread] * len(names))
+    rows = table.rows_of_shots
+    unknown = sorted(set(rows) - set(names))
+    if unknown:
         raise InputError(
-            f"{table.key}: {table.path}, line {table.lines[rows[strangers[0]][0]]}: has a receiver of shot "
-            f"{strangers[0]!r}, which is none of the {len(names)} shots ({names[0]!r} to {names[-1]!r})"
+            f"{table.line(rows[unknown[0]][0])}: has a receiver of shot {unknown[0]!r}, but the survey has no such shot; "
+            f"its {len(names)} shots are {list_names(names)}"
         )
-    deaf = [name for name in names if name not in rows]
-    if deaf:
-        more = f" (nor of {len(deaf) - 1} more shots)" if len(deaf) > 1 else ""
-        raise InputError(f"{table.key}: {table.path}: has no receivers of shot {deaf[0]!r}{more}")
-    return Survey(tuple(Shot(name, place, positions[rows[name]]) for name, place in zip(names, places, strict=True)))
+    missing = [name for name in names if name not in rows]
+    if missing:
+        more = f" (nor of {len(missing) - 1} more shots)" if len(missing) > 1 else ""
+        raise InputError(f"{table.where}: has no receivers of shot {missing[0]!r}{more}")
+    return _survey(names, positions, [spread[rows[name]] for name in names])
 
 
 def read_geometry(path: Path, axes: tuple[str, ...]) -> Survey:
-    """Read a CSV with a row for each trace: shot, source_x, source_z, receiver_x, receiver_z (and the y's)."""
+    """Read a CSV file with a row for each trace (``data.geometry``).
+
+    Parameters
+    ----------
+    path
+        The file; its columns are shot, source_x, source_z, receiver_x, receiver_z, and in 3-D source_y, receiver_y.
+    axes
+        Names of the grid's axes.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a shot has two sources.
+    """
     table = _Table(path, "data.geometry")
     sources = table.positions(axes, "source_")
     receivers = table.positions(axes, "receiver_")
     shots = []
-    for name, rows in table.groups().items():
+    for name, rows in table.rows_of_shots.items():
         moved = np.flatnonzero((sources[rows] != sources[rows[0]]).any(axis=1))
         if moved.size:
             raise InputError(
-                f"{table.key}: {path}, line {table.lines[rows[moved[0]]]}: the source of shot {name!r} is not where it "
-                f"is on line {table.lines[rows[0]]}"
+                f"{table.line(rows[moved[0]])}: shot {name!r} has another source position than on line "
+                f"{table.line_numbers[rows[0]]}; give every source its own shot name"
             )
         shots.append(Shot(name, sources[rows[0]], receivers[rows]))
     return Survey(tuple(shots))
 
 
-def _sources(positions: Positions, axes: tuple[str, ...]) -> tuple[list[str], NDArray[np.float64]]:
+def _survey(names: Iterable[str], sources: NDArray[np.float64], spreads: Iterable[NDArray[np.float64]]) -> Survey:
+    return Survey(tuple(map(Shot, names, sources, spreads)))
+
+
+def _named_sources(positions: Positions, axes: tuple[str, ...]) -> tuple[list[str], NDArray[np.float64]]:
+    """Names of the shots, and their positions; shots without a name are numbered from 0."""
     if positions.file is None:
-        places = _lattice(positions)
-        return [str(i) for i in range(len(places))], places
+        points = _lattice(positions)
+        return [str(i) for i in range(len(points))], points
     table = _Table(positions.file, "acquisition.sources.file")
-    places = table.positions(axes)
+    points = table.positions(axes)
     if "shot" not in table.header:
-        return [str(i) for i in range(len(places))], places
-    groups = table.groups()
-    twice = next((name for name, rows in groups.items() if len(rows) > 1), None)
-    if twice is not None:
-        raise InputError(
-            f"{table.key}: {table.path}, line {table.lines[groups[twice][1]]}: shot {twice!r} is there a second time"
-        )
-    return list(groups), places
+        return [str(i) for i in range(len(points))], points
+    for name, rows in table.rows_of_shots.items():
+        if len(rows) > 1:
+            raise InputError(
+                f"{table.line(rows[1])}: shot {name!r} already has a source; every source is a shot of its own"
+            )
+    return list(table.rows_of_shots), points
 
 
 def _lattice(positions: Positions) -> NDArray[np.float64]:
     """Points on a line, or on a grid in C order, shape (n, ndim)."""
-    assert positions.first is not None  # the configuration has seen to it
+    assert positions.first is not None  # the configuration makes sure
     first = np.asarray(positions.first)
     last = np.asarray(positions.last if positions.last is not None else positions.first)
     if isinstance(positions.count, int):
@@ -190,83 +203,130 @@ def _lattice(positions: Positions) -> NDArray[np.float64]:
 
 
 class _Table:
-    """A CSV file with a header; blank lines and lines that begin with # do not count."""
+    """A CSV file with a header, as people and spreadsheets write it.
+
+    Columns are separated by commas, semicolons or tabs. Numbers may have a decimal comma where semicolons separate columns.
+    Blank lines and lines that start with ``#`` are comments.
+
+    Parameters
+    ----------
+    path
+        The file.
+    key
+        The configuration's key, for messages.
+
+    Raises
+    ------
+    InputError
+        If the file is not there, not readable, not regular or empty.
+    """
 
     def __init__(self, path: Path, key: str) -> None:
-        self.path, self.key = path, key
-        self.lines: list[int] = []
-        self.rows: list[list[str]] = []
+        self.path, self.where = path, f"{key}: {path}"
         self.header: list[str] = []
+        self.rows: list[list[str]] = []
+        self.line_numbers: list[int] = []
         try:
-            with require_regular_file(path).open(newline="", encoding="utf-8-sig") as file:
-                self._read(csv.reader(file))
+            require_regular_file(path)
+            with path.open("rb") as file:
+                utf16 = file.read(2) in (b"\xff\xfe", b"\xfe\xff")  # "Unicode text" of spreadsheets
+            with path.open(newline="", encoding="utf-16" if utf16 else "utf-8-sig") as lines:
+                self._read(lines)
         except FileNotFoundError:
-            raise InputError(f"{key}: {path}: no such file") from None
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{self.where}: no such file") from None
+        except UnicodeError as error:
+            raise InputError(f"{self.where}: is not UTF-8 text ({error}); save it as CSV in UTF-8") from None
+        except (OSError, csv.Error) as error:
             reason = getattr(error, "strerror", None) or error
-            raise InputError(f"{key}: {path}: is no readable CSV file ({reason})") from None
+            raise InputError(f"{self.where}: is not a readable CSV file ({reason})") from None
         if not self.rows:
-            raise InputError(f"{key}: {path}: has no rows below its header, so the survey would be empty")
+            raise InputError(f"{self.where}: has no rows below its header, so the survey would be empty")
 
-    def _read(self, reader: object) -> None:
-        for row in reader:  # type: ignore[attr-defined]
-            cells = [cell.strip() for cell in row]
-            if not any(cells) or cells[0].startswith("#"):
-                continue
-            line: int = reader.line_num  # type: ignore[attr-defined]
-            if not self.header:
-                self.header = [cell.lower() for cell in cells]
-                twice = next((name for name, times in Counter(self.header).items() if name and times > 1), None)
-                if twice is not None:
-                    raise InputError(
-                        f"{self.key}: {self.path}, line {line}: has the column {quoted(twice)} more than once"
-                    )
-                continue
-            if len(cells) != len(self.header):
-                raise InputError(
-                    f"{self.key}: {self.path}, line {line}: has {len(cells)} columns, the header has {len(self.header)} "
-                    f"({shortened(', '.join(self.header))})"
-                )
-            self.lines.append(line)
-            self.rows.append(cells)
+    def line(self, row: int) -> str:
+        """Where a row is, for messages."""
+        return f"{self.where}, line {self.line_numbers[row]}"
 
     def positions(self, axes: tuple[str, ...], prefix: str = "") -> NDArray[np.float64]:
-        """The columns ``<prefix>x``, (y,) z as positions, shape (rows, ndim), m."""
-        wanted = [prefix + axis for axis in axes]
-        for name in wanted:
-            self._require(name, wanted)
-        columns = [self.header.index(name) for name in wanted]
+        """Read the columns ``<prefix>x``, (y,) z: positions, shape (rows, ndim), m."""
+        names = [prefix + axis for axis in axes]
+        columns = [self._column(name, names) for name in names]
         out = np.empty((len(self.rows), len(axes)))
         for i, row in enumerate(self.rows):
             for j, column in enumerate(columns):
-                try:
-                    out[i, j] = float(row[column])
-                except ValueError:
-                    out[i, j] = np.nan
-                if not np.isfinite(out[i, j]):
+                out[i, j] = self._number(row[column])
+                if not math.isfinite(out[i, j]):
                     raise InputError(
-                        f"{self.key}: {self.path}, line {self.lines[i]}: {wanted[j]} is {quoted(row[column])}; it should "
-                        "be a number, in m"
+                        f"{self.line(i)}: {names[j]} is {quoted(row[column])}; it should be a number, in m"
                     )
         return out
 
-    def _require(self, column: str, wanted: list[str]) -> None:
-        if column not in self.header:
-            raise InputError(
-                f"{self.key}: {self.path}: has no column {column!r}; its header names the columns "
-                f"{shortened(', '.join(self.header))}, and {', '.join(wanted)} are needed"
-            )
-
-    def groups(self) -> dict[str, list[int]]:
+    @cached_property
+    def rows_of_shots(self) -> dict[str, list[int]]:
         """Rows of each shot, in the order in which the shots first appear."""
-        self._require("shot", ["shot"])
-        column = self.header.index("shot")
+        column = self._column("shot", ["shot"])
         found: dict[str, list[int]] = {}
         for i, row in enumerate(self.rows):
-            if not NAME.fullmatch(row[column]):
-                raise InputError(
-                    f"{self.key}: {self.path}, line {self.lines[i]}: {quoted(row[column])} is no name for a shot; "
-                    "letters, digits, '_', '-' and '.' may be in it"
-                )
+            if row[column] not in found:
+                problem = _problem_of_name(row[column])
+                if problem:
+                    raise InputError(f"{self.line(i)}: the shot name {quoted(row[column])} {problem}")
             found.setdefault(row[column], []).append(i)
         return found
+
+    def _read(self, lines: Iterator[str]) -> None:
+        skipped, first = 0, ""
+        for first in lines:
+            if not _is_comment(first):
+                break
+            skipped += 1
+        delimiter = max(",;\t", key=first.count)
+        self._decimal_comma = delimiter == ";"
+        reader = csv.reader(chain([first], lines), delimiter=delimiter)
+        for cells in reader:
+            row, line = [cell.strip() for cell in cells], skipped + reader.line_num
+            if not any(row) or row[0].startswith("#"):
+                continue
+            if not self.header:
+                self.header = [cell.lower() for cell in row]
+                twice = [name for name, count in Counter(self.header).items() if name and count > 1]
+                if twice:
+                    raise InputError(f"{self.where}, line {line}: has the column {quoted(twice[0])} more than once")
+                continue
+            if len(row) != len(self.header):
+                raise InputError(
+                    f"{self.where}, line {line}: has {len(row)} columns, but the header has {len(self.header)} "
+                    f"({shortened(', '.join(self.header))})"
+                )
+            self.line_numbers.append(line)
+            self.rows.append(row)
+
+    def _number(self, text: str) -> float:
+        try:
+            return float(text.replace(",", ".") if self._decimal_comma else text)
+        except ValueError:
+            return math.nan
+
+    def _column(self, name: str, needed: list[str]) -> int:
+        if name not in self.header:
+            raise InputError(
+                f"{self.where}: has no column {name!r}; its header names the columns {shortened(', '.join(self.header))}, "
+                f"but {', '.join(needed)} are needed"
+            )
+        return self.header.index(name)
+
+
+def _is_comment(line: str) -> bool:
+    """Whether a line says nothing about the survey; spreadsheets may write ``sep=;`` first."""
+    text = line.strip()
+    return not text or text.startswith("#") or (text.lower().startswith("sep=") and len(text) <= 5)
+
+
+def _problem_of_name(name: str) -> str:
+    """What is wrong with the name of a shot, or nothing."""
+    if not name:
+        return "is empty"
+    if len(name) > MAX_NAME_LENGTH:
+        return f"has {len(name)} characters; at most {MAX_NAME_LENGTH} are possible"
+    if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
+        return "has control characters; use printable ones"
+    return ""

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcfwi.errors import InputError
+from hpcfwi.io import quoted, require_regular_file
 from hpcfwi.model.discretization import TimeAxis
 
-__all__ = ["RickerWavelet", "SampledWavelet", "Wavelet", "highest_frequency", "peak_frequency"]
+if TYPE_CHECKING:
+    from hpcfwi.config.run import RickerSection, WaveletFileSection  # workers import this module without pydantic
 
-# Amplitude, relative to the spectrum's peak, below which a frequency is not worth a grid point: -40 dB.
-FLOOR = 0.01
+__all__ = [
+    "RickerWavelet",
+    "SampledWavelet",
+    "Wavelet",
+    "build_wavelet",
+    "highest_frequency",
+    "peak_frequency",
+    "read_wavelet",
+]
+
+# Relative amplitude of the highest frequency that the grid has to carry: -40 dB of the spectrum's peak.
+HIGHEST_FREQUENCY_LEVEL = 0.01
+MAX_WAVELET_SAMPLES = 10_000_000
 
 
 @dataclass(frozen=True)
 class RickerWavelet:
-    """The Ricker wavelet ``amplitude (1 - 2 r^2) exp(-r^2)`` with ``r = pi f (t - delay)``.
+    """The Ricker wavelet ``amplitude (1 - 2 r^2) exp(-r^2)`` with ``r = pi f (t - delay)`` (Ricker 1953).
 
     Parameters
     ----------
@@ -34,19 +50,19 @@ class RickerWavelet:
     amplitude: float = 1.0
 
     def sample(self, axis: TimeAxis) -> NDArray[np.float64]:
-        """Values on a time axis."""
+        """Return the values on a time axis, shape (axis.samples,)."""
         r2 = (np.pi * self.frequency * (axis.times - self.delay)) ** 2
         return self.amplitude * (1 - 2 * r2) * np.exp(-r2)
 
 
 @dataclass(frozen=True)
 class SampledWavelet:
-    """A wavelet given by samples; zero after its end.
+    """A wavelet given by its samples; zero after the last one.
 
     Parameters
     ----------
     values
-        Samples, from time zero on.
+        Samples from time zero on.
     interval
         Sample interval, ms.
     """
@@ -55,8 +71,8 @@ class SampledWavelet:
     interval: float
 
     def sample(self, axis: TimeAxis) -> NDArray[np.float64]:
-        """Values on a time axis, by a cubic spline."""
-        from hpcfwi.model.processing import resample
+        """Return the values of a cubic spline on a time axis, shape (axis.samples,)."""
+        from hpcfwi.model.processing import resample  # scipy, which a Ricker wavelet does not need
 
         out = np.zeros(axis.samples)
         known = resample(np.asarray(self.values)[:, None], self.interval, axis, "float64")[:, 0]
@@ -65,6 +81,32 @@ class SampledWavelet:
 
 
 Wavelet = RickerWavelet | SampledWavelet
+
+
+def build_wavelet(section: RickerSection | WaveletFileSection) -> Wavelet:
+    """Make the wavelet that ``[wavelet]`` describes.
+
+    Raises
+    ------
+    InputError
+        If its file cannot be used.
+    """
+    if section.kind == "file":
+        return SampledWavelet(read_wavelet(section.file), section.sample_interval)
+    frequency = section.peak_frequency / 1000.0
+    return RickerWavelet(frequency, 1.0 / frequency if section.delay is None else section.delay, section.amplitude)
+
+
+def highest_frequency(wavelet: Wavelet) -> float:
+    """Highest frequency, kHz, with at least 1 % of the spectrum's peak amplitude (for a Ricker 2.76 times its peak)."""
+    frequencies, amplitudes = _spectrum(wavelet)
+    return float(frequencies[np.flatnonzero(amplitudes >= HIGHEST_FREQUENCY_LEVEL * amplitudes.max())[-1]])
+
+
+def peak_frequency(wavelet: Wavelet) -> float:
+    """Frequency of the largest amplitude, kHz."""
+    frequencies, amplitudes = _spectrum(wavelet)
+    return float(frequencies[np.argmax(amplitudes)])
 
 
 def _spectrum(wavelet: Wavelet) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -78,13 +120,49 @@ def _spectrum(wavelet: Wavelet) -> tuple[NDArray[np.float64], NDArray[np.float64
     return frequencies, np.abs(np.fft.rfft(wavelet.values, count))
 
 
-def highest_frequency(wavelet: Wavelet) -> float:
-    """Highest frequency, kHz, whose amplitude is above 1 % of the spectrum's peak (for a Ricker 2.76 times its peak)."""
-    frequencies, amplitudes = _spectrum(wavelet)
-    return float(frequencies[np.flatnonzero(amplitudes >= FLOOR * amplitudes.max())[-1]])
+def read_wavelet(path: Path) -> tuple[float, ...]:
+    """Read the samples of a wavelet from .npy, or from text with one number a line.
+
+    Raises
+    ------
+    InputError
+        Naming the file, and the line or sample that cannot be used.
+    """
+    from hpcfwi.config.run import MAX_AMPLITUDE
+    from hpcfwi.model.velocity import read_array
+
+    where = f"wavelet.file: {path}"
+    values = np.squeeze(read_array(path, "wavelet.file")) if path.suffix == ".npy" else _read_text(path, where)
+    if values.ndim != 1 or values.size < 4:
+        raise InputError(f"{where}: has the shape {values.shape}; a wavelet has one axis of at least 4 samples")
+    if values.size > MAX_WAVELET_SAMPLES:
+        raise InputError(f"{where}: has {values.size} samples; a wavelet has at most {MAX_WAVELET_SAMPLES}")
+    values = values.astype(np.float64)
+    broken = np.flatnonzero(~np.isfinite(values))
+    if broken.size:
+        raise InputError(f"{where}: sample {broken[0] + 1} is {values[broken[0]]:g}, not a finite number")
+    largest, smallest_allowed = float(np.abs(values).max()), 1 / MAX_AMPLITUDE
+    if not smallest_allowed <= largest <= MAX_AMPLITUDE:
+        raise InputError(
+            f"{where}: has a largest amplitude of {largest:g}; it should be between {smallest_allowed:g} and {MAX_AMPLITUDE:g}"
+        )
+    return tuple(values.tolist())
 
 
-def peak_frequency(wavelet: Wavelet) -> float:
-    """Frequency, kHz, of the largest amplitude."""
-    frequencies, amplitudes = _spectrum(wavelet)
-    return float(frequencies[np.argmax(amplitudes)])
+def _read_text(path: Path, where: str) -> NDArray[np.float64]:
+    try:
+        lines = require_regular_file(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{where}: cannot be read ({reason}); it should be .npy, or text with one number a line"
+        ) from None
+    values = []
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        if text:
+            try:
+                values.append(float(text))
+            except ValueError:
+                raise InputError(f"{where}, line {number}: is {quoted(text)}; it should be one number a line") from None
+    return np.array(values)

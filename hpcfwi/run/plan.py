@@ -33,7 +33,7 @@ def make_plan(problem: Problem) -> Plan:
     model_bytes = 8 * int(np.prod(domain.shape))
     # observed data; one journal entry (gradient and model) an evaluation, a few more evaluations than iterations; models; the
     # solver
-    data_bytes = traces * problem.recorded_samples * itemsize
+    data_bytes = traces * problem.recording.samples * itemsize
     journal_bytes = round(1.3 * config.inversion.iterations + 2) * 2 * model_bytes
     # while an evaluation is under way, the sums of its shots
     partial_bytes = Partials(Path(), config.journal.shots_per_sum).count(len(problem.survey)) * model_bytes
@@ -56,7 +56,7 @@ def make_plan(problem: Problem) -> Plan:
             "extent",
             " x ".join(f"{(b - a) / 1000:g}" for a, b in zip(domain.origin, domain.last, strict=True)) + " km",
         ),
-        ("survey", f"{len(problem.survey)} shots, {traces} traces of {problem.recorded_samples} samples"),
+        ("survey", f"{len(problem.survey)} shots, {traces} traces of {problem.recording.samples} samples"),
         (
             "wavelet",
             f"peak {1000 * peak_frequency(problem.wavelet):.3g} Hz, up to {1000 * highest_frequency(problem.wavelet):.3g} Hz",

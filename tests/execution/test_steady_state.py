@@ -49,7 +49,7 @@ def stage_model(folder, velocity):
 
 def stage_shots(problem, context, folder):
     model, axis = stage_model(folder, problem.true_velocity), problem.time_axis(problem.true_velocity)
-    rest = (model, axis, None, problem.config.data.sample_interval, problem.recorded_samples, folder / "shots", "")
+    rest = (model, axis, None, problem.config.data.sample_interval, problem.recording.samples, folder / "shots", "")
     return [observe_shot(context, shot, *rest) for shot in problem.survey.shots]
 
 

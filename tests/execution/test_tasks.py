@@ -58,7 +58,7 @@ def observe(problem, context, folder):
 
     def stage_shot(shot, origin="a test"):
         shots = folder / "shots"
-        return observe_shot(context, shot, true, axis, None, interval, problem.recorded_samples, shots, origin)
+        return observe_shot(context, shot, true, axis, None, interval, problem.recording.samples, shots, origin)
 
     return stage_shot
 
@@ -155,11 +155,11 @@ def test_a_wavefield_without_bounds_is_an_error_that_names_the_shot(problem, con
 
 
 def test_nan_in_the_data_is_the_shots_own_error(problem, context, tmp_path, folder):
-    record = np.zeros((problem.recorded_samples, 2), dtype=np.float32)
+    record = np.zeros((problem.recording.samples, 2), dtype=np.float32)
     record[5, 1] = np.nan
     np.save(tmp_path / "few.npy", record)
     with pytest.raises(DataError, match=r"^shot few: its record .*NaN.* sample 6 of receiver 2"):
-        observe_shot(context, SHOTS[0], None, None, tmp_path, 4.0, problem.recorded_samples, folder / "shots", "")
+        observe_shot(context, SHOTS[0], None, None, tmp_path, 4.0, problem.recording.samples, folder / "shots", "")
 
 
 def test_a_missing_file_is_a_failure_of_the_task_in_one_line_with_its_host(problem, context, model, observe):

@@ -13,7 +13,6 @@ from hpcfwi.model.discretization import (
     second_derivative_weights,
 )
 from hpcfwi.model.grid import Domain
-from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet, highest_frequency, peak_frequency
 
 ORDERS = range(2, 33, 2)
 
@@ -80,15 +79,3 @@ def test_phase_error_is_that_of_a_plane_wave_on_the_grid(order):
 
 def test_points_per_wavelength():
     assert points_per_wavelength(1.5, 0.0125, 30.0) == pytest.approx(4.0)
-
-
-def test_frequencies_of_a_ricker_and_of_its_samples_agree():
-    ricker = RickerWavelet(0.010, 150.0)
-    axis = TimeAxis(2.0, 200)
-    sampled = SampledWavelet(tuple(ricker.sample(axis)), 2.0)
-    assert peak_frequency(sampled) == pytest.approx(0.010, rel=0.05)
-    assert highest_frequency(ricker) == pytest.approx(0.0276, rel=0.01)
-    assert highest_frequency(sampled) == pytest.approx(highest_frequency(ricker), rel=0.05)
-    finer = TimeAxis(0.7, 700)
-    np.testing.assert_allclose(sampled.sample(finer)[:500], ricker.sample(finer)[:500], atol=2e-3)
-    assert not sampled.sample(finer)[575:].any()

@@ -1,166 +1,170 @@
-"""Observed gathers and wavelets from files."""
+"""Observed gathers from files."""
 
 from __future__ import annotations
+
+import re
+import shlex
 
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from hpcfwi.config.parsing import parse_setting
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.gathers import check_gather, check_gathers, gather_shape, read_gather, read_wavelet
+from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.gathers import check_gathers, read_gather
+from hpcfwi.model.survey import Shot
 
 RECORD = np.arange(12.0, dtype="f4").reshape(4, 3)
-WAVELET = [0.0, 1.0, -2.0, 1.0, 0.0]
+RECORDING = TimeAxis(2.0, 4)
+ODD_NAMES = ["Line 3", "Süd-Profil", "A/1", "100%", "a%2Fb", "a.b", ".hidden", "-5", "x" * 100, "ü" * 100, "名前"]
+
+
+def shot(name: str, receivers: int = 3) -> Shot:
+    return Shot(name, np.zeros(2), np.zeros((receivers, 2)))
 
 
 @pytest.fixture(params=["folder of .npy", "HDF5"])
-def gathers(request, tmp_path):
-    """Gathers of the shots a and b, as the program reads them."""
-    if request.param == "HDF5":
-        path = tmp_path / "gathers.h5"
-        with h5py.File(path, "w") as file:
-            file["a"], file["b"] = RECORD, 2 * RECORD
-            file.create_group("group")
-        return path
-    path = tmp_path / "gathers"
-    path.mkdir()
-    np.save(path / "a.npy", RECORD)
-    np.save(path / "b.npy", 2 * RECORD)
-    return path
+def store(request, tmp_path):
+    """Stores gathers by the names of their shots, and returns their path."""
 
-
-def test_each_shot_has_its_gather(gathers):
-    check_gathers(gathers, ["b", "a"])
-    np.testing.assert_array_equal(read_gather(gathers, "b"), 2 * RECORD)
-    assert gather_shape(gathers, "b") == (4, 3)
-
-
-def test_missing_gathers_are_counted_and_the_first_is_named(gathers):
-    with pytest.raises(
-        InputError, match=r"data\.file: .*gathers.* has no .*c.* \(nor those of 1 more shots\); every shot"
-    ):
-        check_gathers(gathers, ["a", "c", "d"])
-    with pytest.raises(DataError, match=r"shot c: data\.file: .*gathers"):
-        read_gather(gathers, "c")
-
-
-def test_a_group_is_no_gather(tmp_path):
-    with h5py.File(tmp_path / "g.h5", "w") as file:
-        file.create_group("a")
-    with pytest.raises(InputError, match=r"has no dataset 'a'"):
-        check_gathers(tmp_path / "g.h5", ["a"])
-
-
-def test_what_is_neither_folder_nor_hdf5_is_refused(tmp_path):
-    (tmp_path / "gathers.sgy").write_bytes(b"not HDF5")
-    with pytest.raises(
-        InputError, match=r"data\.file: .*gathers\.sgy: is no folder of gathers and no readable HDF5 file"
-    ):
-        check_gathers(tmp_path / "gathers.sgy", ["a"])
-    with pytest.raises(InputError, match=r"data\.file: .*none: no such file or folder"):
-        check_gathers(tmp_path / "none", ["a"])
-    with pytest.raises(InputError, match="File name too long"):
-        check_gathers(tmp_path / ("x" * 300), ["a"])
-
-
-@pytest.mark.parametrize("dtype", ["f4", "f8", ">f4", "i2", "u1"])
-def test_records_of_real_numbers_are_good(dtype):
-    check_gather("a", RECORD.astype(dtype), 4, 3)
-
-
-@pytest.mark.parametrize(
-    ("record", "told"),
-    [
-        (
-            RECORD.T,
-            r"has shape \(3, 4\), but 4 samples .* of 3 receivers, \(4, 3\), are expected; it looks transposed$",
-        ),
-        (RECORD[:3], r"has shape \(3, 3\), but 4 samples .* of 3 receivers, \(4, 3\), are expected$"),
-        (RECORD.ravel(), r"has shape \(12,\), but 4 samples"),
-        (RECORD.astype(complex), "holds complex128, not real numbers"),
-        (RECORD.astype("U4"), "holds <U4, not real numbers"),
-    ],
-)
-def test_records_of_another_shape_or_kind_are_refused_with_the_shot(record, told):
-    with pytest.raises(DataError, match=rf"^shot a: its record in data\.file {told}"):
-        check_gather("a", record, 4, 3)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1e30])
-def test_broken_samples_are_counted_and_the_first_is_located(value):
-    record = RECORD.copy()
-    record[1, 2] = record[3, 0] = value
-    with pytest.raises(
-        DataError,
-        match=r"has values that are NaN, infinite or beyond 1e\+18 \(2 of 12\), .*at sample 2 of receiver 3",
-    ):
-        check_gather("a", record, 4, 3)
-
-
-@pytest.fixture
-def wavelet(tmp_path):
-    def write(content, name="w.txt"):
-        path = tmp_path / name
-        if isinstance(content, (str, bytes)):
-            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    def write(**gathers: np.ndarray):
+        path = tmp_path / "gathers"
+        if request.param == "HDF5":
+            with h5py.File(path, "w") as file:
+                for name, gather in gathers.items():
+                    file[name] = gather
         else:
-            np.save(path, content)
+            path.mkdir()
+            for name, gather in gathers.items():
+                np.save(path / f"{shot(name).file_name}.npy", gather)
         return path
 
     return write
 
 
-def test_wavelets_are_read_from_text_and_npy(wavelet):
-    text = "# a comment\n0\n1.0\n\n-2  # the trough\n1e0\n0.0\n"
-    assert read_wavelet(wavelet(text)) == tuple(WAVELET)
-    assert read_wavelet(wavelet(np.array(WAVELET), "w.npy")) == tuple(WAVELET)
-    assert read_wavelet(wavelet(np.array(WAVELET, dtype=">f4")[:, None], "w.npy")) == tuple(WAVELET)
+def test_each_shot_has_its_gather(store):
+    path = store(a=RECORD, b=2 * RECORD)
+    assert check_gathers(path, [shot("b"), shot("a")], RECORDING) == ()
+    np.testing.assert_array_equal(read_gather(path, shot("b"), RECORDING), 2 * RECORD)
+
+
+def test_shots_of_any_name_have_their_own_gather(store):
+    path = store(**{name: i * RECORD for i, name in enumerate(ODD_NAMES)})
+    assert check_gathers(path, [shot(name) for name in ODD_NAMES], RECORDING) == ()
+    for i, name in enumerate(ODD_NAMES):
+        np.testing.assert_array_equal(read_gather(path, shot(name), RECORDING), i * RECORD)
+
+
+@pytest.mark.parametrize("name", ["Line 3", "Süd-Profil", ".hidden", "-5", "名前"])
+def test_a_file_may_have_the_plain_name_of_its_shot(tmp_path, name):
+    np.save(tmp_path / f"{name}.npy", RECORD)
+    assert check_gathers(tmp_path, [shot(name)], RECORDING) == ()
+    np.testing.assert_array_equal(read_gather(tmp_path, shot(name), RECORDING), RECORD)
+
+
+def test_a_plain_name_is_not_mistaken_for_the_encoded_name_of_another_shot(tmp_path):
+    np.save(tmp_path / "a%2Fb.npy", RECORD)  # the gather of "a/b"
+    read_gather(tmp_path, shot("a/b"), RECORDING)
+    with pytest.raises(DataError, match="a%252Fb"):
+        read_gather(tmp_path, shot("a%2Fb"), RECORDING)
+
+
+@pytest.mark.parametrize("name", ["/a", "a//b", "./a", "a/", "a/./b"])
+def test_names_that_hdf5_would_confuse_are_refused_there(tmp_path, name):
+    with h5py.File(tmp_path / "g.h5", "w") as file:
+        file["a/b"] = RECORD
+    with pytest.raises(InputError, match=r"is not possible in HDF5; use a folder of \.npy files"):
+        check_gathers(tmp_path / "g.h5", [shot(name)], RECORDING)
+
+
+def test_missing_gathers_are_counted_and_the_first_is_named(store):
+    path = store(a=RECORD)
+    with pytest.raises(
+        InputError, match=r"data\.file: .*gathers has no .*c.* \(nor those of 1 more shots\); add a gather"
+    ):
+        check_gathers(path, [shot("a"), shot("c"), shot("d")], RECORDING)
+    with pytest.raises(DataError, match=r"shot c: data\.file: .*gathers"):
+        read_gather(path, shot("c"), RECORDING)
+
+
+def test_the_advice_on_missing_gathers_excludes_them_and_those_that_were_excluded_before(store):
+    path = store(a=RECORD)
+    names = ["a", "Süd 'Ost'", "b/😀", '"']
+    with pytest.raises(InputError) as caught:
+        check_gathers(path, [shot(name) for name in names], RECORDING, excluded=["z"])
+    option, setting = shlex.split(str(caught.value).partition("without one: ")[2])
+    assert option == "--set"
+    assert parse_setting(setting) == (["data", "exclude"], ["z", *names[1:]])
+
+
+def test_a_group_is_not_a_gather(tmp_path):
+    with h5py.File(tmp_path / "g.h5", "w") as file:
+        file.create_group("a")
+    with pytest.raises(InputError, match=r"has no dataset 'a'"):
+        check_gathers(tmp_path / "g.h5", [shot("a")], RECORDING)
+
+
+def test_other_files_than_folders_and_hdf5_are_refused(tmp_path):
+    (tmp_path / "gathers.sgy").write_bytes(b"not HDF5")
+    with pytest.raises(
+        InputError, match=r"data\.file: .*\.sgy: is neither a folder of gathers nor a readable HDF5 file"
+    ):
+        check_gathers(tmp_path / "gathers.sgy", [shot("a")], RECORDING)
+    with pytest.raises(InputError, match=r"data\.file: .*none: no such file or folder"):
+        check_gathers(tmp_path / "none", [shot("a")], RECORDING)
+    with pytest.raises(InputError, match="File name too long"):
+        check_gathers(tmp_path / ("x" * 300), [shot("a")], RECORDING)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", ">f4", "i2", "u1"])
+def test_any_real_numbers_are_accepted(store, dtype):
+    path = store(a=RECORD.astype(dtype))
+    np.testing.assert_array_equal(read_gather(path, shot("a"), RECORDING), RECORD)
+
+
+def test_a_gather_longer_than_the_recording_is_cut_with_one_warning(store):
+    longer = np.concatenate([RECORD, np.full((3, 3), np.nan, "f4")])
+    path = store(a=RECORD, b=longer, c=longer)
+    (warning,) = check_gathers(path, [shot("a"), shot("b"), shot("c")], RECORDING)
+    assert warning == (
+        "data.file: gathers are longer than data.recording_time; that of shot b has 7 samples of 2 ms (12 ms), of which the "
+        "first 4 are used. Correct data.sample_interval if the records are not that long"
+    )
+    cut = read_gather(path, shot("b"), RECORDING)
+    np.testing.assert_array_equal(cut, RECORD)
+    assert cut.dtype == RECORD.dtype
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("record", "message"),
     [
-        ("0\n1\nx\n0\n", ", line 3: is 'x'; it should be one number a line"),
-        ("0.0 1.0\n4.0 2.0\n", ", line 1: is '0.0 1.0'; it should be one number a line"),
-        (b"\xff\xfe\x00", ": cannot be read ("),
-        ("1\n2\n3\n", ": has shape (3,); a wavelet has one axis of at least 4 samples"),
-        ("", ": has shape (0,); a wavelet has one axis"),
-        ("0\n1\nnan\n0\n", ": sample 3 is nan, not a finite number"),
-        ("0\n0\n0\n0\n", ": its largest amplitude is 0; it should lie between 1e-18 and 1e+18"),
-        ("0\n1e300\n0\n0\n", ": its largest amplitude is 1e+300; it should lie between 1e-18 and 1e+18"),
-        (np.ones((4, 2)), ": has shape (4, 2); a wavelet has one axis"),
+        (
+            RECORD[:3],
+            "is 4 ms long (3 samples of 2 ms), but data.recording_time needs 6 ms (4 samples); shorten "
+            "data.recording_time, or correct data.sample_interval",
+        ),
+        (RECORD[:0], "is 0 ms long (0 samples of 2 ms), but data.recording_time needs 6 ms (4 samples)"),
+        (RECORD.T, "has the shape (3, 4), but (samples, receivers) should be (4, 3); it looks transposed"),
+        (RECORD.ravel(), "has the shape (12,), but (samples, receivers) should be (4, 3)"),
+        (RECORD[:, :2], "has the shape (4, 2), but (samples, receivers) should be (4, 3)"),
     ],
 )
-def test_unreadable_wavelets_are_told_with_file_and_line(wavelet, content, told):
-    path = wavelet(content, "w.npy" if isinstance(content, np.ndarray) else "w.txt")
-    with pytest.raises(InputError) as caught:
-        read_wavelet(path)
-    assert str(caught.value).startswith(f"wavelet.file: {path}{told}")
+def test_a_gather_of_another_shape_is_refused_with_its_shot(store, record, message):
+    path = store(a=record)
+    with pytest.raises(DataError, match=re.escape(f"shot a: its gather in data.file {message}")):
+        read_gather(path, shot("a"), RECORDING)
 
 
-def test_a_wavelet_that_is_not_there_is_told(tmp_path):
-    for name in ("none.txt", "none.npy"):
-        with pytest.raises(InputError, match=rf"wavelet\.file: .*{name}.*(n|N)o such file"):
-            read_wavelet(tmp_path / name)
+def test_a_gather_of_complex_numbers_is_refused(store):
+    with pytest.raises(DataError, match=r"shot a: .*data\.file.* holds complex128, not real numbers"):
+        read_gather(store(a=RECORD.astype(complex)), shot("a"), RECORDING)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.binary(max_size=100)
-    | st.lists(st.floats(allow_subnormal=False).map(str), max_size=8).map("\n".join).map(str.encode)
-)
-def test_any_bytes_are_a_wavelet_or_refused_with_their_name(tmp_path, content):
-    for name in ("w.txt", "w.npy"):
-        path = tmp_path / name
-        path.write_bytes(content)
-        try:
-            values = read_wavelet(path)
-        except InputError as error:
-            told = str(error)
-        else:
-            told = str(path)
-            assert np.isfinite(values).all()
-            assert len(values) >= 4
-        assert str(path) in told
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1e30])
+def test_broken_samples_are_counted_and_the_first_is_located(store, value):
+    record = RECORD.copy()
+    record[1, 2] = record[3, 0] = value
+    path = store(a=record)
+    with pytest.raises(DataError, match=r"NaN, infinite or beyond 1e\+18 \(2 of 12\), .*at sample 2 of receiver 3"):
+        read_gather(path, shot("a"), RECORDING)

@@ -179,6 +179,28 @@ def test_bounds_have_to_include_the_initial_model():
     )
 
 
+@pytest.mark.parametrize("bounds", [[1.4, 4.1], [1.6, 3.3], [0.7, 4.7]])
+def test_a_result_that_touches_the_bounds_is_the_next_initial_model(tmp_path, bounds):
+    saved = np.linspace(*bounds, 101 * 101, dtype=np.float32).reshape(101, 101)
+    np.save(tmp_path / "model.npy", saved)
+    made = problem(f"inversion.bounds={bounds}", initial={"kind": "file", "file": str(tmp_path / "model.npy")})
+    assert made.initial_velocity.min() >= bounds[0]
+    assert made.initial_velocity.max() <= bounds[1]
+    np.testing.assert_array_equal(made.initial_velocity.astype(np.float32), saved)
+    np.save(tmp_path / "model.npy", saved * np.float32(1 + 1e-6))
+    assert "exclude the initial model" in refused(
+        f"inversion.bounds={bounds}", initial={"kind": "file", "file": str(tmp_path / "model.npy")}
+    )
+
+
+def test_water_that_was_saved_in_single_precision_is_frozen(tmp_path):
+    velocity = np.full((101, 101), 2.5, dtype=np.float32)
+    velocity[:, :5] = 1.6  # rounds up
+    np.save(tmp_path / "v.npy", velocity)
+    made = problem("inversion.frozen.velocity_below=1.6", model={"kind": "file", "file": str(tmp_path / "v.npy")})
+    assert made.frozen.sum() == 5 * 101
+
+
 def test_frozen_cells_are_held_and_may_be_outside_the_bounds(tmp_path):
     mask = np.zeros((101, 101))
     mask[3, 4] = 1
@@ -273,11 +295,21 @@ def test_the_first_gather_is_looked_at_before_anything_runs(tmp_path):
     for shot in range(11):
         np.save(tmp_path / f"{shot}.npy", np.zeros((101, 251)))
     with pytest.raises(
-        DataError, match=r"^shot 0: its record in data\.file has shape \(101, 251\).*it looks transposed"
+        DataError, match=r"^shot 0: its gather in data\.file has the shape \(101, 251\).*it looks transposed"
     ):
         problem(f"data.file={tmp_path}")
     np.save(tmp_path / "0.npy", np.zeros((251, 101)))
-    assert problem(f"data.file={tmp_path}").recorded_samples == 251
+    assert problem(f"data.file={tmp_path}").recording.samples == 251
+
+
+def test_gathers_longer_than_the_recording_are_a_warning_and_shorter_ones_an_error_whose_advice_helps(tmp_path):
+    for shot in range(11):
+        np.save(tmp_path / f"{shot}.npy", np.zeros((300, 101)))
+    (warning,) = problem(f"data.file={tmp_path}").warnings
+    assert "that of shot 0 has 300 samples of 4 ms (1196 ms), of which the first 251 are used" in warning
+    assert not problem(f"data.file={tmp_path}", "data.recording_time=1196").warnings
+    message = refused(f"data.file={tmp_path}", "data.recording_time=1300")
+    assert "is 1196 ms long (300 samples of 4 ms), but data.recording_time needs 1300 ms (326 samples)" in message
 
 
 def one_of(*values):

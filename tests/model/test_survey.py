@@ -1,6 +1,8 @@
-"""Where sources and receivers are: lines, grids, CSV files."""
+"""Surveys from lines, grids and CSV files."""
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from hpcfwi.config.run import Positions
 from hpcfwi.errors import InputError
-from hpcfwi.model.survey import build_survey, read_geometry
+from hpcfwi.model.survey import Shot, build_survey, list_names, read_geometry
 
 XZ, XYZ = ("x", "z"), ("x", "y", "z")
 LINE = Positions(first=(0.0, 5.0), last=(100.0, 5.0), count=3)
@@ -84,6 +86,86 @@ def test_a_byte_order_mark_and_an_empty_last_column_do_no_harm(csv):
     np.testing.assert_array_equal(survey.shots[0].source, [1.0, 2.0])
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_spreadsheets_may_choose_separator_encoding_and_line_end(tmp_path, delimiter, encoding, end):
+    path = tmp_path / "positions.csv"
+    lines = ["# a; comment, of\tall", "shot,x,z", '"Süd 1",10,20.5', "", "Nord/2,30,1e1"]
+    text = end.join(lines[:1] + [line.replace(",", delimiter) for line in lines[1:]]) + end
+    path.write_bytes(text.encode(encoding))
+    survey = build_survey(Positions(file=path), LINE, XZ)
+    assert [shot.name for shot in survey.shots] == ["Süd 1", "Nord/2"]
+    np.testing.assert_array_equal([shot.source for shot in survey.shots], [[10.0, 20.5], [30.0, 10.0]])
+
+
+def test_between_semicolons_a_comma_is_a_decimal_comma(csv):
+    text = "\ufeffsep=;\r\nShot;Source_X;Source_Z;Receiver_X;Receiver_Z\r\n1;10,5;0;1;2,25\r\n1;10,5;0;3.5;-1,5e1\r\n"
+    (shot,) = read_geometry(csv(text), XZ).shots
+    np.testing.assert_array_equal(shot.source, [10.5, 0.0])
+    np.testing.assert_array_equal(shot.receivers, [[1.0, 2.25], [3.5, -15.0]])
+
+
+def test_text_in_another_encoding_is_refused_with_the_way_to_save_it(tmp_path):
+    path = tmp_path / "positions.csv"
+    path.write_bytes("shot,x,z\nSüd,1,2\n".encode("latin-1"))
+    assert "is not UTF-8 text" in refused(lambda: build_survey(Positions(file=path), LINE, XZ), path)
+    path.write_text(path.read_text(encoding="latin-1"), encoding="utf-8")  # the advice
+    assert build_survey(Positions(file=path), LINE, XZ).shots[0].name == "Süd"
+
+
+NAMES = st.text(st.characters(blacklist_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=100)
+
+
+def file_name(name: str) -> str:
+    return Shot(name, np.zeros(2), np.zeros((1, 2))).file_name
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("12", "12"),
+        ("north_1.5-b", "north_1.5-b"),
+        ("A/1", "A%2F1"),
+        ("Line 3", "Line%203"),
+        ("Süd", "S%C3%BCd"),
+        ("..", "%2E."),
+        ("-rf", "%2Drf"),
+    ],
+)
+def test_a_file_name_is_the_name_of_the_shot_percent_encoded(name, expected):
+    assert file_name(name) == expected
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sets(NAMES, min_size=2, max_size=4))
+def test_file_names_are_safe_and_as_different_as_the_names(names):
+    files = [file_name(name) for name in names]
+    assert len(set(files)) == len(names)
+    for file in files:
+        assert re.fullmatch(r"[A-Za-z0-9_~%][A-Za-z0-9_.~%-]*", file)
+        assert len(file) <= 200
+
+
+def test_long_names_that_differ_at_the_end_have_different_files():
+    assert file_name("ü" * 99 + "a") != file_name("ü" * 99 + "b")
+
+
+def test_shots_are_excluded_by_their_own_names(csv):
+    sources = Positions(file=csv("shot,x,z\nA/1,1,2\nSüd 2,3,4\n"))
+    survey = build_survey(sources, LINE, XZ)
+    assert [shot.name for shot in survey.without(["A/1"]).shots] == ["Süd 2"]
+    with pytest.raises(InputError, match=r"data\.exclude: there is no shot 'A%2F1'; the shots are A/1, Süd 2"):
+        survey.without(["A%2F1"])
+    with pytest.raises(InputError, match="leaves no shot of the survey"):
+        survey.without(["A/1", "Süd 2"])
+
+
+def test_of_many_names_a_message_has_the_first_and_their_number():
+    assert list_names(list("abcdef")) == "a, b, c, d, e, f"
+    assert list_names(list("abcdefg")) == "a, b, c, d, e and 2 more"
+
+
 def refused(call, path) -> str:
     with pytest.raises(InputError) as caught:
         call()
@@ -92,55 +174,65 @@ def refused(call, path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "FILE: has no rows below its header, so the survey would be empty"),
         ("x,z\n# nothing\n\n", "FILE: has no rows below its header, so the survey would be empty"),
-        ("x,depth\n1,2\n", "FILE: has no column 'z'; its header names the columns x, depth, and x, z are needed"),
+        ("x,depth\n1,2\n", "FILE: has no column 'z'; its header names the columns x, depth, but x, z are needed"),
         (
             "20.0,0.0\n20.0,100.0\n",
-            "FILE: has no column 'x'; its header names the columns 20.0, 0.0, and x, z are needed",
+            "FILE: has no column 'x'; its header names the columns 20.0, 0.0, but x, z are needed",
         ),
-        ("x,z\n1,2\n\n3\n", "FILE, line 4: has 1 columns, the header has 2 (x, z)"),
-        ("x,z\n1,2,3\n", "FILE, line 2: has 3 columns, the header has 2 (x, z)"),
+        ("x,z\n1,2\n\n3\n", "FILE, line 4: has 1 columns, but the header has 2 (x, z)"),
+        ("# note\n\nx,z\n1,2,3\n", "FILE, line 4: has 3 columns, but the header has 2 (x, z)"),
+        ("x;z\n1,5;2,x\n", "FILE, line 2: z is '2,x'; it should be a number, in m"),
+        ("x\tz\n1\t2,5\n", "FILE, line 2: z is '2,5'; it should be a number, in m"),
         ("x,z\n1,2\n3,west\n", "FILE, line 3: z is 'west'; it should be a number, in m"),
         ("x,z\n1,nan\n", "FILE, line 2: z is 'nan'; it should be a number, in m"),
         ("x,z\n,1\n", "FILE, line 2: x is ''; it should be a number, in m"),
         ("x,z,x\n1,2,3\n", "FILE, line 1: has the column 'x' more than once"),
-        ("shot,x,z\na,1,2\nb,1,2\na,3,4\n", "FILE, line 4: shot 'a' is there a second time"),
         (
-            "shot,x,z\na/b,1,2\n",
-            "FILE, line 2: 'a/b' is no name for a shot; letters, digits, '_', '-' and '.' may be in it",
+            "shot,x,z\na,1,2\nb,1,2\na,3,4\n",
+            "FILE, line 4: shot 'a' already has a source; every source is a shot of its own",
+        ),
+        ("shot,x,z\n,1,2\n", "FILE, line 2: the shot name '' is empty"),
+        ('shot,x,z\n"a\nb",1,2\n', "FILE, line 3: the shot name 'a\\nb' has control characters; use printable ones"),
+        (
+            "shot,x,z\n\x1b[2J,1,2\n",
+            "FILE, line 2: the shot name '\\x1b[2J' has control characters; use printable ones",
         ),
         (
-            "shot,x,z\n..,1,2\n",
-            "FILE, line 2: '..' is no name for a shot; letters, digits, '_', '-' and '.' may be in it",
+            f"shot,x,z\n{'a' * 101},1,2\n",
+            f"FILE, line 2: the shot name '{'a' * 37}...' has 101 characters; at most 100 are possible",
         ),
     ],
 )
-def test_mistakes_in_a_csv_are_told_with_file_and_line(csv, text, told):
+def test_mistakes_in_a_csv_are_refused_with_file_and_line(csv, text, message):
     path = csv(text)
-    assert refused(lambda: build_survey(Positions(file=path), LINE, XZ), path) == f"acquisition.sources.file: {told}"
+    assert refused(lambda: build_survey(Positions(file=path), LINE, XZ), path) == f"acquisition.sources.file: {message}"
 
 
 def test_receivers_of_a_shot_that_does_not_exist_are_refused(csv):
     path = csv("shot,x,z\n0,1,1\n1,1,1\n2,1,1\n7,1,1\n")
-    told = refused(lambda: build_survey(LINE, Positions(file=path), XZ), path)
-    assert told == (
-        "acquisition.receivers.file: FILE, line 5: has a receiver of shot '7', which is none of the 3 shots ('0' to '2')"
+    message = refused(lambda: build_survey(LINE, Positions(file=path), XZ), path)
+    assert message == (
+        "acquisition.receivers.file: FILE, line 5: has a receiver of shot '7', but the survey has no such shot; its 3 shots "
+        "are 0, 1, 2"
     )
 
 
 def test_a_shot_without_receivers_is_refused(csv):
     path = csv("shot,x,z\n1,1,1\n")
-    told = refused(lambda: build_survey(LINE, Positions(file=path), XZ), path)
-    assert told == "acquisition.receivers.file: FILE: has no receivers of shot '0' (nor of 1 more shots)"
+    message = refused(lambda: build_survey(LINE, Positions(file=path), XZ), path)
+    assert message == "acquisition.receivers.file: FILE: has no receivers of shot '0' (nor of 1 more shots)"
 
 
 def test_a_source_does_not_move_during_its_shot(csv):
     path = csv(TRACES + "a,21,0,3,4\n")
-    told = refused(lambda: read_geometry(path, XZ), path)
-    assert told == "data.geometry: FILE, line 5: the source of shot 'a' is not where it is on line 3"
+    message = refused(lambda: read_geometry(path, XZ), path)
+    assert message == (
+        "data.geometry: FILE, line 5: shot 'a' has another source position than on line 3; give every source its own shot name"
+    )
 
 
 def test_a_table_of_traces_needs_its_columns(csv):
@@ -150,15 +242,22 @@ def test_a_table_of_traces_needs_its_columns(csv):
     assert "has no column 'shot'" in refused(lambda: read_geometry(path, XZ), path)
 
 
-def test_missing_and_unreadable_files_are_told(tmp_path):
-    for path, told in ((tmp_path / "none.csv", "no such file"), (tmp_path, "is no readable CSV file (Is a directory)")):
-        assert refused(lambda path=path: read_geometry(path, XZ), path) == f"data.geometry: FILE: {told}"
+def test_missing_and_unreadable_files_are_refused(tmp_path):
+    for path, message in (
+        (tmp_path / "none.csv", "no such file"),
+        (tmp_path, "is not a readable CSV file (Is a directory)"),
+    ):
+        assert refused(lambda path=path: read_geometry(path, XZ), path) == f"data.geometry: FILE: {message}"
 
 
 CELLS = st.sampled_from(
-    ["x", "z", "shot", "source_x", "receiver_z", "1", "nan", "1e999", "", '"', "'", "#", "a/b", "\0"]
+    ["x", "z", "shot", "source_x", "receiver_z", "1", "nan", "1e999", "", '"', "'", "#", "a/b", "\0", "1,5"]
 )
-TABLES = st.lists(st.lists(CELLS, max_size=6).map(",".join), max_size=6).map("\n".join)
+TABLES = st.builds(
+    lambda rows, delimiter: "\n".join(delimiter.join(row) for row in rows),
+    st.lists(st.lists(CELLS, max_size=6), max_size=6),
+    st.sampled_from(",;\t"),
+)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -174,7 +273,7 @@ def test_any_bytes_are_a_table_or_refused_with_their_name(tmp_path, content):
         try:
             call()
         except InputError as error:
-            told = str(error)
+            message = str(error)
         else:
-            told = ""
-        assert not told or str(path) in told
+            message = ""
+        assert not message or str(path) in message

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hpcfwi.config.run import Positions
 from hpcfwi.errors import InputError
+from hpcfwi.model.checks import check_positions
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.survey import build_survey, read_geometry
 
@@ -36,7 +37,7 @@ def test_a_damaged_table_is_a_survey_or_refused(fuzz, hostile, told):
         path = folder / "positions.csv"
         path.write_bytes(content)
         for call in read(path):
-            told(lambda call=call: call().check(DOMAIN), path, "shot ")
+            told(lambda call=call: check_positions(call(), DOMAIN), path, "shot ")
 
     fuzz(hostile.mutated(TRACES, SOURCES, RECEIVERS), check)
 
@@ -57,7 +58,7 @@ def test_a_table_of_hostile_cells_is_a_survey_or_refused(fuzz, hostile, told):
         path = folder / "positions.csv"
         path.write_text(content, encoding="utf-8", errors="surrogatepass", newline="")
         for call in read(path):
-            told(lambda call=call: call().check(DOMAIN), path, "shot ")
+            told(lambda call=call: check_positions(call(), DOMAIN), path, "shot ")
 
     fuzz(tables, check)
 
@@ -87,6 +88,6 @@ def test_very_many_shots_of_one_spread_are_looked_at_in_a_moment():
     spread = Positions(first=(0.0, 5.0), last=(100.0, 5.0), count=2_000)
     survey = build_survey(names, spread, XZ)
     started = time.monotonic()
-    survey.check(DOMAIN)
+    check_positions(survey, DOMAIN)
     assert time.monotonic() - started < 10
     assert np.array_equal(survey.shots[-1].source, [100.0, 5.0])

@@ -12,11 +12,17 @@ from hypothesis import strategies as st
 
 from hpcfwi.config.run import FileModel, GridSection
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.gathers import check_gather, check_gathers, gather_shape, read_gather, read_wavelet
+from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.gathers import check_gathers, read_gather
+from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import build_model, file_grid_shape, read_mask
-from hpcfwi.model.wavelet import SampledWavelet, highest_frequency, peak_frequency
+from hpcfwi.model.wavelet import SampledWavelet, highest_frequency, peak_frequency, read_wavelet
 
 TEXT = b"# seconds\n0\n1.5e-3\n-1 # the trough\n\n+.25\n0\n"
+
+
+def shot(receivers: int) -> Shot:
+    return Shot("0", np.zeros(2), np.zeros((receivers, 2)))
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -93,7 +99,7 @@ def test_a_damaged_array_is_used_or_refused(fuzz, hostile, told):
         path.write_bytes(content)
         told(lambda: use_wavelet(path), path)
         told(lambda: read_mask(path, (31, 31)), path)
-        told(lambda: check_gather("0", read_gather(folder, "0"), 31, 31), "shot 0")
+        told(lambda: read_gather(folder, shot(31), TimeAxis(1.0, 31)), "shot 0")
         for decimate in (1, 3):
             section = FileModel(kind="file", file=path, decimate=decimate)
             told(lambda section=section: file_grid_shape(section, "model"), path, "model.decimate")
@@ -114,9 +120,8 @@ def test_an_hdf5_file_of_anything_has_a_gather_or_is_refused(fuzz, told):
             fill(file, kind, shape)
 
         def read() -> None:
-            check_gathers(path, ["0"])
-            gather_shape(path, "0")
-            check_gather("0", read_gather(path, "0", (4, 3)), 4, 3)
+            check_gathers(path, [shot(3)], TimeAxis(1.0, 4))
+            read_gather(path, shot(3), TimeAxis(1.0, 4))
 
         told(read, path, "shot 0")
 
@@ -149,7 +154,7 @@ def test_an_array_that_only_claims_to_be_large_is_not_read(tmp_path):
     with h5py.File(tmp_path / "data.h5", "w") as file:
         file.create_dataset("0", shape=(10**9, 10**9), dtype="f8", chunks=(1000, 1000))
     with pytest.raises(DataError, match=r"shot 0: .* \(1000000000, 1000000000\)"):
-        read_gather(tmp_path / "data.h5", "0", (4, 3))
+        read_gather(tmp_path / "data.h5", shot(3), TimeAxis(1.0, 4))
 
 
 @pytest.mark.parametrize("content", [np.dtype("f4"), h5py.Empty("f4")])
@@ -157,9 +162,9 @@ def test_a_type_or_nothing_at_all_is_no_gather(tmp_path, content):
     with h5py.File(tmp_path / "data.h5", "w") as file:
         file["0"] = content
     with pytest.raises(InputError, match="has no dataset '0'"):
-        check_gathers(tmp_path / "data.h5", ["0"])
+        check_gathers(tmp_path / "data.h5", [shot(3)], TimeAxis(1.0, 4))
     with pytest.raises(DataError, match=r"shot 0: data\.file: .*data\.h5 has no array"):
-        gather_shape(tmp_path / "data.h5", "0")
+        read_gather(tmp_path / "data.h5", shot(3), TimeAxis(1.0, 4))
 
 
 def test_a_hole_that_claims_to_be_a_wavelet_is_refused_unread(tmp_path):
