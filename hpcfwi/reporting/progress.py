@@ -90,7 +90,7 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """A line that stays."""
         self.console.print(f"[{self._clock()}] {text}", highlight=False, markup=False, soft_wrap=True)
 
@@ -134,7 +134,7 @@ class Progress:
             known = row.model_error
             error = "" if known is None else f", model error {100 * known:.3f} %"
             what = f"iteration {number}/{total}" if number else "initial model"
-            self.say(
+            self.print_line(
                 f"{what}: misfit {row.misfit:.6g} ({self._relative(row):.4f} of the initial){error}, "
                 f"{counted(row.evaluations, 'evaluation')}, {row.step_seconds:.2f} s{', ' + left if left else ''}"
             )

@@ -351,7 +351,7 @@ class _Inversion:
         except Exception as error:
             # pictures are no reason to lose the model that they show
             self.log.write(RunWarning(message=f"figures: {error}", traceback=format_exc()))
-            self.session.progress.say(f"warning: the figures cannot be drawn ({type(error).__name__}: {error})")
+            self.session.progress.print_line(f"warning: the figures cannot be drawn ({type(error).__name__}: {error})")
             return
         self.log.write(Figures(seconds=time.perf_counter() - started))
 
@@ -368,6 +368,6 @@ class _Inversion:
         except Exception as error:
             # the run is done, with or without it
             self.log.write(RunWarning(message=f"report: {error}", traceback=format_exc()))
-            self.session.progress.say(f"warning: the report cannot be written ({type(error).__name__}: {error})")
+            self.session.progress.print_line(f"warning: the report cannot be written ({type(error).__name__}: {error})")
             return
         self.log.write(Report(seconds=time.perf_counter() - started, file=path.name))

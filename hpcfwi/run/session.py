@@ -183,7 +183,7 @@ class Session:
         self.problem, self.folder, self.log, self.progress, self.end = problem, folder, log, progress, end
         self.config, self.stand_in = problem.config, stand_in
         self.started = time.perf_counter()
-        self.failures = Failures(progress.say)
+        self.failures = Failures(progress.print_line)
         self.reproducibility = Reproducibility(folder)
         with gc_paused():  # while Dask and Devito are imported and the solver is built
             self._start(site, options, stack)
@@ -201,18 +201,20 @@ class Session:
         self._check_disk(plan.disk_bytes)
         lost = [f"the survey is used {self.problem.exclusion_note}"] if self.problem.failed_shots else []
         for warning in [*self.problem.warnings, *lost]:
-            self.progress.say(f"warning: {warning}")
+            self.progress.print_line(f"warning: {warning}")
             self.log.write(RunWarning(message=warning))
-        self.progress.say(f"run folder {self.folder.path}")
+        self.progress.print_line(f"run folder {self.folder.path}")
         if self.stand_in is not None:
-            self.progress.say(f"{self.stand_in} stand in for the kernels: a study of all the rest, and no inversion")
+            self.progress.print_line(
+                f"{self.stand_in} stand in for the kernels: a study of all the rest, and no inversion"
+            )
         need = ResourceRequest(len(self.problem.survey), plan.shot_bytes)
         workforce = launch(
             site,
             need,
             self.folder.path,
             options,
-            Listener(self.progress.say, self.log.write),
+            Listener(self.progress.print_line, self.log.write),
             Workload(PRELOAD_MODULES, longest_task, excluded_hosts),
         )
         layout = workforce.layout
@@ -232,9 +234,9 @@ class Session:
             self.reproducibility.because("other versions of hpcfwi or devito began it")
         against = self.reproducibility.against
         if against:
-            self.progress.say(f"the last bits may differ from run to run: {against}")
+            self.progress.print_line(f"the last bits may differ from run to run: {against}")
         else:
-            self.progress.say("one thread per shot: the same bytes whatever the number of workers")
+            self.progress.print_line("one thread per shot: the same bytes whatever the number of workers")
 
     def differs_because(self, reason: str) -> None:
         """Tell, once in the life of a run, what speaks against the same bytes."""
@@ -244,7 +246,7 @@ class Session:
     def _warn_of_difference(self, reason: str) -> None:
         message = f"the same bytes cannot be promised any more: {reason}"
         self.log.write(RunWarning(message=message))
-        self.progress.say(f"warning: {message}")
+        self.progress.print_line(f"warning: {message}")
 
     def _machine(self, role: str, described: dict[str, str]) -> None:
         reason = self.reproducibility.machine(role, described)
@@ -270,7 +272,9 @@ class Session:
         solver, built = stage_solver(self.folder.staged, spec)
         seconds = time.perf_counter() - started
         self.log.write(Solver(built=built, seconds=seconds, source="driver", digest=solver.digest))
-        self.progress.say(f"solver {'built and compiled' if built else 'found in the run folder'} ({seconds:.1f} s)")
+        self.progress.print_line(
+            f"solver {'built and compiled' if built else 'found in the run folder'} ({seconds:.1f} s)"
+        )
         self._machine(DRIVERS, kind_of_machine())
         self.context = ShotContext(
             solver,
@@ -308,7 +312,12 @@ class Session:
             self._pressing,
         )
         self.news = WorkerEvents(
-            self.log, self.progress.say, self.failures, self._promise, self.tasks, partial(self._machine, WORKERS)
+            self.log,
+            self.progress.print_line,
+            self.failures,
+            self._promise,
+            self.tasks,
+            partial(self._machine, WORKERS),
         )
         _subscribe(client, EVENT_TOPIC, self.news)
         stack.callback(_unsubscribe, client, EVENT_TOPIC)
@@ -329,11 +338,11 @@ class Session:
             return
         wanting = missing_requirements()
         if wanting:
-            self.progress.say(f"Dask's dashboard {wanting}")
+            self.progress.print_line(f"Dask's dashboard {wanting}")
             return
         dashboard = open_dashboard(workforce.cluster().scheduler)
         self.log.write(Dashboard(address=dashboard.address, command=dashboard.command))
-        self.progress.say(f"Dask's dashboard: {dashboard}")
+        self.progress.print_line(f"Dask's dashboard: {dashboard}")
 
     def on_shots(self, *_: int) -> None:
         """Called when shots of an evaluation are done.
@@ -369,14 +378,14 @@ class Session:
 
     def _on_found(self, shots: int, total: int) -> None:
         self.log.write(SumsFound(shots=shots, shots_total=total))
-        self.progress.say(f"sums of {shots} of {total} shots of this evaluation are in the journal already")
+        self.progress.print_line(f"sums of {shots} of {total} shots of this evaluation are in the journal already")
 
     def begin_anew(self, problem: Problem, error: DataError | ShotFailed) -> None:
         """Go on with the problem that is left without a shot that has failed."""
         self.problem = problem
         self.log.write(ShotExcluded(shot=error.shot, reason=error.problem))
-        self.progress.say(f"{error}")
-        self.progress.say(f"the inversion begins anew, {problem.exclusion_note}")
+        self.progress.print_line(f"{error}")
+        self.progress.print_line(f"the inversion begins anew, {problem.exclusion_note}")
 
     def observe(self) -> list[StagedFile]:
         """Stage the observed data; returns the shots in the order of the survey."""
@@ -390,7 +399,7 @@ class Session:
         seconds = time.perf_counter() - started
         self.log.write(DataStaged(shots=len(shots), seconds=seconds))
         made = "modelled in the true model" if self.config.data.file is None else f"read from {self.config.data.file}"
-        self.progress.say(f"observed data of {len(shots)} shots {made} ({seconds:.1f} s)")
+        self.progress.print_line(f"observed data of {len(shots)} shots {made} ({seconds:.1f} s)")
         return shots
 
     def _claim_data(self, shots: list[StagedFile]) -> None:
