@@ -22,8 +22,8 @@ from hpcfwi.cluster.network import driver_address, private_security, scheduler_o
 from hpcfwi.cluster.pool import REMOTE, Listener, WorkerPool, Workload
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
-from hpcfwi.events.log import read_latest
-from hpcfwi.events.types import JobsLeftOver, JobStateChanged, Summary
+from hpcfwi.events.log import read_state
+from hpcfwi.events.types import JobsLeftOver, JobStateChanged
 from hpcfwi.io import make_private
 
 __all__ = ["WorkerJobs"]
@@ -139,16 +139,10 @@ class WorkerJobs(WorkerPool):
     def _tell_leftovers(self) -> None:
         """A driver that was killed could not cancel its jobs; those that wait end by themselves, but only once they start."""
         try:
-            known: dict[str, str] = {}
-            for event in read_latest(self.run_dir / "events.jsonl"):
-                if isinstance(event, Summary):
-                    known = dict.fromkeys(event.summary["jobs"], "running")
-                elif isinstance(event, JobStateChanged):
-                    known[event.job] = event.state
             # what stands in a file is no option of a scheduler's command
-            asked = [job for job, state in known.items() if state != "ended" and JOB.fullmatch(job)]
+            asked = [job for job in read_state(self.run_dir / "events.jsonl").left_over_jobs if JOB.fullmatch(job)]
             states = asyncio.run(self.batch.states(asked))
-        except (OSError, KeyError, TypeError, RunError):
+        except (OSError, RunError):
             return
         left = [job for job, state in states.items() if state.state != "ended"]
         if left:

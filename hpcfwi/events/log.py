@@ -1,8 +1,17 @@
-"""The event log: one JSON object a line, appended and never changed.
+"""The event log ``events.jsonl``: one JSON object a line, appended by one driver and never changed.
 
-One driver writes it, any number of readers read it, on whatever host. When the file has become long it is given a number,
-``events-0001.jsonl``, and compressed; the log goes on in a new ``events.jsonl``, which begins with what the older ones come to.
-What may stand in it says :mod:`hpcfwi.events.types`.
+A file that has grown to :data:`SEGMENT_BYTES` is renamed to ``events-0001.jsonl`` and compressed, and the log continues in a
+new ``events.jsonl`` that begins with a summary of the older ones. Any number of readers follow it, on any host::
+
+    log = EventLog(folder / "events.jsonl")
+    log.write(RunWarning(message="the disk is nearly full"))
+
+    for event in read_events(folder / "events.jsonl"):  # all files
+        print(event.time, event.event)
+    state = read_state(folder / "events.jsonl")  # the last file is enough
+
+The standard library's rotating handler would not do: it renumbers every older file, its new file has its name before it has
+its first lines, and it leaves half a line on a full disk.
 """
 
 from __future__ import annotations
@@ -10,6 +19,7 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import re
 import shutil
 import threading
 import time
@@ -23,69 +33,67 @@ from hpcfwi.events.state import RunState
 from hpcfwi.events.types import SCHEMA, Event, LogSegment, Summary, parse_event
 from hpcfwi.io import UNFINISHED_SUFFIX, require_regular_file, write_atomic
 
-__all__ = ["EventLog", "Follower", "read_events", "read_latest"]
+__all__ = ["EventLog", "Follower", "read_events", "read_state"]
 
-
-LONGEST_LINE = 1_000_000
-# Bytes of a file of the log; some 100,000 shots. Compressed it is about a tenth of that.
-SEGMENT = 32_000_000
-# Seconds that a reader waits for a file that is just being made.
-ROTATION_TIMEOUT_S = 5.0
-# Seconds for what is being compressed when the log is closed.
-LAST_WORK = 10.0
+MAX_LINE_BYTES = 1_000_000
+# Some 100,000 shots; compressed, a tenth of that.
+SEGMENT_BYTES = 32_000_000
+# The two renames of a rotation leave a moment without events.jsonl.
+ROTATION_TIMEOUT_S = 0.5
+COMPRESSION_TIMEOUT_S = 10.0
 
 
 class EventLog:
-    """Appends events to ``events.jsonl``; safe from several threads.
+    """Append events to ``events.jsonl``; safe from several threads.
 
     Parameters
     ----------
     path
-        The file; made if it is not there.
-    segment
-        Bytes after which a new one is begun.
+        The file; created if it does not exist. A log that exists is continued.
+    segment_bytes
+        Size at which a new file is begun.
     on_event
         Called with each event after it is written, in the thread that writes it.
+
+    Attributes
+    ----------
+    state
+        How the run stands after the events so far.
+
+    Raises
+    ------
+    RunError
+        If the log cannot be read or opened.
     """
 
-    def __init__(self, path: Path, segment: int = SEGMENT, on_event: Callable[[Event], None] = lambda _: None) -> None:
-        self.path, self.segment, self.on_event = path, segment, on_event
-        self.state = RunState()
+    def __init__(
+        self, path: Path, segment_bytes: int = SEGMENT_BYTES, on_event: Callable[[Event], None] = lambda _: None
+    ) -> None:
+        self.path, self.segment_bytes, self.on_event = path, segment_bytes, on_event
         self._lock = threading.RLock()
-        self._number = 1
-        self._compressing: threading.Thread | None = None
+        self._compression: threading.Thread | None = None
         try:
             _cut_unfinished_line(path)
-            if path.exists():
-                self._number = self._take_over()
-            else:  # a driver was killed after it had renamed it
-                self._number = len(_left_plain(path)) + len(list(path.parent.glob(f"{path.stem}-[0-9]*.jsonl.gz"))) + 1
+            self.state = read_state(path)
             self._open()
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror or error})") from None
         self._compress_older()
-        self.write(LogSegment(schema=SCHEMA, segment=self._number))
-
-    def _take_over(self) -> int:
-        """Read what is there; returns the number of this file."""
-        number = 1
-        for event in _lines(self.path):
-            number = event.segment if isinstance(event, LogSegment) else number
-            self.state.apply(event)
-        return number
+        self._segment = max(self.state.segment, _last_older(path) + 1)
+        self.write(LogSegment(schema=SCHEMA, segment=self._segment))
 
     def _open(self) -> None:
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        # nobody else writes; asking for it each time takes long on shared file systems
+        # counted from here on: asking a shared file system for it takes long
         self._size = os.fstat(self._file).st_size
 
     def write(self, event: Event) -> None:
-        """Append one event.
+        """Append an event; after :meth:`close` it is dropped.
 
         Raises
         ------
         RunError
-            If the line cannot be written in full; no part of it stays then.
+            If the line cannot be written in full; no part of it stays in the file.
         """
         line = event.line()
         with self._lock:
@@ -93,8 +101,8 @@ class EventLog:
                 return
             self._append(line)
             self.state.apply(event)
-            if self._size > self.segment:
-                self._begin_another()
+            if self._size > self.segment_bytes:
+                self._rotate()
         self.on_event(event)
 
     def _append(self, line: bytes) -> None:
@@ -105,234 +113,198 @@ class EventLog:
             with suppress(OSError):
                 os.ftruncate(self._file, self._size)
             raise RunError(
-                f"{self.path}: cannot be written ({error.strerror}); make room or mend it, then start the same command again"
+                f"{self.path}: cannot be written ({error.strerror}); free some space or repair the file system, then type the "
+                "same command again"
             ) from None
         self._size += len(line)
 
-    def _begin_another(self) -> None:
-        """Go on in a new file. A reader that has this one open reads it to its end."""
-        number = self._number + 1
-        text = LogSegment(schema=SCHEMA, segment=number).line() + Summary(summary=self.state.summary()).line()
+    def _rotate(self) -> None:
+        """Continue in a new file. A reader that has the old one open reads it to its end."""
+        first = LogSegment(schema=SCHEMA, segment=self._segment + 1)
+        self.state.apply(first)
+        text = first.line() + Summary(summary=self.state.summary()).line()
         fresh = self.path.with_name(f".{self.path.name}.next{UNFINISHED_SUFFIX}")
         try:
-            # whole before it has its name: a reader has to know which older files there are
+            # complete before it gets its name: its first line tells readers which older files there are
             write_atomic(fresh, lambda file: file.write(text))
-            self.path.rename(_numbered(self.path, self._number))
+            self.path.rename(_older(self.path, self._segment))
             fresh.rename(self.path)
             os.close(self._file)
             self._open()
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be renamed or made anew ({error.strerror})") from None
-        self._number = number
+            raise RunError(f"{self.path}: cannot be renamed or created anew ({error.strerror})") from None
+        self._segment += 1
         self._compress_older()
 
     def _compress_older(self) -> None:
-        """In the background; what is left undone, on a full disk for one, is done by the next start or not at all."""
-        left = _left_plain(self.path)
-        if left and (self._compressing is None or not self._compressing.is_alive()):
-            self._compressing = threading.Thread(target=_compress, args=(left,), name="hpcfwi-events", daemon=True)
-            self._compressing.start()
+        """Compress older files in the background; the next start does what this one leaves, on a full disk for example."""
+        plain = sorted(self.path.parent.glob(f"{self.path.stem}-[0-9]*.jsonl"))
+        if plain and (self._compression is None or not self._compression.is_alive()):
+            self._compression = threading.Thread(target=_compress, args=(plain,), name="hpcfwi-events", daemon=True)
+            self._compression.start()
 
     def close(self) -> None:
-        """Close the file; later events are dropped."""
+        """Close the file."""
         with self._lock:
             if self._file >= 0:
                 os.close(self._file)
                 self._file = -1
-        if self._compressing is not None:
-            self._compressing.join(LAST_WORK)
+        if self._compression is not None:
+            self._compression.join(COMPRESSION_TIMEOUT_S)
 
 
 def _compress(paths: list[Path]) -> None:
+    def copy(path: Path, target: IO[bytes]) -> None:
+        with path.open("rb") as source, gzip.GzipFile(path.name, "wb", 6, target) as compressed:
+            shutil.copyfileobj(source, compressed, 1 << 20)
+
     for path in paths:
         with suppress(OSError, StagingError):
-            write_atomic(path.with_name(f"{path.name}.gz"), lambda file, path=path: _squeeze(path, file))  # type: ignore[misc]
+            write_atomic(path.with_name(f"{path.name}.gz"), lambda file, path=path: copy(path, file))  # type: ignore[misc]
             path.unlink()
 
 
-def _squeeze(path: Path, target: IO[bytes]) -> None:
-    with path.open("rb") as source, gzip.GzipFile(path.name, "wb", 6, target) as squeezed:
-        shutil.copyfileobj(source, squeezed, 1 << 20)
-
-
-def _numbered(path: Path, number: int) -> Path:
-    """An older file of a log."""
-    return path.with_name(f"{path.stem}-{number:04d}.jsonl")
-
-
-def _left_plain(path: Path) -> list[Path]:
-    """Older files that are not compressed yet."""
-    return sorted(path.parent.glob(f"{path.stem}-[0-9]*.jsonl"))
-
-
 def _cut_unfinished_line(path: Path) -> None:
-    """A driver that died with its machine may have left half a line."""
+    """Remove the half line that a driver may leave when its machine dies."""
     if not path.exists():
         return
     with require_regular_file(path).open("rb+") as file:
-        file.seek(max(0, path.stat().st_size - LONGEST_LINE))
-        before = file.tell()
-        tail = file.read()
-        file.truncate(before + tail.rfind(b"\n") + 1)
+        file.seek(max(0, path.stat().st_size - MAX_LINE_BYTES))
+        start = file.tell()
+        file.truncate(start + file.read().rfind(b"\n") + 1)
 
 
-def _parsed(lines: Iterable[bytes]) -> Iterator[Event]:
-    """The events in lines; malformed lines are skipped."""
-    return (event for event in map(parse_event, lines) if event is not None)
+def _older(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number:04d}.jsonl")
 
 
-def _lines(path: Path) -> Iterator[Event]:
-    with _opened(path) as file:
-        yield from _parsed(file)
+def _last_older(path: Path) -> int:
+    """The number of the last older file of a log; 0 where there is none."""
+    names = (file.name[len(path.stem) :] for file in path.parent.glob(f"{path.stem}-*.jsonl*"))
+    return max((int(found[1]) for name in names if (found := re.fullmatch(r"-(\d{4})\.jsonl(\.gz)?", name))), default=0)
 
 
-def _opened(path: Path) -> IO[bytes]:
-    """The last file of a log, which for a moment is not there while another one is begun."""
+def _open_current(path: Path) -> IO[bytes] | None:
+    """Open the last file of a log; None where there is none, even after a rotation that may be under way."""
     until = time.monotonic() + ROTATION_TIMEOUT_S
     while True:
         try:
             return require_regular_file(path).open("rb")
         except FileNotFoundError:
-            if time.monotonic() > until or not any(path.parent.glob(f"{path.stem}-[0-9]*.jsonl*")):
-                raise
+            if time.monotonic() > until or not _last_older(path):
+                return None
         time.sleep(0.01)
 
 
-def _older_lines(path: Path) -> Iterator[Event]:
-    """Of an older file, which may be compressed at this moment; nothing where somebody has removed it."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        yield from _parsed(file)
-        return
-    # looked for only now: it has been there since before the other one was removed
-    with suppress(FileNotFoundError), gzip.open(f"{path}.gz", "rb") as file:
-        yield from _parsed(file)
+def _older_events(path: Path, number: int) -> Iterator[Event]:
+    """The events of an older file, which may be compressed at this moment; none where the user has removed it."""
+    plain = _older(path, number)
+    # the compressed file has its name before the other one is removed
+    for name, opener in ((plain, open), (Path(f"{plain}.gz"), gzip.open)):
+        with suppress(FileNotFoundError), opener(require_regular_file(name), "rb") as file:
+            yield from _parsed(file)
+            return
 
 
-def _without_summaries(events: Iterable[Event]) -> Iterator[Event]:
-    return (event for event in events if not isinstance(event, Summary))
+def _parsed(lines: Iterable[bytes]) -> Iterator[Event]:
+    return (event for event in map(parse_event, lines) if event is not None)
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """Read an event log, its older files first; a last line that is not whole is left out, and so are summaries of older files.
+    """Read all events of a log, the oldest first; malformed lines and the summaries of older files are skipped.
 
     Raises
     ------
     RunError
-        If there is none, or it cannot be read.
+        If there is no log, or it cannot be read.
     """
     try:
-        # opened first: what is renamed from now on is still read, and only once
-        with _opened(path) as file:
+        # opened before the older files: a rotation from now on neither hides nor repeats an event
+        file = _open_current(path)
+        if file is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        with file:
             first = next(_parsed(file), None)
-            number = first.segment if isinstance(first, LogSegment) else 1
             file.seek(0)
-            # not those that a folder's listing has: one that is just being renamed may be missing there
-            for older in range(1, number):
-                yield from _without_summaries(_older_lines(_numbered(path, older)))
-            yield from _without_summaries(_parsed(file))
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
+            # by number, not by the folder's listing, which may miss a file that is being renamed
+            for number in range(1, first.segment if isinstance(first, LogSegment) else 1):
+                yield from (event for event in _older_events(path, number) if not isinstance(event, Summary))
+            yield from (event for event in _parsed(file) if not isinstance(event, Summary))
+    except (OSError, EOFError) as error:
         raise RunError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def read_latest(path: Path) -> Iterator[Event]:
-    """Read the last file of a log alone, which begins with what the older ones come to: enough to know how a run stands.
+def read_state(path: Path) -> RunState:
+    """How the run stands whose log this is; a new :class:`RunState` where there is no log.
 
     Raises
     ------
-    RunError
-        If there is none, or it cannot be read.
+    OSError
+        If the log cannot be read.
     """
-    try:
-        yield from _lines(path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-# Seconds for which a log may be without its last file while another one is begun, which takes two renames.
-ROTATION_PAUSE_S = 0.3
-# Bytes of a first line, by which files are told apart.
-FIRST = 1000
+    follower = Follower(path)
+    follower.read()
+    return follower.state
 
 
 class Follower:
-    """Folds events into how the run stands, as they come.
+    """Apply the events of a log to a state as they come.
 
     Parameters
     ----------
     path
-        ``events.jsonl``: the last file of the log, which begins with what the older ones come to.
+        ``events.jsonl``.
 
     Attributes
     ----------
     state
         How the run stands.
-    there
-        Whether there is a log.
     """
 
+    # Bytes of the first line by which files are told apart: a new one may have the inode number of one that is gone.
+    FIRST_LINE_BYTES = 1000
+
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.state = RunState()
-        self.there = False
-        self._known: tuple[int, bytes] | None = None
+        self.path, self.state = path, RunState()
+        self._identity: tuple[int, bytes] | None = None
         self._offset = 0
 
     def read(self) -> bool:
-        """Take what has come since the last time, and tell whether anything has.
+        """Apply the events since the last call, and return whether there are any.
 
         Raises
         ------
         OSError
             If the log cannot be read.
         """
-        file = self._open()
+        file = _open_current(self.path)
         if file is None:
-            return False
-        self.there = True
+            return self._read_last_older()
         with file:
-            first = file.readline(FIRST)
-            # the number of a file that is gone may be that of another one
-            known = os.fstat(file.fileno()).st_ino, first
-            if not first.endswith(b"\n") and len(first) < FIRST:
-                return False  # not whole yet
-            if known != self._known:
-                self.state, self._known, self._offset = RunState(), known, 0
-            file.seek(self._offset)
-            return self._take(file)
-
-    def _take(self, lines: IO[bytes]) -> bool:
-        before = self._offset
-        for line in lines:
-            if not line.endswith(b"\n"):
-                break  # it is just being written
-            self._offset += len(line)
-            self._apply(line)
-        return self._offset > before
-
-    def _open(self) -> IO[bytes] | None:
-        until = time.monotonic() + ROTATION_PAUSE_S
-        while True:
-            try:
-                return require_regular_file(self.path).open("rb")
-            except FileNotFoundError:
-                older = sorted(self.path.parent.glob(f"{self.path.stem}-[0-9]*.jsonl*"))
-                if not older:
-                    return None
-                if time.monotonic() > until:
-                    self._read_older(older[-1])
-                    return None
-            time.sleep(0.01)
-
-    def _read_older(self, path: Path) -> None:
-        """A driver was killed after it had renamed its file, and before there was another one."""
-        if self._known is not None:
-            return  # what is in it was read when it was the last one
-        self.state, self.there = RunState(), True
-        with suppress(EOFError, gzip.BadGzipFile), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            first = file.readline(self.FIRST_LINE_BYTES)
+            if not first.endswith(b"\n") and len(first) < self.FIRST_LINE_BYTES:
+                return False  # still being written
+            identity = os.fstat(file.fileno()).st_ino, first
+            if identity != self._identity:
+                self.state, self._identity, self._offset = RunState(), identity, 0
+            before = self._offset
+            file.seek(before)
             for line in file:
-                self._apply(line)
+                if not line.endswith(b"\n"):
+                    break  # still being written
+                self._offset += len(line)
+                event = parse_event(line)
+                if event is not None:
+                    self.state.apply(event)
+            return self._offset > before
 
-    def _apply(self, line: bytes) -> None:
-        event = parse_event(line)
-        if event is not None:
-            self.state.apply(event)
+    def _read_last_older(self) -> bool:
+        """A driver was killed between the two renames of a rotation; its last file has a number already."""
+        number = _last_older(self.path)
+        if not number or self._identity is not None:
+            return False  # what is in it was read while it was the current file
+        self.state = RunState()
+        with suppress(EOFError, gzip.BadGzipFile):
+            for event in _older_events(self.path, number):
+                self.state.apply(event)
+        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +23,7 @@ from hpcfwi.events.types import (
     JobLost,
     JobRejected,
     JobStateChanged,
+    LogSegment,
     NodeLost,
     Optimised,
     Requeued,
@@ -50,7 +52,7 @@ from hpcfwi.io import shortened
 __all__ = ["ENDED", "RunState", "WorkerState", "failure_line"]
 
 # Limits of what a state keeps, whatever the number of events.
-MAX_KINDS_OF_FAILURES, MAX_HOSTS, MAX_LINE_LENGTH = 50, 5000, 300
+MAX_KINDS_OF_FAILURES, MAX_HOSTS, MAX_LINE_LENGTH, MAX_LEFT_OVER_JOBS = 50, 5000, 300, 1000
 # Iterations that the time left is estimated from.
 STEPS_AVERAGED = 5
 # States in which a driver does no more.
@@ -123,6 +125,8 @@ class RunState:
         Of the evaluation, or of the data, that is under way.
     jobs
         State of each worker job that has not ended, with the batch system's reason.
+    left_over_jobs
+        Worker jobs of earlier starts that had not ended when a new driver began.
     workers
         Connected workers, by address.
     shots_on
@@ -133,6 +137,8 @@ class RunState:
         Durations of the last iterations.
     last
         Time of the last event, s since 1970.
+    segment
+        Number of the file of the log that it is in.
     """
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)
@@ -151,6 +157,7 @@ class RunState:
     shots_done: int = 0
     shots_total: int = 0
     jobs: dict[Line, Line] = field(default_factory=dict)
+    left_over_jobs: list[Line] = field(default_factory=list)
     workers: dict[str, WorkerState] = field(default_factory=dict)
     shots_on: Counter[Line] = field(default_factory=Counter)
     workers_gone: int = 0
@@ -159,6 +166,7 @@ class RunState:
     warnings: Counter[Line] = field(default_factory=Counter)
     step_seconds: list[float] = field(default_factory=list)
     last: float = 0.0
+    segment: int = 0
 
     def __post_init__(self) -> None:
         self._seen: set[str] = set()
@@ -190,10 +198,14 @@ class RunState:
 
     def _restore(self, event: Summary) -> None:
         with suppress(ValidationError):
-            self.__dict__.update(_adapter().validate_python(event.summary).__dict__)
+            self.__dict__.update(_adapter().validate_json(json.dumps(event.summary)).__dict__)
+
+    def _segment_begins(self, event: LogSegment) -> None:
+        self.segment = event.segment
 
     def _run_started(self, event: RunStarted) -> None:
         self._all_workers_left()
+        self.left_over_jobs = [*dict.fromkeys([*self.left_over_jobs, *self.jobs])][-MAX_LEFT_OVER_JOBS:]
         self.start, self.starts = event, self.starts + 1
         self.state, self.reason, self.dashboard = "starting", "", None
         self.iterations, self.shots_done, self.shots_total, self.jobs = event.iterations, 0, event.shots, {}
@@ -343,6 +355,7 @@ _FAILURES: dict[type[Event], str] = {
     ShotExcluded: "shot {shot} is left out: {reason}",
 }
 _HANDLERS: dict[type[Event], Callable[[RunState, Any], None]] = {
+    LogSegment: RunState._segment_begins,
     Summary: RunState._restore,
     RunStarted: RunState._run_started,
     Dashboard: RunState._dashboard_open,

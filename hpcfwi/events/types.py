@@ -116,7 +116,7 @@ class LogSegment(Event):
     """The first line of each file of the log, and of each start."""
 
     schema: Annotated[int, about("version of the event format")]
-    segment: Annotated[int, about("number of this file of the log; 1 is the oldest", ge=1, le=10_000)]
+    segment: Annotated[int, about("number of this file of the log; 1 is the oldest", ge=1, le=9_999)]
 
 
 class Summary(Event):

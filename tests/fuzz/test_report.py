@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import fields
 from html.parser import HTMLParser
 
 import pytest
 from hypothesis import strategies as st
+from sample_events import SAMPLES, field_type, sample_line
 
-from hpcfwi.events.types import EVENTS, FACTS
+from hpcfwi.events.types import EVENTS, parse_event
 from hpcfwi.reporting.report.data import ReportData
 from hpcfwi.reporting.report.gantt import make_gantt
 from hpcfwi.reporting.report.page import write_report
@@ -73,21 +75,19 @@ def test_damaged_files_of_a_run_are_shown_as_far_as_they_can_be(fuzz, hostile, t
     fuzz(mutated, check)
 
 
-# Of each type of a fact something sound.
-SOUND = {"text": "a", "number": 1.79e9, "integer": 1, "boolean": False, "texts": ["a"], "object": {"numpy": "2"}}
+FIELDS = sorted({field.name for kind in EVENTS.values() for field in fields(kind)})
 
 
 def event_of(kind, changed):
-    """An event with all its facts, some of which have become something else."""
-    facts = (*EVENTS[kind].facts, *EVENTS[kind].more)
-    sound = {name: SOUND[FACTS[name].kind] for name in facts}
+    """A line with all fields of an event, some of which have become something else."""
+    sound = {field.name: SAMPLES[field_type(EVENTS[kind], field.name)] for field in fields(EVENTS[kind])[2:]}
     return json.dumps({"time": 1.79e9, "event": kind, **sound, **changed}).encode()
 
 
 @pytest.mark.cases(1000)
 def test_events_of_any_kind_with_facts_of_any_type_are_read(fuzz, hostile, told):
     evil = st.sampled_from(["<script>alert(1)</script>", '" onload="alert(1)', "</svg>", "</script>", "{{ 7 }}"])
-    values = st.dictionaries(st.sampled_from([*FACTS]), evil | hostile.values | hostile.scalars, max_size=3)
+    values = st.dictionaries(st.sampled_from(FIELDS), evil | hostile.values | hostile.scalars, max_size=3)
     lines = st.lists(st.builds(event_of, st.sampled_from([*EVENTS]), values), min_size=1, max_size=8).map(b"\n".join)
 
     def check(folder, content):
@@ -106,15 +106,15 @@ def test_a_time_line_of_any_numbers_can_be_drawn(fuzz, hostile):
             "event": st.sampled_from(
                 [
                     "start",
-                    "worker came",
+                    "worker joined",
                     "worker left",
                     "worker died",
                     "shot",
-                    "staged",
-                    "evaluating",
+                    "shot staged",
+                    "evaluation started",
                     "evaluation",
-                    "observing",
-                    "observed",
+                    "staging data",
+                    "data staged",
                     "optimised",
                     "done",
                     "retry",
@@ -129,12 +129,13 @@ def test_a_time_line_of_any_numbers_can_be_drawn(fuzz, hostile):
             "evaluation": st.integers(-2, 3) | hostile.whole,
             "misfit": hostile.numbers,
             "seconds": times,
-            "began": times,
+            "process_start": times,
         }
     )
 
     def check(_, events):
-        chronicle = ReportData.of(events)
+        lines = [sample_line(event["event"], **event) for event in events]
+        chronicle = ReportData.of(event for event in map(parse_event, lines) if event is not None)
         lanes = make_gantt(chronicle.timeline)
         if lanes is not None:
             for block in [*lanes.blocks, *lanes.stages, *lanes.evaluations]:

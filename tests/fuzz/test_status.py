@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
 from rich.console import Console
-from sample_events import sample
+from sample_events import sample, sample_line
 
 from hpcfwi.events.lease import Holder
 from hpcfwi.events.log import EventLog, Follower
-from hpcfwi.events.types import EVENTS, FACTS
+from hpcfwi.events.types import EVENTS
 from hpcfwi.reporting.status import StatusReader, run_status
 from hpcfwi.reporting.status_text import changes, status_lines, status_table_view
 
+FIELDS = sorted({field.name for kind in EVENTS.values() for field in fields(kind)})
 RESULT = {"state": "done", "limits": {}, "summary": {"iterations": 2, "misfit": 0.5, "message": "ok"}}
 
 
@@ -71,27 +72,16 @@ def test_status_of_a_damaged_log(fuzz, hostile, sound):
 
 @pytest.mark.cases(500)
 def test_status_of_a_log_of_hostile_facts(fuzz, hostile):
-    names = [*FACTS, *Follower(Path()).state.summary()]
-    facts = st.dictionaries(st.sampled_from(names), hostile.values, max_size=8)
-    # most of them as they should be, or hardly any would be taken
-    usual = {
-        "time": 1.5,
-        "shots": 4,
-        "evaluation": 1,
-        "host": "a",
-        "worker": "w",
-        "name": "0",
-        "state": "x",
-        "job": "1",
-    }
+    names = [*FIELDS, *Follower(Path()).state.summary()]
+    facts = st.dictionaries(st.sampled_from(names), hostile.values, max_size=3)
     event = st.builds(
-        lambda kind, told, inner: {**usual, **told, "event": kind, "summary": inner},
+        lambda kind, told, inner: sample_line(kind, **{**told, "event": kind, "summary": inner}),
         st.sampled_from([*EVENTS]),
         facts,
         facts,
     )
-    first = b'{"time": 1, "event": "log", "schema": 1, "segment": 2}\n'
-    log = st.lists(event, max_size=6).map(lambda events: b"".join(json.dumps(one).encode() + b"\n" for one in events))
+    first = sample_line("log segment", segment=2)
+    log = st.lists(event, max_size=6).map(b"".join)
     fuzz(log.map(lambda content: {"events.jsonl": first + content}), check)
 
 

@@ -51,7 +51,13 @@ class Folder:
 
     def log(self, holder=HERE, segment=32_000_000):
         log = EventLog(self.path / "events.jsonl", segment)
-        facts = {"site": "generic-slurm", "launch": "jobs", "layout": "1 process", "planned": 3, "iterations": 10}
+        facts = {
+            "site": "generic-slurm",
+            "launch": "jobs",
+            "layout": "1 process",
+            "workers_planned": 3,
+            "iterations": 10,
+        }
         log.write(sample("start", host=holder.host, pid=holder.pid, shots=6, **facts))
         return log
 
@@ -547,7 +553,7 @@ def test_of_many_hosts_and_failures_some_are_shown_and_the_others_counted(folder
     lines = status_lines(folder.read())
     assert "             node6: 2 workers, 0 shots" in lines
     assert "             and 43 more hosts: 86 workers, 0 shots" in lines
-    assert "failures     other failures (50 times)" in lines
+    assert "failures     others (50 times)" in lines
     assert any(re.fullmatch(r" {13}and \d+ more; --json and events.jsonl have them", line) for line in lines)
     assert len(lines) < 40
     status_table_view(folder.read())
@@ -557,13 +563,26 @@ def test_of_many_hosts_and_failures_some_are_shown_and_the_others_counted(folder
 def test_what_is_in_the_files_is_shown_as_far_as_it_makes_sense(folder, number):
     log = folder.log()
     work(log)
-    names = [*log.state.summary(), "time", "misfit", "shots", "job_began", "cores", "host", "pid", "site", "address"]
-    kinds = ["start", "so far", "iteration", "worker came", "job", "evaluating", "dashboard", "stopped", "warning"]
+    names = [*log.state.summary(), "time", "misfit", "shots", "job_start", "cores", "host", "pid", "site", "address"]
+    kinds = [
+        "start",
+        "summary",
+        "iteration",
+        "worker joined",
+        "job",
+        "evaluation started",
+        "dashboard",
+        "failed",
+        "warning",
+    ]
     facts = ", ".join(f'"{name}": {number}' for name in names if name not in ("time", "summary"))
     with log.path.open("a") as file:
         for kind in kinds:
             file.write(f'{{"time": 1, "event": "{kind}", {facts}, "summary": {{{facts}}}}}\n')
             file.write(f'{{"time": {number}, "event": "{kind}", {facts}}}\n')
+            for name in sample(kind).facts():
+                line = json.dumps(sample(kind).facts() | {name: None}).replace(f'"{name}": null', f'"{name}": {number}')
+                file.write(f"{line}\n")
     (folder.path / "driver.json").write_text(f'{{"pid": {number}}}')
     status = folder.read()
     json.dumps(status.as_json(), allow_nan=False)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from sample_events import sample
 
 from hpcfwi.errors import RunError
 from hpcfwi.events.log import read_events
+from hpcfwi.events.types import RunStarted
 from hpcfwi.scaling.time_breakdown import PARTS, time_breakdown
 from hpcfwi.solver.sleeping import StandIn
 
@@ -25,18 +29,18 @@ def events():
             **more,
         }
 
-    start = {"planned": 2, "nodes_planned": 2, "shots": 3, "host": "login", "site": "s", "launch": "jobs"}
+    start = {"workers_planned": 2, "nodes_planned": 2, "shots": 3, "host": "login", "site": "s", "launch": "jobs"}
     came = {"event": "worker joined", "host": "n", "cores": 3}
-    return [
+    facts = [
         {"time": 2.0, "event": "start", **start},
         {"time": 3.0, "event": "job", "job": "7", "worker": "w-0", "state": "submitted"},
         {"time": 3.0, "event": "job", "job": "8", "worker": "w-1", "state": "submitted"},
         {"time": 6.0, "event": "solver", "source": "driver", "seconds": 4.0},
-        {"time": 5.0, **came, "worker": "a", "name": "w-0", "job_began": 4.0},
+        {"time": 5.0, **came, "worker": "a", "name": "w-0", "job_start": 4.0},
         {"time": 7.0, "event": "staging data", "shots": 3},
-        {"time": 9.0, "event": "staged", "worker": "a", "shot": "1", "seconds": 2.0, "solver_seconds": 0.5},
+        {"time": 9.0, "event": "shot staged", "worker": "a", "shot": "1", "seconds": 2.0, "solver_seconds": 0.5},
         {"time": 10.0, "event": "data staged", "shots": 3, "seconds": 3.0},
-        {"time": 12.0, **came, "worker": "b", "name": "w-1", "job_began": 9.0},
+        {"time": 12.0, **came, "worker": "b", "name": "w-1", "job_start": 9.0},
         shot("a", 15.0, 3.5, 3.0, model_seconds=0.25),
         shot("a", 19.0, 3.0, 3.0),
         shot("b", 17.0, 4.0, 2.0, solver_seconds=1.0, data_seconds=0.5),
@@ -56,6 +60,7 @@ def events():
         {"time": 26.0, "event": "done"},
         {"time": 29.0, "event": "closed", "core_hours": 0.03},
     ]
+    return [sample(fact.pop("event"), **fact) for fact in facts]
 
 
 def test_every_second_of_every_worker_is_in_one_part():
@@ -95,13 +100,13 @@ def test_every_second_of_every_worker_is_in_one_part():
 
 def test_shots_that_went_together_stay_together():
     told = events()
-    told[-4] |= {"in_one_task": 2}
+    told[-4] = replace(told[-4], shots_per_task=2)
     assert list(time_breakdown(told, 0.0, 30.0).times[0].lengths) == ["a15.0", "a19.0", "b17.0"]
 
 
 def test_a_worker_that_is_lost_is_missing_from_then_on():
-    changed = [*events(), {"time": 27.0, "event": "worker left", "worker": "b"}]
-    found = time_breakdown(sorted(changed, key=lambda event: event["time"]), 0.0, 30.0)
+    changed = [*events(), sample("worker left", time=27.0, worker="b")]
+    found = time_breakdown(sorted(changed, key=lambda event: event.time), 0.0, 30.0)
     assert 2 * found.parts["missing_workers"] == pytest.approx(2.0)
     assert sum(found.parts.values()) == pytest.approx(30.0)
 
@@ -109,7 +114,7 @@ def test_a_worker_that_is_lost_is_missing_from_then_on():
 def test_the_parts_of_a_real_run_explain_its_time(first_run):
     _, _, run_dir = first_run
     told = list(read_events(run_dir / "events.jsonl"))
-    began = next(event for event in told if event["event"] == "start")["began"]
+    began = next(event for event in told if isinstance(event, RunStarted)).process_start
     found = time_breakdown(told, began, told[-1]["time"])
     assert abs(found.parts["unexplained"]) < 0.03 * found.wall
     assert all(found.parts[name] >= -0.001 for name in PARTS)
@@ -118,10 +123,10 @@ def test_the_parts_of_a_real_run_explain_its_time(first_run):
     assert [len(times.lengths) for times in found.times] == [found.shots] * found.evaluations
 
 
-@pytest.mark.parametrize("missing", ["start", "closed", "observed", "done"])
+@pytest.mark.parametrize("missing", ["start", "closed", "data staged", "done"])
 def test_a_run_that_has_not_come_to_its_end_has_no_account(missing):
     with pytest.raises(RunError, match="from its start to its end"):
-        time_breakdown([event for event in events() if event["event"] != missing], 0.0, 30.0)
+        time_breakdown([event for event in events() if event.event != missing], 0.0, 30.0)
 
 
 def test_shots_that_stand_in_have_the_lengths_that_were_asked_for():

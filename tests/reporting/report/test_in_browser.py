@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sample_events import sample_line
 
 from hpcfwi import write_report
 
@@ -152,8 +153,8 @@ def test_nothing_of_a_run_folder_is_executed(browser, first_run, tmp_path):
     shutil.copytree(first_run[2], run)
     facts = {"worker": EVIL, "host": EVIL, "name": EVIL, "reason": EVIL, "message": EVIL, "shot": EVIL, "seconds": 1.0}
     with (run / "events.jsonl").open("a") as file:
-        for event in ("start", "worker came", "staged", "retry", "worker died", "warning", "stopped"):
-            file.write(json.dumps({"time": 2e9, "event": event, "layout": EVIL, "site": EVIL, **facts}) + "\n")
+        for event in ("start", "worker joined", "shot staged", "retry", "worker died", "warning", "failed"):
+            file.write(sample_line(event, time=2e9, layout=EVIL, site=EVIL, **facts).decode())
     check(browser, write_report(run), 390)
     assert "executed" not in browser.driver.title
     assert browser.driver.title.startswith("<img src=x")

@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
+from sample_events import sample, sample_line
 
 from hpcfwi import write_report
 from hpcfwi.artifacts import read_container, unpickle
@@ -124,9 +125,16 @@ def kill(run):
     (run / "events.jsonl").write_text("".join(lines[: last + 2]))
 
 
+def typed(*events):
+    """Events of these facts, and others that they need."""
+    return [
+        sample(event["event"], **{name: fact for name, fact in event.items() if name != "event"}) for event in events
+    ]
+
+
 def append(run, *events):
     with (run / "events.jsonl").open("a") as file:
-        file.writelines(json.dumps(event) + "\n" for event in events)
+        file.writelines(sample_line(event["event"], **event).decode() for event in events)
 
 
 def test_a_run_writes_its_report_and_says_so(first_run):
@@ -374,7 +382,7 @@ def test_starts_and_failures_are_told(run):
         {"time": 2e9 + 1, "event": "retry", "shot": "2", "worker": "x", "reason": "it was late"},
         {"time": 2e9 + 2, "event": "warning", "message": "disk nearly full"},
         {"time": 2e9 + 3, "event": "task failed", "traceback": "Traceback: in shot.py", "worker": "x", "host": "node2"},
-        {"time": 2e9 + 4, "event": "stopped", "error": "RunError", "message": "shot 2 failed"},
+        {"time": 2e9 + 4, "event": "failed", "error": "RunError", "message": "shot 2 failed"},
     )
     (run / "result.json").unlink()
     page = page_of(run)
@@ -418,7 +426,7 @@ def test_the_last_evaluation_that_was_computed_to_its_end_is_compared_with_the_f
         ]
 
     begun = [{"event": "evaluation started", "evaluation": 3, "shots": 3}, *shots(3, 1.0)]
-    chronicle = ReportData.of([*evaluation(1, 9.0, 8.0, 7.0), *evaluation(2, 3.0, 2.0, 1.0, late=1), *begun])
+    chronicle = ReportData.of(typed(*evaluation(1, 9.0, 8.0, 7.0), *evaluation(2, 3.0, 2.0, 1.0, late=1), *begun))
     assert chronicle.shots.number == 2
     assert chronicle.shots.first == {"0": 9.0, "1": 8.0, "2": 7.0}
     assert chronicle.shots.last == {"0": 3.0, "1": 2.0, "2": 1.0}
@@ -429,7 +437,9 @@ def test_the_last_evaluation_that_was_computed_to_its_end_is_compared_with_the_f
         *shots(3, 1.0, 5.0, 6.0)[1:],
         {"event": "evaluation", "evaluation": 3, "misfit": 12.0, "seconds": 1.0},
     ]
-    chronicle = ReportData.of([*evaluation(1, 9.0, 8.0, 7.0), *evaluation(2, 3.0, 2.0, 1.0), *begun, *again, *rest])
+    chronicle = ReportData.of(
+        typed(*evaluation(1, 9.0, 8.0, 7.0), *evaluation(2, 3.0, 2.0, 1.0), *begun, *again, *rest)
+    )
     assert chronicle.shots.number == 3
     assert chronicle.shots.last == {"0": 1.0, "1": 5.0, "2": 6.0}
     assert chronicle.evaluations[2] == (1.0, 1.0)
@@ -576,16 +586,15 @@ def test_a_long_run_of_many_workers_has_a_small_report(run):
     with (run / "events.jsonl").open("a") as file:
         for evaluation in range(10, 30):
             time = 2e9 + 1000 * evaluation
-            file.write(
-                json.dumps({"time": time, "event": "evaluation started", "evaluation": evaluation, "shots": 10_000})
-                + "\n"
-            )
+            begun = sample_line("evaluation started", time=time, evaluation=evaluation, shots=10_000)
+            file.write(begun.decode())
+            usual = sample("shot").facts()
             for i in range(10_000):
                 worker = {"worker": f"tls://{i % 700}", "host": f"node{i % 70}", "pid": 1}
                 told = {"shot": f"shot-{i}", "evaluation": evaluation, "misfit": 1.0 / (i + evaluation), "seconds": 9.5}
-                file.write(json.dumps({"time": time + 10 * (1 + i // 700), "event": "shot", **worker, **told}) + "\n")
+                file.write(json.dumps(usual | {"time": time + 10 * (1 + i // 700), **worker, **told}) + "\n")
             done = {"evaluation": evaluation, "misfit": 1.0, "seconds": 150.0}
-            file.write(json.dumps({"time": time + 151, "event": "evaluation", **done}) + "\n")
+            file.write(sample_line("evaluation", time=time + 151, **done).decode())
     path = write_report(run)
     assert path.stat().st_size < 2_000_000
     page = Page(path.read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sample_events import sample
 
 from hpcfwi.reporting.report import timeline as module
 from hpcfwi.reporting.report.gantt import make_gantt
@@ -12,26 +13,26 @@ from hpcfwi.reporting.report.timeline import BINS, Timeline
 def told(*events):
     line = Timeline()
     for event in events:
-        line.heed(event)
+        line.apply(sample(**event))
     line.close()
     return line
 
 
 def start(time, began=None):
-    return {"event": "start", "time": time, "began": time if began is None else began}
+    return {"kind": "start", "time": time, "process_start": time if began is None else began}
 
 
 def came(time, worker="a", host="node1"):
-    return {"event": "worker joined", "time": time, "worker": worker, "host": host, "name": worker}
+    return {"kind": "worker joined", "time": time, "worker": worker, "host": host, "name": worker}
 
 
 def shot(time, seconds, worker="a", evaluation=1, name="7"):
     facts = {"worker": worker, "host": "node1", "evaluation": evaluation, "shot": name}
-    return {"event": "shot", "time": time, "seconds": seconds, **facts}
+    return {"kind": "shot", "time": time, "seconds": seconds, **facts}
 
 
 def at(time, event, **facts):
-    return {"event": event, "time": time, **facts}
+    return {"kind": event, "time": time, **facts}
 
 
 def test_shots_are_bars_from_their_begin_to_when_they_are_told():
@@ -53,8 +54,8 @@ def test_time_begins_with_the_driver_s_process_and_leaves_out_when_there_was_non
 def test_stages_follow_one_another():
     line = told(
         start(0.0 + 1000),
-        at(1004.0, "observing"),
-        at(1005.0, "observed"),
+        at(1004.0, "staging data"),
+        at(1005.0, "data staged"),
         at(1009.0, "optimised"),
         at(1011.0, "done"),
         at(1012.0, "closed"),

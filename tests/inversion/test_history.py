@@ -1,0 +1,48 @@
+"""The history of a run, ``history.csv``: whole rows that come back to the last bit."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcfwi.errors import RunError
+from hpcfwi.inversion.history import History, Row
+
+
+def row(iteration, error=0.25):
+    return Row(iteration, iteration + 1, 1 / 3, 2.0, error, None, 0.5, 1.5)
+
+
+def test_history_has_the_promised_columns_and_empty_cells_for_what_is_not_known(tmp_path):
+    history = History(tmp_path / "history.csv")
+    assert history.add(row(0, None))
+    assert history.add(row(1))
+    assert (tmp_path / "history.csv").read_text() == (
+        "iteration,evaluations,misfit,gradient_norm,model_error,m_error,step_seconds,elapsed_seconds\n"
+        "0,1,0.3333333333333333,2.0,,,0.5,1.5\n"
+        "1,2,0.3333333333333333,2.0,0.25,,0.5,1.5\n"
+    )
+
+
+def test_rows_come_back_to_the_last_bit_and_are_not_written_twice(tmp_path):
+    history = History(tmp_path / "history.csv")
+    history.add(row(0))
+    again = History(tmp_path / "history.csv")
+    assert again.rows == [row(0)]
+    assert not again.add(row(0))
+    assert again.add(row(1))
+    assert History(tmp_path / "history.csv").rows == [row(0), row(1)]
+
+
+def test_later_iterations_of_an_earlier_start_can_be_cut(tmp_path):
+    history = History(tmp_path / "history.csv")
+    for i in range(4):
+        history.add(row(i))
+    history.cut(1)
+    assert History(tmp_path / "history.csv").rows == [row(0), row(1)]
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "iteration,evaluations\n0\n", "iteration\nx\n"])
+def test_a_history_of_somebody_else_is_named(tmp_path, content):
+    (tmp_path / "history.csv").write_text(content)
+    with pytest.raises(RunError, match=r"history\.csv: cannot be read .* remove it"):
+        History(tmp_path / "history.csv")
