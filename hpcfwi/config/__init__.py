@@ -1,0 +1,1 @@
+"""What users write: the run and site configurations, and a message for every mistake in them."""

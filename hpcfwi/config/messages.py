@@ -1,4 +1,4 @@
-"""Sections of a configuration, and every mistake in one told in the user's words."""
+"""Validation: a configuration section, and a message that lists every mistake in the user's words."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from hpcfwi.config.parsing import cut, short
+from hpcfwi.config.parsing import abbreviate, format_value
 from hpcfwi.errors import InputError
 
 __all__ = ["Section", "kinds_of", "sections_of", "validate"]
 
-# Mistakes that are told.
-MOST_MISTAKES = 50
-# What pydantic's findings about types mean to somebody who writes TOML.
-WISHES = {
+MAX_MISTAKES = 50
+# pydantic's types of errors, as the value that a user should write in TOML.
+EXPECTED = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
     "finite_number": "a finite number",
@@ -36,7 +35,7 @@ WISHES = {
 
 
 class Section(BaseModel):
-    """A section of a configuration file: immutable, and closed to keys that it does not know."""
+    """A section of a configuration file: immutable, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
@@ -45,88 +44,93 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 def validate(kind: type[SectionT], content: Mapping[str, Any], where: str) -> SectionT:
-    """Build a configuration from plain values, or raise one :class:`InputError` that lists every mistake."""
-    left_out = 0
+    """Build a configuration from plain values, or raise an :class:`InputError` with a line for every mistake.
+
+    ``where`` is the file, for the message.
+    """
+    total = 1
     try:
-        # By way of JSON: there pydantic is strict about types and still takes arrays for tuples and text for paths.
+        # Strict validation of JSON still accepts arrays for tuples and text for paths.
         return kind.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:
-        lines = _explain_all(kind, content, [dict(item) for item in error.errors()[:MOST_MISTAKES]])
-        left_out = max(0, error.error_count() - MOST_MISTAKES)
         if error.errors()[0]["type"] == "json_invalid":
-            # of what JSON cannot say, TOML and a command line can only say this
-            lines = ["a text in it, or the path of its folder, is no Unicode; give the file or folder another name"]
+            # the one thing that TOML and command lines can hold but JSON cannot
+            lines = ["a text in it, or the path of its folder, is not Unicode; give the file or folder another name"]
+        else:
+            lines = _explain(kind, content, [dict(item) for item in error.errors()[:MAX_MISTAKES]])
+            hidden = max(0, error.error_count() - MAX_MISTAKES)
+            total = len(lines) + hidden
+            if hidden:
+                lines.append(f"and {hidden} more")
     except (ValueError, RecursionError) as error:
         lines = [str(error)]
-    total = len(lines) + left_out
-    if left_out:
-        lines.append(f"and {left_out} more")
     count = "one mistake" if total == 1 else f"{total} mistakes"
-    raise InputError("\n".join([f"{where}: {count}", *(f"  {cut(line)}" for line in lines)]))
+    raise InputError("\n".join([f"{where}: {count}", *(f"  {abbreviate(line)}" for line in lines)]))
 
 
-def _explain_all(kind: type[Section], content: Mapping[str, Any], errors: list[dict[str, Any]]) -> list[str]:
-    """One line for each key that is wrong, in the user's words."""
+def _explain(kind: type[Section], content: Mapping[str, Any], errors: list[dict[str, Any]]) -> list[str]:
+    """One line for each key that is wrong."""
     lines: dict[str, str] = {}
-    wishes: dict[str, dict[str, str]] = {}
+    expected: dict[str, dict[str, str]] = {}
     for error in errors:
-        steps, section = _locate(kind, content, error["loc"])
-        if error["type"] == "missing" and steps and isinstance(steps[-1], int):
-            # of a list too short pydantic says which items are missing: it is the list that is wrong
-            error = {"type": "too_short", "ctx": {"min_length": steps[-1] + 1}, "input": error["input"]}
-            steps.pop()
-        name = _name(steps)
-        line = _explain_special(name, steps, section, error)
+        keys, section = _locate(kind, content, error["loc"])
+        if error["type"] == "missing" and keys and isinstance(keys[-1], int):
+            # pydantic misses the items of a list that is too short: report the list
+            error = {"type": "too_short", "ctx": {"min_length": keys[-1] + 1}, "input": error["input"]}
+            keys.pop()
+        name = _name(keys)
+        line = _explain_key(name, keys, section, error)
         if line is None:
-            # a union of types ("fixed", or a number) yields several findings on one key: they are one wish
-            wishes.setdefault(name, {})[error["type"]] = _wish(error, _field(section, steps))
-            joined = " or ".join(dict.fromkeys(wishes[name].values()))
-            meaning = "" if error["type"] == "model_type" else _describe(section, steps)
-            line = f"{name}: is {short(error.get('input'))}; it should be {joined}{meaning}"
+            # a union of types ("fixed", or a number) gives several errors on one key: join what they expect
+            expected.setdefault(name, {})[error["type"]] = _expected(error, _field(section, keys))
+            joined = " or ".join(dict.fromkeys(expected[name].values()))
+            meaning = "" if error["type"] == "model_type" else _describe(section, keys)
+            line = f"{name}: is {format_value(error.get('input'))}; it should be {joined}{meaning}"
         lines[name] = line
+    # a mistake inside a section makes those about the section redundant
     return [
         line for name, line in lines.items() if not any(other.startswith((f"{name}.", f"{name}, ")) for other in lines)
     ]
 
 
-def _explain_special(
-    name: str, steps: Sequence[int | str], section: type[Section] | None, error: dict[str, Any]
+def _explain_key(
+    name: str, keys: Sequence[int | str], section: type[Section] | None, error: dict[str, Any]
 ) -> str | None:
-    """The findings that are not about a value's type or limits."""
+    """Explain an error that is about a key, not about the type or limits of its value."""
     match error["type"]:
         case "extra_forbidden":
             known = list(section.model_fields) if section else []
-            tags = kinds_of(section) if section else ()
-            where = f" where kind is {_either(tags)}" if tags else ""
-            return f"{name}: unknown key; there may be {', '.join(known)}{where}.{_did_you_mean(str(steps[-1]), known)}"
+            kinds = kinds_of(section) if section else ()
+            where = f" where kind is {_either(kinds)}" if kinds else ""
+            return f"{name}: unknown key; the keys are {', '.join(known)}{where}.{_suggest(str(keys[-1]), known)}"
         case "missing":
-            return f"{name}: is missing{_describe(section, steps)}"
+            return f"{name}: is missing{_describe(section, keys)}"
         case "union_tag_not_found":
-            return f'{name}: needs a key "kind": {_either(_tags(_field(section, steps)))}'
+            return f'{name}: needs a key "kind": {_either(_kinds(_field(section, keys)))}'
         case "union_tag_invalid":
-            tag, tags = error["ctx"]["tag"], _tags(_field(section, steps))
-            return f"{name}.kind: is {short(tag)}; it should be {_either(tags)}.{_did_you_mean(str(tag), tags)}"
+            kind, kinds = error["ctx"]["tag"], _kinds(_field(section, keys))
+            return f"{name}.kind: is {format_value(kind)}; it should be {_either(kinds)}.{_suggest(str(kind), kinds)}"
         case "value_error":
             message = error["msg"].removeprefix("Value error, ")
-            if not steps:
+            if not keys:
                 return message
-            # what is wrong with a section as a whole may begin with the key that it is about
-            inside = sections_of(field.annotation) if (field := _field(section, steps)) else []
+            # the message on a whole section may start with one of its keys
+            inside = sections_of(field.annotation) if (field := _field(section, keys)) else []
             key = message.partition(":")[0].partition(".")[0]
             joint = "." if any(key in part.model_fields for part in inside) else ": "
             return f"{name}{joint}{message}"
     return None
 
 
-def _name(steps: Sequence[int | str]) -> str:
-    """``grid.spacing``, or of an item of a list ``grid.spacing, value 2``."""
-    keys = ".".join(step for step in steps if isinstance(step, str))
-    items = "".join(f", value {step + 1}" for step in steps if isinstance(step, int))
-    return f"{keys}{items}" or "the file"
+def _name(keys: Sequence[int | str]) -> str:
+    """``grid.spacing``, or for an item of a list ``grid.spacing, value 2``."""
+    names = ".".join(key for key in keys if isinstance(key, str))
+    items = "".join(f", value {key + 1}" for key in keys if isinstance(key, int))
+    return f"{names}{items}" or "the file"
 
 
-def _wish(error: dict[str, Any], field: FieldInfo | None) -> str:
-    """What a value should be, from what pydantic found wrong with it."""
+def _expected(error: dict[str, Any], field: FieldInfo | None) -> str:
+    """What a value should be, according to an error of pydantic."""
     limits = error.get("ctx") or {}
     match error["type"]:
         case "too_short":
@@ -134,15 +138,15 @@ def _wish(error: dict[str, Any], field: FieldInfo | None) -> str:
         case "too_long":
             return f"a list of at most {limits['max_length']} values"
         case "less_than_equal":
-            velocity = field and (field.description or "").startswith("km/s") and error["input"] >= 100
-            return f"at most {_number(limits['le'])}{'; this looks like m/s' if velocity else ''}"
+            is_velocity = field and (field.description or "").startswith("km/s") and error["input"] >= 100
+            return f"at most {_number(limits['le'])}{'; this looks like m/s' if is_velocity else ''}"
         case "greater_than_equal":
             return f"at least {_number(limits['ge'])}"
         case "greater_than":
             return f"above {_number(limits['gt'])}"
         case "literal_error":
             return str(limits["expected"]).replace("'", '"')
-    return WISHES.get(error["type"], error["msg"].removeprefix("Input should be "))
+    return EXPECTED.get(error["type"], error["msg"].removeprefix("Input should be "))
 
 
 def _number(value: float) -> str:
@@ -154,7 +158,7 @@ def _either(words: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
+def _suggest(word: str, known: Sequence[str]) -> str:
     near = get_close_matches(word, known, n=1)
     return f' Did you mean "{near[0]}"?' if near else ""
 
@@ -162,8 +166,8 @@ def _did_you_mean(word: str, known: Sequence[str]) -> str:
 def _locate(
     kind: type[Section], content: Any, loc: Sequence[int | str]
 ) -> tuple[list[int | str], type[Section] | None]:
-    """Turn pydantic's location into the user's keys, and find the section that the last of them belongs to."""
-    steps: list[int | str] = []
+    """Turn pydantic's location into the user's keys, and find the section that has the last of them."""
+    keys: list[int | str] = []
     section: type[Section] | None = kind
     inner: type[Section] | None = kind
     kinds: tuple[str, ...] = ()
@@ -172,60 +176,60 @@ def _locate(
         given = isinstance(content, dict) and step in content
         if step in kinds or (isinstance(step, str) and not known and not given):
             kinds = ()
-            continue  # pydantic names the branch of a union here: not a key of the user's
-        steps.append(step)
+            continue  # a branch of a union, not a key of the user's
+        keys.append(step)
         if isinstance(step, int):
             content = content[step] if isinstance(content, list) and step < len(content) else None
             continue
         section = inner
         content = content.get(step) if isinstance(content, dict) else None
         field = section.model_fields[step] if known and section else None
-        kinds = _tags(field)
+        kinds = _kinds(field)
         inner = _section_of(field, content)
-    return steps, section
+    return keys, section
 
 
-def _field(section: type[Section] | None, steps: Sequence[int | str]) -> FieldInfo | None:
-    """The field that the last key names."""
-    key = next((step for step in reversed(steps) if isinstance(step, str)), "")
-    return section.model_fields.get(key) if section else None
+def _field(section: type[Section] | None, keys: Sequence[int | str]) -> FieldInfo | None:
+    """The field of the last key."""
+    name = next((key for key in reversed(keys) if isinstance(key, str)), "")
+    return section.model_fields.get(name) if section else None
 
 
 def _section_of(field: FieldInfo | None, content: Any) -> type[Section] | None:
-    """The section that a field holds; of several kinds the one that the content names."""
+    """The section that a field holds; if there are several kinds, the one that the content names."""
     found = sections_of(field.annotation) if field else []
-    tag = content.get("kind") if isinstance(content, dict) else None
-    named = (section for section in found if tag in kinds_of(section))
-    return found[0] if len(found) == 1 else next(named, None)
+    kind = content.get("kind") if isinstance(content, dict) else None
+    return found[0] if len(found) == 1 else next((section for section in found if kind in kinds_of(section)), None)
 
 
 def sections_of(annotation: Any) -> list[type[Section]]:
-    """All sections that an annotation may stand for."""
+    """All sections that an annotation allows."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [found for part in get_args(annotation) for found in sections_of(part)]
 
 
 def kinds_of(section: type[Section]) -> tuple[str, ...]:
-    """What a section's key ``kind`` may be; empty where it has none."""
+    """Values of the section's key ``kind``; empty if it has no such key."""
     return get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
 
 
-def _tags(field: FieldInfo | None) -> tuple[str, ...]:
-    """The kinds of section among which a field chooses."""
+def _kinds(field: FieldInfo | None) -> tuple[str, ...]:
+    """The kinds of section that a field allows."""
     found = sections_of(field.annotation) if field else []
-    return tuple(tag for section in found for tag in kinds_of(section))
+    return tuple(kind for section in found for kind in kinds_of(section))
 
 
-def _describe(section: type[Section] | None, steps: Sequence[int | str]) -> str:
-    """What the key means, from its description; of a section, what must be in it."""
-    field = _field(section, steps)
+def _describe(section: type[Section] | None, keys: Sequence[int | str]) -> str:
+    """The meaning of a key; for a section, the keys it needs."""
+    field = _field(section, keys)
     if field is None:
         return ""
-    tags, inside = _tags(field), sections_of(field.annotation)
-    if tags:
-        return f"; a section with kind = {_either(tags)}" + (f" ({field.description})" if field.description else "")
+    kinds, inside = _kinds(field), sections_of(field.annotation)
+    meaning = f" ({field.description})" if field.description else ""
+    if kinds:
+        return f"; a section with kind = {_either(kinds)}{meaning}"
     if inside:
         needed = [name for name, part in inside[0].model_fields.items() if part.is_required()]
         return f"; a section with {' and '.join(needed) if needed else 'keys of its own'}"
-    return f" ({field.description})" if field.description else ""
+    return meaning

@@ -1,10 +1,11 @@
-"""``site-configs/NAME.toml``: where it runs. Every key with its unit, default and limits."""
+"""``site-configs/NAME.toml``: where to run. Every key with its unit, default and limits."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from hpcfwi.config.messages import Section, validate
-from hpcfwi.config.parsing import apply_settings, expand, expand_variables, find_line, parse_setting, read_toml
+from hpcfwi.config.parsing import apply_settings, expand_home, expand_variables, find_line, parse_setting, read_toml
 from hpcfwi.errors import InputError
 from hpcfwi.io import packaged_folder
 
@@ -28,91 +29,89 @@ __all__ = [
     "walltime_seconds",
 ]
 
-Auto = Literal["auto"]
-# What ends a line, or tells a terminal something; a tab does not.
-CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
-# Variables in these are for the node on which a worker starts, and are left to its shell.
+LAUNCH_MODES = ("local", "jobs", "allocation")
+# Keys whose variables belong to the worker's node; its shell expands them.
 EXPANDED_ON_NODE = ("environment.commands", "filesystem.scratch", "openmp.variables")
 
 
 def walltime_seconds(walltime: str) -> int:
-    """Seconds of ``hours:minutes:seconds``."""
+    """Convert ``hours:minutes:seconds`` to seconds."""
     hours, minutes, seconds = map(int, walltime.split(":"))
     return 3600 * hours + 60 * minutes + seconds
 
 
-def _walltime(text: str) -> str:
-    if not re.fullmatch(r"[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]", text) or walltime_seconds(text) < 60:
-        raise ValueError(f'is "{text}"; it should be hours:minutes:seconds, a minute or more, for instance "12:00:00"')
-    return text
+def _matching(pattern: str, form: str, accept: Callable[[re.Match[str]], bool] = bool) -> AfterValidator:
+    """A validator of texts that match the whole pattern; ``form`` says in a message what they look like."""
+
+    def check(text: str) -> str:
+        match = re.fullmatch(pattern, text)
+        if match is None or not accept(match):
+            raise ValueError(f"is {json.dumps(text, ensure_ascii=False)}; it should be {form}")
+        return text
+
+    return AfterValidator(check)
 
 
-def _ports(text: str) -> str:
-    match = re.fullmatch(r"([0-9]{1,5}):([0-9]{1,5})", text)
-    if not match or not 1024 <= int(match[1]) < int(match[2]) <= 65535:
-        raise ValueError(f'is "{text}"; it should be first:last between 1024 and 65535, for instance "9000:9100"')
-    return text
-
-
-def _listening(text: str) -> str:
-    match = re.fullmatch(r"([A-Za-z0-9.-]+):([0-9]{1,5})", text)
-    if text != "off" and not (match and int(match[2]) <= 65535):
-        raise ValueError(f'is "{text}"; it should be address:port, for instance "127.0.0.1:8787", or "off"')
-    return text
-
-
-def _one_line(text: str) -> str:
-    if CONTROL.search(text):
-        raise ValueError(f"is {text!r}; it should be one line")
-    return text
-
-
-def _word(text: str) -> str:
-    if not re.fullmatch(r"\S+", text) or CONTROL.search(text):
-        raise ValueError(f'is "{text}"; it should be one word')
-    return text
-
-
-def _variable(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise ValueError(f'"{name}" is no name of a variable')
-    return name
-
-
-Line = Annotated[str, AfterValidator(_one_line)]
-Word = Annotated[str, AfterValidator(_word)]
-Walltime = Annotated[str, AfterValidator(_walltime)]
-Few = Annotated[int, Field(ge=1, le=1024)]
+# Characters that end a line or control a terminal, but not the tab.
+CONTROL = r"\x00-\x08\x0a-\x1f\x7f-\x9f"
+Auto = Literal["auto"]
+Line = Annotated[str, _matching(rf"[^{CONTROL}]*", "one line")]
+Word = Annotated[str, _matching(rf"[^\s{CONTROL}]+", "one word")]
+Variable = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a variable")]
+Walltime = Annotated[
+    str,
+    _matching(
+        r"(?!0+:00)[0-9]{1,4}(:[0-5][0-9]){2}", 'hours:minutes:seconds, a minute or more, for example "12:00:00"'
+    ),
+]
+Ports = Annotated[
+    str,
+    _matching(
+        r"([0-9]{1,5}):([0-9]{1,5})",
+        'first:last between 1024 and 65535, for example "9000:9100"',
+        lambda match: 1024 <= int(match[1]) < int(match[2]) <= 65535,
+    ),
+]
+Address = Annotated[
+    str,
+    _matching(
+        r"off|[A-Za-z0-9.-]+:([0-9]{1,5})",
+        'address:port, for example "127.0.0.1:8787", or "off"',
+        lambda match: int(match[1] or 0) <= 65535,
+    ),
+]
+PerNode = Annotated[int, Field(ge=1, le=1024)]
 Jobs = Annotated[int, Field(ge=1, le=100_000)]
 Gigabytes = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class SchedulerSection(Section):
-    """The batch system that starts worker jobs."""
+    """The batch system and its worker jobs."""
 
-    kind: Literal["none", "slurm", "pbs"] = Field("none", description="which one")
-    queue: Word | None = Field(None, description="Slurm's partition, PBS's queue; default: the scheduler's own")
-    account: Word | None = Field(None, description="account or project that pays; default: the scheduler's own")
-    qos: Word | None = Field(None, description="Slurm's quality of service; default: the scheduler's own")
-    walltime: Walltime = Field("01:00:00", description="hours:minutes:seconds that a worker job asks for")
-    directives: tuple[Line, ...] = Field((), description="further lines, as they stand after #SBATCH or #PBS")
+    kind: Literal["none", "slurm", "pbs"] = Field("none", description="the batch system")
+    queue: Word | None = Field(None, description="partition (Slurm) or queue (PBS); default: the batch system's own")
+    account: Word | None = Field(None, description="account or project to charge; default: the batch system's own")
+    qos: Word | None = Field(None, description="Slurm's quality of service; default: the batch system's own")
+    walltime: Walltime = Field("01:00:00", description="hours:minutes:seconds; time limit of a worker job")
+    directives: tuple[Line, ...] = Field((), description="further options, as they stand after #SBATCH or #PBS")
     resources: Word | None = Field(
         None,
-        description="PBS's resources of a worker job, with {cpus} and {memory} in it; "
+        description="PBS resources of a worker job, with the placeholders {cpus} and {memory}; "
         "default: `select=1:ncpus={cpus}:mem={memory}`",
     )
     request_memory: bool = Field(
-        True, description="whether a worker job asks for memory; some machines give whole nodes and refuse to be asked"
+        True,
+        description="whether a worker job requests memory; machines that give whole nodes may refuse such requests",
     )
     jobs: Jobs | tuple[Jobs, Jobs] = Field(
-        1, description="worker jobs, one node each; or [least, most]: as many as there is work for"
+        1, description="worker jobs, one node each; or [least, most], as work requires"
     )
-    replacements: Annotated[int, Field(ge=0, le=10_000)] = Field(
-        10, description="worker jobs an hour, at most, that are submitted in place of others that have ended"
+    replacements: int = Field(
+        10, ge=0, le=10_000, description="worker jobs that replace ended ones in an hour, at most"
     )
-    submit_from_compute: bool = Field(True, description="whether jobs may be submitted from within a job")
-    max_walltime: Walltime | None = Field(None, description="hours:minutes:seconds that the queue allows")
-    max_jobs: Jobs | None = Field(None, description="jobs that a user may have at a time")
+    submit_from_compute: bool = Field(True, description="whether a job may submit jobs")
+    max_walltime: Walltime | None = Field(None, description="hours:minutes:seconds; limit of the queue")
+    max_jobs: Jobs | None = Field(None, description="number of jobs that a user may have at a time")
 
     @model_validator(mode="after")
     def _consistent(self) -> SchedulerSection:
@@ -125,29 +124,28 @@ class SchedulerSection(Section):
         if self.resources is not None and self.kind != "pbs":
             raise ValueError('resources: goes with kind = "pbs" only; for Slurm use directives')
         if self.resources is not None and not re.fullmatch(r"([^{}]|\{cpus\}|\{memory\})+", self.resources):
-            raise ValueError(f'resources: is "{self.resources}"; in braces there may be {{cpus}} and {{memory}} only')
+            raise ValueError(f'resources: is "{self.resources}"; the only placeholders are {{cpus}} and {{memory}}')
         if self.qos is not None and self.kind != "slurm":
             raise ValueError('qos: goes with kind = "slurm" only; for PBS use directives')
         return self
 
     @property
     def job_limit(self) -> int:
+        """Largest number of worker jobs."""
         return self.jobs if isinstance(self.jobs, int) else self.jobs[1]
 
 
 class NodeSection(Section):
-    """A node as the scheduler gives it; what is left out is not known, and then worker has to say it."""
+    """A compute node; what is left out here is unknown, and then [worker] has to set processes, threads and memory."""
 
-    cores: Annotated[int, Field(ge=1, le=4096)] | None = Field(None, description="physical cores")
-    hardware_threads: Annotated[int, Field(ge=1, le=8)] = Field(
-        1, description="CPUs that the scheduler counts for each core"
-    )
-    memory: Gigabytes | None = Field(None, description="GB; memory that jobs may have")
-    sockets: Few | None = Field(None, description="processors")
-    numa_domains: Few | None = Field(None, description="memory domains")
+    cores: int | None = Field(None, ge=1, le=4096, description="physical cores")
+    hardware_threads: int = Field(1, ge=1, le=8, description="CPUs that the batch system counts for each core")
+    memory: Gigabytes | None = Field(None, description="GB; memory available to jobs")
+    sockets: PerNode | None = Field(None, description="processors")
+    numa_domains: PerNode | None = Field(None, description="memory domains")
 
     @model_validator(mode="after")
-    def _whole(self) -> NodeSection:
+    def _divisible(self) -> NodeSection:
         for name in ("sockets", "numa_domains"):
             parts = getattr(self, name)
             if parts is not None and self.cores is not None and self.cores % parts:
@@ -158,56 +156,49 @@ class NodeSection(Section):
 class WorkerSection(Section):
     """Worker processes on a node."""
 
-    processes: Auto | Few = Field(
-        "auto",
-        description='worker processes on a node; "auto": one for each core, fewer where shots or memory are few',
+    processes: Auto | PerNode = Field(
+        "auto", description='worker processes on a node; "auto": one for each core, fewer if shots or memory are few'
     )
-    threads: Auto | Few = Field(
+    threads: Auto | PerNode = Field(
         "auto", description='OpenMP threads of each process; "auto": the cores that the processes leave'
     )
-    memory: Auto | Gigabytes = Field(
-        "auto", description='GB; memory that a process may use; "auto": its share of the node'
-    )
+    memory: Auto | Gigabytes = Field("auto", description='GB; memory of each process; "auto": its share of the node')
 
 
 class OpenMPSection(Section):
-    """OpenMP in the kernels; OMP_NUM_THREADS is worker.threads."""
+    """OpenMP in the kernels; worker.threads sets OMP_NUM_THREADS."""
 
     places: Word | None = Field(None, description="OMP_PLACES")
     bind: Word | None = Field(None, description="OMP_PROC_BIND")
-    variables: dict[Annotated[str, AfterValidator(_variable)], Line] = Field(
-        {}, description="further variables of the workers' environment"
-    )
-    strict: bool = Field(
-        False, description="whether threads or cores that are not as promised stop the run instead of being a warning"
-    )
+    variables: dict[Variable, Line] = Field({}, description="further environment variables of the workers")
+    strict: bool = Field(False, description="whether wrong threads or cores stop the run instead of causing a warning")
 
     @model_validator(mode="after")
-    def _threads_are_elsewhere(self) -> OpenMPSection:
+    def _no_threads(self) -> OpenMPSection:
         if "OMP_NUM_THREADS" in self.variables:
-            raise ValueError("variables.OMP_NUM_THREADS: is worker.threads; set that")
+            raise ValueError("variables.OMP_NUM_THREADS: is set by worker.threads; use that key")
         return self
 
 
 class DevitoSection(Section):
-    """How kernels are generated and compiled."""
+    """Generation and compilation of the kernels."""
 
     language: Literal["auto", "openmp", "C"] = Field(
         "auto",
-        description="DEVITO_LANGUAGE; auto: C where every worker process has one thread, for which OpenMP costs a fifth of "
-        "the time of a small shot, and openmp where one has more",
+        description='DEVITO_LANGUAGE; "auto": C if every worker process has one thread, where OpenMP costs a fifth of the time '
+        "of a small shot, else openmp",
     )
     arch: Word | None = Field(
         None, description="DEVITO_ARCH, the compiler: gcc, clang, icx, cray, ...; default: the first of gcc, clang, icx"
     )
-    platform: Word | None = Field(None, description="DEVITO_PLATFORM; default: what Devito finds")
+    platform: Word | None = Field(None, description="DEVITO_PLATFORM; default: what Devito detects")
     autotuning: Literal["off", "basic", "aggressive", "max"] = Field(
         "off", description="DEVITO_AUTOTUNING, the search for block sizes"
     )
     target: Word | None = Field(
         None,
-        description="instruction set that kernels are compiled for (znver3, sapphirerapids, x86-64-v3, ...), so that those "
-        "of a login node run on the compute nodes; default: that of the machine that compiles",
+        description="instruction set of the kernels (znver3, sapphirerapids, x86-64-v3, ...), with which a login node compiles "
+        "for compute nodes; default: that of the compiling machine",
     )
 
 
@@ -215,50 +206,46 @@ class EnvironmentSection(Section):
     """What a worker job does before its worker starts."""
 
     modules: tuple[Word, ...] = Field((), description="modules to load")
-    commands: tuple[Line, ...] = Field((), description="shell commands, after the modules; variables are the node's")
-    python: Line | None = Field(
-        None, description="Python with hpcfwi, as the workers start it; default: the driver's own"
-    )
+    commands: tuple[Line, ...] = Field((), description="shell commands after the modules; the node expands variables")
+    python: Line | None = Field(None, description="Python with hpcfwi for the workers; default: the driver's own")
 
 
 class FilesystemSection(Section):
-    """Where files are."""
+    """Folders."""
 
     runs: Line | None = Field(
-        None, description="folder for run folders, which all nodes must see; default: `runs` in the current folder"
+        None, description="parent of run folders, visible to all nodes; default: `runs` in the current folder"
     )
     scratch: Line | None = Field(
         None,
-        description="the nodes' own folder for temporary files and the JIT cache (TMPDIR); variables are the node's; default: "
-        "the node's TMPDIR, else /tmp",
+        description="folder on each node for temporary files and the JIT cache (TMPDIR); the node expands variables; default: "
+        "TMPDIR of the node, else /tmp",
     )
 
 
 class NetworkSection(Section):
-    """How driver and workers reach each other."""
+    """Network between driver and workers."""
 
     interface: Word | None = Field(
-        None, description="network interface of the scheduler in the driver; default: the one that leads to the nodes"
+        None, description="interface of the scheduler in the driver; default: that towards the nodes"
     )
-    worker_interface: Word | None = Field(None, description="network interface of the workers; default: the same")
-    ports: Annotated[str, AfterValidator(_ports)] | None = Field(
-        None, description="first:last port that may be used; default: any that is free"
-    )
-    tls: bool = Field(True, description="whether what leaves a machine is encrypted, and strangers are refused")
-    dashboard: Annotated[str, AfterValidator(_listening)] = Field(
+    worker_interface: Word | None = Field(None, description="interface of the workers; default: the same")
+    ports: Ports | None = Field(None, description="first:last port to use; default: any free port")
+    tls: bool = Field(True, description="whether connections between machines are encrypted and authenticated")
+    dashboard: Address = Field(
         "127.0.0.1:8787",
-        description="address:port of Dask's dashboard (any free port where that one is in use), or off; it has no password, "
-        "so by default it can be reached from the driver's host only",
+        description="address:port of Dask's dashboard (if taken, another free port), or off; it has no password, so by default "
+        "only the driver's host can reach it",
     )
 
 
 class SiteConfig(Section):
     """A whole site file."""
 
-    description: Line = Field("", description="one line that says what machine this is")
-    source: Line = Field("", description="where its facts are from")
+    description: Line = Field("", description="the machine, in one line")
+    source: Line = Field("", description="where its facts come from")
     read: Line = Field("", description="when they were read")
-    tried: bool = Field(True, description="whether hpcfwi was tried there")
+    tried: bool = Field(True, description="whether hpcfwi has run there")
     scheduler: SchedulerSection = SchedulerSection()
     node: NodeSection = NodeSection()
     worker: WorkerSection = WorkerSection()
@@ -269,40 +256,41 @@ class SiteConfig(Section):
     network: NetworkSection = NetworkSection()
 
     @model_validator(mode="after")
-    def _fits(self) -> SiteConfig:
-        processes, threads = self.worker.processes, self.worker.threads
-        if self.node.cores is not None and isinstance(processes, int) and isinstance(threads, int):
-            taken = processes * threads
-            if taken > self.node.cores:
+    def _fits_node(self) -> SiteConfig:
+        node, worker = self.node, self.worker
+        processes = worker.processes if isinstance(worker.processes, int) else 1
+        if node.cores is not None and isinstance(worker.processes, int) and isinstance(worker.threads, int):
+            cores = processes * worker.threads
+            if cores > node.cores:
                 raise ValueError(
-                    f"worker.processes: {processes} processes of {threads} threads need {taken} cores, a node has "
-                    f"{self.node.cores} (node.cores)"
+                    f"worker.processes: {processes} processes of {worker.threads} threads need {cores} cores, but a node has "
+                    f"{node.cores} (node.cores)"
                 )
-        if self.node.memory is not None and isinstance(self.worker.memory, float):
-            fewest = processes if isinstance(processes, int) else 1
-            memory = fewest * self.worker.memory
-            if memory > self.node.memory:
+        if node.memory is not None and isinstance(worker.memory, float):
+            memory = processes * worker.memory
+            if memory > node.memory:
+                counted = "1 process" if processes == 1 else f"{processes} processes"
                 raise ValueError(
-                    f"worker.memory: {'1 process' if fewest == 1 else f'{fewest} processes'} of {self.worker.memory:g} GB: "
-                    f"{memory:g} GB, a node has {self.node.memory:g} (node.memory)"
+                    f"worker.memory: {counted} of {worker.memory:g} GB need {memory:g} GB, but a node has {node.memory:g} GB "
+                    "(node.memory)"
                 )
         return self
 
 
 @dataclass(frozen=True)
 class Site:
-    """A site's configuration and where it is from.
+    """A site's configuration and its origin.
 
     Parameters
     ----------
     name
-        Name, or path of the file.
+        Name of the site, or path of its file.
     config
-        What the file says, with ``--set`` laid over it.
+        Content of the file, with ``--set`` applied.
     path
-        The file; None where there is none.
+        The file; None without one.
     changed
-        Keys that ``--set`` gave.
+        Keys that ``--set`` changed.
     """
 
     name: str = "workstation"
@@ -311,7 +299,7 @@ class Site:
     changed: frozenset[str] = frozenset()
 
     def where(self, key: str) -> str:
-        """Where a key has its value from, for messages: file, line and content."""
+        """Say where the value of a key comes from, for messages: file, line and content."""
         if key in self.changed:
             return f"--set site.{key}"
         found = find_line(self.path, key) if self.path is not None else None
@@ -320,17 +308,33 @@ class Site:
         return f"{self.path}, line {found[0]}: {found[1]}"
 
 
-def _folders() -> list[Path]:
-    own = os.environ.get("HPCFWI_SITES")
-    return [*([expand(own)] if own else []), expand("~/.config/hpcfwi/sites"), packaged_folder("site-configs")]
+@dataclass(frozen=True)
+class LaunchOptions:
+    """The user's options for starting workers.
+
+    Parameters
+    ----------
+    mode
+        One of :data:`LAUNCH_MODES`; None: :func:`hpcfwi.cluster.pool.choose_launch_mode` chooses.
+    nodes
+        Number of worker jobs, or of nodes in the allocation; None: as the site or the allocation has it.
+    wait_minutes
+        How long a run waits without a worker; None: forever.
+    """
+
+    mode: str | None = None
+    nodes: int | None = None
+    wait_minutes: float | None = None
 
 
 def known_sites() -> dict[str, Path]:
-    """Files of all sites that can be named, by name; those of the user come before those of the package."""
+    """Files of all sites by name; ``$HPCFWI_SITES`` comes before ``~/.config/hpcfwi/sites`` and the package's own sites."""
+    own = os.environ.get("HPCFWI_SITES")
+    folders = [expand_home(own)] if own else []
     found: dict[str, Path] = {}
-    for folder in _folders():
+    for folder in [*folders, expand_home("~/.config/hpcfwi/sites"), packaged_folder("site-configs")]:
         if os.access(folder, os.R_OK):
-            for path in sorted(folder.glob("*.toml")):
+            for path in folder.glob("*.toml"):
                 found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
 
@@ -341,20 +345,18 @@ def find_site(name: str) -> Path:
     Raises
     ------
     InputError
-        With the names that there are.
+        With the known names.
     """
     if "/" in name or name.endswith(".toml"):
-        return expand(name)
-    for folder in _folders():
-        if os.access(folder / f"{name}.toml", os.R_OK):
-            return folder / f"{name}.toml"
-    raise InputError(
-        f"--site {name}: there is no such site; there are {', '.join(known_sites())}, or give the path of a file"
-    )
+        return expand_home(name)
+    sites = known_sites()
+    if name not in sites:
+        raise InputError(f"--site {name}: no such site; the sites are {', '.join(sites)}, or give the path of a file")
+    return sites[name]
 
 
 def load_site(name: str = "workstation", settings: Iterable[str] = ()) -> Site:
-    """Read a site file, lay settings over it, replace variables and check it.
+    """Read a site file, apply settings, replace variables and check the result.
 
     Parameters
     ----------
@@ -366,7 +368,7 @@ def load_site(name: str = "workstation", settings: Iterable[str] = ()) -> Site:
     Raises
     ------
     InputError
-        If there is no such site, or it is wrong, or a variable in it is not set.
+        If there is no such site, or its file has mistakes or needs a variable that is not set.
     """
     path = find_site(name)
     changes = [parse_setting(setting) for setting in settings]
@@ -374,25 +376,3 @@ def load_site(name: str = "workstation", settings: Iterable[str] = ()) -> Site:
     where = f"{path} with --set" if changes else str(path)
     config = validate(SiteConfig, expand_variables(content, where, EXPANDED_ON_NODE), where)
     return Site(name, config, path, frozenset(".".join(keys) for keys, _ in changes))
-
-
-LAUNCH_MODES = ("local", "jobs", "allocation")
-
-
-@dataclass(frozen=True)
-class LaunchOptions:
-    """What the user says about the start of workers.
-
-    Parameters
-    ----------
-    mode
-        One of :data:`LAUNCH_MODES`; None: chosen by :func:`hpcfwi.cluster.pool.choose_launch_mode`.
-    nodes
-        Worker jobs, or nodes of the allocation; None: what the site or the allocation has.
-    wait_minutes
-        Minutes that may pass without a worker; None: any number.
-    """
-
-    mode: str | None = None
-    nodes: int | None = None
-    wait_minutes: float | None = None

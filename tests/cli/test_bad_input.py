@@ -105,12 +105,12 @@ CASES = {
         files={"fwi.toml": ""},
     ),
     "invalid TOML": Case(
-        ["fwi.toml: is no valid TOML", "line 2"], files={"fwi.toml": "[grid]\nspacing = 10 m\n[data]"}
+        ["fwi.toml: is not valid TOML", "line 2"], files={"fwi.toml": "[grid]\nspacing = 10 m\n[data]"}
     ),
     "unknown key": Case(
         [
             "fwi.toml: one mistake",
-            "solver.space_oder: unknown key; there may be space_order",
+            "solver.space_oder: unknown key; the keys are space_order",
             'Did you mean "space_order"?',
         ],
         {"solver": {"space_oder": 4}},
@@ -120,11 +120,11 @@ CASES = {
             "fwi.toml: 7 mistakes",
             "model.inside: is 3000.0; it should be at most 15; this looks like m/s (km/s; velocity inside the circle)\n",
             "initial.velocity: is -2.5; it should be at least 0.1 (km/s; velocity everywhere)\n",
-            "data.recording_time: is -1.0; it should be at least 1e-06 (ms; length of the records)\n",
+            "data.recording_time: is -1.0; it should be at least 1e-06 (ms; length of the records;",
             'solver.dtype: is "half"; it should be "float32" or "float64" (precision of the wavefields)\n',
             "inversion.bounds, value 1: is 1400.0; it should be at most 15; this looks like m/s (km/s; [lowest, highest]",
             "inversion.bounds, value 2: is 4000.0; it should be at most 15; this looks like m/s",
-            "sorce: unknown key; there may be grid, model",
+            "sorce: unknown key; the keys are grid, model",
         ],
         {
             "model.inside": 3000.0,
@@ -138,27 +138,25 @@ CASES = {
     "--set with typing errors": Case(
         [
             "fwi.toml with --set: 2 mistakes",
-            'inversion.iterations: is "ten"; it should be a whole number (most iterations)',
+            'inversion.iterations: is "ten"; it should be a whole number (maximum number of iterations)',
             "inversion.correction: unknown key",
             'Did you mean "corrections"?',
         ],
         options=["--set", "inversion.correction=3", "--set", "inversion.iterations=ten"],
     ),
     "--set without a value": Case(
-        [
-            "--set inversion.iterations: is not of the form section.key=value, for instance --set inversion.iterations=10"
-        ],
+        ["--set inversion.iterations: is not of the form section.key=value, for example --set inversion.iterations=10"],
         options=["--set", "inversion.iterations"],
     ),
     "--set of the site with a typing error": Case(
         [
             "workstation.toml with --set: one mistake",
-            "worker.thread: unknown key; there may be",
+            "worker.thread: unknown key; the keys are",
             'Did you mean "threads"?',
         ],
         options=["--set", "site.worker.thread=1"],
     ),
-    "unknown site": Case(["--site moon: there is no such site; there are", "workstation"], options=["--site", "moon"]),
+    "unknown site": Case(["--site moon: no such site; the sites are", "workstation"], options=["--site", "moon"]),
     # models
     "missing model file": Case(
         ["model.file: ", "v.npy: no such file; its path can be given with --set model.file=PATH"],
@@ -236,15 +234,14 @@ CASES = {
     "missing gathers": Case(
         [
             "data.file: ",
-            "gathers has no file 1.npy (nor those of 9 more shots); every shot of the survey needs its gather",
+            "gathers has no file 1.npy (nor those of 9 more shots); add a gather for every shot of the survey",
         ],
         {"data.file": "gathers"},
         {"gathers/0.npy": GATHERS["gathers/0.npy"]},
     ),
     "transposed gathers": Case(
         [
-            "shot 0: its record in data.file has shape (101, 251), but 251 samples",
-            "of 101 receivers",
+            "shot 0: its gather in data.file has the shape (101, 251), but (samples, receivers) should be (251, 101)",
             "it looks transposed",
         ],
         {"data.file": "gathers"},
@@ -252,7 +249,7 @@ CASES = {
     ),
     "NaN in a gather": Case(
         [
-            "shot 7: its record in data.file has values that are NaN, infinite or beyond 1e+18 (1 of 25351)",
+            "shot 7: its gather in data.file has values that are NaN, infinite or beyond 1e+18 (1 of 25351)",
             "at sample 11 of receiver 21",
             "--set data.quorum=0.909",
             "--fresh --set",

@@ -70,7 +70,7 @@ def test_list_says_in_a_line_why_a_site_cannot_be_used(site, tmp_path, monkeypat
     }
     why = dict(line.strip().split(": ", 1) for line in below.splitlines()[1:])
     assert why["own"] == "scheduler.account: needs the variable HPCFWI_TEST_ACCOUNT, which is not set"
-    assert why["broken"].startswith("is no valid TOML: ")
+    assert why["broken"].startswith("is not valid TOML: ")
     assert why["wrong"] == "node.cores: is 0; it should be at least 1 (physical cores) (and 1 more)"
     assert why["odd"].endswith("(and 2 more)")
     assert why["folder"].startswith("cannot be read (")
@@ -141,14 +141,14 @@ def test_script_names_the_keys_that_a_run_would_have(site, fwi_toml, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("show", "moon"), "--site moon: there is no such site; there are "),
+        (("show", "moon"), "--site moon: no such site; the sites are "),
         (("show", "own", "--set", "worker.thread=1"), 'Did you mean "threads"?'),
         (("show", "own", "--set", "threads"), "--set threads: is not of the form section.key=value"),
         (
             ("script", "workstation"),
             "the site workstation has no batch system (scheduler.kind), so there is no job script",
         ),
-        (("script", "own", "--set", "solver.sponge=1"), "solver: unknown key; there may be description, source,"),
+        (("script", "own", "--set", "solver.sponge=1"), "solver: unknown key; the keys are description, source,"),
         (("script", "own", "fwi.toml", "--set", "solver.spong=1"), 'Did you mean "sponge"?'),
         (("script", "own", "nothing.toml"), "nothing.toml: no such file"),
         (("script", "own", "fwi.toml", "--set", "node.memory=0.4"), "a node of own has 0.40 GB"),

@@ -88,7 +88,7 @@ def test_an_address_of_another_host_is_refused_with_what_it_may_be():
         InputError, match=r"site\.network\.dashboard: is \"192\.0\.2\.1:9000\".*may be \"127\.0\.0\.1:8787\""
     ):
         address_for_dashboard("192.0.2.1:9000")
-    with pytest.raises(InputError, match=r'should be address:port, for instance "127\.0\.0\.1:8787", or "off"'):
+    with pytest.raises(InputError, match=r'should be address:port, for example "127\.0\.0\.1:8787", or "off"'):
         load_site("workstation", ["network.dashboard=nowhere"])
 
 

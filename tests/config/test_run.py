@@ -1,4 +1,4 @@
-"""fwi.toml: the rules between its keys, and that no content makes anything but an InputError."""
+"""fwi.toml: rules between its keys; any mistake is an InputError."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CIRCLE = tomllib.loads((JOBS / "circle.toml").read_text(encoding="utf-8"))
 
 
 def load(*changes: str, **sections: dict) -> RunConfig:
-    """The circle with settings, and whole sections replaced; ``-section.key`` takes a key away."""
+    """The circle with settings, and whole sections replaced; ``-section.key`` removes a key."""
     content = apply_settings(CIRCLE, [parse_setting(change) for change in changes if change[0] != "-"]) | sections
     for change in changes:
         if change[0] == "-":
@@ -35,7 +35,7 @@ def load(*changes: str, **sections: dict) -> RunConfig:
 
 
 def refused(*changes: str, **sections: dict) -> str:
-    """The mistakes that are told about it, without the first line."""
+    """The lines of the message, without the first."""
     with pytest.raises(InputError) as caught:
         load(*changes, **sections)
     first, *lines = str(caught.value).splitlines()
@@ -44,7 +44,7 @@ def refused(*changes: str, **sections: dict) -> str:
 
 
 @pytest.mark.parametrize("job", sorted(JOBS.glob("*.toml")), ids=lambda path: path.stem)
-def test_the_jobs_that_come_with_it_are_valid(job):
+def test_the_packaged_jobs_are_valid(job):
     assert load_run_config(job).grid.spacing
 
 
@@ -54,7 +54,7 @@ def test_a_configuration_with_every_default_written_out_is_the_same_again(job):
     assert validate(RunConfig, config.model_dump(mode="json", exclude_none=True), "config.toml") == config
 
 
-def test_what_is_not_said_has_a_default():
+def test_missing_keys_have_defaults():
     config = load()
     assert (config.solver.sponge, config.solver.time_step, config.data.tail) == (40, "fixed", "cut")
 
@@ -64,7 +64,7 @@ def test_a_configuration_cannot_be_changed_once_it_is_checked():
         load().solver.sponge = 3
 
 
-def test_settings_are_named_in_the_heading_of_the_mistakes_they_may_have_made():
+def test_the_message_says_whether_settings_were_applied():
     with pytest.raises(InputError, match=r'circle\.toml with --set: one mistake\n.*Did you mean "iterations"'):
         load_run_config(JOBS / "circle.toml", ["inversion.iteration=3"])
 
@@ -72,10 +72,10 @@ def test_settings_are_named_in_the_heading_of_the_mistakes_they_may_have_made():
 @pytest.mark.parametrize("key", ["model.inside", "initial.velocity", "inversion.frozen.velocity_below"])
 @pytest.mark.parametrize("velocity", [-2.0, 0.0, 2500.0, "nan"])
 def test_velocities_are_positive_and_in_km_per_second(key, velocity):
-    told = refused(f"{key}={velocity}")
-    assert told.startswith(f"{key}: is ")
-    assert "km/s" in told
-    assert ("this looks like m/s" in told) == (velocity == 2500.0)
+    message = refused(f"{key}={velocity}")
+    assert message.startswith(f"{key}: is ")
+    assert "km/s" in message
+    assert ("this looks like m/s" in message) == (velocity == 2500.0)
 
 
 def test_bounds_are_two_velocities_in_order():
@@ -86,7 +86,7 @@ def test_bounds_are_two_velocities_in_order():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("grid.origin=[0, 0, 0]", "grid: origin has 3 axes, but spacing has 2"),
         ("acquisition.sources.first=[0, 0, 0]", "acquisition.sources: first has 3 coordinates, last has 2"),
@@ -94,8 +94,8 @@ def test_bounds_are_two_velocities_in_order():
         ("grid.shape=[101, 101, 101]", "grid: shape has 3 axes, but spacing has 2"),
     ],
 )
-def test_all_that_has_axes_has_the_same_number_of_them(change, told):
-    assert refused(change) == told
+def test_all_vectors_have_the_same_number_of_axes(change, message):
+    assert refused(change) == message
 
 
 def test_the_survey_has_as_many_axes_as_the_grid():
@@ -104,24 +104,24 @@ def test_the_survey_has_as_many_axes_as_the_grid():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (["-acquisition.sources.last"], "count is 11, but last is missing"),
-        (["acquisition.sources.last=[20, 0]"], "count is 11, but last is the first"),
+        (["acquisition.sources.last=[20, 0]"], "count is 11, but last is the same as first"),
         (["-acquisition.sources.count"], "last is given, so count must be 2 or more"),
-        (["acquisition.sources.count=[11, 1]"], "along axis 1 count is 11, but first is 20 and last is 20 m"),
-        (["acquisition.sources.count=[1000, 1001]"], "count gives 1001000 positions; there may be at most 1000000"),
+        (["acquisition.sources.count=[11, 1]"], "along axis 1 count is 11, but first is 20 m and last is 20 m"),
+        (["acquisition.sources.count=[1000, 1001]"], "count gives 1001000 positions; at most 1000000 are possible"),
         (["acquisition.sources.file=s.csv"], "needs either first (with last and count) or file"),
         (
             ["acquisition.sources.file=s.csv", "-acquisition.sources.first"],
             "last and count go with first, not with file",
         ),
-        (["-acquisition.sources"], "is missing; a section with first, last and count, or with file (a CSV)"),
-        (["data.geometry=g.csv"], "data.geometry says where the sources are, too; keep one of them"),
+        (["-acquisition.sources"], "is missing; add a section with first, last and count, or with file (a CSV)"),
+        (["data.geometry=g.csv"], "data.geometry has these positions, too; keep one of the two"),
     ],
 )
-def test_positions_are_said_once_and_none_is_left_out_or_doubled_silently(changes, told):
-    assert refused(*changes).startswith(f"acquisition.sources: {told}")
+def test_contradictory_positions_are_refused(changes, message):
+    assert refused(*changes).startswith(f"acquisition.sources: {message}")
 
 
 def test_a_point_a_line_and_a_grid_are_positions():
@@ -131,37 +131,37 @@ def test_a_point_a_line_and_a_grid_are_positions():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
-        (["-model"], "model: is missing; a [model] is needed to make data from, or observed data in data.file"),
+        (["-model"], "model: is missing; add a [model] to make data from, or observed data (data.file)"),
         (
             ["data.sample_interval=2000"],
             "data.sample_interval: is 2000 ms, longer than data.recording_time, which is 1000 ms",
         ),
-        (["wavelet.amplitude=0"], "wavelet.amplitude: is 0, so there would be no waves"),
+        (["wavelet.amplitude=0"], "wavelet.amplitude: is 0, which makes no waves"),
         (["data.file="], 'data.file: is "."; it should be the path of a file'),
         (["solver.space_order=5"], "solver.space_order: is 5; it should be a multiple of 2"),
     ],
 )
-def test_what_makes_no_sense_is_refused(changes, told):
-    assert refused(*changes).startswith(told)
+def test_impossible_values_are_refused(changes, message):
+    assert refused(*changes).startswith(message)
 
 
-def test_layers_have_an_interface_less_than_velocities_in_order_of_depth():
+def test_layers_need_one_interface_less_than_velocities_in_order_of_depth():
     layers = {"kind": "layers", "velocities": [2, 3, 4], "interfaces": [100, 200]}
     assert load(model=layers).model.interfaces == (100, 200)
     assert refused(model=layers | {"interfaces": []}) == "model: 3 velocities need 2 interfaces, not 0"
     assert refused(model=layers | {"interfaces": [9, 8]}) == "model: interfaces must be in order of increasing depth"
 
 
-def test_clipping_goes_from_low_to_high():
-    told = refused(model={"kind": "file", "file": "v", "clip": [2, 1]})
-    assert told == "model.clip: the first value must be lower than the second, not [2.0, 1.0]"
+def test_clipping_limits_are_in_order():
+    message = refused(model={"kind": "file", "file": "v", "clip": [2, 1]})
+    assert message == "model.clip: the first velocity must be lower than the second, not [2.0, 1.0]"
 
 
 def test_smoothing_needs_a_true_model():
-    told = refused("-model", "data.file=gathers", initial={"kind": "smooth"})
-    assert told == 'initial.kind: is "smooth", which needs a [model] to smooth'
+    message = refused("-model", "data.file=gathers", initial={"kind": "smooth"})
+    assert message == 'initial.kind: is "smooth", which needs a [model] to smooth'
 
 
 # Numbers that a slip of pen or unit may make, and those that a computer stumbles over.
@@ -206,8 +206,8 @@ def mutations(draw):
     return content
 
 
-def told(call, *args) -> str:
-    """What an InputError says, or nothing; any other error is one too many."""
+def message(call, *args) -> str:
+    """The message of an InputError, or nothing; other errors propagate."""
     try:
         call(*args)
     except InputError as error:
@@ -216,14 +216,14 @@ def told(call, *args) -> str:
 
 
 def check(content):
-    text = told(validate, RunConfig, content, "x.toml")
+    text = message(validate, RunConfig, content, "x.toml")
     assert not text or text.startswith("x.toml: ")
     assert "pydantic" not in text
 
 
 @settings(max_examples=300, deadline=None)
 @given(mutations())
-def test_any_change_of_a_good_configuration_is_taken_or_refused_with_a_message(content):
+def test_any_change_of_a_good_configuration_is_valid_or_refused_with_a_message(content):
     check(content)
 
 
@@ -238,5 +238,5 @@ def test_any_content_at_all_is_refused_with_a_message(content):
 def test_any_file_is_a_configuration_or_refused_with_its_name(tmp_path, content):
     path = tmp_path / "x.toml"
     path.write_bytes(content)
-    text = told(load_run_config, path)
+    text = message(load_run_config, path)
     assert not text or text.startswith(str(path))

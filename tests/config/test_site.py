@@ -1,4 +1,4 @@
-"""Site files: found by name or path, checked, and their lines found again for messages."""
+"""Site files: found by name or path, checked, and quoted in messages."""
 
 import re
 
@@ -39,7 +39,7 @@ def load(*settings: str):
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """Path of a site file, whose variables are set but for those of the node."""
+    """Path of a site file; the variables of the driver are set, those of the node are not."""
     monkeypatch.setenv("HPCFWI_TEST_ACCOUNT", "ab12")
     monkeypatch.delenv("HPCFWI_TEST_LATER", raising=False)
     path = tmp_path / "mine.toml"
@@ -48,7 +48,7 @@ def mine(tmp_path, monkeypatch):
 
 
 def mistake(*settings: str) -> str:
-    """The one mistake that is told of these settings."""
+    """The one mistake that these settings make."""
     with pytest.raises(InputError) as caught:
         load_site("workstation", settings)
     first, line = str(caught.value).splitlines()
@@ -69,8 +69,8 @@ def test_workers_need_positive_numbers_or_auto(setting):
         load(f"site.worker.{setting}")
 
 
-def test_a_site_that_is_not_there_is_told_with_those_that_are():
-    with pytest.raises(InputError, match=r"--site moon: there is no such site; there are .*workstation"):
+def test_an_unknown_site_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match=r"--site moon: no such site; the sites are .*workstation"):
         find_site("moon")
 
 
@@ -80,47 +80,47 @@ def test_own_sites_come_first(tmp_path, monkeypatch):
     assert load().description == "mine"
 
 
-def test_an_unknown_key_is_told_with_those_that_there_are():
-    told = mistake("scheduler.queu=long")
-    assert told.startswith("scheduler.queu: unknown key; there may be kind, queue, account, qos, walltime,")
-    assert told.endswith('Did you mean "queue"?')
+def test_an_unknown_key_is_refused_with_the_known_ones():
+    message = mistake("scheduler.queu=long")
+    assert message.startswith("scheduler.queu: unknown key; the keys are kind, queue, account, qos, walltime,")
+    assert message.endswith('Did you mean "queue"?')
 
 
 @pytest.mark.parametrize("walltime", ["12", "12:00", "1-00:00:00", "00:60:00", "00:00:59", "soon", "-1:00:00"])
 def test_a_walltime_is_hours_minutes_seconds(walltime):
     assert mistake(f'scheduler.walltime="{walltime}"') == (
-        f'scheduler.walltime: is "{walltime}"; it should be hours:minutes:seconds, a minute or more, for instance "12:00:00"'
+        f'scheduler.walltime: is "{walltime}"; it should be hours:minutes:seconds, a minute or more, for example "12:00:00"'
     )
 
 
-def test_a_walltime_may_be_what_the_queue_allows_and_no_more():
+def test_a_walltime_is_at_most_that_of_the_queue():
     at_most = 'scheduler.max_walltime="48:00:00"'
     assert load('scheduler.walltime="48:00:00"', at_most).scheduler.walltime == "48:00:00"
-    told = mistake('scheduler.walltime="100:00:00"', at_most)
-    assert told.endswith("walltime: is 100:00:00, but the queue allows 48:00:00 (max_walltime)")
+    message = mistake('scheduler.walltime="100:00:00"', at_most)
+    assert message.endswith("walltime: is 100:00:00, but the queue allows 48:00:00 (max_walltime)")
 
 
-def test_the_fewest_jobs_are_not_more_than_the_most():
+def test_a_range_of_jobs_is_in_order():
     assert load("scheduler.jobs=[1, 3]").scheduler.job_limit == 3
-    told = mistake("scheduler.jobs=[3, 1]")
-    assert told.endswith("jobs: is [3, 1]; the first number should not be larger than the second")
+    message = mistake("scheduler.jobs=[3, 1]")
+    assert message.endswith("jobs: is [3, 1]; the first number should not be larger than the second")
 
 
 @pytest.mark.parametrize("jobs", ["9", "[1, 9]"])
-def test_jobs_are_not_more_than_a_user_may_have(jobs):
+def test_jobs_are_at_most_those_of_a_user(jobs):
     assert load(f"scheduler.jobs={jobs}", "scheduler.max_jobs=9").scheduler.job_limit == 9
-    told = mistake(f"scheduler.jobs={jobs}", "scheduler.max_jobs=8")
-    assert told.endswith("jobs: is 9, but a user may have 8 (max_jobs)")
+    message = mistake(f"scheduler.jobs={jobs}", "scheduler.max_jobs=8")
+    assert message.endswith("jobs: is 9, but a user may have 8 (max_jobs)")
 
 
 @pytest.mark.parametrize("resources", ["ncpus={cores}", "ncpus={}", "ncpus={cpus", "ncpus=cpus}", "ncpus={cpus!r}"])
-def test_braces_in_resources_hold_cpus_or_memory(resources):
-    told = mistake('scheduler.kind="pbs"', f'scheduler.resources="{resources}"')
-    assert told.endswith(f'resources: is "{resources}"; in braces there may be {{cpus}} and {{memory}} only')
+def test_placeholders_in_resources_are_cpus_and_memory(resources):
+    message = mistake('scheduler.kind="pbs"', f'scheduler.resources="{resources}"')
+    assert message.endswith(f'resources: is "{resources}"; the only placeholders are {{cpus}} and {{memory}}')
 
 
 @pytest.mark.parametrize(("key", "kind"), [("resources", "slurm"), ("qos", "pbs")])
-def test_what_another_batch_system_has_is_told(key, kind):
+def test_a_key_of_another_batch_system_is_refused(key, kind):
     assert f"{key}: goes with kind = " in mistake(f"scheduler.kind={kind}", f"scheduler.{key}=a")
 
 
@@ -139,7 +139,7 @@ def test_variables_of_the_node_are_left_to_its_shell(mine):
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_a_variable_that_is_not_set_is_told_with_its_key(mine, monkeypatch, value):
+def test_an_unset_variable_is_reported_with_its_key(mine, monkeypatch, value):
     monkeypatch.delenv("HPCFWI_TEST_ACCOUNT")
     if value is not None:
         monkeypatch.setenv("HPCFWI_TEST_ACCOUNT", value)
@@ -151,7 +151,7 @@ def test_a_variable_that_is_not_set_is_told_with_its_key(mine, monkeypatch, valu
     assert "--set site.scheduler.account=" in line
 
 
-def test_a_key_that_is_given_needs_no_variable(mine, monkeypatch):
+def test_a_setting_replaces_a_value_with_an_unset_variable(mine, monkeypatch):
     monkeypatch.delenv("HPCFWI_TEST_ACCOUNT")
     given = ["scheduler.account=x", "scheduler.directives=[]", "filesystem.runs=/r"]
     assert load_site(str(mine), given).config.scheduler.account == "x"
@@ -172,7 +172,7 @@ def test_the_line_of_a_key_is_found(mine, key, line, content):
     assert load_site(str(mine)).where(key) == f"{mine}, line {line}: {content}"
 
 
-def test_where_a_key_is_from_is_known_without_a_line_too(mine):
+def test_a_key_without_a_line_has_an_origin_too(mine):
     assert find_line(mine, "kind") is None
     assert find_line(mine.with_name("nothing.toml"), "node.cores") is None
     site = load_site(str(mine), ["node.memory=20"])
@@ -181,23 +181,23 @@ def test_where_a_key_is_from_is_known_without_a_line_too(mine):
 
 
 @pytest.mark.parametrize(
-    ("worker", "told"),
+    ("worker", "message"),
     [
         (
             "processes=3\nthreads=3",
-            "worker.processes: 3 processes of 3 threads need 9 cores, a node has 8 (node.cores)",
+            "worker.processes: 3 processes of 3 threads need 9 cores, but a node has 8 (node.cores)",
         ),
-        ("processes=3\nmemory=6", "worker.memory: 3 processes of 6 GB: 18 GB, a node has 16 (node.memory)"),
-        ("memory=17", "worker.memory: 1 process of 17 GB: 17 GB, a node has 16 (node.memory)"),
+        ("processes=3\nmemory=6", "worker.memory: 3 processes of 6 GB need 18 GB, but a node has 16 GB (node.memory)"),
+        ("memory=17", "worker.memory: 1 process of 17 GB need 17 GB, but a node has 16 GB (node.memory)"),
     ],
 )
-def test_workers_fit_on_their_node(mine, worker, told):
+def test_workers_fit_on_their_node(mine, worker, message):
     mine.write_text(f"{MINE}\n[worker]\n{worker}\n")
-    with pytest.raises(InputError, match=re.escape(told)):
+    with pytest.raises(InputError, match=re.escape(message)):
         load_site(str(mine))
 
 
 @pytest.mark.parametrize("parts", ["sockets", "numa_domains"])
 def test_parts_of_a_node_divide_its_cores(parts):
-    told = mistake("node.cores=8", f"node.{parts}=3")
-    assert told.endswith(f"{parts}: is 3, which does not divide the 8 cores")
+    message = mistake("node.cores=8", f"node.{parts}=3")
+    assert message.endswith(f"{parts}: is 3, which does not divide the 8 cores")

@@ -158,7 +158,7 @@ def test_nan_in_the_data_is_the_shots_own_error(problem, context, tmp_path, fold
     record = np.zeros((problem.recording.samples, 2), dtype=np.float32)
     record[5, 1] = np.nan
     np.save(tmp_path / "few.npy", record)
-    with pytest.raises(DataError, match=r"^shot few: its record .*NaN.* sample 6 of receiver 2"):
+    with pytest.raises(DataError, match=r"^shot few: its gather .*NaN.* sample 6 of receiver 2"):
         observe_shot(context, SHOTS[0], None, None, tmp_path, 4.0, problem.recording.samples, folder / "shots", "")
 
 

@@ -55,7 +55,7 @@ def test_a_record_that_is_infinite_stops_the_run_which_goes_on_without_it_or_wit
     assert done.returncode == 2, done.stdout
     assert done.stderr.count("hpcfwi: ") == 1
     assert "Traceback" not in done.stderr
-    assert "shot 1: its record in data.file has values that are NaN, infinite or beyond" in done.stderr
+    assert "shot 1: its gather in data.file has values that are NaN, infinite or beyond" in done.stderr
     assert "the first (-inf) at sample 8 of receiver 4\n" in done.stderr
     assert begin_anew_as_told(hpcfwi, done.stderr, *more) == without_1
     np.save(path, sound)

@@ -82,7 +82,7 @@ def broken(hpcfwi):
 def test_a_broken_record_stops_the_run_with_the_ways_out(hpcfwi, broken):
     done = hpcfwi("run", "fwi.toml", "--run-dir", "run", *broken)
     assert done.returncode == 2
-    assert "shot 1: its record in data.file has values that are NaN, infinite" in done.stderr
+    assert "shot 1: its gather in data.file has values that are NaN, infinite" in done.stderr
     assert "(inf) at sample 8 of receiver 4" in done.stderr
     assert "Traceback" not in done.stderr
     quorum, anew = (shlex.split(line.rpartition(": ")[2]) for line in done.stderr.strip().splitlines()[-2:])

@@ -83,7 +83,7 @@ def test_a_workstation_is_well(hpcfwi):
     ("words", "told"),
     [
         (["--job"], "--job: the site workstation has no batch system"),
-        (["moon"], "--site moon: there is no such site"),
+        (["moon"], "--site moon: no such site"),
         (["--set", "worker.thread=1"], 'Did you mean "threads"?'),
         (["generic-slurm", "--set", "worker.memory=auto"], 'worker.memory: is "auto", but node.cores is not set'),
         (["--wait", "-1"], "Invalid value for '--wait'"),
