@@ -108,7 +108,7 @@ class StatusReader:
 
     def _look(self) -> bool:
         news = self._follower.read()
-        self._pulse.look()
+        self._pulse.check()
         return news
 
     def _judge(self) -> tuple[str, str | None, str]:
@@ -167,7 +167,7 @@ class StatusReader:
             host=_text(driver and driver.host),
             pid=_whole(driver and driver.pid),
             job=_text(driver and driver.job),
-            heartbeat_age=round(max(0.0, pulse.age), 3) if pulse.there else None,
+            heartbeat_age=round(max(0.0, pulse.heartbeat_age), 3) if pulse.exists else None,
             iteration=_whole(told.iteration),
             iterations=_whole(told.iterations) or None,
             evaluations=_whole(told.evaluation) or 0,

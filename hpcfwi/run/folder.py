@@ -84,7 +84,9 @@ class RunFolder:
         self.model = self.path / "model.npy"
         self.current_model = self.path / "model-current.npy"
         self.result = self.path / "result.json"
-        self.lease = Lease(self.path / "driver.json", say)
+        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID") or ""
+        restarts = os.environ.get("SLURM_RESTART_COUNT", "")
+        self.lease = Lease(self.path / "driver.json", say, job, int(restarts) if restarts.isdigit() else 0)
 
     def __enter__(self) -> RunFolder:
         self.lease.acquire()

@@ -102,7 +102,7 @@ def test_on_a_terminal_status_is_watched_in_place_until_the_run_ends(hpcfwi, fir
     (run_dir / "events.jsonl").write_text("".join(lines[:done]))
     result = run_dir / "result.json"
     result.rename(run_dir / "later")
-    (run_dir / "driver.json").write_text(json.dumps(asdict(Holder.this())))
+    (run_dir / "driver.json").write_text(json.dumps(asdict(Holder.current())))
     terminal = Terminal(hpcfwi, "status", "run", "--watch", "0.2")
     terminal.read(until="heartbeat")
     (run_dir / "later").rename(result)

@@ -47,7 +47,7 @@ def write(path, holder):
 
 
 def elsewhere():
-    return replace(Holder.this(), token="theirs", host="node7", machine="node7 of another start", pid=1)
+    return replace(Holder.current(), token="theirs", host="node7", machine="node7 of another start", pid=1)
 
 
 def test_a_second_driver_is_refused_and_told_by_whom(held, path):
@@ -81,7 +81,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_another_process_of_the_same_number_is_not_the_driver(path):
-    write(path, replace(Holder.this(), started=1.0))
+    write(path, replace(Holder.current(), started=1.0))
     lease = Lease(path)
     assert lease.acquire() is not None
     lease.release()

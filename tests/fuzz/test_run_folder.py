@@ -119,7 +119,7 @@ def test_a_damaged_history_is_taken_over_or_refused(fuzz, hostile, told):
 def test_a_damaged_lease_is_nobodys_or_somebodys(fuzz, hostile, told, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    here = asdict(Holder.this())
+    here = asdict(Holder.current())
     mine = [here, here | {"pid": 2**22 + 1}, here | {"machine": "elsewhere"}, here | {"restarts": 0}]
 
     def check(folder, content):
@@ -316,7 +316,7 @@ def test_events_that_are_not_there_are_told(tmp_path):
 )
 def test_a_lease_of_other_types_is_nobodys(tmp_path, changed):
     path = tmp_path / "driver.json"
-    path.write_text(json.dumps(asdict(Holder.this()) | changed))
+    path.write_text(json.dumps(asdict(Holder.current()) | changed))
     lease = Lease(path)
     assert lease.acquire() is None
     lease.release()

@@ -87,7 +87,7 @@ def test_status_of_a_log_of_hostile_facts(fuzz, hostile):
 
 @pytest.mark.cases(300)
 def test_status_with_a_damaged_lease_and_result(fuzz, hostile, sound):
-    here = asdict(Holder.this())
+    here = asdict(Holder.current())
     holders = [here, here | {"pid": 2**22 + 1}, here | {"machine": "elsewhere"}]
     changed = st.dictionaries(st.sampled_from([*here, "more"]), hostile.values, max_size=3)
     lease = st.builds(lambda sound, new: json.dumps(sound | new).encode(), st.sampled_from(holders), changed)

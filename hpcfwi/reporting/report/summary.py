@@ -52,9 +52,9 @@ def headline(run: Path, chronicle: ReportData) -> Headline:
     look = {"done": "good", "failed": "bad"}.get(state.state, "open")
     if state.state in AT_WORK:
         pulse = Liveness(run / "driver.json")
-        pulse.look()
+        pulse.check()
         driver, alive = pulse.holder or "its driver", pulse.alive
-        if not pulse.there:
+        if not pulse.exists:
             return Headline("bad", "Ended without a word", "no driver is at work on it; the same command continues it")
         if alive is False:
             why = f"{driver} is gone, without a word: killed, or its host was; the same command continues the run"

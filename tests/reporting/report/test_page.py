@@ -286,7 +286,7 @@ def test_a_killed_run_has_a_report_of_what_there_is(run, hpcfwi):
 
 def test_a_run_that_goes_on_is_told_from_one_whose_driver_is_gone(run):
     kill(run)
-    here = asdict(Holder.this())
+    here = asdict(Holder.current())
     (run / "driver.json").write_text(json.dumps(here))
     header = " ".join(page_of(run).texts["header"].split())
     assert f"Inverting – process {here['pid']} on {here['host']}" in header
