@@ -1,8 +1,8 @@
 """The lease of a run folder, ``driver.json``: one driver at a time works on it, and others see whether that driver is alive.
 
-The lease is a small file with a heartbeat. A driver on this host is alive if its process exists. Of a driver on another host only
-the heartbeat tells, since the clocks of hosts may differ. File locks, which not every shared file system has, only separate two
-drivers that start at the same moment.
+The lease is a small file with a heartbeat. A driver on this host is alive if its process exists. A driver on another host is
+alive if its heartbeat continues, since the clocks of hosts may differ. File locks, which not every shared file system has, only
+separate two drivers that start at the same moment.
 """
 
 from __future__ import annotations

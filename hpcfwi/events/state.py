@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,41 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
-from hpcfwi.events.types import (
-    Dashboard,
-    DataStaged,
-    EvaluationDone,
-    EvaluationStarted,
-    Event,
-    HostExcluded,
-    IterationDone,
-    JobLost,
-    JobRejected,
-    JobStateChanged,
-    LogSegment,
-    NodeLost,
-    Optimised,
-    Requeued,
-    RunClosed,
-    RunDone,
-    RunFailed,
-    RunInterrupted,
-    RunStarted,
-    RunWarning,
-    ShotDone,
-    ShotExcluded,
-    ShotRetried,
-    ShotStaged,
-    StagingData,
-    Summary,
-    SumsFound,
-    WorkerDied,
-    WorkerJoined,
-    WorkerLeft,
-    WorkerRestarted,
-    WorkerStartFailed,
-    WorkerUnresponsive,
-)
+from hpcfwi.events import types as events
+from hpcfwi.events.types import Event
 from hpcfwi.io import shortened
 
 __all__ = ["ENDED", "RunState", "WorkerState", "failure_line"]
@@ -145,9 +111,9 @@ class RunState:
     state: Line = "new"
     reason: str = ""
     since: float | None = None
-    start: RunStarted | None = None
+    start: events.RunStarted | None = None
     starts: int = 0
-    dashboard: Dashboard | None = None
+    dashboard: events.Dashboard | None = None
     iteration: int | None = None
     iterations: int = 0
     evaluation: int = 0
@@ -175,11 +141,71 @@ class RunState:
         """Take the next event."""
         before = self.state
         self.last = event.time
-        handle = _HANDLERS.get(type(event))
-        if handle is not None:
-            handle(self, event)
-        if self.state != before and not isinstance(event, Summary):
+        self._apply(event)
+        if self.state != before and not isinstance(event, events.Summary):
             self.since = self.last
+
+    def _apply(self, event: Event) -> None:
+        match event:  # the most frequent one first
+            case events.ShotDone():
+                self._shot_done(event)
+            case events.ShotStaged():
+                self._count_shot(event.shot)
+            case events.LogSegment():
+                self.segment = event.segment
+            case events.Summary():
+                with suppress(ValidationError):  # of another version
+                    self.__dict__.update(_adapter().validate_json(json.dumps(event.summary)).__dict__)
+            case events.RunStarted():
+                self._run_started(event)
+            case events.Dashboard():
+                self.dashboard = event
+            case events.RunWarning():
+                _count(self.warnings, event.message)
+            case events.JobStateChanged():
+                self._job_changed(event)
+            case events.WorkerJoined():
+                held_since = min(event.time, event.job_start or event.process_start or event.time)
+                host, name = one_line(event.host), one_line(event.name)
+                self.workers[event.worker] = WorkerState(host, name, held_since, event.cores or 1)
+            case events.WorkerLeft():
+                self._worker_left(event.worker)
+            case events.StagingData():
+                self.state = "data"
+                self._shots_begin(event.shots)
+            case events.DataStaged():
+                self.state = "inverting"
+                self._shots_begin(event.shots)
+            case events.EvaluationStarted():
+                self.evaluation = event.evaluation - 1
+                self._shots_begin(event.shots)
+            case events.SumsFound():
+                self.shots_done = event.shots
+            case events.EvaluationDone():
+                self.evaluation, self.shots_done = event.evaluation, self.shots_total
+                if self.evaluation == 1:
+                    self.initial_misfit = event.misfit
+                    self.misfit = event.misfit if self.misfit is None else self.misfit
+            case events.IterationDone():
+                self.iteration, self.misfit, self.model_error = event.iteration, event.misfit, event.model_error
+                if self.iteration:
+                    self.step_seconds = [*self.step_seconds, event.step_seconds][-STEPS_AVERAGED:]
+            case events.Optimised():
+                self.state, self.iteration = "finishing", event.iterations
+            case events.RunDone():
+                self.state, self.reason = "done", event.message
+            case events.RunFailed():
+                self.state, self.reason = "failed", event.message
+            case events.RunInterrupted():
+                self.state, self.reason = "stopped", event.reason
+            case events.Requeued():
+                self.reason = event.message
+            case events.RunClosed():
+                self._all_workers_left()
+                if self.state not in ENDED:  # of hpcfwi model
+                    self.state, self.reason = "stopped", "only the observed data were requested"
+            case _:
+                self._failed(event)
 
     def core_hours(self, now: float) -> float:
         """Cores of all workers so far times the hours for which they were held."""
@@ -196,27 +222,14 @@ class RunState:
         """The whole state as JSON types, for the event ``summary``."""
         return _adapter().dump_python(self, mode="json")
 
-    def _restore(self, event: Summary) -> None:
-        with suppress(ValidationError):
-            self.__dict__.update(_adapter().validate_json(json.dumps(event.summary)).__dict__)
-
-    def _segment_begins(self, event: LogSegment) -> None:
-        self.segment = event.segment
-
-    def _run_started(self, event: RunStarted) -> None:
+    def _run_started(self, event: events.RunStarted) -> None:
         self._all_workers_left()
         self.left_over_jobs = [*dict.fromkeys([*self.left_over_jobs, *self.jobs])][-MAX_LEFT_OVER_JOBS:]
         self.start, self.starts = event, self.starts + 1
         self.state, self.reason, self.dashboard = "starting", "", None
         self.iterations, self.shots_done, self.shots_total, self.jobs = event.iterations, 0, event.shots, {}
 
-    def _dashboard_open(self, event: Dashboard) -> None:
-        self.dashboard = event
-
-    def _warned(self, event: RunWarning) -> None:
-        _count(self.warnings, event.message)
-
-    def _job_changed(self, event: JobStateChanged) -> None:
+    def _job_changed(self, event: events.JobStateChanged) -> None:
         job = one_line(event.job)
         if event.state == "ended":
             self.jobs.pop(job, None)
@@ -225,16 +238,7 @@ class RunState:
         if self.state == "starting":
             self.state = "waiting"
 
-    def _worker_joined(self, event: WorkerJoined) -> None:
-        held_since = min(event.time, event.job_start or event.process_start or event.time)
-        self.workers[event.worker] = WorkerState(
-            one_line(event.host), one_line(event.name), held_since, event.cores or 1
-        )
-
-    def _worker_left(self, event: WorkerLeft) -> None:
-        self._release(event.worker)
-
-    def _release(self, address: str) -> None:
+    def _worker_left(self, address: str) -> None:
         worker = self.workers.pop(address, None)
         if worker is not None:
             self.workers_gone += 1
@@ -242,88 +246,40 @@ class RunState:
 
     def _all_workers_left(self) -> None:
         for address in list(self.workers):
-            self._release(address)
+            self._worker_left(address)
 
     def _shots_begin(self, total: int) -> None:
         self.shots_done, self.shots_total = 0, total
         self._seen.clear()
 
-    def _staging_data(self, event: StagingData) -> None:
-        self.state = "data"
-        self._shots_begin(event.shots)
-
-    def _data_staged(self, event: DataStaged) -> None:
-        self.state = "inverting"
-        self._shots_begin(event.shots)
-
-    def _shot_counted(self, event: ShotStaged | ShotDone) -> None:
-        if event.shot not in self._seen:
-            self._seen.add(event.shot)
+    def _count_shot(self, shot: str) -> None:
+        if shot not in self._seen:
+            self._seen.add(shot)
             self.shots_done = min(self.shots_total, self.shots_done + 1)
 
-    def _shot_done(self, event: ShotDone) -> None:
+    def _shot_done(self, event: events.ShotDone) -> None:
         worker = self.workers.get(event.worker)
         if worker is not None:
             worker.shots += 1
             worker.seconds += event.seconds
         host = one_line(event.host)
         self.shots_on[host if host in self.shots_on or len(self.shots_on) < MAX_HOSTS else "other hosts"] += 1
-        if event.evaluation == self.evaluation + 1:  # not of an earlier one, by a worker that was given up
-            self._shot_counted(event)
+        if event.evaluation == self.evaluation + 1:  # not a late one of an earlier evaluation
+            self._count_shot(event.shot)
 
-    def _evaluation_started(self, event: EvaluationStarted) -> None:
-        self.evaluation = event.evaluation - 1
-        self._shots_begin(event.shots)
-
-    def _sums_found(self, event: SumsFound) -> None:
-        self.shots_done = event.shots
-
-    def _evaluation_done(self, event: EvaluationDone) -> None:
-        self.evaluation, self.shots_done = event.evaluation, self.shots_total
-        if self.evaluation == 1:
-            self.initial_misfit = event.misfit
-            self.misfit = event.misfit if self.misfit is None else self.misfit
-
-    def _iteration_done(self, event: IterationDone) -> None:
-        self.iteration, self.misfit, self.model_error = event.iteration, event.misfit, event.model_error
-        if self.iteration:
-            self.step_seconds = [*self.step_seconds, event.step_seconds][-STEPS_AVERAGED:]
-
-    def _optimised(self, event: Optimised) -> None:
-        self.state, self.iteration = "finishing", event.iterations
-
-    def _run_done(self, event: RunDone) -> None:
-        self.state, self.reason = "done", event.message
-
-    def _run_failed(self, event: RunFailed) -> None:
-        self.state, self.reason = "failed", event.message
-
-    def _run_interrupted(self, event: RunInterrupted) -> None:
-        self.state, self.reason = "stopped", event.reason
-
-    def _requeued(self, event: Requeued) -> None:
-        self.reason = event.message
-
-    def _closed(self, _: RunClosed) -> None:
-        self._all_workers_left()
-        if self.state not in ENDED:  # of hpcfwi model
-            self.state, self.reason = "stopped", "only the observed data were requested"
-
-    def _failure(self, event: Event) -> None:
-        _count(self.failures, failure_line(event) or "")
-
-    def _shot_excluded(self, event: ShotExcluded) -> None:
-        """The inversion begins anew without the shot."""
-        self._failure(event)
-        self.iteration, self.evaluation, self.misfit, self.model_error = None, 0, None, None
-        self.initial_misfit = None
-        self.step_seconds = []
+    def _failed(self, event: Event) -> None:
+        line = failure_line(event)
+        if line is not None:
+            _count(self.failures, line)
+        if isinstance(event, events.ShotExcluded):  # the inversion begins anew
+            self.iteration, self.evaluation, self.misfit, self.model_error = None, 0, None, None
+            self.initial_misfit, self.step_seconds = None, []
 
 
 def failure_line(event: Event) -> str | None:
     """A line about something that went wrong; None for events that are no failures."""
     text = _FAILURES.get(type(event))
-    return None if text is None else text.format_map({**vars(event), "why": _bracketed(vars(event).get("reason"))})
+    return None if text is None else text.format_map(vars(event))
 
 
 def _count(counter: Counter[str], text: str) -> None:
@@ -333,7 +289,7 @@ def _count(counter: Counter[str], text: str) -> None:
     counter[line] = counter.pop(line, 0) + 1  # the latest comes last
 
 
-def _bracketed(text: Any) -> str:
+def _bracketed(text: str | None) -> str:
     return f" ({text})" if text else ""
 
 
@@ -343,40 +299,14 @@ def _adapter() -> TypeAdapter[RunState]:
 
 
 _FAILURES: dict[type[Event], str] = {
-    ShotRetried: "shot {shot} was started again on another worker: {reason}",
-    WorkerDied: "a worker on {host} died: {reason}",
-    WorkerUnresponsive: "a worker on {host} sent no heartbeats",
-    WorkerRestarted: "a worker on {host} hung and was restarted",
-    HostExcluded: "host {host} gets no more shots, since several failed there",
-    JobLost: "worker job {job} {reason}",
-    JobRejected: "the batch system rejected a worker job: {message}",
-    NodeLost: "the workers of node {node} ended (exit code {exit_code})",
-    WorkerStartFailed: "a worker died while it started{why}",
-    ShotExcluded: "shot {shot} is left out: {reason}",
-}
-_HANDLERS: dict[type[Event], Callable[[RunState, Any], None]] = {
-    LogSegment: RunState._segment_begins,
-    Summary: RunState._restore,
-    RunStarted: RunState._run_started,
-    Dashboard: RunState._dashboard_open,
-    RunWarning: RunState._warned,
-    JobStateChanged: RunState._job_changed,
-    WorkerJoined: RunState._worker_joined,
-    WorkerLeft: RunState._worker_left,
-    StagingData: RunState._staging_data,
-    ShotStaged: RunState._shot_counted,
-    DataStaged: RunState._data_staged,
-    EvaluationStarted: RunState._evaluation_started,
-    SumsFound: RunState._sums_found,
-    ShotDone: RunState._shot_done,
-    EvaluationDone: RunState._evaluation_done,
-    IterationDone: RunState._iteration_done,
-    Optimised: RunState._optimised,
-    RunInterrupted: RunState._run_interrupted,
-    RunFailed: RunState._run_failed,
-    RunDone: RunState._run_done,
-    Requeued: RunState._requeued,
-    RunClosed: RunState._closed,
-    **dict.fromkeys(_FAILURES, RunState._failure),
-    ShotExcluded: RunState._shot_excluded,
+    events.ShotRetried: "shot {shot} was started again on another worker: {reason}",
+    events.WorkerDied: "a worker on {host} died: {reason}",
+    events.WorkerUnresponsive: "a worker on {host} sent no heartbeats",
+    events.WorkerRestarted: "a worker on {host} hung and was restarted",
+    events.HostExcluded: "host {host} gets no more shots, since several failed there",
+    events.JobLost: "worker job {job} {reason}",
+    events.JobRejected: "the batch system rejected a worker job: {message}",
+    events.NodeLost: "the workers of node {node} ended (exit code {exit_code})",
+    events.WorkerStartFailed: "a worker died while it started ({reason})",
+    events.ShotExcluded: "shot {shot} is left out: {reason}",
 }

@@ -1,4 +1,4 @@
-"""One driver on a run folder, on whatever host; a dead one is recognised, and a later start of the same job takes over."""
+"""One driver at a time works on a run folder; a dead one is recognised, and a later start of its job takes over."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ from hpcfwi.events.lease import Holder, Lease
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Hearts that beat faster."""
+def fast_heartbeats(monkeypatch):
+    """Heartbeats come and are missed sooner."""
     monkeypatch.setattr(lease_module, "HEARTBEAT_INTERVAL_S", 0.05)
     monkeypatch.setattr(lease_module, "DEAD_AFTER_S", 1.0)
-    for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "PBS_JOBID"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -50,13 +48,13 @@ def elsewhere():
     return replace(Holder.current(), token="theirs", host="node7", machine="node7 of another start", pid=1)
 
 
-def test_a_second_driver_is_refused_and_told_by_whom(held, path):
+def test_a_second_driver_is_refused_by_name(held, path):
     with pytest.raises(InputError, match=rf"another hpcfwi is at work .*\(process {os.getpid()} on "):
         Lease(path).acquire()
     held.verify()
 
 
-def test_it_can_be_had_again_once_it_was_given_back(path):
+def test_a_released_lease_can_be_taken_again(path):
     for _ in range(2):
         lease = Lease(path)
         assert lease.acquire() is None
@@ -64,7 +62,7 @@ def test_it_can_be_had_again_once_it_was_given_back(path):
         assert not path.exists()
 
 
-def test_a_driver_that_was_killed_holds_nothing(path):
+def test_the_lease_of_a_killed_driver_is_free_at_once(path):
     program = f"""
 import os, signal
 from pathlib import Path
@@ -80,14 +78,14 @@ os.kill(os.getpid(), signal.SIGKILL)
     lease.release()
 
 
-def test_another_process_of_the_same_number_is_not_the_driver(path):
+def test_another_process_with_the_same_number_is_not_the_driver(path):
     write(path, replace(Holder.current(), started=1.0))
     lease = Lease(path)
     assert lease.acquire() is not None
     lease.release()
 
 
-def test_a_driver_on_another_host_is_alive_while_its_heart_beats(path):
+def test_a_driver_on_another_host_is_alive_while_its_heartbeat_continues(path):
     holder, stop = elsewhere(), threading.Event()
     write(path, holder)
 
@@ -95,21 +93,21 @@ def test_a_driver_on_another_host_is_alive_while_its_heart_beats(path):
         count = 0
         while not stop.wait(0.2):
             count += 1
-            write(path, replace(holder, beat=count))
+            write(path, replace(holder, heartbeats=count))
 
     thread = threading.Thread(target=beat)
     thread.start()
-    told = []
+    lines = []
     try:
         with pytest.raises(InputError, match=r"process 1 on node7"):
-            Lease(path, told.append).acquire()
+            Lease(path, lines.append).acquire()
     finally:
         stop.set()
         thread.join()
-    assert "was last used by process 1 on node7; watching" in told[0]
+    assert "process 1 on node7 used it last; waiting" in lines[0]
 
 
-def test_a_driver_on_another_host_whose_heart_has_stopped_is_dead(path):
+def test_a_driver_on_another_host_without_a_heartbeat_is_dead(path):
     write(path, elsewhere())
     lease = Lease(path)
     holder = lease.acquire()
@@ -119,42 +117,37 @@ def test_a_driver_on_another_host_whose_heart_has_stopped_is_dead(path):
     lease.release()
 
 
-def test_a_later_start_of_the_same_job_takes_over_and_the_earlier_one_stops(path, monkeypatch):
-    monkeypatch.setenv("SLURM_JOB_ID", "41")
-    first = Lease(path)
+def test_a_later_start_of_the_same_job_takes_over_and_the_earlier_one_stops(path):
+    first = Lease(path, job="41")
     first.acquire()
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    second, began = Lease(path), time.monotonic()
+    second, began = Lease(path, job="41", restarts=1), time.monotonic()
     second.acquire()
     assert time.monotonic() - began < 0.9
-    with pytest.raises(RunError, match=r"another driver \(process \d+ on \S+, job 41\) has taken this run over"):
+    with pytest.raises(RunError, match=r"another driver \(process \d+ on \S+, job 41\) has taken over this run"):
         first.verify()
     time.sleep(0.3)
-    second.verify()  # the first one's heart has not written over it
+    second.verify()  # the first one's heartbeat has not overwritten it
     first.release()
     second.verify()
     assert path.exists()
     second.release()
 
 
-def test_another_start_of_another_job_does_not_take_over(path, monkeypatch):
-    monkeypatch.setenv("SLURM_JOB_ID", "41")
-    first = Lease(path)
+def test_a_start_of_another_job_does_not_take_over(path):
+    first = Lease(path, job="41")
     first.acquire()
-    monkeypatch.setenv("SLURM_JOB_ID", "42")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
     with pytest.raises(InputError, match="job 41"):
-        Lease(path).acquire()
+        Lease(path, job="42", restarts=3).acquire()
     first.release()
 
 
-def test_the_heart_beats(held, path):
+def test_a_lease_has_a_heartbeat(held, path):
     time.sleep(0.5)
-    assert json.loads(path.read_text())["beat"] >= 3
+    assert json.loads(path.read_text())["heartbeats"] >= 3
     held.verify()
 
 
-def test_a_heart_beats_on_when_its_file_was_away_for_a_moment(held, path):
+def test_the_heartbeat_continues_after_its_file_was_removed(held, path):
     path.unlink()
     for _ in range(100):
         if path.exists():
@@ -166,7 +159,7 @@ def test_a_heart_beats_on_when_its_file_was_away_for_a_moment(held, path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"token": 1}', b"\xff\xfe", b"[" * 100_000])
-def test_what_cannot_be_understood_is_nobodys(path, content):
+def test_a_malformed_lease_has_no_holder(path, content):
     path.write_bytes(content)
     lease = Lease(path)
     assert lease.acquire() is None

@@ -16,8 +16,7 @@ from hpcfwi.events.types import EVENTS, ShotDone, event_schema, event_table, par
 def test_what_is_written_is_read_back(kind):
     event = sample(kind, time=1.5)
     assert parse_event(event.line()) == event
-    (schema,) = [one for one in event_schema()["oneOf"] if one["title"] == kind]
-    Draft202012Validator(schema).validate(event.facts())
+    Draft202012Validator(event_schema()).validate(event.facts())
 
 
 @pytest.mark.parametrize(
@@ -62,16 +61,16 @@ def test_bytes_of_a_file_name_that_are_no_text_do_not_keep_a_message_from_being_
 
 def test_a_field_means_the_same_in_every_event():
     meanings = {}
-    for kind in event_schema()["oneOf"]:
+    for kind in event_schema()["$defs"].values():
         for name, told in kind["properties"].items():
             if name != "event":
-                assert told["description"]
-                assert meanings.setdefault(name, told) == told, name
+                meaning = {**told.get("anyOf", [{}])[0], **told}["description"]
+                assert meanings.setdefault(name, meaning) == meaning, name
 
 
 def test_the_reference_names_every_event_and_field():
     table = event_table()
-    for kind in event_schema()["oneOf"]:
+    for kind in event_schema()["$defs"].values():
         assert f"| `{kind['title']}` |" in table
         assert all(f"| `{name}` |" in table for name in kind["properties"])
 

@@ -1,0 +1,139 @@
+"""What an event is: the base class of all kinds, the fields that kinds share, and the one place where a line is validated.
+
+A field has its unit, meaning and limits in its type, and means the same in every event that has it. A line that is malformed,
+or of a kind that this version does not know, is no event, and fields that it does not know are ignored: code that has an event
+relies on its types and limits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass, field, fields
+from functools import cache, reduce
+from operator import or_
+from typing import Annotated, Any, ClassVar, Literal, dataclass_transform
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+__all__ = ["EVENTS", "SCHEMA", "Event", "event_schema", "event_table", "parse_event"]
+
+# Version in the first line of each file. It changes when a field changes its meaning or goes, not when one is added.
+SCHEMA = 2
+# Decimals of durations, and of the time, in the file.
+SECONDS_DECIMALS, TIME_DECIMALS = 6, 3
+# Every kind of event by its name; :mod:`hpcfwi.events.types` defines them.
+EVENTS: dict[str, type[Event]] = {}
+
+
+def about(meaning: str, **limits: Any) -> Any:
+    """The meaning of a field, for the reference, and its limits."""
+    return Field(description=meaning, **limits)
+
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Duration = Annotated[float, Field(ge=0)]
+Time = Annotated[float, about("when it happened, s since 1970, by the clock of the host that logs it", ge=0, lt=1e10)]
+Host = Annotated[str, about("short name of a host, as `hostname -s` prints it")]
+Worker = Annotated[str, about("Dask's address of a worker; in events about jobs, the name of the job's worker")]
+Name = Annotated[str, about("Dask's name of a worker")]
+Pid = Annotated[Count, about("number of a process")]
+Job = Annotated[str, about("number of a batch job; of a start, the job that the driver runs in")]
+Nodes = Annotated[str, about("nodes of a job")]
+Node = Annotated[str, about("a node of the allocation")]
+ExitCode = Annotated[int, about("exit code of a command")]
+Reason = Annotated[str, about("why, in words")]
+Message = Annotated[str, about("a message to the user")]
+LogTail = Annotated[str, about("the last lines of a log")]
+Traceback = Annotated[str, about("Python's traceback")]
+Command = Annotated[str, about("a shell command; of the dashboard, one that makes it reachable from another machine")]
+ProcessStart = Annotated[float, about("when the process began, s since 1970", ge=0, lt=1e10)]
+Threads = Annotated[Count, about("OpenMP threads of a worker process")]
+Cores = Annotated[Count, about("cores of a worker process")]
+Shot = Annotated[str, about("name of a shot")]
+Shots = Annotated[Count, about("number of shots")]
+Evaluation = Annotated[Count, about("number of an evaluation of misfit and gradient; 1 is the initial model")]
+Evaluations = Annotated[Count, about("evaluations so far, replayed ones included")]
+Iterations = Annotated[Count, about("number of iterations; of a start, the limit")]
+Misfit = Annotated[float, about("misfit of a shot, or summed over all shots")]
+ModelError = Annotated[float, about("norm(vp - vp_true) / norm(vp_true), where a true model is known")]
+Replayed = Annotated[bool, about("whether the answer was in the journal")]
+CoreHours = Annotated[float, about("cores of the workers times the hours for which they were held, in all starts")]
+Seconds = Annotated[Duration, about("duration, s")]
+SolverSeconds = Annotated[Duration, about("part of `seconds`: loading or building the solver, s")]
+ModelSeconds = Annotated[Duration, about("part of `seconds`: loading the model, or staging it, s")]
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened. The name of a kind is that of its class in lower-case words, unless ``name`` is given."""
+
+    __pydantic_config__: ClassVar[ConfigDict]
+    event: ClassVar[str] = ""
+    _defaults: ClassVar[dict[str, Any]] = {}
+    time: Time = field(default_factory=time.time)
+
+    def __init_subclass__(cls, name: str = "") -> None:
+        name = name or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).lower()
+        cls.event = name
+        cls.__annotations__ = {"event": Literal[name], **cls.__annotations__}
+        cls.__pydantic_config__ = ConfigDict(
+            strict=True, allow_inf_nan=False, title=name, json_schema_extra={"description": cls.__doc__ or ""}
+        )
+        dataclass(frozen=True, kw_only=True)(cls)
+        if not cls.__name__.startswith("_"):
+            EVENTS[name] = cls
+        cls._defaults = {one.name: one.default for one in fields(cls) if one.name not in ("time", "event")}
+
+    def facts(self) -> dict[str, Any]:
+        """Time, event, and the fields that differ from their defaults, as JSON types."""
+        facts: dict[str, Any] = {"time": round(self.time, TIME_DECIMALS), "event": self.event}
+        for name, default in self._defaults.items():
+            value = getattr(self, name)
+            if value != default:
+                short = isinstance(value, float) and name.endswith("seconds")
+                facts[name] = round(value, SECONDS_DECIMALS) if short else value
+        return facts
+
+    def line(self) -> bytes:
+        """The line of ``events.jsonl``."""
+        # file names may hold bytes that are no text
+        return json.dumps(self.facts(), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+@cache
+def _adapter() -> TypeAdapter[Event]:
+    import hpcfwi.events.types  # noqa: F401 - defines the kinds
+
+    kinds = reduce(or_, EVENTS.values())
+    return TypeAdapter(Annotated[kinds, Field(discriminator="event")])  # type: ignore[arg-type]
+
+
+def parse_event(line: bytes | str) -> Event | None:
+    """The event in a line of the log; None where the line is malformed or of an unknown kind."""
+    try:
+        return _adapter().validate_json(line)
+    except ValidationError:
+        return None
+
+
+def event_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a line of the event log."""
+    return _adapter().json_schema()
+
+
+def event_table() -> str:
+    """Every event and every field, as two Markdown tables."""
+    kinds = ["| Event | Meaning | Fields (those in brackets not always) |", "|---|---|---|"]
+    meanings: dict[str, str] = {}
+    known = {kind["title"]: kind for kind in event_schema()["$defs"].values()}
+    for event in EVENTS:
+        names = []
+        for name, told in known[event]["properties"].items():
+            told = {**next(iter(told.get("anyOf", [{}]))), **told}
+            meanings[name] = f"| `{name}` | {told['type']} | {told.get('description', 'name of the kind of event')} |"
+            names.append(f"`{name}`" if name in known[event]["required"] else f"[`{name}`]")
+        kinds.append(f"| `{event}` | {known[event]['description']} | {', '.join(names[2:])} |")
+    return "\n".join([*kinds, "", "| Field | Type | Meaning |", "|---|---|---|", *meanings.values(), ""])
