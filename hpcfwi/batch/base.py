@@ -1,305 +1,386 @@
-"""Batch systems as a driver sees them: which of my jobs wait, run or have ended, and why; and how to end them."""
+"""The batch system protocol: what hpcfwi asks of Slurm, PBS and those that others add."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
+import shlex
 import shutil
-import time
+import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hpcfwi.errors import InputError, RunError
 
+if TYPE_CHECKING:
+    from dask_jobqueue import JobQueueCluster
+
+    from hpcfwi.config.site import SiteConfig
+
 __all__ = [
-    "PBS",
     "BatchSystem",
+    "CommandResult",
     "JobState",
-    "Slurm",
+    "Node",
+    "Queue",
     "SubmissionError",
-    "batch_system",
     "clean_environment",
-    "job_facts",
+    "duration_seconds",
     "run_command",
-    "seconds",
+    "short_name",
 ]
-# What tells a job where and how large it is; a job that is submitted from within would take it for its own. The first are
-# names of variables or their beginnings, the second exceptions: where the batch system itself is found.
-JOB_VARIABLES = ("SLURM_", "SLURMD_", "SRUN_", "PBS_", "NCPUS", "OMP_", "GOMP_", "KMP_", "PMI_", "PMIX_", "OMPI_")
-SYSTEM_VARIABLES = ("SLURM_CONF", "PBS_CONF_FILE", "PBS_EXEC", "PBS_SERVER", "PBS_DEFAULT", "PBS_ACCOUNT")
 
-
-def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment without what belongs to the job that we are in."""
-    kept = {k: v for k, v in environment.items() if k in SYSTEM_VARIABLES or not k.startswith(JOB_VARIABLES)}
-    if environment.get("PBS_JOBID") and (commands := _commands_of_pbs(environment)):
-        kept["PATH"] = os.pathsep.join([commands, *([environment["PATH"]] if environment.get("PATH") else [])])
-    return kept
-
-
-def _commands_of_pbs(environment: Mapping[str, str]) -> str:
-    """Where PBS has its commands: a job's PATH may lack them, or have Slurm's imitations of them before."""
-    with suppress(OSError):
-        text = Path(environment.get("PBS_CONF_FILE") or "/etc/pbs.conf").read_text(errors="replace")
-        for line in text.splitlines():
-            name, _, value = line.strip().partition("=")
-            if name == "PBS_EXEC" and value and (Path(value) / "bin").is_dir():
-                return str(Path(value) / "bin")
-    return ""
-
-
-# Seconds after which a scheduler that does not answer counts as not answering.
 COMMAND_TIMEOUT_S = 20.0
+# Variables, or their prefixes, that size a job for OpenMP and MPI, whatever batch system started it.
+JOB_SIZE_PREFIXES = ("NCPUS", "OMP_", "GOMP_", "KMP_", "PMI_", "PMIX_", "OMPI_")
 State = Literal["pending", "running", "ended"]
 
 
 @dataclass(frozen=True)
+class CommandResult:
+    """What a command returned.
+
+    Parameters
+    ----------
+    command
+        The command, quoted for a shell.
+    code
+        Its exit code: 124 if it timed out, 127 if it could not be started.
+    out, err
+        What it wrote to standard output and standard error.
+    """
+
+    command: str
+    code: int
+    out: str = ""
+    err: str = ""
+
+    @property
+    def message(self) -> str:
+        """What the command says about its failure."""
+        return (self.err or self.out).strip()
+
+    def __str__(self) -> str:
+        return f"{self.command}: exit code {self.code}: {' '.join(self.message.split())}"
+
+    def output(self) -> str:
+        """Return the standard output, or raise RunError if the command failed."""
+        if self.code:
+            raise RunError(str(self))
+        return self.out
+
+
+class SubmissionError(RunError):
+    """The batch system rejected a job; ``result`` has the command and its answer."""
+
+    def __init__(self, result: CommandResult) -> None:
+        super().__init__(result)
+        self.result = result
+
+
+def run_command(*command: str, cwd: str | None = None) -> CommandResult:
+    """Run a command of a batch system, without the variables of the job that this process runs in."""
+    line = shlex.join(command)
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=clean_environment(os.environ),
+            cwd=cwd,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        reason = "no such command here" if isinstance(error, FileNotFoundError) else str(error.strerror)
+        return CommandResult(line, 127, err=reason)
+    try:
+        out, err = process.communicate(timeout=COMMAND_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):  # a process that waits for a file system outlives SIGKILL
+            process.wait(COMMAND_TIMEOUT_S)
+        return CommandResult(line, 124, err=f"no answer within {COMMAND_TIMEOUT_S:g} s")
+    except BaseException:
+        process.kill()
+        raise
+    return CommandResult(line, process.returncode, out, err)
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the variables of the job that this process runs in.
+
+    A job that is submitted from within another would take them for its own: Slurm pins it to the cores of the outer job.
+    """
+    systems = BatchSystem.__subclasses__()
+    prefixes = (*JOB_SIZE_PREFIXES, *(prefix for system in systems for prefix in system.job_prefixes))
+    keep = {name for system in systems for name in system.system_variables}
+    kept = {name: value for name, value in environment.items() if name in keep or not name.startswith(prefixes)}
+    folders = [folder for system in systems if (folder := system(environment).command_folder())]
+    if folders:
+        kept["PATH"] = os.pathsep.join([*folders, *([environment["PATH"]] if environment.get("PATH") else [])])
+    return kept
+
+
+@dataclass(frozen=True)
 class JobState:
-    """A job as the scheduler tells it.
+    """The state of a job.
 
     Parameters
     ----------
     state
         ``"pending"``, ``"running"`` or ``"ended"``.
     word
-        The scheduler's own word for it, and for an ended one how it ended.
+        The batch system's word for it; of an ended job, how it ended.
     reason
-        Why it waits; empty where that is not told.
+        Why the job waits; empty if unknown.
     nodes
-        Where it runs.
-    left
-        Seconds until its time limit; None where there is none, or none is told. That it passes is no change of state.
+        The nodes it runs on.
+    left_s
+        Seconds until its time limit; None if it has none or it is unknown. Two states that differ in it alone are equal.
     """
 
     state: State
     word: str
     reason: str = ""
     nodes: str = ""
-    left: float | None = field(default=None, compare=False)
+    left_s: float | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.word} ({self.reason})" if self.reason else self.word
 
 
 @dataclass(frozen=True)
-class SubmissionError:
-    """A command that the scheduler has not taken.
+class Queue:
+    """A queue (Slurm: partition); ``default`` is None if the batch system does not say which queue is the default."""
+
+    name: str
+    accepts_jobs: bool
+    default: bool | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of an allocation.
 
     Parameters
     ----------
-    command
-        What was called.
-    code
-        Its exit code.
-    message
-        What it said.
+    name
+        Its name in the batch system.
+    cpus
+        CPUs that the job has on it, as the batch system counts them.
+    memory
+        Bytes that the job has on it; None if unknown.
     """
 
-    command: str
-    code: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.command}: exit code {self.code}: {' '.join(self.message.split())}"
-
-
-async def run_command(*command: str) -> tuple[int, str, str]:
-    """Exit code and both outputs of a scheduler's command."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=clean_environment(os.environ),
-    )
-    try:
-        out, err = await asyncio.wait_for(process.communicate(), COMMAND_TIMEOUT_S)
-    except TimeoutError:
-        process.kill()
-        with suppress(TimeoutError):  # one that waits for a file system cannot even be killed
-            await asyncio.wait_for(process.wait(), COMMAND_TIMEOUT_S)
-        return 124, "", f"no answer within {COMMAND_TIMEOUT_S:g} s"
-    return process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace")
+    name: str
+    cpus: int
+    memory: int | None = None
 
 
 class BatchSystem(ABC):
-    """One batch system.
+    """A batch system, and the job in it that this process runs in, if any.
+
+    To add one, write a subclass and register it as an entry point of the group ``hpcfwi.batch_systems``; the name of the
+    entry point is what users write in ``scheduler.kind``.
+
+    Parameters
+    ----------
+    environment
+        The variables of this process, which describe its job.
 
     Attributes
     ----------
     name
-        As a person writes it.
+        The name to show.
     commands
-        What has to be there.
-    blame
-        (pattern of a refusal's message, key of the site file that it is about), the first that fits counts.
+        The commands that submit jobs, query them and cancel them, in this order.
+    variables
+        Environment variables of a job by what they mean: at least ``job_id``; ``restarts``, ``submit_host`` and
+        ``node_count`` where the batch system has them.
+    job_prefixes, system_variables
+        Prefixes of the variables that describe a job, which no other job must inherit; those among them that say where the
+        batch system itself is.
+    site_keys
+        (Pattern of an error message, key of the site file that it is about); the first match counts.
+    never_starts
+        Pattern of the reasons for waiting that never go away.
+    options
+        The keys among ``scheduler.qos`` and ``scheduler.resources`` that it understands.
     """
 
-    name: str
-    commands: tuple[str, ...]
-    blame: tuple[tuple[str, str], ...]
-    # reasons for waiting that no time will mend
-    never: str
+    name: ClassVar[str]
+    commands: ClassVar[tuple[str, str, str]]
+    variables: ClassVar[Mapping[str, str]]
+    job_prefixes: ClassVar[tuple[str, ...]] = ()
+    system_variables: ClassVar[tuple[str, ...]] = ()
+    site_keys: ClassVar[tuple[tuple[str, str], ...]] = ()
+    never_starts: ClassVar[str] = r"(?!)"
+    options: ClassVar[frozenset[str]] = frozenset()
 
-    def require(self) -> None:
-        """Raise unless the batch system's commands are there."""
-        missing = [command for command in self.commands if shutil.which(command) is None]
-        if missing:
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self.environment = environment
+
+    # jobs in its queue
+
+    def missing_commands(self) -> list[str]:
+        """Return the commands that this host does not have."""
+        return [command for command in self.commands if shutil.which(command) is None]
+
+    def require_commands(self) -> None:
+        """Raise InputError unless this host can submit jobs."""
+        if missing := self.missing_commands():
             raise InputError(
-                f"{missing[0]}: there is no such command here, so no jobs of {self.name} can be submitted; log in where there "
-                "is, or choose another site with --site (hpcfwi site list)"
+                f"{missing[0]}: no such command here, so no {self.name} job can be submitted; log in to a host that has it, or "
+                "choose another site with --site (hpcfwi site list)"
             )
 
-    def key_of(self, message: str) -> str | None:
-        """The site file's key that a refusal is about, if its message tells."""
-        return next((key for pattern, key in self.blame if re.search(pattern, message, re.IGNORECASE)), None)
+    def submit(self, script: Path) -> str:
+        """Submit a job script and return the number of the job; raise SubmissionError if it is rejected."""
+        result = run_command(self.commands[0], str(script))
+        number = re.search(r"\d+", result.out)
+        if result.code or number is None:
+            raise SubmissionError(result)
+        return number[0]
 
-    def hopeless(self, state: JobState) -> bool:
-        """Whether a waiting job will never start as it is."""
-        return state.state == "pending" and re.search(self.never, state.reason) is not None
+    def test_submit(self, script: Path) -> CommandResult | None:  # noqa: ARG002 - part of the protocol
+        """Return what the batch system says of a job script without running it; None if it cannot say."""
+        return None
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        """End jobs, whether they run, wait, or have ended already."""
+        if jobs:
+            run_command(self.commands[-1], *jobs)
 
     @abstractmethod
-    async def states(self, jobs: Sequence[str]) -> dict[str, JobState]:
-        """State of each job; those that the scheduler does not know (any more) have ended.
+    def states(self, jobs: Sequence[str]) -> dict[str, JobState]:
+        """Return the state of each job; a job that the batch system does not know (any more) has ended.
 
         Raises
         ------
         RunError
-            If the scheduler does not answer.
+            If the batch system does not answer.
         """
 
     @abstractmethod
-    async def cancel(self, jobs: Iterable[str]) -> None:
-        """End jobs, running or not; those that have ended already are no error."""
+    def queues(self) -> list[Queue]:
+        """Return all queues.
+
+        Raises
+        ------
+        RunError
+            If the batch system does not answer.
+        """
+
+    def site_key(self, message: str) -> str | None:
+        """Return the key of the site file that an error message is about, if it says so."""
+        return next((key for pattern, key in self.site_keys if re.search(pattern, message, re.IGNORECASE)), None)
+
+    def will_never_start(self, state: JobState) -> bool:
+        """Return whether a job waits for something that never comes."""
+        return state.state == "pending" and re.search(self.never_starts, state.reason) is not None
+
+    def server_hosts(self) -> list[str]:
+        """Return the hosts of its server, if known: the driver listens on the interface that leads to them."""
+        return []
+
+    # scripts of worker jobs
+
+    @abstractmethod
+    def cluster_class(self) -> type[JobQueueCluster]:
+        """Return the class of dask-jobqueue that submits worker jobs, with its ``job_cls``."""
+
+    @abstractmethod
+    def job_options(self, config: SiteConfig, cpus: int, megabytes: int, logs: Path) -> dict[str, Any]:
+        """Return the keywords that only this batch system's class of dask-jobqueue has.
+
+        Parameters
+        ----------
+        config
+            The site.
+        cpus
+            CPUs of a worker job, as the batch system counts them.
+        megabytes
+            Memory of a worker job, in units of 2^20 bytes.
+        logs
+            Folder for the output of the jobs, each in ``<job number>.log``.
+        """
+
+    def exclude_directives(self, nodes: Collection[str]) -> list[str]:  # noqa: ARG002 - part of the protocol
+        """Return the directives that keep a job away from nodes; empty if there are none."""
+        return []
+
+    def script_prologue(self, logs: Path) -> list[str]:  # noqa: ARG002 - part of the protocol
+        """Return the shell lines that a job script begins with."""
+        return []
+
+    # the job that this process runs in
+
+    def variable(self, meaning: str) -> str:
+        """Return a variable of this process's job by its meaning (see ``variables``); empty if it is not set."""
+        return self.environment.get(self.variables.get(meaning, ""), "")
+
+    @property
+    def job_id(self) -> str:
+        """The number of the job; empty outside of jobs."""
+        return self.variable("job_id")
+
+    @property
+    def restarts(self) -> int:
+        """How often the job was started before."""
+        return int(self.variable("restarts")) if self.variable("restarts").isdigit() else 0
+
+    def command_folder(self) -> str:
+        """Return the folder of its commands if the PATH of the job may lack it; otherwise nothing."""
+        return ""
+
+    def requeue(self, starts: int) -> str:  # noqa: ARG002 - part of the protocol
+        """Start the job once more after its end.
+
+        Parameters
+        ----------
+        starts
+            How many starts there were.
+
+        Returns
+        -------
+        str
+            What happens now, for the user.
+
+        Raises
+        ------
+        RunError
+            If that is not possible.
+        """
+        raise RunError(f"hpcfwi cannot start a job of {self.name} again")
+
+    def nodes(self) -> list[Node]:
+        """Return the nodes of the job, in the batch system's order; raise RunError if they are unknown."""
+        raise RunError(f"hpcfwi cannot use the nodes of a job of {self.name}; take --launch jobs or --launch local")
+
+    def start_command(self, node: Node, script: Path) -> list[str]:
+        """Return the command that runs a script on a node of the job until the script ends."""
+        raise NotImplementedError
+
+    def start_environment(self) -> dict[str, str]:
+        """Return the environment of :meth:`start_command`."""
+        return dict(os.environ)
 
 
-class Slurm(BatchSystem):
-    """Slurm: squeue, scontrol, scancel."""
-
-    name = "Slurm"
-    commands = ("sbatch", "squeue", "scancel")
-    blame = (
-        (r"PartitionTimeLimit|MaxWall", "scheduler.walltime"),
-        (r"PartitionConfig|PartitionNodeLimit|BadConstraints|MaxCpu|MaxNode", "worker.processes"),
-        (r"account", "scheduler.account"),
-        (r"qos", "scheduler.qos"),
-        (r"partition", "scheduler.queue"),
-        (r"time limit|timelimit|walltime", "scheduler.walltime"),
-        (r"memory", "worker.memory"),
-        (r"cpu|node configuration|more processors", "worker.processes"),
-        (r"option|invalid|unrecogni[sz]ed|constraint|feature", "scheduler.directives"),
-    )
-    never = (
-        r"^(PartitionConfig|PartitionNodeLimit|PartitionTimeLimit|BadConstraints|AccountNotAllowed|InvalidAccount|InvalidQOS|"
-        r"QOSNotAllowed|AssocMax\w+PerJobLimit|QOSMax\w+PerJobLimit|QOSMax\w+PerNode|QOSMin\w+|Job's (account|QOS) not )"
-    )
-    PENDING = frozenset(
-        {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
-    )
-    RUNNING = frozenset({"RUNNING", "SIGNALING", "STAGE_OUT"})
-
-    async def states(self, jobs: Sequence[str]) -> dict[str, JobState]:
-        if not jobs:
-            return {}
-        code, out, err = await run_command(
-            "squeue", "--noheader", "--states=all", "--format=%A|%T|%r|%N|%L", f"--jobs={','.join(jobs)}"
-        )
-        if code and "Invalid job id" not in err:
-            raise RunError(f"squeue does not answer: exit code {code}: {err.strip()}")
-        found = {}
-        for line in out.splitlines():
-            job, word, reason, nodes, left = (part.strip() for part in f"{line}||||".split("|")[:5])
-            state: State = "pending" if word in self.PENDING else "running" if word in self.RUNNING else "ended"
-            found[job] = JobState(state, word, "" if reason == "None" else reason, nodes, seconds(left))
-        return {job: found.get(job, JobState("ended", "gone")) for job in jobs}
-
-    async def cancel(self, jobs: Iterable[str]) -> None:
-        wanted = list(jobs)
-        if wanted:
-            await run_command("scancel", *wanted)
-
-
-class PBS(BatchSystem):
-    """PBS (OpenPBS, PBS Pro, and what speaks like them): qstat, qdel."""
-
-    name = "PBS"
-    commands = ("qsub", "qstat", "qdel")
-    blame = (
-        (r"resource: mem", "worker.memory"),
-        (r"resource: ncpus", "worker.processes"),
-        (r"walltime", "scheduler.walltime"),
-        (r"account|project|group", "scheduler.account"),
-        (r"queue", "scheduler.queue"),
-        (r"mem", "worker.memory"),
-        (r"resource|ncpus", "scheduler.resources"),
-        (r"option|directive", "scheduler.directives"),
-    )
-    never = r"Can Never Run"
-    RUNNING = frozenset("RE")
-    ENDED = frozenset("FCX")
-
-    async def states(self, jobs: Sequence[str]) -> dict[str, JobState]:
-        if not jobs:
-            return {}
-        code, out, err = await run_command("qstat", "-f", *jobs)
-        # one job that has ended (35, 153) makes qstat fail, though it tells of the others
-        if code and not out and not re.search(r"finished|unknown job|does not exist", err, re.IGNORECASE):
-            raise RunError(f"qstat does not answer: exit code {code}: {err.strip()}")
-        found = {}
-        for text in re.split(r"^Job Id:\s*", out, flags=re.MULTILINE)[1:]:
-            job, _, body = text.partition("\n")
-            facts = job_facts(body)
-            word = facts.get("job_state", "?")
-            state: State = "running" if word in self.RUNNING else "ended" if word in self.ENDED else "pending"
-            nodes = "+".join(dict.fromkeys(re.findall(r"([^+/*]+)/", facts.get("exec_host", ""))))
-            found[job.strip().split(".")[0]] = JobState(state, word, facts.get("comment", ""), nodes, _left(facts))
-        return {job: found.get(job.split(".")[0], JobState("ended", "gone")) for job in jobs}
-
-    async def cancel(self, jobs: Iterable[str]) -> None:
-        wanted = list(jobs)
-        if wanted:
-            await run_command("qdel", *wanted)
-
-
-def seconds(text: str) -> float | None:
-    """``days-hours:minutes:seconds``, of which the first two may be missing; None for a word like UNLIMITED."""
+def duration_seconds(text: str) -> float | None:
+    """Return the seconds of ``days-hours:minutes:seconds`` (days and hours are optional); None for a word like UNLIMITED."""
     found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
     if found is None:
         return None
-    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + rest)
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
-def _left(facts: Mapping[str, str]) -> float | None:
-    """What is left of the time that a job of PBS has asked for; what it has used is told only every few minutes."""
-    limit = seconds(facts.get("Resource_List.walltime", ""))
-    if limit is None:
-        return None
-    left = limit - (seconds(facts.get("resources_used.walltime", "")) or 0.0)
-    with suppress(ValueError, OverflowError):
-        left = min(left, time.mktime(time.strptime(facts.get("stime", ""))) + limit - time.time())
-    return left
-
-
-def job_facts(text: str) -> dict[str, str]:
-    """``name = value`` of each line that qstat indents; a long value goes on in the next line, after a tab."""
-    facts: dict[str, str] = {}
-    name = ""
-    for line in text.splitlines():
-        match = re.fullmatch(r"\s+([\w.]+) = (.*)", line)
-        if match:
-            name = match[1]
-            facts[name] = match[2]
-        elif name and line.startswith("\t"):
-            facts[name] += line.removeprefix("\t")
-    return facts
-
-
-def batch_system(kind: str) -> BatchSystem:
-    """The batch system of a site's ``scheduler.kind``."""
-    return {"slurm": Slurm, "pbs": PBS}[kind]()
+def short_name(host: str) -> str:
+    """Return a host name without its domain."""
+    return host.partition(".")[0]

@@ -1,41 +1,62 @@
-"""Workers on the nodes of the allocation that we are in: a SpecCluster with one entry for each node."""
+"""Workers on the nodes of the job that this process runs in."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
+import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 import dask
 from distributed import Scheduler
 from distributed.deploy.spec import ProcessInterface, SpecCluster
 from distributed.security import Security
 
-from hpcfwi.batch.nodes import Allocation, Node, find_allocation
-from hpcfwi.cluster.job_script import worker_script
-from hpcfwi.cluster.layout import Layout, ResourceRequest, divide
-from hpcfwi.cluster.network import driver_address, private_security, scheduler_options
-from hpcfwi.cluster.pool import REMOTE, Listener, WorkerPool, Workload, tail_of
+from hpcfwi.batch.base import BatchSystem, Node, short_name
+from hpcfwi.batch.registry import current_batch_system
+from hpcfwi.cluster.environment import DEATH_TIMEOUT_S, script_lines, worker_arguments
+from hpcfwi.cluster.layout import Layout, ResourceRequest, allocated_layout
+from hpcfwi.cluster.network import network_options
+from hpcfwi.cluster.pool import REMOTE_SETTINGS, Listener, WorkerPool, Workload, log_tail, prepare_run_dir
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.types import NodeLost
-from hpcfwi.io import make_private
 
-__all__ = ["AllocatedWorkers", "NodeWorkers"]
+__all__ = ["AllocatedWorkers", "NodeWorkers", "allocated_nodes"]
 
-# How often, one after the other, the workers of a node are started again when the command that holds them ends; the seconds
-# between, and those after which they count as having worked.
-RESTARTS, PAUSE, STEADY = 3, 2.0, 600.0
-# Seconds that a node's workers have for ending by themselves.
-GRACE = 5.0
+# The command that starts the workers of a node is started again this often in a row when it ends, after this pause; one that
+# ran for this time counts as the first again.
+MAX_RESTARTS, RESTART_PAUSE_S, STEADY_S = 3, 2.0, 600.0
+# Workers have this time to end by themselves.
+TERMINATE_TIMEOUT_S = 5.0
+# Dask forgets a node whose worker is away for this time (its default is 15 s); the command there may bring the worker back.
+NODE_SETTINGS = {"distributed.deploy.lost-worker-timeout": "365 days"}
+
+
+def allocated_nodes() -> tuple[BatchSystem, list[Node]]:
+    """Return the batch system that runs this process in a job, and the nodes of the job.
+
+    Raises
+    ------
+    InputError
+        If this process runs in no job.
+    RunError
+        If the nodes are unknown.
+    """
+    batch = current_batch_system()
+    if batch is None:
+        raise InputError(
+            "this is not inside a job: run it under sbatch, salloc, qsub or qsub -I, or choose another --launch"
+        )
+    return batch, batch.nodes()
 
 
 class NodeWorkers(ProcessInterface):
-    """The workers of one node: a command that holds them, started again when it ends before its time.
+    """The workers of one node: a command that holds them, started again when it ends too early.
 
     Parameters
     ----------
@@ -45,77 +66,61 @@ class NodeWorkers(ProcessInterface):
         Name of the workers.
     node
         The node.
-    workers
-        Whose they are.
+    pool
+        The pool of the workers.
     """
 
-    def __init__(self, scheduler: str, name: str, node: Node, workers: AllocatedWorkers) -> None:
+    def __init__(self, scheduler: str, name: str, node: Node, pool: AllocatedWorkers) -> None:
         super().__init__(scheduler=scheduler, name=name)
-        self.scheduler, self.name, self.node, self.owner = scheduler, name, node, workers
-        self.process: asyncio.subprocess.Process | None = None
+        self.scheduler, self.name, self.node, self.pool = scheduler, name, node, pool
+        self.log = pool.run_dir / "logs" / f"{name}.log"
+        self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
-        self.gone = False
 
     async def start(self) -> None:
-        layout = self.owner.layouts[self.node.name]
-        folder = self.owner.run_dir / "logs"
-        script, self.log = folder / f"{self.name}.sh", folder / f"{self.name}.log"
-        text = worker_script(
-            self.owner.site,
-            layout,
-            self.owner.security,
-            self.owner.workload.preload,
-            self.scheduler,
-            self.name,
-            self.log,
-        )
-        script.write_text(text)
-        self.command = self.owner.allocation.command(self.node, script)
+        script = self.log.with_suffix(".sh")
+        script.write_text(self.pool.worker_script(self.node, self.scheduler, self.name, self.log))
+        self._command = self.pool.batch.start_command(self.node, script)
         self.log.write_bytes(b"")
-        await self._spawn()
-        self._watching = asyncio.ensure_future(self._watch())
+        self._process = await self._spawn()
+        self._watching = asyncio.ensure_future(self._watch(self._process))
         await super().start()
 
-    async def _spawn(self) -> None:
+    async def _spawn(self) -> asyncio.subprocess.Process:
         with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *self.command,
+            return await asyncio.create_subprocess_exec(
+                *self._command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self.owner.allocation.variables(),
-                start_new_session=True,  # a terminal's Ctrl-C is for the driver, which ends the workers
+                env=self.pool.batch.start_environment(),
+                start_new_session=True,  # Ctrl-C is for the driver, which ends the workers
             )
 
-    async def _watch(self) -> None:
-        """Start the command again when it ends; on a node that is gone it ends every time."""
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Start the command again when it ends; on a dead node it ends every time."""
         restarts = 0
-        while not self.gone:
-            assert self.process is not None
-            began = time.monotonic()
-            code = await self.process.wait()
-            restarts = 1 if time.monotonic() - began > STEADY else restarts + 1
-            self.gone = restarts > RESTARTS
-            self.owner.tell_ended(self, code, again=not self.gone)
-            if not self.gone:
-                await asyncio.sleep(PAUSE)
-                await self._spawn()
+        while True:
+            started = time.monotonic()
+            code = await process.wait()
+            restarts = 1 if time.monotonic() - started > STEADY_S else restarts + 1
+            self.pool.on_workers_ended(self, code, again=restarts <= MAX_RESTARTS)
+            if restarts > MAX_RESTARTS:
+                return
+            await asyncio.sleep(RESTART_PAUSE_S)
+            process = self._process = await self._spawn()
 
     async def close(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
-        if self.process is not None and self.process.returncode is None:
+        if self._process is not None and self._process.returncode is None:
             for number in (signal.SIGTERM, signal.SIGKILL):
                 with suppress(ProcessLookupError):
-                    os.killpg(self.process.pid, number)
+                    os.killpg(self._process.pid, number)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self.process.wait(), GRACE)
+                    await asyncio.wait_for(self._process.wait(), TERMINATE_TIMEOUT_S)
                     break
         await super().close()
-
-    def tail(self) -> str:
-        """The end of what the command has said."""
-        return tail_of(self.log)
 
 
 class AllocatedWorkers(WorkerPool):
@@ -124,11 +129,11 @@ class AllocatedWorkers(WorkerPool):
     Parameters
     ----------
     site
-        The machine.
-    allocation
-        The job that we are in.
+        The site.
+    batch
+        The batch system that runs this process in a job.
     layouts
-        How each node is divided, by its name; nodes may differ.
+        How each node is divided; nodes may differ.
     run_dir
         The run folder, which all nodes see.
     listener
@@ -143,143 +148,124 @@ class AllocatedWorkers(WorkerPool):
     def __init__(
         self,
         site: Site,
-        allocation: Allocation,
-        layouts: dict[str, Layout],
-        nodes: list[Node],
+        batch: BatchSystem,
+        layouts: dict[Node, Layout],
         run_dir: Path,
         listener: Listener = Listener(),  # noqa: B008 - immutable
         workload: Workload = Workload(),  # noqa: B008 - immutable
     ) -> None:
         super().__init__(min(layouts.values(), key=lambda layout: layout.memory), listener, workload)
-        self.site, self.allocation, self.layouts, self.nodes, self.run_dir = site, allocation, layouts, nodes, run_dir
-        self.security: Security | None = None
-        self.trouble: dict[str, str] = {}
+        self.site, self.batch, self.run_dir, self._layouts = site, batch, run_dir, layouts
+        self._security: Security | None = None
+        self._lost: dict[str, str] = {}
 
     @classmethod
     def from_environment(
         cls,
         site: Site,
-        need: ResourceRequest,
+        request: ResourceRequest,
         run_dir: Path,
         listener: Listener = Listener(),  # noqa: B008 - immutable
         workload: Workload = Workload(),  # noqa: B008 - immutable
         count: int | None = None,
     ) -> AllocatedWorkers:
-        """Find the allocation, take its first ``count`` nodes (all by default), and divide each of them.
+        """Take the first ``count`` nodes of the allocation (all by default), and divide each of them.
 
         Raises
         ------
         InputError
-            If we are in no allocation, it has fewer nodes, or a shot does not fit on one of them.
+            If this process runs in no job, the job has fewer nodes, or a shot does not fit on one of them.
         """
-        allocation = find_allocation()
-        nodes = allocation.nodes()
+        batch, nodes = allocated_nodes()
         if count is not None and count > len(nodes):
-            raise InputError(f"--nodes {count}: job {allocation.job} has {len(nodes)}; take at most that many")
+            raise InputError(f"--nodes {count}: job {batch.job_id} has {len(nodes)}; take at most that many")
         nodes = nodes[:count]
-        share = ResourceRequest(-(-need.shots // len(nodes)), need.shot_bytes)
-        layouts = {node.name: _layout(site, node, share) for node in nodes}
-        return cls(site, allocation, layouts, nodes, run_dir, listener, workload)
+        share = request.share(len(nodes))
+        layouts = {node: allocated_layout(site, node, share) for node in nodes}
+        return cls(site, batch, layouts, run_dir, listener, workload)
+
+    @property
+    def layouts(self) -> dict[str, Layout]:
+        """How each node is divided, by its short name."""
+        return {short_name(node.name): layout for node, layout in self._layouts.items()}
 
     @property
     def threads(self) -> int:
-        return max(layout.threads for layout in self.layouts.values())
+        return max(layout.threads for layout in self._layouts.values())
 
     @property
     def planned_workers(self) -> int:
-        return sum(layout.processes for layout in self.layouts.values())
+        return sum(layout.processes for layout in self._layouts.values())
 
     @property
     def planned_nodes(self) -> int:
-        return len(self.nodes)
+        return len(self._layouts)
 
     def threads_on(self, host: str) -> int:
-        short = host.partition(".")[0]
-        return next((x.threads for name, x in self.layouts.items() if name.partition(".")[0] == short), self.threads)
+        layout = self.layouts.get(short_name(host))
+        return layout.threads if layout is not None else self.threads
 
     def __str__(self) -> str:
-        names = [node.name for node in self.nodes]
-        told = ", ".join(names if len(names) <= 4 else [*names[:3], f"... {names[-1]}"])
-        kinds = dict.fromkeys(map(str, self.layouts.values()))
+        names = [node.name for node in self._layouts]
+        listed = ", ".join(names if len(names) <= 4 else [*names[:3], f"... {names[-1]}"])
+        kinds = " or ".join(dict.fromkeys(map(str, self._layouts.values())))
         plural = "s" if len(names) > 1 else ""
-        return f"workers on {len(names)} node{plural} of job {self.allocation.job} ({told}), {' or '.join(kinds)}"
+        return f"workers on {len(names)} node{plural} of job {self.batch.job_id} ({listed}), {kinds}"
+
+    def worker_script(self, node: Node, scheduler: str, name: str, log: Path) -> str:
+        """Return a script that starts the workers of a node; it writes its own log, since not every start command does."""
+        site, layout = self.site.config, self._layouts[node]
+        interface = site.network.worker_interface or site.network.interface
+        words = [
+            *("exec", site.environment.python or shlex.quote(sys.executable), "-m distributed.cli.dask_worker", scheduler),
+            f"--name {name} --nthreads 1 --nworkers {layout.processes} --memory-limit {layout.memory} --nanny",
+            f'--death-timeout {DEATH_TIMEOUT_S} --local-directory "$TMPDIR"',
+            f"--protocol {'tls' if self._security else 'tcp'}://",
+            *worker_arguments(site, self.workload.preload),
+            *(["--interface", interface] if interface else []),
+        ]
+        shebang = "#!/bin/bash -l" if site.environment.modules else "#!/bin/bash"
+        own_log = f"exec >>{shlex.quote(str(log))} 2>&1"
+        return "\n".join([shebang, own_log, *script_lines(site, layout, self._security), " ".join(words), ""])
 
     def _prepare(self, stack: ExitStack) -> None:
-        make_private(self.run_dir / "logs")
-        if self.site.config.network.tls:
-            self.security = stack.enter_context(private_security(self.run_dir / "tls"))
+        stack.enter_context(dask.config.set(NODE_SETTINGS))
+        self._security = prepare_run_dir(self.site, self.run_dir, stack)
 
     def _start(self) -> SpecCluster:
-        network = self.site.config.network
-        protocol = "tls://" if self.security else "tcp://"
-        options = scheduler_options(network, driver_address(network.interface)) | {
-            "security": self.security,
-            "protocol": protocol,
-        }
         workers = {}
-        for number, node in enumerate(self.nodes):
-            name = f"hpcfwi-{number}"
-            processes = self.layouts[node.name].processes
-            group = {"group": [f"-{i}" for i in range(processes)]} if processes > 1 else {}
-            workers[name] = {"cls": NodeWorkers, "options": {"node": node, "workers": self}, **group}
-        with dask.config.set(REMOTE):
-            return _NodeCluster(
+        for number, (node, layout) in enumerate(self._layouts.items()):
+            group = {"group": [f"-{i}" for i in range(layout.processes)]} if layout.processes > 1 else {}
+            workers[f"hpcfwi-{number}"] = {"cls": NodeWorkers, "options": {"node": node, "pool": self}, **group}
+        options = network_options(self.site.config.network, self._security)
+        with dask.config.set(REMOTE_SETTINGS):
+            return SpecCluster(
                 workers=workers,
                 scheduler={"cls": Scheduler, "options": options},
-                security=self.security,
+                security=self._security,
                 name="hpcfwi",
                 silence_logs=False,
             )
 
     def log_tail(self, worker: str) -> str:
         path = self.run_dir / "logs" / f"{worker}.log"
-        if not path.exists():  # of several processes each has the node's name and a number after it
+        if not path.exists():  # one of several workers of a node has the node's name and a number
             path = path.with_name(f"{worker.rpartition('-')[0]}.log")
-        return tail_of(path)
+        return log_tail(path)
 
-    def tell_ended(self, workers: NodeWorkers, code: int, again: bool) -> None:
-        """Note that the command which holds a node's workers has ended."""
-        what = f"the workers of node {workers.node.name} have ended (exit code {code})"
-        tail = workers.tail()
-        self.listener.log_event(NodeLost(node=workers.node.name, exit_code=code, restarted=again, log=tail))
+    def on_workers_ended(self, workers: NodeWorkers, code: int, again: bool) -> None:
+        """Note that the command which holds the workers of a node has ended."""
+        node, tail = workers.node.name, log_tail(workers.log)
+        what = f"the workers of node {node} have ended (exit code {code})"
+        self.listener.log_event(NodeLost(node=node, exit_code=code, restarted=again, log=tail))
         self.listener.show(f"{what}{'; they are started again' if again else '; the node is given up'}{tail}")
         if not again:
-            self.trouble[workers.node.name] = f"{what}{tail}"
+            self._lost[node] = f"{what}{tail}"
 
-    def check(self, idle: float) -> None:
-        if len(self.trouble) == len(self.nodes):
+    def check(self, idle_s: float) -> None:
+        if len(self._lost) == len(self._layouts):
             raise RunError(
                 "no node of the allocation has workers any more; the last of them:\n  "
-                f"{list(self.trouble.values())[-1]}\n  What was finished is kept: start the same command again."
+                f"{list(self._lost.values())[-1]}\n  Finished shots are kept: start the same command again."
             )
-        super().check(idle)
-
-
-class _NodeCluster(SpecCluster):
-    """A cluster whose nodes look after their workers themselves."""
-
-    def _update_worker_status(self, op: str, msg: Any) -> None:
-        """Dask would close a node whose worker has been away for a while; it may come again."""
-        super(SpecCluster, self)._update_worker_status(op, msg)
-
-
-def _layout(site: Site, node: Node, need: ResourceRequest) -> Layout:
-    config = site.config
-    cores = max(1, node.cpus // config.node.hardware_threads)
-    memory = node.memory
-    if memory is None and config.node.memory is not None:
-        memory = int(config.node.memory * 1e9)
-    if memory is None:
-        if config.worker.memory == "auto":
-            raise InputError(
-                f"{site.path or site.name}: the batch system does not tell the memory of {node.name}; set node.memory or "
-                "worker.memory"
-            )
-        memory = int(config.worker.memory * 1e9) * cores
-    layout = divide(config.worker, need, cores, memory, f"node {node.name}")
-    if layout.cores > cores:
-        raise InputError(
-            f"site.worker.processes: {layout.processes} processes of {layout.threads} threads need {layout.cores} cores, the "
-            f"job has {cores} on {node.name}"
-        )
-    return layout
+        super().check(idle_s)

@@ -1,71 +1,87 @@
-"""A clock that nobody sets, for Dask and Tornado, which take the time of day to measure with.
+"""Every private or undocumented name of Dask (and its web server, Tornado) that hpcfwi uses.
 
-Where that is set back by an hour while a run is on, what a worker has to say in two milliseconds would wait for an hour, and
-where it is set forward all workers would seem to have been silent for as long.
+``tests/cluster/test_dask_internals.py`` has a test for each, which says what Dask must still do.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Iterable
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import distributed.batched
 import distributed.metrics
 from distributed import Client, Future
 from distributed.core import Status
+from distributed.versions import BOKEH_REQUIREMENT
 from tornado.ioloop import IOLoop
+from tornado.web import Application, RequestHandler
 
-__all__ = ["cancel_tasks", "cancel_unstarted", "monotonic_time", "stop_assigning_tasks", "use_monotonic_clock"]
+__all__ = [
+    "add_lazy_dashboard",
+    "cancel_tasks",
+    "cancel_unstarted",
+    "missing_dashboard_requirements",
+    "monotonic_time",
+    "stop_assigning_tasks",
+    "use_monotonic_clock",
+]
 
-_set_at_the_start = time.time() - time.monotonic()
-_time_of_day = distributed.metrics.time
+_clock_offset = time.time() - time.monotonic()
+_dask_time = distributed.metrics.time
 
 
 def monotonic_time() -> float:
-    """Seconds since 1970 as they were when this process began, and since then: goes on as the time of day should have."""
-    return _set_at_the_start + time.monotonic()
+    """Return seconds since 1970 by a clock that runs on steadily when the time of day is set."""
+    return _clock_offset + time.monotonic()
 
 
 def use_monotonic_clock() -> None:
-    """Give that clock to everything of Dask and Tornado in this process; at any time, since it begins where theirs is."""
+    """Make Dask and Tornado in this process measure time by :func:`monotonic_time`; possible at any moment.
+
+    They measure by the time of day. When that is set back by an hour, messages to workers wait for an hour; when it is set
+    forward, all workers seem to have been silent for an hour.
+    """
     IOLoop.time = lambda _: monotonic_time()  # type: ignore[method-assign, assignment]
     for name, module in list(sys.modules.items()):
-        if name.startswith("distributed.") and vars(module).get("time") is _time_of_day:
+        if name.startswith("distributed.") and vars(module).get("time") is _dask_time:
             module.time = monotonic_time  # type: ignore[attr-defined]
 
 
-# States of a task of Dask's that a worker has in hand, or that is done.
-BEGUN = frozenset({"processing", "memory", "erred"})
+# States of a task that a worker has received, or that is done.
+STARTED_STATES = frozenset({"processing", "memory", "erred"})
 
 
 def cancel_tasks(client: Client, futures: Iterable[Future]) -> None:
-    """Take tasks back. What a worker is at goes on there to its end, but its result is let go."""
-    _take_back(client, [list(futures)], frozenset())
+    """Cancel tasks. A running one goes on to its end on its worker, but its result is dropped."""
+    _cancel(client, [list(futures)], frozenset())
 
 
 def cancel_unstarted(client: Client, groups: Iterable[list[Future]]) -> None:
-    """Take back those groups of tasks of which no worker has any, or had; none begins while it is looked."""
-    _take_back(client, list(groups), BEGUN)
+    """Cancel the groups of tasks of which no worker has received any; none starts meanwhile."""
+    _cancel(client, list(groups), STARTED_STATES)
 
 
-def _take_back(client: Client, groups: list[list[Future]], but: frozenset[str]) -> None:
+def _cancel(client: Client, groups: list[list[Future]], unless: frozenset[str]) -> None:
     name, keys = client.id, [[future.key for future in group] for group in groups]
 
-    def take_back(dask_scheduler: Any) -> list[int]:
+    def release(dask_scheduler: Any) -> list[int]:
         tasks = dask_scheduler.tasks
-        taken = [
-            i for i, group in enumerate(keys) if not any(key in tasks and tasks[key].state in but for key in group)
+        released = [
+            i for i, group in enumerate(keys) if not any(key in tasks and tasks[key].state in unless for key in group)
         ]
         dask_scheduler.client_releases_keys(
-            [key for i in taken for key in keys[i]], client=name, stimulus_id=f"hpcfwi-withdraw-{time.time()}"
+            [key for i in released for key in keys[i]], client=name, stimulus_id=f"hpcfwi-cancel-{time.time()}"
         )
-        return taken
+        return released
 
-    taken = client.run_on_scheduler(take_back)
-    # the scheduler does not know them any more; those who wait for them have to hear of it
-    client.cancel([future for i in taken for future in groups[i]], force=True)
+    released = client.run_on_scheduler(release)
+    # the scheduler has forgotten them; code that waits for them here has to notice
+    client.cancel([future for i in released for future in groups[i]], force=True)
 
 
 def stop_assigning_tasks(scheduler: Any, worker: Any, status: Status = Status.closing_gracefully) -> None:
@@ -87,3 +103,36 @@ def stop_assigning_tasks(scheduler: Any, worker: Any, status: Status = Status.cl
     scheduler.stream_comms[worker.address].send(
         {"op": "worker-status-change", "status": status.name, "stimulus_id": stimulus}
     )
+
+
+def missing_dashboard_requirements() -> str:
+    """Return what Dask's dashboard lacks and how to install it; empty if it lacks nothing."""
+    advice = f"pip install '{BOKEH_REQUIREMENT}'"
+    try:
+        found = version(BOKEH_REQUIREMENT.name)
+    except PackageNotFoundError:
+        return f"needs Bokeh, which is not installed: {advice}"
+    return "" if BOKEH_REQUIREMENT.specifier.contains(found, prereleases=True) else f"does not work with Bokeh {found}: {advice}"
+
+
+def add_lazy_dashboard(scheduler: Any) -> tuple[str, int]:
+    """Add the dashboard to a scheduler's web server once the first page is requested; return its address and port."""
+    routes, server = scheduler.http_application, scheduler.http_server
+    loading: list[asyncio.Task[None]] = []
+
+    async def load() -> None:
+        dashboard = await asyncio.to_thread(import_module, "distributed.dashboard.scheduler")
+        routes.applications.remove(placeholder)
+        dashboard.connect(routes, server, scheduler)
+
+    class FirstRequest(RequestHandler):
+        async def get(self) -> None:
+            if not loading:
+                loading.append(asyncio.ensure_future(load()))
+            await asyncio.shield(loading[0])
+            # to a browser a path that begins with two slashes is another host
+            self.redirect(f"/{(self.request.uri or '').lstrip('/')}")
+
+    placeholder = Application([(r"/.*", FirstRequest)])
+    routes.add_application(placeholder)
+    return server.address, server.port

@@ -1,23 +1,35 @@
-"""The environment that compiled kernels see: OpenMP, Devito, and quiet libraries; and what nested jobs must not inherit."""
+"""The environment of worker processes: variables for OpenMP, Devito and Dask, and the shell lines that set them."""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from hpcfwi.config.site import SiteConfig
 from hpcfwi.solver.devito_internals import TARGET
 
+if TYPE_CHECKING:  # imports Dask, for which the command line has no time
+    from distributed.security import Security
+
+    from hpcfwi.cluster.layout import Layout
+
 __all__ = [
+    "DEATH_TIMEOUT_S",
     "JOB_STARTED_VARIABLE",
     "PROCESSES_VARIABLE",
     "THREADS_VARIABLE",
+    "WORKER_SETTINGS",
     "apply_environment",
     "quiet_libraries",
     "restore_environment",
+    "script_lines",
     "silence_dask",
+    "worker_arguments",
     "worker_environment",
 ]
 
@@ -25,16 +37,27 @@ __all__ = [
 # (s since 1970) at which the job script started.
 PROCESSES_VARIABLE, THREADS_VARIABLE = "HPCFWI_PROCESSES", "HPCFWI_THREADS"
 JOB_STARTED_VARIABLE = "HPCFWI_JOB_BEGAN"
-
-# Dask's own way to set the level of its loggers.
+# A worker that finds no scheduler ends after this time, and its job with it.
+DEATH_TIMEOUT_S = 45
+# Dask reads its configuration from variables with this prefix.
+DASK_PREFIX = "DASK_"
 LOG_LEVEL = "DASK_LOGGING__DISTRIBUTED"
 BLAS_THREADS = ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# Dask's workers must not spill, since kernels hold nearly all memory, nor pause, since nothing would wake them up.
+WORKER_SETTINGS = {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")}
 
 
 def worker_environment(threads: int, site: SiteConfig | None = None) -> dict[str, str]:
-    """Variables of a worker process that runs one shot with ``threads`` OpenMP threads.
+    """Return the variables of a worker process that runs one shot at a time.
 
-    ``openmp.variables`` are left out: where they name other variables, those are the node's, and its shell's business.
+    ``openmp.variables`` are left out: they may refer to variables of the node, which only its shell knows.
+
+    Parameters
+    ----------
+    threads
+        OpenMP threads of a shot.
+    site
+        The site; by default one that leaves every choice to hpcfwi.
     """
     chosen = {
         **_devito(site, threads),
@@ -50,23 +73,35 @@ def worker_environment(threads: int, site: SiteConfig | None = None) -> dict[str
 
 
 def apply_environment(site: SiteConfig | None = None, threads: int | None = None) -> None:
-    """Make this process generate the code of workers that have ``threads`` threads at most; before Devito is imported.
+    """Make this process generate the same code as its workers; call this before Devito is imported.
 
-    Without ``threads`` it is this process that runs the kernels, on all cores that it has. Workers that are started
-    afterwards generate the same code, however many threads they have: they take what is set here.
+    Workers that start later inherit these variables, so all generate the same code, whatever their number of threads.
+
+    Parameters
+    ----------
+    site
+        The site; by default one that leaves every choice to hpcfwi.
+    threads
+        The most OpenMP threads that a worker has; None if this process runs the kernels itself, on all its cores.
     """
     silence_dask()
     os.environ.update(_devito(site, threads))
 
 
 def silence_dask() -> None:
-    """Keep Dask quiet unless it was asked to speak; before it is imported."""
+    """Let Dask log critical messages only, unless the user has set another level; call this before Dask is imported."""
     os.environ.setdefault(LOG_LEVEL, "critical")
+
+
+def quiet_libraries(verbose: bool) -> None:
+    """Set the log levels of Dask and Devito, here and in worker processes; call this before they are imported."""
+    os.environ["DEVITO_LOGGING"] = "INFO" if verbose else "ERROR"
+    os.environ[LOG_LEVEL] = "info" if verbose else "critical"
 
 
 @contextmanager
 def restore_environment() -> Iterator[None]:
-    """Take back what is set inside: by us, and by Dask, whose nannies set what is for their workers here, too."""
+    """Restore all variables at the end: hpcfwi sets some, and Dask's nannies set those of their workers here, too."""
     before = dict(os.environ)
     try:
         yield
@@ -77,13 +112,13 @@ def restore_environment() -> Iterator[None]:
 
 
 def _devito(site: SiteConfig | None, threads: int | None) -> dict[str, str]:
-    """Devito's settings: the user's own where they are set, then the site's."""
+    """Return Devito's settings: those of the user's environment, then the site's."""
     section = (site or SiteConfig()).devito
     language = section.language
     if language == "auto":
         language = "C" if threads == 1 else "openmp"
     chosen = {"DEVITO_LANGUAGE": language, "DEVITO_LOGGING": "ERROR"}
-    # Devito takes gcc; where only another of its compilers is there, that one
+    # Devito's default is gcc, whether it is installed or not
     present = next((name for name in ("gcc", "clang", "icx") if shutil.which(name)), "gcc")
     if section.arch is not None or present != "gcc":
         chosen["DEVITO_ARCH"] = section.arch or present
@@ -96,10 +131,58 @@ def _devito(site: SiteConfig | None, threads: int | None) -> dict[str, str]:
     return {**chosen, **{k: v for k, v in os.environ.items() if k.startswith("DEVITO_")}}
 
 
-def quiet_libraries(verbose: bool) -> None:
-    """Let libraries speak only where ``verbose``: what the user has to know we say ourselves.
+def worker_arguments(site: SiteConfig, preload: tuple[str, ...]) -> list[str]:
+    """Return the options of ``dask worker`` that do not depend on how it is started."""
+    arguments = ["--no-dashboard", *(word for module in preload for word in ("--preload", module))]
+    if site.network.ports is not None:
+        arguments += ["--worker-port", site.network.ports, "--nanny-port", site.network.ports]
+    return arguments
 
-    To be called before dask and devito are imported, since they read these variables then; worker processes inherit them.
+
+def script_lines(site: SiteConfig, layout: Layout, security: Security | None) -> list[str]:
+    """Return the shell lines that prepare a node for its workers: modules, the site's commands, and variables.
+
+    Parameters
+    ----------
+    site
+        The site.
+    layout
+        How the node is divided.
+    security
+        Keys, as files that the node sees; None without encryption.
     """
-    os.environ["DEVITO_LOGGING"] = "INFO" if verbose else "ERROR"
-    os.environ[LOG_LEVEL] = "info" if verbose else "critical"
+    lines = [f"export {JOB_STARTED_VARIABLE}=$(date +%s.%N)"]
+    lines += [
+        f'module load {module} || {{ echo "hpcfwi: module load {module} fails on $(hostname)" >&2; exit 1; }}'
+        for module in site.environment.modules
+    ]
+    lines += site.environment.commands
+    variables = worker_environment(layout.threads, site) | _dask_variables(security)
+    variables["PYTHONFAULTHANDLER"] = "1"  # the log of the job shows where a worker crashed
+    variables |= {PROCESSES_VARIABLE: str(layout.processes), THREADS_VARIABLE: str(layout.threads)}
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    # these may refer to variables of the node
+    lines += [f"export {name}={_double_quoted(value)}" for name, value in site.openmp.variables.items()]
+    if site.filesystem.scratch is not None:
+        lines.append(f"export TMPDIR={_double_quoted(site.filesystem.scratch)}")
+    lines.append('export TMPDIR="${TMPDIR:-/tmp}" && mkdir -p "$TMPDIR"')
+    return lines
+
+
+def _dask_variables(security: Security | None) -> dict[str, str]:
+    settings: dict[str, object] = dict(WORKER_SETTINGS)
+    if security is not None:
+        files = security.get_tls_config_for_role("worker")
+        # not as options of the command line, where paths with blanks would fall apart
+        settings["distributed.comm.require-encryption"] = True
+        settings["distributed.comm.tls.ca-file"] = files["ca_file"]
+        settings["distributed.comm.tls.worker.cert"] = files["cert"]
+        settings["distributed.comm.tls.worker.key"] = files["key"]
+    return {
+        DASK_PREFIX + name.upper().replace(".", "__").replace("-", "_"): str(value) for name, value in settings.items()
+    }
+
+
+def _double_quoted(value: str) -> str:
+    """Quote a value for a shell so that only variables keep their meaning."""
+    return '"' + re.sub(r'(["\\`]|\$(?=\())', r"\\\1", value) + '"'

@@ -1,51 +1,58 @@
-"""Looks after the worker jobs of a cluster: tells what becomes of them, and replaces those that have ended."""
+"""The job monitor: watches the worker jobs of a cluster, replaces those that end, and drains those that end soon."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distributed import metrics
 from distributed.diagnostics.plugin import SchedulerPlugin
 
-from hpcfwi.batch.base import BatchSystem, JobState, SubmissionError
-from hpcfwi.cluster.draining import Draining, jobs_of
-from hpcfwi.cluster.job_script import WorkerJob
-from hpcfwi.cluster.pool import Listener, Workload, tail_of
+from hpcfwi.batch.base import BatchSystem, CommandResult, JobState
+from hpcfwi.cluster.dask_internals import stop_assigning_tasks
+from hpcfwi.cluster.jobqueue_internals import WorkerJob
+from hpcfwi.cluster.pool import Listener, Workload, log_tail
 from hpcfwi.errors import RunError
 from hpcfwi.events.types import JobDrained, JobDraining, JobLost, JobRejected, JobStateChanged, RunWarning
 
 __all__ = ["JobMonitor"]
 
-# Seconds between two looks at the queue.
 POLL_INTERVAL_S = 2.0
-# Seconds after which a job that runs without a worker of ours has failed.
-SILENT_JOB_TIMEOUT_S = 120.0
-# Jobs in a row that end before their worker has come, after which it is no accident.
-FALSE_STARTS = 3
-# Such jobs on one node, not all in a row, after which it is the node.
-FALSE_ON_A_NODE = 2
-HOUR = 3600.0
-# Seconds after which a job that was refused, while others were there, is submitted again.
+HOUR_S = 3600.0
+# A job that runs this long without a connected worker has failed.
+NO_WORKER_TIMEOUT_S = 120.0
+# After this many failed starts in a row (jobs that end before a worker connects) no more jobs are submitted, and after this
+# many on one node new jobs avoid that node.
+MAX_FAILED_STARTS, MAX_FAILED_STARTS_ON_NODE = 3, 2
+# A job that was rejected while others run is submitted again after this delay.
 RESUBMIT_DELAY_S = 60.0
+# A job is drained when it ends within this factor of the longest recent task, and the time to hand over results.
+DRAIN_SAFETY_FACTOR, HANDOVER_S = 1.2, 15.0
+
+
+def job_names(worker: object) -> set[str]:
+    """Return the names that the job of a worker may have: one of several workers has the job's name and a number."""
+    return {str(worker), str(worker).rpartition("-")[0]}
 
 
 @dataclass
-class _Known:
-    """What was seen of a job last."""
+class _Job:
+    """What the monitor knows of a worker job."""
 
+    number: str
     state: JobState
     had_worker: bool = False
-    silent_since: float | None = None
-    running_since: float | None = None
-    hopeless: bool = False
+    no_worker_since: float | None = None
+    worker_since: float | None = None
+    stuck: bool = False
 
 
 class _Arrivals(SchedulerPlugin):
-    """Names of all jobs from which a worker has ever come, however short it stayed."""
+    """Remembers from which jobs a worker has ever connected, however briefly."""
 
     name = "hpcfwi-arrivals"
 
@@ -53,283 +60,291 @@ class _Arrivals(SchedulerPlugin):
         self.jobs: set[str] = set()
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
-        self.jobs |= jobs_of(scheduler.workers[worker].name)
+        self.jobs |= job_names(scheduler.workers[worker].name)
 
 
-@dataclass
 class JobMonitor:
-    """Looks at the queue every two seconds, in the cluster's own event loop.
+    """Compares the worker jobs with the queue every two seconds, in the event loop of the cluster.
 
     Parameters
     ----------
     cluster
-        A cluster of :class:`hpcfwi.cluster.job_script.WorkerJob`.
+        A cluster of :class:`hpcfwi.cluster.jobqueue_internals.WorkerJob`.
     batch
         Its batch system.
     target
-        Jobs that there should be; None where Dask adapts their number.
-    replacements
-        At most so many in an hour.
+        The number of jobs to keep; None if Dask adapts it.
+    max_replacements
+        The most ended jobs that are replaced within an hour.
     logs
         Folder of the jobs' output.
+    excluded_nodes
+        Nodes that new jobs avoid; shared with the jobs.
     listener
-        Who hears about the workers.
+        Who hears about the jobs.
     workload
-        What they compute.
-    avoid
-        Nodes that new jobs are not to be on, shared with who submits them.
+        What the workers compute.
+
+    Attributes
+    ----------
+    rejection
+        The last answer of the batch system if it rejected a job and none was accepted since.
+    stuck
+        Number and state of a job that will never start.
     """
 
-    cluster: Any
-    batch: BatchSystem
-    target: int | None
-    replacements: int
-    logs: Path
-    listener: Listener = field(default_factory=Listener)
-    workload: Workload = field(default_factory=Workload)
-    avoid: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.jobs: dict[str, _Known] = {}
-        self.refusal: SubmissionError | None = None
-        self.never: tuple[str, JobState] | None = None
-        self.trouble: str | None = None
-        self._false_starts = 0
-        self._false_on: Counter[str] = Counter()
-        self._replaced: deque[float] = deque()
-        self._spent = False
-        self._unanswered: str | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._numbers: dict[str, str] = {}
-        self._again_at = 0.0
+    def __init__(
+        self,
+        cluster: Any,
+        batch: BatchSystem,
+        target: int | None,
+        max_replacements: int,
+        logs: Path,
+        excluded_nodes: set[str],
+        listener: Listener,
+        workload: Workload,
+    ) -> None:
+        self.cluster, self.batch, self.target, self.max_replacements = cluster, batch, target, max_replacements
+        self.logs, self.excluded_nodes, self.listener, self.workload = logs, excluded_nodes, listener, workload
+        self.jobs: dict[str, _Job] = {}
+        self.rejection: CommandResult | None = None
+        self.stuck: tuple[str, JobState] | None = None
+        self._failure: str | None = None
+        self._failed_starts = 0
+        self._failed_starts_on: Counter[str] = Counter()
+        self._replacements: deque[float] = deque()
+        self._exhausted = False
+        self._resubmit_at = 0.0
+        self._draining: dict[str, tuple[WorkerJob, float]] = {}
         self._arrivals = _Arrivals()
-        self._draining = Draining(self.cluster.scheduler, self.workload)
+        self._warned = False
+        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin; to be called in the cluster's event loop."""
-        self.cluster.scheduler.add_plugin(self._arrivals)
-        self._task = asyncio.ensure_future(self._watch())
-
-    async def stop(self) -> None:
-        """Look no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        await self._draining.close()
-
-    async def _watch(self) -> None:
-        while True:
-            try:
-                await self.look()
-                self._unanswered = None
-            except RunError as error:
-                self._warn(str(error))  # a controller that is restarted; workers go on without it
-            except Exception as error:
-                self._warn(f"worker jobs are not looked after: {type(error).__name__}: {error}")
-            await asyncio.sleep(POLL_INTERVAL_S)
-
-    def _warn(self, message: str) -> None:
-        """Once, until it goes well again."""
-        if self._unanswered is None:
-            self.listener.log_event(RunWarning(message=message))
-            self.listener.show(f"warning: {message}")
-        self._unanswered = message
-
-    async def look(self) -> None:
-        """Compare what there is with what there should be."""
-        jobs: dict[str, WorkerJob] = dict(self.cluster.workers)
-        states = await self.batch.states([job.job_id for job in jobs.values() if job.job_id])
-        working = self._working()
-        # a job whose worker has been out of reach for a while is ended, and forgotten, by Dask itself
-        lost = [name for name in self.cluster.worker_spec if name not in jobs and name in self._numbers]
-        for name in lost:
-            self._tell_lost(self._numbers[name], "has a worker that is out of reach", self.jobs[self._numbers[name]])
-        for name, job in jobs.items():
-            if job.refusal is not None:
-                self._refused(name, job.refusal)
-            elif (
-                name in self.cluster.worker_spec
-                and job.job_id
-                and self._ended(name, job.job_id, states[job.job_id], name in working)
-            ):
-                lost.append(name)
-            elif job.job_id and name in self.cluster.worker_spec and name in working:
-                self._drain(name, job, states[job.job_id])
-        for job_id in await self._draining.look():
-            self.listener.log_event(JobDrained(job=job_id))
-        self._numbers.update({name: job.job_id for name, job in jobs.items() if job.job_id})
-        for name in lost:
-            await self._replace(name)
-        self._try_again()
-
-    def _working(self) -> set[str]:
-        """Names of jobs that have a worker; one of several processes has a name with a number after it."""
-        return {job for worker in self.cluster.scheduler.workers.values() for job in jobs_of(worker.name)}
-
-    def _ended(self, name: str, job_id: str, state: JobState, has_worker: bool) -> bool:
-        """Note a job's state; tell whether it has to be replaced."""
-        now = time.monotonic()
-        known = self.jobs.get(job_id)
-        if known is None or known.state != state:
-            self.listener.log_event(
-                JobStateChanged(
-                    job=job_id,
-                    worker=name,
-                    state=state.state,
-                    native_state=state.word,
-                    reason=state.reason,
-                    nodes=state.nodes,
-                )
-            )
-        if known is None:
-            known = self.jobs[job_id] = _Known(state)
-        known.state = state
-        if name in self._arrivals.jobs:
-            known.had_worker = True
-            self._false_starts = 0
-        if has_worker:
-            known.silent_since = None
-        if self.batch.hopeless(state):
-            # to be seen twice: a reason may be left over from the moment before
-            if known.hopeless and self.avoid:
-                self.avoid.clear()  # there are no others
-                return True
-            if known.hopeless:
-                self.never = (job_id, state)
-            known.hopeless = True
-        else:
-            known.hopeless = False
-        if has_worker or state.state == "pending":
-            return False
-        if state.state == "running":
-            known.silent_since = known.silent_since or now
-            if now - known.silent_since < SILENT_JOB_TIMEOUT_S:
-                return False
-            what = f"has been running for {SILENT_JOB_TIMEOUT_S:g} s without a worker"
-        else:
-            what = f"has ended ({state})"
-        if not known.had_worker:
-            self._false_starts += 1
-            self._false_on[state.nodes or known.state.nodes] += 1
-            what += ", and no worker has come from it"
-        self._tell_lost(job_id, what, known)
-        return True
-
-    def _drain(self, name: str, job: WorkerJob, state: JobState) -> None:
-        """Let another job take the place of one whose time will soon be up, before it is."""
-        job_id = str(job.job_id)
-        known, now = self.jobs[job_id], time.monotonic()
-        known.running_since = known.running_since or now
-        unwanted = self._draining.unwanted(name)
-        if not unwanted and not self._draining.due(state.left):
-            return
-        self._draining.begin(name, job)
-        self.listener.log_event(JobDraining(job=job_id, seconds_left=state.left, nodes=state.nodes, excluded=unwanted))
-        if unwanted:
-            self.avoid.add(state.nodes)
-        why = f"is on {state.nodes}, where shots fail again and again" if unwanted else f"ends in {state.left:.0f} s"
-        self.listener.show(f"worker job {job_id} {why}: it gets no more shots, another one follows")
-        self._forget(name)
-        known.state = JobState("ended", state.word)
-        # one that has lived most of its time is no fault, and does not come too often
-        self._submit_another(counts=unwanted or state.left is None or now - known.running_since < state.left)
-
-    def _tell_lost(self, job_id: str, what: str, known: _Known) -> None:
-        # it is no longer among those that a worker may come from
-        known.state = JobState("ended", known.state.word)
-        tail = "" if known.had_worker else self._tail(job_id)
-        self.listener.show(f"worker job {job_id} {what}{tail}")
-        self.listener.log_event(JobLost(job=job_id, reason=what, had_worker=known.had_worker, log=tail))
-        self.avoid |= {node for node, times in self._false_on.items() if node and times >= FALSE_ON_A_NODE}
-        if self._false_starts >= FALSE_STARTS:
-            self.trouble = (
-                f"the last {self._false_starts} worker jobs have ended without a worker; the last of them:\n  job {job_id} "
-                f"{what}{tail}"
-            )
-
-    def tail_of(self, worker: str) -> str:
-        """The end of the output of the job that a worker of this name has come from."""
-        return next((self._tail(self._numbers[job]) for job in jobs_of(worker) if job in self._numbers), "")
-
-    def _tail(self, job_id: str) -> str:
-        """The end of a job's output, where there is one."""
-        return tail_of(self.logs / f"{job_id.partition('.')[0]}.log")
-
-    def _refused(self, name: str, refusal: SubmissionError) -> None:
-        """Note a refusal; while other jobs are there the run goes on, and it is tried again later."""
-        if self.refusal != refusal:
-            self.listener.log_event(
-                JobRejected(worker=name, command=refusal.command, exit_code=refusal.code, message=refusal.message)
-            )
-        self.refusal = refusal
-        self.avoid.clear()  # perhaps there are no other nodes
-        self._again_at = time.monotonic() + RESUBMIT_DELAY_S
-        self.cluster.workers.pop(name, None)
-        self.cluster.worker_spec.pop(name, None)
-
-    def _try_again(self) -> None:
-        """Submit what was refused a while ago."""
-        if self.refusal is not None and time.monotonic() > self._again_at and self.target is not None:
-            self.refusal = None
-            self.cluster.scale(jobs=self.target)
+    # for the pool, in any thread
 
     @property
     def alive(self) -> bool:
         """Whether any job runs or waits."""
-        return any(known.state.state != "ended" for known in self.jobs.values())
+        return any(job.state.state != "ended" for job in self.jobs.values())
+
+    def queue_summary(self) -> str:
+        """Return the states of all jobs in one line."""
+        states = [job.state for job in self.jobs.values()]
+        waiting = Counter(state.reason or state.word for state in states if state.state == "pending")
+        running = sum(state.state == "running" for state in states)
+        parts = [f"{count} waiting ({reason})" for reason, count in waiting.items()]
+        return ", ".join([*parts, *([f"{running} running"] if running else [])]) or "none in the queue"
+
+    def failure(self) -> str | None:
+        """Return why no more workers will come, or None."""
+        if self._failure is not None or self.alive or not self._exhausted:
+            return self._failure
+        return (
+            f"all worker jobs have ended, and {self.max_replacements} were replaced within an hour "
+            "(scheduler.replacements)"
+        )
+
+    def log_tail(self, worker: str) -> str:
+        """Return the last lines of the output of a worker's job."""
+        return next((self._log_tail(self.jobs[name]) for name in job_names(worker) if name in self.jobs), "")
+
+    def _log_tail(self, job: _Job) -> str:
+        return log_tail(self.logs / f"{job.number}.log")
+
+    # in the event loop of the cluster
+
+    def start(self) -> None:
+        """Start to watch."""
+        self.cluster.scheduler.add_plugin(self._arrivals)
+        self._task = asyncio.ensure_future(self._watch())
+
+    async def stop(self) -> None:
+        """Stop watching, and end the jobs that are drained."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for job, _ in self._draining.values():
+            await job.close()
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self.poll()
+                self._warned = False
+            except RunError as error:
+                self._warn(str(error))  # while Slurm's controller restarts, the workers go on without it
+            except Exception as error:
+                self._warn(f"the worker jobs cannot be watched: {type(error).__name__}: {error}")
+            await asyncio.sleep(POLL_INTERVAL_S)
+
+    def _warn(self, message: str) -> None:
+        """Show a warning, unless the last poll failed as well."""
+        if not self._warned:
+            self.listener.log_event(RunWarning(message=message))
+            self.listener.show(f"warning: {message}")
+        self._warned = True
+
+    async def poll(self) -> None:
+        """Compare the jobs with the queue once, and replace and drain those that need it."""
+        jobs: dict[str, WorkerJob] = dict(self.cluster.workers)
+        numbers = [job.job_id for job in jobs.values() if job.job_id]
+        states = await asyncio.to_thread(self.batch.states, numbers)
+        planned = self.cluster.worker_spec
+        connected = {name for worker in self.cluster.scheduler.workers.values() for name in job_names(worker.name)}
+        # Dask itself ends, and forgets, a job whose worker is out of reach for a while
+        lost = [name for name in planned if name not in jobs and name in self.jobs]
+        for name in lost:
+            self._report_lost(self.jobs[name], "has a worker that is out of reach")
+        for name, job in jobs.items():
+            if job.rejection is not None:
+                self._note_rejection(name, job.rejection)
+            elif job.job_id and name in planned:
+                if self._is_lost(name, job.job_id, states[job.job_id], name in connected):
+                    lost.append(name)
+                elif name in connected:
+                    self._drain_if_due(name, job, states[job.job_id])
+        await self._end_drained()
+        for name in lost:
+            ended = self._forget(name)
+            if ended is not None:
+                await ended.close()  # it may still be in the queue
+            self._replace()
+        if self.rejection is not None and time.monotonic() > self._resubmit_at and self.target is not None:
+            self.rejection = None
+            self.cluster.scale(jobs=self.target)
+
+    def _is_lost(self, name: str, number: str, state: JobState, connected: bool) -> bool:
+        """Record the state of a job; return whether it has to be replaced."""
+        job, now = self.jobs.get(name), time.monotonic()
+        if job is None or job.state != state:
+            facts = {"native_state": state.word, "reason": state.reason, "nodes": state.nodes}
+            self.listener.log_event(JobStateChanged(job=number, worker=name, state=state.state, **facts))
+        job = self.jobs.setdefault(name, _Job(number, state))
+        job.state = state
+        if name in self._arrivals.jobs:
+            job.had_worker, self._failed_starts = True, 0
+        if connected:
+            job.no_worker_since = None
+        if self.batch.will_never_start(state):
+            # only if it says so twice: the reason may be left from the moment before
+            if job.stuck and self.excluded_nodes:
+                self.excluded_nodes.clear()  # there are no others
+                return True
+            if job.stuck:
+                self.stuck = (number, state)
+            job.stuck = True
+        else:
+            job.stuck = False
+        if connected or state.state == "pending":
+            return False
+        if state.state == "running":
+            job.no_worker_since = job.no_worker_since or now
+            if now - job.no_worker_since < NO_WORKER_TIMEOUT_S:
+                return False
+            what = f"has been running for {NO_WORKER_TIMEOUT_S:g} s without a worker"
+        else:
+            what = f"has ended ({state})"
+        if not job.had_worker:
+            self._failed_starts += 1
+            self._failed_starts_on[state.nodes] += 1
+            what += ", and no worker has come from it"
+        self._report_lost(job, what)
+        return True
+
+    def _report_lost(self, job: _Job, what: str) -> None:
+        job.state = JobState("ended", job.state.word)
+        tail = "" if job.had_worker else self._log_tail(job)
+        self.listener.show(f"worker job {job.number} {what}{tail}")
+        self.listener.log_event(JobLost(job=job.number, reason=what, had_worker=job.had_worker, log=tail))
+        failed = self._failed_starts_on.items()
+        self.excluded_nodes |= {node for node, count in failed if node and count >= MAX_FAILED_STARTS_ON_NODE}
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            self._failure = (
+                f"the last {self._failed_starts} worker jobs have ended without a worker; the last of them:\n  job "
+                f"{job.number} {what}{tail}"
+            )
+
+    def _note_rejection(self, name: str, rejection: CommandResult) -> None:
+        """Give a rejected job up for now; the run goes on with the others."""
+        if self.rejection is None or self.rejection.message != rejection.message:
+            facts = {"command": rejection.command, "exit_code": rejection.code, "message": rejection.message}
+            self.listener.log_event(JobRejected(worker=name, **facts))
+        self.rejection = rejection
+        self.excluded_nodes.clear()  # there may be no others
+        self._resubmit_at = time.monotonic() + RESUBMIT_DELAY_S
+        self._forget(name)
 
     def _forget(self, name: str) -> WorkerJob | None:
-        """Take a job out of Dask's hands."""
-        self._arrivals.jobs.discard(name)
+        """Take a job away from Dask, which would end it."""
         self.cluster.worker_spec.pop(name, None)
         job: WorkerJob | None = self.cluster.workers.pop(name, None)
         return job
 
-    async def _replace(self, name: str) -> None:
-        """Let another job take the place of one that has ended."""
-        job = self._forget(name)
-        if job is not None:
-            await job.close()  # in case it still stands in the queue
-        self._submit_another()
-
-    def _submit_another(self, counts: bool = True) -> None:
-        """Submit a job in place of another, unless there were too many that count."""
+    def _replace(self, counts: bool = True) -> None:
+        """Submit a job in place of an ended one, unless there were too many that count within an hour."""
         now = time.monotonic()
-        while self._replaced and now - self._replaced[0] > HOUR:
-            self._replaced.popleft()
-        if counts and len(self._replaced) >= self.replacements:
-            if not self._spent:
+        while self._replacements and now - self._replacements[0] > HOUR_S:
+            self._replacements.popleft()
+        if counts and len(self._replacements) >= self.max_replacements:
+            if not self._exhausted:
                 self.listener.show(
-                    f"no more than {self.replacements} worker jobs are replaced in an hour (scheduler.replacements): the run "
-                    "goes on with those that are left"
+                    f"no more than {self.max_replacements} worker jobs are replaced in an hour (scheduler.replacements): the "
+                    "run goes on with those that are left"
                 )
-            self._spent = True
+            self._exhausted = True
             if self.target is not None:
                 self.target = len(self.cluster.worker_spec)
             return
         if counts:
-            self._spent = False
-            self._replaced.append(now)
-        if self.target is not None and self.trouble is None:
+            self._exhausted = False
+            self._replacements.append(now)
+        if self.target is not None and self._failure is None:
             self.cluster.scale(jobs=self.target)
 
-    def waiting(self) -> str:
-        """The queue in one line."""
-        states = [known.state for known in self.jobs.values() if known.state.state != "ended"]
-        running = sum(state.state == "running" for state in states)
-        reasons: dict[str, int] = {}
-        for state in states:
-            if state.state == "pending":
-                reasons[state.reason or state.word] = reasons.get(state.reason or state.word, 0) + 1
-        told = [f"{count} waiting ({reason})" for reason, count in reasons.items()]
-        return ", ".join([*told, *([f"{running} running"] if running else [])]) or "none in the queue"
+    def _workers(self, name: str) -> list[Any]:
+        """Return Dask's states of the workers of a job."""
+        return [worker for worker in self.cluster.scheduler.workers.values() if name in job_names(worker.name)]
 
-    def hopeless(self) -> str | None:
-        """Why no worker will come, or None."""
-        if self.trouble is not None:
-            return self.trouble
-        if self.alive or not self._spent:
-            return None
-        return (
-            f"all worker jobs have ended, and {self.replacements} were replaced within an hour (scheduler.replacements)"
+    def _drain_if_due(self, name: str, job: WorkerJob, state: JobState) -> None:
+        """Give no more tasks to a job that ends soon, or whose host is excluded, and submit another in its place.
+
+        Dask's own ``--lifetime`` knows no task durations, and cuts off the running task.
+        """
+        record, now = self.jobs[name], time.monotonic()
+        record.worker_since = record.worker_since or now
+        excluded_hosts = self.workload.excluded_hosts(self.cluster.scheduler)
+        excluded = any(worker.host in excluded_hosts for worker in self._workers(name))
+        needed = DRAIN_SAFETY_FACTOR * self.workload.longest_task(self.cluster.scheduler) + HANDOVER_S
+        if not excluded and (state.left_s is None or state.left_s >= needed):
+            return
+        self._draining[name] = (job, metrics.time())
+        for worker in self._workers(name):
+            stop_assigning_tasks(self.cluster.scheduler, worker)
+        if excluded:
+            self.excluded_nodes.add(state.nodes)
+            why = f"is on {state.nodes}, where shots fail again and again"
+        else:
+            why = f"ends in {state.left_s:.0f} s"
+        self.listener.log_event(
+            JobDraining(job=record.number, seconds_left=state.left_s, nodes=state.nodes, excluded=excluded)
         )
+        self.listener.show(f"worker job {record.number} {why}: it gets no more shots, another one follows")
+        self._forget(name)
+        record.state = JobState("ended", state.word)
+        # a job that has lived for most of its time is no failure
+        self._replace(counts=excluded or state.left_s is None or now - record.worker_since < state.left_s)
+
+    async def _end_drained(self) -> None:
+        """End the drained jobs whose workers have finished their tasks."""
+        scheduler = self.cluster.scheduler
+        for name, (job, since) in list(self._draining.items()):
+            workers = self._workers(name)
+            # a worker reports its running tasks in its heartbeats
+            if any(worker.executing or worker.last_seen <= since for worker in workers):
+                continue
+            addresses = [worker.address for worker in workers]
+            retired = await scheduler.retire_workers(addresses) if addresses else {}
+            if len(retired) == len(addresses):  # otherwise no other worker can take over their results yet
+                del self._draining[name]
+                await job.close()
+                self.listener.log_event(JobDrained(job=str(job.job_id)))

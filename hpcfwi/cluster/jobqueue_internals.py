@@ -1,50 +1,113 @@
-"""dask-jobqueue, without the handlers of SIGINT and SIGTERM that its import sets (its ``runner`` module, in 0.9.0)."""
+"""Everything that hpcfwi needs of dask-jobqueue beyond its documentation; see tests/cluster/test_jobqueue_internals.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import dask
-import yaml
+from distributed.core import Status
+from distributed.deploy.spec import ProcessInterface
 
+from hpcfwi.batch.base import BatchSystem, CommandResult, SubmissionError
 from hpcfwi.process import keep_handlers
 
-__all__ = ["Job", "JobQueueCluster", "PBSCluster", "PBSJob", "SLURMCluster", "SLURMJob", "own_settings"]
+with keep_handlers():  # importing dask-jobqueue 0.9.0 replaces the handlers of SIGINT and SIGTERM
+    from dask_jobqueue import JobQueueCluster
+    from dask_jobqueue.core import Job
 
-with keep_handlers():
-    import dask_jobqueue
-    from dask_jobqueue.core import Job, JobQueueCluster
-    from dask_jobqueue.pbs import PBSJob
-    from dask_jobqueue.slurm import SLURMJob
+__all__ = ["JobQueueCluster", "WorkerJob", "jobqueue_defaults", "worker_cluster_class", "worker_job_class"]
 
 
-@contextmanager
-def own_settings() -> Iterator[None]:
-    """Leave out what a user has told Dask for other purposes (``~/.config/dask``, variables): the site file says it all."""
-    defaults = yaml.safe_load(Path(dask_jobqueue.__file__).with_name("jobqueue.yaml").read_text())
-    with dask.config.set(defaults):
-        yield
+# Many jobs are submitted and cancelled at the same time; a batch system that hangs must not make them wait for each other.
+_threads = ThreadPoolExecutor(64, thread_name_prefix="hpcfwi-batch")
 
 
-class _FreshNames(JobQueueCluster):
-    """No job has the name of an earlier one, whose worker may not have gone yet."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self._numbers = count()
-        super().__init__(*args, **options)
-
-    def _new_worker_name(self, worker_number: int) -> str:
-        del worker_number
-        return f"{self.name}-{next(self._numbers)}"
+async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(_threads, function, *args)
 
 
-class SLURMCluster(_FreshNames, dask_jobqueue.SLURMCluster):
-    """Worker jobs of Slurm."""
+def jobqueue_defaults() -> Any:
+    """Return a context in which dask-jobqueue ignores the user's own Dask configuration: the site file says it all."""
+    return dask.config.set({"jobqueue": dask.config.merge(*(part.get("jobqueue", {}) for part in dask.config.defaults))})
 
 
-class PBSCluster(_FreshNames, dask_jobqueue.PBSCluster):
-    """Worker jobs of PBS."""
+class WorkerJob(Job):
+    """A worker job that remembers why the batch system rejected it, instead of making the whole cluster fail.
+
+    Parameters
+    ----------
+    batch
+        The batch system.
+    scripts
+        Folder for the job script, where users can read it and submit it themselves.
+    on_submit
+        Takes the names of the worker and the job.
+    exclude
+        Nodes that the job must not use.
+    security
+        Not for the command line of the worker: see :func:`hpcfwi.cluster.environment.script_lines`.
+    options
+        Keywords of the batch system's job class.
+
+    Attributes
+    ----------
+    rejection
+        The answer of the batch system if it rejected the job.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        batch: BatchSystem,
+        scripts: Path,
+        on_submit: Callable[[str, str], None] = lambda *_: None,
+        exclude: Collection[str] = (),
+        security: Any = None,  # noqa: ARG002
+        **options: Any,
+    ) -> None:
+        directives = [*options.pop("job_extra_directives", ()), *batch.exclude_directives(exclude)]
+        super().__init__(*args, job_extra_directives=directives, **options)
+        self.batch, self.scripts, self.on_submit = batch, scripts, on_submit
+        self.rejection: CommandResult | None = None
+
+    async def start(self) -> None:
+        script = self.scripts / f"{self.name}.sh"
+        try:
+            script.write_text(self.job_script())
+            self.job_id = await _in_thread(self.batch.submit, script)
+        except SubmissionError as error:
+            self.rejection = error.result
+        except OSError as error:
+            self.rejection = CommandResult(str(script), 1, err=str(error))
+        else:
+            self.on_submit(str(self.name), str(self.job_id))
+        # the job monitor finds the rejection; to Dask this is a job without workers
+        await ProcessInterface.start(self)
+
+    async def close(self) -> None:
+        if self.job_id and self.status != Status.closed:
+            await _in_thread(self.batch.cancel, [self.job_id])
+        await ProcessInterface.close(self)
+
+
+def worker_job_class(batch: BatchSystem) -> type[WorkerJob]:
+    """Return the class of a batch system's worker jobs."""
+    return type("WorkerJob", (WorkerJob, batch.cluster_class().job_cls), {})
+
+
+def worker_cluster_class(batch: BatchSystem) -> type[JobQueueCluster]:
+    """Return the class of a cluster of worker jobs in which no job gets the name of an earlier one.
+
+    Dask reuses names, but the worker of an ended job may still be connected.
+    """
+    numbers = count()
+
+    def next_name(self: Any, worker_number: int) -> str:  # noqa: ARG001 - Dask's signature
+        return f"{self.name}-{next(numbers)}"
+
+    return type("WorkerCluster", (batch.cluster_class(),), {"_new_worker_name": next_name, "job_cls": worker_job_class(batch)})

@@ -1,39 +1,131 @@
-"""Workers as jobs of a batch system, by dask-jobqueue: SLURMCluster and PBSCluster."""
+"""Workers as jobs of a batch system, by dask-jobqueue."""
 
 from __future__ import annotations
 
-import asyncio
+import math
 import re
 import shlex
+import sys
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dask
 from distributed.security import Security
 
-from hpcfwi.batch.base import JobState, SubmissionError, batch_system
+from hpcfwi.batch.base import BatchSystem, CommandResult, JobState
+from hpcfwi.batch.registry import site_batch_system
+from hpcfwi.cluster.environment import DEATH_TIMEOUT_S, script_lines, worker_arguments
 from hpcfwi.cluster.job_monitor import JobMonitor
-from hpcfwi.cluster.job_script import JOB_CLASSES, JobPlace, job_options
-from hpcfwi.cluster.jobqueue_internals import JobQueueCluster, PBSCluster, SLURMCluster, own_settings
+from hpcfwi.cluster.jobqueue_internals import (
+    JobQueueCluster,
+    jobqueue_defaults,
+    worker_cluster_class,
+    worker_job_class,
+)
 from hpcfwi.cluster.layout import Layout
-from hpcfwi.cluster.network import driver_address, private_security, scheduler_options
-from hpcfwi.cluster.pool import REMOTE, Listener, WorkerPool, Workload
+from hpcfwi.cluster.network import network_options
+from hpcfwi.cluster.pool import REMOTE_SETTINGS, Listener, WorkerPool, Workload, prepare_run_dir
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
-from hpcfwi.events.log import read_state
-from hpcfwi.events.types import JobsLeftOver, JobStateChanged
-from hpcfwi.io import make_private
+from hpcfwi.events.log import read_latest
+from hpcfwi.events.types import JobsLeftOver, JobStateChanged, Summary
 
-__all__ = ["WorkerJobs"]
+__all__ = ["JobContext", "WorkerJobs", "job_script"]
 
-CLUSTERS: dict[str, type[JobQueueCluster]] = {"slurm": SLURMCluster, "pbs": PBSCluster}
-JOB = re.compile(r"[0-9][\w.\[\]]*")
-# Seconds of idleness after which an adaptive cluster lets a job go, and between two looks at how much work there is.
-IDLE, ADAPT = 60, 2
-# Seconds between two lines about a queue in which nothing changes.
-SILENCE = 300.0
+# dask-jobqueue rounds the memory of a worker to a hundredth of 2^30 bytes, up or down; here it is rounded down before.
+MEMORY_GRAIN = -(-(2**30) // 100)
+# Some versions of PBS allow no longer names of jobs.
+MAX_JOB_NAME = 15
+JOB_NUMBER = re.compile(r"[0-9][\w.\[\]]*")
+# An adaptive cluster compares workers with work at this interval, and ends a job that was idle for this time.
+ADAPT_INTERVAL_S, IDLE_TIMEOUT_S = 2, 60
+# The state of the queue is shown again after this time if it does not change.
+QUEUE_LINE_INTERVAL_S = 300.0
+# A new driver shows the queue only if no worker has come after this time.
+QUEUE_LINE_DELAY_S = 3.0
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What the worker jobs of a run have in common besides the site and the layout.
+
+    Parameters
+    ----------
+    run_name
+        Part of the jobs' name.
+    logs
+        Folder for their scripts and output; all nodes see it.
+    security
+        Keys, as files that all nodes see; None without encryption.
+    preload
+        Modules that each worker process imports when it starts.
+    """
+
+    run_name: str
+    logs: Path
+    security: Security | None = None
+    preload: tuple[str, ...] = ()
+
+
+def job_script(site: Site, layout: Layout, context: JobContext, scheduler: str = "") -> str:
+    """Return the script of a worker job, exactly as it is submitted but for the scheduler's address and the job's name.
+
+    Raises
+    ------
+    InputError
+        If the site has no batch system.
+    """
+    batch = _required_batch_system(site)
+    options = job_options(site, batch, layout, context)
+    with jobqueue_defaults():
+        address = scheduler or f"{options['protocol']}DRIVER:PORT"
+        return str(worker_job_class(batch)(address, name="hpcfwi-0", **options).job_script())
+
+
+def _required_batch_system(site: Site) -> BatchSystem:
+    batch = site_batch_system(site)
+    if batch is None:
+        raise InputError(
+            f"the site {site.name} has no batch system (scheduler.kind), so there is no job script; choose another, for "
+            "instance generic-slurm (hpcfwi site list)"
+        )
+    return batch
+
+
+def job_options(site: Site, batch: BatchSystem, layout: Layout, context: JobContext) -> dict[str, Any]:
+    """Return the keywords of a cluster of worker jobs."""
+    config = site.config
+    cpus = layout.cores * config.node.hardware_threads
+    # all batch systems mean 2^20 bytes by a megabyte
+    megabytes = math.floor(layout.processes * layout.memory / 2**20)
+    options = {
+        "batch": batch,
+        "scripts": context.logs,
+        "queue": config.scheduler.queue,
+        "walltime": config.scheduler.walltime,
+        "job_name": re.sub(r"[^A-Za-z0-9_.-]", "_", f"hpcfwi-{context.run_name}")[:MAX_JOB_NAME],
+        # a worker gets cores / processes Dask threads, and needs one: the others are OpenMP's
+        "cores": layout.processes,
+        "processes": layout.processes,
+        "memory": f"{layout.processes * (layout.memory // MEMORY_GRAIN) * MEMORY_GRAIN} B",
+        # `module` is a function of login shells
+        "shebang": "#!/bin/bash -l" if config.environment.modules else "#!/bin/bash",
+        "job_script_prologue": [
+            *batch.script_prologue(context.logs),
+            *script_lines(config, layout, context.security),
+        ],
+        "python": config.environment.python or shlex.quote(sys.executable),
+        "death_timeout": DEATH_TIMEOUT_S,
+        "local_directory": '"$TMPDIR"',
+        "log_directory": None,
+        "worker_extra_args": worker_arguments(config, context.preload),
+        "interface": config.network.worker_interface or config.network.interface,
+        "protocol": "tls://" if context.security else "tcp://",
+    }
+    return options | batch.job_options(config, cpus, megabytes, context.logs)
 
 
 class WorkerJobs(WorkerPool):
@@ -42,19 +134,17 @@ class WorkerJobs(WorkerPool):
     Parameters
     ----------
     site
-        The machine.
+        The site.
     layout
         How a node is divided.
     run_dir
         The run folder, which all nodes see.
     listener
-        Who hears about the workers.
+        Who hears about the jobs.
     workload
-        What they compute.
+        What the workers compute.
     jobs
-        How many; by default what the site says.
-    wait
-        Seconds that may pass without any worker; None: any number.
+        The number of jobs; by default what the site says.
     """
 
     mode = "jobs"
@@ -68,16 +158,13 @@ class WorkerJobs(WorkerPool):
         listener: Listener = Listener(),  # noqa: B008 - immutable
         workload: Workload = Workload(),  # noqa: B008 - immutable
         jobs: int | None = None,
-        wait: float | None = None,
     ) -> None:
         super().__init__(layout, listener, workload)
-        self.site, self.run_dir, self.wait = site, run_dir, wait
-        self.batch = batch_system(site.config.scheduler.kind)
+        self.site, self.run_dir, self.batch = site, run_dir, _required_batch_system(site)
         self.jobs = jobs if jobs is not None else site.config.scheduler.jobs
-        self.batch.require()
-        self._keeper: JobMonitor | None = None
-        self._told = ""
-        self._told_at = 0.0
+        self.batch.require_commands()
+        self._monitor: JobMonitor | None = None
+        self._queue_line, self._queue_line_at = "", 0.0
 
     def __str__(self) -> str:
         count = f"{self.jobs[0]} to {self.jobs[1]}" if isinstance(self.jobs, tuple) else str(self.jobs)
@@ -88,116 +175,109 @@ class WorkerJobs(WorkerPool):
     def planned_nodes(self) -> int:
         return self.jobs if isinstance(self.jobs, int) else self.jobs[1]
 
-    @property
-    def place(self) -> JobPlace:
-        return JobPlace(self.run_dir.name, self.run_dir / "logs", self._security, self.workload.preload)
-
     def _prepare(self, stack: ExitStack) -> None:
-        make_private(self.run_dir / "logs")
-        self._security: Security | None = None
-        if self.site.config.network.tls:
-            self._security = stack.enter_context(private_security(self.run_dir / "tls"))
+        self._security = prepare_run_dir(self.site, self.run_dir, stack)
 
     def _start(self) -> JobQueueCluster:
-        network = self.site.config.network
-        options = job_options(self.site, self.layout, self.place)
-        avoid: set[str] = set()
-        options |= {"on_submission": self._on_submission, "avoid": avoid}
-        self._tell_leftovers()
-        scheduler = scheduler_options(network, driver_address(network.interface))
-        with own_settings(), dask.config.set(REMOTE):
-            cluster = CLUSTERS[self.site.config.scheduler.kind](
+        logs, excluded_nodes = self.run_dir / "logs", set[str]()
+        context = JobContext(self.run_dir.name, logs, self._security, self.workload.preload)
+        self._report_leftover_jobs()
+        with jobqueue_defaults(), dask.config.set(REMOTE_SETTINGS):
+            cluster = worker_cluster_class(self.batch)(
                 name="hpcfwi",
-                job_cls=JOB_CLASSES[self.site.config.scheduler.kind],
                 security=self._security,
-                scheduler_options=scheduler,
+                scheduler_options=network_options(self.site.config.network, self._security),
                 silence_logs=False,
-                **options,
+                on_submit=self._on_submit,
+                exclude=excluded_nodes,
+                **job_options(self.site, self.batch, self.layout, context),
             )
-        fixed = self.jobs if isinstance(self.jobs, int) else None
-        self._keeper = JobMonitor(
-            cluster,
-            self.batch,
-            fixed,
-            self.site.config.scheduler.replacements,
-            self.run_dir / "logs",
-            self.listener,
-            self.workload,
-            avoid,
+        target = self.jobs if isinstance(self.jobs, int) else None
+        replacements = self.site.config.scheduler.replacements
+        self._monitor = JobMonitor(
+            cluster, self.batch, target, replacements, logs, excluded_nodes, self.listener, self.workload
         )
         if isinstance(self.jobs, tuple):
-            low, high = self.jobs
-            cluster.adapt(minimum_jobs=low, maximum_jobs=high, interval=f"{ADAPT}s", wait_count=IDLE // ADAPT)
+            cluster.adapt(
+                minimum_jobs=self.jobs[0],
+                maximum_jobs=self.jobs[1],
+                interval=f"{ADAPT_INTERVAL_S}s",
+                wait_count=IDLE_TIMEOUT_S // ADAPT_INTERVAL_S,
+            )
         else:
             cluster.scale(jobs=self.jobs)
-        cluster.loop.add_callback(self._keeper.start)
+        cluster.loop.add_callback(self._monitor.start)
         return cluster
 
-    def _on_submission(self, worker: str, job: str) -> None:
+    def _on_submit(self, worker: str, job: str) -> None:
         self.listener.log_event(JobStateChanged(job=job, worker=worker, state="submitted"))
 
-    def _tell_leftovers(self) -> None:
-        """A driver that was killed could not cancel its jobs; those that wait end by themselves, but only once they start."""
+    def _report_leftover_jobs(self) -> None:
+        """Show the jobs of an earlier driver that was killed: they end by themselves, but only once they start."""
+        known: dict[str, str] = {}
         try:
-            # what stands in a file is no option of a scheduler's command
-            asked = [job for job in read_state(self.run_dir / "events.jsonl").left_over_jobs if JOB.fullmatch(job)]
-            states = asyncio.run(self.batch.states(asked))
-        except (OSError, RunError):
+            for event in read_latest(self.run_dir / "events.jsonl"):
+                if isinstance(event, Summary):
+                    known = dict.fromkeys(event.summary["jobs"], "running")
+                elif isinstance(event, JobStateChanged):
+                    known[event.job] = event.state
+            # text from a file must not become an option of a command
+            numbers = [job for job, state in known.items() if state != "ended" and JOB_NUMBER.fullmatch(job)]
+            states = self.batch.states(numbers)
+        except (OSError, KeyError, TypeError, RunError):
             return
         left = [job for job, state in states.items() if state.state != "ended"]
         if left:
             self.listener.log_event(JobsLeftOver(jobs=left))
-            told = ", ".join(f"{job}: {states[job]}" for job in left)
+            listed = ", ".join(f"{job}: {states[job]}" for job in left)
             self.listener.show(
-                f"jobs of an earlier driver of this run are still there ({told}); they end by themselves within a minute of "
+                f"jobs of an earlier driver of this run are still there ({listed}); they end by themselves within a minute of "
                 f"their start, or now: {shlex.join([self.batch.commands[-1], *left])}"
             )
 
     def _close(self, cluster: Any) -> None:
-        if self._keeper is not None:
-            cluster.sync(self._keeper.stop)
+        if self._monitor is not None:
+            cluster.sync(self._monitor.stop)
         cluster.close()
 
     def log_tail(self, worker: str) -> str:
-        return self._keeper.tail_of(worker) if self._keeper is not None else ""
+        return self._monitor.log_tail(worker) if self._monitor is not None else ""
 
-    def check(self, idle: float) -> None:
-        keeper = self._keeper
-        if keeper is None:
+    def check(self, idle_s: float) -> None:
+        monitor = self._monitor
+        if monitor is None:
             return
-        if keeper.refusal is not None and not keeper.alive:
-            raise self._refused(keeper.refusal)
-        if keeper.never is not None:
-            raise self._never(*keeper.never)
-        hopeless = keeper.hopeless()
-        if hopeless is not None:
-            doctor = shlex.join(["hpcfwi", "site", "check", self.site.name, "--job"])
+        if monitor.rejection is not None and not monitor.alive:
+            raise self._rejected(monitor.rejection)
+        if monitor.stuck is not None:
+            raise self._never_starts(*monitor.stuck)
+        if (failure := monitor.failure()) is not None:
+            check = shlex.join(["hpcfwi", "site", "check", self.site.name, "--job"])
+            raise RunError(f"{failure}\n  To see why: {check}\n  Finished shots are kept: start the same command again.")
+        queue, now = monitor.queue_summary(), time.monotonic()
+        overdue = now - self._queue_line_at > QUEUE_LINE_INTERVAL_S
+        if idle_s > QUEUE_LINE_DELAY_S and (queue != self._queue_line or overdue):
+            self._queue_line, self._queue_line_at = queue, now
+            self.listener.show(f"no worker yet; jobs: {queue}")
+        if self.no_worker_timeout_s is not None and idle_s > self.no_worker_timeout_s:
             raise RunError(
-                f"{hopeless}\n  To see why: {doctor}\n  What was finished is kept: start the same command again."
-            )
-        waiting = keeper.waiting()
-        if idle > 3 and (waiting != self._told or time.monotonic() - self._told_at > SILENCE):
-            self._told, self._told_at = waiting, time.monotonic()
-            self.listener.show(f"no worker yet; jobs: {waiting}")
-        if self.wait is not None and idle > self.wait:
-            raise RunError(
-                f"no worker has come for {self.wait / 60:g} minutes (--wait); jobs: {waiting}\n  What was finished is kept: "
-                "start the same command again, with a longer --wait."
+                f"no worker has come for {self.no_worker_timeout_s / 60:g} minutes (--wait); jobs: {queue}\n  Finished shots "
+                "are kept: start the same command again, with a longer --wait."
             )
 
-    def _refused(self, refusal: SubmissionError) -> InputError:
+    def _rejected(self, answer: CommandResult) -> InputError:
         return InputError(
-            f"{self.batch.name} has refused a worker job:\n  {refusal.command}\n  exit code {refusal.code}: "
-            f"{refusal.message.strip()}{self._about(refusal.message)}"
+            f"{self.batch.name} rejected a worker job:\n  {answer.command}\n  exit code {answer.code}: {answer.message}"
+            f"{self._where_to_look(answer.message)}"
         )
 
-    def _never(self, job: str, state: JobState) -> InputError:
+    def _never_starts(self, job: str, state: JobState) -> InputError:
         return InputError(
-            f"{self.batch.name} will never start worker job {job} as it is: {state.reason}{self._about(state.reason)}"
+            f"{self.batch.name} will never start worker job {job} as it is: {state.reason}{self._where_to_look(state.reason)}"
         )
 
-    def _about(self, message: str) -> str:
-        """The line of the site file that it is about, and how to see the job script."""
-        key = self.batch.key_of(message)
-        about = f"\n  {self.site.where(key)}" if key else ""
-        return f"{about}\n  The job script: {shlex.join(['hpcfwi', 'site', 'script', self.site.name])}"
+    def _where_to_look(self, message: str) -> str:
+        """Return the line of the site file that a message is about, and how to see the job script."""
+        key = self.batch.site_key(message)
+        line = f"\n  {self.site.where(key)}" if key else ""
+        return f"{line}\n  The job script: {shlex.join(['hpcfwi', 'site', 'script', self.site.name])}"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hpcfwi.config.site import NodeSection, Site, WorkerSection
+from hpcfwi.batch.base import Node
+from hpcfwi.config.site import Site, WorkerSection
 from hpcfwi.errors import InputError
 
-__all__ = ["Layout", "ResourceRequest", "divide", "node_layout"]
+__all__ = ["Layout", "ResourceRequest", "allocated_layout", "divide", "node_layout"]
 
 # What a worker process needs besides its wavefields: Python, Devito, Dask, and observed data.
-BASE_MEMORY = 400e6
+BASE_MEMORY_BYTES = 400e6
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,25 @@ class ResourceRequest:
     Parameters
     ----------
     shots
-        How many shots there are to share out.
+        Shots to share out.
     shot_bytes
-        Memory of one worker's wavefields.
+        Memory of the wavefields of one shot.
+    sampled
+        Whether the wavefields are sampled in time already; if not, that is the first advice to save memory.
     """
 
     shots: int
     shot_bytes: int
+    sampled: bool = False
 
     @property
     def worker_bytes(self) -> int:
         """Memory that a worker process needs at least."""
-        return int(self.shot_bytes + BASE_MEMORY)
+        return int(self.shot_bytes + BASE_MEMORY_BYTES)
+
+    def share(self, nodes: int) -> ResourceRequest:
+        """Return the request of one node out of several."""
+        return replace(self, shots=-(-self.shots // nodes))
 
 
 @dataclass(frozen=True)
@@ -69,15 +77,15 @@ class Layout:
         return f"{processes} of {threads}, {self.memory / 1e9:.1f} GB each"
 
 
-def divide(worker: WorkerSection, need: ResourceRequest, cores: int, memory: float, place: str) -> Layout:
+def divide(worker: WorkerSection, request: ResourceRequest, cores: int, memory: float, place: str) -> Layout:
     """Divide a node: one thread per process, unless memory or too few shots forbid it.
 
     Parameters
     ----------
     worker
-        The site's wishes.
-    need
-        What the run asks for; its shots are those that this node may have to itself.
+        What the site file asks for.
+    request
+        What the run asks of this node.
     cores
         Cores of the node.
     memory
@@ -90,18 +98,19 @@ def divide(worker: WorkerSection, need: ResourceRequest, cores: int, memory: flo
     InputError
         If not even one process fits.
     """
-    each = need.worker_bytes
+    each = request.worker_bytes
     limit = None if worker.memory == "auto" else worker.memory * 1e9
     available = memory if limit is None else limit
     if each > available:
         where = f"{place} has" if limit is None else f"site.worker.memory = {worker.memory:g} gives a worker on {place}"
+        sampling = "" if request.sampled else 'solver.strategy = "sampled", '
         raise InputError(
-            f"one shot needs {each / 1e9:.2f} GB, {where} {available / 1e9:.2f} GB: take "
-            'solver.strategy = "sampled", a coarser grid or a larger machine'
+            f"one shot needs {each / 1e9:.2f} GB, {where} {available / 1e9:.2f} GB: take {sampling}a coarser grid or a larger "
+            "machine"
         )
     if worker.processes == "auto":
         threads = 1 if worker.threads == "auto" else worker.threads
-        processes = max(1, min(cores // threads, need.shots, math.floor(memory / max(each, limit or 0))))
+        processes = max(1, min(cores // threads, request.shots, math.floor(memory / max(each, limit or 0))))
     else:
         processes = worker.processes
     threads = max(1, cores // processes) if worker.threads == "auto" else worker.threads
@@ -109,44 +118,82 @@ def divide(worker: WorkerSection, need: ResourceRequest, cores: int, memory: flo
     if each > share:
         raise InputError(
             f"site.worker.processes: is {processes}, each of which needs {each / 1e9:.2f} GB; of the memory of {place} "
-            f"{share / 1e9:.2f} GB fall to each: take at most {math.floor(memory / each)}"
+            f"each gets {share / 1e9:.2f} GB: take at most {math.floor(memory / each)}"
         )
     return Layout(processes, threads, share)
 
 
-def node_layout(site: Site, need: ResourceRequest, jobs: int) -> Layout:
-    """Divide a node as the site file describes it; the shots are shared out over as many nodes as there are jobs.
+def node_layout(site: Site, request: ResourceRequest, jobs: int) -> Layout:
+    """Divide a node as the site file describes it.
+
+    Parameters
+    ----------
+    site
+        The site.
+    request
+        What the run asks of all nodes together.
+    jobs
+        Worker jobs, one node each, among which the shots are shared out.
 
     Raises
     ------
     InputError
-        If something does not fit, or the file says too little.
+        If something does not fit, or the site file describes neither the node nor its workers.
     """
     worker, node = site.config.worker, site.config.node
-    _check_known(site, worker, node)
-    share = ResourceRequest(-(-need.shots // jobs), need.shot_bytes)
-    if node.cores is None or node.memory is None:
-        assert worker.processes != "auto"
-        assert worker.threads != "auto"
-        cores = node.cores or worker.processes * worker.threads
-        memory = node.memory or worker.processes * float(worker.memory)
-    else:
-        cores, memory = node.cores, node.memory
-    layout = divide(worker, share, cores, memory * 1e9, f"a node of {site.name}")
-    if layout.cores > cores:
+    unknown = [name for name in ("cores", "memory") if getattr(node, name) is None]
+    auto = [name for name in ("processes", "threads", "memory") if getattr(worker, name) == "auto"]
+    if unknown and auto:
         raise InputError(
-            f"site.worker.processes: {layout.processes} processes of {layout.threads} threads need {layout.cores} cores, "
-            f"{site.name} has {cores} on a node (node.cores)"
+            f'{site.path or site.name}: worker.{auto[0]}: is "auto", but node.{unknown[0]} is not set; give a number, or '
+            f"set node.{unknown[0]}"
         )
+    cores = node.cores or int(worker.processes) * int(worker.threads)
+    memory = node.memory or int(worker.processes) * float(worker.memory)
+    layout = divide(worker, request.share(jobs), cores, memory * 1e9, f"a node of {site.name}")
+    _check_cores(layout, cores, f"{site.name} has {cores} on a node (node.cores)")
     return layout
 
 
-def _check_known(site: Site, worker: WorkerSection, node: NodeSection) -> None:
-    """What is not said of the node has to be said of the workers."""
-    unknown = [name for name in ("cores", "memory") if getattr(node, name) is None]
-    wanted = [name for name in ("processes", "threads", "memory") if getattr(worker, name) == "auto"]
-    if unknown and wanted:
+def allocated_layout(site: Site, node: Node, request: ResourceRequest) -> Layout:
+    """Divide a node of an allocation.
+
+    Parameters
+    ----------
+    site
+        The site.
+    node
+        What the job has on the node.
+    request
+        What the run asks of this node.
+
+    Raises
+    ------
+    InputError
+        If something does not fit, or the memory of the node is unknown.
+    """
+    config = site.config
+    cores = max(1, node.cpus // config.node.hardware_threads)
+    memory: float
+    if node.memory is not None:
+        memory = node.memory
+    elif config.node.memory is not None:
+        memory = config.node.memory * 1e9
+    elif config.worker.memory != "auto":
+        memory = config.worker.memory * 1e9 * cores
+    else:
         raise InputError(
-            f'{site.path or site.name}: worker.{wanted[0]}: is "auto", but node.{unknown[0]} is not set; give a number, or '
-            "say what a node has"
+            f"{site.path or site.name}: the batch system does not report the memory of {node.name}; set node.memory or "
+            "worker.memory"
+        )
+    layout = divide(config.worker, request, cores, memory, f"node {node.name}")
+    _check_cores(layout, cores, f"the job has {cores} on {node.name}")
+    return layout
+
+
+def _check_cores(layout: Layout, cores: int, known: str) -> None:
+    if layout.cores > cores:
+        raise InputError(
+            f"site.worker.processes: {layout.processes} processes of {layout.threads} threads need {layout.cores} cores, "
+            f"{known}"
         )

@@ -1,4 +1,4 @@
-"""The driver's own address: the one that workers on other hosts can reach."""
+"""How driver and workers reach each other: the driver's address, its ports, and a certificate for every run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -21,30 +20,36 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from distributed.security import Security
 
-from hpcfwi.batch.base import clean_environment
-from hpcfwi.cluster.dashboard import address_for_dashboard
+from hpcfwi.batch.registry import batch_systems
+from hpcfwi.cluster.dashboard import dashboard_address
 from hpcfwi.config.site import NetworkSection
 from hpcfwi.errors import InputError
 from hpcfwi.io import make_private
 
 __all__ = [
     "ALLOWED_FAILURES",
+    "CERTIFICATE_LIFETIME",
     "CLOCK_SKEW",
-    "LIFETIME",
     "driver_address",
     "interfaces",
+    "network_options",
     "private_security",
     "scheduler_options",
 ]
 
-# Dask itself starts no task again whose worker has died: who asked for it decides where it goes next, and how often.
+# Dask itself must not run a task again whose worker has died: the executor decides where it goes, and how often.
 ALLOWED_FAILURES = 0
 # Interfaces of containers and virtual machines, which lead to no other host.
-INWARD = re.compile(r"lo|docker|virbr|veth|cni|flannel|br-")
+LOCAL_INTERFACES = re.compile(r"lo|docker|virbr|veth|cni|flannel|br-")
+# Addresses that belong to nobody; the kernel only says which interface would lead there.
+OUTSIDE = ("192.0.2.1", "10.255.255.254")
+# Clocks of nodes differ: a certificate is valid from a day before it was made.
+CLOCK_SKEW = timedelta(days=1)
+CERTIFICATE_LIFETIME = timedelta(days=60)
 
 
 def interfaces() -> dict[str, str]:
-    """IPv4 addresses of this host's interfaces that are up, by name, loopback left out."""
+    """Return the IPv4 addresses of this host's interfaces that are up, by name, without loopback."""
     up = psutil.net_if_stats()
     return {
         name: address.address
@@ -58,66 +63,47 @@ def interfaces() -> dict[str, str]:
 
 
 def driver_address(interface: str | None = None) -> str:
-    """The address that the scheduler listens on.
+    """Return the address that the scheduler listens on.
 
     Parameters
     ----------
     interface
-        Name of the interface to take; by default the one that leads to the batch system's server, else to the rest of the
-        world, else the first that leads outwards.
+        Name of the interface; by default the one that leads to the batch system's server, else to the rest of the world,
+        else the first that leads to other hosts.
 
     Raises
     ------
     InputError
-        If there is no such interface; with those that there are.
+        If there is no such interface; the message lists those that there are.
     """
     known = interfaces()
-    told = ", ".join(f"{name} ({address})" for name, address in known.items()) or "none"
+    listed = ", ".join(f"{name} ({address})" for name, address in known.items()) or "none"
     if interface is not None:
         if interface not in known:
-            raise InputError(f"site.network.interface: there is no {interface} on this host; there are {told}")
+            raise InputError(f"site.network.interface: there is no {interface} on this host; there are {listed}")
         return known[interface]
-    for host in [*_servers(), "192.0.2.1", "10.255.255.254"]:
+    servers = [host for system in batch_systems().values() for host in system().server_hosts()]
+    for host in (*servers, *OUTSIDE):
         with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host, 9))  # sends nothing: it only asks which way that would be
+            probe.connect((host, 9))  # sends nothing
             address = str(probe.getsockname()[0])
             if address in known.values():
                 return address
-    outward = [address for name, address in known.items() if not INWARD.match(name)]
+    outward = [address for name, address in known.items() if not LOCAL_INTERFACES.match(name)]
     if not outward:
         raise InputError(
-            f"this host has no network interface that workers on other hosts could reach (interfaces: {told}); name one in "
+            f"this host has no network interface that workers on other hosts could reach (interfaces: {listed}); name one in "
             "site.network.interface"
         )
     return outward[0]
 
 
-def _servers() -> list[str]:
-    """Hosts of the batch system's server, as far as its commands or files tell."""
-    found = []
-    if shutil.which("scontrol"):
-        with suppress(OSError, subprocess.SubprocessError):
-            text = subprocess.run(
-                ["scontrol", "show", "config"],
-                capture_output=True,
-                text=True,
-                timeout=5,
-                env=clean_environment(os.environ),
-                check=True,
-            ).stdout
-            found += re.findall(r"^SlurmctldHost\[\d+\]\s*=\s*([^\s(]+)", text, re.MULTILINE)
-    for name in ("PBS_SERVER", "PBS_DEFAULT"):
-        if os.environ.get(name):
-            found.append(os.environ[name].partition(":")[0])
-    return found
-
-
 def scheduler_options(network: NetworkSection, host: str) -> dict[str, Any]:
-    """Keywords of Dask's scheduler that listens on ``host``."""
+    """Return the keywords of a Dask scheduler that listens on ``host``."""
     options: dict[str, Any] = {
         "host": host,
-        "dashboard_address": address_for_dashboard(network.dashboard),
-        "dashboard": False,  # it is opened later, see hpcfwi.cluster.dashboard
+        "dashboard_address": dashboard_address(network.dashboard),
+        "dashboard": False,  # see hpcfwi.cluster.dashboard
         "allowed_failures": ALLOWED_FAILURES,
     }
     if network.ports is not None:
@@ -125,49 +111,52 @@ def scheduler_options(network: NetworkSection, host: str) -> dict[str, Any]:
     return options
 
 
+def network_options(network: NetworkSection, security: Security | None) -> dict[str, Any]:
+    """Return the keywords of a Dask scheduler that workers on other hosts reach."""
+    protocol = "tls://" if security else "tcp://"
+    return scheduler_options(network, driver_address(network.interface)) | {"security": security, "protocol": protocol}
+
+
 def _free_port(ports: str, host: str) -> int:
-    """The first port of ``first:last`` that nobody uses."""
+    """Return the first unused port of ``first:last``."""
     first, last = map(int, ports.split(":"))
     for port in range(first, last + 1):
-        with socket.socket() as probe:
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((host, port))
             return port
-    raise InputError(f"site.network.ports: all ports from {first} to {last} of {host} are in use")
-
-
-# Clocks of nodes differ: a certificate is good from a day before it was made.
-CLOCK_SKEW = timedelta(days=1)
-LIFETIME = timedelta(days=60)
+    raise InputError(f"site.network.ports: all ports from {first} to {last} of {host} are in use; allow others")
 
 
 @contextmanager
 def private_security(folder: Path) -> Iterator[Security]:
-    """Dask's security with a fresh key and certificate in ``folder``, for the owner alone; both are removed at the end.
+    """Make a key and a certificate for one run, in files for their owner alone, and remove them at the end.
 
-    Everybody in the run, and nobody else, has the key: it signs itself, and it is the authority.
+    The certificate signs itself and is the authority: only processes of this run have the key.
+
+    Parameters
+    ----------
+    folder
+        Folder for the files; all nodes see it.
     """
     shutil.rmtree(folder, ignore_errors=True)
     make_private(folder)
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     try:
-        for path, content in zip((key, certificate), _pair(), strict=True):
+        for path, content in zip((key, certificate), _key_and_certificate(), strict=True):
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(content)
-        ours = {
-            f"tls_{role}_{what}": str(path)
+        files = {
+            f"tls_{role}_{kind}": str(path)
             for role in ("client", "scheduler", "worker")
-            for what, path in (("key", key), ("cert", certificate))
+            for kind, path in (("key", key), ("cert", certificate))
         }
-        yield Security(require_encryption=True, tls_ca_file=str(certificate), **ours)
+        yield Security(require_encryption=True, tls_ca_file=str(certificate), **files)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _pair() -> tuple[bytes, bytes]:
-    """Private key and self-signed certificate, PEM."""
+def _key_and_certificate() -> tuple[bytes, bytes]:
+    """Return a private key and its self-signed certificate, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hpcfwi")])
     now = datetime.now(UTC)
@@ -178,11 +167,10 @@ def _pair() -> tuple[bytes, bytes]:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + LIFETIME)
+        .not_valid_after(now + CERTIFICATE_LIFETIME)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return private, certificate.public_bytes(serialization.Encoding.PEM)
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return private, certificate.public_bytes(pem)

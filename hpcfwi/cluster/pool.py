@@ -1,4 +1,4 @@
-"""Workers, however they are started: what local processes, worker jobs and allocations have in common."""
+"""Worker pools: what local processes, worker jobs and allocations have in common, and the choice among them."""
 
 from __future__ import annotations
 
@@ -15,45 +15,46 @@ from typing import Any
 
 import dask
 from distributed.deploy import SpecCluster
+from distributed.security import Security
 
+from hpcfwi.batch.registry import current_batch_system, site_batch_system
 from hpcfwi.cluster.dask_internals import use_monotonic_clock
 from hpcfwi.cluster.layout import Layout, ResourceRequest, node_layout
+from hpcfwi.cluster.network import private_security
 from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import HpcfwiError, InputError, RunError
 from hpcfwi.events.types import Event
+from hpcfwi.io import make_private
 
 __all__ = [
-    "REMOTE",
-    "SCHEDULING",
-    "SHORT_TASK_LOG",
+    "POOL_SETTINGS",
+    "REMOTE_SETTINGS",
+    "SCHEDULER_SETTINGS",
     "Listener",
     "WorkerPool",
     "Workload",
     "choose_launch_mode",
     "launch",
-    "tail_of",
+    "log_tail",
 ]
 
-# Dask's scheduler keeps shots until workers are free (see dealing.py), so there is nothing to steal but a shot that was just
-# started elsewhere, for a worker that is idle since all fail there.
-SCHEDULING = {"distributed.scheduler.work-stealing": False}
-# After this long without an answer a worker on another host counts as lost; Dask starts with no less than 11 s.
-REMOTE = {**SCHEDULING, "distributed.comm.timeouts.tcp": "30s"}
-# Dask keeps the last messages to each worker, tasks with all their arguments among them, for its developers. By default it is
-# 1,000, some kB each: with hundreds of workers gigabytes, in a run that is long enough.
-SHORT_TASK_LOG = {"distributed.admin.low-level-log-length": 10}
-# Lines of a worker's output that are shown, and bytes in which they are looked for.
-TAIL, LAST = 8, 20_000
+# The scheduler hands out tasks one by one, so there is nothing to steal but a task that was just moved to another worker.
+SCHEDULER_SETTINGS = {"distributed.scheduler.work-stealing": False}
+# Dask drops a worker on another host after this time without an answer; it refuses less than 11 s.
+REMOTE_SETTINGS = {**SCHEDULER_SETTINGS, "distributed.comm.timeouts.tcp": "30s"}
+# For its developers Dask keeps the last 1,000 messages to each worker, tasks included: gigabytes with hundreds of workers.
+POOL_SETTINGS: dict[str, Any] = {"distributed.admin.low-level-log-length": 10}
+LOG_TAIL_LINES, LOG_TAIL_BYTES = 8, 20_000
 
 
-def tail_of(path: Path) -> str:
-    """The end of a log below its name, each line after a line feed; empty where there is none."""
+def log_tail(path: Path) -> str:
+    """Return the name and the last lines of a log, each after a line feed; empty if the log cannot be read."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - LAST))
-            lines = file.read().decode(errors="replace").splitlines()[-TAIL:]
+            file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:]
     except OSError:
-        lines = []
+        return ""
     return "".join(f"\n    {line}" for line in [f"{path}:", *lines]) if lines else ""
 
 
@@ -79,7 +80,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Workload:
-    """What the workers compute, as far as their pool needs to know it.
+    """What a pool needs to know about the tasks of its workers.
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ class Workload:
 
 
 class WorkerPool(ABC):
-    """Starts workers in the background when it is entered, and ends all of them when it is left, whatever happened.
+    """A context manager that starts workers in the background and ends all of them when it is left.
 
     Parameters
     ----------
@@ -113,7 +114,7 @@ class WorkerPool(ABC):
     mode
         ``"local"``, ``"jobs"`` or ``"allocation"``.
     no_worker_timeout_s
-        Seconds without any worker after which there is no hope for one; None: the workforce knows better.
+        Seconds without any worker after which :meth:`check` raises; None: any number.
     """
 
     mode: str
@@ -122,7 +123,11 @@ class WorkerPool(ABC):
     def __init__(self, layout: Layout, listener: Listener = Listener(), workload: Workload = Workload()) -> None:
         self.layout, self.listener, self.workload = layout, listener, workload
         self._stack = ExitStack()
-        self._coming: Future[SpecCluster] | None = None
+        self._starting: Future[SpecCluster] | None = None
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """Where the workers are, and how many."""
 
     @property
     def threads(self) -> int:
@@ -130,40 +135,41 @@ class WorkerPool(ABC):
         return self.layout.threads
 
     @property
-    def planned_workers(self) -> int:
-        """Worker processes that are wanted, at most."""
-        return self.planned_nodes * self.layout.processes
-
-    @property
     def planned_nodes(self) -> int:
-        """Nodes, or worker jobs, that are wanted, at most."""
+        """The most nodes, or worker jobs, that the pool will have."""
         return 1
 
-    def threads_on(self, host: str) -> int:  # noqa: ARG002 - where nodes are equal
-        """OpenMP threads of each worker on a host."""
+    @property
+    def planned_workers(self) -> int:
+        """The most worker processes that the pool will have."""
+        return self.planned_nodes * self.layout.processes
+
+    def threads_on(self, host: str) -> int:  # noqa: ARG002 - nodes may differ in an allocation only
+        """Return the OpenMP threads of each worker on a host."""
         return self.layout.threads
 
-    @abstractmethod
-    def __str__(self) -> str:
-        """What it is, for the user: where the workers are, and how many."""
+    def log_tail(self, worker: str) -> str:  # noqa: ARG002 - local workers have no log
+        """Return the last lines of the log of a worker, each after a line feed; empty if there is none."""
+        return ""
+
+    def _prepare(self, stack: ExitStack) -> None:  # noqa: B027 - optional
+        """Make what the workers need, and register with ``stack`` what to undo after their end."""
 
     @abstractmethod
     def _start(self) -> SpecCluster:
-        """Start scheduler and workers (in a thread of its own); workers need not have arrived."""
+        """Start scheduler and workers, in a thread of its own, without waiting for the workers."""
 
-    def _prepare(self, stack: ExitStack) -> None:  # noqa: B027 - not every workforce needs something
-        """Make what the start needs, and leave with ``stack`` what has to be undone when all workers are gone."""
+    def _close(self, cluster: Any) -> None:
+        cluster.close()
 
     def __enter__(self) -> WorkerPool:
         use_monotonic_clock()
-        # Dask's client has a level of its own, and warns of what we tell of ourselves
+        # Dask's client has a log level of its own, at which it warns of what hpcfwi reports itself
         logging.getLogger("distributed.client").setLevel(logging.getLogger("distributed").level)
         try:
-            # not only while they are started: it is read when a worker comes
-            self._stack.enter_context(dask.config.set(SHORT_TASK_LOG))
+            self._stack.enter_context(dask.config.set(POOL_SETTINGS))
             self._prepare(self._stack)
-            pool = self._stack.enter_context(ThreadPoolExecutor(1))
-            self._coming = pool.submit(self._start)
+            self._starting = self._stack.enter_context(ThreadPoolExecutor(1)).submit(self._start)
         except BaseException:
             self._stack.close()
             raise
@@ -173,43 +179,36 @@ class WorkerPool(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._coming is not None:
-                with suppress(Exception):  # why they could not be started is told by whoever asked for them
-                    self._close(self._coming.result())
+            if self._starting is not None:
+                with suppress(Exception):  # cluster() reports why the workers could not be started
+                    self._close(self._starting.result())
         finally:
             self._stack.close()
 
-    def _close(self, cluster: Any) -> None:
-        cluster.close()
-
     def cluster(self) -> SpecCluster:
-        """The Dask cluster, once its scheduler is there.
+        """Return the Dask cluster, as soon as its scheduler runs.
 
         Raises
         ------
         RunError
             If it cannot be started.
         """
-        assert self._coming is not None
+        assert self._starting is not None
         try:
-            return self._coming.result()
+            return self._starting.result()
         except HpcfwiError:
             raise
         except Exception as error:
             raise RunError(
-                f"the workers cannot be started ({type(error).__name__}: {error}); hpcfwi --verbose run lets Dask say why"
+                f"the workers cannot be started ({type(error).__name__}: {error}); hpcfwi --verbose run shows Dask's messages"
             ) from error
 
-    def log_tail(self, worker: str) -> str:  # noqa: ARG002 - where they have no log of their own
-        """The end of the log of the worker of this name, in lines that begin with a line feed; empty where there is none."""
-        return ""
-
-    def check(self, idle: float) -> None:
-        """Raise if no worker is there and none can be hoped for.
+    def check(self, idle_s: float) -> None:
+        """Raise if there is no worker and none can be expected.
 
         Parameters
         ----------
-        idle
+        idle_s
             Seconds since there was a worker, or since the start.
 
         Raises
@@ -217,92 +216,112 @@ class WorkerPool(ABC):
         RunError
             With what to do.
         """
-        if self.no_worker_timeout_s is not None and idle > self.no_worker_timeout_s:
+        if self.no_worker_timeout_s is not None and idle_s > self.no_worker_timeout_s:
             raise RunError(
-                f"no worker is left, and none has come for {self.no_worker_timeout_s:g} s; what was finished is kept: start "
-                "the same command again"
+                f"no worker is left, and none has come for {self.no_worker_timeout_s:g} s; finished shots are kept: start the "
+                "same command again"
             )
 
 
-# What tells that we are in a job, and of which batch system.
-IN_A_JOB = {"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID"}
+def prepare_run_dir(site: Site, run_dir: Path, stack: ExitStack) -> Security | None:
+    """Make the folder of the workers' logs and, unless the site goes without, the keys of a run."""
+    make_private(run_dir / "logs")
+    return stack.enter_context(private_security(run_dir / "tls")) if site.config.network.tls else None
 
 
 def choose_launch_mode(
-    site: Site, asked: str | None = None, environment: Mapping[str, str] = os.environ
+    site: Site, requested: str | None = None, environment: Mapping[str, str] = os.environ
 ) -> tuple[str, str]:
-    """How workers are started, and why so.
+    """Choose how workers are started.
+
+    Parameters
+    ----------
+    site
+        The site.
+    requested
+        The user's choice, ``--launch``.
+    environment
+        The variables of this process.
+
+    Returns
+    -------
+    mode, reason
+        ``"local"``, ``"jobs"`` or ``"allocation"``, and why.
 
     Raises
     ------
     InputError
-        If what was asked for cannot be.
+        If the requested mode is impossible, or the site's batch system is unknown.
     """
-    kind = site.config.scheduler.kind
-    inside = next((name for name, variable in IN_A_JOB.items() if environment.get(variable)), None)
-    if asked == "jobs" and kind == "none":
+    batch, current = site_batch_system(site), current_batch_system(environment)
+    if requested == "jobs" and batch is None:
         raise InputError(
             f"--launch jobs: the site {site.name} has no batch system (scheduler.kind); choose one with --site, for instance "
             "generic-slurm"
         )
-    if asked == "allocation" and inside is None:
-        raise InputError("--launch allocation: this is not inside a job; use it under sbatch, salloc, qsub or qsub -I")
-    if asked == "jobs" and inside is not None and not site.config.scheduler.submit_from_compute:
+    if requested == "allocation" and current is None:
+        raise InputError(
+            "--launch allocation: this is not inside a job; run it under sbatch, salloc, qsub or qsub -I, or take another "
+            "--launch"
+        )
+    if requested == "jobs" and current is not None and not site.config.scheduler.submit_from_compute:
         raise InputError(
             f"--launch jobs: {site.name} lets no jobs be submitted from within a job (scheduler.submit_from_compute): start "
             "the driver on a login node, or use --launch allocation"
         )
-    if asked is not None:
-        return asked, "--launch"
-    if kind == "none":
+    if requested is not None:
+        return requested, "--launch"
+    if batch is None:
         return "local", f"the site {site.name} has no batch system"
-    if inside is not None:
-        return "allocation", f"this is job {environment[IN_A_JOB[inside]]}"
-    return "jobs", f"the site {site.name} has {'Slurm' if kind == 'slurm' else 'PBS'}"
+    if current is not None:
+        return "allocation", f"this is job {current.job_id}"
+    return "jobs", f"the site {site.name} has {batch.name}"
 
 
 def launch(
     site: Site,
-    need: ResourceRequest,
+    request: ResourceRequest,
     run_dir: Path,
     options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
-    listener: Listener = Listener(),
-    workload: Workload = Workload(),
+    listener: Listener = Listener(),  # noqa: B008 - immutable
+    workload: Workload = Workload(),  # noqa: B008 - immutable
 ) -> WorkerPool:
-    """Choose how workers are started and prepare it; entering what is returned starts them.
+    """Choose how workers are started and prepare that; entering the pool starts them.
 
     Raises
     ------
     InputError
         If the site, the problem and the options do not fit together.
     """
-    way, why = choose_launch_mode(site, options.mode)
-    if way == "local":
+    mode, reason = choose_launch_mode(site, options.mode)
+    section, nodes = site.config.scheduler, options.nodes
+    timeout_s = None if options.wait_minutes is None else 60 * options.wait_minutes
+    pool: WorkerPool
+    if mode == "local":
         from hpcfwi.cluster.local import LocalWorkers, local_layout
 
-        if options.nodes not in (None, 1):
-            raise InputError(
-                f"--nodes {options.nodes}: workers are processes of this machine ({why}), which is one node"
-            )
-        workforce: WorkerPool = LocalWorkers(local_layout(site.config.worker, need), listener, workload, site.config)
-    elif way == "jobs":
+        if nodes not in (None, 1):
+            raise InputError(f"--nodes {nodes}: the workers are processes of this machine ({reason}), which is one node")
+        pool = LocalWorkers(local_layout(site.config.worker, request), listener, workload, site.config)
+    elif mode == "jobs":
         from hpcfwi.cluster.jobs import WorkerJobs
 
-        jobs = options.nodes if options.nodes is not None else site.config.scheduler.jobs
-        most = site.config.scheduler.max_jobs
-        if options.nodes is not None and most is not None and options.nodes > most:
-            raise InputError(f"--nodes {options.nodes}: {site.name} allows {most} jobs at a time (scheduler.max_jobs)")
-        layout = node_layout(site, need, jobs if isinstance(jobs, int) else jobs[1])
-        wait = None if options.wait_minutes is None else 60 * options.wait_minutes
-        workforce = WorkerJobs(site, layout, run_dir, listener, workload, options.nodes, wait)
+        if nodes is not None and section.max_jobs is not None and nodes > section.max_jobs:
+            raise InputError(
+                f"--nodes {nodes}: {site.name} allows {section.max_jobs} jobs at a time (scheduler.max_jobs)"
+            )
+        layout = node_layout(site, request, nodes or section.most_jobs)
+        pool = WorkerJobs(site, layout, run_dir, listener, workload, nodes)
+        pool.no_worker_timeout_s = timeout_s
     else:
         from hpcfwi.cluster.allocation import AllocatedWorkers
 
-        workforce = AllocatedWorkers.from_environment(site, need, run_dir, listener, workload, options.nodes)
-        if options.wait_minutes is not None:
-            workforce.no_worker_timeout_s = 60 * options.wait_minutes
-    listener.show(f"{workforce} ({why})")
-    nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
-    if way == "local" and nodes != "1":
-        listener.show(f"this job has {nodes} nodes, of which one is used: --site NAME uses all of them")
-    return workforce
+        pool = AllocatedWorkers.from_environment(site, request, run_dir, listener, workload, nodes)
+        if timeout_s is not None:
+            pool.no_worker_timeout_s = timeout_s
+    listener.show(f"{pool} ({reason})")
+    current = current_batch_system()
+    node_count = current.variable("node_count") if current is not None else ""
+    if mode == "local" and node_count not in ("", "1"):
+        listener.show(f"this job has {node_count} nodes, of which one is used: --site NAME uses all of them")
+    return pool

@@ -1,0 +1,243 @@
+"""PBS (OpenPBS, PBS Professional and compatible ones): qsub, qstat, qdel, pbs_tmrsh and the variables PBS_*."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcfwi.batch.base import BatchSystem, JobState, Node, Queue, State, duration_seconds, run_command, short_name
+from hpcfwi.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from dask_jobqueue import PBSCluster
+
+    from hpcfwi.config.site import SiteConfig
+
+__all__ = ["PBS", "job_attributes"]
+
+RUNNING, ENDED = set("RE"), set("FCX")
+DEFAULT_RESOURCES = "select=1:ncpus={cpus}:mem={memory}"
+# Resources that PBS derives from the select statement of a job.
+DERIVED_RESOURCES = {"mem", "mpiprocs", "ncpus", "ngpus", "nodect", "nodes", "vmem"}
+# The script that jobs/fwi.pbs says it is, and the variables that it hands on to its successor.
+SCRIPT_VARIABLE = "HPCFWI_PBS_SCRIPT"
+INHERITED_VARIABLES = ("HPCFWI_CONFIG", "HPCFWI_ARGS", "HPCFWI_ROOT", "HPCFWI_REQUEUE", "VIRTUAL_ENV")
+
+
+class PBS(BatchSystem):
+    """PBS."""
+
+    name = "PBS"
+    commands = ("qsub", "qstat", "qdel")
+    variables = {
+        "job_id": "PBS_JOBID",
+        # set by requeue() for the successor of a job
+        "restarts": "HPCFWI_SUCCESSOR",
+        "submit_host": "PBS_O_HOST",
+        "submit_folder": "PBS_O_WORKDIR",
+        "node_file": "PBS_NODEFILE",
+    }
+    job_prefixes = ("PBS_",)
+    system_variables = ("PBS_CONF_FILE", "PBS_EXEC", "PBS_SERVER", "PBS_DEFAULT", "PBS_ACCOUNT")
+    site_keys = (
+        (r"resource: mem", "worker.memory"),
+        (r"resource: ncpus", "worker.processes"),
+        (r"walltime", "scheduler.walltime"),
+        (r"account|project|group", "scheduler.account"),
+        (r"queue", "scheduler.queue"),
+        (r"mem", "worker.memory"),
+        (r"resource|ncpus", "scheduler.resources"),
+        (r"option|directive", "scheduler.directives"),
+    )
+    never_starts = r"Can Never Run"
+    options = frozenset({"resources"})
+
+    def states(self, jobs: Sequence[str]) -> dict[str, JobState]:
+        if not jobs:
+            return {}
+        answer = run_command("qstat", "-f", *jobs)
+        # one ended job (35, 153) makes qstat fail, though it lists the others
+        if answer.code and not answer.out and not re.search(r"finished|unknown job|does not exist", answer.err, re.I):
+            raise RunError(f"qstat does not answer: exit code {answer.code}: {answer.err.strip()}")
+        found = {}
+        for text in re.split(r"^Job Id:\s*", answer.out, flags=re.MULTILINE)[1:]:
+            job, _, body = text.partition("\n")
+            attributes = job_attributes(body)
+            word = attributes.get("job_state", "?")
+            state: State = "running" if word in RUNNING else "ended" if word in ENDED else "pending"
+            nodes = "+".join(dict.fromkeys(re.findall(r"([^+/*]+)/", attributes.get("exec_host", ""))))
+            left_s = _seconds_left(attributes)
+            found[short_name(job.strip())] = JobState(state, word, attributes.get("comment", ""), nodes, left_s)
+        return {job: found.get(short_name(job), JobState("ended", "gone")) for job in jobs}
+
+    def queues(self) -> list[Queue]:
+        answer = run_command("qstat", "-Q", "-f").output()
+        return [
+            Queue(text.split()[0], bool(re.search(r"^\s*enabled = (True|yes)", text, re.MULTILINE)))
+            for text in re.split(r"^Queue:\s*", answer, flags=re.MULTILINE)[1:]
+            if text.split()
+        ]
+
+    def server_hosts(self) -> list[str]:
+        names = (self.environment.get(name, "") for name in ("PBS_SERVER", "PBS_DEFAULT"))
+        return [name.partition(":")[0] for name in names if name]
+
+    def cluster_class(self) -> type[PBSCluster]:
+        from dask_jobqueue import PBSCluster
+
+        return PBSCluster
+
+    def job_options(self, config: SiteConfig, cpus: int, megabytes: int, logs: Path) -> dict[str, Any]:
+        section = config.scheduler
+        default = DEFAULT_RESOURCES if section.request_memory else DEFAULT_RESOURCES.removesuffix(":mem={memory}")
+        return {
+            # without an account dask-jobqueue would take PBS_ACCOUNT from the environment
+            "account": section.account or "",
+            "job_directives_skip": [] if section.account else [" -A "],
+            "resource_spec": (section.resources or default).format(cpus=cpus, memory=f"{megabytes}mb"),
+            "job_extra_directives": ["-j oe", f'-o "{logs}/"', "-r n", *section.directives],
+        }
+
+    def script_prologue(self, logs: Path) -> list[str]:
+        # PBS brings the output of a job when the job has ended, and not always
+        return [f'exec >>{shlex.quote(str(logs))}/"${{PBS_JOBID%%.*}}".log 2>&1']
+
+    def command_folder(self) -> str:
+        """Return the folder of PBS's commands inside a job, whose PATH may lack it or have Slurm's imitations before it."""
+        return self._installed_commands() if self.job_id else ""
+
+    def _installed_commands(self) -> str:
+        """Return the folder of PBS's commands, by its own configuration; empty if that does not say."""
+        folder = self.environment.get("PBS_EXEC", "")
+        with suppress(OSError):
+            text = Path(self.environment.get("PBS_CONF_FILE") or "/etc/pbs.conf").read_text(errors="replace")
+            found = re.search(r"^\s*PBS_EXEC\s*=\s*(\S+)", text, re.MULTILINE)
+            folder = folder or (found[1] if found else "")
+        return f"{folder}/bin" if folder and Path(folder, "bin").is_dir() else ""
+
+    def _find_command(self, name: str) -> str | None:
+        return shutil.which(name) or shutil.which(name, path=self._installed_commands() or "/opt/pbs/bin")
+
+    def requeue(self, starts: int) -> str:
+        """Submit a successor with the same requests, since ordinary users cannot requeue a running job of PBS."""
+        script = self.environment.get(SCRIPT_VARIABLE)
+        if not script:
+            raise RunError("only jobs/fwi.pbs can be submitted again, and this job does not run that script")
+        asked = job_attributes(run_command("qstat", "-f", self.job_id).output())
+        inherited = {name: self.environment[name] for name in INHERITED_VARIABLES if self.environment.get(name)}
+        inherited[self.variables["restarts"]] = str(starts)
+        command = [
+            *("qsub", "-W", f"depend=afterany:{self.job_id}", "-N", asked.get("Job_Name", "hpcfwi")),
+            *_same_requests(asked, starts),
+            *("-v", ",".join(f"{name}={value}" for name, value in inherited.items())),
+            script,
+        ]
+        return f"job {run_command(*command, cwd=self.variable('submit_folder') or None).output().strip()} follows"
+
+    def nodes(self) -> list[Node]:
+        names = self._node_file()
+        cpus, memory = self._chunks()
+        return [
+            Node(name, cpus.get(short_name(name), names.count(name)), memory.get(short_name(name)))
+            for name in dict.fromkeys(names)
+        ]
+
+    def _node_file(self) -> list[str]:
+        """Return the hosts of the job, each once for every MPI process that it was asked for."""
+        path = self.variable("node_file")
+        try:
+            return Path(path).read_text().split()
+        except OSError as error:
+            raise RunError(
+                f"PBS_NODEFILE ({path or 'not set'}) cannot be read: {error.strerror}; is this the first node of the job?"
+            ) from None
+
+    def _chunks(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Return the CPUs and the bytes of the job by host, as far as qstat lists them."""
+        cpus: dict[str, int] = {}
+        memory: dict[str, int] = {}
+        vnodes = job_attributes(run_command("qstat", "-f", self.job_id).out).get("exec_vnode", "")
+        for part in re.split(r"[()+]+", vnodes):
+            vnode, *resources = part.split(":")
+            host = short_name(vnode.partition("[")[0])
+            for resource in resources:
+                name, _, value = resource.partition("=")
+                if name == "ncpus":
+                    cpus[host] = cpus.get(host, 0) + int(value)
+                if name == "mem":
+                    memory[host] = memory.get(host, 0) + _bytes(value)
+        return cpus, memory
+
+    def start_command(self, node: Node, script: Path) -> list[str]:
+        if remote_shell := self._find_command("pbs_tmrsh"):
+            return [remote_shell, node.name, "/bin/bash", str(script)]
+        if everywhere := self._find_command("pbsdsh"):
+            return [everywhere, "-n", str(self._node_file().index(node.name)), "--", "/bin/bash", str(script)]
+        if shutil.which("ssh"):
+            return ["ssh", "-o", "BatchMode=yes", node.name, shlex.join(["/bin/bash", str(script)])]
+        raise InputError(
+            "this host has none of pbs_tmrsh, pbsdsh and ssh, so nothing can be started on the other nodes of this job; "
+            "take --launch jobs"
+        )
+
+
+def job_attributes(text: str) -> dict[str, str]:
+    """Return the attributes in a ``qstat -f`` listing of one job; a long value continues in the next line, after a tab."""
+    attributes: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        match = re.fullmatch(r"\s+([\w.]+) = (.*)", line)
+        if match:
+            name = match[1]
+            attributes[name] = match[2]
+        elif name and line.startswith("\t"):
+            attributes[name] += line.removeprefix("\t")
+    return attributes
+
+
+def _seconds_left(attributes: Mapping[str, str]) -> float | None:
+    """Return the seconds until the time limit of a job; PBS updates the used walltime only every few minutes."""
+    limit = duration_seconds(attributes.get("Resource_List.walltime", ""))
+    if limit is None:
+        return None
+    left = limit - (duration_seconds(attributes.get("resources_used.walltime", "")) or 0.0)
+    with suppress(ValueError, OverflowError):
+        left = min(left, time.mktime(time.strptime(attributes.get("stime", ""))) + limit - time.time())
+    return left
+
+
+def _same_requests(asked: Mapping[str, str], starts: int) -> list[str]:
+    """Return the options of qsub that ask for what a job has asked for."""
+    options: list[str] = []
+    for option, name in (("-q", "queue"), ("-A", "Account_Name"), ("-P", "project")):
+        if asked.get(name, "_pbs_project_default") != "_pbs_project_default":
+            options += [option, asked[name]]
+    select = asked.get("Resource_List.select", "")
+    for name, value in asked.items():
+        kind, _, resource = name.partition(".")
+        derived = select and (resource in DERIVED_RESOURCES or re.search(rf"[:=]{re.escape(resource)}=", f":{select}"))
+        if kind == "Resource_List" and not derived:
+            options += ["-l", f"{resource}={value}"]
+    output = asked.get("Output_Path", "").partition(":")[2]
+    if output and not re.search(r"\.o\d+$", output):  # PBS's own choice ends in the job's number
+        options += ["-o", _next_output(output, starts)]
+    return options
+
+
+def _next_output(path: str, starts: int) -> str:
+    """Return ``job.log.1``, ``job.log.2``, ... for the successors of ``job.log``, which PBS would overwrite."""
+    if Path(path).is_dir():
+        return path
+    return f"{path.removesuffix(f'.{starts - 1}')}.{starts}"
+
+
+def _bytes(text: str) -> int:
+    """Return the bytes of ``8388608kb``: the units of PBS are powers of 1024."""
+    match = re.fullmatch(r"(\d+)([kmgt]?)b?", text.lower())
+    return int(match[1]) * 1024 ** " kmgt".index(match[2] or " ") if match else 0

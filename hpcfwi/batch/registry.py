@@ -1,0 +1,106 @@
+"""Which batch systems there are, and which of them this process runs in a job of."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+
+from hpcfwi.batch.base import BatchSystem
+from hpcfwi.batch.pbs import PBS
+from hpcfwi.batch.slurm import Slurm
+from hpcfwi.config.site import Site
+from hpcfwi.errors import InputError, RunError
+
+__all__ = ["ENTRY_POINTS", "CurrentJob", "batch_systems", "current_batch_system", "job_restarts", "site_batch_system"]
+
+ENTRY_POINTS = "hpcfwi.batch_systems"
+NO_BATCH_SYSTEM = "none"
+
+
+@cache
+def batch_systems() -> dict[str, type[BatchSystem]]:
+    """Return the batch systems by their ``scheduler.kind``: those of hpcfwi and those that other packages register.
+
+    Raises
+    ------
+    InputError
+        If a registered one cannot be loaded.
+    """
+    known: dict[str, type[BatchSystem]] = {"slurm": Slurm, "pbs": PBS}
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            system = entry.load()
+            if not issubclass(system, BatchSystem):
+                raise TypeError("it is not a subclass of hpcfwi.batch.base.BatchSystem")
+        except Exception as error:
+            package = entry.dist.name if entry.dist is not None else entry.value
+            raise InputError(
+                f"the batch system {entry.name} ({entry.value}, entry point of {package}) cannot be loaded: {error}; mend or "
+                f"uninstall that package: pip uninstall {package}"
+            ) from error
+        known[entry.name] = system
+    return known
+
+
+def site_batch_system(site: Site) -> BatchSystem | None:
+    """Return the batch system of a site; None if it has none.
+
+    Raises
+    ------
+    InputError
+        If ``scheduler.kind`` names no known one, or the site sets keys that it does not understand.
+    """
+    section = site.config.scheduler
+    if section.kind == NO_BATCH_SYSTEM:
+        return None
+    known = batch_systems()
+    if section.kind not in known:
+        kinds = ", ".join(f'"{kind}"' for kind in (NO_BATCH_SYSTEM, *known))
+        raise InputError(f'scheduler.kind: is "{section.kind}"; it should be one of {kinds}\n  {site.where("scheduler.kind")}')
+    system = known[section.kind]()
+    for key in ("qos", "resources"):
+        if getattr(section, key) is not None and key not in system.options:
+            raise InputError(
+                f'scheduler.{key}: {system.name} does not have it (scheduler.kind = "{section.kind}"); use '
+                f"scheduler.directives\n  {site.where(f'scheduler.{key}')}"
+            )
+    return system
+
+
+def current_batch_system(environment: Mapping[str, str] = os.environ) -> BatchSystem | None:
+    """Return the batch system that runs this process in a job; None outside of jobs."""
+    systems = (system(environment) for system in batch_systems().values())
+    return next((system for system in systems if system.job_id), None)
+
+
+def job_restarts() -> int:
+    """Return how often the job that this process runs in was started before."""
+    return max(system().restarts for system in batch_systems().values())
+
+
+class CurrentJob:
+    """The time limit of the job that this process runs in; infinitely far away without a job, a limit or an answer."""
+
+    def __init__(self) -> None:
+        self._end = math.inf
+        self.refresh()
+
+    def refresh(self) -> float:
+        """Ask the batch system again, since a limit can be moved; return the seconds that are left."""
+        system = current_batch_system()
+        if system is not None:
+            try:
+                left_s = system.states([system.job_id])[system.job_id].left_s
+            except RunError:
+                left_s = None
+            if left_s is not None:
+                self._end = time.monotonic() + left_s
+        return self.seconds_left()
+
+    def seconds_left(self) -> float:
+        """Return the seconds that are left, by the last answer."""
+        return self._end - time.monotonic()
