@@ -156,9 +156,9 @@ def run(
     from hpcfwi.reporting.formatting import counted, hours
     from hpcfwi.run.driver import run as drive
     from hpcfwi.run.folder import fresh_folder
-    from hpcfwi.solver.sleeping import StandIn
+    from hpcfwi.solver.engine import SleepingShots
 
-    instead = None if stand_in is None else StandIn.parse(stand_in)
+    instead = None if stand_in is None else SleepingShots.parse(stand_in)
     folder = run_dir or default_run_dir(where, config)
     folder = fresh_folder(folder) if fresh else folder
     try:

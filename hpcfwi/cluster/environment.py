@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hpcfwi.config.site import SiteConfig
-from hpcfwi.solver.devito_internals import TARGET
+from hpcfwi.solver.devito_internals import INSTRUCTION_SET
 
 if TYPE_CHECKING:  # imports Dask, for which the command line has no time
     from distributed.security import Security
@@ -127,7 +127,7 @@ def _devito(site: SiteConfig | None, threads: int | None) -> dict[str, str]:
     if section.autotuning != "off":
         chosen["DEVITO_AUTOTUNING"] = section.autotuning
     if section.target is not None:
-        chosen[TARGET] = section.target
+        chosen[INSTRUCTION_SET] = section.target
     return {**chosen, **{k: v for k, v in os.environ.items() if k.startswith("DEVITO_")}}
 
 

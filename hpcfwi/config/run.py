@@ -277,6 +277,11 @@ class InversionSection(Section):
         description="km/s; approximate largest velocity change of the first trial step, which scales the variables; "
         '"unscaled": no scaling, so that the first trial may go from bound to bound',
     )
+    misfit: str = Field(
+        "l2",
+        description='"l2", half the sum of squared differences; one that another distribution registers under '
+        'hpcfwi.misfits; or "module:name", a class with the method evaluate',
+    )
     iterations: int = Field(20, ge=0, le=1_000_000, description="maximum number of iterations")
     evaluations: int = Field(
         15000,

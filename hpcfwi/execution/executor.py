@@ -115,7 +115,7 @@ class DaskExecutor:
         """
         self._overdue.setdefault(key, time.monotonic())
 
-    def gather(
+    def map(
         self,
         function: Callable[..., Any],
         names: Sequence[str],

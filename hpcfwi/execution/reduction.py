@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from hpcfwi.execution.batching import BATCH_KEY
 from hpcfwi.execution.tasks import add_parts, load_part
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient, blocks, total
+from hpcfwi.inversion.objective import task_key
 
 __all__ = ["KINDS", "SumTree", "task_key"]
 
@@ -21,11 +21,6 @@ __all__ = ["KINDS", "SumTree", "task_key"]
 KINDS = ADDING, READING = "sum", "load"
 # Failures of one sum after which the run stops.
 ATTEMPTS = 4
-
-
-def task_key(*parts: object) -> str:
-    """A task's name: a digest of all that its result depends on."""
-    return hashlib.blake2b("\0".join(map(repr, parts)).encode(), digest_size=12).hexdigest()
 
 
 class SumTree:

@@ -15,8 +15,7 @@ from hpcfwi.cluster.dask_internals import cancel_unstarted
 from hpcfwi.errors import DataError, HpcfwiError, ShotFailed
 from hpcfwi.execution.batching import BATCH_KEY
 from hpcfwi.execution.plugins.host_exclusion import host_of
-from hpcfwi.execution.task_errors import TaskFailure
-from hpcfwi.execution.tasks import add_shots
+from hpcfwi.execution.tasks import TaskFailure, add_shots
 from hpcfwi.inversion.misfit import BLOCK
 
 __all__ = ["Attempts", "Suspects", "failure_of", "raise_data_error", "reason_of"]

@@ -1,68 +1,148 @@
-"""What a worker runs: model a shot, or compute its misfit and gradient, with a solver that stays for the worker's life."""
+"""What workers run: functions that compute a shot or add up results, with an engine that stays for a worker's life."""
 
 from __future__ import annotations
 
+import functools
+import os
 import resource
+import socket
 import threading
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
+from distributed import get_worker
 from numpy.typing import NDArray
 
 from hpcfwi.artifacts import StagedFile, digest, find_staged, load, stage
-from hpcfwi.errors import DataError, RunError, StagingError
-from hpcfwi.events.types import RunWarning, ShotDone, ShotStaged, Solver, ThreadPlacement
+from hpcfwi.errors import DataError, HpcfwiError, RunError, StagingError
+from hpcfwi.events.types import Event, RunWarning, ShotDone, ShotStaged, Solver, TaskFailed, ThreadPlacement
 from hpcfwi.execution.affinity import observed_threads, ranges
-from hpcfwi.execution.task_errors import TaskFailure, log_event, task
 from hpcfwi.inversion.journal import read_partial, write_partial
-from hpcfwi.inversion.misfit import FunctionalGradient, total
+from hpcfwi.inversion.misfit import FunctionalGradient, ShotMisfit, load_misfit, total
+from hpcfwi.inversion.objective import DataSource, ShotOperations, task_key
 from hpcfwi.model.discretization import TimeAxis
-from hpcfwi.model.processing import resample
+from hpcfwi.model.processing import Tail, resample
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.wavelet import Wavelet
 from hpcfwi.process import gc_paused
-from hpcfwi.solver.fields import Wavefields
+from hpcfwi.solver.engine import SleepingShots, open_engine
 from hpcfwi.solver.operators import obtain_solver
-from hpcfwi.solver.sleeping import SleepingFields, StandIn
 from hpcfwi.solver.spec import SolverSpec
 
 __all__ = [
+    "EVENT_TOPIC",
     "ShotContext",
     "ShotWorker",
+    "TaskFailure",
     "add_parts",
     "add_shots",
     "evaluate_shot",
     "load_part",
+    "log_event",
     "observe_shot",
     "predict_shot",
+    "shot_operations",
+    "task",
 ]
+
+# Dask topic of the events that workers send.
+EVENT_TOPIC = "hpcfwi"
+
+Task = TypeVar("Task", bound=Callable[..., Any])
+
+
+class TaskFailure(RunError):
+    """A task failed on a worker, for reasons that may lie with the worker.
+
+    Parameters
+    ----------
+    worker
+        Dask address of the worker.
+    reason
+        What happened, in one line that names the host.
+
+    Attributes
+    ----------
+    place
+        Position of the shot among those of the task; None where the task has one shot.
+    """
+
+    def __init__(self, worker: str, reason: str) -> None:
+        super().__init__(worker, reason)
+        self.worker, self.reason = worker, reason
+        self.place: int | None = None
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def task(function: Task) -> Task:
+    """Make a function a task: its errors name the host in one line, and their tracebacks go to the event log."""
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except DataError as error:
+            failure: HpcfwiError = DataError(error.shot, error.problem)
+        except TaskFailure as error:
+            failure = error  # of a task inside this one
+        except Exception as error:
+            log_event(TaskFailed, task=function.__name__, traceback=traceback.format_exc())
+            text = str(error) if isinstance(error, HpcfwiError) else f"{type(error).__name__}: {error}"
+            failure = TaskFailure(_address(), f"on {_host()}: {text.partition(chr(10))[0]}")
+        raise failure  # outside the handler: without the original error, which may not be picklable
+
+    return cast(Task, run)
+
+
+def log_event(kind: Callable[..., Event], **facts: Any) -> None:
+    """Send an event of a kind (see :mod:`hpcfwi.events.types`) to the driver; does nothing outside of a Dask worker."""
+    address = _address()
+    if address:
+        get_worker().log_event(EVENT_TOPIC, kind(worker=address, host=_host(), pid=os.getpid(), **facts).line())
+
+
+def _host() -> str:
+    return socket.gethostname().partition(".")[0]
+
+
+def _address() -> str:
+    """This worker's Dask address; empty outside of a Dask worker."""
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return ""
 
 
 @dataclass(frozen=True)
 class ShotContext:
-    """What all shots of a run have in common.
+    """What all shots of a run share.
 
     Parameters
     ----------
     solver
         The staged solver.
     spec
-        What it was built for; a worker on another kind of machine builds its own from it.
+        What it was built for; a worker on another kind of machine builds its own.
     wavelet
         The source time function.
     boundary_gradient
-        ``"exact"`` or ``"crop"``.
+        ``solver.boundary_gradient``.
     tail
-        ``"cut"`` or ``"extrapolate"``: what is done with the last time step.
+        ``data.tail``.
     cache_bytes
-        Memory that a worker may use to keep observed data.
+        Memory of a worker for observed data.
+    misfit
+        ``inversion.misfit``.
     stand_in
-        What is done in place of the kernels, in a study.
+        How long shots sleep, in a study without kernels.
     """
 
     solver: StagedFile
@@ -71,30 +151,35 @@ class ShotContext:
     boundary_gradient: str
     tail: str
     cache_bytes: int
-    stand_in: StandIn | None = None
+    misfit: str = "l2"
+    stand_in: SleepingShots | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class _Observed:
-    """A shot as a worker keeps it: its data at the time step."""
+class _ObservedShot:
+    """A shot as a worker keeps it: its gather on the time axis of the solver."""
 
+    shot: Shot
     axis: TimeAxis
-    source: NDArray
-    receivers: NDArray
-    record: NDArray
+    gather: NDArray
 
     @property
     def nbytes(self) -> int:
-        return int(self.record.nbytes + self.receivers.nbytes)
+        return int(self.gather.nbytes + self.shot.receivers.nbytes)
 
 
 class ShotWorker:
-    """Solver, model and recently used shots of one worker process.
+    """Engine, model and recently used shots of one worker process.
 
     Parameters
     ----------
     context
-        What all shots have in common.
+        What all shots share.
+
+    Attributes
+    ----------
+    solver_seconds, model_seconds, data_seconds
+        Seconds spent so far on loading the solver, models and observed data.
     """
 
     def __init__(self, context: ShotContext) -> None:
@@ -102,111 +187,85 @@ class ShotWorker:
         started = time.perf_counter()
         with gc_paused():
             propagator, facts = obtain_solver(context.solver, context.spec)
-        stand_in = context.stand_in
-        self.fields = Wavefields(propagator) if stand_in is None else SleepingFields(stand_in)
-        self._model = ""
-        self._wavelet: tuple[TimeAxis, NDArray] | None = None
-        self._shots: OrderedDict[str, _Observed] = OrderedDict()
-        self._threads_seen = False
-        # seconds spent so far on what is no kernel
+            self.engine = open_engine(propagator, context.wavelet, context.boundary_gradient, context.stand_in)
+        self.misfit = load_misfit(context.misfit)
+        self._model_digest = ""
+        self._shots: OrderedDict[str, _ObservedShot] = OrderedDict()
+        self._threads_unknown = self.engine.runs_kernels
         self.model_seconds = self.data_seconds = 0.0
         self.solver_seconds = time.perf_counter() - started
         log_event(Solver, seconds=self.solver_seconds, **facts)
 
     def use_model(self, model: StagedFile) -> None:
         """Load a staged squared slowness unless it is the one in use."""
-        if model.digest != self._model:
+        if model.digest != self._model_digest:
             started = time.perf_counter()
-            self._model = ""  # in case it fails half-way
-            self.fields.set_model(load(model, "model"))
-            self._model = model.digest
+            self._model_digest = ""  # in case loading fails half-way
+            self.engine.set_model(load(model, "model"))
+            self._model_digest = model.digest
             self.model_seconds += time.perf_counter() - started
 
-    def record(self, source: NDArray, receivers: NDArray, axis: TimeAxis) -> NDArray:
-        """Model a record, shape (samples, receivers): a view that the next call overwrites."""
-        if isinstance(self.fields, SleepingFields):
-            return np.zeros((axis.samples, len(receivers)), dtype=self.context.spec.dtype)
-        if self._wavelet is None or self._wavelet[0] != axis:
-            self._wavelet = (axis, self.context.wavelet.sample(axis))
-        record = self.fields.forward(source, receivers, self._wavelet[1], axis.step, axis.samples)
-        if self.context.tail == "extrapolate":
-            record[-1] = 0
-        return record
-
-    def misfit(self, name: str, record: NDArray, observed: NDArray) -> float:
-        """Turn a record into what is back-propagated, in place, and return half the residual's sum of squares.
-
-        Samples after the end of the observed data have no residual.
-        """
-        covered = len(observed)
-        record[:covered] -= observed
-        record[covered:] = 0
-        f = 0.5 * float(np.square(record[:covered], dtype=np.float64).sum())
-        if self.context.tail == "extrapolate":
-            record[-1] = 0  # was not modelled, so does not depend on the model
-        if not np.isfinite(f):
-            raise RunError(
-                f"shot {name}: its misfit is {f}; the wavefield has grown beyond all bounds. Check the model and "
-                "solver.time_step"
-            )
-        return f
-
-    def evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
-        """Misfit ``0.5 sum (predicted - observed)^2`` of a shot, and its gradient.
-
-        At the first one it is told on how many threads the kernels ran, and on which CPUs.
-        """
-        if self._threads_seen or isinstance(self.fields, SleepingFields):
-            return self._evaluate(name, model, shot, axis)
-        with observed_threads() as use:
-            result = self._evaluate(name, model, shot, axis)
-        self._threads_seen = True
-        log_event(ThreadPlacement, threads=use.threads, cpus=ranges(use.cpus), shot=name)
-        return result
-
-    def _evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
-        self.use_model(model)
-        observed = self.observed(shot, axis)
-        if isinstance(self.fields, SleepingFields):
-            return self.fields.evaluate(name)
-        record = self.record(observed.source, observed.receivers, axis)
-        f = self.misfit(name, record, observed.record)
-        gradient = self.fields.gradient(record)
-        boundary = self.context.spec.boundary
-        exact = self.context.boundary_gradient == "exact"
-        return FunctionalGradient(f, boundary.extend_transpose(gradient) if exact else boundary.crop(gradient))
-
-    def observed(self, shot: StagedFile, axis: TimeAxis) -> _Observed:
-        """A staged shot at the time step: kept from the last evaluation, or read and resampled."""
+    def observed(self, name: str, shot: StagedFile, axis: TimeAxis) -> _ObservedShot:
+        """A staged shot on the time axis: kept from the last evaluation, or read and resampled."""
         known = self._shots.get(shot.digest)
         if known is not None and known.axis == axis:
             self._shots.move_to_end(shot.digest)
             return known
         started = time.perf_counter()
         content = load(shot, "shot")
-        extrapolate = self.context.tail == "extrapolate"
-        dtype = self.context.spec.dtype
-        record = resample(content["record"], content["sample_interval"], axis, dtype, extrapolate)
-        found = _Observed(axis, content["source"], content["receivers"], record)
+        extrapolate, dtype = self.context.tail == "extrapolate", self.context.spec.dtype
+        gather = resample(content["record"], content["sample_interval"], axis, dtype, extrapolate)
+        found = _ObservedShot(Shot(name, content["source"], content["receivers"]), axis, gather)
         self._shots[shot.digest] = found
         while len(self._shots) > 1 and sum(kept.nbytes for kept in self._shots.values()) > self.context.cache_bytes:
             self._shots.popitem(last=False)
         self.data_seconds += time.perf_counter() - started
         return found
 
+    def record(self, shot: Shot, axis: TimeAxis, samples: int) -> NDArray:
+        """Model the first ``samples`` of a gather in the model in use; the next call may overwrite them."""
+        return self._tail(axis, samples).apply(self.engine.record(shot, axis))
+
+    def evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
+        """Misfit and gradient of a shot; the first call reports how many threads computed, and on which CPUs."""
+        if not self._threads_unknown:
+            return self._evaluate(name, model, shot, axis)
+        with observed_threads() as use:
+            result = self._evaluate(name, model, shot, axis)
+        self._threads_unknown = False
+        log_event(ThreadPlacement, threads=use.threads, cpus=ranges(use.cpus), shot=name)
+        return result
+
+    def _evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
+        self.use_model(model)
+        observed = self.observed(name, shot, axis)
+        compare = ShotMisfit(self.misfit, self._tail(axis, len(observed.gather)), observed.gather, axis)
+        f, g = self.engine.misfit_and_gradient(observed.shot, axis, compare)
+        if not np.isfinite(f):
+            raise RunError(
+                f"shot {name}: its misfit is {f}; the wavefield has grown without bounds. Check the model and "
+                "solver.time_step"
+            )
+        return FunctionalGradient(f, g)
+
+    def _tail(self, axis: TimeAxis, observed: int) -> Tail:
+        return Tail(axis.samples, observed, zero_last=self.context.tail == "extrapolate")
+
 
 _worker: ShotWorker | None = None
 _one_at_a_time = threading.Lock()
 
 
-def _resident(context: ShotContext) -> tuple[ShotWorker, bool]:
-    """This process's worker, made at its first shot and kept for its life; and whether it is new."""
+def _resident(context: ShotContext) -> tuple[ShotWorker, float]:
+    """This process's worker, made at its first shot, and the seconds that making it took now."""
     global _worker
     if _worker is not None and _worker.context == context:
-        return _worker, False
-    _worker = None  # frees the old one's memory first
+        return _worker, 0.0
+    if _worker is not None:
+        _worker.engine.close()
+    _worker = None
     _worker = ShotWorker(context)
-    return _worker, True
+    return _worker, _worker.solver_seconds
 
 
 @task
@@ -219,34 +278,30 @@ def evaluate_shot(
     evaluation: int,
     keep: Path | None = None,
 ) -> FunctionalGradient:
-    """Misfit and gradient of one shot, kept in a file if one is named (a task)."""
+    """Misfit and gradient of one shot, which also go to the file ``keep`` if one is named (a task)."""
     with _one_at_a_time:
         started = time.perf_counter()
-        worker, new = _resident(context)
-        before = worker.fields.kernel_seconds, worker.model_seconds, worker.data_seconds
+        worker, solver_seconds = _resident(context)
+        kernels, models, data = worker.engine.kernel_seconds, worker.model_seconds, worker.data_seconds
         result = worker.evaluate(name, model, shot, axis)
-        spent = {
-            "kernel_seconds": worker.fields.kernel_seconds - before[0],
-            "model_seconds": worker.model_seconds - before[1],
-            "data_seconds": worker.data_seconds - before[2],
-            "solver_seconds": worker.solver_seconds if new else 0.0,
-        }
         log_event(
             ShotDone,
             shot=name,
             evaluation=evaluation,
             misfit=result.f,
             seconds=time.perf_counter() - started,
-            # most are at the model that their worker has, with data that it has kept
-            **{part: seconds for part, seconds in spent.items() if seconds or part == "kernel_seconds"},
-            peak_memory=_peak_memory(),
+            kernel_seconds=worker.engine.kernel_seconds - kernels,
+            model_seconds=worker.model_seconds - models,
+            data_seconds=worker.data_seconds - data,
+            solver_seconds=solver_seconds,
+            peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
         return _kept(result, keep)
 
 
 @task
 def add_parts(parts: list[FunctionalGradient], keep: Path | None = None) -> FunctionalGradient:
-    """One node of the summation tree, kept in a file if one is named (a task)."""
+    """One node of the summation tree, which also goes to the file ``keep`` if one is named (a task)."""
     return _kept(total(parts), keep)
 
 
@@ -254,29 +309,27 @@ def add_parts(parts: list[FunctionalGradient], keep: Path | None = None) -> Func
 def add_shots(
     function: Callable[..., FunctionalGradient], arguments: Sequence[tuple[Any, ...]], keep: Path | None = None
 ) -> FunctionalGradient:
-    """The sum of ``function(*arguments[i])``, which are tasks, kept in a file if one is named (a task)."""
-    return _kept(total(_one_by_one(function, arguments)), keep)
+    """The sum of the tasks ``function(*arguments[i])``, run one after the other (a task)."""
 
+    def one_by_one() -> Iterator[FunctionalGradient]:
+        for place, each in enumerate(arguments):
+            try:
+                yield function(*each)
+            except TaskFailure as failure:
+                failure.place = place
+                raise
 
-def _one_by_one(
-    function: Callable[..., FunctionalGradient], arguments: Sequence[tuple[Any, ...]]
-) -> Iterator[FunctionalGradient]:
-    for place, each in enumerate(arguments):
-        try:
-            yield function(*each)
-        except TaskFailure as failure:
-            failure.place = place
-            raise
+    return _kept(total(one_by_one()), keep)
 
 
 @task
 def load_part(path: Path) -> FunctionalGradient:
-    """One node of the summation tree that an earlier start has kept (a task)."""
+    """One node of the summation tree, from the file that an earlier start left (a task)."""
     return read_partial(path)
 
 
 def _kept(part: FunctionalGradient, path: Path | None) -> FunctionalGradient:
-    """Keep a part of the sum; where that fails nothing is lost yet."""
+    """Write a part of the sum; a failure to write is only a warning."""
     if path is not None:
         try:
             write_partial(path, part)
@@ -286,68 +339,53 @@ def _kept(part: FunctionalGradient, path: Path | None) -> FunctionalGradient:
 
 
 @task
-def observe_shot(
-    context: ShotContext,
-    shot: Shot,
-    model: StagedFile | None,
-    axis: TimeAxis | None,
-    gathers: Path | None,
-    interval: float,
-    samples: int,
-    folder: Path,
-    origin: str,
-) -> StagedFile:
-    """Stage a shot's observed data: read them from ``gathers``, or model them in the true model (a task).
-
-    Modelled ones of the same ``origin`` that are staged already, and sound, are left as they are: they stay the same to the
-    last bit though the run goes on on another kind of machine.
-    """
-    started, loading = time.perf_counter(), {}
-    name = f"{shot.file_name}.pkl"
-    if gathers is None:
-        known = find_staged(folder / name, "shot", origin)
+def observe_shot(context: ShotContext, shot: Shot, source: DataSource, folder: Path) -> StagedFile:
+    """Stage a shot's observed data, read from a file or modelled in the true model (a task)."""
+    started, solver_seconds, name = time.perf_counter(), 0.0, f"{shot.file_name}.pkl"
+    if source.file is None:
+        known = find_staged(folder / name, "shot", source.origin)
         if known is not None:
             log_event(ShotStaged, shot=shot.name, seconds=time.perf_counter() - started, staged_before=True)
             return known
-    if gathers is not None:
-        from hpcfwi.model.gathers import read_gather  # with all that reads files, which few workers do
-
-        record = read_gather(gathers, shot, TimeAxis(interval, samples))
-    else:
-        assert model is not None
-        assert axis is not None
+        assert source.model is not None
+        assert source.axis is not None
         with _one_at_a_time:
-            worker, new = _resident(context)
-            loading = {"solver_seconds": worker.solver_seconds} if new else {}
-            worker.use_model(model)
-            modelled = worker.record(shot.source, shot.receivers, axis)
+            worker, solver_seconds = _resident(context)
+            worker.use_model(source.model)
+            modelled = worker.record(shot, source.axis, source.axis.samples)
             extrapolate = context.tail == "extrapolate"
-            record = resample(modelled, axis.step, TimeAxis(interval, samples), context.spec.dtype, extrapolate)
+            record = resample(modelled, source.axis.step, source.recording, context.spec.dtype, extrapolate)
+    else:
+        from hpcfwi.model.gathers import read_gather  # with libraries that few workers need
+
+        record = read_gather(source.file, shot, source.recording)
     if not np.isfinite(record).all():
-        raise DataError(shot.name, "its modelled record is not finite; check the model and solver.time_step")
+        raise DataError(shot.name, "its modelled gather is not finite; check the model and solver.time_step")
     content = {
         "record": record,
         "source": shot.source,
         "receivers": shot.receivers,
-        "sample_interval": interval,
+        "sample_interval": source.recording.step,
     }
-    told = digest(np.ascontiguousarray(record).data)
-    staged = stage(folder, "shot", content, name=name, shot=shot.name, record=told, origin=origin)
-    log_event(ShotStaged, shot=shot.name, seconds=time.perf_counter() - started, **loading)
+    record_digest = digest(np.ascontiguousarray(record).data)
+    staged = stage(folder, "shot", content, name=name, shot=shot.name, record=record_digest, origin=source.origin)
+    log_event(ShotStaged, shot=shot.name, seconds=time.perf_counter() - started, solver_seconds=solver_seconds)
     return staged
 
 
 @task
-def predict_shot(context: ShotContext, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> tuple[NDArray, NDArray]:
-    """Observed and predicted record of a staged shot, both on the time axis (a task)."""
+def predict_shot(
+    context: ShotContext, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis
+) -> tuple[NDArray, NDArray]:
+    """Observed and predicted gather of a staged shot, both on the time axis (a task)."""
     with _one_at_a_time:
         worker, _ = _resident(context)
         worker.use_model(model)
-        observed = worker.observed(shot, axis)
-        record = worker.record(observed.source, observed.receivers, axis)
-        return observed.record, record[: len(observed.record)].copy()
+        observed = worker.observed(name, shot, axis)
+        return observed.gather, worker.record(observed.shot, axis, len(observed.gather)).copy()
 
 
-def _peak_memory() -> int:
-    """The most memory that this process has had so far, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def shot_operations(context: ShotContext) -> ShotOperations:
+    """The tasks that an objective runs, for one context."""
+    key = task_key(context.solver.digest, context.boundary_gradient, context.tail, context.misfit)
+    return ShotOperations(observe_shot, evaluate_shot, predict_shot, context, key)

@@ -1,4 +1,4 @@
-"""Is the gradient right, on this very problem: dot-product and Taylor tests, and what approximations cost."""
+"""Is the gradient right, on this very problem? Dot-product and Taylor tests of the objects that a run uses."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from hpcfwi.errors import InputError
+from hpcfwi.inversion.misfit import Misfit, ShotMisfit, load_misfit
 from hpcfwi.model.discretization import TimeAxis, critical_step
 from hpcfwi.model.gathers import read_gather
 from hpcfwi.model.problem import Problem
-from hpcfwi.model.processing import resample
+from hpcfwi.model.processing import Operator, Tail, resample
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
-from hpcfwi.solver.equations import Propagator
-from hpcfwi.solver.fields import Wavefields
+from hpcfwi.solver.engine import DevitoEngine
+from hpcfwi.solver.operators import Propagator
 from hpcfwi.solver.spec import SolverSpec
 
 __all__ = ["CheckReport", "check_gradient", "dot_product_error", "taylor_remainders"]
 
+# Relative error of the dot-product test.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
-HALVINGS = 10
-# Slopes of the second-order remainder that count, and how many of them in a row are asked for.
-SLOPES, RUN = (1.9, 2.1), 4
-# Relative standard deviation of the squared slowness in the longest step of the Taylor test.
-LONGEST_STEP = 0.02
+# Taylor test: its longest step (relative standard deviation of the squared slowness), how often the step is halved, which
+# slopes of the second-order remainder are right, and how many of them in a row are enough.
+LONGEST_STEP, HALVINGS = 0.02, 10
+RIGHT_SLOPES, ENOUGH_SLOPES = (1.9, 2.1), 4
+# Part of the free memory that the test may take.
+MEMORY_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -61,40 +64,16 @@ class CheckReport:
     text: str
 
 
-class _Bench:
-    """One shot of the problem, with operators of one precision, on a frozen time axis."""
-
-    def __init__(self, problem: Problem, spec: SolverSpec, shot: Shot, axis: TimeAxis, linearised: bool) -> None:
-        self.fields = Wavefields(Propagator(spec, linearised=linearised))
-        self.arguments = (shot.source, shot.receivers, problem.wavelet.sample(axis), axis.step, axis.samples)
-        self.boundary = spec.boundary
-
-    def record(self, m: NDArray) -> NDArray:
-        self.fields.set_model(m)
-        return self.fields.forward(*self.arguments).copy()
-
-    def misfit(self, m: NDArray, observed: NDArray) -> float:
-        return 0.5 * float(np.square(self.residual(m, observed), dtype=np.float64).sum())
-
-    def residual(self, m: NDArray, observed: NDArray) -> NDArray:
-        residual = self.record(m)
-        residual[: len(observed)] -= observed
-        residual[len(observed) :] = 0
-        return residual
-
-    def gradient(self, residual: NDArray, crop: bool = False) -> NDArray:
-        """Gradient for the model of the last record."""
-        padded = self.fields.gradient(residual)
-        return self.boundary.crop(padded) if crop else self.boundary.extend_transpose(padded)
-
-
 def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
-    """Test the linearised operator against the gradient, and the gradient against the misfit.
+    """Test the adjoint against the Born operator, and the gradient against the misfit.
+
+    The tests use the misfit, the processing and the wavefield storage of the run; for the exact tests the storage keeps every
+    step, in double precision.
 
     Parameters
     ----------
     problem
-        The problem; its initial model is where the gradient is tested.
+        The problem; the gradient is tested at its initial model.
     shot
         Name of the shot; the middle one by default.
 
@@ -105,84 +84,62 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     Raises
     ------
     InputError
-        If there is no such shot, or the exact gradient, for which every step is kept, does not fit into memory.
+        If there is no such shot, or the exact gradient does not fit into memory.
 
     Notes
     -----
-    With J the linearised operator (record with respect to m) the dot-product test compares ``<J dm, y>`` with
-    ``<dm, J^T y>`` for random dm, y. With g the gradient the Taylor remainder ``|f(m + h dm) - f(m) - h <g, dm>|`` falls
-    with h^2 if and only if g is exact. dm is smoothed noise that does not vanish at the edges.
+    With F the Born operator (derivative of the record with respect to m) and P the processing, the dot-product test compares
+    ``<P F dm, y>`` with ``<dm, F^T P^T y>`` for random dm, y. With g the gradient the Taylor remainder
+    ``|f(m + h dm) - f(m) - h <g, dm>|`` falls with h^2 if and only if g is exact. dm is smoothed noise that does not vanish
+    at the edges.
     """
-    chosen = _shot(problem, shot)
-    axis = _frozen_axis(problem)
-    spec = SolverSpec.from_problem(problem)
-    exact = replace(spec, dtype="float64", snapshot_every=1, receivers=len(chosen.receivers), time_samples=axis.samples)
-    available = psutil.virtual_memory().available
-    if exact.nbytes > 0.9 * available:
-        raise InputError(
-            f"the exact gradient in double precision needs {exact.nbytes / 1e9:.1f} GB, {available / 1e9:.1f} GB are "
-            "free: check a smaller problem, for instance with a shorter data.recording_time"
-        )
+    chosen, axis, spec = _shot(problem, shot), _frozen_axis(problem), SolverSpec.from_problem(problem)
+    spec = replace(spec, receivers=len(chosen.receivers), time_samples=axis.samples)
+    exact = replace(spec, dtype="float64", snapshot_every=1)
+    _check_memory(exact)
     rng = np.random.default_rng(20240229)
     m = squared_slowness(problem.initial_velocity)
     direction = m * _smooth_noise(rng, m.shape)
-    crop = problem.config.solver.boundary_gradient == "crop"
-    found = _exact_tests(problem, exact, chosen, axis, m, direction, rng)
-    dots, own = {"float64": found.dot_product}, found.cropped if crop else None
-    if spec.dtype == "float32":
-        single = _Bench(problem, replace(exact, dtype="float32"), chosen, axis, linearised=True)
-        dots["float32"] = dot_product_error(single.fields, m, direction, single.arguments, rng)
-        del single  # frees its wavefield before the next one is made
-    if spec.snapshot_every > 1:
-        spec = replace(spec, receivers=len(chosen.receivers), time_samples=axis.samples)
-        sampled = _Bench(problem, spec, chosen, axis, linearised=False)
-        own = sampled.gradient(sampled.residual(m, found.observed), crop)
-    return _report(problem, chosen, axis, dots, found, own, direction)
+    engine = DevitoEngine(Propagator(exact, born=True), problem.wavelet)
+    observed = _observed(problem, chosen, axis, engine)
+    misfit = _misfit(problem, load_misfit(problem.config.inversion.misfit), observed, axis)
+    engine.set_model(m)
+    dots = {"float64": dot_product_error(engine, chosen, axis, misfit.processing, direction, rng)}
+    at_zero, gradient = engine.misfit_and_gradient(chosen, axis, misfit)
 
+    def along(h: float) -> float:
+        engine.set_model(m + h * direction)
+        return misfit(engine.record(chosen, axis))[0]
 
-@dataclass(frozen=True, eq=False)
-class _Exact:
-    """What the tests with every step kept, in double precision, gave."""
-
-    dot_product: float
-    observed: NDArray
-    gradient: NDArray
-    cropped: NDArray
-    steps: NDArray
-    remainders: NDArray
-
-
-def _exact_tests(
-    problem: Problem,
-    spec: SolverSpec,
-    shot: Shot,
-    axis: TimeAxis,
-    m: NDArray,
-    direction: NDArray,
-    rng: np.random.Generator,
-) -> _Exact:
-    bench = _Bench(problem, spec, shot, axis, linearised=True)
-    dot_product = dot_product_error(bench.fields, m, direction, bench.arguments, rng)
-    observed = _observed(problem, shot, axis, bench)
-    residual = bench.residual(m, observed)
-    misfit = 0.5 * float(np.square(residual).sum())
-    padded = bench.fields.gradient(residual)
-    gradient, cropped = bench.boundary.extend_transpose(padded), bench.boundary.crop(padded)
     steps = LONGEST_STEP * 0.5 ** np.arange(HALVINGS + 1)
-    slope = float((gradient * direction).sum())
-    remainders = taylor_remainders(lambda h: bench.misfit(m + h * direction, observed), misfit, slope, steps)
-    return _Exact(dot_product, observed, gradient, cropped, steps, remainders)
+    remainders = taylor_remainders(along, at_zero, float((gradient * direction).sum()), steps)
+    engine.close()  # each engine's wavefield takes the place of the last one's
+    if spec.dtype == "float32":
+        single = DevitoEngine(Propagator(replace(exact, dtype="float32"), born=True), problem.wavelet)
+        single.set_model(m)
+        dots["float32"] = dot_product_error(single, chosen, axis, misfit.processing, direction, rng)
+        single.close()
+    own = None
+    if spec.snapshot_every > 1 or problem.config.solver.boundary_gradient == "crop":
+        production = DevitoEngine(Propagator(spec), problem.wavelet, problem.config.solver.boundary_gradient)
+        production.set_model(m)
+        misfit = replace(misfit, observed=observed.astype(spec.dtype))
+        own = production.misfit_and_gradient(chosen, axis, misfit)[1]
+    return _report(problem, chosen, axis, dots, steps, remainders, gradient, own, direction)
 
 
 def dot_product_error(
-    fields: Wavefields, m: NDArray, direction: NDArray, arguments: tuple, rng: np.random.Generator
+    engine: DevitoEngine,
+    shot: Shot,
+    axis: TimeAxis,
+    processing: Operator,
+    direction: NDArray,
+    rng: np.random.Generator,
 ) -> float:
-    """Relative difference of ``<J dm, y>`` and ``<dm, J^T y>``."""
-    fields.set_model(m)
-    scattered = fields.linearised(direction, *arguments).astype(np.float64)
+    """Relative difference of ``<P F dm, y>`` and ``<dm, F^T P^T y>`` in the engine's model, for a random y."""
+    scattered = processing.apply(engine.born(shot, axis, direction)).astype(np.float64)
     data = rng.standard_normal(scattered.shape) * scattered.std() + scattered
-    fields.forward(*arguments)
-    back = fields.boundary.extend_transpose(fields.gradient(data))
+    _, back = engine.misfit_and_gradient(shot, axis, lambda _: (0.0, processing.transpose(data)))
     left, right = float((scattered * data).sum()), float((direction * back).sum())
     return abs(left - right) / max(abs(left), abs(right), np.finfo(float).tiny)
 
@@ -211,16 +168,30 @@ def _frozen_axis(problem: Problem) -> TimeAxis:
     return TimeAxis.covering(problem.config.data.recording_time, step)
 
 
-def _observed(problem: Problem, shot: Shot, axis: TimeAxis, bench: _Bench) -> NDArray:
+def _check_memory(spec: SolverSpec) -> None:
+    available = psutil.virtual_memory().available
+    if spec.nbytes > MEMORY_SHARE * available:
+        raise InputError(
+            f"the exact gradient in double precision needs {spec.nbytes / 1e9:.1f} GB, {available / 1e9:.1f} GB are free: "
+            "check a smaller problem, for instance with --set data.recording_time=T and a smaller T"
+        )
+
+
+def _observed(problem: Problem, shot: Shot, axis: TimeAxis, engine: DevitoEngine) -> NDArray:
+    """The shot's observed gather on the time axis: read, or modelled in the true model if the axis is stable for that."""
     data = problem.config.data
     if data.file is not None:
-        record = read_gather(data.file, shot, problem.recording)
-        return resample(record, data.sample_interval, axis, "float64")
+        return resample(read_gather(data.file, shot, problem.recording), data.sample_interval, axis, "float64")
     assert problem.true_velocity is not None
-    fastest = float(problem.true_velocity.max())
-    if critical_step(problem.domain, problem.config.solver.space_order, fastest) < axis.step:
+    if engine.equation.stable_step(float(problem.true_velocity.max())) < axis.step:
         return np.zeros((axis.samples, len(shot.receivers)))
-    return bench.record(squared_slowness(problem.true_velocity))
+    engine.set_model(squared_slowness(problem.true_velocity))
+    return engine.record(shot, axis).copy()
+
+
+def _misfit(problem: Problem, misfit: Misfit, observed: NDArray, axis: TimeAxis) -> ShotMisfit:
+    tail = Tail(axis.samples, len(observed), zero_last=problem.config.data.tail == "extrapolate")
+    return ShotMisfit(misfit, tail, observed, axis)
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
@@ -233,28 +204,30 @@ def _report(
     shot: Shot,
     axis: TimeAxis,
     dots: dict[str, float],
-    found: _Exact,
+    steps: NDArray,
+    remainders: NDArray,
+    gradient: NDArray,
     own: NDArray | None,
     direction: NDArray,
 ) -> CheckReport:
-    solver = problem.config.solver
-    steps, remainders, gradient = found.steps, found.remainders, found.gradient
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = np.log2(remainders[:-1] / remainders[1:])
-    good = (slopes >= SLOPES[0]) & (slopes <= SLOPES[1])
+    good = (slopes >= RIGHT_SLOPES[0]) & (slopes <= RIGHT_SLOPES[1])
     longest = max((len(run) for run in "".join("x" if ok else " " for ok in good).split()), default=0)
     verdicts = [
         (f"dot product, {name}", error, TOLERANCE[name], error <= TOLERANCE[name]) for name, error in dots.items()
     ]
-    passed = longest >= RUN and all(ok for *_, ok in verdicts)
-    frozen = "" if problem.fixed_step is not None else " (frozen for the test)"
+    passed = longest >= ENOUGH_SLOPES and all(ok for *_, ok in verdicts)
+    solver, frozen = problem.config.solver, "" if problem.fixed_step is not None else " (frozen for the test)"
     lines = [
-        f"shot {shot.name}, {len(shot.receivers)} receivers, {axis.samples} steps of {axis.step:g} ms{frozen}, "
-        f"space order {solver.space_order}, {'free surface' if solver.free_surface else 'no free surface'}",
+        f"shot {shot.name}, {len(shot.receivers)} receivers, {axis.samples} steps of {axis.step:g} ms{frozen}, space order "
+        f"{solver.space_order}, {'free surface' if solver.free_surface else 'no free surface'}, misfit "
+        f"{problem.config.inversion.misfit}",
         "",
         f"{'test':24}{'found':>12}{'limit':>12}",
         *(f"{name:24}{error:12.2e}{limit:12.0e}   {_word(ok)}" for name, error, limit, ok in verdicts),
-        f"{'Taylor slope 2.0 +- 0.1':24}{f'{longest} halvings':>12}{f'{RUN}':>12}   {_word(longest >= RUN)}",
+        f"{'Taylor slope 2.0 +- 0.1':24}{f'{longest} halvings':>12}{f'{ENOUGH_SLOPES}':>12}   "
+        f"{_word(longest >= ENOUGH_SLOPES)}",
         "",
         "Taylor test, every step kept, float64; the step is relative to the squared slowness (standard deviation)",
         f"{'step':>12}{'remainder':>14}{'slope':>8}",
@@ -275,14 +248,14 @@ def _report(
 
 
 def _approximation(problem: Problem, difference: float, visible: float) -> list[str]:
-    k = SolverSpec.from_problem(problem).snapshot_every
-    what = [f"every {k} steps of the wavefield kept"] if k > 1 else []
+    every = SolverSpec.from_problem(problem).snapshot_every
+    what = [f"every {every} steps of the wavefield kept"] if every > 1 else []
     if problem.config.solver.boundary_gradient == "crop":
         what.append("the sponge's part dropped")
     return [
         f"this run's gradient is an approximation ({' and '.join(what)}):",
-        f"  relative difference from the exact one {difference:.2e}; its Taylor remainder shows it from steps below "
-        f"{visible:.1e} on",
+        f"  relative difference from the exact one {difference:.2e}; its Taylor remainder shows it for steps below "
+        f"{visible:.1e}",
     ]
 
 

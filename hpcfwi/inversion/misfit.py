@@ -1,16 +1,33 @@
-"""The pair of misfit and gradient, and its sum over shots."""
+"""Misfits between predicted and observed gathers, and the pair of misfit and gradient that is summed over shots."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "FunctionalGradient", "blocks", "total"]
+from hpcfwi.errors import InputError, RunError
+from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.processing import Operator
 
+__all__ = [
+    "BLOCK",
+    "MISFITS",
+    "FunctionalGradient",
+    "LeastSquares",
+    "Misfit",
+    "ShotMisfit",
+    "blocks",
+    "load_misfit",
+    "total",
+]
+
+# Entry points of this group name misfits of other distributions.
+ENTRY_POINTS = "hpcfwi.misfits"
 # Parts that one node of the summation tree adds. The tree's shape, and with it every last bit of the sum, depends on this
 # number and on the order of the shots, and on nothing else.
 BLOCK = 8
@@ -18,16 +35,122 @@ BLOCK = 8
 T = TypeVar("T")
 
 
+class Misfit(Protocol):
+    """A function of one shot's predicted and observed gathers."""
+
+    def evaluate(self, predicted: NDArray, observed: NDArray, axis: TimeAxis) -> tuple[float, NDArray]:
+        """Compare two gathers.
+
+        Parameters
+        ----------
+        predicted, observed
+            Shape (samples, receivers), the same for both; neither may be changed.
+        axis
+            Time axis of the shot, of which the gathers are the first samples.
+
+        Returns
+        -------
+        float, ndarray
+            The misfit, and its derivative with respect to ``predicted`` (the adjoint source), of the same shape.
+        """
+
+
+class LeastSquares:
+    """The L2 misfit ``0.5 sum (predicted - observed)^2``, a sum over samples without the time step (Tarantola 1984)."""
+
+    def evaluate(self, predicted: NDArray, observed: NDArray, axis: TimeAxis) -> tuple[float, NDArray]:  # noqa: ARG002
+        """Half the residual's sum of squares, added up in float64, and the residual."""
+        residual = predicted - observed
+        return 0.5 * float(np.square(residual, dtype=np.float64).sum()), residual
+
+
+# Misfits by their names in ``inversion.misfit``; those of other distributions register an entry point.
+MISFITS: dict[str, Callable[[], Misfit]] = {"l2": LeastSquares}
+
+
+def load_misfit(name: str) -> Misfit:
+    """Make the misfit that ``inversion.misfit`` names.
+
+    Parameters
+    ----------
+    name
+        A name in :data:`MISFITS`, an entry point of the group ``hpcfwi.misfits``, or ``module:name``. The last two name a
+        class or a function that makes a misfit and takes no arguments.
+
+    Raises
+    ------
+    InputError
+        If there is no such misfit, or it cannot be imported.
+    """
+    found: Callable[[], Any] | None = MISFITS.get(name)
+    points = entry_points(group=ENTRY_POINTS)
+    try:
+        if found is None and name in points.names:
+            found = points[name].load()
+        elif found is None and ":" in name:
+            found = EntryPoint(name, name, ENTRY_POINTS).load()
+        misfit = None if found is None else found()
+    except Exception as error:  # whatever that module raises
+        raise InputError(
+            f'inversion.misfit: "{name}" cannot be loaded ({type(error).__name__}: {error}); is its module installed in this '
+            "environment, or on PYTHONPATH?"
+        ) from error
+    if misfit is None:
+        known = ", ".join(f'"{known}"' for known in sorted({*MISFITS, *points.names}))
+        raise InputError(f'inversion.misfit: is "{name}"; it should be one of {known}, or "module:name"')
+    if not hasattr(misfit, "evaluate"):
+        raise InputError(f'inversion.misfit: "{name}" makes a {type(misfit).__name__}, which has no method evaluate')
+    return misfit
+
+
+@dataclass(frozen=True, eq=False)
+class ShotMisfit:
+    """The misfit of one shot as a function of its predicted gather, the processing of the data included.
+
+    Parameters
+    ----------
+    misfit
+        Compares the processed gathers.
+    processing
+        The operator P, which the predicted gather goes through.
+    observed
+        The observed gather, processed.
+    axis
+        Time axis of the predicted gather.
+
+    Notes
+    -----
+    The value is ``J(P d)``, the adjoint source ``P^T dJ/d(P d)``.
+    """
+
+    misfit: Misfit
+    processing: Operator
+    observed: NDArray
+    axis: TimeAxis
+
+    def __call__(self, predicted: NDArray) -> tuple[float, NDArray]:
+        """Misfit and adjoint source of a predicted gather, shape (samples, receivers)."""
+        processed = self.processing.apply(predicted)
+        value, source = self.misfit.evaluate(processed, self.observed, self.axis)
+        if np.shape(source) != processed.shape:
+            raise RunError(
+                f"the misfit {type(self.misfit).__name__} returned an adjoint source of shape {np.shape(source)} for a gather "
+                f"of shape {processed.shape}: evaluate() must return (value, derivative with respect to predicted)"
+            )
+        return float(value), self.processing.transpose(source)
+
+
 @dataclass(frozen=True, eq=False)
 class FunctionalGradient:
-    """Misfit and gradient of a shot, or of several.
+    """Misfit and gradient of a shot, or of several; pairs add up with ``+`` and :func:`sum`.
 
     Parameters
     ----------
     f
         Misfit.
     g
-        Gradient with respect to the squared slowness, on the physical grid, float64.
+        Gradient, float64: of a shot with respect to the squared slowness on the grid, of an evaluation with respect to the
+        optimiser's vector.
     """
 
     f: float
@@ -46,7 +169,7 @@ class FunctionalGradient:
 
 
 def total(parts: Iterable[FunctionalGradient]) -> FunctionalGradient:
-    """Add from left to right, to the same bytes as ``sum``, with one new array only; at least one."""
+    """Add at least one part from left to right, to the same bytes as ``sum``, with only one new array."""
     coming = iter(parts)
     first = next(coming)
     f, g = first.f, first.g.copy()
@@ -57,6 +180,6 @@ def total(parts: Iterable[FunctionalGradient]) -> FunctionalGradient:
 
 
 def blocks(parts: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Cut one level of the tree into the parts that belong together."""
+    """Cut one level of the summation tree into the parts of each node."""
     for start in range(0, len(parts), BLOCK):
         yield parts[start : start + BLOCK]

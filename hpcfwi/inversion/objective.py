@@ -1,32 +1,156 @@
-"""The objective: misfit and gradient at a squared slowness, summed over all shots of the survey."""
+"""The objective of an inversion: misfit and gradient at a vector of the optimiser, summed over all shots of the survey."""
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcfwi.artifacts import StagedFile, shard_folder, stage
 from hpcfwi.errors import RunError
-from hpcfwi.execution.executor import DaskExecutor
-from hpcfwi.execution.reduction import task_key
-from hpcfwi.execution.tasks import ShotContext, evaluate_shot, observe_shot, predict_shot
 from hpcfwi.inversion.journal import Journal, Partials
 from hpcfwi.inversion.misfit import FunctionalGradient
+from hpcfwi.inversion.parametrisation import Parametrisation
 from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import squared_slowness, velocity_from
 from hpcfwi.version import __version__
 
-__all__ = ["Evaluation", "Objective", "observe"]
+__all__ = [
+    "MAX_DRIVER_SUM_BYTES",
+    "DataSource",
+    "Evaluation",
+    "Objective",
+    "ShotExecutor",
+    "ShotOperations",
+    "observe",
+    "task_key",
+]
 
-# Bytes of a gradient up to which a handful of them may come to the driver instead of their sum.
-SMALL = 4_000_000
+# Bytes of a gradient up to which the driver may add the last handful of sums itself.
+MAX_DRIVER_SUM_BYTES = 4_000_000
+
+
+class ShotExecutor(Protocol):
+    """Runs a function once for each shot, again and elsewhere where that fails.
+
+    Attributes
+    ----------
+    in_one_task
+        Shots that one task of the last :meth:`sum` computed.
+    """
+
+    in_one_task: int
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        names: Sequence[str],
+        arguments: Sequence[tuple[Any, ...]],
+        keys: Sequence[str],
+        progress: Callable[[int, int], None] = ...,
+    ) -> list[Any]:
+        """Return ``function(*arguments[i])`` for each shot, in their order.
+
+        Parameters
+        ----------
+        function
+            One of :class:`ShotOperations`.
+        names, arguments, keys
+            For each shot its name, the arguments, and a digest of everything that the result depends on.
+        progress
+            Called with the shots done and the shots in all.
+
+        Raises
+        ------
+        DataError
+            If a shot's own data cannot be used.
+        ShotFailed
+            If a shot fails on every attempt.
+        Interrupted
+            If the run has to stop before all shots are done.
+        """
+
+    def sum(
+        self,
+        function: Callable[..., FunctionalGradient],
+        names: Sequence[str],
+        arguments: Sequence[tuple[Any, ...]],
+        keys: Sequence[str],
+        progress: Callable[[int, int], None] = ...,
+        small: bool = False,
+        partials: Partials | None = None,
+        evaluation: str = "",
+    ) -> FunctionalGradient:
+        """Add ``function(*arguments[i])`` over the shots in a tree whose shape depends on their order alone.
+
+        Parameters and errors are those of :meth:`map`, and
+
+        Parameters
+        ----------
+        small
+            Whether the driver adds the last handful of sums, for gradients of at most :data:`MAX_DRIVER_SUM_BYTES`.
+        partials
+            Where sums of consecutive shots are kept, for a restart. ``function`` then takes the file for its own result, or
+            None, as one more argument.
+        evaluation
+            Digest of the model, by which the kept sums are known.
+        """
+
+
+@dataclass(frozen=True)
+class ShotOperations:
+    """The functions that an executor runs, and what all shots share.
+
+    Parameters
+    ----------
+    observe
+        ``(context, shot, source, folder) -> StagedFile``: stage a :class:`~hpcfwi.model.survey.Shot`'s observed data.
+    evaluate
+        ``(context, name, model, shot, axis, number) -> FunctionalGradient``: misfit and gradient of a staged shot.
+    predict
+        ``(context, name, model, shot, axis) -> (observed, predicted)``: both gathers of a staged shot.
+    context
+        First argument of all three; opaque to the objective.
+    context_key
+        Digest of what results depend on by way of the context.
+    """
+
+    observe: Callable[..., StagedFile]
+    evaluate: Callable[..., FunctionalGradient]
+    predict: Callable[..., tuple[NDArray, NDArray]]
+    context: Any
+    context_key: str
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where the observed data of all shots come from: a file, or the true model.
+
+    Parameters
+    ----------
+    file
+        Folder or HDF5 file of gathers; None where they are modelled.
+    model, axis
+        The true model, staged, and its time axis; None where gathers are read.
+    recording
+        Time axis of the observed gathers.
+    origin
+        Digest of what the data depend on. Modelled data of the same origin that are staged already are used again, so that
+        they keep their last bits on another kind of machine.
+    """
+
+    file: Path | None
+    model: StagedFile | None
+    axis: TimeAxis | None
+    recording: TimeAxis
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -44,12 +168,12 @@ class Evaluation:
     replayed
         Whether the answer came from the journal.
     drift
-        How far the model is from that of the journal's answer, relative; 0 where they are the same bytes.
+        Relative difference of x from that of the journal's answer; 0 where they are the same bytes.
     model_seconds, shots_seconds, sum_seconds, journal_seconds
-        Of the wall time: staging the model, the shots until the last one was there, from there to the sum of all, and looking
-        the answer up or writing it down.
+        Parts of the wall time: staging the model; the shots, until the last is done; from there to the sum of all; reading
+        and writing the journal.
     cpu_seconds
-        Time that the driver's process, in which Dask's scheduler is, was on a CPU for shots and sum.
+        CPU time of the driver's process, which Dask's scheduler shares, during shots and sum.
     in_one_task
         Shots that a task computed.
     """
@@ -67,33 +191,43 @@ class Evaluation:
     in_one_task: int = 1
 
 
-def observe(
-    problem: Problem, context: ShotContext, tasks: DaskExecutor, staged: Path, progress: Any
-) -> list[StagedFile]:
-    """Stage the observed data of every shot; modelled ones that an earlier start has staged are taken over."""
-    gathers = problem.config.data.file
+def task_key(*parts: object) -> str:
+    """Digest of everything that a task's result depends on, which becomes its name."""
+    return hashlib.blake2b("\0".join(map(repr, parts)).encode(), digest_size=12).hexdigest()
+
+
+def observe(problem: Problem, operations: ShotOperations, executor: ShotExecutor, staged: Path) -> list[StagedFile]:
+    """Stage the observed data of every shot.
+
+    Parameters
+    ----------
+    problem
+        The problem; its survey says which shots.
+    operations, executor
+        What is run, and where.
+    staged
+        Folder of staged files.
+
+    Returns
+    -------
+    list of StagedFile
+        The shots, in survey order.
+    """
+    data, shots, origin = problem.config.data, problem.survey.shots, problem.base_digest or problem.digest
     model = axis = None
-    if gathers is None:
+    if data.file is None:
         assert problem.true_velocity is not None
         model = stage(staged, "model", squared_slowness(problem.true_velocity))
         axis = problem.time_axis(problem.true_velocity)
-    shots = problem.survey.shots
-    origin = problem.base_digest or problem.digest
-    rest = (
-        model,
-        axis,
-        gathers,
-        problem.config.data.sample_interval,
-        problem.recording.samples,
-    )
     stamp = task_key(__version__, origin)
+    source = DataSource(data.file, model, axis, problem.recording, stamp)
+    folders = [shard_folder(staged / "shots", shot.name, len(shots)) for shot in shots]
     try:
-        return tasks.gather(
-            observe_shot,
+        return executor.map(
+            operations.observe,
             [shot.name for shot in shots],
-            [(context, shot, *rest, shard_folder(staged / "shots", shot.name, len(shots)), stamp) for shot in shots],
-            [task_key(origin, context.solver.digest, shot.name) for shot in shots],
-            progress,
+            [(operations.context, shot, source, folder) for shot, folder in zip(shots, folders, strict=True)],
+            [task_key(origin, operations.context_key, shot.name) for shot in shots],
         )
     finally:
         if model is not None:
@@ -107,32 +241,42 @@ class Objective:
     ----------
     problem
         What is inverted.
-    context
-        What the shots have in common.
+    parametrisation
+        What x stands for.
+    operations, executor
+        What is run for each shot, and where.
     shots
         The staged shots, in survey order.
-    tasks
-        Where they run.
     staged
         Folder for models.
     journal
-        Answers from earlier, and for later.
+        Answers of earlier starts, and a place for new ones.
     partials
-        Sums of a few shots, of the evaluation that is under way.
+        Sums of consecutive shots of the evaluation that is under way.
     progress
-        Called with shots done and shots in all.
+        Called with the shots done and the shots in all.
     on_begin
         Called with the number of an evaluation before its shots begin.
     on_evaluation
         Called after each evaluation with it, x and the gradient.
+
+    Attributes
+    ----------
+    evaluations
+        All so far.
+    gradient
+        Of the last one.
+    seconds
+        Wall time spent here, which is not the optimiser's.
     """
 
     def __init__(
         self,
         problem: Problem,
-        context: ShotContext,
+        parametrisation: Parametrisation,
+        operations: ShotOperations,
+        executor: ShotExecutor,
         shots: list[StagedFile],
-        tasks: DaskExecutor,
         staged: Path,
         journal: Journal,
         partials: Partials,
@@ -140,30 +284,29 @@ class Objective:
         on_begin: Callable[[int], None] = lambda _: None,
         on_evaluation: Callable[[Evaluation, NDArray, NDArray], None] = lambda *_: None,
     ) -> None:
-        self.problem, self.context, self.shots, self.tasks = problem, context, shots, tasks
+        self.problem, self.parametrisation, self.shots = problem, parametrisation, shots
+        self.operations, self.executor = operations, executor
         self.staged, self.journal, self.partials = staged, journal, partials
         self.progress, self.on_begin, self.on_evaluation = progress, on_begin, on_evaluation
         self.evaluations: list[Evaluation] = []
-        # spent here, which is not the optimiser's
-        self.seconds = 0.0
         self.gradient: NDArray = np.zeros(0)
+        self.seconds = 0.0
         self._names = [shot.name for shot in problem.survey.shots]
 
     def __call__(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Misfit and gradient at the squared slowness ``x``, (s/km)^2, flat; the gradient of frozen cells is zero."""
+        """Misfit and gradient at x: from the journal, or computed and written there first."""
         started, number = time.perf_counter(), len(self.evaluations) + 1
         recorded = self.journal.read(x, number)
         parts = {"journal_seconds": time.perf_counter() - started}
         if recorded is None:
-            answer, drift = self._evaluate(x, parts), 0.0
+            answer, drift, in_one_task = self._evaluate(x, number, parts), 0.0, self.executor.in_one_task
             answered = time.perf_counter()
             self.journal.write(x, answer, number)
             self.partials.end()
             parts["journal_seconds"] += time.perf_counter() - answered
         else:
-            answer, drift = recorded.answer, recorded.drift
+            answer, drift, in_one_task = recorded.answer, recorded.drift, 1
         seconds = time.perf_counter() - started
-        in_one_task = self.tasks.in_one_task if recorded is None else 1
         evaluation = Evaluation(
             number, answer.f, seconds, recorded is not None, drift, **parts, in_one_task=in_one_task
         )
@@ -171,15 +314,14 @@ class Objective:
         self.gradient = answer.g
         self.on_evaluation(evaluation, x, answer.g)
         self.seconds += time.perf_counter() - started
-        return answer.f, answer.g.ravel()
+        return answer.f, answer.g
 
-    def _evaluate(self, x: NDArray[np.float64], parts: dict[str, float]) -> FunctionalGradient:
-        """Compute an answer; how long its parts took is added to ``parts``."""
+    def _evaluate(self, x: NDArray[np.float64], number: int, parts: dict[str, float]) -> FunctionalGradient:
+        """Compute an answer; its times go into ``parts``."""
         started = last_shot = time.perf_counter()
-        m = x.reshape(self.problem.domain.shape)
+        m = self.parametrisation.to_model(x)
         axis = self.problem.time_axis(velocity_from(m))
         model = stage(self.staged, "model", m, sync=False)
-        number = len(self.evaluations) + 1
         self.on_begin(number)
         staged, cpu = time.perf_counter(), time.process_time()
 
@@ -189,17 +331,15 @@ class Objective:
                 last_shot = time.perf_counter()
             self.progress(done, total)
 
+        shots = list(zip(self._names, self.shots, strict=True))
         try:
-            answer = self.tasks.sum(
-                evaluate_shot,
+            answer = self.executor.sum(
+                self.operations.evaluate,
                 self._names,
-                [
-                    (self.context, name, model, shot, axis, number)
-                    for name, shot in zip(self._names, self.shots, strict=True)
-                ],
+                [(self.operations.context, name, model, shot, axis, number) for name, shot in shots],
                 [self._key(model, shot, axis) for shot in self.shots],
                 progress,
-                small=m.nbytes <= SMALL,
+                small=m.nbytes <= MAX_DRIVER_SUM_BYTES,
                 partials=self.partials,
                 evaluation=model.digest,
             )
@@ -215,21 +355,20 @@ class Objective:
             raise RunError(
                 f"the gradient of evaluation {number} has values that are NaN or infinite; check the data and solver.dtype"
             )
-        answer.g[self.problem.frozen] = 0.0
-        return answer
+        return FunctionalGradient(answer.f, self.parametrisation.pull_back(answer.g))
 
     def _key(self, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> str:
-        return task_key(self.context.solver.digest, self.context.boundary_gradient, model.digest, shot.digest, axis)
+        return task_key(self.operations.context_key, model.digest, shot.digest, axis)
 
     def predict(self, velocity: NDArray, index: int) -> tuple[NDArray, NDArray, TimeAxis]:
-        """Observed and predicted record of one shot in a model, both on its time axis."""
+        """Observed and predicted gather of one shot in a model, km/s, and their time axis."""
         axis = self.problem.time_axis(velocity)
         model = stage(self.staged, "model", squared_slowness(velocity))
-        shot = self.shots[index]
-        arguments = (self.context, model, shot, axis)
+        name, shot = self._names[index], self.shots[index]
+        arguments = (self.operations.context, name, model, shot, axis)
         key = task_key("predict", self._key(model, shot, axis))
         try:
-            observed, predicted = self.tasks.gather(predict_shot, [self._names[index]], [arguments], [key])[0]
+            ((observed, predicted),) = self.executor.map(self.operations.predict, [name], [arguments], [key])
         finally:
             Path(model.path).unlink(missing_ok=True)
         return observed, predicted, axis

@@ -1,4 +1,4 @@
-"""The optimiser: scipy's L-BFGS-B in float64 over the squared slowness."""
+"""The optimiser: scipy's L-BFGS-B in float64."""
 
 from __future__ import annotations
 
@@ -11,31 +11,36 @@ from scipy.optimize import Bounds, OptimizeResult, minimize
 from threadpoolctl import threadpool_limits
 
 from hpcfwi.config.run import InversionSection
+from hpcfwi.inversion.parametrisation import Parametrisation
 
 __all__ = ["minimise"]
 
+Vector = NDArray[np.float64]
+# A few cells at sources and edges have gradients far above all others; the first step is chosen by this quantile.
+FIRST_STEP_QUANTILE = 0.99
+
 
 def minimise(
-    objective: Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]],
-    x0: NDArray[np.float64],
-    bounds: tuple[NDArray[np.float64], NDArray[np.float64]],
-    limits: InversionSection,
-    on_iteration: Callable[[NDArray[np.float64], float], None],
+    objective: Callable[[Vector], tuple[float, Vector]],
+    x0: Vector,
+    parametrisation: Parametrisation,
+    section: InversionSection,
+    on_iteration: Callable[[Vector, float], None],
 ) -> OptimizeResult:
-    """Minimise from ``x0`` within ``bounds``.
+    """Minimise from ``x0`` within the parametrisation's bounds.
 
-    The iterates are a pure function of x0, bounds, options and the objective's answers, so an interrupted minimisation is
-    continued by giving it the same answers again. BLAS runs on one thread, since its sums depend on their number.
+    The iterates are a pure function of x0, bounds, options and the objective's answers, so an interrupted minimisation
+    continues when it gets the same answers again. BLAS runs on one thread, since its sums depend on the number of threads.
 
     Parameters
     ----------
     objective
-        Returns misfit and gradient, float64, flat.
+        Returns misfit and gradient, float64.
     x0
-        First squared slowness, (s/km)^2, flat.
-    bounds
-        Lowest and highest values, flat.
-    limits
+        The first vector.
+    parametrisation
+        Bounds, and what a step means as a change of velocity.
+    section
         The configuration's ``[inversion]``.
     on_iteration
         Called with x and misfit after each iteration.
@@ -43,24 +48,27 @@ def minimise(
     Returns
     -------
     OptimizeResult
-        With ``x`` the squared slowness.
+        scipy's, for x.
 
     Notes
     -----
     L-BFGS-B begins with the projected step ``x - g`` (Byrd et al. 1995, doi:10.1137/0916069), whatever the units of the
-    misfit; where g is large that is a jump to the bounds. So it sees ``c x`` with the gradient ``g / c``, whose first step
-    is ``x - g / c^2``. c is a power of two, by which x is multiplied and divided without rounding.
+    misfit; where g is large that is a jump to the bounds. It is given ``c x`` with the gradient ``g / c`` instead, whose
+    first step is ``x - g / c^2``. c is a power of two, so that scaling rounds nothing.
     """
+    bounds = parametrisation.bounds
     start = np.clip(x0, *bounds)
     answer = objective(start)
-    if limits.iterations == 0:  # scipy makes one all the same
-        return OptimizeResult(
-            x=start, fun=answer[0], jac=answer[1], nit=0, nfev=1, message="no iteration was asked for"
-        )
-    scale = 1.0 if limits.first_step == "unscaled" else _scale(start, answer[1], bounds, limits.first_step)
-    first: list[tuple[float, NDArray[np.float64]]] = [answer]
+    if section.iterations == 0:  # scipy would make one
+        return OptimizeResult(x=start, fun=answer[0], jac=answer[1], nit=0, nfev=1, message="inversion.iterations is 0")
+    scale = 1.0
+    if section.first_step != "unscaled":
+        free = bounds[0] < bounds[1]
+        change = np.abs(parametrisation.velocity_change(start, answer[1])[free])
+        scale = _scale(float(np.quantile(change, FIRST_STEP_QUANTILE)), section.first_step)
+    first = [answer]  # scipy asks for it again
 
-    def scaled(y: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def scaled(y: Vector) -> tuple[float, Vector]:
         f, g = first.pop() if first else objective(y / scale)
         return f, g / scale
 
@@ -76,12 +84,12 @@ def minimise(
             bounds=Bounds(bounds[0] * scale, bounds[1] * scale),
             callback=callback,
             options={
-                "maxiter": limits.iterations,
-                "maxfun": limits.evaluations,
-                "ftol": limits.ftol,
-                "gtol": limits.gtol / scale,
-                "maxcor": limits.corrections,
-                "maxls": limits.line_search_steps,
+                "maxiter": section.iterations,
+                "maxfun": section.evaluations,
+                "ftol": section.ftol,
+                "gtol": section.gtol / scale,
+                "maxcor": section.corrections,
+                "maxls": section.line_search_steps,
             },
         )
     result.x = result.x / scale
@@ -89,11 +97,6 @@ def minimise(
     return result
 
 
-def _scale(x: NDArray[np.float64], g: NDArray[np.float64], bounds: tuple[NDArray, NDArray], first_step: float) -> float:
-    """The power of two for which the largest change of velocity, ``v^3 / 2 |g| / c^2``, is about ``first_step``."""
-    free = bounds[0] < bounds[1]
-    # a handful of cells at sources and edges may have gradients far above all others: they are not asked
-    change = np.quantile(np.abs(0.5 * x[free] ** -1.5 * g[free]), 0.99)
-    if not change > 0:
-        return 1.0
-    return float(2.0 ** round(0.5 * math.log2(change / first_step)))
+def _scale(change: float, first_step: float) -> float:
+    """The power of two c for which ``change / c^2`` is about ``first_step``."""
+    return float(2.0 ** round(0.5 * math.log2(change / first_step))) if change > 0 else 1.0

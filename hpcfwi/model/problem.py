@@ -158,13 +158,6 @@ class Problem:
         return dispersion(self.domain, self.wavelet, self.config.solver.space_order, velocities, self.fixed_step)
 
     @property
-    def slowness_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lower and upper bounds of the squared slowness, (s/km)^2; frozen cells are held at the initial model."""
-        low, high = (squared_slowness(v) for v in reversed(self.config.inversion.bounds))
-        m = squared_slowness(self.initial_velocity)
-        return np.where(self.frozen, m, low), np.where(self.frozen, m, high)
-
-    @property
     def identity(self) -> dict[str, Any]:
         """The configuration's part that the misfit and the iterates depend on, and digests of the arrays.
 

@@ -26,7 +26,7 @@ from hpcfwi.run.folder import RunFolder
 from hpcfwi.run.requeue import Requeue
 from hpcfwi.run.session import Session, session
 from hpcfwi.run.shot_exclusion import ShotExclusion
-from hpcfwi.solver.sleeping import StandIn
+from hpcfwi.solver.engine import SleepingShots
 
 __all__ = ["RunResult", "model_data", "run"]
 
@@ -91,7 +91,7 @@ def run(
     options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
     accept_versions: bool = False,
     requeue: int = 0,
-    stand_in: StandIn | None = None,
+    stand_in: SleepingShots | None = None,
 ) -> RunResult:
     """Run an inversion, or continue the one that is in ``run_dir``.
 
@@ -238,16 +238,19 @@ class _Inversion:
         from hpcfwi.inversion.journal import Journal, Partials
         from hpcfwi.inversion.objective import Objective
         from hpcfwi.inversion.optimizer import minimise
+        from hpcfwi.inversion.parametrisation import SquaredSlowness
 
         session, problem = self.session, self.problem
         shots = session.observe()
         self.rows = History(self.folder.history)
         self.elapsed_before = self.rows.rows[-1].elapsed_seconds if self.rows.rows else 0.0
+        self.parametrisation = SquaredSlowness.from_problem(problem)
         self.objective = Objective(
             problem,
-            session.context,
-            shots,
+            self.parametrisation,
+            session.operations,
             session.tasks,
+            shots,
             self.folder.staged,
             Journal(self.folder.journal, f"{problem.digest} {self.folder.began_with}", self.folder.verify),
             Partials(self.folder.journal, self.config.journal.shots_per_sum),
@@ -255,11 +258,10 @@ class _Inversion:
             session.on_evaluating,
             self._on_evaluation,
         )
-        low, high = problem.slowness_bounds
-        x0 = squared_slowness(problem.initial_velocity).ravel()
+        x0 = self.parametrisation.to_vector(squared_slowness(problem.initial_velocity))
         self.loop_started = self.step_started = time.perf_counter()
         self.writing = 0.0
-        result = minimise(self.objective, x0, (low.ravel(), high.ravel()), self.config.inversion, self._on_iteration)
+        result = minimise(self.objective, x0, self.parametrisation, self.config.inversion, self._on_iteration)
         seconds = time.perf_counter() - self.loop_started
         self.log.write(
             Optimised(
@@ -294,7 +296,7 @@ class _Inversion:
 
     def _add_row(self, x: NDArray, misfit: float) -> None:
         now = time.perf_counter()
-        m = x.reshape(self.problem.domain.shape)
+        m = self.parametrisation.to_model(x)
         velocity = velocity_from(m)
         row = Row(
             self.iteration,
@@ -315,7 +317,7 @@ class _Inversion:
         self.log.write(IterationDone(**facts, replayed=not new))
 
     def _finish(self, result: Any) -> RunResult:
-        velocity = velocity_from(result.x.reshape(self.problem.domain.shape)).astype(np.float32)
+        velocity = velocity_from(self.parametrisation.to_model(result.x)).astype(np.float32)
         self.rows.cut(int(result.nit))
         self._draw(velocity)
         self.folder.write_array(self.folder.model, velocity)
@@ -324,7 +326,7 @@ class _Inversion:
             "evaluations": int(result.nfev),
             "misfit": float(result.fun),
             "initial_misfit": self.objective.evaluations[0].misfit,
-            "model_error": self.problem.velocity_error(velocity_from(result.x.reshape(self.problem.domain.shape))),
+            "model_error": self.problem.velocity_error(velocity_from(self.parametrisation.to_model(result.x))),
             "message": str(result.message),
             "left_out": self.problem.exclusion_note,
             "irreproducible": self.session.reproducibility.against,

@@ -15,8 +15,8 @@ from hpcfwi.config.site import Site
 from hpcfwi.events.types import RunStarted
 from hpcfwi.model.problem import Problem
 from hpcfwi.run.folder import RunFolder
+from hpcfwi.solver.engine import SleepingShots
 from hpcfwi.solver.operators import fingerprint_digest
-from hpcfwi.solver.sleeping import StandIn
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:  # imports Dask, for which the command line has no time
@@ -78,7 +78,7 @@ class Reproducibility:
         role
             ``DRIVERS`` or ``WORKERS``.
         described
-            As of :func:`~hpcfwi.solver.operators.kind_of_machine`.
+            As of :func:`~hpcfwi.solver.operators.result_fingerprint`.
         """
         with self._lock:
             known, kind = self._kinds[role], fingerprint_digest(described)
@@ -108,7 +108,9 @@ def _texts(told: Any) -> dict[str, str]:
 LIBRARIES = ("dask", "dask-jobqueue", "devito", "distributed", "numpy", "scipy")
 
 
-def start_event(problem: Problem, site: Site, workforce: WorkerPool, stand_in: StandIn | None = None) -> RunStarted:
+def start_event(
+    problem: Problem, site: Site, workforce: WorkerPool, stand_in: SleepingShots | None = None
+) -> RunStarted:
     """The event of a driver's start in this process."""
     layout = workforce.layout
     job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID")

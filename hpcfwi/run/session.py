@@ -51,7 +51,7 @@ from hpcfwi.run.folder import RunFolder
 from hpcfwi.run.plan import make_plan
 from hpcfwi.run.reproducibility import DRIVERS, WORKERS, Reproducibility, start_event
 from hpcfwi.run.worker_events import Failures, WorkerEvents
-from hpcfwi.solver.sleeping import StandIn
+from hpcfwi.solver.engine import SleepingShots
 from hpcfwi.solver.spec import SolverSpec
 
 if TYPE_CHECKING:  # imports Dask, for which the command line has no time
@@ -72,7 +72,7 @@ def session(
     options: LaunchOptions,
     folder: RunFolder,
     console: Console,
-    stand_in: StandIn | None = None,
+    stand_in: SleepingShots | None = None,
 ) -> Iterator[Session]:
     """Everything that has to be closed again: workers, event log, display, scratch."""
     with ExitStack() as stack:
@@ -162,8 +162,8 @@ class Session:
 
     Attributes
     ----------
-    context
-        What all shots have in common.
+    operations
+        What is run for each shot.
     tasks
         Where they run.
     """
@@ -178,7 +178,7 @@ class Session:
         progress: Progress,
         end: CurrentJob,
         stack: ExitStack,
-        stand_in: StandIn | None = None,
+        stand_in: SleepingShots | None = None,
     ) -> None:
         self.problem, self.folder, self.log, self.progress, self.end = problem, folder, log, progress, end
         self.config, self.stand_in = problem.config, stand_in
@@ -265,8 +265,8 @@ class Session:
             )
 
     def _stage_solver(self, cache_bytes: int) -> None:
-        from hpcfwi.execution.tasks import ShotContext
-        from hpcfwi.solver.operators import kind_of_machine, stage_solver
+        from hpcfwi.execution.tasks import ShotContext, shot_operations
+        from hpcfwi.solver.operators import result_fingerprint, stage_solver
 
         started, spec = time.perf_counter(), SolverSpec.from_problem(self.problem)
         solver, built = stage_solver(self.folder.staged, spec)
@@ -275,16 +275,18 @@ class Session:
         self.progress.print_line(
             f"solver {'built and compiled' if built else 'found in the run folder'} ({seconds:.1f} s)"
         )
-        self._machine(DRIVERS, kind_of_machine())
-        self.context = ShotContext(
+        self._machine(DRIVERS, result_fingerprint())
+        context = ShotContext(
             solver,
             spec,
             self.problem.wavelet,
             self.config.solver.boundary_gradient,
             self.config.data.tail,
             cache_bytes,
+            self.config.inversion.misfit,
             self.stand_in,
         )
+        self.operations = shot_operations(context)
 
     def _connect(self, workforce: WorkerPool, site: Site, stack: ExitStack) -> None:
         from distributed import Client
@@ -298,8 +300,7 @@ class Session:
         from hpcfwi.execution.plugins.worker_exit import WorkerExitPlugin
         from hpcfwi.execution.plugins.worker_info import WorkerInfoPlugin
         from hpcfwi.execution.reduction import KINDS
-        from hpcfwi.execution.task_errors import EVENT_TOPIC
-        from hpcfwi.execution.tasks import evaluate_shot, observe_shot, predict_shot
+        from hpcfwi.execution.tasks import EVENT_TOPIC, evaluate_shot, observe_shot, predict_shot
 
         self._tell_dashboard(workforce, site)
         client = stack.enter_context(Client(workforce.cluster(), set_as_default=False))
@@ -393,7 +394,7 @@ class Session:
 
         started = time.perf_counter()
         self.log.write(StagingData(shots=len(self.problem.survey)))
-        shots = observe(self.problem, self.context, self.tasks, self.folder.staged, lambda *_: None)
+        shots = observe(self.problem, self.operations, self.tasks, self.folder.staged)
         if self.config.data.file is not None:
             self._claim_data(shots)
         seconds = time.perf_counter() - started

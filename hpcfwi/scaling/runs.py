@@ -34,7 +34,7 @@ from hpcfwi.events.types import ShotDone, parse_event
 from hpcfwi.execution.affinity import PRELOAD_MODULES
 from hpcfwi.execution.batching import TaskOverhead
 from hpcfwi.execution.executor import DaskExecutor
-from hpcfwi.execution.task_errors import EVENT_TOPIC, log_event
+from hpcfwi.execution.tasks import EVENT_TOPIC, log_event
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.io import make_private, parse_json, require_regular_file, shortened, write_atomic
 from hpcfwi.process import interrupted, received_signal

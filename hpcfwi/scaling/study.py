@@ -20,7 +20,7 @@ from hpcfwi.scaling.figures import draw_scaling
 from hpcfwi.scaling.output import forecast_lines, levels_table, parts_table, validation_lines, write_results
 from hpcfwi.scaling.results import Scaling, evaluate_study
 from hpcfwi.scaling.runs import Study, StudyRuns
-from hpcfwi.solver.sleeping import StandIn
+from hpcfwi.solver.engine import SleepingShots
 
 __all__ = ["ScaleOptions", "StudyResult", "run_study"]
 
@@ -106,7 +106,7 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
     rungs = f"{counted(len(options.nodes), 'rung')}, {counted(options.repeat, 'time')}"
     _say(screen, f"{kind} scaling of {config.stem} in {folder}: {rungs}")
     if options.stand_in:
-        _say(screen, f"{StandIn.parse(options.stand_in)} stand in for the kernels")
+        _say(screen, f"{SleepingShots.parse(options.stand_in)} stand in for the kernels")
     if study.way == "local":
         _say(screen, "all on this machine: a node stands for a worker process")
     for found in ladder.climb(options.nodes, options.repeat):
@@ -147,7 +147,7 @@ def _prepare(config: Path, options: ScaleOptions) -> tuple[Problem, Study]:
     problem = Problem.from_config(load_run_config(config, ours))
     site = load_site(options.site, [setting.lstrip().removeprefix(SITE) for setting in theirs])
     if options.stand_in is not None:
-        StandIn.parse(options.stand_in)
+        SleepingShots.parse(options.stand_in)
     most, shots = max(options.nodes), len(problem.survey)
     if shots < most:
         raise InputError(

@@ -180,8 +180,7 @@ def _try_here(threads: int) -> dict[str, Any]:
     dict
         The ``fingerprint``; where there is a compiler ``build_seconds`` and what :func:`_run` tells; ``error`` where it fails.
     """
-    from hpcfwi.solver.equations import Propagator
-    from hpcfwi.solver.operators import fingerprint
+    from hpcfwi.solver.operators import Propagator, fingerprint
 
     facts: dict[str, Any] = {"error": "", "fingerprint": fingerprint()}
     if facts["fingerprint"].get("compiler") == "none":
@@ -189,7 +188,7 @@ def _try_here(threads: int) -> dict[str, Any]:
     try:
         started = time.perf_counter()
         propagator = Propagator(examined_spec(threads))
-        _ = propagator.forward_operator.cfunction
+        propagator.forward.compile()
         facts["build_seconds"] = time.perf_counter() - started
         return facts | _run(propagator)
     except Exception as error:
@@ -230,22 +229,25 @@ def _run(propagator: Any) -> dict[str, Any]:
         may use, as the operating system tells.
     """
     from hpcfwi.execution.affinity import observed_threads, ranges
-    from hpcfwi.solver.fields import Wavefields
+    from hpcfwi.model.discretization import TimeAxis
+    from hpcfwi.model.survey import Shot
+    from hpcfwi.model.wavelet import SampledWavelet
+    from hpcfwi.solver.engine import DevitoEngine
 
     domain = propagator.spec.domain
-    fields = Wavefields(propagator)
-    fields.set_model(np.full(domain.shape, 0.25))
+    engine = DevitoEngine(propagator, SampledWavelet((1.0,) * STEPS, 1.0))
+    engine.set_model(np.full(domain.shape, 0.25))
     middle = np.array([h * (n // 2) for n, h in zip(domain.shape, domain.spacing, strict=True)])
-    push = np.ones(STEPS)
+    shot = Shot("probe", middle, middle[None])
 
     def forward(samples: int) -> bool:
-        record = fields.forward(middle, middle[None], push[:samples], 1.0, samples)
+        record = engine.record(shot, TimeAxis(1.0, samples))
         return bool(np.isfinite(record).all() and record.any())
 
     sound = forward(FEW)
-    before = fields.kernel_seconds
+    before = engine.kernel_seconds
     sound &= forward(FEW)
-    seconds = fields.kernel_seconds - before
+    seconds = engine.kernel_seconds - before
     with observed_threads() as use:
         # where threads have to share a CPU a step takes much longer: that is found out in small doses
         samples, began = FEW, time.perf_counter()

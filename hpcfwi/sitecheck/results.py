@@ -211,7 +211,7 @@ def instructions_finding(facts: Mapping[str, Any], differs: Sequence[str], targe
     facts
         Of :func:`hpcfwi.sitecheck.probe.try_kernels` there.
     differs
-        Of :func:`hpcfwi.solver.operators.differences`.
+        Of :func:`hpcfwi.solver.operators.fingerprint_differences`.
     target
         The site's ``devito.target``.
     """

@@ -121,10 +121,10 @@ class WorkerChecks:
         return shared_finding(folder, there)
 
     def _kernels(self, addresses: list[str], facts: dict[str, Any], layout: Layout) -> list[Finding]:
-        from hpcfwi.solver.operators import differences, fingerprint
+        from hpcfwi.solver.operators import fingerprint, fingerprint_differences
 
         kernels = facts["kernels"]
-        differs = differences(fingerprint(), kernels.get("fingerprint", {}))
+        differs = fingerprint_differences(fingerprint(), kernels.get("fingerprint", {}))
         instructions = instructions_finding(kernels, differs, self.site.config.devito.target)
         if kernels.get("died"):
             return [staged_finding(kernels, ()), instructions]

@@ -1,34 +1,109 @@
-"""The instruction set that kernels are compiled for, where it is not that of the machine that compiles them."""
+"""The names of Devito that its documentation does not promise: every use of one is in this module.
+
+``Operator._compiler.cflags``
+    The flags that an operator is compiled with (:func:`set_instruction_set`).
+``Operator.cfunction``, ``Operator.arguments``, ``Operator.parameters``
+    The compiled function and its arguments, for calls without the 3 to 6 ms of ``Operator.apply`` (:class:`Kernel`).
+``configuration["compiler"].CC``
+    The compiler's command (:func:`compiler_command`).
+``logging.getLogger("Devito")``
+    Whether Devito reports how fast its kernels run (:class:`Kernel`).
+
+``tests/solver/test_devito_internals.py`` fails with Devito's version where one of them is gone or means something else.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["TARGET", "retarget", "target", "targeted_name"]
+from hpcfwi.errors import RunError
 
-# Variable that names it, as gcc's -march does.
-TARGET = "HPCFWI_TARGET"
-# What Devito's compilers say for "this machine's own".
-NATIVE = ("-march=native", "-mcpu=native", "-xHost")
+if TYPE_CHECKING:  # takes seconds, and the instruction set must be known before
+    from devito import Operator
+
+__all__ = ["INSTRUCTION_SET", "Kernel", "compiler_command", "instruction_set", "operator_name", "set_instruction_set"]
+
+# Environment variable that names the instruction set, as gcc's -march does.
+INSTRUCTION_SET = "HPCFWI_TARGET"
+# How compilers are told to use the instruction set of the machine that they run on.
+NATIVE_FLAGS = ("-march=native", "-mcpu=native", "-xHost")
+
+_log = logging.getLogger("Devito")
 
 
-def target() -> str | None:
-    """The instruction set that was asked for, or None for the machine's own."""
-    return os.environ.get(TARGET) or None
+def instruction_set() -> str | None:
+    """The instruction set that kernels are compiled for; None for that of the machine that compiles them."""
+    return os.environ.get(INSTRUCTION_SET) or None
 
 
-def targeted_name(name: str) -> str:
-    """Name for an operator: Devito's JIT cache knows kernels by their code, and must not mistake them for each other's."""
-    wanted = target()
+def operator_name(name: str) -> str:
+    """Add the instruction set to an operator's name, since Devito's JIT cache tells kernels apart by their code alone."""
+    wanted = instruction_set()
     return name if wanted is None else f"{name}_{re.sub(r'[^A-Za-z0-9]', '_', wanted)}"
 
 
-def retarget(operator: Any) -> None:
-    """Let an operator that has not been compiled yet be compiled for :func:`target`."""
-    wanted = target()
+def set_instruction_set(operator: Operator) -> None:
+    """Have an operator that is not compiled yet compiled for :func:`instruction_set`."""
+    wanted = instruction_set()
     if wanted is not None:
-        # there is no public way: Devito makes a compiler of its own for each operator, with the flags of its class
+        # each operator has a compiler of its own, and no public option reaches its flags
         compiler = operator._compiler
-        compiler.cflags = [f"-march={wanted}" if flag in NATIVE else flag for flag in compiler.cflags]
+        compiler.cflags = [f"-march={wanted}" if flag in NATIVE_FLAGS else flag for flag in compiler.cflags]
+
+
+def compiler_command() -> str:
+    """The command of the C compiler that Devito uses here."""
+    from devito import configuration
+
+    return str(configuration["compiler"].CC)
+
+
+class Kernel:
+    """An operator's compiled function, called with arguments that are worked out once.
+
+    ``Operator.apply`` takes 3 to 6 ms for each call, whatever the grid. The arrays of our symbols stay where they are and
+    the grid keeps its limits, so all arguments are kept but those that change from call to call.
+
+    Parameters
+    ----------
+    operator
+        A compiled operator, or one that the first call compiles.
+    """
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator = operator
+        self._arguments: dict[str, Any] = {}
+
+    def compile(self) -> None:
+        """Compile and load the kernel now, so that a pickle of the operator carries it."""
+        _ = self.operator.cfunction
+
+    def __call__(self, **changing: float) -> float:
+        """Run the kernel; returns the seconds in compiled code.
+
+        Parameters
+        ----------
+        changing
+            Arguments by their names in the generated code; the same names in every call.
+
+        Raises
+        ------
+        RunError
+            If the kernel ends with an error code.
+        """
+        if _log.isEnabledFor(logging.INFO):  # --verbose: only apply() reports GFlop/s and points per second
+            return float(sum(entry.time for entry in self.operator.apply(**changing).values()))
+        if not self._arguments:
+            arguments = self.operator.arguments(**changing)
+            self._arguments = {parameter.name: arguments[parameter.name] for parameter in self.operator.parameters}
+        values = [changing.get(name, value) for name, value in self._arguments.items()]
+        started = time.perf_counter()
+        code = self.operator.cfunction(*values)
+        seconds = time.perf_counter() - started
+        if code:
+            raise RunError(f"the kernel {self.operator.name} ended with error {code}; see events.jsonl for its worker")
+        return seconds

@@ -1,138 +1,199 @@
-"""The compiled wave operators: forward modelling, adjoint-state gradient, and (for checks) the linearised operator.
-
-A :class:`Propagator` is what the driver builds once, compiles, pickles and stages; it holds no field data. The arrays that
-its kernels work on are :class:`hpcfwi.solver.fields.Wavefields`.
-"""
+"""Wave equations, discretised by Devito: their symbols and the operators that step them through time."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
-from devito import (
-    ConditionalDimension,
-    Eq,
-    Function,
-    Grid,
-    Inc,
-    Operator,
-    SparseTimeFunction,
-    TimeFunction,
-    solve,
-)
+from devito import Eq, Function, Grid, Inc, Operator, SparseTimeFunction, TimeFunction, solve
 
-from hpcfwi.solver.devito_internals import retarget, targeted_name
+from hpcfwi.model.discretization import critical_step
+from hpcfwi.solver.boundary import AbsorbingBoundary
+from hpcfwi.solver.devito_internals import operator_name, set_instruction_set
 from hpcfwi.solver.spec import SolverSpec
+from hpcfwi.solver.storage import WavefieldStorage
 
-__all__ = ["Propagator"]
+__all__ = ["EQUATIONS", "AcousticEquation", "WaveEquation"]
 
 
-class Propagator:
-    """Devito operators for ``m u_tt - laplace(u) + damp u_t = q`` and the adjoint-state gradient with respect to m.
+class WaveEquation(Protocol):
+    """A wave equation on a padded grid: its symbols, its operators, and the absorbing boundary as a part of it.
+
+    The operators share the symbols, so whoever runs them finds each shot's input and output in the symbols' arrays.
+
+    Attributes
+    ----------
+    grid
+        The padded grid.
+    parameters
+        Model parameters on the padded grid.
+    gradients
+        One for each parameter; :meth:`gradient` adds to them, and :meth:`born` reads the parameters' perturbations there.
+    forward_field, adjoint_field
+        Wavefields; zero before a shot.
+    source, receivers
+        Traces and positions.
+    """
+
+    grid: Grid
+    parameters: tuple[Function, ...]
+    gradients: tuple[Function, ...]
+    forward_field: TimeFunction
+    adjoint_field: TimeFunction
+    source: SparseTimeFunction
+    receivers: SparseTimeFunction
+
+    @property
+    def boundary(self) -> AbsorbingBoundary:
+        """The absorbing boundary, which continues model parameters into its layer and folds gradients back."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that :meth:`allocate` takes, bytes."""
+        ...
+
+    def allocate(self) -> None:
+        """Take the memory of all symbols and fill those that do not depend on model or shot."""
+        ...
+
+    def stable_step(self, velocity: float) -> float:
+        """Longest stable time step, ms, for the highest ``velocity``, km/s."""
+        ...
+
+    def forward(self, storage: WavefieldStorage) -> Operator:
+        """Operator that models a record and keeps the wavefield in ``storage``."""
+        ...
+
+    def gradient(self, storage: WavefieldStorage) -> Operator:
+        """Operator that propagates an adjoint source backwards and correlates it with the kept wavefield."""
+        ...
+
+    def born(self) -> Operator:
+        """Operator that models the derivative of the record in the direction of a perturbation."""
+        ...
+
+
+class AcousticEquation:
+    """The acoustic wave equation with constant density, ``m u_tt - laplace(u) + damp u_t = q``.
 
     Parameters
     ----------
     spec
-        What to build.
-    linearised
-        Build the linearised (Born) operator too; only the checks need it.
+        Grid, boundary, orders and sizes.
 
     Notes
     -----
-    Second order in time, centred damping. Sources and receivers are injected with dt^2/m after the step, as in Devito's
-    ``examples.seismic``; every sample of the wavelet is injected, the first one included. With v the solution of the
-    adjoint step and the residual injected, the gradient is ``g = -sum_t u v_tt``, over all steps or ``k`` times the sum
-    over every k-th (Plessix 2006, doi:10.1111/j.1365-246X.2006.02978.x; equal to ``-sum_t u_tt v`` by summation by parts).
-    At a free surface the field is zero on the surface row after injection and mirrored with the opposite sign above it;
-    the stencil that results is symmetric, so that the adjoint step takes the same form.
+    ``m = 1 / v^2`` is the squared slowness, (s/km)^2, and ``damp`` the sponge's damping
+    (:meth:`hpcfwi.solver.boundary.Sponge.damping`).
+
+    *Step*: second order in time, with centred damping, as in Devito's ``examples.seismic.acoustic`` (Louboutin et al. 2019,
+    doi:10.5194/gmd-12-1165-2019). The Courant limit is that of :func:`hpcfwi.model.discretization.courant_limit`.
+
+    *Source and receivers*: the source is injected with ``dt^2 / m`` after the step, every sample of the wavelet; receivers
+    read the field by bilinear interpolation.
+
+    *Gradient*: with v the solution of the adjoint step (the damping's sign reversed in time), into which the adjoint source
+    is injected with ``dt^2 / m``, the gradient with respect to m is ``g = -sum_t u v_tt`` (Plessix 2006,
+    doi:10.1111/j.1365-246X.2006.02978.x). Summation by parts makes it equal to ``-sum_t u_tt v``; in this form it is the
+    exact gradient of the discrete misfit.
+
+    *Born*: the scattered field du solves the same equation with the source ``-dm u_tt``.
+
+    *Free surface*: after injection the field is zero on the surface row and mirrored with the opposite sign above it. The
+    stencil that results is symmetric, so the adjoint step takes the same form.
     """
 
-    def __init__(self, spec: SolverSpec, linearised: bool = False) -> None:
+    def __init__(self, spec: SolverSpec) -> None:
         self.spec = spec
-        boundary = spec.boundary
-        dtype = np.dtype(spec.dtype).type
+        self.boundary = boundary = spec.boundary
         extent = tuple((n - 1) * h for n, h in zip(boundary.padded_shape, spec.domain.spacing, strict=True))
-        self.grid = grid = Grid(shape=boundary.padded_shape, extent=extent, origin=boundary.padded_origin, dtype=dtype)
+        self.grid = grid = Grid(
+            shape=boundary.padded_shape, extent=extent, origin=boundary.padded_origin, dtype=np.dtype(spec.dtype).type
+        )
         order = spec.space_order
         self.m = Function(name="m", grid=grid, space_order=order)
         self.damp = Function(name="damp", grid=grid, space_order=order)
-        self.gradient = Function(name="gradient", grid=grid, space_order=0)
-        self.u = TimeFunction(name="u", grid=grid, time_order=2, space_order=order)
-        self.v = TimeFunction(name="v", grid=grid, time_order=2, space_order=order)
-        self.snapshots = _snapshot_function(grid, spec)
+        self.parameters = (self.m,)
+        self.gradients = (Function(name="gradient", grid=grid, space_order=0),)
+        self.forward_field = TimeFunction(name="u", grid=grid, time_order=2, space_order=order)
+        self.adjoint_field = TimeFunction(name="v", grid=grid, time_order=2, space_order=order)
         self.source = SparseTimeFunction(name="source", grid=grid, npoint=1, nt=spec.time_samples)
         self.receivers = SparseTimeFunction(name="receivers", grid=grid, npoint=spec.receivers, nt=spec.time_samples)
-        self.forward_operator = self._forward()
-        self.gradient_operator = self._gradient()
-        self.linearised_operator = self._linearised() if linearised else None
 
     @property
-    def operators(self) -> list[Operator]:
-        """The operators that were built."""
-        every = (self.forward_operator, self.gradient_operator, self.linearised_operator)
-        return [op for op in every if op is not None]
+    def _symbols(self) -> tuple[Any, ...]:
+        fields = (self.forward_field, self.adjoint_field, self.source, self.receivers)
+        return (*self.parameters, self.damp, *self.gradients, *fields)
 
-    def compile(self) -> None:
-        """Compile and load the kernels now, so that a pickle of this object carries them."""
-        for operator in self.operators:
-            _ = operator.cfunction
+    @property
+    def nbytes(self) -> int:
+        """Memory of all symbols, bytes."""
+        points = sum(int(np.prod(symbol.shape_allocated)) for symbol in self._symbols)
+        return points * np.dtype(self.spec.dtype).itemsize
 
-    def _step(self, field: TimeFunction, ahead: Any, damping: Any, q: Any = 0) -> Eq:
-        """One time step of ``field``; ``ahead`` is its unknown level, ``damping`` its first derivative in time."""
-        equation = self.m * field.dt2 - field.laplace + self.damp * damping - q
-        return Eq(ahead, solve(equation, ahead))
+    def allocate(self) -> None:
+        """Take the memory of all symbols, and fill in the damping."""
+        for symbol in self._symbols:
+            _ = symbol.data
+        self.damp.data[:] = self.boundary.damping(self.spec.dtype)
 
-    def _surface(self, ahead: Any) -> list[Eq]:
-        """Zero pressure on the surface row of the unknown level and its odd mirror above."""
-        if not self.spec.boundary.free_surface:
+    def stable_step(self, velocity: float) -> float:
+        """Longest stable time step, ms, for the highest ``velocity``, km/s; rounded to four digits."""
+        return critical_step(self.spec.domain, self.spec.space_order, velocity)
+
+    def forward(self, storage: WavefieldStorage) -> Operator:
+        """Operator ``Forward``: step u, keep it, inject the source, read the receivers."""
+        u = self.forward_field
+        step = self._step(u, u.forward, u.dt)
+        equations = [step, *storage.record(u), self._inject_source(), *self._free_surface(u.forward)]
+        return self._operator([*equations, self.receivers.interpolate(expr=u)], "Forward")
+
+    def gradient(self, storage: WavefieldStorage) -> Operator:
+        """Operator ``Gradient``: step v backwards, inject the adjoint source, add ``-u v_tt``."""
+        v, dt = self.adjoint_field, self.grid.stepping_dim.spacing
+        step = self._step(v, v.backward, v.dt.T)
+        inject = self.receivers.inject(field=v.backward, expr=self.receivers * dt**2 / self.m)
+        correlate = Inc(self.gradients[0], -storage.replay() * v.dt2)
+        return self._operator([step, inject, *self._free_surface(v.backward), correlate], "Gradient")
+
+    def born(self) -> Operator:
+        """Operator ``Born``: step u and the scattered field du, which takes the place of v; dm is read from the gradient."""
+        u, du, dm = self.forward_field, self.adjoint_field, self.gradients[0]
+        equations = [
+            self._step(u, u.forward, u.dt),
+            self._inject_source(),
+            *self._free_surface(u.forward),
+            self._step(du, du.forward, du.dt, q=-dm * u.dt2),
+            *self._free_surface(du.forward),
+            self.receivers.interpolate(expr=du),
+        ]
+        return self._operator(equations, "Born")
+
+    def _step(self, field: TimeFunction, unknown: Any, first_derivative: Any, q: Any = 0) -> Eq:
+        """One time step of ``field``: the equation solved for its unknown level."""
+        equation = self.m * field.dt2 - field.laplace + self.damp * first_derivative - q
+        return Eq(unknown, solve(equation, unknown))
+
+    def _inject_source(self) -> Any:
+        u, dt = self.forward_field, self.grid.stepping_dim.spacing
+        return self.source.inject(field=u.forward, expr=self.source * dt**2 / self.m)
+
+    def _free_surface(self, unknown: Any) -> list[Eq]:
+        """Zero pressure on the surface row of the unknown level, and its odd mirror image above."""
+        if not self.boundary.free_surface:
             return []
         z = self.grid.dimensions[-1]
-        zero = Eq(ahead._subs(z, 0), 0)
-        mirror = [Eq(ahead._subs(z, -i), -ahead._subs(z, i)) for i in range(1, self.spec.space_order // 2 + 1)]
+        zero = Eq(unknown.subs(z, 0), 0)
+        mirror = [Eq(unknown.subs(z, -i), -unknown.subs(z, i)) for i in range(1, self.spec.space_order // 2 + 1)]
         return [zero, *mirror]
 
-    def _operator(self, equations: list, name: str) -> Operator:
-        operator = Operator(equations, subs=self.grid.spacing_map, name=targeted_name(name))
-        retarget(operator)
+    def _operator(self, equations: list[Any], name: str) -> Operator:
+        operator = Operator(equations, subs=self.grid.spacing_map, name=operator_name(name))
+        set_instruction_set(operator)
         return operator
 
-    def _forward(self) -> Operator:
-        u, dt = self.u, self.grid.stepping_dim.spacing
-        inject = self.source.inject(field=u.forward, expr=self.source * dt**2 / self.m)
-        record = self.receivers.interpolate(expr=u)
-        keep = [Eq(self.snapshots, u)]
-        step = self._step(u, u.forward, u.dt)
-        return self._operator([step, *keep, inject, *self._surface(u.forward), record], "Forward")
 
-    def _gradient(self) -> Operator:
-        v, dt = self.v, self.grid.stepping_dim.spacing
-        inject = self.receivers.inject(field=v.backward, expr=self.receivers * dt**2 / self.m)
-        correlate = Inc(self.gradient, -self.spec.snapshot_every * self.snapshots * v.dt2)
-        step = self._step(v, v.backward, v.dt.T)
-        return self._operator([step, inject, *self._surface(v.backward), correlate], "Gradient")
-
-    def _linearised(self) -> Operator:
-        u, dt = self.u, self.grid.stepping_dim.spacing
-        # v's buffers and the gradient's array serve as scattered field and model perturbation: nothing more to allocate.
-        scattered, perturbation = self.v, self.gradient
-        inject = self.source.inject(field=u.forward, expr=self.source * dt**2 / self.m)
-        record = self.receivers.interpolate(expr=scattered)
-        step = self._step(u, u.forward, u.dt)
-        scatter = self._step(scattered, scattered.forward, scattered.dt, q=-perturbation * u.dt2)
-        equations = [
-            step,
-            inject,
-            *self._surface(u.forward),
-            scatter,
-            *self._surface(scattered.forward),
-            record,
-        ]
-        return self._operator(equations, "Linearised")
-
-
-def _snapshot_function(grid: Grid, spec: SolverSpec) -> TimeFunction:
-    """The kept forward wavefield: one level every k-th step."""
-    if spec.snapshot_every == 1:
-        return TimeFunction(name="snapshots", grid=grid, time_order=0, space_order=0, save=spec.time_samples)
-    every = ConditionalDimension("every", parent=grid.time_dim, factor=spec.snapshot_every)
-    return TimeFunction(name="snapshots", grid=grid, time_order=0, space_order=0, save=spec.snapshots, time_dim=every)
+# By the name in a specification.
+EQUATIONS: dict[str, Callable[[SolverSpec], WaveEquation]] = {"acoustic": AcousticEquation}

@@ -1,4 +1,4 @@
-"""The one solver: built, compiled and staged by the driver, unpickled by each worker, rebuilt where machines differ."""
+"""The one solver of a run: compiled and staged by the driver, loaded by workers, compiled again where machines differ."""
 
 from __future__ import annotations
 
@@ -14,34 +14,76 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from devito import configuration
 from filelock import FileLock, Timeout
 
 from hpcfwi.artifacts import StagedFile, load, read_container, read_header, stage, unpickle
 from hpcfwi.errors import RunError, StagingError
-from hpcfwi.solver.devito_internals import target
-from hpcfwi.solver.equations import Propagator
+from hpcfwi.solver.devito_internals import Kernel, compiler_command, instruction_set
+from hpcfwi.solver.equations import EQUATIONS, WaveEquation
 from hpcfwi.solver.spec import SolverSpec
+from hpcfwi.solver.storage import STORAGES, WavefieldStorage
 from hpcfwi.version import __version__
 
-__all__ = ["differences", "fingerprint", "fingerprint_digest", "kind_of_machine", "obtain_solver", "stage_solver"]
+__all__ = [
+    "Propagator",
+    "fingerprint",
+    "fingerprint_differences",
+    "fingerprint_digest",
+    "obtain_solver",
+    "result_fingerprint",
+    "stage_solver",
+]
 
 KIND = "solver"
-# A build takes seconds; who waits longer than this for another's build makes its own.
-PATIENCE = 300.0
+# A build takes seconds; after this long a worker stops waiting for another's build and makes its own.
+BUILD_LOCK_TIMEOUT_S = 300.0
 
 
-def spec_digest(spec: SolverSpec) -> str:
-    """Digest of a specification, and of the version that writes the equations."""
-    return hashlib.blake2b(f"{__version__} {spec!r}".encode(), digest_size=10).hexdigest()
+class Propagator:
+    """The operators of one wave equation with one wavefield storage; the driver pickles them with their kernels.
+
+    Parameters
+    ----------
+    spec
+        What to build.
+    born
+        Whether to build the Born operator, too, which only the checks need.
+    """
+
+    def __init__(self, spec: SolverSpec, born: bool = False) -> None:
+        self.spec = spec
+        self.equation: WaveEquation = EQUATIONS[spec.equation](spec)
+        self.storage: WavefieldStorage = STORAGES[spec.storage](self.equation.grid, spec)
+        self.forward = Kernel(self.equation.forward(self.storage))
+        self.gradient = Kernel(self.equation.gradient(self.storage))
+        self.born = Kernel(self.equation.born()) if born else None
+
+    def compile(self) -> None:
+        """Compile and load the kernels that every shot needs."""
+        self.forward.compile()
+        self.gradient.compile()
 
 
 def stage_solver(folder: Path, spec: SolverSpec) -> tuple[StagedFile, bool]:
-    """Stage the compiled solver for this kind of machine, or find the one that is staged already.
+    """Stage the compiled solver for this kind of machine, unless the folder already has it.
+
+    Parameters
+    ----------
+    folder
+        Folder of staged files.
+    spec
+        What the solver is built for.
 
     Returns
     -------
     StagedFile, bool
-        The solver, and whether it had to be built.
+        The solver, and whether it was built now.
+
+    Raises
+    ------
+    RunError
+        If it cannot be built; the message says what to try.
     """
     found = _find(folder, spec, fingerprint())
     if found is not None:
@@ -51,54 +93,53 @@ def stage_solver(folder: Path, spec: SolverSpec) -> tuple[StagedFile, bool]:
     except StagingError:
         raise
     except Exception as error:
-        raise RunError(f"the solver cannot be built: {type(error).__name__}: {error}\n  {_advice()}") from error
+        raise RunError(f"the solver cannot be built: {type(error).__name__}: {error}\n  {_build_advice()}") from error
 
 
 def obtain_solver(staged: StagedFile, spec: SolverSpec) -> tuple[Propagator, dict[str, Any]]:
-    """Unpickle the staged solver, or one built for this kind of machine where the staged one does not fit.
+    """Load the staged solver, or build one where the staged kernels do not fit this machine.
+
+    Parameters
+    ----------
+    staged
+        The driver's solver.
+    spec
+        What it was built for.
 
     Returns
     -------
     Propagator, dict
-        The solver, and facts for the event log: ``source`` (``"staged"``, ``"rebuilt"`` or ``"found"``), ``differences``, and
-        ``machine``, what the last bits of its results depend on.
+        The solver, and facts for the event log: ``source`` (``"staged"``, ``"rebuilt"``, or ``"found"`` where another worker
+        has built it), ``differences`` of the machines, and ``machine`` (:func:`result_fingerprint`).
+
+    Raises
+    ------
+    StagingError
+        If the staged file is missing or damaged.
+    RunError
+        If the kernels do not fit and there is no compiler here.
     """
     path = Path(staged.path)
     header, payload = read_container(path, KIND, staged.digest)
     here = fingerprint()
-    differs = differences(header.get("fingerprint", {}), here)
-    if not differs:
-        return unpickle(path, payload), {"source": "staged", "machine": kind_of_machine(header["fingerprint"])}
+    differences = fingerprint_differences(header.get("fingerprint", {}), here)
+    if not differences:
+        return unpickle(path, payload), {"source": "staged", "machine": result_fingerprint(header["fingerprint"])}
     if here["compiler"] == "none":
         raise RunError(
-            f"the kernels do not fit this host, which has no compiler ({'; '.join(differs)}): let devito.target in the site "
-            "file name an instruction set of both, or environment.modules a compiler"
+            f"the kernels do not fit this host, which has no compiler ({'; '.join(differences)}): let devito.target in the "
+            "site file name an instruction set of both, or environment.modules a compiler"
         )
-    with _one_builder(path.with_name(f"solver-{fingerprint_digest(here)}.lock")):
+    with _build_lock(path.with_name(f"solver-{fingerprint_digest(here)}.lock")):
         found = _find(path.parent, spec, here)
-        own = found or _build(path.parent, spec)
-    source = "rebuilt" if found is None else "found"
-    return load(own, KIND), {"source": source, "differences": differs, "machine": kind_of_machine(here)}
+        fitting = found or _build(path.parent, spec)
+    facts = {"source": "rebuilt" if found is None else "found", "differences": differences}
+    return load(fitting, KIND), {**facts, "machine": result_fingerprint(here)}
 
 
-def _advice() -> str:
-    """What to look at when kernels cannot be built."""
-    wanted = target()
-    if wanted is not None:
-        return f'Does the compiler know devito.target = "{wanted}"? Try: gcc -march={wanted} -E -x c /dev/null'
-    return "Is there a working C compiler? Try: gcc --version. DEVITO_ARCH names another one (clang, icx, ...)."
-
-
-@contextmanager
-def _one_builder(path: Path) -> Iterator[None]:
-    """Keep others from building the same; where that cannot be, work is done twice and nothing is harmed."""
-    lock = FileLock(path)
-    with suppress(Timeout, OSError, NotImplementedError):
-        lock.acquire(timeout=PATIENCE)
-    try:
-        yield
-    finally:
-        lock.release()
+def spec_digest(spec: SolverSpec) -> str:
+    """Digest of a specification and of the version that writes the equations."""
+    return hashlib.blake2b(f"{__version__} {spec!r}".encode(), digest_size=10).hexdigest()
 
 
 def _build(folder: Path, spec: SolverSpec) -> StagedFile:
@@ -107,12 +148,34 @@ def _build(folder: Path, spec: SolverSpec) -> StagedFile:
     return stage(folder, KIND, propagator, fingerprint=fingerprint(), spec=spec_digest(spec))
 
 
+def _build_advice() -> str:
+    """What to try where kernels cannot be built."""
+    wanted = instruction_set()
+    if wanted is not None:
+        return f'Does the compiler know devito.target = "{wanted}"? Try: gcc -march={wanted} -E -x c /dev/null'
+    return "Is there a working C compiler? Try: gcc --version. DEVITO_ARCH names another one (clang, icx, ...)."
+
+
+@contextmanager
+def _build_lock(path: Path) -> Iterator[None]:
+    """Let one worker of a kind of machine build; where the file system has no locks, each builds its own."""
+    lock = FileLock(path)
+    with suppress(Timeout, OSError, NotImplementedError):
+        lock.acquire(timeout=BUILD_LOCK_TIMEOUT_S)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _find(folder: Path, spec: SolverSpec, here: dict[str, str]) -> StagedFile | None:
-    """A sound staged solver for this specification and kind of machine."""
+    """An undamaged staged solver for this specification and kind of machine."""
     wanted = spec_digest(spec)
     for path in sorted(folder.glob(f"{KIND}-*.pkl")):
         header = read_header(path)
-        if header is None or header.get("spec") != wanted or differences(header.get("fingerprint", {}), here):
+        if header is None or header.get("spec") != wanted:
+            continue
+        if fingerprint_differences(header.get("fingerprint", {}), here):
             continue
         try:
             read_container(path, KIND)
@@ -124,22 +187,22 @@ def _find(folder: Path, spec: SolverSpec, here: dict[str, str]) -> StagedFile | 
 
 @cache
 def fingerprint() -> dict[str, str]:
-    """Describe this machine as far as compiled kernels depend on it.
+    """Describe what compiled kernels depend on, for this machine.
 
     Returns
     -------
     dict
         ``processor``, ``flags`` (digest of the instruction set), ``compiler``, ``language``, and the versions of ``python``,
-        ``devito``, ``numpy`` and ``cloudpickle``. For a named instruction set (:mod:`hpcfwi.solver.devito_internals`) that
-        takes the place of the processor.
+        ``devito``, ``numpy`` and ``cloudpickle``. A named instruction set
+        (:func:`~hpcfwi.solver.devito_internals.instruction_set`) takes the place of the processor.
     """
-    wanted = target()
+    wanted = instruction_set()
     model, flags = _processor() if wanted is None else (f"any with {wanted}", wanted)
     return {
         "processor": model,
-        "flags": _short(flags),
-        "compiler": _compiler(),
-        "language": _language(),
+        "flags": _flags_digest(flags),
+        "compiler": _compiler_version(),
+        "language": f"{configuration['language']}, {configuration['platform']}",
         "python": platform.python_version(),
         "devito": version("devito"),
         "numpy": version("numpy"),
@@ -147,32 +210,35 @@ def fingerprint() -> dict[str, str]:
     }
 
 
-def kind_of_machine(kernels: dict[str, str] | None = None) -> dict[str, str]:
-    """What the last bits of results depend on: the processor, with or without a named instruction set, and the libraries.
+def result_fingerprint(kernels: dict[str, str] | None = None) -> dict[str, str]:
+    """Describe what the last bits of results depend on: this machine's processor and libraries, and the kernels.
 
     Parameters
     ----------
     kernels
-        Fingerprint of the kernels that run here, if any do.
+        :func:`fingerprint` of the kernels that run here, if any do.
     """
     model, flags = _processor()
-    found = {"processor": model, "flags": _short(flags), "numpy": version("numpy"), "scipy": version("scipy")}
+    found = {"processor": model, "flags": _flags_digest(flags), "numpy": version("numpy"), "scipy": version("scipy")}
     return found | {name: str((kernels or {}).get(name)) for name in ("compiler", "language", "devito") if kernels}
 
 
-def _short(flags: str) -> str:
-    return hashlib.blake2b(" ".join(sorted(flags.split())).encode(), digest_size=6).hexdigest()
+def fingerprint_differences(built: Any, here: dict[str, str]) -> list[str]:
+    """Why kernels built there do not run here; a missing compiler here is no reason.
 
-
-def differences(built: Any, here: dict[str, str]) -> list[str]:
-    """What keeps kernels that were built there from being used here; a node without a compiler may use them.
+    Parameters
+    ----------
+    built
+        Fingerprint in the header of a staged file.
+    here
+        Fingerprint of this machine.
 
     Returns
     -------
     list of str
-        One ``name: there, here`` for each difference; empty if there is none.
+        ``name: there, here value`` for each difference.
     """
-    if not isinstance(built, dict):  # the header of a staged file says it, and may say anything
+    if not isinstance(built, dict):  # a damaged header
         built = {}
     return [
         f"{name}: {built.get(name)}, here {value}"
@@ -186,7 +252,12 @@ def fingerprint_digest(described: dict[str, str]) -> str:
     return hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
+def _flags_digest(flags: str) -> str:
+    return hashlib.blake2b(" ".join(sorted(flags.split())).encode(), digest_size=6).hexdigest()
+
+
 def _processor() -> tuple[str, str]:
+    """Name and instruction set extensions of the processor."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -196,19 +267,12 @@ def _processor() -> tuple[str, str]:
     return model[1] if model else platform.machine(), flags[1] if flags else platform.machine()
 
 
-def _language() -> str:
-    from devito import configuration
-
-    return f"{configuration['language']}, {configuration['platform']}"
-
-
-def _compiler() -> str:
-    """First line of what Devito's compiler says of its version."""
-    from devito import configuration
-
-    command = configuration["compiler"].CC
+def _compiler_version() -> str:
+    """First line of the compiler's version; ``"none"`` where there is no compiler."""
     try:
-        answer = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=20, check=True)
+        answer = subprocess.run(
+            [compiler_command(), "--version"], capture_output=True, text=True, timeout=20, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return "none"
     return answer.stdout.partition("\n")[0].strip()

@@ -33,6 +33,8 @@ class SolverSpec:
         The forward wavefield is kept at every k-th step (1: every step).
     receivers
         Most receivers of a shot.
+    equation, storage
+        Names in :data:`hpcfwi.solver.equations.EQUATIONS` and :data:`hpcfwi.solver.storage.STORAGES`.
     """
 
     boundary: Sponge
@@ -41,6 +43,8 @@ class SolverSpec:
     time_samples: int
     snapshot_every: int
     receivers: int
+    equation: str = "acoustic"
+    storage: str = "snapshots"
 
     @classmethod
     def from_problem(cls, problem: Problem) -> SolverSpec:

@@ -30,11 +30,10 @@ from hpcfwi.execution.plugins.queue_depth import QueueDepth
 from hpcfwi.execution.plugins.stragglers import StragglerMonitor
 from hpcfwi.execution.plugins.worker_info import WorkerInfoPlugin
 from hpcfwi.execution.reduction import KINDS, task_key
-from hpcfwi.execution.task_errors import EVENT_TOPIC
-from hpcfwi.execution.tasks import ShotContext
+from hpcfwi.execution.tasks import EVENT_TOPIC, ShotContext
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
-from hpcfwi.inversion.objective import SMALL
+from hpcfwi.inversion.objective import MAX_DRIVER_SUM_BYTES
 from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet
@@ -142,14 +141,14 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
         tasks, news = _driver(client, log)
         client.wait_for_workers(case.workers, timeout=120)
         time.sleep(1)  # what the start has left to do
-        account = _Account(cluster, hold=8 * case.values > SMALL)
+        account = _Account(cluster, hold=8 * case.values > MAX_DRIVER_SUM_BYTES)
         found = tasks.sum(
             fake_shot,
             work.names,
             work.arguments,
             work.keys,
             progress=lambda *_: news.raise_broken(),
-            small=8 * case.values <= SMALL,
+            small=8 * case.values <= MAX_DRIVER_SUM_BYTES,
             partials=Partials(folder) if case.kept else None,
             evaluation="1",
             bundled=case.bundled,

@@ -31,8 +31,7 @@ from hpcfwi.cluster.network import scheduler_options
 from hpcfwi.cluster.pool import REMOTE, SHORT_TASK_LOG
 from hpcfwi.config.site import NetworkSection
 from hpcfwi.events.types import ShotDone
-from hpcfwi.execution.task_errors import log_event, task
-from hpcfwi.execution.tasks import ShotContext, _kept
+from hpcfwi.execution.tasks import ShotContext, _kept, log_event, task
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.model.discretization import TimeAxis
 

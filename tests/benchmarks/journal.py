@@ -26,6 +26,8 @@ from hpcfwi.artifacts import digest
 from hpcfwi.config.run import load_run_config
 from hpcfwi.config.site import LaunchOptions, load_site
 from hpcfwi.inversion.journal import Journal, Partials
+from hpcfwi.inversion.objective import Objective
+from hpcfwi.inversion.parametrisation import SquaredSlowness
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.run.folder import RunFolder
@@ -53,15 +55,16 @@ def pairs(folder: Path, model: str, count: int) -> NDArray[np.float64]:
         run_folder.claim(problem.identity, config)
         site = load_site("workstation", SETTINGS)
         with session(problem, site, LaunchOptions(), run_folder, Console(quiet=True)) as ready:
-            from hpcfwi.inversion.objective import Objective  # imports Dask, which the session has told to be quiet
-
             place, verify = run_folder.journal, run_folder.verify
             ways = (
                 (Journal(place, "benchmark", verify), Partials(place)),
                 (NoJournal(place, "benchmark"), Partials(place, 0)),
             )
             shots, staged = ready.observe(), run_folder.staged
-            objective = Objective(problem, ready.context, shots, ready.tasks, staged, *ways[0], ready.on_shots)
+            parametrisation = SquaredSlowness.from_problem(problem)
+            objective = Objective(
+                problem, parametrisation, ready.operations, ready.tasks, shots, staged, *ways[0], ready.on_shots
+            )
             x = squared_slowness(problem.initial_velocity).ravel()
             for number in range(-WARMING_UP, count):
                 for way in (0, 1) if number % 2 else (1, 0):

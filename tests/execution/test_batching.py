@@ -16,7 +16,7 @@ from hpcfwi.errors import DataError, ShotFailed
 from hpcfwi.execution.batching import MAX_BATCH_S, should_batch
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.reduction import task_key
-from hpcfwi.execution.task_errors import EVENT_TOPIC, task
+from hpcfwi.execution.tasks import EVENT_TOPIC, task
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 
 

@@ -13,7 +13,7 @@ from distributed import Client, LocalCluster, get_worker
 from hpcfwi.errors import DataError, RunError
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.reduction import task_key
-from hpcfwi.execution.task_errors import task
+from hpcfwi.execution.tasks import task
 from hpcfwi.inversion.misfit import FunctionalGradient, blocks, total
 
 

@@ -18,7 +18,7 @@ from hpcfwi.errors import DataError, RunError
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.reduction import SumTree, task_key
 from hpcfwi.execution.retries import Attempts
-from hpcfwi.execution.task_errors import task
+from hpcfwi.execution.tasks import task
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 
 

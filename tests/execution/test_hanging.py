@@ -174,7 +174,7 @@ def test_results_that_are_lost_before_they_are_fetched_are_computed_anew_and_cou
             lost.append(kill_workers(tasks))
 
     arguments = [(i,) for i in range(6)]
-    found = tasks.gather(quick, names, arguments, [task_key("lost", name) for name in names], progress)
+    found = tasks.map(quick, names, arguments, [task_key("lost", name) for name in names], progress)
     assert [result.f for result in found] == list(range(6))
     assert lost
     # but of those that were being computed anew when the second worker died
@@ -227,7 +227,7 @@ def test_a_shot_that_hangs_on_the_only_worker_waits_for_another_one_and_not_for_
         threading.Timer(6, alone.client.cluster.scale, (2,)).start()
     names = ["0", "1", "2"]
     arguments = [(i, str(tmp_path)) for i in range(3)]
-    found = alone.gather(hang_once, names, arguments, [task_key(tmp_path, name) for name in names])
+    found = alone.map(hang_once, names, arguments, [task_key(tmp_path, name) for name in names])
     assert [result.f for result in found] == [0, 1, 2]
     reasons = [reason for name, _, reason in alone.retries if name == "1"]
     assert ("longer" in reasons[0]) == another

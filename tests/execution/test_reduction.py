@@ -12,8 +12,7 @@ import pytest
 from hpcfwi.errors import DataError, Interrupted
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.reduction import task_key
-from hpcfwi.execution.task_errors import task
-from hpcfwi.execution.tasks import _kept
+from hpcfwi.execution.tasks import _kept, task
 from hpcfwi.inversion.journal import Partials, block_level, read_partial, write_partial
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 

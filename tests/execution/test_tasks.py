@@ -12,8 +12,8 @@ import pytest
 import hpcfwi.execution.tasks as shot_module
 from hpcfwi.artifacts import stage
 from hpcfwi.errors import DataError, RunError, StagingError
-from hpcfwi.execution.task_errors import TaskFailure
-from hpcfwi.execution.tasks import ShotContext, ShotWorker, evaluate_shot, observe_shot
+from hpcfwi.execution.tasks import ShotContext, ShotWorker, TaskFailure, evaluate_shot, observe_shot
+from hpcfwi.inversion.objective import DataSource
 from hpcfwi.io import make_private
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
@@ -54,11 +54,10 @@ def model(problem, folder):
 def observe(problem, context, folder):
     """Stages the data of a shot in the true model."""
     true = stage(folder, "model", squared_slowness(problem.true_velocity))
-    axis, interval = problem.time_axis(problem.true_velocity), problem.config.data.sample_interval
+    axis = problem.time_axis(problem.true_velocity)
 
     def stage_shot(shot, origin="a test"):
-        shots = folder / "shots"
-        return observe_shot(context, shot, true, axis, None, interval, problem.recording.samples, shots, origin)
+        return observe_shot(context, shot, DataSource(None, true, axis, problem.recording, origin), folder / "shots")
 
     return stage_shot
 
@@ -129,7 +128,7 @@ def test_the_only_shot_is_kept_however_small_the_budget(problem, context, observ
     worker = ShotWorker(replace(context, cache_bytes=1))
     axis = problem.time_axis(problem.initial_velocity)
     staged = observe(SHOTS[2])
-    assert worker.observed(staged, axis) is worker.observed(staged, axis)
+    assert worker.observed("many", staged, axis) is worker.observed("many", staged, axis)
 
 
 def test_a_model_that_could_not_be_loaded_is_not_taken_for_loaded(problem, context, model, observe):
@@ -138,10 +137,10 @@ def test_a_model_that_could_not_be_loaded_is_not_taken_for_loaded(problem, conte
     before = worker.evaluate("few", model, staged, axis)
     with pytest.raises(StagingError):
         worker.use_model(replace(model, digest="0" * 40))
-    original, worker.fields.set_model = worker.fields.set_model, lambda m: (original(0 * m + 1), 1 / 0)
+    original, worker.engine.set_model = worker.engine.set_model, lambda m: (original(0 * m + 1), 1 / 0)
     with pytest.raises(ZeroDivisionError):
         worker.use_model(stage(Path(model.path).parent, "model", squared_slowness(problem.true_velocity)))
-    worker.fields.set_model = original
+    worker.engine.set_model = original
     after = worker.evaluate("few", model, staged, axis)
     assert after.f == before.f
     np.testing.assert_array_equal(after.g, before.g)
@@ -159,7 +158,7 @@ def test_nan_in_the_data_is_the_shots_own_error(problem, context, tmp_path, fold
     record[5, 1] = np.nan
     np.save(tmp_path / "few.npy", record)
     with pytest.raises(DataError, match=r"^shot few: its gather .*NaN.* sample 6 of receiver 2"):
-        observe_shot(context, SHOTS[0], None, None, tmp_path, 4.0, problem.recording.samples, folder / "shots", "")
+        observe_shot(context, SHOTS[0], DataSource(tmp_path, None, None, problem.recording, ""), folder / "shots")
 
 
 def test_a_missing_file_is_a_failure_of_the_task_in_one_line_with_its_host(problem, context, model, observe):

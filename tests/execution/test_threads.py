@@ -17,20 +17,23 @@ PROGRAM = """
 import json
 import numpy as np
 from hpcfwi.model.grid import Domain
-from hpcfwi.solver.equations import Propagator
+from hpcfwi.solver.operators import Propagator
 from hpcfwi.solver.boundary import Sponge
 from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.execution.affinity import observed_threads
-from hpcfwi.solver.fields import Wavefields
+from hpcfwi.solver.engine import DevitoEngine
+from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.survey import Shot
+from hpcfwi.model.wavelet import RickerWavelet
 
 samples = 600  # some ticks of the clock by which the system accounts
 spec = SolverSpec(Sponge(Domain((301, 301), (10.0, 10.0), (0.0, 0.0)), 10), 8, "float32", samples, 4, 1)
-fields = Wavefields(Propagator(spec))
-fields.set_model(np.full((301, 301), 0.25))
-shot = (np.array([100.0, 100.0]), np.array([[200.0, 100.0]]), np.ones(samples), 1.0, samples)
-fields.forward(*shot)
+engine = DevitoEngine(Propagator(spec), RickerWavelet(0.02, 50.0))
+engine.set_model(np.full((301, 301), 0.25))
+shot = Shot("0", np.array([100.0, 100.0]), np.array([[200.0, 100.0]])), TimeAxis(1.0, samples)
+engine.record(*shot)
 with observed_threads() as use:
-    fields.forward(*shot)
+    engine.record(*shot)
 print(json.dumps([use.threads, len(use.cpus)]))
 """
 TWO_CPUS = len(os.sched_getaffinity(0)) >= 2

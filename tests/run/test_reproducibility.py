@@ -8,7 +8,7 @@ import pytest
 
 from hpcfwi.run.folder import RunFolder
 from hpcfwi.run.reproducibility import DRIVERS, WORKERS, Reproducibility
-from hpcfwi.solver.operators import kind_of_machine
+from hpcfwi.solver.operators import result_fingerprint
 
 KERNELS = {"compiler": "gcc 12.2.0", "language": "C, intel64", "devito": "4.8.23"}
 
@@ -21,16 +21,16 @@ def folder(tmp_path):
 def test_nothing_speaks_against_machines_of_one_kind(folder):
     here = Reproducibility(folder)
     for _ in range(2):
-        assert here.machine(DRIVERS, kind_of_machine()) == ""
-        assert here.machine(WORKERS, kind_of_machine(KERNELS)) == ""
+        assert here.machine(DRIVERS, result_fingerprint()) == ""
+        assert here.machine(WORKERS, result_fingerprint(KERNELS)) == ""
     assert here.against == ""
-    assert Reproducibility(folder).machine(WORKERS, kind_of_machine(KERNELS)) == ""
+    assert Reproducibility(folder).machine(WORKERS, result_fingerprint(KERNELS)) == ""
 
 
 @pytest.mark.parametrize("what", ["processor", "flags", "numpy", "compiler"])
 def test_a_worker_of_another_kind_is_told_once_also_at_a_later_start(folder, what):
-    Reproducibility(folder).machine(WORKERS, kind_of_machine(KERNELS))
-    other = {**kind_of_machine(KERNELS), what: "another"}
+    Reproducibility(folder).machine(WORKERS, result_fingerprint(KERNELS))
+    other = {**result_fingerprint(KERNELS), what: "another"}
     later = Reproducibility(folder)
     reason = later.machine(WORKERS, other)
     assert reason.startswith("its workers were machines of several kinds (")
@@ -43,8 +43,8 @@ def test_a_worker_of_another_kind_is_told_once_also_at_a_later_start(folder, wha
 
 def test_a_driver_may_be_another_kind_of_machine_than_the_workers(folder):
     here = Reproducibility(folder)
-    here.machine(DRIVERS, {**kind_of_machine(), "processor": "another"})
-    here.machine(WORKERS, kind_of_machine(KERNELS))
+    here.machine(DRIVERS, {**result_fingerprint(), "processor": "another"})
+    here.machine(WORKERS, result_fingerprint(KERNELS))
     assert here.against == ""
 
 

@@ -11,7 +11,7 @@ from hpcfwi.errors import RunError
 from hpcfwi.events.log import read_events
 from hpcfwi.events.types import RunStarted
 from hpcfwi.scaling.time_breakdown import PARTS, time_breakdown
-from hpcfwi.solver.sleeping import StandIn
+from hpcfwi.solver.engine import SleepingShots
 
 
 def events():
@@ -130,10 +130,10 @@ def test_a_run_that_has_not_come_to_its_end_has_no_account(missing):
 
 
 def test_shots_that_stand_in_have_the_lengths_that_were_asked_for():
-    lengths = [StandIn(2.0, 0.25).length(str(i)) for i in range(4000)]
+    lengths = [SleepingShots(2.0, 0.25).duration(str(i)) for i in range(4000)]
     mean = sum(lengths) / len(lengths)
     deviation = (sum((length - mean) ** 2 for length in lengths) / len(lengths)) ** 0.5
     assert mean == pytest.approx(2.0, rel=0.01)
     assert deviation == pytest.approx(0.5, rel=0.05)
-    assert StandIn(2.0, 0.25).length("7") == lengths[7]
-    assert StandIn(2.0).length("7") == 2.0
+    assert SleepingShots(2.0, 0.25).duration("7") == lengths[7]
+    assert SleepingShots(2.0).duration("7") == 2.0

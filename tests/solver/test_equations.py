@@ -1,25 +1,35 @@
 """The wave operators against solutions that others made: Devito's examples, an analytic one, an image source."""
 
-import math
-
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.special import hankel2
 
 from hpcfwi.inversion.gradient_check import dot_product_error, taylor_remainders
+from hpcfwi.inversion.misfit import LeastSquares
 from hpcfwi.model.discretization import TimeAxis, safe_step
 from hpcfwi.model.grid import Domain
+from hpcfwi.model.processing import Tail
+from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
-from hpcfwi.model.wavelet import RickerWavelet
+from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet
 from hpcfwi.solver.boundary import Sponge
-from hpcfwi.solver.equations import Propagator
-from hpcfwi.solver.fields import Wavefields
+from hpcfwi.solver.engine import DevitoEngine
+from hpcfwi.solver.operators import Propagator
 from hpcfwi.solver.spec import SolverSpec
 
+FIFTEEN_HZ = RickerWavelet(0.015, 70.0)
 
-def solver(boundary, order=8, dtype="float64", samples=200, every=1, receivers=21, linearised=False):
-    return Wavefields(Propagator(SolverSpec(boundary, order, dtype, samples, every, receivers), linearised))
+
+def make_engine(
+    boundary, wavelet, order=8, dtype="float64", samples=200, every=1, receivers=21, born=False, edges="exact"
+):
+    spec = SolverSpec(boundary, order, dtype, samples, every, receivers)
+    return DevitoEngine(Propagator(spec, born), wavelet, edges)
+
+
+def least_squares(observed, axis):
+    return lambda predicted: LeastSquares().evaluate(predicted, observed, axis)
 
 
 def random_velocity(shape, seed=0, spread=0.3):
@@ -63,12 +73,13 @@ def test_record_and_gradient_are_those_of_devitos_examples(shape, order):
     geometry_residual.data[:] = residual
     gradient = np.array(theirs.gradient(geometry_residual, u)[0].data)
 
-    step, samples = float(model.critical_dt), geometry.nt
-    ours = solver(sponge, order, samples=samples)
+    axis = TimeAxis(float(model.critical_dt), geometry.nt)
+    ours = make_engine(sponge, SampledWavelet(tuple(wavelet), axis.step), order, samples=axis.samples, edges="crop")
     ours.set_model(squared_slowness(velocity))
-    found = ours.forward(source[0], receivers, wavelet, step, samples).copy()
-    assert relative(found[:-1], np.array(record.data)[:-1]) < 1e-5
-    assert relative(sponge.crop(ours.gradient(residual)), gradient[sponge.interior]) < 1e-5
+    shot = Shot("0", source[0], receivers)
+    assert relative(ours.record(shot, axis)[:-1], np.array(record.data)[:-1]) < 1e-5
+    found = ours.misfit_and_gradient(shot, axis, lambda _: (0.0, residual))[1]
+    assert relative(found, gradient[sponge.interior]) < 1e-5
 
 
 def test_a_homogeneous_medium_gives_the_analytic_solution():
@@ -78,9 +89,9 @@ def test_a_homogeneous_medium_gives_the_analytic_solution():
     axis = TimeAxis.covering(500.0, 0.5)
     source = np.array([400.0, 600.0])
     receivers = np.array([[700.0, 600.0], [800.0, 850.0], [1000.0, 500.0]])
-    ours = solver(sponge, order=16, samples=axis.samples, receivers=3)
+    ours = make_engine(sponge, wavelet, order=16, samples=axis.samples, receivers=3)
     ours.set_model(np.full(domain.shape, velocity**-2))
-    found = ours.forward(source, receivers, wavelet.sample(axis), axis.step, axis.samples)
+    found = ours.record(Shot("0", source, receivers), axis)
     # -i/4 H0(2)(kr) is the outgoing solution in 2-D; a source on a grid point stands for a cell, h^2
     count = 8 * axis.samples
     spectrum = np.fft.rfft(wavelet.sample(axis), count)
@@ -102,15 +113,15 @@ def test_a_free_surface_is_an_image_source_of_opposite_sign(order):
     velocity = random_velocity(below.shape)
     mirrored = np.concatenate([velocity[:, :0:-1], velocity], axis=1)
     axis = TimeAxis.covering(400.0, safe_step(below, order, 2.6))
-    wavelet = RickerWavelet(0.012, 90.0).sample(axis)
+    wavelet = RickerWavelet(0.012, 90.0)
     source, receivers = np.array([203.0, 47.0]), line_of_receivers(below, depth=31.0)
-    surface = solver(Sponge(below, 30, free_surface=True), order, samples=axis.samples)
+    surface = make_engine(Sponge(below, 30, free_surface=True), wavelet, order, samples=axis.samples)
     surface.set_model(velocity**-2.0)
-    found = surface.forward(source, receivers, wavelet, axis.step, axis.samples)
-    full = solver(Sponge(whole, 30), order, samples=axis.samples)
+    found = surface.record(Shot("0", source, receivers), axis)
+    full = make_engine(Sponge(whole, 30), wavelet, order, samples=axis.samples)
     full.set_model(mirrored**-2.0)
-    direct = full.forward(source, receivers, wavelet, axis.step, axis.samples).copy()
-    image = full.forward(source * [1, -1], receivers, wavelet, axis.step, axis.samples)
+    direct = full.record(Shot("0", source, receivers), axis).copy()
+    image = full.record(Shot("image", source * [1, -1], receivers), axis)
     assert relative(found, direct - image) < 1e-10
     assert np.abs(found).max() > 0
 
@@ -127,26 +138,25 @@ def test_the_gradient_is_exact_up_to_the_edges(shape, order, free_surface):
     sponge = Sponge(domain, 10, free_surface=free_surface)
     rng = np.random.default_rng(5)
     axis = TimeAxis.covering(350.0, safe_step(domain, order, 3.0))
-    fields = solver(sponge, order, samples=axis.samples, linearised=True)
-    source = np.array([*(0.4 * end for end in domain.last[:-1]), 13.0])
-    arguments = (source, line_of_receivers(domain), RickerWavelet(0.015, 70.0).sample(axis), axis.step, axis.samples)
+    engine = make_engine(sponge, FIFTEEN_HZ, order, samples=axis.samples, born=True)
+    shot = Shot("0", np.array([*(0.4 * end for end in domain.last[:-1]), 13.0]), line_of_receivers(domain))
     true, m = (random_velocity(shape, seed) ** -2.0 for seed in (1, 2))
     direction = 0.1 * m * rng.standard_normal(shape)  # does not vanish anywhere
-    assert dot_product_error(fields, m, direction, arguments, rng) < 1e-10
+    engine.set_model(m)
+    everything = Tail(axis.samples, axis.samples)
+    assert dot_product_error(engine, shot, axis, everything, direction, rng) < 1e-10
 
-    def residual(model):
-        fields.set_model(model)
-        return fields.forward(*arguments) - observed
-
-    fields.set_model(true)
-    observed = fields.forward(*arguments).copy()
-    at_zero = 0.5 * np.square(residual(m)).sum()
-    gradient = sponge.extend_transpose(fields.gradient(residual(m)))
+    engine.set_model(true)
+    misfit = least_squares(engine.record(shot, axis).copy(), axis)
+    engine.set_model(m)
+    at_zero, gradient = engine.misfit_and_gradient(shot, axis, misfit)
     assert np.abs(gradient[0]).max() > 0
-    steps = 0.02 * 0.5 ** np.arange(7)
-    remainders = taylor_remainders(
-        lambda h: 0.5 * np.square(residual(m + h * direction)).sum(), at_zero, (gradient * direction).sum(), steps
-    )
+
+    def along(h):
+        engine.set_model(m + h * direction)
+        return misfit(engine.record(shot, axis))[0]
+
+    remainders = taylor_remainders(along, at_zero, (gradient * direction).sum(), 0.02 * 0.5 ** np.arange(7))
     assert np.log2(remainders[1:-1] / remainders[2:]) == pytest.approx(2.0, abs=0.1)
 
 
@@ -154,49 +164,41 @@ def test_single_precision_passes_the_dot_product_test_to_1e_4():
     domain = Domain((41, 35), (10.0, 10.0), (0.0, 0.0))
     sponge = Sponge(domain, 10)
     axis = TimeAxis.covering(350.0, safe_step(domain, 4, 3.0))
-    fields = solver(sponge, 4, "float32", axis.samples, linearised=True)
-    arguments = (np.array([203.0, 13.0]), line_of_receivers(domain), RickerWavelet(0.015, 70.0).sample(axis), axis.step,
-                 axis.samples)  # fmt: skip
+    engine = make_engine(sponge, FIFTEEN_HZ, 4, "float32", axis.samples, born=True)
+    shot = Shot("0", np.array([203.0, 13.0]), line_of_receivers(domain))
     rng = np.random.default_rng(6)
     m = random_velocity(domain.shape) ** -2.0
-    assert dot_product_error(fields, m, 0.1 * m * rng.standard_normal(m.shape), arguments, rng) < 1e-4
+    engine.set_model(m)
+    direction = 0.1 * m * rng.standard_normal(m.shape)
+    assert dot_product_error(engine, shot, axis, Tail(axis.samples, axis.samples), direction, rng) < 1e-4
 
 
 def test_a_sampled_wavefield_gives_nearly_the_full_gradient_and_less_so_with_fewer_samples():
     domain = Domain((61, 51), (10.0, 10.0), (0.0, 0.0))
     sponge = Sponge(domain, 20)
     axis = TimeAxis.covering(500.0, safe_step(domain, 8, 3.0))
-    wavelet = RickerWavelet(0.010, 100.0).sample(axis)
     true, m = (random_velocity(domain.shape, seed) ** -2.0 for seed in (1, 2))
-    source, receivers = np.array([103.0, 13.0]), line_of_receivers(domain)
+    shot = Shot("0", np.array([103.0, 13.0]), line_of_receivers(domain))
     gradients = {}
     for every in (1, 4, 8, 24):
-        fields = solver(sponge, samples=axis.samples, every=every)
-        fields.set_model(true)
-        observed = fields.forward(source, receivers, wavelet, axis.step, axis.samples).copy()
-        fields.set_model(m)
-        record = fields.forward(source, receivers, wavelet, axis.step, axis.samples)
-        gradients[every] = sponge.extend_transpose(fields.gradient(record - observed))
+        engine = make_engine(sponge, RickerWavelet(0.010, 100.0), samples=axis.samples, every=every)
+        assert engine.propagator.storage.exact == (every == 1)
+        engine.set_model(true)
+        misfit = least_squares(engine.record(shot, axis).copy(), axis)
+        engine.set_model(m)
+        gradients[every] = engine.misfit_and_gradient(shot, axis, misfit)[1]
     # by the rule it would be every 4th step
     difference = {every: relative(gradient, gradients[1]) for every, gradient in gradients.items()}
     assert difference[4] < 3e-3 < difference[8] < difference[24]
-
-
-def test_the_estimated_memory_is_what_the_arrays_take():
-    domain = Domain((61, 51), (10.0, 10.0), (0.0, 0.0))
-    sponge = Sponge(domain, 20)
-    fields = solver(sponge, samples=300, every=4)
-    assert fields.spec.nbytes == pytest.approx(fields.nbytes + 8 * math.prod(sponge.padded_shape), rel=0.1)
 
 
 def test_sources_and_receivers_on_the_very_edge_are_heard():
     domain = Domain((31, 31), (10.0, 10.0), (0.0, 0.0))
     sponge = Sponge(domain, 10)
     axis = TimeAxis.covering(300.0, safe_step(domain, 4, 3.0))
-    fields = solver(sponge, 4, samples=axis.samples, receivers=2)
-    fields.set_model(np.full(domain.shape, 0.2))
+    engine = make_engine(sponge, FIFTEEN_HZ, 4, samples=axis.samples, receivers=2)
+    engine.set_model(np.full(domain.shape, 0.2))
     corners = np.array([[0.0, 300.0], [300.0, 0.0]])
-    wavelet = RickerWavelet(0.015, 70.0).sample(axis)
-    record = fields.forward(np.array([300.0, 300.0]), corners, wavelet, axis.step, axis.samples)
+    record = engine.record(Shot("0", np.array([300.0, 300.0]), corners), axis)
     assert np.abs(record).max(axis=0).min() > 0
     np.testing.assert_allclose(record[:, 0], record[:, 1], rtol=1e-6, atol=1e-9 * np.abs(record).max())

@@ -17,7 +17,7 @@ import hpcfwi.solver.operators as solver_module
 from hpcfwi.artifacts import StagedFile
 from hpcfwi.io import make_private
 from hpcfwi.model.velocity import squared_slowness
-from hpcfwi.solver.fields import Wavefields
+from hpcfwi.solver.engine import DevitoEngine
 from hpcfwi.solver.operators import obtain_solver, stage_solver
 from hpcfwi.solver.spec import SolverSpec
 
@@ -37,7 +37,7 @@ if "processor" in case:
     import hpcfwi.solver.operators
     hpcfwi.solver.operators.fingerprint = lambda: described
 from hpcfwi.model.velocity import squared_slowness
-from hpcfwi.solver.fields import Wavefields
+from hpcfwi.solver.engine import DevitoEngine
 
 builds = []
 from devito import Operator
@@ -46,12 +46,11 @@ Operator._build = classmethod(lambda cls, *a, **k: builds.append(1) or build(cls
 
 solver, facts = obtain_solver(case["staged"], SolverSpec.from_problem(case["problem"]))
 problem = case["problem"]
-fields = Wavefields(solver)
-fields.set_model(squared_slowness(problem.true_velocity))
+engine = DevitoEngine(solver, problem.wavelet)
+engine.set_model(squared_slowness(problem.true_velocity))
 axis, shot = problem.time_axis(problem.true_velocity), problem.survey.shots[0]
-record = fields.forward(shot.source, shot.receivers, problem.wavelet.sample(axis), axis.step, axis.samples)
-gradient = fields.gradient(record)
-digests = [hashlib.sha256(array.tobytes()).hexdigest() for array in (record, gradient)]
+gradient = engine.misfit_and_gradient(shot, axis, lambda record: (0.0, record))[1]
+digests = [hashlib.sha256(array.tobytes()).hexdigest() for array in (engine.record(shot, axis), gradient)]
 print(json.dumps({"builds": len(builds), "digests": digests, **facts}))
 """
 
@@ -106,12 +105,13 @@ def test_a_worker_without_compiler_and_caches_runs_the_staged_solver(staged, pro
     assert found["builds"] == 0
     assert not [path for path in (tmp_path / "temporary").rglob("*") if path.suffix in (".c", ".o")]
     # and its waves are those that the solver makes here
-    fields = Wavefields(obtain_solver(staged, SolverSpec.from_problem(problem))[0])
-    fields.set_model(squared_slowness(problem.true_velocity))
+    engine = DevitoEngine(obtain_solver(staged, SolverSpec.from_problem(problem))[0], problem.wavelet)
+    engine.set_model(squared_slowness(problem.true_velocity))
     axis, shot = problem.time_axis(problem.true_velocity), problem.survey.shots[0]
-    record = fields.forward(shot.source, shot.receivers, problem.wavelet.sample(axis), axis.step, axis.samples)
+    gradient = engine.misfit_and_gradient(shot, axis, lambda record: (0.0, record))[1]
+    record = engine.record(shot, axis)
     assert np.abs(record).max() > 0
-    assert found["digests"] == [sha256(array.tobytes()).hexdigest() for array in (record, fields.gradient(record))]
+    assert found["digests"] == [sha256(array.tobytes()).hexdigest() for array in (record, gradient)]
 
 
 def test_on_another_kind_of_machine_one_of_two_workers_builds_and_both_say_so(staged, problem, worker):
@@ -239,7 +239,7 @@ else:
     (path,) = folder.glob("solver-*.pkl")
     staged = StagedFile(str(path), read_header(path)["digest"])
 solver, facts = obtain_solver(staged, spec)
-print(json.dumps([facts["source"], solver.forward_operator._compiler.cflags]))
+print(json.dumps([facts["source"], solver.forward.operator._compiler.cflags]))
 """
 
 

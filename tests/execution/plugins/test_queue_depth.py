@@ -43,7 +43,7 @@ def client():
 
 def gather(client, folder):
     arguments = [(name, str(folder)) for name in NAMES]
-    return DaskExecutor(client).gather(shot, NAMES, arguments, [task_key(str(folder), name) for name in NAMES])
+    return DaskExecutor(client).map(shot, NAMES, arguments, [task_key(str(folder), name) for name in NAMES])
 
 
 def test_no_long_shot_waits_behind_another_while_a_worker_is_idle(client, tmp_path, monkeypatch):

@@ -1,0 +1,290 @@
+"""Engines that compute shots for one model after another: with Devito in this process, or asleep, for studies."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcfwi.errors import InputError
+from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.survey import Shot
+from hpcfwi.model.wavelet import Wavelet
+
+if TYPE_CHECKING:  # Devito takes seconds, and the command line only needs SleepingShots
+    from hpcfwi.solver.devito_internals import Kernel
+    from hpcfwi.solver.operators import Propagator
+
+__all__ = ["Comparison", "DevitoEngine", "ShotEngine", "SleepingEngine", "SleepingShots", "open_engine"]
+
+# From a predicted gather, shape (samples, receivers), to the misfit and its derivative with respect to that gather, the
+# adjoint source of the same shape. The gather is the engine's and lives until its next shot.
+Comparison = Callable[[NDArray], tuple[float, NDArray]]
+
+# Eigenvalues of the Hessian of the sleeping engine's misfit reach from 1 to this, so that L-BFGS-B needs some iterations.
+SLEEPING_CONDITION = 100.0
+# Its minimum, (s/km)^2: a uniform model of 2 km/s.
+SLEEPING_MINIMUM = 0.25
+
+
+class ShotEngine(Protocol):
+    """Computes one shot at a time in the model that was set last; made once in a worker's life.
+
+    Attributes
+    ----------
+    kernel_seconds
+        Seconds in compiled code so far.
+    runs_kernels
+        Whether it keeps CPUs busy, so that its threads can be counted.
+    """
+
+    kernel_seconds: float
+    runs_kernels: bool
+
+    def set_model(self, m: NDArray) -> None:
+        """Use the squared slowness ``m``, (s/km)^2, on the model's grid."""
+        ...
+
+    def record(self, shot: Shot, axis: TimeAxis) -> NDArray:
+        """Model a gather, shape (samples, receivers); the next call overwrites it."""
+        ...
+
+    def misfit_and_gradient(self, shot: Shot, axis: TimeAxis, compare: Comparison) -> tuple[float, NDArray[np.float64]]:
+        """Misfit of a shot, and its gradient with respect to ``m`` on the model's grid."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back; nothing else may be called after it."""
+        ...
+
+
+class DevitoEngine:
+    """Runs a propagator's kernels in this process, on memory that is taken once.
+
+    Parameters
+    ----------
+    propagator
+        The operators.
+    wavelet
+        The source time function.
+    boundary_gradient
+        ``"exact"`` adds the gradient in the absorbing layer to the model's edge, where the layer's parameters come from;
+        ``"crop"`` drops it.
+    """
+
+    runs_kernels = True
+
+    def __init__(self, propagator: Propagator, wavelet: Wavelet, boundary_gradient: str = "exact") -> None:
+        self.propagator = propagator
+        self.equation, self.boundary = propagator.equation, propagator.equation.boundary
+        self.wavelet = wavelet
+        self.kernel_seconds = 0.0
+        self._to_model = self.boundary.crop if boundary_gradient == "crop" else self.boundary.extend_transpose
+        self._sampled_wavelet: tuple[TimeAxis, NDArray] | None = None
+        self.equation.allocate()
+        propagator.storage.allocate()
+        self._extended = np.empty(self.boundary.padded_shape, dtype=propagator.spec.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that shots work on, bytes."""
+        return self.equation.nbytes + self.propagator.storage.nbytes + self._extended.nbytes
+
+    def set_model(self, m: NDArray) -> None:
+        """Use the squared slowness ``m``, (s/km)^2, on the model's grid."""
+        self.equation.parameters[0].data[:] = self._extend(m)
+
+    def record(self, shot: Shot, axis: TimeAxis) -> NDArray:
+        """Model a gather and keep its wavefield for the gradient.
+
+        Parameters
+        ----------
+        shot
+            At most ``spec.receivers`` receivers.
+        axis
+            At most ``spec.time_samples`` samples.
+
+        Returns
+        -------
+        ndarray, shape (samples, receivers)
+            Pressure at the receivers: a view that the next call overwrites.
+        """
+        self._place(shot, axis)
+        self._run(self.propagator.forward, shot, axis, first=0)
+        return self._gather(shot, axis)
+
+    def misfit_and_gradient(self, shot: Shot, axis: TimeAxis, compare: Comparison) -> tuple[float, NDArray[np.float64]]:
+        """Model a gather, compare it, and propagate the adjoint source backwards.
+
+        Parameters
+        ----------
+        shot, axis
+            As for :meth:`record`.
+        compare
+            From the gather to the misfit and the adjoint source.
+
+        Returns
+        -------
+        float, ndarray
+            Misfit, and its gradient with respect to ``m`` on the model's grid.
+        """
+        misfit, adjoint_source = compare(self.record(shot, axis))
+        self._gather(shot, axis)[:] = adjoint_source
+        (gradient,) = self.equation.gradients
+        self.equation.adjoint_field.data_with_halo[:] = 0
+        gradient.data[:] = 0
+        self._run(self.propagator.gradient, shot, axis, first=1)
+        return misfit, self._to_model(np.asarray(gradient.data))
+
+    def born(self, shot: Shot, axis: TimeAxis, direction: NDArray) -> NDArray:
+        """Derivative of the gather in the ``direction`` of a change of ``m``, for the checks.
+
+        The propagator must have been built with its Born operator.
+        """
+        assert self.propagator.born is not None
+        self._place(shot, axis)
+        self.equation.gradients[0].data[:] = self._extend(direction)
+        self.equation.adjoint_field.data_with_halo[:] = 0
+        self._run(self.propagator.born, shot, axis, first=0)
+        return self._gather(shot, axis).copy()
+
+    def close(self) -> None:
+        """Give the memory back."""
+        del self.propagator, self.equation, self._extended
+
+    def _extend(self, values: NDArray) -> NDArray:
+        return self.boundary.extend(values.astype(self._extended.dtype, copy=False), out=self._extended)
+
+    def _place(self, shot: Shot, axis: TimeAxis) -> None:
+        """Put the source and the receivers in their places, and start from rest."""
+        if self._sampled_wavelet is None or self._sampled_wavelet[0] != axis:
+            self._sampled_wavelet = axis, self.wavelet.sample(axis)
+        equation = self.equation
+        equation.source.coordinates.data[0] = shot.source
+        equation.source.data[: axis.samples, 0] = self._sampled_wavelet[1]
+        equation.receivers.coordinates.data[: len(shot.receivers)] = shot.receivers
+        equation.forward_field.data_with_halo[:] = 0
+
+    def _gather(self, shot: Shot, axis: TimeAxis) -> NDArray:
+        """The receivers' traces, in which a record ends up and from which an adjoint source is injected."""
+        return np.asarray(self.equation.receivers.data[: axis.samples, : len(shot.receivers)])
+
+    def _run(self, kernel: Kernel, shot: Shot, axis: TimeAxis, first: int) -> None:
+        """Step from ``first`` to the end of the axis, or back; receivers that the shot does not have are left out."""
+        self.kernel_seconds += kernel(
+            time_m=first, time_M=axis.samples - 1, dt=axis.step, p_receivers_M=len(shot.receivers) - 1
+        )
+
+
+@dataclass(frozen=True)
+class SleepingShots:
+    """How long shots sleep in a study of everything but the kernels.
+
+    Parameters
+    ----------
+    mean_s
+        Mean duration, s.
+    spread
+        Standard deviation of the durations over their mean; they are log-normal.
+    """
+
+    mean_s: float
+    spread: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> SleepingShots:
+        """Parse ``SECONDS`` or ``SECONDS:SPREAD``, the value of ``--stand-in``.
+
+        Raises
+        ------
+        InputError
+            If it is neither.
+        """
+        mean, _, spread = text.partition(":")
+        try:
+            found = cls(float(mean), float(spread or 0))
+        except ValueError:
+            found = cls(math.nan)
+        if not (0 <= found.mean_s < math.inf and 0 <= found.spread <= 10):
+            raise InputError(
+                f"--stand-in {text}: should be the mean duration of a shot in seconds (0 or more), optionally with the "
+                "standard deviation over the mean (0 to 10): --stand-in 2 or --stand-in 2:0.25"
+            )
+        return found
+
+    def __str__(self) -> str:
+        spread = f", standard deviation {100 * self.spread:g} %, log-normal" if self.spread else ""
+        return f"shots that sleep for {self.mean_s:g} s{spread}"
+
+    def duration(self, *names: str) -> float:
+        """Seconds that the shot of this name sleeps, the same every time."""
+        if not self.spread or not self.mean_s:
+            return self.mean_s
+        number = int.from_bytes(hashlib.blake2b("\0".join(names).encode(), digest_size=7).digest(), "big")
+        normal = NormalDist().inv_cdf((number + 0.5) / 256**7)
+        variance = math.log1p(self.spread**2)
+        return self.mean_s * math.exp(math.sqrt(variance) * normal - variance / 2)
+
+
+class SleepingEngine:
+    """Sleeps in place of the kernels; models, data and gradients have their real sizes and take their real ways.
+
+    Parameters
+    ----------
+    shots
+        How long it sleeps.
+    dtype
+        Of the gathers.
+
+    Notes
+    -----
+    The misfit of each shot is ``0.5 sum_i w_i (m_i - 0.25)^2``, with weights from 1 to 100.
+    """
+
+    runs_kernels = False
+
+    def __init__(self, shots: SleepingShots, dtype: str) -> None:
+        self.shots, self.dtype = shots, dtype
+        self.kernel_seconds = 0.0
+        self._m: NDArray[np.float64] = np.zeros(0)
+
+    def set_model(self, m: NDArray) -> None:
+        """Use the squared slowness ``m``, (s/km)^2."""
+        self._m = np.asarray(m, dtype=np.float64)
+
+    def record(self, shot: Shot, axis: TimeAxis) -> NDArray:
+        """A gather of zeros, at once."""
+        return np.zeros((axis.samples, len(shot.receivers)), dtype=self.dtype)
+
+    def misfit_and_gradient(
+        self,
+        shot: Shot,
+        axis: TimeAxis,  # noqa: ARG002
+        compare: Comparison,  # noqa: ARG002
+    ) -> tuple[float, NDArray[np.float64]]:
+        """Sleep, and return a quadratic function of the model."""
+        started = time.perf_counter()
+        time.sleep(self.shots.duration(shot.name))
+        self.kernel_seconds += time.perf_counter() - started
+        weight = np.linspace(1.0, SLEEPING_CONDITION, self._m.size).reshape(self._m.shape)
+        rest = self._m - SLEEPING_MINIMUM
+        return 0.5 * float((weight * rest**2).sum()), weight * rest
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def open_engine(
+    propagator: Propagator, wavelet: Wavelet, boundary_gradient: str, sleeping: SleepingShots | None
+) -> ShotEngine:
+    """The engine of a run: asleep in a study without kernels, else Devito's."""
+    if sleeping is not None:
+        return SleepingEngine(sleeping, propagator.spec.dtype)
+    return DevitoEngine(propagator, wavelet, boundary_gradient)

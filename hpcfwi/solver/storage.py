@@ -1,0 +1,93 @@
+"""How the forward wavefield is kept until the adjoint wavefield comes past it, backwards in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from devito import ConditionalDimension, Eq, Grid, TimeFunction
+
+from hpcfwi.solver.spec import SolverSpec
+
+__all__ = ["STORAGES", "SnapshotStorage", "WavefieldStorage"]
+
+
+class WavefieldStorage(Protocol):
+    """Keeps the forward wavefield of a shot for the gradient ``-sum_t u v_tt``.
+
+    What a storage does is a part of the kernels: :meth:`record` gives the forward operator its equations, :meth:`replay`
+    gives the gradient operator its ``u``.
+    """
+
+    @property
+    def exact(self) -> bool:
+        """Whether the gradient is the misfit's to rounding; False where the storage approximates the wavefield."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that :meth:`allocate` takes, bytes."""
+        ...
+
+    def allocate(self) -> None:
+        """Take the memory, once for all shots."""
+        ...
+
+    def record(self, field: TimeFunction) -> list[Eq]:
+        """Equations that keep ``field`` at each step of the forward operator."""
+        ...
+
+    def replay(self) -> Any:
+        """The kept wavefield as a symbolic factor for each step of the gradient operator, with its weight in the sum."""
+        ...
+
+
+class SnapshotStorage:
+    """Keeps every k-th level of the wavefield in memory.
+
+    Parameters
+    ----------
+    grid
+        The padded grid.
+    spec
+        Steps from one kept level to the next (1 keeps all), and samples of the longest time axis.
+
+    Notes
+    -----
+    The sum over the kept levels, k times as large, stands for the sum over all steps. It is the same integral while the
+    product of the two wavefields is sampled above its Nyquist rate (:func:`hpcfwi.solver.spec.snapshot_interval`).
+    """
+
+    def __init__(self, grid: Grid, spec: SolverSpec) -> None:
+        self.every = spec.snapshot_every
+        axis: dict[str, Any] = {"save": spec.snapshots}
+        if self.every > 1:
+            axis["time_dim"] = ConditionalDimension("every", parent=grid.time_dim, factor=self.every)
+        self.snapshots = TimeFunction(name="snapshots", grid=grid, time_order=0, space_order=0, **axis)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every level is kept."""
+        return self.every == 1
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the kept levels, bytes."""
+        return int(np.prod(self.snapshots.shape_allocated)) * np.dtype(self.snapshots.dtype).itemsize
+
+    def allocate(self) -> None:
+        """Take the memory of the kept levels."""
+        _ = self.snapshots.data
+
+    def record(self, field: TimeFunction) -> list[Eq]:
+        """Copy the current level of ``field``."""
+        return [Eq(self.snapshots, field)]
+
+    def replay(self) -> Any:
+        """The kept level, k times."""
+        return self.every * self.snapshots
+
+
+# By the name in a specification.
+STORAGES: dict[str, Callable[[Grid, SolverSpec], WavefieldStorage]] = {"snapshots": SnapshotStorage}

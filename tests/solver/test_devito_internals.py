@@ -1,0 +1,72 @@
+"""The undocumented names of Devito are there, and mean what this package takes them for; each test fails with the version."""
+
+import logging
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+from devito import Eq, Function, Grid, Operator, TimeFunction, configuration
+
+from hpcfwi.solver.devito_internals import INSTRUCTION_SET, Kernel, compiler_command, set_instruction_set
+
+DEVITO = f"devito {version('devito')}"
+
+
+@pytest.fixture
+def field():
+    return TimeFunction(name="field", grid=Grid((11, 12)), time_order=1)
+
+
+def count(field, name="Count"):
+    """An operator that adds ``slope`` to the next level at each step."""
+    slope = Function(name="slope", grid=field.grid)
+    slope.data[:] = 1
+    return Operator([Eq(field.forward, field + slope * field.grid.stepping_dim.spacing)], name=name)
+
+
+def test_a_kernel_called_directly_does_what_apply_does(field):
+    operator = count(field)
+    kernel = Kernel(operator)
+    for steps in (4, 7):
+        field.data[:] = 0
+        operator.apply(time_m=0, time_M=steps - 1, dt=0.5)
+        expected = np.array(field.data)
+        field.data[:] = 0
+        assert kernel(time_m=0, time_M=steps - 1, dt=0.5) > 0
+        np.testing.assert_array_equal(
+            field.data, expected, f"{DEVITO}: Operator.cfunction, arguments() or parameters differ from apply()"
+        )
+
+
+def test_the_kernel_is_compiled_before_it_is_called(field):
+    kernel = Kernel(count(field, "Compiled"))
+    kernel.compile()
+    loaded = kernel.operator.__dict__.get("_lib")
+    assert loaded is not None, f"{DEVITO}: Operator.cfunction does not compile"
+
+
+def test_the_instruction_set_reaches_the_compiler(field, monkeypatch):
+    monkeypatch.setenv(INSTRUCTION_SET, "x86-64-v2")
+    operator = count(field, "Targeted")
+    native = [flag for flag in operator._compiler.cflags if flag.endswith(("=native", "xHost"))]
+    assert native, f"{DEVITO}: the compiler's flags in Operator._compiler.cflags name no native instruction set"
+    set_instruction_set(operator)
+    assert "-march=x86-64-v2" in operator._compiler.cflags
+    assert not [flag for flag in operator._compiler.cflags if flag in native]
+    other = count(field, "Other")
+    assert native[0] in other._compiler.cflags, f"{DEVITO}: operators share a compiler, so the flags reach others"
+
+
+def test_the_compilers_command_is_known():
+    assert compiler_command() == configuration["compiler"].cc, f"{DEVITO}: configuration['compiler'].CC"
+
+
+def test_the_logger_decides_whether_apply_reports_speed(field):
+    logger = logging.getLogger("Devito")
+    assert logger.handlers, f"{DEVITO}: its logger is no longer called Devito"
+    before = logger.level
+    try:
+        logger.setLevel(logging.INFO)
+        assert Kernel(count(field, "Verbose"))(time_m=0, time_M=3, dt=0.5) >= 0
+    finally:
+        logger.setLevel(before)

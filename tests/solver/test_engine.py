@@ -1,0 +1,97 @@
+"""Engines: what they take, what they give, and what they leave for the next shot."""
+
+import math
+
+import numpy as np
+import pytest
+
+from hpcfwi.errors import InputError, RunError
+from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.grid import Domain
+from hpcfwi.model.survey import Shot
+from hpcfwi.model.wavelet import RickerWavelet
+from hpcfwi.solver.boundary import Sponge
+from hpcfwi.solver.engine import DevitoEngine, SleepingEngine, SleepingShots, open_engine
+from hpcfwi.solver.operators import Propagator
+from hpcfwi.solver.spec import SolverSpec
+
+AXIS, WAVELET = TimeAxis(1.0, 300), RickerWavelet(0.015, 70.0)
+SHOT = Shot("7", np.array([100.0, 20.0]), np.array([[300.0, 20.0], [400.0, 30.0]]))
+
+
+@pytest.fixture(scope="module")
+def propagator():
+    return Propagator(SolverSpec(Sponge(Domain((61, 51), (10.0, 10.0), (0.0, 0.0)), 20), 8, "float64", 300, 4, 21))
+
+
+@pytest.fixture(scope="module")
+def engine(propagator):
+    engine = DevitoEngine(propagator, WAVELET)
+    engine.set_model(np.full((61, 51), 0.25))
+    return engine
+
+
+def test_the_estimated_memory_is_what_the_arrays_take(engine):
+    assert engine.propagator.spec.nbytes == pytest.approx(engine.nbytes, rel=0.1)
+
+
+def test_the_misfit_sees_the_record_and_its_adjoint_source_gives_the_gradient(engine):
+    record = engine.record(SHOT, AXIS).copy()
+    seen = []
+
+    def compare(predicted):
+        seen.append(predicted.copy())
+        return 3.0, predicted / 2
+
+    value, half = engine.misfit_and_gradient(SHOT, AXIS, compare)
+    np.testing.assert_array_equal(seen[0], record)
+    assert value == 3.0
+    whole = engine.misfit_and_gradient(SHOT, AXIS, lambda predicted: (0.0, predicted))[1]
+    assert half.shape == (61, 51)
+    np.testing.assert_allclose(whole, 2 * half, rtol=1e-10)
+
+
+def test_the_layers_gradient_is_folded_onto_the_edge_or_dropped(propagator, engine):
+    cropping = DevitoEngine(propagator, WAVELET, "crop")
+    exact, cropped = (each.misfit_and_gradient(SHOT, AXIS, lambda d: (0.0, d))[1] for each in (engine, cropping))
+    np.testing.assert_array_equal(exact[1:-1, 1:-1], cropped[1:-1, 1:-1])
+    assert not np.allclose(exact[0], cropped[0])
+
+
+def test_kernels_are_timed(engine):
+    before = engine.kernel_seconds
+    engine.record(SHOT, AXIS)
+    assert engine.kernel_seconds > before
+
+
+def test_a_sleeping_engine_sleeps_as_long_as_it_says_and_has_a_gradient_of_the_right_size(propagator):
+    sleeping = open_engine(propagator, WAVELET, "exact", SleepingShots(0.05))
+    assert isinstance(sleeping, SleepingEngine)
+    sleeping.set_model(np.full((61, 51), 0.5))
+    value, gradient = sleeping.misfit_and_gradient(SHOT, AXIS, lambda _: (math.nan, np.empty(0)))
+    assert sleeping.kernel_seconds >= 0.05
+    assert value > 0
+    assert gradient.shape == (61, 51)
+    assert sleeping.record(SHOT, AXIS).shape == (300, 2)
+
+
+def test_durations_of_sleeping_shots_have_the_mean_and_spread_that_were_asked_for():
+    shots = SleepingShots.parse("2:0.25")
+    durations = np.array([shots.duration(str(i)) for i in range(4000)])
+    assert durations.mean() == pytest.approx(2.0, rel=0.01)
+    assert durations.std() == pytest.approx(0.5, rel=0.05)
+    assert shots.duration("7") == durations[7]
+    assert SleepingShots.parse("2").duration("7") == 2.0
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "nan", "1:11", "1:-1", "1:2:3"])
+def test_durations_that_make_no_sense_are_refused(text):
+    with pytest.raises(InputError, match=r"--stand-in 2 or --stand-in 2:0\.25"):
+        SleepingShots.parse(text)
+
+
+def test_a_kernel_that_fails_is_an_error(engine, monkeypatch):
+    kernel = engine.propagator.forward
+    monkeypatch.setattr(type(kernel.operator), "cfunction", lambda *_: 200)
+    with pytest.raises(RunError, match="the kernel Forward ended with error 200"):
+        engine.record(SHOT, AXIS)
