@@ -124,8 +124,8 @@ class AcousticEquation:
 
     @property
     def _symbols(self) -> tuple[Any, ...]:
-        fields = (self.forward_field, self.adjoint_field, self.source, self.receivers)
-        return (*self.parameters, self.damp, *self.gradients, *fields)
+        sparse = (self.source, self.source.coordinates, self.receivers, self.receivers.coordinates)
+        return (*self.parameters, self.damp, *self.gradients, self.forward_field, self.adjoint_field, *sparse)
 
     @property
     def nbytes(self) -> int:
