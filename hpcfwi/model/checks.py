@@ -1,4 +1,4 @@
-"""Whether grid and samples carry the waves: Nyquist, points per wavelength, dispersion; with the change that would mend it."""
+"""Checks of a problem before it runs: stability, sampling in space and time, positions. Messages say which change helps."""
 
 from __future__ import annotations
 
@@ -9,108 +9,98 @@ from numpy.typing import NDArray
 
 from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.discretization import critical_step, second_derivative_weights
+from hpcfwi.model.discretization import courant_limit, critical_step, phase_error, points_per_wavelength, safe_step
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.survey import Survey
 from hpcfwi.model.wavelet import RickerWavelet, Wavelet, highest_frequency
 
-__all__ = ["at_most", "check_positions", "check_sampling", "dispersion", "phase_error", "points_per_wavelength"]
+__all__ = ["check_positions", "check_sampling", "choose_time_steps", "dispersion"]
 
-# Fewer points per shortest wavelength than this is an error; a larger phase error than this is worth a warning.
-FEWEST_POINTS, PHASE_ERROR_WARNING = 2.5, 0.01
-# With more points than this the phase error is far below any that matters, and its formula loses all digits.
-MOST_POINTS = 1000
+MIN_POINTS_PER_WAVELENGTH, MAX_PHASE_ERROR = 2.5, 0.01
+# With more points the phase error does not matter, and its formula loses all digits.
+MAX_POINTS_PER_WAVELENGTH = 1000
+MAX_TIME_SAMPLES = 10_000_000
+
+
+def choose_time_steps(config: RunConfig, domain: Domain, velocities: tuple[float, float]) -> tuple[float, float]:
+    """Shortest and longest time step, ms, of models between the lowest and the highest velocity, km/s.
+
+    Raises
+    ------
+    InputError
+        If ``solver.time_step`` is unstable, or the time axis has too many samples.
+    """
+    order, rule = config.solver.space_order, config.solver.time_step
+    fixed = safe_step(domain, order, velocities[1])
+    if rule == "fixed":
+        steps = fixed, fixed
+    elif rule == "critical":
+        steps = critical_step(domain, order, velocities[1]), critical_step(domain, order, velocities[0])
+    else:
+        steps, limit = (float(rule), float(rule)), courant_limit(domain, order, velocities[1])
+        if steps[0] > limit:
+            raise InputError(
+                f"solver.time_step: {rule:g} ms is unstable (Courant): for {velocities[1]:.4g} km/s, a spacing of "
+                f"{min(domain.spacing):g} m and space order {order} it may be at most {_round_down(limit)} ms; "
+                f'"fixed" would take {fixed:.4g} ms'
+            )
+    duration = config.data.recording_time
+    for key, step in (("solver.time_step", steps[0]), ("data.sample_interval", config.data.sample_interval)):
+        if duration / step > MAX_TIME_SAMPLES:
+            raise InputError(
+                f"data.recording_time: {duration:g} ms are {duration / step:.3g} samples of {step:.3g} ms ({key}); at most "
+                f"{MAX_TIME_SAMPLES} are possible"
+            )
+    return steps
 
 
 def check_sampling(
-    config: RunConfig,
-    domain: Domain,
-    wavelet: Wavelet,
-    space_order: int,
-    velocities: tuple[float, float],
-    step: float | None,
+    config: RunConfig, domain: Domain, wavelet: Wavelet, velocities: tuple[float, float], steps: tuple[float, float]
 ) -> tuple[str, ...]:
-    """Nyquist is an error, dispersion a warning (an error where the grid does not carry the waves at all)."""
-    highest = highest_frequency(wavelet)
-    # A time step within the Courant limit, on a grid with enough points, is always below Nyquist.
-    interval = config.data.sample_interval
+    """Check Nyquist and dispersion; returns a warning if the waves travel at a wrong speed on the grid.
+
+    Raises
+    ------
+    InputError
+        If the sample interval or the grid does not carry the highest frequency of the wavelet.
+    """
+    highest, interval = highest_frequency(wavelet), config.data.sample_interval
+    # A stable time step on a grid with enough points is always below Nyquist.
     if interval > 1 / (2 * highest):
         raise InputError(
             f"data.sample_interval: {interval:g} ms resolves frequencies up to {500 / interval:.4g} Hz (Nyquist), but the "
-            f"wavelet reaches {1000 * highest:.4g} Hz; take at most {at_most(1 / (2 * highest))} ms, or "
+            f"wavelet reaches {1000 * highest:.4g} Hz; take at most {_round_down(1 / (2 * highest))} ms, or "
             f"{_lower_frequency(wavelet, 1 / (2 * highest * interval))}"
         )
-    points, error = dispersion(domain, wavelet, space_order, velocities, step)
-    told = (
+    points, error = dispersion(config, domain, wavelet, velocities, steps)
+    sampling = (
         f"{points:.2f} grid points per shortest wavelength ({velocities[0]:.4g} km/s at {1000 * highest:.4g} Hz on "
         f"{max(domain.spacing):g} m)"
     )
-    if points < FEWEST_POINTS:
+    if points < MIN_POINTS_PER_WAVELENGTH:
+        spacing = velocities[0] / (MIN_POINTS_PER_WAVELENGTH * highest)
         raise InputError(
-            f"grid.spacing: {told}; at least {FEWEST_POINTS} are needed: take a spacing of at most "
-            f"{at_most(velocities[0] / (FEWEST_POINTS * highest))} m, or {_lower_frequency(wavelet, points / FEWEST_POINTS)}"
+            f"grid.spacing: {sampling}; at least {MIN_POINTS_PER_WAVELENGTH} are needed: take a spacing of at most "
+            f"{_round_down(spacing)} m, or {_lower_frequency(wavelet, points / MIN_POINTS_PER_WAVELENGTH)}"
         )
-    if abs(error) < PHASE_ERROR_WARNING:
+    if abs(error) < MAX_PHASE_ERROR:
         return ()
     if error > 0:
         advice = "a shorter solver.time_step"
     else:
-        advice = "a finer grid" + ("" if space_order >= 12 else " or a higher solver.space_order")
-    return (f"dispersion: {told}: their speed is off by about {100 * error:+.1f} %; {advice} would mend it",)
+        advice = "a finer grid" + ("" if config.solver.space_order >= 12 else " or a higher solver.space_order")
+    return (f"dispersion: {sampling}: their speed is off by about {100 * error:+.1f} %; {advice} would reduce it",)
 
 
 def dispersion(
-    domain: Domain, wavelet: Wavelet, space_order: int, velocities: tuple[float, float], step: float | None
+    config: RunConfig, domain: Domain, wavelet: Wavelet, velocities: tuple[float, float], steps: tuple[float, float]
 ) -> tuple[float, float]:
     """Grid points per shortest wavelength, and the relative error of its speed."""
-    spacing = max(domain.spacing)
+    spacing, order = max(domain.spacing), config.solver.space_order
     points = points_per_wavelength(velocities[0], highest_frequency(wavelet), spacing)
-    if not 2 < points < MOST_POINTS:
+    if not 2 < points < MAX_POINTS_PER_WAVELENGTH:
         return points, 0.0
-    shortest = step or critical_step(domain, space_order, velocities[1])
-    return points, phase_error(points, space_order, velocities[0] * shortest / spacing)
-
-
-def _lower_frequency(wavelet: Wavelet, factor: float) -> str:
-    """How the wavelet would have to change for its highest frequency to become ``factor`` times what it is."""
-    if isinstance(wavelet, RickerWavelet):
-        return f"a wavelet.peak_frequency of at most {at_most(1000 * wavelet.frequency * factor)} Hz"
-    return f"a wavelet without frequencies above {at_most(1000 * highest_frequency(wavelet) * factor)} Hz"
-
-
-def at_most(value: float) -> str:
-    """A limit to four digits, rounded down, so that what is read there keeps to it."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
-    return f"{math.floor(value / unit) * unit:.4g}"
-
-
-def points_per_wavelength(velocity: float, frequency: float, spacing: float) -> float:
-    """Grid points per wavelength; velocity in km/s, frequency in kHz, spacing in m."""
-    return velocity / (frequency * spacing)
-
-
-def phase_error(points: float, space_order: int, courant: float) -> float:
-    """Relative error of the phase velocity of a plane wave along a grid axis.
-
-    Parameters
-    ----------
-    points
-        Grid points per wavelength, above 2.
-    space_order
-        Order of the finite differences.
-    courant
-        velocity x time step / spacing.
-
-    Notes
-    -----
-    From the dispersion relation of the leap-frog scheme, ``sin(w dt / 2) = (c dt / 2) K`` with ``K^2`` the negative
-    symbol of the stencil at the wavenumber k (Alford, Kelly and Boore 1974, doi:10.1190/1.1440470).
-    """
-    kh = 2 * math.pi / points
-    weights = second_derivative_weights(space_order)
-    symbol = -(weights[0] + 2 * sum(a * math.cos(j * kh) for j, a in enumerate(weights) if j))
-    inner = 0.5 * courant * math.sqrt(symbol)
-    return 2 * math.asin(min(inner, 1.0)) / (courant * kh) - 1
+    return points, phase_error(points, order, velocities[0] * steps[0] / spacing)
 
 
 def check_positions(survey: Survey, domain: Domain) -> None:
@@ -125,10 +115,10 @@ def check_positions(survey: Survey, domain: Domain) -> None:
     """
     if not survey.shots:
         raise InputError("the survey is empty: it has no shot")
-    outside = ~domain.contains(np.stack([shot.source for shot in survey.shots]))
+    inside = domain.contains(np.stack([shot.source for shot in survey.shots]))
     checked = None
-    for shot, source_outside in zip(survey.shots, outside, strict=True):
-        if source_outside:
+    for shot, source_inside in zip(survey.shots, inside, strict=True):
+        if not source_inside:
             raise _outside(shot.name, "source", shot.source[None], domain)
         if len(shot.receivers) == 0:
             raise DataError(shot.name, "has no receivers")
@@ -148,3 +138,16 @@ def _outside(shot: str, what: str, positions: NDArray[np.float64], domain: Domai
         f"{axis} {low:g} to {high:g} m" for axis, low, high in zip(domain.axes, domain.origin, domain.last, strict=True)
     )
     return DataError(shot, f"{what}{number} at ({position}) m{more} is outside the model, which covers {limits}")
+
+
+def _lower_frequency(wavelet: Wavelet, factor: float) -> str:
+    """The change of the wavelet that multiplies its highest frequency by ``factor``."""
+    if isinstance(wavelet, RickerWavelet):
+        return f"a wavelet.peak_frequency of at most {_round_down(1000 * wavelet.frequency * factor)} Hz"
+    return f"a wavelet without frequencies above {_round_down(1000 * highest_frequency(wavelet) * factor)} Hz"
+
+
+def _round_down(value: float) -> str:
+    """A limit with four digits that keeps to the limit."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return f"{math.floor(value / unit) * unit:.4g}"

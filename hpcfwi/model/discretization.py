@@ -1,4 +1,4 @@
-"""Time axes: how long a step may be, and how many there are."""
+"""Time axes, and what finite differences do to waves: stability and dispersion."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ __all__ = [
     "TimeAxis",
     "courant_limit",
     "critical_step",
+    "phase_error",
+    "points_per_wavelength",
     "safe_step",
     "second_derivative_weights",
 ]
@@ -63,26 +65,23 @@ def second_derivative_weights(order: int) -> tuple[float, ...]:
     return (-2 * math.fsum(outer), *outer)
 
 
-def _absolute_sum(order: int) -> float:
-    weights = second_derivative_weights(order)
-    return abs(weights[0]) + 2 * math.fsum(map(abs, weights[1:]))
-
-
 def courant_limit(domain: Domain, space_order: int, velocity: float) -> float:
     """Longest stable time step, ms, for the highest ``velocity``, km/s.
 
     Notes
     -----
-    Von Neumann stability of the leap-frog scheme: ``dt <= 2 / (v sqrt(sum_d sum_i |a_i| / h_d^2))``.
+    Von Neumann stability of the leap-frog scheme with weights a_i: ``dt <= 2 / (v sqrt(sum_d sum_i |a_i| / h_d^2))``
+    (Lines, Slawinski and Bording 1999, doi:10.1190/1.1444605).
     """
-    return 2.0 / (velocity * math.sqrt(sum(_absolute_sum(space_order) / h**2 for h in domain.spacing)))
+    weights = second_derivative_weights(space_order)
+    absolute_sum = abs(weights[0]) + 2 * math.fsum(map(abs, weights[1:]))
+    return 2.0 / (velocity * math.sqrt(sum(absolute_sum / h**2 for h in domain.spacing)))
 
 
 def critical_step(domain: Domain, space_order: int, velocity: float) -> float:
     """The Courant limit for the highest ``velocity``, km/s, rounded to four digits; ms.
 
-    It is the step that Devito's tutorials take: ``sqrt(4 / (ndim sum_i |a_i|)) min(h) / v`` on a grid of one spacing. As
-    there the rounding may put it up to 0.05 % above the limit; :func:`safe_step` keeps away from it.
+    Devito's tutorials take this step. The rounding may put it up to 0.05 % above the limit; :func:`safe_step` does not.
     """
     return float(f"{courant_limit(domain, space_order, velocity):.3e}")
 
@@ -90,7 +89,36 @@ def critical_step(domain: Domain, space_order: int, velocity: float) -> float:
 def safe_step(domain: Domain, space_order: int, velocity: float) -> float:
     """The Courant limit of a stencil of twice the space order, rounded to four digits; ms.
 
-    Devito's ``examples.seismic.model`` steps like this for a model of that space order. It stays below the limit by some
-    per cent, with which the shortest waves, at the limit only just bounded, keep their distance from growing.
+    Devito's ``examples.seismic.model`` takes this step for a model of that space order. It is some per cent below the limit,
+    where the shortest waves are bounded only just.
     """
     return float(f"{courant_limit(domain, 2 * space_order, velocity):.3e}")
+
+
+def points_per_wavelength(velocity: float, frequency: float, spacing: float) -> float:
+    """Grid points per wavelength; velocity in km/s, frequency in kHz, spacing in m."""
+    return velocity / (frequency * spacing)
+
+
+def phase_error(points: float, space_order: int, courant: float) -> float:
+    """Relative error of the phase velocity of a plane wave along a grid axis.
+
+    Parameters
+    ----------
+    points
+        Grid points per wavelength, above 2.
+    space_order
+        Order of the finite differences.
+    courant
+        velocity x time step / spacing.
+
+    Notes
+    -----
+    From the dispersion relation of the leap-frog scheme, ``sin(w dt / 2) = (c dt / 2) K`` with ``K^2`` the negative
+    symbol of the stencil at the wavenumber k (Alford, Kelly and Boore 1974, doi:10.1190/1.1440470).
+    """
+    kh = 2 * math.pi / points
+    weights = second_derivative_weights(space_order)
+    symbol = -(weights[0] + 2 * sum(a * math.cos(j * kh) for j, a in enumerate(weights) if j))
+    inner = 0.5 * courant * math.sqrt(symbol)
+    return 2 * math.asin(min(inner, 1.0)) / (courant * kh) - 1

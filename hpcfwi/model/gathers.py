@@ -37,28 +37,14 @@ MAX_ADVISED_NAMES = 20
 def check_gathers(
     path: Path, shots: Sequence[Shot], recording: TimeAxis, excluded: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Check that every shot has a gather, and the shapes of the first, the middle and the last one.
+    """Check that every shot has a gather, and the shapes of three of them; warn if gathers are longer than the recording.
 
-    Parameters
-    ----------
-    path
-        Folder or HDF5 file (``data.file``).
-    shots
-        The shots of the survey.
-    recording
-        Samples that the inversion uses.
-    excluded
-        Shots that ``data.exclude`` has already, for the message.
-
-    Returns
-    -------
-    tuple of str
-        A warning if gathers are longer than the recording.
+    ``excluded`` are the names in ``data.exclude``, for the message.
 
     Raises
     ------
     InputError
-        If ``path`` has not a gather for each shot.
+        If a shot has no gather.
     DataError
         If the gather of the first shot has the wrong shape.
     """
@@ -87,25 +73,12 @@ def check_gathers(
 
 
 def read_gather(path: Path, shot: Shot, recording: TimeAxis) -> NDArray:
-    """Read and check the observed gather of one shot; samples past the end of the recording are not read.
-
-    Parameters
-    ----------
-    path
-        Folder or HDF5 file (``data.file``).
-    shot
-        The shot.
-    recording
-        Samples that the inversion uses.
-
-    Returns
-    -------
-    ndarray, shape (recording.samples, receivers)
+    """Read the observed gather of a shot, shape (recording.samples, receivers); longer gathers are cut.
 
     Raises
     ------
     DataError
-        If the gather cannot be read, is too short, has another number of receivers or values that are not finite.
+        If the gather cannot be read, is too short, has another number of receivers, or values that are not finite.
     """
     with _gather(path, shot) as stored:
         _check_shape(shot, stored.shape, recording)

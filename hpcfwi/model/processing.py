@@ -1,7 +1,4 @@
-"""Operators on gathers: what happens to observed and predicted data before the misfit compares them.
-
-Workers that hold records import this module; it stays apart from the time axes because splines take time to import.
-"""
+"""Operators on gathers: what happens to observed and predicted data before the misfit compares them."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import hashlib
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -104,28 +104,18 @@ def list_names(names: Sequence[str]) -> str:
 
 
 def build_survey(sources: Positions, receivers: Positions, axes: tuple[str, ...]) -> Survey:
-    """Make the survey that ``[acquisition]`` describes.
-
-    Parameters
-    ----------
-    sources, receivers
-        Positions, or the CSV files that hold them.
-    axes
-        Names of the grid's axes.
+    """Make the survey that ``[acquisition]`` describes; ``axes`` are the names of the grid's axes.
 
     Raises
     ------
     InputError
-        If a file cannot be read, or shots and receivers do not match.
+        If a CSV file cannot be read, or its shots do not match the sources.
     """
     names, positions = _named_sources(sources, axes)
-    if receivers.file is None:
-        spread = _lattice(receivers)
-        return _survey(names, positions, [spread] * len(names))
-    table = _Table(receivers.file, "acquisition.receivers.file")
-    spread = table.positions(axes)
-    if "shot" not in table.header:
-        return _survey(names, positions, [spread] * len(names))
+    table = _Table(receivers.file, "acquisition.receivers.file") if receivers.file else None
+    spread = table.positions(axes) if table else _lattice(receivers)
+    if table is None or "shot" not in table.header:
+        return Survey(tuple(Shot(name, source, spread) for name, source in zip(names, positions, strict=True)))
     rows = table.rows_of_shots
     unknown = sorted(set(rows) - set(names))
     if unknown:
@@ -137,18 +127,11 @@ def build_survey(sources: Positions, receivers: Positions, axes: tuple[str, ...]
     if missing:
         more = f" (nor of {len(missing) - 1} more shots)" if len(missing) > 1 else ""
         raise InputError(f"{table.where}: has no receivers of shot {missing[0]!r}{more}")
-    return _survey(names, positions, [spread[rows[name]] for name in names])
+    return Survey(tuple(Shot(name, source, spread[rows[name]]) for name, source in zip(names, positions, strict=True)))
 
 
 def read_geometry(path: Path, axes: tuple[str, ...]) -> Survey:
-    """Read a CSV file with a row for each trace (``data.geometry``).
-
-    Parameters
-    ----------
-    path
-        The file; its columns are shot, source_x, source_z, receiver_x, receiver_z, and in 3-D source_y, receiver_y.
-    axes
-        Names of the grid's axes.
+    """Read ``data.geometry``, a CSV file with a row for each trace: shot, source_x, source_z, receiver_x, receiver_z.
 
     Raises
     ------
@@ -170,18 +153,11 @@ def read_geometry(path: Path, axes: tuple[str, ...]) -> Survey:
     return Survey(tuple(shots))
 
 
-def _survey(names: Iterable[str], sources: NDArray[np.float64], spreads: Iterable[NDArray[np.float64]]) -> Survey:
-    return Survey(tuple(map(Shot, names, sources, spreads)))
-
-
 def _named_sources(positions: Positions, axes: tuple[str, ...]) -> tuple[list[str], NDArray[np.float64]]:
     """Names of the shots, and their positions; shots without a name are numbered from 0."""
-    if positions.file is None:
-        points = _lattice(positions)
-        return [str(i) for i in range(len(points))], points
-    table = _Table(positions.file, "acquisition.sources.file")
-    points = table.positions(axes)
-    if "shot" not in table.header:
+    table = _Table(positions.file, "acquisition.sources.file") if positions.file else None
+    points = table.positions(axes) if table else _lattice(positions)
+    if table is None or "shot" not in table.header:
         return [str(i) for i in range(len(points))], points
     for name, rows in table.rows_of_shots.items():
         if len(rows) > 1:
@@ -205,20 +181,8 @@ def _lattice(positions: Positions) -> NDArray[np.float64]:
 class _Table:
     """A CSV file with a header, as people and spreadsheets write it.
 
-    Columns are separated by commas, semicolons or tabs. Numbers may have a decimal comma where semicolons separate columns.
-    Blank lines and lines that start with ``#`` are comments.
-
-    Parameters
-    ----------
-    path
-        The file.
-    key
-        The configuration's key, for messages.
-
-    Raises
-    ------
-    InputError
-        If the file is not there, not readable, not regular or empty.
+    Commas, semicolons or tabs separate columns; with semicolons, numbers may have a decimal comma. Blank lines and lines that
+    start with ``#`` are comments. ``key`` is that of the configuration, for messages.
     """
 
     def __init__(self, path: Path, key: str) -> None:

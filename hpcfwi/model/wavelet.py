@@ -84,13 +84,7 @@ Wavelet = RickerWavelet | SampledWavelet
 
 
 def build_wavelet(section: RickerSection | WaveletFileSection) -> Wavelet:
-    """Make the wavelet that ``[wavelet]`` describes.
-
-    Raises
-    ------
-    InputError
-        If its file cannot be used.
-    """
+    """Make the wavelet that ``[wavelet]`` describes."""
     if section.kind == "file":
         return SampledWavelet(read_wavelet(section.file), section.sample_interval)
     frequency = section.peak_frequency / 1000.0
@@ -121,13 +115,7 @@ def _spectrum(wavelet: Wavelet) -> tuple[NDArray[np.float64], NDArray[np.float64
 
 
 def read_wavelet(path: Path) -> tuple[float, ...]:
-    """Read the samples of a wavelet from .npy, or from text with one number a line.
-
-    Raises
-    ------
-    InputError
-        Naming the file, and the line or sample that cannot be used.
-    """
+    """Read the samples of a wavelet from .npy, or from text with one number a line."""
     from hpcfwi.config.run import MAX_AMPLITUDE
     from hpcfwi.model.velocity import read_array
 

@@ -52,7 +52,7 @@ class SolverSpec:
         solver, samples = problem.config.solver, problem.time_samples
         every = 1
         if solver.strategy == "sampled":
-            every = snapshot_interval(problem.steps[1], highest_frequency(problem.wavelet), solver.sampling_margin)
+            every = snapshot_interval(problem.time_steps[1], highest_frequency(problem.wavelet), solver.sampling_margin)
         # keep a few levels of a short record, too
         every = max(1, min(every, samples // 4))
         boundary = Sponge(problem.domain, solver.sponge, solver.free_surface)

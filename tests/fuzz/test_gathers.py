@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from hpcfwi.config.run import FileModel, GridSection
+from hpcfwi.config.run import FileModel
 from hpcfwi.errors import DataError, InputError
 from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.gathers import check_gathers, read_gather
+from hpcfwi.model.grid import Domain
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import build_model, file_grid_shape, read_mask
 from hpcfwi.model.wavelet import SampledWavelet, highest_frequency, peak_frequency, read_wavelet
@@ -103,7 +104,7 @@ def test_a_damaged_array_is_used_or_refused(fuzz, hostile, told):
         for decimate in (1, 3):
             section = FileModel(kind="file", file=path, decimate=decimate)
             told(lambda section=section: file_grid_shape(section, "model"), path, "model.decimate")
-            told(lambda section=section: build_model(section, GridSection(spacing=(1.0, 1.0)), (31, 31), "model"), path)
+            told(lambda section=section: build_model(section, Domain((31, 31), (1.0, 1.0), (0.0, 0.0)), "model"), path)
 
     fuzz(hostile.mutated(*arrays) | claims, check)
 

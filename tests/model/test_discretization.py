@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from sympy import finite_diff_weights
 
-from hpcfwi.model.checks import phase_error, points_per_wavelength
 from hpcfwi.model.discretization import (
     TimeAxis,
     courant_limit,
     critical_step,
+    phase_error,
+    points_per_wavelength,
     safe_step,
     second_derivative_weights,
 )

@@ -124,11 +124,11 @@ def test_dispersion_is_a_warning_with_points_and_error_of_the_speed():
     assert re.match(
         r"dispersion: 5\.07 grid points per shortest wavelength .*off by about [+-]\d+\.\d %; a finer", warning
     )
-    assert "a finer grid or a higher solver.space_order would mend it" in warning
+    assert "a finer grid or a higher solver.space_order would reduce it" in warning
     (warning,) = problem(
         "inversion.bounds=[2.4, 2.6]", "model.inside=2.6", "solver.space_order=16", "wavelet.peak_frequency=20"
     ).warnings
-    assert "a shorter solver.time_step would mend it" in warning
+    assert "a shorter solver.time_step would reduce it" in warning
     assert not problem("solver.space_order=16", "wavelet.peak_frequency=5").warnings
 
 

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from hpcfwi.config.run import CircleModel, ConstantModel, FileModel, GridSection, LayersModel
+from hpcfwi.config.run import CircleModel, ConstantModel, FileModel, LayersModel
 from hpcfwi.errors import InputError
-from hpcfwi.model.velocity import build_model, check_velocities, file_grid_shape, read_mask, smooth_model
+from hpcfwi.model.grid import Domain
+from hpcfwi.model.velocity import build_model, file_grid_shape, read_mask, smooth_model, squared_slowness, velocity_from
 
-GRID = GridSection(spacing=(10.0, 20.0))
 VELOCITY = np.linspace(1.5, 4.5, 6 * 5).reshape(6, 5)
 
 
@@ -43,8 +43,8 @@ def raw(tmp_path):
     return write
 
 
-def build(section, shape=(6, 5), grid=GRID, name="model"):
-    return build_model(section, grid, shape, name)
+def build(section, shape=(6, 5), name="model"):
+    return build_model(section, Domain(shape, (10.0, 20.0, 10.0)[: len(shape)], (0.0,) * len(shape)), name)
 
 
 def from_npy(path, **keys):
@@ -62,19 +62,18 @@ def test_layers_begin_at_their_interfaces():
 
 def test_depth_of_layers_counts_from_the_origin_of_the_coordinates():
     layers = LayersModel(kind="layers", velocities=(1.5, 2.0), interfaces=(20.0,))
-    grid = GridSection(spacing=(10.0, 20.0), origin=(0.0, 20.0))
-    assert (build(layers, grid=grid) == 2.0).all()
+    assert (build_model(layers, Domain((6, 5), (10.0, 20.0), (0.0, 20.0)), "model") == 2.0).all()
 
 
-def test_circle_is_round_in_metres_and_in_the_middle_if_nothing_else_is_said():
+def test_a_circle_is_round_in_metres_and_by_default_in_the_middle():
     velocity = build(CircleModel(kind="circle", radius=20.0), (7, 5))
     x, z = np.meshgrid(10.0 * np.arange(7) - 30.0, 20.0 * np.arange(5) - 40.0, indexing="ij")
     np.testing.assert_array_equal(velocity, np.where(np.hypot(x, z) <= 20.0, 3.0, 2.5))
 
 
 def test_ball_is_a_circle_in_three_dimensions():
-    grid = GridSection(spacing=(10.0, 10.0, 10.0))
-    velocity = build(CircleModel(kind="circle", radius=10.0, center=(20.0, 20.0, 20.0)), (5, 5, 5), grid)
+    cube = Domain((5, 5, 5), (10.0, 10.0, 10.0), (0.0, 0.0, 0.0))
+    velocity = build_model(CircleModel(kind="circle", radius=10.0, center=(20.0, 20.0, 20.0)), cube, "model")
     assert (velocity == 3.0).sum() == 7
 
 
@@ -90,7 +89,7 @@ def test_raw_binary_is_read_in_c_order(raw, dtype):
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["f4", "f8", ">f4"])
-def test_npy_says_itself_what_it_holds(npy, order, dtype):
+def test_npy_of_any_order_and_type_is_read(npy, order, dtype):
     path = npy(np.asarray(VELOCITY, dtype=dtype, order=order))
     np.testing.assert_allclose(build(from_npy(path)), VELOCITY, rtol=1e-7)
 
@@ -107,110 +106,119 @@ def test_metres_per_second_are_converted_and_clipping_comes_after(npy):
     np.testing.assert_allclose(build(section), np.clip(VELOCITY, 2.0, 4.0), atol=1e-3)
 
 
-def refused(section, shape=(6, 5), grid=GRID) -> str:
+def refused(section, shape=(6, 5)) -> str:
     with pytest.raises(InputError) as caught:
-        build(section, shape, grid)
+        build(section, shape)
     assert str(section.file) in str(caught.value)
     return str(caught.value).replace(str(section.file), "FILE")
 
 
-def test_files_that_are_not_there_are_told_with_the_way_to_give_another(tmp_path):
+def test_a_missing_file_is_refused_with_the_way_to_give_another(tmp_path):
     for name in ("none.npy", "none.bin"):
-        told = refused(FileModel(kind="file", file=tmp_path / name, shape=(6, 5)))
-        assert told == "model.file: FILE: no such file; its path can be given with --set model.file=PATH"
+        message = refused(FileModel(kind="file", file=tmp_path / name, shape=(6, 5)))
+        assert message == "model.file: FILE: no such file; give another path with --set model.file=PATH"
 
 
 def test_raw_binary_needs_a_shape(tmp_path):
     assert "model.shape: is missing; raw binary (FILE) needs" in refused(from_npy(tmp_path / "v.bin"))
 
 
-def test_raw_binary_of_another_size_is_told_with_both_sizes(raw):
-    told = refused(raw(VELOCITY, shape=(6, 6)), (6, 6))
-    assert told.startswith("model.shape: (6, 6) samples of <f4 are 144 bytes, but FILE has 120 bytes")
+def test_raw_binary_of_another_size_is_refused_with_both_sizes(raw):
+    message = refused(raw(VELOCITY, shape=(6, 6)), (6, 6))
+    assert message.startswith("model.shape: (6, 6) samples of <f4 are 144 bytes, but FILE has 120 bytes")
 
 
 @pytest.mark.parametrize(
-    ("shape", "told"),
+    ("shape", "message"),
     [
         ((5, 5), "model.file: FILE gives a grid of (6, 5) points, but the grid has (5, 5)"),
         ((5, 6), "it looks transposed: z is the last axis"),
     ],
 )
-def test_another_grid_than_the_files_is_refused(npy, shape, told):
-    assert told in refused(from_npy(npy(VELOCITY)), shape)
+def test_another_grid_than_the_files_is_refused(npy, shape, message):
+    assert message in refused(from_npy(npy(VELOCITY)), shape)
 
 
-def test_shape_of_npy_is_not_to_be_contradicted(npy):
+def test_a_shape_that_contradicts_the_npy_is_refused(npy):
     assert "model.shape: is (5, 6), but FILE has shape (6, 5)" in refused(from_npy(npy(VELOCITY), shape=(5, 6)))
 
 
 def test_decimate_has_a_number_for_each_axis(npy):
-    told = refused(from_npy(npy(VELOCITY), decimate=(1, 1, 1)))
-    assert told == "model.decimate: has 3 numbers, but FILE has 2 axes"
+    message = refused(from_npy(npy(VELOCITY), decimate=(1, 1, 1)))
+    assert message == "model.decimate: has 3 numbers, but FILE has 2 axes"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_broken_values_are_counted_and_the_first_is_located(npy, value):
     velocity = VELOCITY.copy()
     velocity[2, 3] = velocity[4, 1] = value
-    told = refused(from_npy(npy(velocity), clip=(1.0, 5.0)))
-    assert told == "model.file: FILE has values that are NaN or infinite (2 of 30), the first at grid point (2, 3)"
+    message = refused(from_npy(npy(velocity), clip=(1.0, 5.0)))
+    assert message == "model.file: FILE has values that are NaN or infinite (2 of 30), the first at grid point (2, 3)"
 
 
 @pytest.mark.parametrize("value", [0.0, -1.5])
 def test_velocities_are_positive_and_clipping_does_not_hide_it(npy, value):
     velocity = VELOCITY.copy()
     velocity[2, 3] = value
-    told = refused(from_npy(npy(velocity), clip=(1.0, 5.0)))
-    assert told == f"model.file: FILE has a velocity of {value:g} km/s at grid point (2, 3); velocities are positive"
+    message = refused(from_npy(npy(velocity), clip=(1.0, 5.0)))
+    assert message == f"model.file: FILE has a velocity of {value:g} km/s at grid point (2, 3); velocities are positive"
 
 
-def test_metres_per_second_taken_for_kilometres_are_recognised(npy):
-    told = refused(from_npy(npy(1000 * VELOCITY), clip=(1.0, 5.0)))
-    assert told == (
-        'model.file: FILE has velocities of 1500 to 4500 km/s, which looks like m/s; if it is, set model.unit = "m/s"'
+def test_metres_per_second_in_place_of_kilometres_are_recognised(npy):
+    message = refused(from_npy(npy(1000 * VELOCITY), clip=(1.0, 5.0)))
+    assert message == (
+        'model.file: FILE has velocities of 1500 to 4500 km/s, which looks like m/s; if so, set model.unit = "m/s"'
     )
 
 
-def test_kilometres_per_second_taken_for_metres_are_recognised(npy):
-    assert 'if they are km/s already, set model.unit = "km/s"' in refused(from_npy(npy(VELOCITY), unit="m/s"))
+def test_kilometres_per_second_in_place_of_metres_are_recognised(npy):
+    assert 'if the file has km/s, set model.unit = "km/s"' in refused(from_npy(npy(VELOCITY), unit="m/s"))
 
 
-def test_raw_binary_in_the_wrong_byte_order_is_told_with_the_key_to_look_at(raw):
+def test_a_wrong_byte_order_is_reported_with_its_key(raw):
     section = raw(VELOCITY, "<f4")
     assert "model.dtype is wrong" in refused(section.model_copy(update={"dtype": ">f4"}))
 
 
-def test_single_samples_may_be_clipped_but_not_be_impossible(npy):
+def test_a_few_impossible_samples_may_be_clipped(npy):
     velocity = VELOCITY.copy()
     velocity[0, 0] = 40.0
     assert build(from_npy(npy(velocity), clip=(1.0, 5.0))).max() == 5.0
-    told = refused(from_npy(npy(velocity)))
-    assert told == "model: velocities of 1.60345 to 40 km/s (FILE); they should lie between 0.1 and 15 km/s"
+    message = refused(from_npy(npy(velocity)))
+    assert message == (
+        "model.file: FILE has velocities of 1.60345 to 40 km/s; they should lie between 0.1 and 15 km/s: correct the file, or "
+        "limit them with model.clip"
+    )
 
 
 @pytest.mark.parametrize(
-    ("array", "told"),
+    ("array", "message"),
     [
         (VELOCITY.astype(complex), "holds complex128, not real numbers"),
         (VELOCITY.astype("U8"), "holds <U8, not real numbers"),
-        (VELOCITY.astype(object), "is no readable .npy file (Array can't be memory-mapped: Python objects in dtype.)"),
+        (
+            VELOCITY.astype(object),
+            "is not a readable .npy file (Array can't be memory-mapped: Python objects in dtype.)",
+        ),
     ],
 )
-def test_a_model_holds_real_numbers(npy, array, told):
-    assert told in refused(from_npy(npy(array)))
+def test_a_model_holds_real_numbers(npy, array, message):
+    assert message in refused(from_npy(npy(array)))
 
 
 def test_an_archive_is_no_array(tmp_path):
     with (tmp_path / "v.npy").open("wb") as file:
         np.savez(file, VELOCITY)
-    assert "is no readable .npy file" in refused(from_npy(tmp_path / "v.npy"))
+    assert "is not a readable .npy file" in refused(from_npy(tmp_path / "v.npy"))
 
 
 def test_smoothing_leaves_a_constant_as_it_is():
-    smooth = smooth_model(np.full((9, 9), 15.0), 3.0)
-    np.testing.assert_allclose(smooth, 15.0, rtol=1e-12)
-    check_velocities(smooth, "initial")
+    np.testing.assert_allclose(smooth_model(np.full((9, 9), 15.0), 3.0), 15.0, rtol=1e-12)
+
+
+def test_slowness_and_velocity_convert_into_each_other():
+    assert squared_slowness(2.0) == 0.25
+    np.testing.assert_allclose(velocity_from(squared_slowness(VELOCITY)), VELOCITY, rtol=1e-15)
 
 
 @pytest.mark.parametrize("sigma", [0.3, 1, 5.5, 13.7])
@@ -281,7 +289,7 @@ def test_any_bytes_are_a_model_or_refused_with_their_name(tmp_path, content):
         try:
             action()
         except InputError as error:
-            told = str(error)
+            message = str(error)
         else:
-            told = ""
-        assert not told or str(path) in told
+            message = ""
+        assert not message or str(path) in message
