@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hpcfwi.batch.base import BatchSystem, JobState, Node, Queue, State, duration_seconds, run_command, short_name
 from hpcfwi.errors import InputError, RunError
@@ -35,7 +35,7 @@ class PBS(BatchSystem):
 
     name = "PBS"
     commands = ("qsub", "qstat", "qdel")
-    variables = {
+    variables: ClassVar = {
         "job_id": "PBS_JOBID",
         # set by requeue() for the successor of a job
         "restarts": "HPCFWI_SUCCESSOR",

@@ -15,7 +15,7 @@ from hpcfwi.batch.slurm import Slurm
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
 
-__all__ = ["ENTRY_POINTS", "CurrentJob", "batch_systems", "current_batch_system", "job_restarts", "site_batch_system"]
+__all__ = ["ENTRY_POINTS", "CurrentJob", "batch_systems", "current_batch_system", "current_start", "site_batch_system"]
 
 ENTRY_POINTS = "hpcfwi.batch_systems"
 NO_BATCH_SYSTEM = "none"
@@ -60,7 +60,9 @@ def site_batch_system(site: Site) -> BatchSystem | None:
     known = batch_systems()
     if section.kind not in known:
         kinds = ", ".join(f'"{kind}"' for kind in (NO_BATCH_SYSTEM, *known))
-        raise InputError(f'scheduler.kind: is "{section.kind}"; it should be one of {kinds}\n  {site.where("scheduler.kind")}')
+        raise InputError(
+            f'scheduler.kind: is "{section.kind}"; it should be one of {kinds}\n  {site.where("scheduler.kind")}'
+        )
     system = known[section.kind]()
     for key in ("qos", "resources"):
         if getattr(section, key) is not None and key not in system.options:
@@ -77,9 +79,10 @@ def current_batch_system(environment: Mapping[str, str] = os.environ) -> BatchSy
     return next((system for system in systems if system.job_id), None)
 
 
-def job_restarts() -> int:
-    """Return how often the job that this process runs in was started before."""
-    return max(system().restarts for system in batch_systems().values())
+def current_start() -> tuple[str, int]:
+    """Return the number of the job that this process runs in (empty outside of jobs), and how often it was started before."""
+    current = current_batch_system()
+    return current.job_id if current is not None else "", max(system().restarts for system in batch_systems().values())
 
 
 class CurrentJob:

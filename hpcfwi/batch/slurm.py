@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hpcfwi.batch.base import (
     BatchSystem,
@@ -38,7 +38,7 @@ class Slurm(BatchSystem):
 
     name = "Slurm"
     commands = ("sbatch", "squeue", "scancel")
-    variables = {
+    variables: ClassVar = {
         "job_id": "SLURM_JOB_ID",
         "restarts": "SLURM_RESTART_COUNT",
         "submit_host": "SLURM_SUBMIT_HOST",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
+from hpcfwi.batch.registry import current_batch_system
 from hpcfwi.config.site import Site
 from hpcfwi.io import packaged_folder
 
@@ -33,6 +33,5 @@ def find_config(config: Path) -> Path:
 
 def console() -> Console:
     """A live display on a terminal; under a scheduler, or into a file, plain lines as long as they need to be."""
-    batch = any(name in os.environ for name in ("SLURM_JOB_ID", "PBS_JOBID"))
-    interactive = sys.stdout.isatty() and not batch
+    interactive = sys.stdout.isatty() and current_batch_system() is None
     return Console(force_terminal=None if interactive else False, width=None if interactive else 200, soft_wrap=True)

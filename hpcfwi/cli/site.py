@@ -116,7 +116,7 @@ def script(name: str, config: Path | None, nodes: int | None, settings: tuple[st
             "instance generic-slurm (hpcfwi site list)"
         )
     from hpcfwi.cli.console import default_run_dir
-    from hpcfwi.cluster.job_script import JobPlace, job_script
+    from hpcfwi.cluster.jobs import JobContext, job_script
     from hpcfwi.cluster.layout import ResourceRequest, node_layout
     from hpcfwi.execution.affinity import PRELOAD_MODULES
 
@@ -125,7 +125,9 @@ def script(name: str, config: Path | None, nodes: int | None, settings: tuple[st
     layout = node_layout(where, need, jobs)
     run_dir = default_run_dir(where, config or Path("run")).absolute()
     security = _keys(run_dir / "tls") if where.config.network.tls else None
-    click.echo(job_script(where, layout, JobPlace(run_dir.name, run_dir / "logs", security, PRELOAD_MODULES)), nl=False)
+    click.echo(
+        job_script(where, layout, JobContext(run_dir.name, run_dir / "logs", security, PRELOAD_MODULES)), nl=False
+    )
 
 
 def _is_of_site(setting: str, sections: Any) -> bool:

@@ -217,7 +217,12 @@ class AllocatedWorkers(WorkerPool):
         site, layout = self.site.config, self._layouts[node]
         interface = site.network.worker_interface or site.network.interface
         words = [
-            *("exec", site.environment.python or shlex.quote(sys.executable), "-m distributed.cli.dask_worker", scheduler),
+            *(
+                "exec",
+                site.environment.python or shlex.quote(sys.executable),
+                "-m distributed.cli.dask_worker",
+                scheduler,
+            ),
             f"--name {name} --nthreads 1 --nworkers {layout.processes} --memory-limit {layout.memory} --nanny",
             f'--death-timeout {DEATH_TIMEOUT_S} --local-directory "$TMPDIR"',
             f"--protocol {'tls' if self._security else 'tcp'}://",

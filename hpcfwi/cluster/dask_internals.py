@@ -112,7 +112,8 @@ def missing_dashboard_requirements() -> str:
         found = version(BOKEH_REQUIREMENT.name)
     except PackageNotFoundError:
         return f"needs Bokeh, which is not installed: {advice}"
-    return "" if BOKEH_REQUIREMENT.specifier.contains(found, prereleases=True) else f"does not work with Bokeh {found}: {advice}"
+    fits = BOKEH_REQUIREMENT.specifier.contains(found, prereleases=True)
+    return "" if fits else f"needs another Bokeh than {found}: {advice}"
 
 
 def add_lazy_dashboard(scheduler: Any) -> tuple[str, int]:

@@ -217,8 +217,16 @@ class JobMonitor:
         """Record the state of a job; return whether it has to be replaced."""
         job, now = self.jobs.get(name), time.monotonic()
         if job is None or job.state != state:
-            facts = {"native_state": state.word, "reason": state.reason, "nodes": state.nodes}
-            self.listener.log_event(JobStateChanged(job=number, worker=name, state=state.state, **facts))
+            self.listener.log_event(
+                JobStateChanged(
+                    job=number,
+                    worker=name,
+                    state=state.state,
+                    native_state=state.word,
+                    reason=state.reason,
+                    nodes=state.nodes,
+                )
+            )
         job = self.jobs.setdefault(name, _Job(number, state))
         job.state = state
         if name in self._arrivals.jobs:
@@ -267,8 +275,9 @@ class JobMonitor:
     def _note_rejection(self, name: str, rejection: CommandResult) -> None:
         """Give a rejected job up for now; the run goes on with the others."""
         if self.rejection is None or self.rejection.message != rejection.message:
-            facts = {"command": rejection.command, "exit_code": rejection.code, "message": rejection.message}
-            self.listener.log_event(JobRejected(worker=name, **facts))
+            self.listener.log_event(
+                JobRejected(worker=name, command=rejection.command, exit_code=rejection.code, message=rejection.message)
+            )
         self.rejection = rejection
         self.excluded_nodes.clear()  # there may be no others
         self._resubmit_at = time.monotonic() + RESUBMIT_DELAY_S

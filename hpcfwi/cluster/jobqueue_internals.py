@@ -33,7 +33,9 @@ async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
 
 def jobqueue_defaults() -> Any:
     """Return a context in which dask-jobqueue ignores the user's own Dask configuration: the site file says it all."""
-    return dask.config.set({"jobqueue": dask.config.merge(*(part.get("jobqueue", {}) for part in dask.config.defaults))})
+    return dask.config.set(
+        {"jobqueue": dask.config.merge(*(part.get("jobqueue", {}) for part in dask.config.defaults))}
+    )
 
 
 class WorkerJob(Job):
@@ -110,4 +112,6 @@ def worker_cluster_class(batch: BatchSystem) -> type[JobQueueCluster]:
     def next_name(self: Any, worker_number: int) -> str:  # noqa: ARG001 - Dask's signature
         return f"{self.name}-{next(numbers)}"
 
-    return type("WorkerCluster", (batch.cluster_class(),), {"_new_worker_name": next_name, "job_cls": worker_job_class(batch)})
+    return type(
+        "WorkerCluster", (batch.cluster_class(),), {"_new_worker_name": next_name, "job_cls": worker_job_class(batch)}
+    )

@@ -30,8 +30,8 @@ from hpcfwi.cluster.network import network_options
 from hpcfwi.cluster.pool import REMOTE_SETTINGS, Listener, WorkerPool, Workload, prepare_run_dir
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
-from hpcfwi.events.log import read_latest
-from hpcfwi.events.types import JobsLeftOver, JobStateChanged, Summary
+from hpcfwi.events.log import read_state
+from hpcfwi.events.types import JobsLeftOver, JobStateChanged
 
 __all__ = ["JobContext", "WorkerJobs", "job_script"]
 
@@ -148,7 +148,7 @@ class WorkerJobs(WorkerPool):
     """
 
     mode = "jobs"
-    no_worker_timeout_s = None
+    no_worker_timeout_s: float | None = None
 
     def __init__(
         self,
@@ -214,17 +214,11 @@ class WorkerJobs(WorkerPool):
 
     def _report_leftover_jobs(self) -> None:
         """Show the jobs of an earlier driver that was killed: they end by themselves, but only once they start."""
-        known: dict[str, str] = {}
         try:
-            for event in read_latest(self.run_dir / "events.jsonl"):
-                if isinstance(event, Summary):
-                    known = dict.fromkeys(event.summary["jobs"], "running")
-                elif isinstance(event, JobStateChanged):
-                    known[event.job] = event.state
             # text from a file must not become an option of a command
-            numbers = [job for job, state in known.items() if state != "ended" and JOB_NUMBER.fullmatch(job)]
-            states = self.batch.states(numbers)
-        except (OSError, KeyError, TypeError, RunError):
+            known = read_state(self.run_dir / "events.jsonl").left_over_jobs
+            states = self.batch.states([job for job in known if JOB_NUMBER.fullmatch(job)])
+        except (OSError, RunError):
             return
         left = [job for job, state in states.items() if state.state != "ended"]
         if left:
@@ -253,7 +247,9 @@ class WorkerJobs(WorkerPool):
             raise self._never_starts(*monitor.stuck)
         if (failure := monitor.failure()) is not None:
             check = shlex.join(["hpcfwi", "site", "check", self.site.name, "--job"])
-            raise RunError(f"{failure}\n  To see why: {check}\n  Finished shots are kept: start the same command again.")
+            raise RunError(
+                f"{failure}\n  To see why: {check}\n  Finished shots are kept: start the same command again."
+            )
         queue, now = monitor.queue_summary(), time.monotonic()
         overdue = now - self._queue_line_at > QUEUE_LINE_INTERVAL_S
         if idle_s > QUEUE_LINE_DELAY_S and (queue != self._queue_line or overdue):

@@ -283,8 +283,8 @@ def launch(
     request: ResourceRequest,
     run_dir: Path,
     options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
-    listener: Listener = Listener(),  # noqa: B008 - immutable
-    workload: Workload = Workload(),  # noqa: B008 - immutable
+    listener: Listener = Listener(),
+    workload: Workload = Workload(),
 ) -> WorkerPool:
     """Choose how workers are started and prepare that; entering the pool starts them.
 
@@ -301,7 +301,9 @@ def launch(
         from hpcfwi.cluster.local import LocalWorkers, local_layout
 
         if nodes not in (None, 1):
-            raise InputError(f"--nodes {nodes}: the workers are processes of this machine ({reason}), which is one node")
+            raise InputError(
+                f"--nodes {nodes}: the workers are processes of this machine ({reason}), which is one node"
+            )
         pool = LocalWorkers(local_layout(site.config.worker, request), listener, workload, site.config)
     elif mode == "jobs":
         from hpcfwi.cluster.jobs import WorkerJobs
@@ -310,7 +312,7 @@ def launch(
             raise InputError(
                 f"--nodes {nodes}: {site.name} allows {section.max_jobs} jobs at a time (scheduler.max_jobs)"
             )
-        layout = node_layout(site, request, nodes or section.most_jobs)
+        layout = node_layout(site, request, nodes or section.job_limit)
         pool = WorkerJobs(site, layout, run_dir, listener, workload, nodes)
         pool.no_worker_timeout_s = timeout_s
     else:

@@ -88,7 +88,7 @@ Gigabytes = Annotated[float, Field(gt=0, le=1e6)]
 class SchedulerSection(Section):
     """The batch system and its worker jobs."""
 
-    kind: Literal["none", "slurm", "pbs"] = Field("none", description="the batch system")
+    kind: Word = Field("none", description="the batch system: none, slurm, pbs, or one that an installed package adds")
     queue: Word | None = Field(None, description="partition (Slurm) or queue (PBS); default: the batch system's own")
     account: Word | None = Field(None, description="account or project to charge; default: the batch system's own")
     qos: Word | None = Field(None, description="Slurm's quality of service; default: the batch system's own")
@@ -121,12 +121,8 @@ class SchedulerSection(Section):
             raise ValueError(f"jobs: is {self.job_limit}, but a user may have {self.max_jobs} (max_jobs)")
         if self.max_walltime is not None and walltime_seconds(self.walltime) > walltime_seconds(self.max_walltime):
             raise ValueError(f"walltime: is {self.walltime}, but the queue allows {self.max_walltime} (max_walltime)")
-        if self.resources is not None and self.kind != "pbs":
-            raise ValueError('resources: goes with kind = "pbs" only; for Slurm use directives')
         if self.resources is not None and not re.fullmatch(r"([^{}]|\{cpus\}|\{memory\})+", self.resources):
             raise ValueError(f'resources: is "{self.resources}"; the only placeholders are {{cpus}} and {{memory}}')
-        if self.qos is not None and self.kind != "slurm":
-            raise ValueError('qos: goes with kind = "slurm" only; for PBS use directives')
         return self
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
@@ -14,6 +13,7 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
+from hpcfwi.batch.registry import current_start
 from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.lease import Lease
@@ -21,10 +21,6 @@ from hpcfwi.io import make_private, parse_json, remove_unfinished, require_regul
 from hpcfwi.version import __version__
 
 __all__ = ["RunFolder", "fresh_folder"]
-
-
-# Number of starts before the one of a job of PBS that was submitted by another.
-SUCCESSOR = "HPCFWI_SUCCESSOR"
 
 
 def fresh_folder(path: Path) -> Path:
@@ -38,12 +34,7 @@ def fresh_folder(path: Path) -> Path:
         while candidate.exists():
             taken.append(candidate)
             candidate = path.with_name(f"{path.name}-{len(taken) + 1}")
-    return taken[-1] if started_again() and taken else candidate
-
-
-def started_again() -> bool:
-    """Whether this is not the first start of the batch job, or of that whose successor it is."""
-    return any(os.environ.get(name, "0") not in ("", "0") for name in ("SLURM_RESTART_COUNT", SUCCESSOR))
+    return taken[-1] if current_start()[1] and taken else candidate
 
 
 # Without these two nobody knows what is in the folder.
@@ -84,9 +75,7 @@ class RunFolder:
         self.model = self.path / "model.npy"
         self.current_model = self.path / "model-current.npy"
         self.result = self.path / "result.json"
-        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID") or ""
-        restarts = os.environ.get("SLURM_RESTART_COUNT", "")
-        self.lease = Lease(self.path / "driver.json", say, job, int(restarts) if restarts.isdigit() else 0)
+        self.lease = Lease(self.path / "driver.json", say, *current_start())
 
     def __enter__(self) -> RunFolder:
         self.lease.acquire()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from hpcfwi.batch.registry import current_start
 from hpcfwi.config.site import Site
 from hpcfwi.events.types import RunStarted
 from hpcfwi.model.problem import Problem
@@ -113,7 +114,7 @@ def start_event(
 ) -> RunStarted:
     """The event of a driver's start in this process."""
     layout = workforce.layout
-    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID")
+    job, _ = current_start()
     return RunStarted(
         version=__version__,
         versions={name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 
-from hpcfwi.batch.current_job import current_job_id, requeue
+from hpcfwi.batch.registry import current_batch_system, current_start
 from hpcfwi.errors import InputError, Interrupted, RunError
 from hpcfwi.events.log import EventLog
 from hpcfwi.events.types import Requeued
 from hpcfwi.process import ignore_signals
-from hpcfwi.run.folder import RunFolder, started_again
+from hpcfwi.run.folder import RunFolder
 
 __all__ = ["Requeue"]
 
@@ -36,7 +36,7 @@ class Requeue:
         self.path = folder.path / "requeue.json"
         self.before = folder.reached() if limit else (0, 0, 0)
         self.starts = self.in_vain = self.in_a_row = 0
-        if started_again():
+        if current_start()[1]:
             self._read()
 
     def _read(self) -> None:
@@ -49,7 +49,8 @@ class Requeue:
 
     def after(self, stopped: Interrupted) -> Interrupted:
         """What is told of a run that was stopped, after its batch job was put back into the queue if there is a point in it."""
-        if not self.limit or not stopped.time_is_up or current_job_id() is None:
+        batch = current_batch_system()
+        if not self.limit or not stopped.time_is_up or batch is None:
             return stopped
         self.starts += 1
         progress = self.folder.reached() > self.before
@@ -65,7 +66,7 @@ class Requeue:
         self.folder.write_json(self.path, {"starts": self.starts, "in_vain": self.in_vain, "in_a_row": self.in_a_row})
         ignore_signals()  # Slurm ends the job at once, and what is told now should be told
         try:
-            told = requeue(self.starts)
+            told = batch.requeue(self.starts)
         except RunError as error:
             return self._told(f"{why}; the job cannot be put back into the queue: {error}\n  Start it again: {command}")
         return self._told(f"{why}; {told} and goes on where it was ({self.folder.path})")

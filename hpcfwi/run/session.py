@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from hpcfwi.artifacts import StagedFile, read_header
-from hpcfwi.batch.current_job import CurrentJob
+from hpcfwi.batch.registry import CurrentJob
 from hpcfwi.cluster.environment import apply_environment, restore_environment, silence_dask
 from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, ShotFailed
@@ -135,7 +135,9 @@ def grace(signal: str, left: float) -> float:
 
 def _time_is_up(end: CurrentJob) -> bool:
     """Whether a run stops for want of time: no signal, the warning of a limit that was asked for, or the limit itself."""
-    return received_signal() in ("", "SIGUSR1") or (received_signal() == "SIGTERM" and end.left() < WITH_THE_END)
+    return received_signal() in ("", "SIGUSR1") or (
+        received_signal() == "SIGTERM" and end.seconds_left() < WITH_THE_END
+    )
 
 
 def _subscribe(client: Any, topic: str, take: Callable[[bytes], None]) -> None:
@@ -333,11 +335,12 @@ class Session:
         self.log.write(FirstWorkers(count=len(self.tasks.workers()), scheduler=client.scheduler.address))
 
     def _tell_dashboard(self, workforce: WorkerPool, site: Site) -> None:
-        from hpcfwi.cluster.dashboard import OFF, missing_requirements, open_dashboard
+        from hpcfwi.cluster.dashboard import OFF, open_dashboard
+        from hpcfwi.cluster.dask_internals import missing_dashboard_requirements
 
         if site.config.network.dashboard == OFF:
             return
-        wanting = missing_requirements()
+        wanting = missing_dashboard_requirements()
         if wanting:
             self.progress.print_line(f"Dask's dashboard {wanting}")
             return
@@ -365,11 +368,11 @@ class Session:
 
     def _pressing(self, needed: float) -> tuple[str, float] | None:
         """Why no more shots should be begun, and the seconds that there are to finish those in hand."""
-        left = self.end.left()
+        left = self.end.seconds_left()
         self.news.raise_broken()
         if stop_requested():
             return _signal(), grace(received_signal(), left)
-        if left < needed + CLOSING and (left := self.end.ask()) < needed + CLOSING:
+        if left < needed + CLOSING and (left := self.end.refresh()) < needed + CLOSING:
             return f"the batch job ends in {left:.0f} s", max(0.0, left - CLOSING)
         return None
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
+from hpcfwi.batch.registry import current_start
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
 from hpcfwi.cluster.pool import Workload
@@ -153,7 +154,7 @@ class StudyRuns:
                 f"{self.folder}: is not empty, and no folder of a study; choose another one with --study-dir"
             )
         make_private(self.folder)
-        self.lease = Lease(self.folder / "driver.json", self.say)
+        self.lease = Lease(self.folder / "driver.json", self.say, *current_start())
         wanted = json.loads(json.dumps(asdict(self.study)))
         path = self.folder / STUDY
         known = _read(path)
@@ -271,7 +272,7 @@ class StudyRuns:
     def _clear(self, place: Path) -> None:
         """Remove what a study that was killed has left of a rung: its times are no times."""
         if place.exists():
-            lease = Lease(place / "driver.json", self.say)
+            lease = Lease(place / "driver.json", self.say, *current_start())
             try:
                 lease.acquire()
             except InputError:

@@ -171,12 +171,12 @@ def _way(site: Site, options: ScaleOptions, most: int) -> str:
         if limit is not None and most > limit:
             raise InputError(f"--nodes {most}: {site.name} allows {limit} jobs at a time (scheduler.max_jobs)")
     elif way == "allocation":
-        from hpcfwi.batch.nodes import find_allocation
+        from hpcfwi.cluster.allocation import allocated_nodes
 
-        allocation = find_allocation()
-        if most > len(allocation.nodes()):
+        batch, nodes = allocated_nodes()
+        if most > len(nodes):
             raise InputError(
-                f"--nodes {most}: job {allocation.job} has {counted(len(allocation.nodes()), 'node')}; take at most that "
+                f"--nodes {most}: job {batch.job_id} has {counted(len(nodes), 'node')}; take at most that "
                 "many, or a larger allocation"
             )
     return way

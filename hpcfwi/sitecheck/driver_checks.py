@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import re
-import shutil
 import socket
 import tempfile
 import time
@@ -13,10 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from hpcfwi.batch.base import BatchSystem, SubmissionError, batch_system, run_command
+from hpcfwi.batch.base import BatchSystem, Queue
+from hpcfwi.batch.registry import site_batch_system
 from hpcfwi.cluster.allocation import AllocatedWorkers
 from hpcfwi.cluster.environment import silence_dask, worker_environment
-from hpcfwi.cluster.job_script import JobPlace, job_script
+from hpcfwi.cluster.jobs import JobContext, job_script
 from hpcfwi.cluster.layout import Layout, ResourceRequest, node_layout
 from hpcfwi.cluster.local import local_layout
 from hpcfwi.cluster.network import driver_address, interfaces
@@ -38,13 +36,11 @@ from hpcfwi.sitecheck.results import (
 from hpcfwi.sitecheck.storage import runs_findings, runs_folder
 from hpcfwi.sitecheck.tls import tls_findings
 
-__all__ = ["LARGE_RUN", "check_here", "check_site", "network_findings", "ports_finding", "queues", "scheduler_findings"]
+__all__ = ["LARGE_RUN", "check_here", "check_site", "network_findings", "ports_finding", "scheduler_findings"]
 
 # A run with more shots than any node has cores: layouts are those of full nodes.
 LARGE_RUN = ResourceRequest(100_000, 1)
 LOOPBACK = "127.0.0.1"
-# What shows that a batch system answers, and tells its queues.
-QUESTIONS = {"slurm": ("sinfo", "--noheader", "--format=%P|%a"), "pbs": ("qstat", "-Q", "-f")}
 
 
 def check_site(
@@ -116,79 +112,60 @@ def _layout(site: Site, way: str) -> Layout:
 
 def scheduler_findings(site: Site, layout: Layout) -> list[Finding]:
     """The batch system: whether it is here, answers, has the queue, and would take a worker job."""
-    kind = site.config.scheduler.kind
-    if kind == "none":
+    batch = site_batch_system(site)
+    if batch is None:
         return [Finding("scheduler", "none: workers are processes of this machine")]
-    batch = batch_system(kind)
-    missing = [command for command in batch.commands if shutil.which(command) is None]
-    if missing:
+    if missing := batch.missing_commands():
         advice = "log in where they are, or put their folder on PATH"
         return [problem("scheduler", f"{batch.name}, but no {', '.join(missing)} here", advice)]
-    code, out, err, seconds = _asked(*QUESTIONS[kind])
-    if code:
-        said = SubmissionError(" ".join(QUESTIONS[kind]), code, err or out)
-        return [
-            problem("scheduler", f"{batch.name} does not answer: {said}", "see whether it is up; ask its operators")
-        ]
+    started = time.perf_counter()
+    try:
+        queues = batch.queues()
+    except RunError as error:
+        found = f"{batch.name} does not answer: {error}"
+        return [problem("scheduler", found, "see whether it is up; ask its operators")]
+    seconds = time.perf_counter() - started
     findings = [Finding("scheduler", f"{batch.name}: {', '.join(batch.commands)} found; answers in {seconds:.1f} s")]
-    findings.append(_queue_finding(site, queues(kind, out)))
-    if kind == "slurm" and choose_launch_mode(site)[0] == "jobs":
-        findings.append(_taken_finding(site, layout, batch))
+    findings.append(_queue_finding(site, queues))
+    if choose_launch_mode(site)[0] == "jobs":
+        findings += _submission_findings(site, layout, batch)
     return findings
 
 
-def _asked(*command: str) -> tuple[int, str, str, float]:
-    """What a command answers, and the seconds it takes."""
-    started = time.perf_counter()
-    try:
-        code, out, err = asyncio.run(run_command(*command))
-    except OSError as error:
-        code, out, err = 127, "", str(error)
-    return code, out, err, time.perf_counter() - started
-
-
-def queues(kind: str, told: str) -> dict[str, bool]:
-    """Queues by name, the default one with a star, and whether they take jobs."""
-    if kind == "slurm":
-        return {line.partition("|")[0]: line.endswith("|up") for line in told.split()}
-    names = re.split(r"^Queue:\s*", told, flags=re.MULTILINE)[1:]
-    return {
-        text.split()[0]: bool(re.search(r"^\s*enabled = (True|yes)", text, re.MULTILINE))
-        for text in names
-        if text.split()
-    }
-
-
-def _queue_finding(site: Site, known: dict[str, bool]) -> Finding:
+def _queue_finding(site: Site, queues: list[Queue]) -> Finding:
     section = site.config.scheduler
-    told = ", ".join(known) or "none"
+    listed = ", ".join(f"{queue.name}{'*' if queue.default else ''}" for queue in queues) or "none"
     if section.queue is None:
-        if section.kind == "slurm" and not any(name.endswith("*") for name in known):
-            return problem("queue", f"there is no default one; there are {told}", "name one in scheduler.queue")
-        return Finding("queue", f"the scheduler's own; there are {told}")
+        if all(queue.default is False for queue in queues):
+            return problem("queue", f"there is no default one; there are {listed}", "name one in scheduler.queue")
+        return Finding("queue", f"the scheduler's own; there are {listed}")
+    accepts_jobs = {queue.name: queue.accepts_jobs for queue in queues}
     # Slurm takes several, PBS one on another server
     for wanted in section.queue.partition("@")[0].split(","):
-        up = known.get(wanted, known.get(f"{wanted}*"))
-        if up is None:
-            return problem("queue", f"there is no {wanted}; there are {told}", site.where("scheduler.queue"))
-        if not up:
+        if wanted not in accepts_jobs:
+            return problem("queue", f"there is no {wanted}; there are {listed}", site.where("scheduler.queue"))
+        if not accepts_jobs[wanted]:
             return problem(
                 "queue", f"{wanted} takes no jobs now", f"wait, or choose another: {site.where('scheduler.queue')}"
             )
     return Finding("queue", section.queue)
 
 
-def _taken_finding(site: Site, layout: Layout, batch: BatchSystem) -> Finding:
-    """Whether Slurm would take the worker job: partition, account, limits, whatever the job script says."""
+def _submission_findings(site: Site, layout: Layout, batch: BatchSystem) -> list[Finding]:
+    """Return whether the batch system would accept the worker job, if it can say so."""
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
-        script.write(job_script(site, layout, JobPlace("check", Path.cwd(), None, PRELOAD_MODULES), "tls://driver:0"))
+        context = JobContext("check", Path.cwd(), preload=PRELOAD_MODULES)
+        script.write(job_script(site, layout, context, "tls://driver:0"))
         script.flush()
-        code, out, err, _ = _asked("sbatch", "--test-only", script.name)
-    if code:
-        key = batch.key_of(err or out)
+        answer = batch.test_submit(Path(script.name))
+    if answer is None:
+        return []
+    if answer.code:
+        key = batch.site_key(answer.message)
         about = site.where(key) if key else f"look at it: hpcfwi site script {site.name}"
-        return problem("worker job", f"Slurm would refuse it: {' '.join((err or out).split())}", about)
-    return Finding("worker job", f"Slurm would take it: {layout}")
+        found = f"{batch.name} would reject it: {' '.join(answer.message.split())}"
+        return [problem("worker job", found, about)]
+    return [Finding("worker job", f"{batch.name} would accept it: {layout}")]
 
 
 def network_findings(site: Site, layout: Layout) -> tuple[str | None, list[Finding]]:

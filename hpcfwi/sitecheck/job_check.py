@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from distributed import Client
 
-from hpcfwi.batch.base import batch_system
+from hpcfwi.batch.registry import site_batch_system
 from hpcfwi.cluster.environment import apply_environment, restore_environment
 from hpcfwi.cluster.layout import Layout, ResourceRequest
 from hpcfwi.cluster.pool import Listener, WorkerPool, Workload, choose_launch_mode, launch
@@ -107,7 +106,7 @@ class _JobCheck:
             lost = self.lost[-1]
             advice = f"see its output; if there is none, do the nodes see {self.folder.parent} (filesystem.runs)?"
             return problem("start", f"job {lost.job} {lost.reason}{lost.log}", advice)
-        said = str(error).partition("\n  What was finished")[0]
+        said = str(error).partition("\n  Finished shots are kept")[0]
         if "(--wait)" in said:
             return problem(
                 "start", said, "wait longer (--wait), or ask for what is free: another queue, less time or cores"
@@ -127,11 +126,11 @@ class _JobCheck:
 
     def settle(self) -> None:
         """Wait until jobs that were ended are gone: PBS brings their output afterwards, and complains if it cannot."""
-        batch = batch_system(self.site.config.scheduler.kind)
+        batch = site_batch_system(self.site)
         deadline = time.monotonic() + SETTLED
         with suppress(RunError):
-            while time.monotonic() < deadline:
-                states = asyncio.run(batch.states(sorted(self.jobs)))
+            while batch is not None and time.monotonic() < deadline:
+                states = batch.states(sorted(self.jobs))
                 if all(state.state == "ended" for state in states.values()):
                     break
                 time.sleep(0.5)

@@ -1,124 +1,125 @@
-"""What schedulers answer, as they answer it."""
+"""What all batch systems have in common: running a command, the environment of a nested job, and durations."""
 
 from __future__ import annotations
 
-import asyncio
-import os
+import time
 
 import pytest
 
-from hpcfwi.batch.base import PBS, JobState, Slurm, batch_system, clean_environment
+import hpcfwi.batch.base as base
+from hpcfwi.batch.base import JobState, SubmissionError, clean_environment, duration_seconds, run_command
+from hpcfwi.batch.pbs import PBS
+from hpcfwi.batch.slurm import Slurm
 from hpcfwi.errors import RunError
 
-# OpenPBS 23.06: a long value goes on after a tab; a job that has ended is not among the answers, and makes qstat fail.
-OPENPBS = """Job Id: 12.login
-    Job_Name = hpcfwi-circle
-    job_state = R
-    exec_host = node1/0*2+node2/0*2
-    comment = Job run at Tue Nov 24 at 06:33 on (node1:ncpus=2:mem=1952768kb)
-\t+(node2:ncpus=2:mem=1952768kb)
-
-Job Id: 13.login
-    Job_Name = hpcfwi-circle
-    job_state = Q
-    comment = Can Never Run: Insufficient amount of resource: mem (R: 66757mb A:
-\t24gb T: 24gb)
-"""
-# The front end for users of Torque that comes with Slurm indents by tabs.
-TORQUE = "Job Id:\t14\n\tJob_Name = test\n\tjob_state = C\n\texec_host = node1/1\n\nJob Id:\t15\n\tjob_state = H\n"
-
-
-@pytest.fixture
-def answering(tmp_path, monkeypatch):
-    """Puts a command with a given answer before all others."""
-
-    def make(name, out="", err="", code=0):
-        (tmp_path / "out").write_text(out)
-        (tmp_path / "err").write_text(err)
-        (tmp_path / name).write_text(f"#!/bin/sh\ncat {tmp_path}/out; cat {tmp_path}/err >&2; exit {code}\n")
-        (tmp_path / name).chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-
-    return make
-
-
-def test_openpbs(answering):
-    answering("qstat", OPENPBS, "qstat: 11.login Job has finished", 35)
-    found = asyncio.run(PBS().states(["11.login", "12.login", "13.login"]))
-    assert found["11.login"] == JobState("ended", "gone")
-    assert (found["12.login"].state, found["12.login"].nodes) == ("running", "node1+node2")
-    assert found["13.login"].state == "pending"
-    assert found["13.login"].reason.endswith("(R: 66757mb A:24gb T: 24gb)")
-    assert PBS().hopeless(found["13.login"])
-    assert PBS().key_of(found["13.login"].reason) == "worker.memory"
-    assert not PBS().hopeless(found["12.login"])
-
-
-def test_torque(answering):
-    answering("qstat", TORQUE)
-    found = asyncio.run(PBS().states(["14", "15"]))
-    assert [found[job].state for job in ("14", "15")] == ["ended", "pending"]
-
 
 @pytest.mark.parametrize(
-    ("line", "state", "hopeless"),
+    ("text", "seconds"),
     [
-        ("7|RUNNING|None|node1", "running", False),
-        ("7|PENDING|Priority|", "pending", False),
-        ("7|PENDING|PartitionConfig|", "pending", True),
-        ("7|PENDING|AssocMaxCpuPerJobLimit|", "pending", True),
-        ("7|PENDING|QOSMaxJobsPerUserLimit|", "pending", False),
-        ("7|PENDING|Job's account not known, so it can't use this partition (debug allows geo)|", "pending", True),
-        ("7|PENDING|Job's QOS not permitted to use this partition (boost allows boost not normal)|", "pending", True),
-        ("7|CONFIGURING|None|node1", "pending", False),
-        ("7|NODE_FAIL|NodeDown|node1", "ended", False),
-        ("7|TIMEOUT|TimeLimit|node1", "ended", False),
-        ("7|COMPLETING|None|node1", "ended", False),
+        ("59:30\n", 3570),
+        ("0:07", 7),
+        ("1:02:03", 3723),
+        ("2-00:00:01\n", 172_801),
+        ("UNLIMITED\n", None),
+        ("INVALID", None),
+        ("NOT_SET", None),
+        ("", None),
     ],
 )
-def test_slurm(answering, line, state, hopeless):
-    answering("squeue", f"{line}\n")
-    found = asyncio.run(Slurm().states(["7", "8"]))
-    assert found["7"].state == state
-    assert Slurm().hopeless(found["7"]) == hopeless
-    assert found["8"] == JobState("ended", "gone")
+def test_durations(text, seconds):
+    assert duration_seconds(text) == seconds
 
 
-@pytest.mark.parametrize(("system", "command"), [(Slurm(), "squeue"), (PBS(), "qstat")])
-def test_a_scheduler_that_does_not_answer_is_no_lost_job(answering, system, command):
-    answering(command, "", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)", 1)
+def test_a_command_returns_its_output_and_its_exit_code(command):
+    command("ask", 'echo "$1"; echo no >&2; exit 3')
+    result = run_command("ask", "two words")
+    assert (result.code, result.out, result.err) == (3, "two words\n", "no\n")
+    assert str(result) == "ask 'two words': exit code 3: no"
+    with pytest.raises(RunError, match="exit code 3: no"):
+        result.output()
+
+
+def test_a_command_that_is_not_installed_is_a_result_too():
+    result = run_command("no-such-command")
+    assert (result.code, result.message) == (127, "no such command here")
+
+
+def test_a_command_that_hangs_is_ended(command, monkeypatch):
+    monkeypatch.setattr(base, "COMMAND_TIMEOUT_S", 0.3)
+    command("hang", "exec sleep 60")
+    started = time.monotonic()
+    result = run_command("hang")
+    assert (result.code, result.message) == (124, "no answer within 0.3 s")
+    assert time.monotonic() - started < 10
+
+
+def test_a_nested_job_does_not_inherit_the_variables_of_its_outer_job():
+    job = {"SLURM_CPU_BIND": "x", "SLURM_JOB_ID": "1", "PBS_JOBID": "2", "OMP_NUM_THREADS": "8", "NCPUS": "8"}
+    # without a PBS, which would add its commands
+    kept = {"SLURM_CONF": "/etc/slurm.conf", "PBS_CONF_FILE": "/none", "PATH": "/bin", "SBATCH_ACCOUNT": "me"}
+    assert clean_environment(job | kept) == kept
+
+
+def test_in_a_job_of_pbs_its_own_commands_come_first(tmp_path):
+    (tmp_path / "bin").mkdir()
+    conf = tmp_path / "pbs.conf"
+    conf.write_text(f"PBS_SERVER=login\nPBS_EXEC={tmp_path}\n")
+    inside = {"PBS_JOBID": "1.login", "PBS_CONF_FILE": str(conf), "PATH": "/usr/bin"}
+    assert clean_environment(inside)["PATH"] == f"{tmp_path}/bin:/usr/bin"
+    assert clean_environment(inside | {"PBS_JOBID": ""})["PATH"] == "/usr/bin"
+    conf.write_text("PBS_EXEC=/nowhere\n")
+    assert clean_environment(inside)["PATH"] == "/usr/bin"
+
+
+def test_two_states_that_differ_in_the_remaining_time_alone_are_equal():
+    """Otherwise the event log would get a line for every job every two seconds."""
+    assert JobState("running", "R", nodes="node1", left_s=9.0) == JobState("running", "R", nodes="node1", left_s=7.0)
+
+
+def test_submitting_returns_the_number_of_the_job(answer, tmp_path):
+    answer("sbatch", "Submitted batch job 41\n")
+    assert Slurm().submit(tmp_path / "job.sh") == "41"
+    answer("qsub", "41.login.cluster.org\n")
+    assert PBS().submit(tmp_path / "job.sh") == "41"
+
+
+@pytest.mark.parametrize(("out", "err", "code"), [("", "sbatch: error: no", 1), ("Submitted\n", "", 0)])
+def test_a_rejected_job_raises_with_the_command_and_its_answer(answer, tmp_path, out, err, code):
+    answer("sbatch", out, err, code)
+    with pytest.raises(SubmissionError) as caught:
+        Slurm().submit(tmp_path / "job.sh")
+    assert caught.value.result.command == f"sbatch {tmp_path}/job.sh"
+    assert caught.value.result.message == (out + err).strip()
+
+
+@pytest.mark.parametrize(("system", "program"), [(Slurm(), "squeue"), (PBS(), "qstat")])
+def test_a_batch_system_that_does_not_answer_is_an_error_and_no_lost_job(answer, system, program):
+    answer(program, "", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)", 1)
     with pytest.raises(RunError, match=r"does not answer: exit code 1: .*Unable to contact"):
-        asyncio.run(system.states(["1"]))
+        system.states(["1"])
 
 
 @pytest.mark.parametrize(
-    ("kind", "message", "key"),
+    ("system", "message", "key"),
     [
-        ("slurm", "sbatch: error: invalid partition specified: nope", "scheduler.queue"),
+        (Slurm, "sbatch: error: invalid partition specified: nope", "scheduler.queue"),
         (
-            "slurm",
+            Slurm,
             "Batch job submission failed: Invalid account or account/partition combination specified",
             "scheduler.account",
         ),
-        ("slurm", "Batch job submission failed: Invalid qos specification", "scheduler.qos"),
-        ("slurm", "Batch job submission failed: Requested time limit is invalid", "scheduler.walltime"),
-        ("slurm", "Memory specification can not be satisfied", "worker.memory"),
-        ("slurm", "CPU count per node can not be satisfied", "worker.processes"),
-        ("slurm", "sbatch: unrecognized option '--tpyo'", "scheduler.directives"),
-        ("pbs", "qsub: Unknown queue", "scheduler.queue"),
-        ("pbs", "qsub: Unknown resource: nope", "scheduler.resources"),
-        ("pbs", "qsub: Job violates queue and/or server resource limits: walltime", "scheduler.walltime"),
-        ("pbs", "qsub: Invalid Account", "scheduler.account"),
-        ("slurm", "Job's QOS not permitted to use this partition (boost allows boost not normal)", "scheduler.qos"),
-        ("slurm", "Socket timed out on send/recv operation", None),
+        (Slurm, "Batch job submission failed: Invalid qos specification", "scheduler.qos"),
+        (Slurm, "Batch job submission failed: Requested time limit is invalid", "scheduler.walltime"),
+        (Slurm, "Memory specification can not be satisfied", "worker.memory"),
+        (Slurm, "CPU count per node can not be satisfied", "worker.processes"),
+        (Slurm, "sbatch: unrecognized option '--tpyo'", "scheduler.directives"),
+        (PBS, "qsub: Unknown queue", "scheduler.queue"),
+        (PBS, "qsub: Unknown resource: nope", "scheduler.resources"),
+        (PBS, "qsub: Job violates queue and/or server resource limits: walltime", "scheduler.walltime"),
+        (PBS, "qsub: Invalid Account", "scheduler.account"),
+        (Slurm, "Job's QOS not permitted to use this partition (boost allows boost not normal)", "scheduler.qos"),
+        (Slurm, "Socket timed out on send/recv operation", None),
     ],
 )
-def test_a_refusal_leads_to_a_key(kind, message, key):
-    assert batch_system(kind).key_of(message) == key
-
-
-def test_what_belongs_to_the_job_that_we_are_in_is_not_passed_on():
-    ours = {"SLURM_CPU_BIND": "x", "SLURM_JOB_ID": "1", "PBS_JOBID": "2", "OMP_NUM_THREADS": "8", "NCPUS": "8"}
-    # without a PBS, which would add its commands
-    kept = {"SLURM_CONF": "/etc/slurm.conf", "PBS_CONF_FILE": "/none", "PATH": "/bin", "SBATCH_ACCOUNT": "me"}
-    assert clean_environment(ours | kept) == kept
+def test_an_error_message_leads_to_a_key_of_the_site_file(system, message, key):
+    assert system().site_key(message) == key

@@ -28,7 +28,7 @@ from tornado.iostream import IOStream
 from hpcfwi.artifacts import StagedFile
 from hpcfwi.cluster.dask_internals import use_monotonic_clock
 from hpcfwi.cluster.network import scheduler_options
-from hpcfwi.cluster.pool import REMOTE, SHORT_TASK_LOG
+from hpcfwi.cluster.pool import POOL_SETTINGS, REMOTE_SETTINGS
 from hpcfwi.config.site import NetworkSection
 from hpcfwi.events.types import ShotDone
 from hpcfwi.execution.tasks import ShotContext, _kept, log_event, task
@@ -43,8 +43,8 @@ shot_seconds = 0.0
 
 # Of workers that do nothing beside their tasks: 500 in two processes would look after themselves all the time.
 LIGHT = {
-    **REMOTE,
-    **SHORT_TASK_LOG,
+    **REMOTE_SETTINGS,
+    **POOL_SETTINGS,
     "distributed.admin.system-monitor.interval": "60s",
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.target": False,

@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 from hpcfwi.cli.main import command
-from hpcfwi.cluster.job_script import JobPlace, job_script
+from hpcfwi.cluster.jobs import JobContext, job_script
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.network import private_security
 from hpcfwi.config.site import load_site
@@ -103,7 +103,7 @@ def test_show_takes_settings(site, prefix):
 def test_script_takes_a_whole_node(site, tmp_path):
     code, out, _ = site("script", "own")
     assert code == 0
-    place = JobPlace("run", tmp_path / "runs" / "run" / "logs", None, PRELOAD_MODULES)
+    place = JobContext("run", tmp_path / "runs" / "run" / "logs", None, PRELOAD_MODULES)
     assert out == job_script(load_site("own"), Layout(16, 1, 4 * 10**9), place)
     assert "#SBATCH --cpus-per-task=16\n" in out
 
@@ -134,7 +134,7 @@ def test_script_names_the_keys_that_a_run_would_have(site, fwi_toml, tmp_path):
     with private_security(run / "tls") as security:
         real = load_site("own", ["network.tls=true"])
         assert out == job_script(
-            real, Layout(1, 16, 64 * 10**9), JobPlace("fwi", run / "logs", security, PRELOAD_MODULES)
+            real, Layout(1, 16, 64 * 10**9), JobContext("fwi", run / "logs", security, PRELOAD_MODULES)
         )
 
 

@@ -13,8 +13,9 @@ from urllib.error import HTTPError
 
 import pytest
 
-from hpcfwi.cluster import dashboard
-from hpcfwi.cluster.dashboard import address_for_dashboard, missing_requirements, way_to
+from hpcfwi.cluster import dashboard, dask_internals
+from hpcfwi.cluster.dashboard import dashboard_address, reach_dashboard
+from hpcfwi.cluster.dask_internals import missing_dashboard_requirements
 from hpcfwi.cluster.network import interfaces
 from hpcfwi.config.site import load_site
 from hpcfwi.errors import InputError
@@ -30,7 +31,7 @@ TOLD = re.compile(
 @pytest.fixture
 def here(monkeypatch):
     """A compute node, and a user."""
-    monkeypatch.setattr(dashboard, "_full_name", lambda: "node7.cluster.org")
+    monkeypatch.setattr(dashboard, "_full_host_name", lambda: "node7.cluster.org")
     monkeypatch.setattr(socket, "gethostname", lambda: "node7")
     monkeypatch.setattr(dashboard, "_user", lambda: "me")
 
@@ -52,14 +53,14 @@ def here(monkeypatch):
     ids=["outside of jobs", "in a job of Slurm", "in a job of PBS", "salloc on a login node", "what a job has left"],
 )
 def test_the_way_there_leads_over_the_host_where_the_job_was_submitted(environment, command):
-    way = way_to("127.0.0.1", 8787, environment)
+    way = reach_dashboard("127.0.0.1", 8787, environment)
     assert way.command == command
     assert str(way) == f"http://127.0.0.1:8787/status; from your own machine: {command}"
 
 
 @pytest.mark.usefixtures("here")
 def test_one_that_listens_to_all_the_world_is_told_by_its_hosts_name():
-    way = way_to("0.0.0.0", 9000, {})
+    way = reach_dashboard("0.0.0.0", 9000, {})
     assert way.address == "http://node7.cluster.org:9000/status"
     assert way.command.endswith("-L 9000:127.0.0.1:9000 me@node7.cluster.org")
 
@@ -69,7 +70,7 @@ def test_a_name_service_that_does_not_answer_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "a-host-without-a-domain")
     monkeypatch.setattr(socket, "getfqdn", lambda _: ever.wait(60))
     monkeypatch.setattr(dashboard, "NAME_SERVICE_TIMEOUT_S", 0.01)
-    assert dashboard._full_name() == "a-host-without-a-domain"
+    assert dashboard._full_host_name() == "a-host-without-a-domain"
     ever.set()
 
 
@@ -78,16 +79,16 @@ def test_where_the_port_is_in_use_any_other_is_taken():
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        assert address_for_dashboard(f"127.0.0.1:{port}") == "127.0.0.1:0"
-    assert address_for_dashboard(f"127.0.0.1:{port}") == f"127.0.0.1:{port}"
-    assert address_for_dashboard("off") == "127.0.0.1:0"
+        assert dashboard_address(f"127.0.0.1:{port}") == "127.0.0.1:0"
+    assert dashboard_address(f"127.0.0.1:{port}") == f"127.0.0.1:{port}"
+    assert dashboard_address("off") == "127.0.0.1:0"
 
 
 def test_an_address_of_another_host_is_refused_with_what_it_may_be():
     with pytest.raises(
         InputError, match=r"site\.network\.dashboard: is \"192\.0\.2\.1:9000\".*may be \"127\.0\.0\.1:8787\""
     ):
-        address_for_dashboard("192.0.2.1:9000")
+        dashboard_address("192.0.2.1:9000")
     with pytest.raises(InputError, match=r'should be address:port, for example "127\.0\.0\.1:8787", or "off"'):
         load_site("workstation", ["network.dashboard=nowhere"])
 
@@ -105,10 +106,10 @@ def test_without_bokeh_the_run_says_how_to_get_it_and_no_address(monkeypatch, fo
             raise PackageNotFoundError
         return found
 
-    monkeypatch.setattr(dashboard, "version", version)
-    assert missing_requirements().startswith(told)
+    monkeypatch.setattr(dask_internals, "version", version)
+    assert missing_dashboard_requirements().startswith(told)
     said: list[str] = []
-    session = SimpleNamespace(progress=SimpleNamespace(say=said.append), log=None)
+    session = SimpleNamespace(progress=SimpleNamespace(print_line=said.append), log=None)
     Session._tell_dashboard(session, None, load_site("workstation"))
     assert len(said) == 1
     assert said[0].startswith(f"Dask's dashboard {told}")

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from hpcfwi.batch.base import clean_environment
-from hpcfwi.batch.nodes import Node
+from hpcfwi.batch.base import Node
+from hpcfwi.batch.slurm import Slurm
 from hpcfwi.cluster.allocation import AllocatedWorkers
 from hpcfwi.cluster.environment import apply_environment, restore_environment, worker_environment
 from hpcfwi.cluster.layout import ResourceRequest
@@ -47,27 +47,12 @@ def test_what_a_run_sets_is_gone_afterwards():
 
 
 def test_nodes_of_different_size_generate_the_same_code(monkeypatch, tmp_path):
-    class Two:
-        job = "7"
-
-        def nodes(self):
-            return [Node("large.cluster", 8, 16 * 10**9), Node("small.cluster", 4, 16 * 10**9)]
-
-    monkeypatch.setattr("hpcfwi.cluster.allocation.find_allocation", Two)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    nodes = [Node("large.cluster", 8, 16 * 10**9), Node("small.cluster", 4, 16 * 10**9)]
+    monkeypatch.setattr(Slurm, "nodes", lambda _: nodes)
     workers = AllocatedWorkers.from_environment(Site(), ResourceRequest(8, 10**8), tmp_path)
     assert (workers.threads_on("large"), workers.threads_on("small"), workers.threads) == (2, 1, 2)
     apply_environment(threads=workers.threads)
     assert worker_environment(workers.threads_on("small"))[LANGUAGE] == "openmp"
     alike = AllocatedWorkers.from_environment(Site(), ResourceRequest(80, 10**8), tmp_path)
     assert (alike.threads_on("large"), alike.threads_on("small"), alike.threads) == (1, 1, 1)
-
-
-def test_in_a_job_of_pbs_its_own_commands_come_first(tmp_path):
-    (tmp_path / "bin").mkdir()
-    conf = tmp_path / "pbs.conf"
-    conf.write_text(f"PBS_SERVER=login\nPBS_EXEC={tmp_path}\n")
-    inside = {"PBS_JOBID": "1.login", "PBS_CONF_FILE": str(conf), "PATH": "/usr/bin"}
-    assert clean_environment(inside)["PATH"] == f"{tmp_path}/bin:/usr/bin"
-    assert clean_environment(inside | {"PBS_JOBID": ""})["PATH"] == "/usr/bin"
-    conf.write_text("PBS_EXEC=/nowhere\n")
-    assert clean_environment(inside)["PATH"] == "/usr/bin"

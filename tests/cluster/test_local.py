@@ -62,7 +62,7 @@ def test_what_does_not_fit_is_refused_with_the_numbers(wishes, shot_bytes, told)
 
 def make_old(folder):
     long_ago = time.time() - 3600
-    os.utime(folder / local.IN_USE, (long_ago, long_ago))
+    os.utime(folder / local.LOCK_FILE, (long_ago, long_ago))
 
 
 def test_a_scratch_folder_is_there_as_long_as_it_is_needed(tmp_path):
@@ -76,11 +76,11 @@ def test_a_scratch_folder_is_there_as_long_as_it_is_needed(tmp_path):
 def test_scratch_that_a_killed_driver_left_is_removed_but_not_that_of_a_living_one(tmp_path):
     for name in ("dead", "alive", "young"):
         (tmp_path / f"hpcfwi-{name}").mkdir()
-        (tmp_path / f"hpcfwi-{name}" / local.IN_USE).touch()
+        (tmp_path / f"hpcfwi-{name}" / local.LOCK_FILE).touch()
     for name in ("dead", "alive"):
         make_old(tmp_path / f"hpcfwi-{name}")
     (tmp_path / "hpcfwi-thesis").mkdir()
-    with FileLock(tmp_path / "hpcfwi-alive" / local.IN_USE):
+    with FileLock(tmp_path / "hpcfwi-alive" / local.LOCK_FILE):
         make_old(tmp_path / "hpcfwi-alive")
         with scratch_folder(tmp_path):
             pass

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 
-from hpcfwi.cluster.network import CLOCK_SKEW, LIFETIME, private_security
+from hpcfwi.cluster.network import CERTIFICATE_LIFETIME, CLOCK_SKEW, private_security
 
 
 def certificate(folder):
@@ -20,7 +20,7 @@ def test_a_certificate_is_good_from_a_day_before_and_longer_than_any_queue(tmp_p
         made = certificate(tmp_path / "tls")
     assert timedelta(hours=23) < now - made.not_valid_before_utc < timedelta(hours=25)
     assert timedelta(days=1) == CLOCK_SKEW
-    assert made.not_valid_after_utc - now > LIFETIME - timedelta(hours=1)
+    assert made.not_valid_after_utc - now > CERTIFICATE_LIFETIME - timedelta(hours=1)
 
 
 def test_every_run_has_a_key_of_its_own_which_others_cannot_read(tmp_path):

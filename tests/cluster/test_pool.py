@@ -46,7 +46,7 @@ def test_the_user_may_choose_what_can_be():
 
 
 def test_local_workers_are_on_one_node(tmp_path):
-    with pytest.raises(InputError, match="--nodes 2: workers are processes of this machine"):
+    with pytest.raises(InputError, match="--nodes 2: the workers are processes of this machine"):
         launch(load_site("workstation"), NEED, tmp_path, LaunchOptions(nodes=2))
 
 

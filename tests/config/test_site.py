@@ -119,11 +119,6 @@ def test_placeholders_in_resources_are_cpus_and_memory(resources):
     assert message.endswith(f'resources: is "{resources}"; the only placeholders are {{cpus}} and {{memory}}')
 
 
-@pytest.mark.parametrize(("key", "kind"), [("resources", "slurm"), ("qos", "pbs")])
-def test_a_key_of_another_batch_system_is_refused(key, kind):
-    assert f"{key}: goes with kind = " in mistake(f"scheduler.kind={kind}", f"scheduler.{key}=a")
-
-
 def test_variables_are_replaced(mine):
     config = load_site(str(mine)).config
     assert config.scheduler.account == "ab12"

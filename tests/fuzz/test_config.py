@@ -14,7 +14,8 @@ import pytest
 import tomli_w
 from hypothesis import strategies as st
 
-from hpcfwi.cluster.job_script import JobPlace, job_script
+from hpcfwi.batch.registry import site_batch_system
+from hpcfwi.cluster.jobs import JobContext, job_script
 from hpcfwi.cluster.layout import ResourceRequest, node_layout
 from hpcfwi.config.messages import Section, sections_of
 from hpcfwi.config.parsing import PATH_KEYS, apply_settings
@@ -230,9 +231,9 @@ def test_a_site_file_of_hostile_values_makes_a_job_script_or_is_refused(fuzz, ho
 def script(path: Path) -> None:
     """All that ``hpcfwi site script`` does."""
     site = load_site(str(path))
-    if site.config.scheduler.kind != "none":
+    if site_batch_system(site) is not None:
         layout = node_layout(site, ResourceRequest(16, 10**8), 2)
-        text = job_script(site, layout, JobPlace("run", path.parent / "logs", None))
+        text = job_script(site, layout, JobContext("run", path.parent / "logs", None))
         assert text.startswith("#!")
 
 

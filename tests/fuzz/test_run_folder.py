@@ -116,16 +116,14 @@ def test_a_damaged_history_is_taken_over_or_refused(fuzz, hostile, told):
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.cases(500)
-def test_a_damaged_lease_is_nobodys_or_somebodys(fuzz, hostile, told, monkeypatch):
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    here = asdict(Holder.current())
+def test_a_damaged_lease_is_nobodys_or_somebodys(fuzz, hostile, told):
+    here = asdict(Holder.current("7", 1))
     mine = [here, here | {"pid": 2**22 + 1}, here | {"machine": "elsewhere"}, here | {"restarts": 0}]
 
     def check(folder, content):
         path = folder / "driver.json"
         path.write_bytes(content)
-        lease = Lease(path)
+        lease = Lease(path, job="7", restarts=1)
 
         def take() -> None:
             assert lease.acquire() is None or isinstance(lease._own, Holder)

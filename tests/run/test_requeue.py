@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from hpcfwi.artifacts import shard_folder, stage
+from hpcfwi.batch.slurm import Slurm
 from hpcfwi.errors import Interrupted
 from hpcfwi.inversion.journal import write_partial
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.process import keep_handlers
-from hpcfwi.run import requeue
 from hpcfwi.run.folder import RunFolder, fresh_folder
 from hpcfwi.run.requeue import Requeue
 
@@ -156,7 +156,7 @@ def test_only_a_batch_job_whose_time_is_up_and_that_was_asked_to_is_put_back(fol
 
 def test_it_is_deaf_when_slurm_ends_the_job(folder, command, monkeypatch):
     command("scontrol")
-    monkeypatch.setattr(requeue, "requeue", lambda *_: str(signal.getsignal(signal.SIGTERM)))
+    monkeypatch.setattr(Slurm, "requeue", lambda *_: str(signal.getsignal(signal.SIGTERM)))
     assert str(signal.SIG_IGN) in start(folder, monkeypatch, 0, 1)
 
 

@@ -39,7 +39,7 @@ def refused(shell, scheduler="", memory="2.0", *options):
 def test_a_job_that_cannot_be_is_told_with_its_line(on_login, scheduler, memory, line, said):
     done, seconds = refused(on_login, scheduler, memory)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "Slurm has refused a worker job:\n  sbatch " in done.stderr
+    assert "Slurm rejected a worker job:\n  sbatch " in done.stderr
     assert "exit code " in done.stderr
     assert said in done.stderr
     assert f"mine.toml, {line}" in done.stderr
@@ -100,4 +100,4 @@ def test_without_slurm_the_site_cannot_be_used(hpcfwi):
     hpcfwi.environment["PATH"] = "/nowhere"
     done = hpcfwi("run", "fwi.toml", "--site", "generic-slurm")
     assert done.returncode == 2
-    assert "sbatch: there is no such command here, so no jobs of Slurm can be submitted" in done.stderr
+    assert "sbatch: no such command here, so no Slurm job can be submitted" in done.stderr

@@ -96,7 +96,7 @@ def test_a_login_node_is_well(doctor):
     assert bad(rows) == {}
     assert "Slurm: sbatch, squeue, scancel found" in rows["scheduler"][1]
     assert "the scheduler's own; there are debug*" in rows["queue"][1]
-    assert "Slurm would take it: 1 process of 1 thread, 2.0 GB each" in rows["worker job"][1]
+    assert "Slurm would accept it: 1 process of 1 thread, 2.0 GB each" in rows["worker job"][1]
     assert "10.231.0.254 (br0)" in rows["network"][1]
     assert "TLS gets through to 10.231.0.254" in rows["encryption"][1]
 
@@ -107,7 +107,7 @@ def test_a_login_node_is_well(doctor):
         ("scheduler.queue=nope", "queue", "there is no nope; there are debug*"),
         ("scheduler.queue=nope", "worker job", "Invalid partition name specified | --set site.scheduler.queue"),
         ('scheduler.directives=["--constraint=gpu"]', "worker job", "--set site.scheduler.directives"),
-        ('scheduler.directives=["--mem=900G"]', "worker job", "Slurm would refuse it: "),
+        ('scheduler.directives=["--mem=900G"]', "worker job", "Slurm would reject it: "),
     ],
 )
 def test_a_job_that_slurm_would_refuse_is_told_with_its_line(doctor, setting, row, said):
@@ -156,7 +156,7 @@ def test_a_job_that_slurm_refuses_is_a_row(lab, doctor):
     found = doctor.check("--job", code=1)
     verdict, line = found["a worker job"]["start"]
     assert verdict == "problem"
-    assert "Slurm has refused a worker job:" in line
+    assert "Slurm rejected a worker job:" in line
     assert "Invalid partition name specified" in line
     assert "mine.toml, line 4: directives" in line or "scheduler.queue" in line
     assert f"are kept in {doctor.runs}/site-check-" in doctor.err

@@ -27,7 +27,7 @@ import hpcfwi.sitecheck.storage as sharing
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.network import private_security
 from hpcfwi.config.site import load_site
-from hpcfwi.sitecheck.driver_checks import check_here, network_findings, ports_finding, queues, scheduler_findings
+from hpcfwi.sitecheck.driver_checks import check_here, network_findings, ports_finding, scheduler_findings
 from hpcfwi.sitecheck.probe import memory_limits, scratch, try_kernels
 from hpcfwi.sitecheck.results import memory_finding, scratch_finding
 from hpcfwi.sitecheck.storage import runs_findings
@@ -211,24 +211,6 @@ def test_a_scheduler_that_does_not_answer_is_told_with_its_words(monkeypatch, tm
     monkeypatch.setattr(batch, "COMMAND_TIMEOUT_S", 0.5)
     (found,) = scheduler_findings(load_site("generic-slurm"), ONE)
     assert found.found.endswith("exit code 124: no answer within 0.5 s")
-
-
-OPENPBS = """Queue: workq
-    queue_type = Execution
-    enabled = True
-    started = True
-
-Queue: old
-    enabled = False
-
-"""
-TORQUE = "Queue:\tdebug\n\tqueue_type = Execution\n\tenabled = yes\n\tstarted = yes\n\n"
-
-
-def test_queues_are_read_from_what_each_batch_system_says():
-    assert queues("pbs", OPENPBS) == {"workq": True, "old": False}
-    assert queues("pbs", TORQUE) == {"debug": True}
-    assert queues("slurm", "debug*|up\nlong|drain\n") == {"debug*": True, "long": False}
 
 
 def test_a_job_that_does_not_tell_its_nodes_is_a_problem_and_no_crash(monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import dask
 import pytest
 from distributed import Client, LocalCluster, get_worker
 
-from hpcfwi.cluster.pool import SCHEDULING
+from hpcfwi.cluster.pool import SCHEDULER_SETTINGS
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.plugins import queue_depth as dealing
 from hpcfwi.execution.plugins import queue_depth as pace
@@ -34,7 +34,7 @@ def shot(name, folder):
 @pytest.fixture
 def client():
     with (
-        dask.config.set(SCHEDULING),
+        dask.config.set(SCHEDULER_SETTINGS),
         LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
@@ -72,7 +72,7 @@ def test_shots_are_given_out_at_once_where_dask_was_told_so(tmp_path):
     for name in NAMES[1:]:
         (tmp_path / f"{name}.done").touch()
     with (
-        dask.config.set({**SCHEDULING, "distributed.scheduler.worker-saturation": "inf"}),
+        dask.config.set({**SCHEDULER_SETTINGS, "distributed.scheduler.worker-saturation": "inf"}),
         LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
