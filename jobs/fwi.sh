@@ -10,19 +10,19 @@
 #   bash jobs/fwi.sh                          the example, jobs/circle.toml
 #   bash jobs/fwi.sh CONFIG [OPTIONS]         your problem
 #   sbatch jobs/fwi.sh CONFIG --site NAME     the same under Slurm, from the project's root or its jobs/
-#   bash jobs/fwi.sh --setup                  only set up, as on a login node of a cluster without internet inside
+#   bash jobs/fwi.sh --setup                  only set up, on a login node if the compute nodes have no internet
 #
 # OPTIONS are those of `hpcfwi run`: --run-dir DIR, --site NAME, --set section.key=value ...
-# What is missing is set up first: .venv/ at the project's root, unless an environment that has hpcfwi is active.
-# HPCFWI_PYTHON names the Python to use for it, HPCFWI_ROOT the project's root where sbatch is called from elsewhere.
+# It first sets up what is missing: .venv/ at the project's root, unless an environment that has hpcfwi is active.
+# HPCFWI_PYTHON names the Python to use for it, HPCFWI_ROOT the project's root if you call sbatch from elsewhere.
 # Under Slurm it puts itself back into the queue when its time is up, until HPCFWI_REQUEUE (10) of its starts have finished
-# no shot; with HPCFWI_REQUEUE=0 it does not.
+# no shot; with HPCFWI_REQUEUE=0 it never does.
 # Run it again to continue an unfinished run. Status: 0 done, 2 wrong input, 3 failed, 75 stopped early.
 set -eu -o pipefail
 
 case ${1:-} in -h | --help) sed -n '5,/^set /{/^#/s/^# \{0,1\}//p}' "$0" && exit ;; esac
 
-# Slurm runs a copy of this script from a spool folder, so its own place may say nothing.
+# Slurm runs a copy of this script from a spool folder, so the script's own folder may not be the project's.
 own=$(dirname -- "${BASH_SOURCE[0]}")/..
 for root in "$own" "${HPCFWI_ROOT:-${SLURM_SUBMIT_DIR:-$own}}" "${HPCFWI_ROOT:-${SLURM_SUBMIT_DIR:-$own}/..}" ''; do
     if [ -f "$root/jobs/environment.sh" ]; then break; fi
@@ -41,6 +41,6 @@ case ${1:-} in
     '' | -*) config=$root/jobs/circle.toml ;;
     *) config=$1 && shift ;;
 esac
-# what Slurm runs as a batch job has this name
+# Slurm's copy of a batch script has this name.
 case ${BASH_SOURCE[0]} in */slurm_script) set -- --requeue "${HPCFWI_REQUEUE:-10}" "$@" ;; esac
 exec "$HPCFWI_BIN/hpcfwi" run "$config" "$@"

@@ -11,13 +11,13 @@
 #   sbatch -N8 jobs/scaling.sh CONFIG --site NAME --nodes 1,2,4,8    on parts of one allocation
 #
 # OPTIONS are those of `hpcfwi scale`: --nodes 1,2,4,8, --weak, --repeat 3, --study-dir DIR ...
-# What is missing is set up first, as by jobs/fwi.sh, which says how.
+# It first sets up what is missing, as jobs/fwi.sh does; see there.
 # Run it again to continue a study that was stopped. Status: 0 done, 2 wrong input, 3 failed, 75 stopped early.
 set -eu -o pipefail
 
 case ${1:-} in -h | --help) sed -n '7,/^set /{/^#/s/^# \{0,1\}//p}' "$0" && exit ;; esac
 
-# Slurm runs a copy of this script from a spool folder, so its own place may say nothing.
+# Slurm runs a copy of this script from a spool folder, so the script's own folder may not be the project's.
 own=$(dirname -- "${BASH_SOURCE[0]}")/..
 for root in "$own" "${HPCFWI_ROOT:-${SLURM_SUBMIT_DIR:-$own}}" "${HPCFWI_ROOT:-${SLURM_SUBMIT_DIR:-$own}/..}" ''; do
     if [ -f "$root/jobs/environment.sh" ]; then break; fi
