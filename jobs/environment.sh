@@ -82,8 +82,8 @@ hpcfwi_build() {
     uv=$(type -P uv || echo false)
     if [ "$1" = anew ]; then # all but the folder itself, which may be a link to a larger disk
         find "$venv/" -mindepth 1 ! -name hpcfwi.stamp ! -name setup.log -delete
-        "$uv" venv --seed --allow-existing --python "${python:->=3.11}" "$venv" ||
-            "${python:-false}" -m venv "$venv" || return
+        "$uv" venv --seed --allow-existing --python "${python:->=3.11,<3.15}" "$venv" ||
+            "${python:?no Python 3.11 or newer; type: export HPCFWI_PYTHON=/path/to/python3}" -m venv "$venv" || return
     fi
     "$uv" pip install --python "$venv/bin/python" --editable "$what" ||
         PIP_USER=0 "$venv/bin/python" -I -m pip --no-input install --editable "$what"
@@ -109,7 +109,7 @@ hpcfwi_set_up() {
     hpcfwi_say 'setting up the Python environment in .venv (a minute or two)'
     if [ $how = anew ] || [ -e "$stamp" ]; then : >"$stamp"; fi
     [ -z "$job" ] || export PIP_RETRIES=1 UV_HTTP_RETRIES=1 # a node without internet says so soon
-    hpcfwi_build $how </dev/null >"$venv/setup.log" 2>&1 ||
+    (hpcfwi_build $how) </dev/null >"$venv/setup.log" 2>&1 ||
         hpcfwi_stop "setting up .venv failed. The end of $venv/setup.log:"$'\n'"$(tail -n 15 .venv/setup.log)${job:+
 If $HOSTNAME has no internet, on a login node type: bash jobs/fwi.sh --setup}"
     hpcfwi_fits # sets state, now that there is a Python

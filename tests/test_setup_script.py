@@ -268,10 +268,13 @@ def test_uv_needs_no_python_and_pip_takes_over_where_uv_fails(bare, works):
     make, install = f'{sys.executable} -m venv "${{!#}}"', '"$4" -m pip "$2" "${@:5}"'
     done = f"case $1 in venv) {make} ;; pip) {install} ;; esac" if works else "exit 1"
     bare.program("uv", f'echo "$@" >>"{bare.root}/uv"; {done}')
+    if not works:
+        assert "type: export HPCFWI_PYTHON=" in bare.run("--setup", status=3, HPCFWI_PYTHON="")[1]
+        (bare.root / "uv").unlink()
     bare.run("--setup", HPCFWI_PYTHON="" if works else sys.executable)
     assert bare.diary() == ["begin", "end"]
     made, installed = (bare.root / "uv").read_text().splitlines()
-    assert made.endswith(f"--python {'>=3.11' if works else sys.executable} {bare.venv}")
+    assert made.endswith(f"--python {'>=3.11,<3.15' if works else sys.executable} {bare.venv}")
     assert installed == f"pip install --python {bare.venv}/bin/python --editable ."
 
 
