@@ -45,6 +45,8 @@ fi
 # Tests compare results to the byte, and these are those of one thread per shot, which hpcfwi sets itself.
 unset OMP_NUM_THREADS
 export PATH="$HPCFWI_BIN:$PATH"
+# Long notices about successors of MkDocs would hide a real warning.
+export NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true
 
 failed=''
 step() {
