@@ -216,7 +216,7 @@ def test_a_changed_project_is_installed_again_into_the_same_environment_even_if_
     (ready.venv / "kept").touch()
     with (ready.root / name).open("a") as file:
         file.write("# changed\n")
-    ready.run("--setup", VIRTUAL_ENV=str(ready.venv))
+    ready.run("--setup", VIRTUAL_ENV=f"{ready.root}/jobs/../.venv")
     assert ready.diary() == ["begin", "end"]
     assert (ready.venv / "kept").exists()
 
@@ -296,7 +296,8 @@ def test_without_a_compiler_root_on_debian_installs_it_and_others_read_what_to_t
 
 def test_one_message_names_all_that_is_missing_but_another_python_will_do_unless_you_name_one(bare):
     (bare.bin / "gcc").unlink()
-    bare.program("python3", '[ "$1" = -V ] && echo Python 3.10.12')
+    old = f'[ "$1" = -V ] && echo Python 3.10.12 || exec "{sys.executable}" -I -c "import sys; sys.version_info = (3, 10); $3"'
+    bare.program("python3", old)
     bare.program("python3.12", "echo 'a shim: command not found' >&2; exit 127")
     _, err = bare.run("--setup", status=3, HPCFWI_PYTHON="")
     assert err.count("hpcfwi: ") == 1
@@ -323,8 +324,13 @@ def test_an_active_environment_is_used_only_if_it_has_hpcfwi(ready, bare, variab
 
 
 def test_the_test_script_names_what_an_active_environment_lacks(ready, bare):
-    _, err = bare.run(script="tests/run.sh", status=3, VIRTUAL_ENV=str(ready.venv))
-    assert "lacks: hypothesis jsonschema mypy pytest ruff\n" in err
+    command = {"script": "tests/run.sh", "status": 3, "VIRTUAL_ENV": str(ready.venv)}
+    assert "lacks: hypothesis jsonschema mypy pytest ruff\n" in bare.run(**command)[1]
+    (bare.root / "docs").mkdir()
+    (bare.root / "docs/mkdocs.yml").touch()
+    (bare.root / "pyproject.toml").write_text("[tool.importlinter]\n")
+    _, err = bare.run(**command)
+    assert "lacks: hypothesis jsonschema mypy pytest ruff importlinter mkdocs\n" in err
     assert f"install --editable '{bare.root}[test,docs]'" in err
 
 
