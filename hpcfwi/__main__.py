@@ -3,32 +3,33 @@
 import gc
 import sys
 
-from hpcfwi.process import ignore_signals, install_handlers, output_error, safe_stdio
+from hpcfwi.process import ignore_signals, install_handlers, mark_command_start, output_error, safe_stdio
 
 __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line and exit with its code."""
+    mark_command_start()
     code = 75
     try:
         try:
             install_handlers()
             safe_stdio()
-            # Worker processes import this module anew: what is heavy comes only when the command runs.
+            # worker processes import this module again: heavy imports belong to the command
             from hpcfwi.cli.main import command
 
             code = command()
             if output_error():
-                print(f"hpcfwi: not all of the output could be written: {output_error()}", file=sys.stderr)
+                print(f"hpcfwi: some output could not be written: {output_error()}", file=sys.stderr)
         finally:
             ignore_signals()
-    except KeyboardInterrupt:  # one that came before the command could tell of it, or while it ended
+    except KeyboardInterrupt:  # before the command could handle it, or while it ended
         ignore_signals()
-    # "python -m" would end by SIGINT if an interrupt once passed through an exec() of text, as in an import of dataclasses,
-    # however it was caught; the next such exec() makes Python forget it (unhandled_keyboard_interrupt, pythonrun.c)
+    # an interrupt that once passed through an exec() of text, as in an import of dataclasses, makes "python -m" end by SIGINT
+    # even if it was caught; the next exec() resets that (unhandled_keyboard_interrupt in pythonrun.c)
     exec("")
-    gc.freeze()  # or Python would look through all that Devito has made once more, for half a second
+    gc.freeze()  # or Python searches all of Devito's objects for garbage once more, for half a second
     sys.exit(code)
 
 

@@ -1,4 +1,8 @@
-"""Signals that end a run: raised until somebody hears them, and ignored while the end is under way."""
+"""What a driver's process does about signals, its standard streams, garbage collection and its start time.
+
+A signal ends a run once: it is raised as KeyboardInterrupt, again and again until some code handles it, and later signals are
+ignored while the run ends. A closed stdout, a lost terminal or a full log disk does not end a run.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,14 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
 
 __all__ = [
+    "command_start",
     "defer_interrupts",
     "gc_paused",
     "graceful_stop",
@@ -25,6 +31,7 @@ __all__ = [
     "install_handlers",
     "interrupted",
     "keep_handlers",
+    "mark_command_start",
     "output_error",
     "received_signal",
     "safe_stdio",
@@ -32,15 +39,14 @@ __all__ = [
     "stop_requested",
 ]
 
-# Ctrl-C, what a scheduler sends before it kills, its warning that was asked for (--signal), and the end of a terminal.
+# Ctrl-C, a scheduler's signal before it kills, its warning (sbatch --signal), and the end of a terminal.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-# Those that leave time to finish what is being done.
+# Signals that leave time to finish the shots in hand.
 GRACEFUL_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-# Seconds after which an interrupt is raised again.
-REPEAT_WINDOW_S = 2.0
-# The same, where it cannot be raised at the moment.
-RETRY_DELAY_S = 0.01
+# An interrupt that no code handles is raised again after REPEAT_WINDOW_S; one that cannot be raised yet, after RETRY_DELAY_S.
+REPEAT_WINDOW_S, RETRY_DELAY_S = 2.0, 0.01
 
+_command_start: float | None = None
 _received = False
 _deferred = False
 _graceful = False
@@ -48,24 +54,38 @@ _stop_requested = ""
 _received_signal = ""
 
 
+def mark_command_start() -> None:
+    """Note that the ``hpcfwi`` command begins now."""
+    global _command_start
+    _command_start = time.time()
+
+
+def command_start() -> float:
+    """When the ``hpcfwi`` command began, s since 1970; without a command, now.
+
+    Not the start of the process: a job script that sets up an environment and then calls ``exec hpcfwi`` is the same process.
+    """
+    return time.time() if _command_start is None else _command_start
+
+
 def interrupted() -> bool:
-    """Whether one of the signals was heard: errors that come after it are most likely its consequences."""
+    """Whether a signal has interrupted this process; later errors are most likely its consequences."""
     return _received
 
 
 def received_signal() -> str:
-    """Name of the first of the signals that was heard, or nothing."""
+    """The name of the first signal that was received, or an empty string."""
     return _received_signal
 
 
 def stop_requested() -> str:
-    """Name of the signal that has asked for an end, or nothing."""
+    """The name of the signal that has requested a graceful stop, or an empty string."""
     return _stop_requested
 
 
 @contextmanager
 def graceful_stop() -> Iterator[None]:
-    """Inside, the first SIGTERM or SIGUSR1 only sets :func:`stop_requested`."""
+    """In this context the first SIGTERM or SIGUSR1 only sets :func:`stop_requested`."""
     global _graceful
     before, _graceful = _graceful, True
     try:
@@ -75,9 +95,9 @@ def graceful_stop() -> Iterator[None]:
 
 
 def install_handlers() -> None:
-    """Turn the signals into :class:`KeyboardInterrupt` from now on; those that are ignored (nohup) stay so.
+    """Raise signals as :class:`KeyboardInterrupt` from now on; signals that are ignored (nohup) stay ignored.
 
-    There is no way back: a handler restored while the process ends leaves a moment in which a second signal kills it.
+    The handlers stay: restoring them while the process ends leaves a moment in which a second signal kills it.
     """
     for number in STOP_SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
@@ -88,9 +108,9 @@ def install_handlers() -> None:
 
 @contextmanager
 def ignoring_signals_at_exit() -> Iterator[Callable[[], None]]:
-    """Yields what makes the rest of the block deaf; a caller's handlers are put back after it.
+    """Yield a function that ignores signals for the rest of the context; the caller's handlers are restored after it.
 
-    Those of :func:`install_handlers` are not, once a signal was heard: the whole process is about to end then.
+    The handlers of :func:`install_handlers` are not restored after a signal: the whole process is about to end.
     """
     before: dict[int, Any] = {}
     try:
@@ -103,7 +123,7 @@ def ignoring_signals_at_exit() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def defer_interrupts() -> Iterator[None]:
-    """Raise the interrupt of a signal that comes inside only after the block; for what must not be left half-done."""
+    """Raise the interrupt of a signal only after the context, which must not be left half-done."""
     global _deferred
     before, _deferred = _received, True
     try:
@@ -116,7 +136,7 @@ def defer_interrupts() -> Iterator[None]:
 
 @contextmanager
 def keep_handlers() -> Iterator[None]:
-    """Put the handlers back that somebody else's code sets inside."""
+    """Restore the handlers that library code replaces in this context."""
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         yield
@@ -127,7 +147,7 @@ def keep_handlers() -> Iterator[None]:
 
 
 def ignore_signals() -> dict[int, Any]:
-    """Ignore the signals, since what ends now should not be disturbed; returns the handlers that there were."""
+    """Ignore signals from now on, while the run ends, and return the earlier handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     if signal.getsignal(signal.SIGALRM) is _interrupt:
@@ -136,10 +156,7 @@ def ignore_signals() -> dict[int, Any]:
 
 
 def _unraisable(lost: Any) -> None:
-    """Python drops an exception that is raised in a finaliser or in a callback of its garbage collector.
-
-    An interrupt that is lost like this comes again, and what it left half-done there need not be told.
-    """
+    """Report an exception that Python drops, in a finaliser for example, unless it is an interrupt, which is raised again."""
     if not _received:
         sys.__unraisablehook__(lost)
 
@@ -152,30 +169,30 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         _stop_requested = signal.Signals(number).name
         return
     if _received and number != signal.SIGALRM:
-        return  # the end is under way already; a second one in the middle of it would break that off
+        return  # a second interrupt would break off the end that is under way
     _received = True
-    # what is broken off complains in threads of its own, Dask's sync() for one
+    # interrupted calls, such as Dask's sync(), complain in threads of their own
     logging.getLogger("tornado.application").setLevel(logging.CRITICAL)
     if _importing(frame):
         signal.setitimer(signal.ITIMER_REAL, RETRY_DELAY_S)
         return
-    # once more, unless somebody hears this one and calls deafen()
+    # again, unless the code that handles this one ignores signals
     signal.setitimer(signal.ITIMER_REAL, REPEAT_WINDOW_S)
     if not _deferred:
         raise KeyboardInterrupt
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Whether Python is in the midst of its import machinery, whose global lock an exception would leave locked for ever."""
+    """Whether Python is importing a module: an exception there would leave the import lock locked for ever."""
     return frame is not None and frame.f_code.co_filename.startswith("<frozen importlib")
 
 
-# Nobody is there any more who would miss anything.
+# Nothing reads the stream any more.
 CLOSED_ERRORS = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 
 class _SafeStream(io.RawIOBase):
-    """A descriptor that is written to as far as it can be."""
+    """A stream whose write errors are remembered instead of raised."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -209,7 +226,7 @@ _streams: dict[int, _SafeStream] = {}
 
 
 def safe_stdio() -> None:
-    """Take over standard output and error; where one is closed it leads nowhere, and not into the next file that is opened."""
+    """Replace stdout and stderr by streams that never fail; a closed one leads to /dev/null, not to the next open file."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -219,7 +236,7 @@ def safe_stdio() -> None:
 
 
 def _stream(descriptor: int, before: TextIO | None) -> TextIO:
-    # names of files, and what is in them, may be letters that the terminal has not
+    # file names and contents may have letters that the terminal cannot show
     raw = _streams[descriptor] = _SafeStream(descriptor)
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
@@ -230,21 +247,21 @@ def _stream(descriptor: int, before: TextIO | None) -> TextIO:
 
 
 def output_error() -> str:
-    """Why some of the output could not be written; empty where all was, or nobody was there any more."""
+    """Why some output could not be written; empty if all was written or the reader had left."""
     return next((raw.lost for raw in _streams.values() if raw.lost), "")
 
 
 def stdout_closed() -> bool:
-    """Whether nobody reads standard output any more."""
+    """Whether the reader of stdout has left."""
     return 1 in _streams and _streams[1].abandoned
 
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Make what stays: the collector rests inside, and does not look at what was made, until ``gc.unfreeze()``.
+    """Pause garbage collection, and exempt the objects made in this context from it until ``gc.unfreeze()``.
 
-    Devito and sympy are some hundred thousand objects, in which there is little garbage. Each look at them takes a tenth
-    of a second, at moments of Python's choice: many while they come, some in the middle of a shot, the last at the end.
+    Devito and sympy make some hundred thousand objects that stay. Each collection of them takes a tenth of a second: many
+    while they are imported, some in the middle of a shot, one at exit.
     """
     enabled = gc.isenabled()
     gc.disable()

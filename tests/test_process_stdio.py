@@ -27,7 +27,7 @@ def in_a_shell(shell, redirected):
         (">&-", ""),
         (">&- 2>&- <&-", ""),
         pytest.param(
-            f">{FULL}", "hpcfwi: not all of the output could be written: No space left on device\n", marks=needs_full
+            f">{FULL}", "hpcfwi: some output could not be written: No space left on device\n", marks=needs_full
         ),
         pytest.param(f">{FULL} 2>{FULL}", "", marks=needs_full),
     ],

@@ -9,12 +9,11 @@ from importlib.metadata import version
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from hpcfwi.batch.registry import current_start
 from hpcfwi.config.site import Site
 from hpcfwi.events.types import RunStarted
 from hpcfwi.model.problem import Problem
+from hpcfwi.process import command_start
 from hpcfwi.run.folder import RunFolder
 from hpcfwi.solver.engine import SleepingShots
 from hpcfwi.solver.operators import fingerprint_digest
@@ -130,7 +129,7 @@ def start_event(
         iterations=problem.config.inversion.iterations,
         host=socket.gethostname().partition(".")[0],
         pid=os.getpid(),
-        process_start=round(psutil.Process().create_time(), 3),
+        process_start=command_start(),
         job=job,
         stand_in=str(stand_in) if stand_in else None,
     )
