@@ -2,8 +2,8 @@
 
 Everything that the command line does is here too::
 
-    from hpcfwi import load_run_config, run
-    result = run(load_run_config("jobs/circle.toml"), run_dir="runs/circle")
+    from hpcfwi import load_run_config, run_inversion
+    result = run_inversion(load_run_config("jobs/circle.toml"), run_dir="runs/circle")
 
 Names are imported when they are first used: a worker process, or ``hpcfwi --version``, pays only for what it needs.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hpcfwi.reporting.report.page import write_report
     from hpcfwi.reporting.run_status import RunStatus
     from hpcfwi.reporting.status import run_status
-    from hpcfwi.run.driver import RunResult, model_data, run
+    from hpcfwi.run.driver import RunResult, model_data, run_inversion
     from hpcfwi.run.plan import Plan, make_plan
     from hpcfwi.scaling.study import ScaleOptions, StudyResult, run_study
     from hpcfwi.scaling.time_breakdown import TimeBreakdown, time_breakdown
@@ -60,7 +60,7 @@ __all__ = [
     "make_plan",
     "model_data",
     "read_events",
-    "run",
+    "run_inversion",
     "run_status",
     "run_study",
     "time_breakdown",
@@ -71,7 +71,7 @@ _HOMES = {
     "hpcfwi.config.run": ("RunConfig", "load_run_config"),
     "hpcfwi.config.site": ("LaunchOptions", "Site", "known_sites", "load_site"),
     "hpcfwi.sitecheck.driver_checks": ("check_site",),
-    "hpcfwi.run.driver": ("RunResult", "model_data", "run"),
+    "hpcfwi.run.driver": ("RunResult", "model_data", "run_inversion"),
     "hpcfwi.errors": ("DataError", "HpcfwiError", "InputError", "Interrupted", "RunError", "StagingError"),
     "hpcfwi.inversion.misfit": ("FunctionalGradient",),
     "hpcfwi.run.plan": ("Plan", "make_plan"),

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hpcfwi import load_run_config, run
+from hpcfwi import load_run_config, run_inversion
 from hpcfwi.process import gc_paused
 
 
@@ -43,7 +43,7 @@ def test_garbage_is_still_collected_afterwards():
 
 
 def test_a_run_from_python_leaves_the_collector_as_it_was(fwi_toml, tmp_path):
-    run(load_run_config(fwi_toml, ["inversion.iterations=1"]), run_dir=tmp_path / "run")
+    run_inversion(load_run_config(fwi_toml, ["inversion.iterations=1"]), run_dir=tmp_path / "run")
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0
 

@@ -154,7 +154,7 @@ def run(
     """Run the inversion that CONFIG describes, or continue it."""
     what, where = _load(config, settings, site)
     from hpcfwi.reporting.formatting import counted, hours
-    from hpcfwi.run.driver import run as drive
+    from hpcfwi.run.driver import run_inversion
     from hpcfwi.run.folder import fresh_folder
     from hpcfwi.solver.engine import SleepingShots
 
@@ -162,7 +162,7 @@ def run(
     folder = run_dir or default_run_dir(where, config)
     folder = fresh_folder(folder) if fresh else folder
     try:
-        result = drive(what, where, folder, console(), options, accept_versions, requeue, instead)
+        result = run_inversion(what, where, folder, console(), options, accept_versions, requeue, instead)
     except Interrupted as stopped:
         again = f"\n  Type it without --fresh, and with --run-dir {shlex.quote(str(folder))}"
         advice = again if fresh and "the same command" in str(stopped) else ""

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cache, reduce
 from operator import or_
-from typing import Annotated, Any, ClassVar, Literal, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, dataclass_transform
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+if TYPE_CHECKING:  # workers make events but read none, and have no use for what pydantic needs
+    from pydantic import TypeAdapter
 
 __all__ = ["EVENTS", "SCHEMA", "Event", "event_schema", "event_table", "parse_event"]
 
@@ -27,13 +29,19 @@ SECONDS_DECIMALS, TIME_DECIMALS = 6, 3
 EVENTS: dict[str, type[Event]] = {}
 
 
-def about(meaning: str, **limits: Any) -> Any:
-    """The meaning of a field, for the reference, and its limits."""
-    return Field(description=meaning, **limits)
+class about:
+    """The meaning of a field, for the reference, and its limits, as pydantic understands them without being imported here."""
+
+    def __init__(self, meaning: str = "", **limits: float) -> None:
+        self.meaning, self.limits = meaning, limits
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        described = {"metadata": {"pydantic_js_updates": {"description": self.meaning}}} if self.meaning else {}
+        return handler(source) | self.limits | described
 
 
-Count = Annotated[int, Field(ge=0, le=2**53)]
-Duration = Annotated[float, Field(ge=0)]
+Count = Annotated[int, about(ge=0, le=2**53)]
+Duration = Annotated[float, about(ge=0)]
 Time = Annotated[float, about("when it happened, s since 1970, by the clock of the host that logs it", ge=0, lt=1e10)]
 Host = Annotated[str, about("short name of a host, as `hostname -s` prints it")]
 Worker = Annotated[str, about("Dask's address of a worker; in events about jobs, the name of the job's worker")]
@@ -65,12 +73,12 @@ SolverSeconds = Annotated[Duration, about("part of `seconds`: loading or buildin
 ModelSeconds = Annotated[Duration, about("part of `seconds`: loading the model, or staging it, s")]
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True)
-@dataclass(frozen=True, kw_only=True)
+@dataclass_transform(kw_only_default=True)
+@dataclass(kw_only=True, repr=False, eq=False)
 class Event:
     """Something that happened. The name of a kind is that of its class in lower-case words, unless ``name`` is given."""
 
-    __pydantic_config__: ClassVar[ConfigDict]
+    __pydantic_config__: ClassVar[dict[str, Any]]
     event: ClassVar[str] = ""
     _defaults: ClassVar[dict[str, Any]] = {}
     time: Time = field(default_factory=time.time)
@@ -79,13 +87,23 @@ class Event:
         name = name or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).lower()
         cls.event = name
         cls.__annotations__ = {"event": Literal[name], **cls.__annotations__}
-        cls.__pydantic_config__ = ConfigDict(
-            strict=True, allow_inf_nan=False, title=name, json_schema_extra={"description": cls.__doc__ or ""}
-        )
-        dataclass(frozen=True, kw_only=True)(cls)
+        cls.__pydantic_config__ = {
+            "strict": True,
+            "allow_inf_nan": False,
+            "title": name,
+            "json_schema_extra": {"description": cls.__doc__ or ""},
+        }
+        # without what dataclass() would compile for each of them once more: worker processes import all kinds
+        dataclass(kw_only=True, repr=False, eq=False)(cls)
         if not cls.__name__.startswith("_"):
             EVENTS[name] = cls
         cls._defaults = {one.name: one.default for one in fields(cls) if one.name not in ("time", "event")}
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
     def facts(self) -> dict[str, Any]:
         """Time, event, and the fields that differ from their defaults, as JSON types."""
@@ -105,6 +123,8 @@ class Event:
 
 @cache
 def _adapter() -> TypeAdapter[Event]:
+    from pydantic import Field, TypeAdapter
+
     import hpcfwi.events.types  # noqa: F401 - defines the kinds
 
     kinds = reduce(or_, EVENTS.values())
@@ -115,7 +135,7 @@ def parse_event(line: bytes | str) -> Event | None:
     """The event in a line of the log; None where the line is malformed or of an unknown kind."""
     try:
         return _adapter().validate_json(line)
-    except ValidationError:
+    except ValueError:
         return None
 
 
@@ -132,7 +152,7 @@ def event_table() -> str:
     for event in EVENTS:
         names = []
         for name, told in known[event]["properties"].items():
-            told = {**next(iter(told.get("anyOf", [{}]))), **told}
+            told = {**told.get("anyOf", [{}])[0], **told}
             meanings[name] = f"| `{name}` | {told['type']} | {told.get('description', 'name of the kind of event')} |"
             names.append(f"`{name}`" if name in known[event]["required"] else f"[`{name}`]")
         kinds.append(f"| `{event}` | {known[event]['description']} | {', '.join(names[2:])} |")

@@ -28,7 +28,7 @@ from hpcfwi.run.session import Session, session
 from hpcfwi.run.shot_exclusion import ShotExclusion
 from hpcfwi.solver.engine import SleepingShots
 
-__all__ = ["RunResult", "model_data", "run"]
+__all__ = ["RunResult", "model_data", "run_inversion"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class RunResult:
         )
 
 
-def run(
+def run_inversion(
     config: RunConfig,
     site: Site | None = None,
     run_dir: Path | str = "run",
@@ -166,7 +166,7 @@ def model_data(
 ) -> list[Path]:
     """Make the observed data only: model them (or read them from ``data.file``) and stage them in ``run_dir``.
 
-    Parameters are those of :func:`run`.
+    Parameters are those of :func:`run_inversion`.
 
     Returns
     -------
