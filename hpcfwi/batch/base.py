@@ -1,4 +1,4 @@
-"""The batch system protocol: what hpcfwi asks of Slurm, PBS and those that others add."""
+"""The batch system protocol: what hpcfwi asks of Slurm, PBS and those that other packages add."""
 
 from __future__ import annotations
 
@@ -12,47 +12,22 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from hpcfwi.errors import InputError, RunError
+from hpcfwi.config.site import SiteConfig
+from hpcfwi.errors import RunError
 
-if TYPE_CHECKING:
-    from dask_jobqueue import JobQueueCluster
-
-    from hpcfwi.config.site import SiteConfig
-
-__all__ = [
-    "BatchSystem",
-    "CommandResult",
-    "JobState",
-    "Node",
-    "Queue",
-    "SubmissionError",
-    "clean_environment",
-    "duration_seconds",
-    "run_command",
-    "short_name",
-]
+__all__ = ["BatchSystem", "CommandResult", "JobState", "Node", "Queue", "SubmissionError", "run_command"]
 
 COMMAND_TIMEOUT_S = 20.0
-# Variables, or their prefixes, that size a job for OpenMP and MPI, whatever batch system started it.
+# Prefixes of the variables that size a job for OpenMP and MPI, whatever batch system started it.
 JOB_SIZE_PREFIXES = ("NCPUS", "OMP_", "GOMP_", "KMP_", "PMI_", "PMIX_", "OMPI_")
 State = Literal["pending", "running", "ended"]
 
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command returned.
-
-    Parameters
-    ----------
-    command
-        The command, quoted for a shell.
-    code
-        Its exit code: 124 if it timed out, 127 if it could not be started.
-    out, err
-        What it wrote to standard output and standard error.
-    """
+    """What a command returned; its exit code is 124 if it timed out, and 127 if it could not be started."""
 
     command: str
     code: int
@@ -84,14 +59,15 @@ class SubmissionError(RunError):
 
 def run_command(*command: str, cwd: str | None = None) -> CommandResult:
     """Run a command of a batch system, without the variables of the job that this process runs in."""
-    line = shlex.join(command)
+    line, pipe = shlex.join(command), subprocess.PIPE
+    environment = clean_environment(os.environ)
     try:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=clean_environment(os.environ),
+            stdout=pipe,
+            stderr=pipe,
+            env=environment,
             cwd=cwd,
             text=True,
             errors="replace",
@@ -115,40 +91,29 @@ def run_command(*command: str, cwd: str | None = None) -> CommandResult:
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment without the variables of the job that this process runs in.
 
-    A job that is submitted from within another would take them for its own: Slurm pins it to the cores of the outer job.
+    A job that is submitted from within another would take them for its own: Slurm would pin it to the cores of the outer job.
     """
     systems = BatchSystem.__subclasses__()
     prefixes = (*JOB_SIZE_PREFIXES, *(prefix for system in systems for prefix in system.job_prefixes))
     keep = {name for system in systems for name in system.system_variables}
     kept = {name: value for name, value in environment.items() if name in keep or not name.startswith(prefixes)}
-    folders = [folder for system in systems if (folder := system(environment).command_folder())]
-    if folders:
-        kept["PATH"] = os.pathsep.join([*folders, *([environment["PATH"]] if environment.get("PATH") else [])])
+    if folders := [folder for system in systems if (folder := system(environment).command_folder())]:
+        kept["PATH"] = os.pathsep.join([*folders, *filter(None, [environment.get("PATH")])])
     return kept
 
 
 @dataclass(frozen=True)
 class JobState:
-    """The state of a job.
-
-    Parameters
-    ----------
-    state
-        ``"pending"``, ``"running"`` or ``"ended"``.
-    word
-        The batch system's word for it; of an ended job, how it ended.
-    reason
-        Why the job waits; empty if unknown.
-    nodes
-        The nodes it runs on.
-    left_s
-        Seconds until its time limit; None if it has none or it is unknown. Two states that differ in it alone are equal.
-    """
+    """The state of a job; two states that differ in ``left_s`` alone are equal."""
 
     state: State
+    # the batch system's word for it; of an ended job, how it ended
     word: str
+    # why the job waits; empty if unknown
     reason: str = ""
+    # where it runs
     nodes: str = ""
+    # seconds until its time limit; None if it has none or it is unknown
     left_s: float | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
@@ -166,61 +131,43 @@ class Queue:
 
 @dataclass(frozen=True)
 class Node:
-    """A node of an allocation.
-
-    Parameters
-    ----------
-    name
-        Its name in the batch system.
-    cpus
-        CPUs that the job has on it, as the batch system counts them.
-    memory
-        Bytes that the job has on it; None if unknown.
-    """
+    """A node of an allocation: the CPUs, as the batch system counts them, and bytes (if known) that the job has on it."""
 
     name: str
     cpus: int
     memory: int | None = None
+
+    @property
+    def short_name(self) -> str:
+        """The name without the domain."""
+        return self.name.partition(".")[0]
 
 
 class BatchSystem(ABC):
     """A batch system, and the job in it that this process runs in, if any.
 
     To add one, write a subclass and register it as an entry point of the group ``hpcfwi.batch_systems``; the name of the
-    entry point is what users write in ``scheduler.kind``.
+    entry point is what users write in ``scheduler.kind``. Only the abstract methods are needed for worker jobs.
 
     Parameters
     ----------
     environment
         The variables of this process, which describe its job.
-
-    Attributes
-    ----------
-    name
-        The name to show.
-    commands
-        The commands that submit jobs, query them and cancel them, in this order.
-    variables
-        Environment variables of a job by what they mean: at least ``job_id``; ``restarts``, ``submit_host`` and
-        ``node_count`` where the batch system has them.
-    job_prefixes, system_variables
-        Prefixes of the variables that describe a job, which no other job must inherit; those among them that say where the
-        batch system itself is.
-    site_keys
-        (Pattern of an error message, key of the site file that it is about); the first match counts.
-    never_starts
-        Pattern of the reasons for waiting that never go away.
-    options
-        The keys among ``scheduler.qos`` and ``scheduler.resources`` that it understands.
     """
 
+    # the name to show, and the commands that submit, query and cancel jobs
     name: ClassVar[str]
     commands: ClassVar[tuple[str, str, str]]
+    # variables of a job by what they mean: job_id and, where they exist, restarts, submit_host and node_count
     variables: ClassVar[Mapping[str, str]]
+    # prefixes of the variables that no other job must inherit, and those of them that say where the batch system is
     job_prefixes: ClassVar[tuple[str, ...]] = ()
     system_variables: ClassVar[tuple[str, ...]] = ()
+    # (pattern of an error message, key of the site file that it is about): the first match counts
     site_keys: ClassVar[tuple[tuple[str, str], ...]] = ()
+    # pattern of the reasons for waiting that never go away
     never_starts: ClassVar[str] = r"(?!)"
+    # the keys among scheduler.qos and scheduler.resources that it understands
     options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
@@ -231,14 +178,6 @@ class BatchSystem(ABC):
     def missing_commands(self) -> list[str]:
         """Return the commands that this host does not have."""
         return [command for command in self.commands if shutil.which(command) is None]
-
-    def require_commands(self) -> None:
-        """Raise InputError unless this host can submit jobs."""
-        if missing := self.missing_commands():
-            raise InputError(
-                f"{missing[0]}: no such command here, so no {self.name} job can be submitted; log in to a host that has it, or "
-                "choose another site with --site (hpcfwi site list)"
-            )
 
     def submit(self, script: Path) -> str:
         """Submit a job script and return the number of the job; raise SubmissionError if it is rejected."""
@@ -259,23 +198,11 @@ class BatchSystem(ABC):
 
     @abstractmethod
     def states(self, jobs: Sequence[str]) -> dict[str, JobState]:
-        """Return the state of each job; a job that the batch system does not know (any more) has ended.
-
-        Raises
-        ------
-        RunError
-            If the batch system does not answer.
-        """
+        """Return the state of each job, ended if it is unknown; raise RunError if the batch system does not answer."""
 
     @abstractmethod
     def queues(self) -> list[Queue]:
-        """Return all queues.
-
-        Raises
-        ------
-        RunError
-            If the batch system does not answer.
-        """
+        """Return all queues; raise RunError if the batch system does not answer."""
 
     def site_key(self, message: str) -> str | None:
         """Return the key of the site file that an error message is about, if it says so."""
@@ -292,27 +219,25 @@ class BatchSystem(ABC):
     # scripts of worker jobs
 
     @abstractmethod
-    def cluster_class(self) -> type[JobQueueCluster]:
-        """Return the class of dask-jobqueue that submits worker jobs, with its ``job_cls``."""
+    def cluster_class(self) -> Any:
+        """Return the subclass of dask-jobqueue's ``JobQueueCluster`` whose ``job_cls`` writes the job scripts."""
 
     @abstractmethod
     def job_options(self, config: SiteConfig, cpus: int, megabytes: int, logs: Path) -> dict[str, Any]:
-        """Return the keywords that only this batch system's class of dask-jobqueue has.
+        """Return the keywords that only this batch system's ``job_cls`` has.
 
         Parameters
         ----------
         config
             The site.
-        cpus
-            CPUs of a worker job, as the batch system counts them.
-        megabytes
-            Memory of a worker job, in units of 2^20 bytes.
+        cpus, megabytes
+            What a worker job needs: CPUs, as the batch system counts them, and units of 2^20 bytes.
         logs
             Folder for the output of the jobs, each in ``<job number>.log``.
         """
 
     def exclude_directives(self, nodes: Collection[str]) -> list[str]:  # noqa: ARG002 - part of the protocol
-        """Return the directives that keep a job away from nodes; empty if there are none."""
+        """Return the directives that keep a job away from nodes."""
         return []
 
     def script_prologue(self, logs: Path) -> list[str]:  # noqa: ARG002 - part of the protocol
@@ -340,22 +265,12 @@ class BatchSystem(ABC):
         return ""
 
     def requeue(self, starts: int) -> str:  # noqa: ARG002 - part of the protocol
-        """Start the job once more after its end.
+        """Start the job once more after its end, and return what happens now, for the user; raise RunError if that fails.
 
         Parameters
         ----------
         starts
             How many starts there were.
-
-        Returns
-        -------
-        str
-            What happens now, for the user.
-
-        Raises
-        ------
-        RunError
-            If that is not possible.
         """
         raise RunError(f"hpcfwi cannot start a job of {self.name} again")
 
@@ -363,13 +278,9 @@ class BatchSystem(ABC):
         """Return the nodes of the job, in the batch system's order; raise RunError if they are unknown."""
         raise RunError(f"hpcfwi cannot use the nodes of a job of {self.name}; take --launch jobs or --launch local")
 
-    def start_command(self, node: Node, script: Path) -> list[str]:
-        """Return the command that runs a script on a node of the job until the script ends."""
+    def start_command(self, node: Node, script: Path) -> tuple[list[str], dict[str, str]]:
+        """Return a command that runs a script on a node of the job until the script ends, and the command's environment."""
         raise NotImplementedError
-
-    def start_environment(self) -> dict[str, str]:
-        """Return the environment of :meth:`start_command`."""
-        return dict(os.environ)
 
 
 def duration_seconds(text: str) -> float | None:
@@ -379,8 +290,3 @@ def duration_seconds(text: str) -> float | None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-
-
-def short_name(host: str) -> str:
-    """Return a host name without its domain."""
-    return host.partition(".")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -9,15 +10,11 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from hpcfwi.batch.base import BatchSystem, JobState, Node, Queue, State, duration_seconds, run_command, short_name
+from hpcfwi.batch.base import BatchSystem, JobState, Node, Queue, State, duration_seconds, run_command
+from hpcfwi.config.site import SiteConfig
 from hpcfwi.errors import InputError, RunError
-
-if TYPE_CHECKING:
-    from dask_jobqueue import PBSCluster
-
-    from hpcfwi.config.site import SiteConfig
 
 __all__ = ["PBS", "job_attributes"]
 
@@ -73,8 +70,8 @@ class PBS(BatchSystem):
             state: State = "running" if word in RUNNING else "ended" if word in ENDED else "pending"
             nodes = "+".join(dict.fromkeys(re.findall(r"([^+/*]+)/", attributes.get("exec_host", ""))))
             left_s = _seconds_left(attributes)
-            found[short_name(job.strip())] = JobState(state, word, attributes.get("comment", ""), nodes, left_s)
-        return {job: found.get(short_name(job), JobState("ended", "gone")) for job in jobs}
+            found[_short(job.strip())] = JobState(state, word, attributes.get("comment", ""), nodes, left_s)
+        return {job: found.get(_short(job), JobState("ended", "gone")) for job in jobs}
 
     def queues(self) -> list[Queue]:
         answer = run_command("qstat", "-Q", "-f").output()
@@ -88,7 +85,7 @@ class PBS(BatchSystem):
         names = (self.environment.get(name, "") for name in ("PBS_SERVER", "PBS_DEFAULT"))
         return [name.partition(":")[0] for name in names if name]
 
-    def cluster_class(self) -> type[PBSCluster]:
+    def cluster_class(self) -> Any:
         from dask_jobqueue import PBSCluster
 
         return PBSCluster
@@ -144,7 +141,7 @@ class PBS(BatchSystem):
         names = self._node_file()
         cpus, memory = self._chunks()
         return [
-            Node(name, cpus.get(short_name(name), names.count(name)), memory.get(short_name(name)))
+            Node(name, cpus.get(_short(name), names.count(name)), memory.get(_short(name)))
             for name in dict.fromkeys(names)
         ]
 
@@ -165,7 +162,7 @@ class PBS(BatchSystem):
         vnodes = job_attributes(run_command("qstat", "-f", self.job_id).out).get("exec_vnode", "")
         for part in re.split(r"[()+]+", vnodes):
             vnode, *resources = part.split(":")
-            host = short_name(vnode.partition("[")[0])
+            host = _short(vnode.partition("[")[0])
             for resource in resources:
                 name, _, value = resource.partition("=")
                 if name == "ncpus":
@@ -174,13 +171,16 @@ class PBS(BatchSystem):
                     memory[host] = memory.get(host, 0) + _bytes(value)
         return cpus, memory
 
-    def start_command(self, node: Node, script: Path) -> list[str]:
+    def start_command(self, node: Node, script: Path) -> tuple[list[str], dict[str, str]]:
+        return self._start_command(node, ["/bin/bash", str(script)]), dict(os.environ)
+
+    def _start_command(self, node: Node, command: list[str]) -> list[str]:
         if remote_shell := self._find_command("pbs_tmrsh"):
-            return [remote_shell, node.name, "/bin/bash", str(script)]
+            return [remote_shell, node.name, *command]
         if everywhere := self._find_command("pbsdsh"):
-            return [everywhere, "-n", str(self._node_file().index(node.name)), "--", "/bin/bash", str(script)]
+            return [everywhere, "-n", str(self._node_file().index(node.name)), "--", *command]
         if shutil.which("ssh"):
-            return ["ssh", "-o", "BatchMode=yes", node.name, shlex.join(["/bin/bash", str(script)])]
+            return ["ssh", "-o", "BatchMode=yes", node.name, shlex.join(command)]
         raise InputError(
             "this host has none of pbs_tmrsh, pbsdsh and ssh, so nothing can be started on the other nodes of this job; "
             "take --launch jobs"
@@ -235,6 +235,11 @@ def _next_output(path: str, starts: int) -> str:
     if Path(path).is_dir():
         return path
     return f"{path.removesuffix(f'.{starts - 1}')}.{starts}"
+
+
+def _short(name: str) -> str:
+    """Return the name of a host without its domain, or the number of a job without its server."""
+    return name.partition(".")[0]
 
 
 def _bytes(text: str) -> int:

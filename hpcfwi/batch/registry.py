@@ -25,10 +25,7 @@ NO_BATCH_SYSTEM = "none"
 def batch_systems() -> dict[str, type[BatchSystem]]:
     """Return the batch systems by their ``scheduler.kind``: those of hpcfwi and those that other packages register.
 
-    Raises
-    ------
-    InputError
-        If a registered one cannot be loaded.
+    An InputError says which of them cannot be loaded.
     """
     known: dict[str, type[BatchSystem]] = {"slurm": Slurm, "pbs": PBS}
     for entry in entry_points(group=ENTRY_POINTS):
@@ -47,13 +44,7 @@ def batch_systems() -> dict[str, type[BatchSystem]]:
 
 
 def site_batch_system(site: Site) -> BatchSystem | None:
-    """Return the batch system of a site; None if it has none.
-
-    Raises
-    ------
-    InputError
-        If ``scheduler.kind`` names no known one, or the site sets keys that it does not understand.
-    """
+    """Return the batch system of a site, or None; an InputError says what is unknown to it, or to hpcfwi."""
     section = site.config.scheduler
     if section.kind == NO_BATCH_SYSTEM:
         return None

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from hpcfwi.batch.base import (
     BatchSystem,
@@ -20,12 +20,8 @@ from hpcfwi.batch.base import (
     duration_seconds,
     run_command,
 )
+from hpcfwi.config.site import SiteConfig
 from hpcfwi.errors import RunError
-
-if TYPE_CHECKING:
-    from dask_jobqueue import SLURMCluster
-
-    from hpcfwi.config.site import SiteConfig
 
 __all__ = ["Slurm"]
 
@@ -96,7 +92,7 @@ class Slurm(BatchSystem):
         text = run_command("scontrol", "show", "config").out
         return re.findall(r"^SlurmctldHost\[\d+\]\s*=\s*([^\s(]+)", text, re.MULTILINE)
 
-    def cluster_class(self) -> type[SLURMCluster]:
+    def cluster_class(self) -> Any:
         from dask_jobqueue import SLURMCluster
 
         return SLURMCluster
@@ -153,24 +149,12 @@ class Slurm(BatchSystem):
                 return int(self.variable(meaning)) * times * 2**20
         return None
 
-    def start_command(self, node: Node, script: Path) -> list[str]:
-        return [
-            "srun",
-            f"--jobid={self.job_id}",
-            "--overlap",
-            "--nodes=1",
-            "--ntasks=1",
-            f"--nodelist={node.name}",
-            f"--cpus-per-task={node.cpus}",
+    def start_command(self, node: Node, script: Path) -> tuple[list[str], dict[str, str]]:
+        command = [
+            *("srun", f"--jobid={self.job_id}", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={node.name}"),
             # each worker process pins itself
-            "--cpu-bind=none",
-            "--input=none",
-            "--quiet",
-            "bash",
-            str(script),
+            *(f"--cpus-per-task={node.cpus}", "--cpu-bind=none", "--input=none", "--quiet", "bash", str(script)),
         ]
-
-    def start_environment(self) -> dict[str, str]:
-        # the request of the batch script would size the step; which job it belongs to has to stay
-        keep = ("SLURM_JOB_ID", "SLURM_JOBID")
-        return clean_environment(os.environ) | {name: os.environ[name] for name in keep if name in os.environ}
+        # the variables of the batch script's request would size the step; those that say which job it belongs to stay
+        keep = {name: os.environ[name] for name in ("SLURM_JOB_ID", "SLURM_JOBID") if name in os.environ}
+        return command, clean_environment(os.environ) | keep

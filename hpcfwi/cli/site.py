@@ -144,7 +144,9 @@ def _need(config: Path, settings: Sequence[str]) -> Any:
     from hpcfwi.run.plan import make_plan
 
     problem = Problem.from_config(load_run_config(find_config(config), settings))
-    return ResourceRequest(len(problem.survey), make_plan(problem).shot_bytes)
+    return ResourceRequest(
+        len(problem.survey), make_plan(problem).shot_bytes, problem.config.solver.strategy == "sampled"
+    )
 
 
 @site.command("check")

@@ -16,7 +16,7 @@ from distributed import Scheduler
 from distributed.deploy.spec import ProcessInterface, SpecCluster
 from distributed.security import Security
 
-from hpcfwi.batch.base import BatchSystem, Node, short_name
+from hpcfwi.batch.base import BatchSystem, Node
 from hpcfwi.batch.registry import current_batch_system
 from hpcfwi.cluster.environment import DEATH_TIMEOUT_S, script_lines, worker_arguments
 from hpcfwi.cluster.layout import Layout, ResourceRequest, allocated_layout
@@ -40,12 +40,7 @@ NODE_SETTINGS = {"distributed.deploy.lost-worker-timeout": "365 days"}
 def allocated_nodes() -> tuple[BatchSystem, list[Node]]:
     """Return the batch system that runs this process in a job, and the nodes of the job.
 
-    Raises
-    ------
-    InputError
-        If this process runs in no job.
-    RunError
-        If the nodes are unknown.
+    An InputError says that there is no job, a RunError that its nodes are unknown.
     """
     batch = current_batch_system()
     if batch is None:
@@ -56,19 +51,7 @@ def allocated_nodes() -> tuple[BatchSystem, list[Node]]:
 
 
 class NodeWorkers(ProcessInterface):
-    """The workers of one node: a command that holds them, started again when it ends too early.
-
-    Parameters
-    ----------
-    scheduler
-        Address of the scheduler.
-    name
-        Name of the workers.
-    node
-        The node.
-    pool
-        The pool of the workers.
-    """
+    """The workers of one node: a command that runs them, and is started again when it ends too early."""
 
     def __init__(self, scheduler: str, name: str, node: Node, pool: AllocatedWorkers) -> None:
         super().__init__(scheduler=scheduler, name=name)
@@ -80,7 +63,7 @@ class NodeWorkers(ProcessInterface):
     async def start(self) -> None:
         script = self.log.with_suffix(".sh")
         script.write_text(self.pool.worker_script(self.node, self.scheduler, self.name, self.log))
-        self._command = self.pool.batch.start_command(self.node, script)
+        self._command, self._environment = self.pool.batch.start_command(self.node, script)
         self.log.write_bytes(b"")
         self._process = await self._spawn()
         self._watching = asyncio.ensure_future(self._watch(self._process))
@@ -93,7 +76,7 @@ class NodeWorkers(ProcessInterface):
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self.pool.batch.start_environment(),
+                env=self._environment,
                 start_new_session=True,  # Ctrl-C is for the driver, which ends the workers
             )
 
@@ -128,18 +111,14 @@ class AllocatedWorkers(WorkerPool):
 
     Parameters
     ----------
-    site
-        The site.
-    batch
-        The batch system that runs this process in a job.
+    site, batch
+        The site, and the batch system that runs this process in a job.
     layouts
         How each node is divided; nodes may differ.
     run_dir
         The run folder, which all nodes see.
-    listener
-        Who hears about the workers.
-    workload
-        What they compute.
+    listener, workload
+        Who hears about the workers, and what they compute.
     """
 
     mode = "allocation"
@@ -171,10 +150,7 @@ class AllocatedWorkers(WorkerPool):
     ) -> AllocatedWorkers:
         """Take the first ``count`` nodes of the allocation (all by default), and divide each of them.
 
-        Raises
-        ------
-        InputError
-            If this process runs in no job, the job has fewer nodes, or a shot does not fit on one of them.
+        An InputError says that this process runs in no job, the job has fewer nodes, or a shot does not fit on a node.
         """
         batch, nodes = allocated_nodes()
         if count is not None and count > len(nodes):
@@ -187,7 +163,7 @@ class AllocatedWorkers(WorkerPool):
     @property
     def layouts(self) -> dict[str, Layout]:
         """How each node is divided, by its short name."""
-        return {short_name(node.name): layout for node, layout in self._layouts.items()}
+        return {node.short_name: layout for node, layout in self._layouts.items()}
 
     @property
     def threads(self) -> int:
@@ -202,7 +178,7 @@ class AllocatedWorkers(WorkerPool):
         return len(self._layouts)
 
     def threads_on(self, host: str) -> int:
-        layout = self.layouts.get(short_name(host))
+        layout = self.layouts.get(host.partition(".")[0])
         return layout.threads if layout is not None else self.threads
 
     def __str__(self) -> str:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from hpcfwi.batch.base import short_name
 from hpcfwi.batch.registry import current_batch_system
 from hpcfwi.cluster.dask_internals import add_lazy_dashboard
 from hpcfwi.errors import InputError
@@ -29,15 +28,7 @@ NAME_SERVICE_TIMEOUT_S = 1.0
 
 @dataclass(frozen=True)
 class Dashboard:
-    """An open dashboard.
-
-    Parameters
-    ----------
-    address
-        Its page, for a browser on the driver's host.
-    command
-        A command that makes the same address work on another machine.
-    """
+    """The address of the dashboard for a browser on this host, and a command that makes it work on another machine."""
 
     address: str
     command: str
@@ -47,12 +38,9 @@ class Dashboard:
 
 
 def dashboard_address(configured: str) -> str:
-    """Return address and port for Dask's web server: those of ``network.dashboard``, or any port if that one is in use.
+    """Return where Dask's web server listens: at ``network.dashboard``, on any port if that one is in use.
 
-    Raises
-    ------
-    InputError
-        If this host cannot listen there.
+    An InputError says that this host cannot listen there.
     """
     if configured == OFF:  # Dask starts its web server nevertheless
         return f"{LOOPBACK}:0"
@@ -75,31 +63,20 @@ def dashboard_address(configured: str) -> str:
 
 
 def open_dashboard(scheduler: Any) -> Dashboard:
-    """Let a scheduler of this process show its dashboard on request.
-
-    Call this once, in any thread, and only where Bokeh is installed
-    (:func:`hpcfwi.cluster.dask_internals.missing_dashboard_requirements`).
-    """
+    """Let a scheduler of this process show its dashboard on request; call this once, where Bokeh is installed."""
     return reach_dashboard(*add_lazy_dashboard(scheduler))
 
 
 def reach_dashboard(host: str, port: int, environment: Mapping[str, str] = os.environ) -> Dashboard:
     """Return how to reach a web server of this host, from here and from elsewhere.
 
-    A compute node is often reachable from a login node only: there the way leads over the host that submitted the job.
-
-    Parameters
-    ----------
-    host, port
-        Where the server listens.
-    environment
-        The variables of the job that this process runs in.
+    A compute node is often reachable from a login node only: the way to it leads over the host that submitted the job.
     """
     user, this_host = _user(), _full_host_name()
     system = current_batch_system(environment)
     submit_host = system.variable("submit_host") if system is not None else ""
-    elsewhere = submit_host and short_name(submit_host) != short_name(socket.gethostname())
-    jump = f"-J {user}@{submit_host} " if elsewhere else ""
+    here = socket.gethostname().partition(".")[0]
+    jump = f"-J {user}@{submit_host} " if submit_host.partition(".")[0] not in ("", here) else ""
     everywhere = host in ("", "0.0.0.0", "::")
     target = LOOPBACK if everywhere else host
     command = f"ssh -N -L {port}:{target}:{port} {jump}{user}@{this_host}"

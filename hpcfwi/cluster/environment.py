@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from hpcfwi.cluster.layout import Layout
 from hpcfwi.config.site import SiteConfig
 from hpcfwi.solver.devito_internals import INSTRUCTION_SET
 
-if TYPE_CHECKING:  # imports Dask, for which the command line has no time
+if TYPE_CHECKING:  # Dask's import takes longer than a command
     from distributed.security import Security
-
-    from hpcfwi.cluster.layout import Layout
 
 __all__ = [
     "DEATH_TIMEOUT_S",
@@ -48,16 +47,9 @@ WORKER_SETTINGS = {f"distributed.worker.memory.{name}": False for name in ("targ
 
 
 def worker_environment(threads: int, site: SiteConfig | None = None) -> dict[str, str]:
-    """Return the variables of a worker process that runs one shot at a time.
+    """Return the variables of a worker process whose shots have so many OpenMP threads.
 
     ``openmp.variables`` are left out: they may refer to variables of the node, which only its shell knows.
-
-    Parameters
-    ----------
-    threads
-        OpenMP threads of a shot.
-    site
-        The site; by default one that leaves every choice to hpcfwi.
     """
     chosen = {
         **_devito(site, threads),
@@ -82,7 +74,7 @@ def apply_environment(site: SiteConfig | None = None, threads: int | None = None
     site
         The site; by default one that leaves every choice to hpcfwi.
     threads
-        The most OpenMP threads that a worker has; None if this process runs the kernels itself, on all its cores.
+        The most OpenMP threads of a worker; None if this process runs the kernels itself, on all its cores.
     """
     silence_dask()
     os.environ.update(_devito(site, threads))
@@ -140,17 +132,7 @@ def worker_arguments(site: SiteConfig, preload: tuple[str, ...]) -> list[str]:
 
 
 def script_lines(site: SiteConfig, layout: Layout, security: Security | None) -> list[str]:
-    """Return the shell lines that prepare a node for its workers: modules, the site's commands, and variables.
-
-    Parameters
-    ----------
-    site
-        The site.
-    layout
-        How the node is divided.
-    security
-        Keys, as files that the node sees; None without encryption.
-    """
+    """Return the shell lines that prepare a node for its workers: modules, the site's commands, and variables."""
     lines = [f"export {JOB_STARTED_VARIABLE}=$(date +%s.%N)"]
     lines += [
         f'module load {module} || {{ echo "hpcfwi: module load {module} fails on $(hostname)" >&2; exit 1; }}'

@@ -6,18 +6,20 @@ import asyncio
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distributed import metrics
 from distributed.diagnostics.plugin import SchedulerPlugin
 
-from hpcfwi.batch.base import BatchSystem, CommandResult, JobState
+from hpcfwi.batch.base import CommandResult, JobState
 from hpcfwi.cluster.dask_internals import stop_assigning_tasks
 from hpcfwi.cluster.jobqueue_internals import WorkerJob
-from hpcfwi.cluster.pool import Listener, Workload, log_tail
+from hpcfwi.cluster.pool import log_tail
 from hpcfwi.errors import RunError
 from hpcfwi.events.types import JobDrained, JobDraining, JobLost, JobRejected, JobStateChanged, RunWarning
+
+if TYPE_CHECKING:
+    from hpcfwi.cluster.jobs import WorkerJobs
 
 __all__ = ["JobMonitor"]
 
@@ -64,48 +66,29 @@ class _Arrivals(SchedulerPlugin):
 
 
 class JobMonitor:
-    """Compares the worker jobs with the queue every two seconds, in the event loop of the cluster.
+    """Compares the worker jobs with the queue every two seconds, in the event loop of their cluster.
 
     Parameters
     ----------
+    pool
+        The pool of the jobs.
     cluster
-        A cluster of :class:`hpcfwi.cluster.jobqueue_internals.WorkerJob`.
-    batch
-        Its batch system.
-    target
-        The number of jobs to keep; None if Dask adapts it.
-    max_replacements
-        The most ended jobs that are replaced within an hour.
-    logs
-        Folder of the jobs' output.
-    excluded_nodes
-        Nodes that new jobs avoid; shared with the jobs.
-    listener
-        Who hears about the jobs.
-    workload
-        What the workers compute.
+        Its cluster of :class:`hpcfwi.cluster.jobqueue_internals.WorkerJob`.
 
     Attributes
     ----------
     rejection
-        The last answer of the batch system if it rejected a job and none was accepted since.
+        The last answer of the batch system if it rejected a job and accepted none since.
     stuck
         Number and state of a job that will never start.
     """
 
-    def __init__(
-        self,
-        cluster: Any,
-        batch: BatchSystem,
-        target: int | None,
-        max_replacements: int,
-        logs: Path,
-        excluded_nodes: set[str],
-        listener: Listener,
-        workload: Workload,
-    ) -> None:
-        self.cluster, self.batch, self.target, self.max_replacements = cluster, batch, target, max_replacements
-        self.logs, self.excluded_nodes, self.listener, self.workload = logs, excluded_nodes, listener, workload
+    def __init__(self, pool: WorkerJobs, cluster: Any) -> None:
+        self.pool, self.cluster, self.batch, self.listener = pool, cluster, pool.batch, pool.listener
+        self.excluded_nodes = pool.excluded_nodes
+        self.max_replacements = pool.site.config.scheduler.replacements
+        # the number of jobs to keep; None if Dask adapts it
+        self.target = pool.jobs if isinstance(pool.jobs, int) else None
         self.jobs: dict[str, _Job] = {}
         self.rejection: CommandResult | None = None
         self.stuck: tuple[str, JobState] | None = None
@@ -149,7 +132,7 @@ class JobMonitor:
         return next((self._log_tail(self.jobs[name]) for name in job_names(worker) if name in self.jobs), "")
 
     def _log_tail(self, job: _Job) -> str:
-        return log_tail(self.logs / f"{job.number}.log")
+        return log_tail(self.pool.run_dir / "logs" / f"{job.number}.log")
 
     # in the event loop of the cluster
 
@@ -321,9 +304,9 @@ class JobMonitor:
         """
         record, now = self.jobs[name], time.monotonic()
         record.worker_since = record.worker_since or now
-        excluded_hosts = self.workload.excluded_hosts(self.cluster.scheduler)
+        excluded_hosts = self.pool.workload.excluded_hosts(self.cluster.scheduler)
         excluded = any(worker.host in excluded_hosts for worker in self._workers(name))
-        needed = DRAIN_SAFETY_FACTOR * self.workload.longest_task(self.cluster.scheduler) + HANDOVER_S
+        needed = DRAIN_SAFETY_FACTOR * self.pool.workload.longest_task(self.cluster.scheduler) + HANDOVER_S
         if not excluded and (state.left_s is None or state.left_s >= needed):
             return
         self._draining[name] = (job, metrics.time())

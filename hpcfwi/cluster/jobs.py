@@ -19,12 +19,7 @@ from hpcfwi.batch.base import BatchSystem, CommandResult, JobState
 from hpcfwi.batch.registry import site_batch_system
 from hpcfwi.cluster.environment import DEATH_TIMEOUT_S, script_lines, worker_arguments
 from hpcfwi.cluster.job_monitor import JobMonitor
-from hpcfwi.cluster.jobqueue_internals import (
-    JobQueueCluster,
-    jobqueue_defaults,
-    worker_cluster_class,
-    worker_job_class,
-)
+from hpcfwi.cluster.jobqueue_internals import jobqueue_defaults, worker_cluster_class, worker_job_class
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.network import network_options
 from hpcfwi.cluster.pool import REMOTE_SETTINGS, Listener, WorkerPool, Workload, prepare_run_dir
@@ -71,13 +66,7 @@ class JobContext:
 
 
 def job_script(site: Site, layout: Layout, context: JobContext, scheduler: str = "") -> str:
-    """Return the script of a worker job, exactly as it is submitted but for the scheduler's address and the job's name.
-
-    Raises
-    ------
-    InputError
-        If the site has no batch system.
-    """
+    """Return the script of a worker job, exactly as it is submitted but for the scheduler's address and the job's name."""
     batch = _required_batch_system(site)
     options = job_options(site, batch, layout, context)
     with jobqueue_defaults():
@@ -133,16 +122,12 @@ class WorkerJobs(WorkerPool):
 
     Parameters
     ----------
-    site
-        The site.
-    layout
-        How a node is divided.
+    site, layout
+        The site, and how a node is divided.
     run_dir
         The run folder, which all nodes see.
-    listener
-        Who hears about the jobs.
-    workload
-        What the workers compute.
+    listener, workload
+        Who hears about the jobs, and what the workers compute.
     jobs
         The number of jobs; by default what the site says.
     """
@@ -162,7 +147,13 @@ class WorkerJobs(WorkerPool):
         super().__init__(layout, listener, workload)
         self.site, self.run_dir, self.batch = site, run_dir, _required_batch_system(site)
         self.jobs = jobs if jobs is not None else site.config.scheduler.jobs
-        self.batch.require_commands()
+        if missing := self.batch.missing_commands():
+            raise InputError(
+                f"{missing[0]}: no such command here, so no {self.batch.name} job can be submitted; log in to a host that has "
+                "it, or choose another site with --site (hpcfwi site list)"
+            )
+        # new jobs avoid these nodes
+        self.excluded_nodes: set[str] = set()
         self._monitor: JobMonitor | None = None
         self._queue_line, self._queue_line_at = "", 0.0
 
@@ -178,9 +169,8 @@ class WorkerJobs(WorkerPool):
     def _prepare(self, stack: ExitStack) -> None:
         self._security = prepare_run_dir(self.site, self.run_dir, stack)
 
-    def _start(self) -> JobQueueCluster:
-        logs, excluded_nodes = self.run_dir / "logs", set[str]()
-        context = JobContext(self.run_dir.name, logs, self._security, self.workload.preload)
+    def _start(self) -> Any:
+        context = JobContext(self.run_dir.name, self.run_dir / "logs", self._security, self.workload.preload)
         self._report_leftover_jobs()
         with jobqueue_defaults(), dask.config.set(REMOTE_SETTINGS):
             cluster = worker_cluster_class(self.batch)(
@@ -189,21 +179,14 @@ class WorkerJobs(WorkerPool):
                 scheduler_options=network_options(self.site.config.network, self._security),
                 silence_logs=False,
                 on_submit=self._on_submit,
-                exclude=excluded_nodes,
+                exclude=self.excluded_nodes,
                 **job_options(self.site, self.batch, self.layout, context),
             )
-        target = self.jobs if isinstance(self.jobs, int) else None
-        replacements = self.site.config.scheduler.replacements
-        self._monitor = JobMonitor(
-            cluster, self.batch, target, replacements, logs, excluded_nodes, self.listener, self.workload
-        )
+        self._monitor = JobMonitor(self, cluster)
         if isinstance(self.jobs, tuple):
-            cluster.adapt(
-                minimum_jobs=self.jobs[0],
-                maximum_jobs=self.jobs[1],
-                interval=f"{ADAPT_INTERVAL_S}s",
-                wait_count=IDLE_TIMEOUT_S // ADAPT_INTERVAL_S,
-            )
+            low, high = self.jobs
+            idle_checks = IDLE_TIMEOUT_S // ADAPT_INTERVAL_S
+            cluster.adapt(minimum_jobs=low, maximum_jobs=high, interval=f"{ADAPT_INTERVAL_S}s", wait_count=idle_checks)
         else:
             cluster.scale(jobs=self.jobs)
         cluster.loop.add_callback(self._monitor.start)

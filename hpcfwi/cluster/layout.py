@@ -21,10 +21,8 @@ class ResourceRequest:
 
     Parameters
     ----------
-    shots
-        Shots to share out.
-    shot_bytes
-        Memory of the wavefields of one shot.
+    shots, shot_bytes
+        Shots to share out, and memory of the wavefields of one.
     sampled
         Whether the wavefields are sampled in time already; if not, that is the first advice to save memory.
     """
@@ -45,17 +43,7 @@ class ResourceRequest:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a node is divided.
-
-    Parameters
-    ----------
-    processes
-        Worker processes.
-    threads
-        OpenMP threads of each.
-    memory
-        Bytes that each may use.
-    """
+    """How a node is divided: worker processes, and the OpenMP threads and bytes of each."""
 
     processes: int
     threads: int
@@ -82,14 +70,10 @@ def divide(worker: WorkerSection, request: ResourceRequest, cores: int, memory: 
 
     Parameters
     ----------
-    worker
-        What the site file asks for.
-    request
-        What the run asks of this node.
-    cores
-        Cores of the node.
-    memory
-        Bytes that all its processes together may use.
+    worker, request
+        What the site file says, and what the run asks of this node.
+    cores, memory
+        Cores of the node, and bytes that all its processes together may use.
     place
         The node, for messages.
 
@@ -124,16 +108,7 @@ def divide(worker: WorkerSection, request: ResourceRequest, cores: int, memory: 
 
 
 def node_layout(site: Site, request: ResourceRequest, jobs: int) -> Layout:
-    """Divide a node as the site file describes it.
-
-    Parameters
-    ----------
-    site
-        The site.
-    request
-        What the run asks of all nodes together.
-    jobs
-        Worker jobs, one node each, among which the shots are shared out.
+    """Divide a node as the site file describes it; the request is that to all ``jobs`` together, one node each.
 
     Raises
     ------
@@ -156,16 +131,7 @@ def node_layout(site: Site, request: ResourceRequest, jobs: int) -> Layout:
 
 
 def allocated_layout(site: Site, node: Node, request: ResourceRequest) -> Layout:
-    """Divide a node of an allocation.
-
-    Parameters
-    ----------
-    site
-        The site.
-    node
-        What the job has on the node.
-    request
-        What the run asks of this node.
+    """Divide a node of an allocation, by what the job has there; the request is that to this node.
 
     Raises
     ------
@@ -174,14 +140,12 @@ def allocated_layout(site: Site, node: Node, request: ResourceRequest) -> Layout
     """
     config = site.config
     cores = max(1, node.cpus // config.node.hardware_threads)
-    memory: float
-    if node.memory is not None:
-        memory = node.memory
-    elif config.node.memory is not None:
+    memory: float | None = node.memory
+    if memory is None and config.node.memory is not None:
         memory = config.node.memory * 1e9
-    elif config.worker.memory != "auto":
+    if memory is None and config.worker.memory != "auto":
         memory = config.worker.memory * 1e9 * cores
-    else:
+    if memory is None:
         raise InputError(
             f"{site.path or site.name}: the batch system does not report the memory of {node.name}; set node.memory or "
             "worker.memory"

@@ -47,19 +47,7 @@ def local_layout(worker: WorkerSection, request: ResourceRequest) -> Layout:
 
 
 class LocalWorkers(WorkerPool):
-    """Worker processes of this machine.
-
-    Parameters
-    ----------
-    layout
-        How this machine is divided.
-    listener
-        Who hears about the workers.
-    workload
-        What they compute.
-    site
-        For the workers' environment.
-    """
+    """Worker processes of this machine; ``site`` says what their environment is."""
 
     mode = "local"
 
@@ -77,20 +65,15 @@ class LocalWorkers(WorkerPool):
         return f"workers on this machine: {self.layout}"
 
     def _prepare(self, stack: ExitStack) -> None:
-        self._scratch = stack.enter_context(scratch_folder(self._temporary_folder()))
-
-    def _temporary_folder(self) -> Path:
-        if self.site.filesystem.scratch is None:
-            return Path(gettempdir())
-        folder = Path(expandvars(self.site.filesystem.scratch)).absolute()
+        parent = Path(expandvars(self.site.filesystem.scratch or gettempdir())).absolute()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"site.filesystem.scratch: {folder}: cannot be made or used ({error.strerror}); it should be a folder on a "
+                f"site.filesystem.scratch: {parent}: cannot be made or used ({error.strerror}); it should be a folder on a "
                 "disk of this machine, for temporary files"
             ) from None
-        return folder
+        self._scratch = stack.enter_context(scratch_folder(parent))
 
     def _start(self) -> LocalCluster:
         # A terminal or a scheduler sends these signals to all processes, but the driver alone ends the workers. Processes
@@ -127,8 +110,7 @@ class LocalWorkers(WorkerPool):
                 dashboard_address=None,  # scheduler_options() has it
                 scheduler_kwargs=scheduler_options(NetworkSection(dashboard=self.site.network.dashboard), LOOPBACK),
                 local_directory=str(self._scratch),
-                # for the JIT cache
-                env={"TMPDIR": str(self._scratch.parent)} if self.site.filesystem.scratch is not None else None,
+                env={"TMPDIR": str(self._scratch.parent)},  # for the JIT cache
                 preload=list(self.workload.preload),
                 silence_logs=False,
             )

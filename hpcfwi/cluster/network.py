@@ -69,12 +69,7 @@ def driver_address(interface: str | None = None) -> str:
     ----------
     interface
         Name of the interface; by default the one that leads to the batch system's server, else to the rest of the world,
-        else the first that leads to other hosts.
-
-    Raises
-    ------
-    InputError
-        If there is no such interface; the message lists those that there are.
+        else the first that leads to other hosts. An InputError lists the interfaces if there is no such one.
     """
     known = interfaces()
     listed = ", ".join(f"{name} ({address})" for name, address in known.items()) or "none"
@@ -131,12 +126,7 @@ def _free_port(ports: str, host: str) -> int:
 def private_security(folder: Path) -> Iterator[Security]:
     """Make a key and a certificate for one run, in files for their owner alone, and remove them at the end.
 
-    The certificate signs itself and is the authority: only processes of this run have the key.
-
-    Parameters
-    ----------
-    folder
-        Folder for the files; all nodes see it.
+    The certificate signs itself and is the authority: only processes of this run have the key. All nodes see the folder.
     """
     shutil.rmtree(folder, ignore_errors=True)
     make_private(folder)

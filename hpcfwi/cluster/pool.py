@@ -64,15 +64,7 @@ def _ignore(*_: object, **__: object) -> None:
 
 @dataclass(frozen=True)
 class Listener:
-    """Who hears about the workers.
-
-    Parameters
-    ----------
-    show
-        Takes a line for the user.
-    log_event
-        Takes an event.
-    """
+    """Who hears about the workers: ``show`` takes a line for the user, ``log_event`` an event."""
 
     show: Callable[[str], None] = _ignore
     log_event: Callable[[Event], None] = _ignore
@@ -104,20 +96,13 @@ class WorkerPool(ABC):
     ----------
     layout
         How a node is divided.
-    listener
-        Who hears about the workers.
-    workload
-        What they compute.
-
-    Attributes
-    ----------
-    mode
-        ``"local"``, ``"jobs"`` or ``"allocation"``.
-    no_worker_timeout_s
-        Seconds without any worker after which :meth:`check` raises; None: any number.
+    listener, workload
+        Who hears about the workers, and what they compute.
     """
 
+    # "local", "jobs" or "allocation"
     mode: str
+    # seconds without any worker after which check() raises; None: any number
     no_worker_timeout_s: float | None = 60.0
 
     def __init__(self, layout: Layout, listener: Listener = Listener(), workload: Workload = Workload()) -> None:
@@ -186,13 +171,7 @@ class WorkerPool(ABC):
             self._stack.close()
 
     def cluster(self) -> SpecCluster:
-        """Return the Dask cluster, as soon as its scheduler runs.
-
-        Raises
-        ------
-        RunError
-            If it cannot be started.
-        """
+        """Return the Dask cluster, as soon as its scheduler runs; raise RunError if it cannot be started."""
         assert self._starting is not None
         try:
             return self._starting.result()
@@ -204,17 +183,12 @@ class WorkerPool(ABC):
             ) from error
 
     def check(self, idle_s: float) -> None:
-        """Raise if there is no worker and none can be expected.
+        """Raise RunError if there is no worker and none can be expected.
 
         Parameters
         ----------
         idle_s
             Seconds since there was a worker, or since the start.
-
-        Raises
-        ------
-        RunError
-            With what to do.
         """
         if self.no_worker_timeout_s is not None and idle_s > self.no_worker_timeout_s:
             raise RunError(
@@ -232,16 +206,7 @@ def prepare_run_dir(site: Site, run_dir: Path, stack: ExitStack) -> Security | N
 def choose_launch_mode(
     site: Site, requested: str | None = None, environment: Mapping[str, str] = os.environ
 ) -> tuple[str, str]:
-    """Choose how workers are started.
-
-    Parameters
-    ----------
-    site
-        The site.
-    requested
-        The user's choice, ``--launch``.
-    environment
-        The variables of this process.
+    """Choose how workers are started, unless the user requests a mode (``--launch``).
 
     Returns
     -------
@@ -286,13 +251,7 @@ def launch(
     listener: Listener = Listener(),
     workload: Workload = Workload(),
 ) -> WorkerPool:
-    """Choose how workers are started and prepare that; entering the pool starts them.
-
-    Raises
-    ------
-    InputError
-        If the site, the problem and the options do not fit together.
-    """
+    """Return the pool that site, options and environment ask for; an InputError says what does not fit together."""
     mode, reason = choose_launch_mode(site, options.mode)
     section, nodes = site.config.scheduler, options.nodes
     timeout_s = None if options.wait_minutes is None else 60 * options.wait_minutes

@@ -210,7 +210,7 @@ class Session:
             self.progress.print_line(
                 f"{self.stand_in} stand in for the kernels: a study of all the rest, and no inversion"
             )
-        need = ResourceRequest(len(self.problem.survey), plan.shot_bytes)
+        need = ResourceRequest(len(self.problem.survey), plan.shot_bytes, self.config.solver.strategy == "sampled")
         workforce = launch(
             site,
             need,
