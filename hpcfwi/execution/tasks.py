@@ -58,20 +58,7 @@ Task = TypeVar("Task", bound=Callable[..., Any])
 
 
 class TaskFailure(RunError):
-    """A task failed on a worker, for reasons that may lie with the worker.
-
-    Parameters
-    ----------
-    worker
-        Dask address of the worker.
-    reason
-        What happened, in one line that names the host.
-
-    Attributes
-    ----------
-    place
-        Position of the shot among those of the task; None where the task has one shot.
-    """
+    """A task failed, perhaps because of its ``worker`` (a Dask address); ``place`` is the shot's position in a batch."""
 
     def __init__(self, worker: str, reason: str) -> None:
         super().__init__(worker, reason)
@@ -83,7 +70,7 @@ class TaskFailure(RunError):
 
 
 def task(function: Task) -> Task:
-    """Make a function a task: its errors name the host in one line, and their tracebacks go to the event log."""
+    """Let errors of a task name its host in one line, and their tracebacks go to the event log."""
 
     @functools.wraps(function)
     def run(*args: Any) -> Any:
@@ -114,7 +101,7 @@ def _host() -> str:
 
 
 def _address() -> str:
-    """This worker's Dask address; empty outside of a Dask worker."""
+    """Dask address of this worker; empty outside of one."""
     try:
         return str(get_worker().address)
     except ValueError:
@@ -123,24 +110,14 @@ def _address() -> str:
 
 @dataclass(frozen=True)
 class ShotContext:
-    """What all shots of a run share.
+    """What all shots of a run share; ``boundary_gradient``, ``tail`` and ``misfit`` are the configuration's.
 
     Parameters
     ----------
-    solver
-        The staged solver.
-    spec
-        What it was built for; a worker on another kind of machine builds its own.
-    wavelet
-        The source time function.
-    boundary_gradient
-        ``solver.boundary_gradient``.
-    tail
-        ``data.tail``.
+    solver, spec
+        The staged solver, and what it was built for: a worker on another kind of machine builds its own.
     cache_bytes
         Memory of a worker for observed data.
-    misfit
-        ``inversion.misfit``.
     stand_in
         How long shots sleep, in a study without kernels.
     """
@@ -163,24 +140,9 @@ class _ObservedShot:
     axis: TimeAxis
     gather: NDArray
 
-    @property
-    def nbytes(self) -> int:
-        return int(self.gather.nbytes + self.shot.receivers.nbytes)
-
 
 class ShotWorker:
-    """Engine, model and recently used shots of one worker process.
-
-    Parameters
-    ----------
-    context
-        What all shots share.
-
-    Attributes
-    ----------
-    solver_seconds, model_seconds, data_seconds
-        Seconds spent so far on loading the solver, models and observed data.
-    """
+    """Engine, model and recently used shots of one worker process, and the seconds it took to load them."""
 
     def __init__(self, context: ShotContext) -> None:
         self.context = context
@@ -217,7 +179,7 @@ class ShotWorker:
         gather = resample(content["record"], content["sample_interval"], axis, dtype, extrapolate)
         found = _ObservedShot(Shot(name, content["source"], content["receivers"]), axis, gather)
         self._shots[shot.digest] = found
-        while len(self._shots) > 1 and sum(kept.nbytes for kept in self._shots.values()) > self.context.cache_bytes:
+        while len(self._shots) > 1 and sum(kept.gather.nbytes for kept in self._shots.values()) > self.context.cache_bytes:
             self._shots.popitem(last=False)
         self.data_seconds += time.perf_counter() - started
         return found

@@ -94,6 +94,7 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     at the edges.
     """
     chosen, axis, spec = _shot(problem, shot), _frozen_axis(problem), SolverSpec.from_problem(problem)
+    production_misfit = load_misfit(problem.config.inversion.misfit)
     spec = replace(spec, receivers=len(chosen.receivers), time_samples=axis.samples)
     exact = replace(spec, dtype="float64", snapshot_every=1)
     _check_memory(exact)
@@ -102,7 +103,7 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     direction = m * _smooth_noise(rng, m.shape)
     engine = DevitoEngine(Propagator(exact, born=True), problem.wavelet)
     observed = _observed(problem, chosen, axis, engine)
-    misfit = _misfit(problem, load_misfit(problem.config.inversion.misfit), observed, axis)
+    misfit = _misfit(problem, production_misfit, observed, axis)
     engine.set_model(m)
     dots = {"float64": dot_product_error(engine, chosen, axis, misfit.processing, direction, rng)}
     at_zero, gradient = engine.misfit_and_gradient(chosen, axis, misfit)

@@ -1,4 +1,4 @@
-"""``history.csv``: a row for each iteration; the first is the initial model."""
+"""``history.csv``: one row for each iteration, the first for the initial model."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Row:
     misfit
         Sum over all shots.
     gradient_norm
-        Two-norm of the gradient, frozen cells left out.
+        Two-norm of the gradient; frozen cells count as zero.
     model_error
-        ``norm(vp - vp_true) / norm(vp_true)``; None where the truth is not known.
+        ``norm(vp - vp_true) / norm(vp_true)``; None where no true model is known.
     m_error
-        Norm of the element-wise relative error of the squared slowness.
+        Norm of the element-wise relative error of the squared slowness; None where no true model is known.
     step_seconds
         Wall time of this iteration.
     elapsed_seconds
@@ -47,28 +47,30 @@ class Row:
     elapsed_seconds: float
 
 
-NAMES = [field.name for field in fields(Row)]
-# Columns that are empty where the truth is not known.
-UNKNOWN = ("model_error", "m_error")
+COLUMNS = [field.name for field in fields(Row)]
+MAY_BE_EMPTY = ("model_error", "m_error")
 
 
 class History:
-    """Rows on disk; rows that are there already are not written again.
+    """The rows on disk, which a continued run does not write again.
 
     Parameters
     ----------
     path
-        ``history.csv``; its rows are taken over.
+        ``history.csv``; existing rows are read.
+
+    Raises
+    ------
+    RunError
+        If the file is malformed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: list[Row] = []
-        if path.exists():
-            self.rows = _read(path)
+        self.rows = _read(path) if path.exists() else []
 
     def add(self, row: Row) -> bool:
-        """Add a row and bring it to disk, unless the file has it; tell whether it was new."""
+        """Write a row unless the file has it already; returns whether it was new."""
         if row.iteration < len(self.rows):
             return False
         self.rows.append(row)
@@ -76,7 +78,7 @@ class History:
         return True
 
     def cut(self, iterations: int) -> None:
-        """Leave out what an earlier start with more iterations has added."""
+        """Remove the rows of an earlier start that made more iterations."""
         if len(self.rows) > iterations + 1:
             del self.rows[iterations + 1 :]
             self._write()
@@ -84,7 +86,7 @@ class History:
     def _write(self) -> None:
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(NAMES)
+        writer.writerow(COLUMNS)
         writer.writerows(["" if value is None else repr(value) for value in astuple(row)] for row in self.rows)
         write_atomic(self.path, lambda file: file.write(text.getvalue().encode()))
 
@@ -94,13 +96,13 @@ def _read(path: Path) -> list[Row]:
     try:
         with require_regular_file(path).open(newline="", encoding="utf-8") as file:
             for line in csv.DictReader(file):
-                values = [float(line[name]) if line[name] or name not in UNKNOWN else None for name in NAMES[2:]]
+                values = [float(line[name]) if line[name] or name not in MAY_BE_EMPTY else None for name in COLUMNS[2:]]
                 row = Row(int(line["iteration"]), int(line["evaluations"]), *values)  # type: ignore[arg-type]
                 if row.iteration != len(rows):
                     raise ValueError
                 rows.append(row)
     except (OSError, TypeError, ValueError, KeyError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"row {len(rows) + 1} is none of ours"
+        reason = error.strerror if isinstance(error, OSError) else f"row {len(rows) + 1} is malformed"
         raise RunError(
             f"{path}: cannot be read ({reason}); remove it and start the same command again: the journal has its content"
         ) from None

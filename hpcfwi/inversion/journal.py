@@ -1,4 +1,7 @@
-"""The journal: every answer that the optimiser got, on disk before it gets it, and the parts of the one that is being made."""
+"""The journal: every answer of the objective, on disk before the optimiser sees it, and the sums of an unfinished one.
+
+An interrupted run replays the journal: the optimiser asks for the same vectors again and gets the recorded answers.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from hpcfwi.errors import RunError, StagingError
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 
 __all__ = [
-    "AGREEMENT",
+    "MAX_DRIFT",
     "Entry",
     "Journal",
     "Partials",
@@ -28,28 +31,21 @@ __all__ = [
     "write_partial",
 ]
 
-KIND = "evaluation"
-PARTIAL = "partial sum"
-# Of what is in an entry; those of another one are not found.
+KIND, PARTIAL_KIND = "evaluation", "partial sum"
+# Version of an entry's content; entries of another version are not found.
 FORMAT = b"3"
-# Other kinds of processors round x differently: up to this relative difference it is the x of the entry.
-AGREEMENT = 1e-12
-ANEW = "\n  Remove it and start the same command again: it will be computed anew."
-# What a killed evaluation may lose with every block that was being computed: this part of its shots.
-LOSS = 1 / 32
+# Other kinds of processors round x differently: up to this relative difference an x is that of the entry.
+MAX_DRIFT = 1e-12
+ADVICE = "\n  Remove it and start the same command again: it will be computed anew."
+# A killed evaluation loses the blocks that workers were computing, each at most this part of its shots.
+MAX_LOSS = 1 / 32
+
+Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """What the journal has for an x.
-
-    Parameters
-    ----------
-    answer
-        Misfit and gradient.
-    drift
-        The largest relative difference between x and that of the entry; 0 where they are the same bytes.
-    """
+    """The answer for an x, and how far x is from the entry's, relative to the largest value; 0 for the same bytes."""
 
     answer: FunctionalGradient
     drift: float = 0.0
@@ -57,37 +53,31 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the journal, for those who only look at it.
+    """A file of the journal, for readers such as the report.
 
     Parameters
     ----------
     path
         The file.
     number
-        Of the evaluation.
+        Number of the evaluation.
     bytes
-        Its size.
+        Size of the file.
     """
 
     path: Path
     number: int
     bytes: int
 
-    def read(self, size: int) -> tuple[FunctionalGradient, NDArray[np.float64]]:
-        """The answer, and the squared slowness, flat, that it is to; both of ``size`` values.
-
-        Raises
-        ------
-        StagingError
-            If it is damaged.
-        """
-        return _entry(self.path, size)
+    def read(self, size: int) -> tuple[FunctionalGradient, Vector]:
+        """The answer and the x of the entry, both of ``size`` values; StagingError if it is damaged."""
+        return _read_entry(self.path, size)
 
 
 def entries(folder: Path) -> tuple[list[Entry], int]:
-    """The files of a journal by their numbers, and how many others cannot be used; only their headers are read.
+    """List the entries of a journal by number, and count the unusable files; reads headers only.
 
-    A number may be there twice: a run that goes on without a shot begins anew in the same folder.
+    A number may occur twice: a run that continues without a failed shot starts over in the same folder.
     """
     found, damaged = [], 0
     for path in sorted(folder.glob("*.bin")):
@@ -102,85 +92,85 @@ def entries(folder: Path) -> tuple[list[Entry], int]:
 
 
 class Journal:
-    """Evaluations of one problem: their answers by the digest of x, and x, by their numbers.
+    """The answers of one problem, by the digest of x and by the number of the evaluation.
 
     Parameters
     ----------
     folder
-        Where the entries are.
+        Folder of the entries.
     problem
-        Digest of the problem: entries of another one are errors.
+        Digest of the problem; entries of other problems in the folder are ignored.
     verify
-        Called before an entry is written; raises where somebody else has the run by now.
+        Called before an entry is written; raises if another driver has taken over the run.
     """
 
     def __init__(self, folder: Path, problem: str, verify: Callable[[], None] = lambda: None) -> None:
-        self.folder = folder
-        self.problem = problem
-        self.verify = verify
-        # files by the number of the evaluation that they are of; looked for when an x is not found
+        self.folder, self.problem, self.verify = folder, problem, verify
+        # entries by number; read when an x is not found by its digest
         self._numbers: dict[int, Path] | None = None
-        # files whose x is another one's but for the last bits, by the digest of that
-        self._close: dict[str, tuple[Path, float]] = {}
+        # entries of vectors that differ in their last bits, and the difference, by the name that their own entry would have
+        self._drifted: dict[str, tuple[Path, float]] = {}
 
-    def _path(self, x: NDArray[np.float64]) -> Path:
-        return self.folder / f"{digest(x.tobytes(), self.problem.encode(), FORMAT)}.bin"
-
-    def write(self, x: NDArray[np.float64], answer: FunctionalGradient, number: int) -> None:
-        """Keep the answer of the evaluation of this number."""
+    def write(self, x: Vector, answer: FunctionalGradient, number: int) -> None:
+        """Write the answer of an evaluation, and return when it is on disk."""
         self.verify()
         path = self._path(x)
         _write(path, KIND, answer, x, sync=True, problem=self.problem, number=number)
         if self._numbers is not None:
             self._numbers[number] = path
 
-    def read(self, x: NDArray[np.float64], number: int) -> Recorded | None:
-        """Look an answer up.
+    def read(self, x: Vector, number: int) -> Recorded | None:
+        """Look up the answer for x.
 
         Parameters
         ----------
         x
-            Where the objective is asked for.
+            Where the objective is evaluated.
         number
-            How many times it was asked, this time included.
+            Number of this evaluation.
 
         Raises
         ------
         StagingError
-            If there is an entry but it is damaged: it is not computed again without the user's knowing.
+            If the entry is damaged: a lost answer is never replaced silently.
         RunError
-            If the evaluation of this number was of another x.
+            If the recorded evaluation of this number is of another x.
         """
         path = self._path(x)
         if _exists(path):
-            return Recorded(_entry(path, x.size)[0])
-        if path.stem in self._close:
-            other, drift = self._close[path.stem]
-            return Recorded(_entry(other, x.size)[0], drift)
+            return Recorded(_read_entry(path, x.size)[0])
+        if path.stem in self._drifted:
+            other, drift = self._drifted[path.stem]
+            return Recorded(_read_entry(other, x.size)[0], drift)
         if self._numbers is None:
             self._numbers = self._by_number()
         recorded = self._numbers.get(number)
         if recorded is None:
             return None
-        answer, there = _entry(recorded, x.size)
-        with np.errstate(all="ignore"):  # who wrote it may have written anything
+        answer, there = _read_entry(recorded, x.size)
+        with np.errstate(all="ignore"):  # the values of a file can be anything
             drift = float(np.abs(x - there).max() / np.abs(there).max())
-        if not drift <= AGREEMENT:
-            raise RunError(
-                f"{recorded}: evaluation {number} was of another model than the one that is asked for here; the largest "
-                f"difference is {drift:.1e} of the largest value. The run began on another kind of processor, or with "
-                "other versions of numpy or scipy, which round differently; or an answer before this one was removed, and "
-                "computed anew by several threads or another kind of worker.\n"
-                "  Start the same command where the run began, or begin anew with --fresh, or let everything from here on be "
-                "computed anew:\n"
-                f"  find {shlex.quote(str(self.folder))} -name '*.bin' -newer {shlex.quote(str(recorded))} -delete; "
-                f"rm {shlex.quote(str(recorded))}"
-            )
-        self._close[path.stem] = recorded, drift
+        if not drift <= MAX_DRIFT:
+            raise RunError(self._drift_message(recorded, number, drift))
+        self._drifted[path.stem] = recorded, drift
         return Recorded(answer, drift)
 
+    def _path(self, x: Vector) -> Path:
+        return self.folder / f"{digest(x.tobytes(), self.problem.encode(), FORMAT)}.bin"
+
+    def _drift_message(self, recorded: Path, number: int, drift: float) -> str:
+        return (
+            f"{recorded}: evaluation {number} was of another model than this one; the largest difference is {drift:.1e} of the "
+            "largest value. The run began on another kind of processor or with other versions of numpy or scipy, which round "
+            "differently; or an earlier answer was removed and computed anew by several threads or another kind of worker.\n"
+            "  Start the same command where the run began, or start over with --fresh, or compute everything from here on "
+            "anew:\n"
+            f"  find {shlex.quote(str(self.folder))} -name '*.bin' -newer {shlex.quote(str(recorded))} -delete; "
+            f"rm {shlex.quote(str(recorded))}"
+        )
+
     def _by_number(self) -> dict[int, Path]:
-        """Files of this problem by the numbers in their headers."""
+        """Entries of this problem by the numbers in their headers."""
         found: dict[int, Path] = {}
         for path in sorted(self.folder.glob("*.bin")):
             header = read_header(path)
@@ -188,10 +178,10 @@ class Journal:
                 continue
             number = (header or {}).get("number")
             if type(number) is not int:
-                raise StagingError(f"{path}: is damaged: it does not say of which evaluation it is{ANEW}")
+                raise StagingError(f"{path}: is damaged: its header has no number of an evaluation{ADVICE}")
             if number in found:
                 raise StagingError(
-                    f"{path}: is damaged: it is of evaluation {number}, as is {found[number].name}{ANEW}"
+                    f"{path}: is damaged: its header says evaluation {number}, as does {found[number].name}{ADVICE}"
                 )
             found[number] = path
         return found
@@ -201,25 +191,24 @@ class Journal:
 
 
 class Partials:
-    """Sums of consecutive shots, of the evaluation that is under way: what a restart need not compute again.
+    """Sums of consecutive shots of the evaluation that is under way, which a restart need not compute again.
 
-    They are named by what they depend on, and stay until the journal has the whole.
+    Their names are digests of what they depend on. They are removed when the journal has the whole.
 
     Parameters
     ----------
     folder
-        The journal's folder, in which each evaluation has one for them.
+        The journal's folder; each evaluation has a folder for its sums in it.
     block
-        Shots in a sum: 1, 8, 64, ... as the sum's tree has them, 0 for no such files, None for about 3 % of all shots.
+        Shots in a sum: 1, 8, 64, ... as in the summation tree; 0 keeps none, None chooses about 3 % of the shots.
     """
 
     def __init__(self, folder: Path, block: int | None = None) -> None:
-        self.folder = folder
-        self.block = block
+        self.folder, self.block = folder, block
         self._current = folder
 
     def begin(self, evaluation: str) -> set[str]:
-        """Names of the sums that there are of an evaluation; those of others will not be needed any more."""
+        """Start an evaluation: return the names of its sums on disk, and remove those of others."""
         self._current = self.folder / f"partial-{evaluation}"
         for other in self.folder.glob("partial-*"):
             if other != self._current:
@@ -227,56 +216,46 @@ class Partials:
         return {path.stem for path in self._current.glob("*.bin")}
 
     def path(self, name: str) -> Path:
-        """Where a sum is, or will be."""
+        """The file of a sum."""
         return self._current / f"{name}.bin"
 
     def end(self) -> None:
-        """The journal has the whole: remove the parts."""
+        """Remove the sums of a finished evaluation."""
         if self._current != self.folder:
             shutil.rmtree(self._current, ignore_errors=True)
 
     def level(self, shots: int) -> int | None:
-        """The level of the sum's tree that is kept; None for none."""
+        """The level of the summation tree that is kept; None for none."""
         return None if self.block == 0 else block_level(shots, self.block)
 
     def count(self, shots: int) -> int:
-        """How many files there are at most."""
+        """The largest number of files at a time."""
         level = self.level(shots)
         return 0 if level is None else -(-shots // BLOCK**level)
 
 
 def block_level(shots: int, block: int | None) -> int:
-    """Level of the tree whose sums are of ``block`` shots, or, for None, of at most a part ``LOSS`` of them where possible."""
-    level = 0
-    if block is None:
-        while BLOCK ** (level + 1) <= LOSS * shots:
-            level += 1
-    else:
-        while BLOCK ** (level + 1) <= block:
-            level += 1
+    """The highest level of the summation tree with at most ``block`` shots in a sum (:data:`MAX_LOSS` of them for None)."""
+    largest, level = MAX_LOSS * shots if block is None else block, 0
+    while BLOCK ** (level + 1) <= largest:
+        level += 1
     return level
 
 
 def write_partial(path: Path, part: FunctionalGradient) -> None:
-    """Keep a sum; one that is lost is only computed again, so nobody waits for the disk."""
-    _write(path, PARTIAL, part, np.empty(0), sync=False)
+    """Write a sum without waiting for the disk: a lost one is only computed again."""
+    _write(path, PARTIAL_KIND, part, np.empty(0), sync=False)
 
 
 def read_partial(path: Path) -> FunctionalGradient:
-    """Read a sum.
-
-    Raises
-    ------
-    StagingError
-        If it is damaged.
-    """
-    part, rest = _read(path, PARTIAL)
+    """Read a sum; StagingError if it is damaged."""
+    part, rest = _read(path, PARTIAL_KIND)
     if rest.size:
         raise StagingError(f"{path}: is damaged: {rest.size} values after its gradient")
     return part
 
 
-def _entry(path: Path, size: int) -> tuple[FunctionalGradient, NDArray[np.float64]]:
+def _read_entry(path: Path, size: int) -> tuple[FunctionalGradient, Vector]:
     """An answer of the journal, and its x."""
     try:
         answer, x = _read(path, KIND)
@@ -284,7 +263,7 @@ def _entry(path: Path, size: int) -> tuple[FunctionalGradient, NDArray[np.float6
             if found != size:
                 raise StagingError(f"{path}: is damaged: {found} values of {what} where {size} belong")
     except StagingError as error:
-        raise StagingError(f"{error}{ANEW}") from None
+        raise StagingError(f"{error}{ADVICE}") from None
     return answer, x
 
 
@@ -295,16 +274,14 @@ def _exists(path: Path) -> bool:
         raise StagingError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _write(
-    path: Path, kind: str, answer: FunctionalGradient, x: NDArray[np.float64], sync: bool, **facts: str | int
-) -> None:
-    # all of it is content, so that the digest is of all
+def _write(path: Path, kind: str, answer: FunctionalGradient, x: Vector, sync: bool, **facts: str | int) -> None:
+    # misfit, gradient and x are all payload, so that the digest covers them
     values = (np.array([answer.f]), answer.g, x)
     payload = [np.ascontiguousarray(part, dtype="<f8").data.cast("B") for part in values if part.size]
     write_container(path, kind, payload, digest(*payload), sync, shape=list(answer.g.shape), **facts)
 
 
-def _read(path: Path, kind: str) -> tuple[FunctionalGradient, NDArray[np.float64]]:
+def _read(path: Path, kind: str) -> tuple[FunctionalGradient, Vector]:
     """Misfit and gradient, and the values after them."""
     header, payload = read_container(path, kind)
     try:
@@ -313,4 +290,4 @@ def _read(path: Path, kind: str) -> tuple[FunctionalGradient, NDArray[np.float64
         size = 1 + math.prod(shape)
         return FunctionalGradient(float(values[0]), values[1:size].reshape(shape).copy()), values[size:]
     except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise StagingError(f"{path}: is damaged: its content is not of the shape in its header ({error})") from None
+        raise StagingError(f"{path}: is damaged: its content does not have the shape in its header ({error})") from None

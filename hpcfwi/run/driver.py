@@ -20,6 +20,7 @@ from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, ShotFailed
 from hpcfwi.events.types import EvaluationDone, Figures, IterationDone, Optimised, Report, RunDone, RunWarning
 from hpcfwi.inversion.history import History, Row
+from hpcfwi.inversion.misfit import load_misfit
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import read_array, squared_slowness, velocity_from
 from hpcfwi.run.folder import RunFolder
@@ -130,6 +131,7 @@ def run_inversion(
     """
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
+    load_misfit(config.inversion.misfit)  # a wrong name must not cost a start of workers
     with RunFolder(
         Path(run_dir), lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
     ) as folder:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hpcfwi.errors import RunError, StagingError
-from hpcfwi.inversion.journal import AGREEMENT, Journal, entries
+from hpcfwi.inversion.journal import MAX_DRIFT, Journal, entries
 from hpcfwi.inversion.misfit import FunctionalGradient
 
 XS = np.random.default_rng(0).uniform(0.05, 0.4, (4, 50))
@@ -58,7 +58,7 @@ def test_an_optimiser_that_asks_again_gets_the_same_again(journal):
 
 def test_one_that_is_too_far_stops_the_run(journal):
     with pytest.raises(RunError, match="another kind of processor") as caught:
-        journal.read(rounded_differently(XS[2], 3 * AGREEMENT), 3)
+        journal.read(rounded_differently(XS[2], 3 * MAX_DRIFT), 3)
     assert "evaluation 3 was of another model" in str(caught.value)
     assert "--fresh" in str(caught.value)
     assert caught.value.exit_code == 3

@@ -148,9 +148,9 @@ def test_an_answer_to_another_model_than_the_one_that_is_asked_for_stops_the_run
     journal.write(x * (1 + 1e-9), answer, number)
     (run_dir / "result.json").unlink()
     message = refused(finished, code=3)
-    assert f"evaluation {number} was of another model than the one that is asked for here" in message
+    assert f"evaluation {number} was of another model than this one" in message
     assert "difference is 1.0e-09 of the largest value" in message
-    assert "begin anew with --fresh" in message
+    assert "start over with --fresh" in message
     # what it says helps: all that there is from this evaluation on is computed anew
     (command,) = (line.strip() for line in message.splitlines() if line.strip().startswith("find "))
     subprocess.run(command, shell=True, check=True)

@@ -1,0 +1,84 @@
+"""A misfit of another distribution: one module and one entry point, without a change of this package."""
+
+import csv
+
+import pytest
+
+MISFIT = '''
+"""The pseudo-Huber misfit, sum(sqrt(1 + r^2) - 1), which large residuals dominate less."""
+
+import numpy as np
+
+
+class PseudoHuber:
+    def evaluate(self, predicted, observed, axis):
+        residual = predicted - observed
+        root = np.sqrt(1 + residual**2)
+        return float((root - 1).sum(dtype=np.float64)), residual / root
+
+
+class NoMisfit:
+    pass
+
+
+class WrongShape(PseudoHuber):
+    def evaluate(self, predicted, observed, axis):
+        value, source = super().evaluate(predicted, observed, axis)
+        return value, source[:-1]
+'''
+
+
+@pytest.fixture
+def other_distribution(hpcfwi):
+    """A folder on PYTHONPATH, as pip would have installed it."""
+    folder = hpcfwi.folder / "site-packages"
+    described = folder / "robust_misfits-1.0.dist-info"
+    described.mkdir(parents=True)
+    (folder / "robust_misfits.py").write_text(MISFIT)
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: robust-misfits\nVersion: 1.0\n")
+    (described / "entry_points.txt").write_text("[hpcfwi.misfits]\npseudo-huber = robust_misfits:PseudoHuber\n")
+    hpcfwi.environment["PYTHONPATH"] = str(folder)
+    return folder
+
+
+def misfits(path):
+    with path.open() as file:
+        return [float(row["misfit"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.usefixtures("other_distribution")
+@pytest.mark.parametrize("name", ["pseudo-huber", "robust_misfits:PseudoHuber"])
+def test_a_run_and_its_check_use_the_misfit_of_another_distribution(hpcfwi, name):
+    hpcfwi.run("run", f"inversion.misfit={name}", "output.report=false")
+    hpcfwi.run("least-squares", "output.report=false")
+    found, other = (misfits(hpcfwi.folder / run / "history.csv") for run in ("run", "least-squares"))
+    assert found[-1] < found[0] < other[0]  # sqrt(1 + r^2) - 1 < r^2 / 2
+    checked = hpcfwi("check", "fwi.toml", "--set", f"inversion.misfit={name}")
+    assert checked.returncode == 0, checked.stdout
+    assert f"misfit {name}" in checked.stdout
+
+
+@pytest.mark.usefixtures("other_distribution")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("l3", 'inversion.misfit: is "l3"; it should be one of "l2", "pseudo-huber", or "module:name"'),
+        ("no_such_module:L1", 'inversion.misfit: "no_such_module:L1" cannot be loaded (ModuleNotFoundError'),
+        ("robust_misfits:L1", 'inversion.misfit: "robust_misfits:L1" cannot be loaded (AttributeError'),
+        ("robust_misfits:NoMisfit", "makes a NoMisfit, which has no method evaluate"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_misfit_that_cannot_be_used_is_refused_before_anything_starts(hpcfwi, command, name, message):
+    done = hpcfwi(command, "fwi.toml", "--set", f"inversion.misfit={name}")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (hpcfwi.folder / "runs").exists()
+
+
+@pytest.mark.usefixtures("other_distribution")
+def test_an_adjoint_source_of_the_wrong_shape_says_what_evaluate_must_return(hpcfwi):
+    done = hpcfwi("check", "fwi.toml", "--set", "inversion.misfit=robust_misfits:WrongShape")
+    assert done.returncode == 3, done.stderr
+    assert "evaluate() must return (value, derivative with respect to predicted)" in done.stderr
