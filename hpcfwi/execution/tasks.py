@@ -11,6 +11,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -179,7 +180,9 @@ class ShotWorker:
         gather = resample(content["record"], content["sample_interval"], axis, dtype, extrapolate)
         found = _ObservedShot(Shot(name, content["source"], content["receivers"]), axis, gather)
         self._shots[shot.digest] = found
-        while len(self._shots) > 1 and sum(kept.gather.nbytes for kept in self._shots.values()) > self.context.cache_bytes:
+        while (
+            len(self._shots) > 1 and sum(kept.gather.nbytes for kept in self._shots.values()) > self.context.cache_bytes
+        ):
             self._shots.popitem(last=False)
         self.data_seconds += time.perf_counter() - started
         return found
@@ -190,24 +193,19 @@ class ShotWorker:
 
     def evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
         """Misfit and gradient of a shot; the first call reports how many threads computed, and on which CPUs."""
-        if not self._threads_unknown:
-            return self._evaluate(name, model, shot, axis)
-        with observed_threads() as use:
-            result = self._evaluate(name, model, shot, axis)
-        self._threads_unknown = False
-        log_event(ThreadPlacement, threads=use.threads, cpus=ranges(use.cpus), shot=name)
-        return result
-
-    def _evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
-        self.use_model(model)
-        observed = self.observed(name, shot, axis)
-        compare = ShotMisfit(self.misfit, self._tail(axis, len(observed.gather)), observed.gather, axis)
-        f, g = self.engine.misfit_and_gradient(observed.shot, axis, compare)
+        with observed_threads() if self._threads_unknown else nullcontext() as use:
+            self.use_model(model)
+            observed = self.observed(name, shot, axis)
+            compare = ShotMisfit(self.misfit, self._tail(axis, len(observed.gather)), observed.gather, axis)
+            f, g = self.engine.misfit_and_gradient(observed.shot, axis, compare)
         if not np.isfinite(f):
             raise RunError(
                 f"shot {name}: its misfit is {f}; the wavefield has grown without bounds. Check the model and "
                 "solver.time_step"
             )
+        if use is not None:
+            self._threads_unknown = False
+            log_event(ThreadPlacement, threads=use.threads, cpus=ranges(use.cpus), shot=name)
         return FunctionalGradient(f, g)
 
     def _tail(self, axis: TimeAxis, observed: int) -> Tail:

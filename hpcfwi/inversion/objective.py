@@ -69,10 +69,8 @@ class ShotExecutor(Protocol):
 
         Raises
         ------
-        DataError
-            If a shot's own data cannot be used.
-        ShotFailed
-            If a shot fails on every attempt.
+        DataError, ShotFailed
+            If a shot's own data cannot be used, or a shot fails on every attempt.
         Interrupted
             If the run has to stop before all shots are done.
         """
@@ -88,19 +86,11 @@ class ShotExecutor(Protocol):
         partials: Partials | None = None,
         evaluation: str = "",
     ) -> FunctionalGradient:
-        """Add ``function(*arguments[i])`` over the shots in a tree whose shape depends on their order alone.
+        """Add ``function(*arguments[i])`` over the shots, in a tree whose shape depends on their order alone.
 
-        Parameters and errors are those of :meth:`map`, and
-
-        Parameters
-        ----------
-        small
-            Whether the driver adds the last handful of sums, for gradients of at most :data:`MAX_DRIVER_SUM_BYTES`.
-        partials
-            Where sums of consecutive shots are kept, for a restart. ``function`` then takes the file for its own result, or
-            None, as one more argument.
-        evaluation
-            Digest of the model, by which the kept sums are known.
+        Arguments and errors are those of :meth:`map`; ``small`` lets the driver add the last handful of sums (gradients of
+        at most :data:`MAX_DRIVER_SUM_BYTES`). With ``partials``, sums of consecutive shots are kept for a restart under the
+        digest ``evaluation``, and ``function`` takes the file for its own result, or None, as one more argument.
         """
 
 

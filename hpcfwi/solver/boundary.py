@@ -4,52 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from hpcfwi.model.grid import Domain
 
-__all__ = ["AbsorbingBoundary", "Sponge"]
-
-
-class AbsorbingBoundary(Protocol):
-    """Grid cells around the model in which outgoing waves die out; a part of the wave equation.
-
-    A boundary only says where its cells are and how a model parameter continues into them. What the equation does there
-    (damping, memory variables) is for the equation to write.
-    """
-
-    @property
-    def domain(self) -> Domain:
-        """The model's grid."""
-
-    @property
-    def free_surface(self) -> bool:
-        """Whether the top is a free surface (pressure zero) instead of absorbing."""
-
-    @property
-    def padded_shape(self) -> tuple[int, ...]:
-        """Grid points along each axis, the layer included."""
-
-    @property
-    def padded_origin(self) -> tuple[float, ...]:
-        """Position of the first point of the padded grid, m."""
-
-    def extend(self, values: NDArray, out: NDArray | None = None) -> NDArray:
-        """Continue a model parameter from the grid into the layer."""
-
-    def extend_transpose(self, values: NDArray) -> NDArray[np.float64]:
-        """Apply the transpose of :meth:`extend`."""
-
-    def crop(self, values: NDArray) -> NDArray[np.float64]:
-        """Cut the model's grid out of a padded array."""
+__all__ = ["Sponge"]
 
 
 @dataclass(frozen=True)
 class Sponge:
-    """A layer that damps the wavefield more and more towards its outer edge.
+    """A layer that damps the wavefield more and more towards its outer edge; a part of the wave equation.
 
     Parameters
     ----------

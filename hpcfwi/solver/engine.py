@@ -35,7 +35,7 @@ SLEEPING_MINIMUM = 0.25
 
 
 class ShotEngine(Protocol):
-    """Computes one shot at a time in the model that was set last; made once in a worker's life.
+    """Computes one shot at a time, in the model that was set last; a worker makes one for its life.
 
     Attributes
     ----------
@@ -50,19 +50,15 @@ class ShotEngine(Protocol):
 
     def set_model(self, m: NDArray) -> None:
         """Use the squared slowness ``m``, (s/km)^2, on the model's grid."""
-        ...
 
     def record(self, shot: Shot, axis: TimeAxis) -> NDArray:
         """Model a gather, shape (samples, receivers); the next call overwrites it."""
-        ...
 
     def misfit_and_gradient(self, shot: Shot, axis: TimeAxis, compare: Comparison) -> tuple[float, NDArray[np.float64]]:
         """Misfit of a shot, and its gradient with respect to ``m`` on the model's grid."""
-        ...
 
     def close(self) -> None:
         """Give the memory back; nothing else may be called after it."""
-        ...
 
 
 class DevitoEngine:

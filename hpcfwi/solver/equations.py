@@ -9,7 +9,7 @@ import numpy as np
 from devito import Eq, Function, Grid, Inc, Operator, SparseTimeFunction, TimeFunction, solve
 
 from hpcfwi.model.discretization import critical_step
-from hpcfwi.solver.boundary import AbsorbingBoundary
+from hpcfwi.solver.boundary import Sponge
 from hpcfwi.solver.devito_internals import operator_name, set_instruction_set
 from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.solver.storage import WavefieldStorage
@@ -24,6 +24,8 @@ class WaveEquation(Protocol):
 
     Attributes
     ----------
+    boundary
+        The absorbing layer, which continues model parameters into its cells and takes gradients back.
     grid
         The padded grid.
     parameters
@@ -36,6 +38,7 @@ class WaveEquation(Protocol):
         Traces and positions.
     """
 
+    boundary: Sponge
     grid: Grid
     parameters: tuple[Function, ...]
     gradients: tuple[Function, ...]
@@ -45,34 +48,23 @@ class WaveEquation(Protocol):
     receivers: SparseTimeFunction
 
     @property
-    def boundary(self) -> AbsorbingBoundary:
-        """The absorbing boundary, which continues model parameters into its layer and folds gradients back."""
-        ...
-
-    @property
     def nbytes(self) -> int:
         """Memory that :meth:`allocate` takes, bytes."""
-        ...
 
     def allocate(self) -> None:
         """Take the memory of all symbols and fill those that do not depend on model or shot."""
-        ...
 
     def stable_step(self, velocity: float) -> float:
         """Longest stable time step, ms, for the highest ``velocity``, km/s."""
-        ...
 
     def forward(self, storage: WavefieldStorage) -> Operator:
         """Operator that models a record and keeps the wavefield in ``storage``."""
-        ...
 
     def gradient(self, storage: WavefieldStorage) -> Operator:
         """Operator that propagates an adjoint source backwards and correlates it with the kept wavefield."""
-        ...
 
     def born(self) -> Operator:
         """Operator that models the derivative of the record in the direction of a perturbation."""
-        ...
 
 
 class AcousticEquation:
@@ -107,7 +99,7 @@ class AcousticEquation:
 
     def __init__(self, spec: SolverSpec) -> None:
         self.spec = spec
-        self.boundary = boundary = spec.boundary
+        boundary = self.boundary = spec.boundary
         extent = tuple((n - 1) * h for n, h in zip(boundary.padded_shape, spec.domain.spacing, strict=True))
         self.grid = grid = Grid(
             shape=boundary.padded_shape, extent=extent, origin=boundary.padded_origin, dtype=np.dtype(spec.dtype).type

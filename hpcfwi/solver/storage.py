@@ -23,24 +23,19 @@ class WavefieldStorage(Protocol):
     @property
     def exact(self) -> bool:
         """Whether the gradient is the misfit's to rounding; False where the storage approximates the wavefield."""
-        ...
 
     @property
     def nbytes(self) -> int:
         """Memory that :meth:`allocate` takes, bytes."""
-        ...
 
     def allocate(self) -> None:
         """Take the memory, once for all shots."""
-        ...
 
     def record(self, field: TimeFunction) -> list[Eq]:
         """Equations that keep ``field`` at each step of the forward operator."""
-        ...
 
     def replay(self) -> Any:
         """The kept wavefield as a symbolic factor for each step of the gradient operator, with its weight in the sum."""
-        ...
 
 
 class SnapshotStorage:

@@ -320,7 +320,7 @@ def test_a_lease_of_other_types_is_nobodys(tmp_path, changed):
 def test_a_row_that_nobody_can_have_written_is_refused(tmp_path, left):
     path = tmp_path / "history.csv"
     path.write_text(HISTORY.decode().split("\n")[0] + "\n" + left)
-    with pytest.raises(RunError, match=r"history\.csv: cannot be read \(row 1 is none of ours\)"):
+    with pytest.raises(RunError, match=r"history\.csv: cannot be read \(row 1 is malformed\)"):
         History(path)
 
 
