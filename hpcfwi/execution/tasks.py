@@ -180,10 +180,9 @@ class ShotWorker:
         gather = resample(content["record"], content["sample_interval"], axis, dtype, extrapolate)
         found = _ObservedShot(Shot(name, content["source"], content["receivers"]), axis, gather)
         self._shots[shot.digest] = found
-        while (
-            len(self._shots) > 1 and sum(kept.gather.nbytes for kept in self._shots.values()) > self.context.cache_bytes
-        ):
-            self._shots.popitem(last=False)
+        kept_bytes = sum(kept.gather.nbytes for kept in self._shots.values())
+        while len(self._shots) > 1 and kept_bytes > self.context.cache_bytes:
+            kept_bytes -= self._shots.popitem(last=False)[1].gather.nbytes
         self.data_seconds += time.perf_counter() - started
         return found
 
@@ -321,12 +320,8 @@ def observe_shot(context: ShotContext, shot: Shot, source: DataSource, folder: P
         record = read_gather(source.file, shot, source.recording)
     if not np.isfinite(record).all():
         raise DataError(shot.name, "its modelled gather is not finite; check the model and solver.time_step")
-    content = {
-        "record": record,
-        "source": shot.source,
-        "receivers": shot.receivers,
-        "sample_interval": source.recording.step,
-    }
+    positions = {"source": shot.source, "receivers": shot.receivers}
+    content = {"record": record, **positions, "sample_interval": source.recording.step}
     record_digest = digest(np.ascontiguousarray(record).data)
     staged = stage(folder, "shot", content, name=name, shot=shot.name, record=record_digest, origin=source.origin)
     log_event(ShotStaged, shot=shot.name, seconds=time.perf_counter() - started, solver_seconds=solver_seconds)

@@ -96,7 +96,7 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     chosen, axis, spec = _shot(problem, shot), _frozen_axis(problem), SolverSpec.from_problem(problem)
     production_misfit = load_misfit(problem.config.inversion.misfit)
     spec = replace(spec, receivers=len(chosen.receivers), time_samples=axis.samples)
-    exact = replace(spec, dtype="float64", snapshot_every=1)
+    exact = replace(spec, dtype="float64", storage="snapshots", snapshot_every=1)
     _check_memory(exact)
     rng = np.random.default_rng(20240229)
     m = squared_slowness(problem.initial_velocity)
@@ -120,9 +120,9 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
         single.set_model(m)
         dots["float32"] = dot_product_error(single, chosen, axis, misfit.processing, direction, rng)
         single.close()
-    own = None
-    if spec.snapshot_every > 1 or problem.config.solver.boundary_gradient == "crop":
-        production = DevitoEngine(Propagator(spec), problem.wavelet, problem.config.solver.boundary_gradient)
+    own, propagator = None, Propagator(spec)
+    if problem.config.solver.boundary_gradient == "crop" or not propagator.storage.exact:
+        production = DevitoEngine(propagator, problem.wavelet, problem.config.solver.boundary_gradient)
         production.set_model(m)
         misfit = replace(misfit, observed=observed.astype(spec.dtype))
         own = production.misfit_and_gradient(chosen, axis, misfit)[1]

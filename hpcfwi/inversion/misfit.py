@@ -56,7 +56,7 @@ class Misfit(Protocol):
 
 
 class LeastSquares:
-    """The L2 misfit ``0.5 sum (predicted - observed)^2``, a sum over samples without the time step (Tarantola 1984)."""
+    """The L2 misfit ``0.5 sum (predicted - observed)^2`` (Tarantola 1984, doi:10.1190/1.1441754), without a time step."""
 
     def evaluate(self, predicted: NDArray, observed: NDArray, axis: TimeAxis) -> tuple[float, NDArray]:  # noqa: ARG002
         """Half the residual's sum of squares, added up in float64, and the residual."""

@@ -1,20 +1,15 @@
 """The names of Devito that its documentation does not promise: every use of one is in this module.
 
-``Operator._compiler.cflags``
-    The flags that an operator is compiled with (:func:`set_instruction_set`).
+``Operator._compiler``
+    The compiler of one operator, whose flags :func:`set_instruction_set` changes.
 ``Operator.cfunction``, ``Operator.arguments``, ``Operator.parameters``
-    The compiled function and its arguments, for calls without the 3 to 6 ms of ``Operator.apply`` (:class:`Kernel`).
-``configuration["compiler"].CC``
-    The compiler's command (:func:`compiler_command`).
-``logging.getLogger("Devito")``
-    Whether Devito reports how fast its kernels run (:class:`Kernel`).
+    The compiled function, the values of its arguments and their order. :class:`Kernel` calls the function itself.
 
 ``tests/solver/test_devito_internals.py`` fails with Devito's version where one of them is gone or means something else.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import time
@@ -25,14 +20,12 @@ from hpcfwi.errors import RunError
 if TYPE_CHECKING:  # takes seconds, and the instruction set must be known before
     from devito import Operator
 
-__all__ = ["INSTRUCTION_SET", "Kernel", "compiler_command", "instruction_set", "operator_name", "set_instruction_set"]
+__all__ = ["INSTRUCTION_SET", "Kernel", "instruction_set", "operator_name", "set_instruction_set"]
 
 # Environment variable that names the instruction set, as gcc's -march does.
 INSTRUCTION_SET = "HPCFWI_TARGET"
 # How compilers are told to use the instruction set of the machine that they run on.
 NATIVE_FLAGS = ("-march=native", "-mcpu=native", "-xHost")
-
-_log = logging.getLogger("Devito")
 
 
 def instruction_set() -> str | None:
@@ -53,13 +46,6 @@ def set_instruction_set(operator: Operator) -> None:
         # each operator has a compiler of its own, and no public option reaches its flags
         compiler = operator._compiler
         compiler.cflags = [f"-march={wanted}" if flag in NATIVE_FLAGS else flag for flag in compiler.cflags]
-
-
-def compiler_command() -> str:
-    """The command of the C compiler that Devito uses here."""
-    from devito import configuration
-
-    return str(configuration["compiler"].CC)
 
 
 class Kernel:
@@ -95,7 +81,9 @@ class Kernel:
         RunError
             If the kernel ends with an error code.
         """
-        if _log.isEnabledFor(logging.INFO):  # --verbose: only apply() reports GFlop/s and points per second
+        from devito.logger import is_log_enabled_for
+
+        if is_log_enabled_for("INFO"):  # --verbose: only apply() reports how fast the kernel is
             return float(sum(entry.time for entry in self.operator.apply(**changing).values()))
         if not self._arguments:
             arguments = self.operator.arguments(**changing)
@@ -105,5 +93,5 @@ class Kernel:
         code = self.operator.cfunction(*values)
         seconds = time.perf_counter() - started
         if code:
-            raise RunError(f"the kernel {self.operator.name} ended with error {code}; see events.jsonl for its worker")
+            raise RunError(f"the kernel {self.operator.name} ended with error {code}")
         return seconds

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from hpcfwi.artifacts import StagedFile, load, read_container, read_header, stage, unpickle
 from hpcfwi.errors import RunError, StagingError
-from hpcfwi.solver.devito_internals import Kernel, compiler_command, instruction_set
+from hpcfwi.solver.devito_internals import Kernel, instruction_set
 from hpcfwi.solver.equations import EQUATIONS, WaveEquation
 from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.solver.storage import STORAGES, WavefieldStorage
@@ -271,7 +271,7 @@ def _compiler_version() -> str:
     """First line of the compiler's version; ``"none"`` where there is no compiler."""
     try:
         answer = subprocess.run(
-            [compiler_command(), "--version"], capture_output=True, text=True, timeout=20, check=True
+            [configuration["compiler"].cc, "--version"], capture_output=True, text=True, timeout=20, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return "none"

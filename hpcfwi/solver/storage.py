@@ -17,7 +17,8 @@ class WavefieldStorage(Protocol):
     """Keeps the forward wavefield of a shot for the gradient ``-sum_t u v_tt``.
 
     What a storage does is a part of the kernels: :meth:`record` gives the forward operator its equations, :meth:`replay`
-    gives the gradient operator its ``u``.
+    gives the gradient operator its ``u``. Both operators run over any range of steps, so the time loop can be cut into
+    segments between which a storage moves what it keeps.
     """
 
     @property

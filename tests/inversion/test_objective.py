@@ -1,0 +1,106 @@
+"""The objective with an executor of a few lines: it needs no cluster, and sees vectors only."""
+
+import numpy as np
+import pytest
+
+from hpcfwi.artifacts import StagedFile, load
+from hpcfwi.errors import RunError
+from hpcfwi.inversion.journal import Journal, Partials
+from hpcfwi.inversion.misfit import FunctionalGradient
+from hpcfwi.inversion.objective import Objective, ShotOperations, observe
+from hpcfwi.inversion.parametrisation import SquaredSlowness
+from hpcfwi.io import make_private
+
+
+class SerialExecutor:
+    """Runs one shot after the other in this process."""
+
+    in_one_task = 1
+
+    def map(self, function, names, arguments, keys, progress=lambda *_: None):
+        assert len(set(keys)) == len(names)
+        results = [function(*each) for each in arguments]
+        progress(len(names), len(names))
+        return results
+
+    def sum(
+        self, function, names, arguments, keys, progress=lambda *_: None, small=False, partials=None, evaluation=""
+    ):  # noqa: ARG002
+        return sum(self.map(function, names, arguments, keys, progress))
+
+
+def observe_shot(context, shot, source, folder):
+    assert context == "context"
+    assert source.file is None
+    assert folder.name == "shots"
+    return StagedFile(shot.name, shot.name)
+
+
+def evaluate_shot(context, name, model, shot, axis, number):  # noqa: ARG001
+    """Half the squares of the model, times the number of the shot plus one."""
+    m, weight = load(model, "model"), int(shot.path) + 1
+    return FunctionalGradient(0.5 * weight * float((m**2).sum()), weight * m)
+
+
+def broken_shot(context, name, model, shot, axis, number):  # noqa: ARG001
+    return FunctionalGradient(1.0, np.full((31, 31), np.nan))
+
+
+@pytest.fixture
+def problem(make_problem):
+    return make_problem("inversion.frozen.depth_above=50")
+
+
+@pytest.fixture
+def objective(problem, tmp_path):
+    """Makes an objective on the same folder, as a later start does."""
+    make_private(tmp_path)
+    executor = SerialExecutor()
+
+    def make(evaluate=evaluate_shot, **hooks):
+        operations = ShotOperations(observe_shot, evaluate, lambda *_: (1, 2), "context", "key")
+        shots = observe(problem, operations, executor, tmp_path)
+        journal = Journal(tmp_path / "journal", problem.digest)
+        parametrisation = SquaredSlowness.from_problem(problem)
+        return Objective(
+            problem, parametrisation, operations, executor, shots, tmp_path, journal, Partials(tmp_path), **hooks
+        )
+
+    return make
+
+
+def test_the_answer_is_the_sum_over_shots_with_the_gradient_of_the_vector(objective, problem):
+    x = np.random.default_rng(0).uniform(0.1, 0.2, problem.domain.shape)
+    f, g = objective()(x.ravel())
+    assert f == pytest.approx(0.5 * 6 * (x**2).sum())
+    np.testing.assert_allclose(g.reshape(x.shape), np.where(problem.frozen, 0, 6 * x))
+
+
+def test_a_later_start_replays_answers_and_computes_only_new_ones(objective, problem):
+    x = np.full(problem.domain.shape, 0.16).ravel()
+    first = objective()(x)
+
+    def not_again(*_):
+        raise AssertionError("computed again")
+
+    seen = []
+    later = objective(not_again, on_evaluation=lambda evaluation, *_: seen.append(evaluation))
+    f, g = later(x)
+    assert f == first[0]
+    np.testing.assert_array_equal(g, first[1])
+    assert [(one.number, one.replayed, one.drift) for one in seen] == [(1, True, 0.0)]
+    with pytest.raises(AssertionError, match="computed again"):
+        later(1.1 * x)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_and_is_not_written(objective, problem, tmp_path):
+    with pytest.raises(RunError, match="the gradient of evaluation 1 has values that are NaN or infinite"):
+        objective(broken_shot)(np.full(problem.domain.shape, 0.16).ravel())
+    assert not list((tmp_path / "journal").glob("*.bin"))
+    assert not list(tmp_path.glob("model-*.pkl"))
+
+
+def test_a_prediction_is_for_the_shot_and_the_time_axis_of_the_model(objective, problem):
+    observed, predicted, axis = objective().predict(problem.initial_velocity, 1)
+    assert (observed, predicted) == (1, 2)
+    assert axis == problem.time_axis(problem.initial_velocity)
