@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from hpcfwi.cluster.layout import Layout
-from hpcfwi.config.site import SiteConfig
 from hpcfwi.solver.devito_internals import INSTRUCTION_SET
 
-if TYPE_CHECKING:  # Dask's import takes longer than a command
+if TYPE_CHECKING:  # Dask's import takes longer than a command, and workers do without pydantic
     from distributed.security import Security
+
+    from hpcfwi.cluster.layout import Layout
+    from hpcfwi.config.site import SiteConfig
 
 __all__ = [
     "DEATH_TIMEOUT_S",

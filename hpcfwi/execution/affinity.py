@@ -12,10 +12,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcfwi.cluster.environment import PROCESSES_VARIABLE, THREADS_VARIABLE
-from hpcfwi.config.site import Site
+
+if TYPE_CHECKING:  # workers do not need pydantic
+    from hpcfwi.config.site import Site
 
 __all__ = [
     "PRELOAD_MODULES",

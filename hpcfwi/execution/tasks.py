@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from distributed import get_worker
@@ -26,7 +26,6 @@ from hpcfwi.events.types import Event, RunWarning, ShotDone, ShotStaged, Solver,
 from hpcfwi.execution.affinity import observed_threads, ranges
 from hpcfwi.inversion.journal import read_partial, write_partial
 from hpcfwi.inversion.misfit import FunctionalGradient, ShotMisfit, load_misfit, total
-from hpcfwi.inversion.objective import DataSource, ShotOperations, task_key
 from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.processing import Tail, resample
 from hpcfwi.model.survey import Shot
@@ -35,6 +34,9 @@ from hpcfwi.process import gc_paused
 from hpcfwi.solver.engine import SleepingShots, open_engine
 from hpcfwi.solver.operators import obtain_solver
 from hpcfwi.solver.spec import SolverSpec
+
+if TYPE_CHECKING:
+    from hpcfwi.inversion.objective import ShotOperations
 
 __all__ = [
     "EVENT_TOPIC",
@@ -298,32 +300,40 @@ def _kept(part: FunctionalGradient, path: Path | None) -> FunctionalGradient:
 
 
 @task
-def observe_shot(context: ShotContext, shot: Shot, source: DataSource, folder: Path) -> StagedFile:
+def observe_shot(
+    context: ShotContext,
+    shot: Shot,
+    folder: Path,
+    origin: str,
+    recording: TimeAxis,
+    file: Path | None,
+    model: StagedFile | None,
+    axis: TimeAxis | None,
+) -> StagedFile:
     """Stage a shot's observed data, read from a file or modelled in the true model (a task)."""
     started, solver_seconds, name = time.perf_counter(), 0.0, f"{shot.file_name}.pkl"
-    if source.file is None:
-        known = find_staged(folder / name, "shot", source.origin)
+    if file is None:
+        known = find_staged(folder / name, "shot", origin)
         if known is not None:
             log_event(ShotStaged, shot=shot.name, seconds=time.perf_counter() - started, staged_before=True)
             return known
-        assert source.model is not None
-        assert source.axis is not None
+        assert model is not None
+        assert axis is not None
         with _one_at_a_time:
             worker, solver_seconds = _resident(context)
-            worker.use_model(source.model)
-            modelled = worker.record(shot, source.axis, source.axis.samples)
-            extrapolate = context.tail == "extrapolate"
-            record = resample(modelled, source.axis.step, source.recording, context.spec.dtype, extrapolate)
+            worker.use_model(model)
+            modelled = worker.record(shot, axis, axis.samples)
+            record = resample(modelled, axis.step, recording, context.spec.dtype, context.tail == "extrapolate")
     else:
         from hpcfwi.model.gathers import read_gather  # with libraries that few workers need
 
-        record = read_gather(source.file, shot, source.recording)
+        record = read_gather(file, shot, recording)
     if not np.isfinite(record).all():
         raise DataError(shot.name, "its modelled gather is not finite; check the model and solver.time_step")
     positions = {"source": shot.source, "receivers": shot.receivers}
-    content = {"record": record, **positions, "sample_interval": source.recording.step}
+    content = {"record": record, **positions, "sample_interval": recording.step}
     record_digest = digest(np.ascontiguousarray(record).data)
-    staged = stage(folder, "shot", content, name=name, shot=shot.name, record=record_digest, origin=source.origin)
+    staged = stage(folder, "shot", content, name=name, shot=shot.name, record=record_digest, origin=origin)
     log_event(ShotStaged, shot=shot.name, seconds=time.perf_counter() - started, solver_seconds=solver_seconds)
     return staged
 
@@ -342,5 +352,7 @@ def predict_shot(
 
 def shot_operations(context: ShotContext) -> ShotOperations:
     """The tasks that an objective runs, for one context."""
+    from hpcfwi.inversion.objective import ShotOperations, task_key  # with pydantic, which workers do not need
+
     key = task_key(context.solver.digest, context.boundary_gradient, context.tail, context.misfit)
     return ShotOperations(observe_shot, evaluate_shot, predict_shot, context, key)

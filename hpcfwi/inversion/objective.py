@@ -24,7 +24,6 @@ from hpcfwi.version import __version__
 
 __all__ = [
     "MAX_DRIVER_SUM_BYTES",
-    "DataSource",
     "Evaluation",
     "Objective",
     "ShotExecutor",
@@ -101,7 +100,9 @@ class ShotOperations:
     Parameters
     ----------
     observe
-        ``(context, shot, source, folder) -> StagedFile``: stage a :class:`~hpcfwi.model.survey.Shot`'s observed data.
+        ``(context, shot, folder, origin, recording, file, model, axis) -> StagedFile``: stage the observed data of a
+        :class:`~hpcfwi.model.survey.Shot`, read from ``file`` or modelled in the staged ``model`` on its ``axis``. Modelled
+        data of the same ``origin`` that are staged already are used again, whatever machine modelled them.
     evaluate
         ``(context, name, model, shot, axis, number) -> FunctionalGradient``: misfit and gradient of a staged shot.
     predict
@@ -117,30 +118,6 @@ class ShotOperations:
     predict: Callable[..., tuple[NDArray, NDArray]]
     context: Any
     context_key: str
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """Where the observed data of all shots come from: a file, or the true model.
-
-    Parameters
-    ----------
-    file
-        Folder or HDF5 file of gathers; None where they are modelled.
-    model, axis
-        The true model, staged, and its time axis; None where gathers are read.
-    recording
-        Time axis of the observed gathers.
-    origin
-        Digest of what the data depend on. Modelled data of the same origin that are staged already are used again, so that
-        they keep their last bits on another kind of machine.
-    """
-
-    file: Path | None
-    model: StagedFile | None
-    axis: TimeAxis | None
-    recording: TimeAxis
-    origin: str
 
 
 @dataclass(frozen=True)
@@ -210,13 +187,13 @@ def observe(problem: Problem, operations: ShotOperations, executor: ShotExecutor
         model = stage(staged, "model", squared_slowness(problem.true_velocity))
         axis = problem.time_axis(problem.true_velocity)
     stamp = task_key(__version__, origin)
-    source = DataSource(data.file, model, axis, problem.recording, stamp)
+    source = (stamp, problem.recording, data.file, model, axis)
     folders = [shard_folder(staged / "shots", shot.name, len(shots)) for shot in shots]
     try:
         return executor.map(
             operations.observe,
             [shot.name for shot in shots],
-            [(operations.context, shot, source, folder) for shot, folder in zip(shots, folders, strict=True)],
+            [(operations.context, shot, folder, *source) for shot, folder in zip(shots, folders, strict=True)],
             [task_key(origin, operations.context_key, shot.name) for shot in shots],
         )
     finally:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpcfwi.model.grid import Domain
-from hpcfwi.model.problem import Problem
 from hpcfwi.model.wavelet import highest_frequency
 from hpcfwi.solver.boundary import Sponge
+
+if TYPE_CHECKING:  # workers do not need it
+    from hpcfwi.model.problem import Problem
 
 __all__ = ["SolverSpec", "snapshot_interval"]
 

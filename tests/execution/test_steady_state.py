@@ -13,7 +13,6 @@ import hpcfwi.execution.tasks as shot_module
 from hpcfwi.artifacts import stage
 from hpcfwi.config.run import load_run_config
 from hpcfwi.execution.tasks import ShotContext, ShotWorker, observe_shot
-from hpcfwi.inversion.objective import DataSource
 from hpcfwi.io import make_private
 from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.problem import Problem
@@ -50,8 +49,8 @@ def stage_model(folder, velocity):
 
 def stage_shots(problem, context, folder):
     model, axis = stage_model(folder, problem.true_velocity), problem.time_axis(problem.true_velocity)
-    source = DataSource(None, model, axis, problem.recording, "")
-    return [observe_shot(context, shot, source, folder / "shots") for shot in problem.survey.shots]
+    source = ("", problem.recording, None, model, axis)
+    return [observe_shot(context, shot, folder / "shots", *source) for shot in problem.survey.shots]
 
 
 def evaluate(worker, problem, shots, velocity, folder):

@@ -13,7 +13,6 @@ import hpcfwi.execution.tasks as shot_module
 from hpcfwi.artifacts import stage
 from hpcfwi.errors import DataError, RunError, StagingError
 from hpcfwi.execution.tasks import ShotContext, ShotWorker, TaskFailure, evaluate_shot, observe_shot
-from hpcfwi.inversion.objective import DataSource
 from hpcfwi.io import make_private
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
@@ -57,7 +56,7 @@ def observe(problem, context, folder):
     axis = problem.time_axis(problem.true_velocity)
 
     def stage_shot(shot, origin="a test"):
-        return observe_shot(context, shot, DataSource(None, true, axis, problem.recording, origin), folder / "shots")
+        return observe_shot(context, shot, folder / "shots", origin, problem.recording, None, true, axis)
 
     return stage_shot
 
@@ -158,7 +157,7 @@ def test_nan_in_the_data_is_the_shots_own_error(problem, context, tmp_path, fold
     record[5, 1] = np.nan
     np.save(tmp_path / "few.npy", record)
     with pytest.raises(DataError, match=r"^shot few: its gather .*NaN.* sample 6 of receiver 2"):
-        observe_shot(context, SHOTS[0], DataSource(tmp_path, None, None, problem.recording, ""), folder / "shots")
+        observe_shot(context, SHOTS[0], folder / "shots", "", problem.recording, tmp_path, None, None)
 
 
 def test_a_missing_file_is_a_failure_of_the_task_in_one_line_with_its_host(problem, context, model, observe):

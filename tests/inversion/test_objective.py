@@ -23,15 +23,13 @@ class SerialExecutor:
         progress(len(names), len(names))
         return results
 
-    def sum(
-        self, function, names, arguments, keys, progress=lambda *_: None, small=False, partials=None, evaluation=""
-    ):  # noqa: ARG002
+    def sum(self, function, names, arguments, keys, progress, **_):
         return sum(self.map(function, names, arguments, keys, progress))
 
 
-def observe_shot(context, shot, source, folder):
+def observe_shot(context, shot, folder, origin, recording, file, model, axis):  # noqa: ARG001
     assert context == "context"
-    assert source.file is None
+    assert file is None
     assert folder.name == "shots"
     return StagedFile(shot.name, shot.name)
 
