@@ -1,16 +1,15 @@
 """What may stand in the event log: every kind of event with its facts, and the meaning of each fact.
 
-``python -m hpcfwi.reporting.schema`` prints the table that README has; with ``json`` a JSON Schema of one line.
+``python -m hpcfwi.reporting.schema`` prints a JSON Schema of one line.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["EVENTS", "FACTS", "SCHEMA", "Fact", "Kind", "event_schema", "event_table"]
+__all__ = ["EVENTS", "FACTS", "SCHEMA", "Fact", "Kind", "event_schema"]
 
 # Of the log's first line, and the first of every start. It changes when a fact changes its meaning or goes, not when one
 # is added: readers leave aside what they do not know.
@@ -279,16 +278,5 @@ def _property(fact: str) -> dict[str, Any]:
     return {**told, "description": FACTS[fact].meaning}
 
 
-def event_table() -> str:
-    """Every event and every fact, as two Markdown tables."""
-    lines = ["| Event | Meaning | Facts (those in brackets not always) |", "|---|---|---|"]
-    for name, kind in EVENTS.items():
-        facts = [*(f"`{fact}`" for fact in kind.facts), *(f"[`{fact}`]" for fact in kind.more)]
-        lines.append(f"| `{name}` | {kind.meaning} | {', '.join(facts)} |")
-    lines += ["", "| Fact | Type | Meaning |", "|---|---|---|"]
-    lines += [f"| `{name}` | {fact.kind} | {fact.meaning} |" for name, fact in FACTS.items()]
-    return "\n".join(lines) + "\n"
-
-
 if __name__ == "__main__":
-    print(json.dumps(event_schema(), indent=1) if sys.argv[1:] == ["json"] else event_table(), end="")
+    print(json.dumps(event_schema(), indent=1))

@@ -27,11 +27,10 @@ from hpcfwi.data.pulse import Pulse
 from hpcfwi.errors import InputError
 from hpcfwi.reporting.events import EventLog
 from hpcfwi.reporting.follow import Follower
-from hpcfwi.reporting.runstatus import RunStatus, status_table
+from hpcfwi.reporting.runstatus import RunStatus
 from hpcfwi.reporting.status import StatusReader
 from hpcfwi.reporting.statuslines import changes, status_lines, status_view
 
-README = Path(__file__).parents[2] / "README.md"
 PROMISED = {"state", "iteration", "evaluations", "misfit", "shots_done", "shots_total", "workers", "failures"}
 HERE = Holder.this()
 # Of a process that there is not, and of another host.
@@ -360,15 +359,6 @@ def test_json_is_one_object_with_the_promised_fields_numbers_and_nulls(first_run
         assert isinstance(told["workers"], list)
         assert isinstance(told["failures"], list)
         assert told["dashboard"] is None
-
-
-def test_readme_has_the_table_that_the_code_gives():
-    text = README.read_text(encoding="utf-8")
-    begin, end = "<!-- status table: begin -->\n", "<!-- status table: end -->"
-    assert text.count(begin) == text.count(end) == 1
-    shown = text.partition(begin)[2].partition(end)[0]
-    assert shown == status_table(), "put what `python -m hpcfwi.reporting.status` prints between the markers"
-    assert re.findall(r"^\| `(\w+)`", shown, re.MULTILINE) == [field.name for field in fields(RunStatus)]
 
 
 @pytest.mark.parametrize(
