@@ -120,7 +120,7 @@ CASES = {
             "fwi.toml: 7 mistakes",
             "model.inside: is 3000.0; it should be at most 15; this looks like m/s (km/s; velocity inside the circle)\n",
             "initial.velocity: is -2.5; it should be at least 0.1 (km/s; velocity everywhere)\n",
-            "data.recording_time: is -1.0; it should be at least 1e-06 (ms; length of the records)\n",
+            "data.recording_time: is -1.0; it should be at least 1e-06 (ms; length of a record)\n",
             'solver.dtype: is "half"; it should be "float32" or "float64" (precision of the wavefields)\n',
             "inversion.bounds, value 1: is 1400.0; it should be at most 15; this looks like m/s (km/s; [lowest, highest]",
             "inversion.bounds, value 2: is 4000.0; it should be at most 15; this looks like m/s",
@@ -138,7 +138,7 @@ CASES = {
     "--set with typing errors": Case(
         [
             "fwi.toml with --set: 2 mistakes",
-            'inversion.iterations: is "ten"; it should be a whole number (most iterations)',
+            'inversion.iterations: is "ten"; it should be a whole number (maximum number of iterations)',
             "inversion.correction: unknown key",
             'Did you mean "corrections"?',
         ],

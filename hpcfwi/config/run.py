@@ -45,11 +45,11 @@ FilePath = Annotated[Path, Field(strict=False), AfterValidator(_no_empty_path)]
 
 
 class GridSection(Section):
-    """The grid; arrays are indexed [x, z] in 2-D and [x, y, z] in 3-D, z pointing down."""
+    """The grid. Arrays are indexed [x, z] in 2-D and [x, y, z] in 3-D; z points down."""
 
-    spacing: Spacing = Field(description="m; distance of grid points along each axis, after decimation")
+    spacing: Spacing = Field(description="m; distance between grid points along each axis, after decimation")
     shape: GridShape | None = Field(
-        None, description="grid points along each axis; may be left out where a model file says it"
+        None, description="grid points along each axis; not needed if a model comes from a file"
     )
     origin: Vector | None = Field(None, description="m; position of the first grid point; default: zeros")
 
@@ -71,7 +71,7 @@ class CircleModel(Section):
     radius: Annotated[float, Field(gt=0, le=1e8)] | None = Field(
         None, description="m; radius of the circle; default: 15 grid cells"
     )
-    center: Vector | None = Field(None, description="m; position of its centre; default: the middle of the grid")
+    center: Vector | None = Field(None, description="m; position of the centre; default: the middle of the grid")
 
 
 class LayersModel(Section):
@@ -103,18 +103,18 @@ class ConstantModel(Section):
 
 
 class FileModel(Section):
-    """Velocities from a file: .npy, or raw binary in C order, the last axis (depth) running fastest."""
+    """Velocities from a file: .npy, or raw binary in C order, where the last axis (depth) varies fastest."""
 
     kind: Literal["file"]
-    file: FilePath = Field(description="path, relative to this file; .npy, anything else is read as raw binary")
-    shape: GridShape | None = Field(None, description="samples along each axis in the file; needed for raw binary")
+    file: FilePath = Field(description="path, relative to this file; .npy, or else raw binary")
+    shape: GridShape | None = Field(None, description="samples along each axis of the file; needed for raw binary")
     dtype: Literal["float32", "float64", "<f4", ">f4", "<f8", ">f8"] = Field(
         "<f4", description="sample format of raw binary"
     )
     unit: Literal["km/s", "m/s"] = Field("km/s", description="unit of the velocities in the file")
-    decimate: Count | Counts = Field(1, description="keep every n-th sample, along all axes or each its own")
+    decimate: Count | Counts = Field(1, description="keep every n-th sample: one number for all axes, or one for each")
     clip: tuple[Velocity, Velocity] | None = Field(
-        None, description="km/s; [lowest, highest] velocity, others are set to these"
+        None, description="km/s; [lowest, highest] velocity; values outside are set to the nearest of the two"
     )
 
     @field_validator("clip")
@@ -126,13 +126,13 @@ class FileModel(Section):
 
 
 class SmoothModel(Section):
-    """The true model, smoothed; frozen cells (water) keep their velocity."""
+    """The true model, smoothed. Frozen cells (water) keep their velocity."""
 
     kind: Literal["smooth"]
     sigma: float = Field(
-        8.0, ge=0.01, le=1000, description="cells; standard deviation of the Gaussian that smooths the velocities"
+        8.0, ge=0.01, le=1000, description="cells; standard deviation of the Gaussian that smooths the velocity"
     )
-    keep_frozen: bool = Field(True, description="whether cells in inversion.frozen keep the true velocity")
+    keep_frozen: bool = Field(True, description="cells in inversion.frozen keep the true velocity")
 
 
 TrueModel = Annotated[CircleModel | LayersModel | ConstantModel | FileModel, Field(discriminator="kind")]
@@ -142,15 +142,15 @@ InitialModel = Annotated[
 
 
 class Positions(Section):
-    """Sources or receivers: a point, a line or a grid by first, last and count; or a CSV file."""
+    """Sources or receivers: a point, a line or a grid given by first, last and count; or a CSV file."""
 
     first: Vector | None = Field(None, description="m; position of the first")
     last: Vector | None = Field(None, description="m; position of the last; default: the first")
-    count: Count | Counts = Field(1, description="how many on the line; or, of a grid, along each axis")
+    count: Count | Counts = Field(1, description="positions on the line, or along each axis of a grid")
     file: FilePath | None = Field(
         None,
-        description="CSV with a header: x, z (and y) in m; for receivers a column shot, where they differ from "
-        "shot to shot; for sources a column shot with their names",
+        description="CSV file with the columns x, z (and y), m; a column shot names the sources, or the shot of each receiver "
+        "if receivers differ from shot to shot",
     )
 
     @model_validator(mode="after")
@@ -189,45 +189,45 @@ class Positions(Section):
 
 
 class AcquisitionSection(Section):
-    """Where the sources and receivers are; each source is a shot."""
+    """Positions of sources and receivers. Each source is a shot."""
 
     sources: Positions | None = Field(
-        None, description="where the sources are, each of them a shot; needed unless data.geometry says it"
+        None, description="positions of the sources; each is a shot; needed unless data.geometry is set"
     )
     receivers: Positions | None = Field(
-        None, description="where the receivers are; needed unless data.geometry says it"
+        None, description="positions of the receivers; needed unless data.geometry is set"
     )
 
 
 class DataSection(Section):
-    """The recording, and the observed data; without a file they are modelled from the true model."""
+    """The recording and the observed data. Without a file, they are modelled in the true model."""
 
-    recording_time: Milliseconds = Field(description="ms; length of the records")
+    recording_time: Milliseconds = Field(description="ms; length of a record")
     sample_interval: Milliseconds = Field(4.0, description="ms; sample interval of the observed data")
     file: FilePath | None = Field(
         None,
-        description="observed data: a folder with <shot>.npy, or an HDF5 file with a dataset for each shot; "
-        "arrays (samples, receivers)",
+        description="observed data: a folder with <shot>.npy, or an HDF5 file with a dataset for each shot; arrays of shape "
+        "(samples, receivers)",
     )
     tail: Literal["cut", "extrapolate"] = Field(
         "cut",
-        description='the last time step, which lies past the end of the data: "cut": not compared; "extrapolate": as in '
-        "Devito's tutorials, modelled as zero and compared with the data's spline, extrapolated",
+        description='the last time step, which lies after the last sample of the data: "cut" does not compare it; '
+        '"extrapolate" takes zero as its prediction and extrapolates the data, as in Devito\'s tutorials',
     )
     geometry: FilePath | None = Field(
         None,
-        description="CSV with a row for each trace, in the order of the gathers: shot, source_x, source_z, "
-        "receiver_x, receiver_z (and source_y, receiver_y), m",
+        description="CSV file with a row for each trace, in the order of the gathers: shot, source_x, source_z, receiver_x, "
+        "receiver_z (and source_y, receiver_y), m",
     )
     exclude: tuple[str, ...] = Field(
-        (), description="names of shots that are left out, as if the survey had never had them; the results say so"
+        (), description="names of shots to leave out, as if the survey did not have them; the results name them"
     )
     quorum: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="part of these shots that has to be usable: a shot that fails wherever it is tried, or whose record is "
-        "broken, is left out while there are so many others, and the inversion begins anew without it; 1: the run stops",
+        description="fraction of the shots that must remain; while it does, a shot that fails on every attempt or has a broken "
+        "record is left out, and the inversion begins again without it; 1 stops the run instead",
     )
 
 
@@ -235,9 +235,9 @@ class RickerWavelet(Section):
     """The Ricker wavelet ``a (1 - 2 r^2) exp(-r^2)``, ``r = pi f (t - delay)``."""
 
     kind: Literal["ricker"]
-    peak_frequency: float = Field(ge=1e-3, le=1e9, description="Hz; frequency of the largest amplitude")
+    peak_frequency: float = Field(ge=1e-3, le=1e9, description="Hz; frequency with the largest amplitude")
     delay: float | None = Field(None, ge=0, le=1e8, description="ms; time of the peak; default: 1 / peak_frequency")
-    amplitude: float = Field(1.0, ge=-LARGEST, le=LARGEST, description="value of the peak")
+    amplitude: float = Field(1.0, ge=-LARGEST, le=LARGEST, description="amplitude of the peak")
 
     @field_validator("amplitude")
     @classmethod
@@ -250,71 +250,73 @@ class RickerWavelet(Section):
 
 
 class FileWavelet(Section):
-    """A wavelet from a file, interpolated to the time step by a cubic spline; zero after its end."""
+    """A wavelet from a file. A cubic spline interpolates it to the time step; it is zero after its end."""
 
     kind: Literal["file"]
-    file: FilePath = Field(description=".npy with one axis, or text with one sample a line")
+    file: FilePath = Field(description=".npy with one axis, or a text file with one sample a line")
     sample_interval: Milliseconds = Field(description="ms; sample interval of the wavelet")
 
 
 class SolverSection(Section):
-    """How the wave equation is solved."""
+    """The solution of the wave equation."""
 
     space_order: int = Field(8, ge=2, le=16, multiple_of=2, description="order of the finite differences in space")
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of the wavefields")
     sponge: int = Field(40, ge=1, le=1000, description="cells; width of the absorbing layer on each side")
-    free_surface: bool = Field(False, description="whether the top is a free surface instead of absorbing")
+    free_surface: bool = Field(False, description="free surface at the top instead of an absorbing layer")
     time_step: Literal["fixed", "critical"] | Milliseconds = Field(
         "fixed",
-        description='"fixed": stable for the highest velocity allowed; "critical": of the current model, anew at each '
-        "evaluation; or a number, ms",
+        description='"fixed": stable for the highest velocity that is allowed; "critical": the Courant limit of the current '
+        "model, computed again for each evaluation; or a number, ms",
     )
     strategy: Literal["sampled", "full"] = Field(
         "sampled",
-        description='steps at which the forward wavefield is kept: "sampled" (every k-th) or "full"',
+        description='time steps at which the forward wavefield is kept: "sampled" (every k-th) or "full" (all)',
     )
     sampling_margin: float = Field(
-        2.5, ge=1, description='for "sampled": samples kept per period of twice the highest frequency'
+        2.5, ge=1, description='for "sampled": samples per period of twice the highest frequency of the wavelet'
     )
     boundary_gradient: Literal["exact", "crop"] = Field(
-        "exact", description='"exact": the sponge\'s part is folded onto the edges; "crop": it is dropped'
+        "exact", description='gradient in the sponge: "exact" folds it onto the edge cells, "crop" drops it'
     )
 
 
 class FrozenSection(Section):
-    """Cells that the inversion leaves as they are in the initial model; a cell is frozen if any of these says so."""
+    """Cells that keep the velocity of the initial model. A cell is frozen if any of these keys says so."""
 
     velocity_below: Velocity | None = Field(
         None,
-        description="km/s; freeze where the true model (else the initial one) is at or below this: water",
+        description="km/s; freeze cells where the true model (or else the initial model) is at or below this: water",
     )
-    depth_above: Metres | None = Field(None, description="m; freeze everything down to this depth")
-    mask_file: FilePath | None = Field(None, description=".npy of the grid's shape, true (nonzero) where frozen")
+    depth_above: Metres | None = Field(None, description="m; freeze all cells down to this depth")
+    mask_file: FilePath | None = Field(None, description=".npy with the shape of the grid; true (nonzero) where frozen")
 
 
 class InversionSection(Section):
-    """The optimisation: L-BFGS-B over the squared slowness."""
+    """The optimiser: L-BFGS-B over the squared slowness."""
 
-    bounds: tuple[Velocity, Velocity] = Field(description="km/s; [lowest, highest] velocity allowed")
+    bounds: tuple[Velocity, Velocity] = Field(description="km/s; [lowest, highest] velocity that is allowed")
     first_step: Annotated[float, Field(ge=1e-6, le=10)] | Literal["unscaled"] = Field(
         0.05,
-        description="km/s; about the largest change of velocity that the optimiser tries first, by which it scales its "
-        'variables; "unscaled": the bare squared slowness, whose first try may go from bound to bound',
+        description="km/s; largest change of velocity in the first step, approximately; it scales the optimiser's variables; "
+        '"unscaled": no scaling, so that the first step may jump from bound to bound',
     )
-    iterations: int = Field(20, ge=0, le=1_000_000, description="most iterations")
+    iterations: int = Field(20, ge=0, le=1_000_000, description="maximum number of iterations")
     evaluations: int = Field(
         15000,
         ge=1,
         le=1_000_000,
-        description="most evaluations of misfit and gradient, but for the rest of a line search",
+        description="maximum number of evaluations of misfit and gradient; a line search that has begun is completed",
     )
     ftol: float = Field(
-        2.220446049250313e-09, ge=0, description="stop when the relative decrease of the misfit is below this"
+        2.220446049250313e-09,
+        ge=0,
+        description="stop when the relative decrease of the misfit in an iteration is below this",
     )
-    gtol: float = Field(1e-5, ge=0, description="stop when the largest projected gradient entry is below this")
-    corrections: int = Field(10, ge=1, le=1000, description="pairs of vectors that L-BFGS-B remembers")
-    line_search_steps: int = Field(20, ge=1, le=1000, description="most evaluations in one line search")
-    frozen: FrozenSection = Field(FrozenSection(), description="cells that stay as they are")
+    gtol: float = Field(1e-5, ge=0, description="stop when the largest entry of the projected gradient is below this")
+    corrections: int = Field(10, ge=1, le=1000, description="vector pairs that L-BFGS-B remembers")
+    line_search_steps: int = Field(20, ge=1, le=1000, description="maximum number of evaluations in one line search")
+    frozen: FrozenSection = Field(FrozenSection(), description="cells that keep their velocity")
 
     @field_validator("bounds")
     @classmethod
@@ -325,12 +327,12 @@ class InversionSection(Section):
 
 
 class JournalSection(Section):
-    """What a run that was interrupted need not compute again."""
+    """What an interrupted run keeps."""
 
     block: Annotated[int, Field(ge=0, le=8**8)] | Literal["auto"] = Field(
         "auto",
-        description="shots whose sum is kept on disk while an evaluation is under way: 1, 8, 64, ... as they are added up; 0: "
-        'none are; "auto": at most 3 % of all shots, or one',
+        description="number of shots in each sum that is kept on disk during an evaluation: 1, 8, 64, ...; 0 keeps none; "
+        '"auto": at most 3 % of all shots, at least one',
     )
 
     @field_validator("block")
@@ -347,10 +349,10 @@ class JournalSection(Section):
 
 
 class OutputSection(Section):
-    """What is written besides the model."""
+    """Output besides the model."""
 
-    figures: bool = Field(True, description="whether pictures are drawn")
-    report: bool = Field(True, description="whether report.html is written at the end")
+    figures: bool = Field(True, description="draw the pictures")
+    report: bool = Field(True, description="write report.html at the end")
 
 
 class RunConfig(Section):
@@ -359,8 +361,8 @@ class RunConfig(Section):
     grid: GridSection
     model: TrueModel | None = Field(
         None,
-        description="the true model, to which the result is compared, and from which data are made; needed unless there is "
-        "data.file",
+        description="the true model: synthetic data are made in it, and the result is compared with it; needed unless "
+        "data.file is set",
     )
     initial: InitialModel = Field(description="the model that the inversion starts from")
     acquisition: AcquisitionSection = AcquisitionSection()

@@ -80,29 +80,31 @@ Gigabytes = Annotated[float, Field(gt=0, le=1e6)]
 class SchedulerSection(Section):
     """The batch system that starts worker jobs."""
 
-    kind: Literal["none", "slurm", "pbs"] = Field("none", description="which one")
-    queue: Word | None = Field(None, description="Slurm's partition, PBS's queue; default: the scheduler's own")
-    account: Word | None = Field(None, description="account or project that pays; default: the scheduler's own")
-    qos: Word | None = Field(None, description="Slurm's quality of service; default: the scheduler's own")
-    walltime: Walltime = Field("01:00:00", description="hours:minutes:seconds that a worker job asks for")
-    directives: tuple[Line, ...] = Field((), description="further lines, as they stand after #SBATCH or #PBS")
+    kind: Literal["none", "slurm", "pbs"] = Field(
+        "none", description="batch system: Slurm, PBS, or none for this machine"
+    )
+    queue: Word | None = Field(None, description="partition of Slurm, queue of PBS; default: the scheduler's own")
+    account: Word | None = Field(None, description="account or project to charge; default: the scheduler's own")
+    qos: Word | None = Field(None, description="quality of service of Slurm; default: the scheduler's own")
+    walltime: Walltime = Field("01:00:00", description="time limit of a worker job, hours:minutes:seconds")
+    directives: tuple[Line, ...] = Field((), description="further directives, as they stand after #SBATCH or #PBS")
     resources: Word | None = Field(
         None,
-        description="PBS's resources of a worker job, with {cpus} and {memory} in it; "
+        description="resources of a worker job of PBS, with the placeholders {cpus} and {memory}; "
         "default: `select=1:ncpus={cpus}:mem={memory}`",
     )
     request_memory: bool = Field(
-        True, description="whether a worker job asks for memory; some machines give whole nodes and refuse to be asked"
+        True, description="request memory for a worker job; some machines give whole nodes and reject such requests"
     )
     jobs: Jobs | tuple[Jobs, Jobs] = Field(
-        1, description="worker jobs, one node each; or [least, most]: as many as there is work for"
+        1, description="number of worker jobs, one node each; or [least, most]: as many as there is work for"
     )
     replacements: Annotated[int, Field(ge=0, le=10_000)] = Field(
-        10, description="worker jobs an hour, at most, that are submitted in place of others that have ended"
+        10, description="maximum number of worker jobs per hour that replace jobs that have ended"
     )
-    submit_from_compute: bool = Field(True, description="whether jobs may be submitted from within a job")
-    max_walltime: Walltime | None = Field(None, description="hours:minutes:seconds that the queue allows")
-    max_jobs: Jobs | None = Field(None, description="jobs that a user may have at a time")
+    submit_from_compute: bool = Field(True, description="the machine allows a job to submit jobs")
+    max_walltime: Walltime | None = Field(None, description="longest time limit of the queue, hours:minutes:seconds")
+    max_jobs: Jobs | None = Field(None, description="maximum number of jobs of a user at a time")
 
     @model_validator(mode="after")
     def _consistent(self) -> SchedulerSection:
@@ -126,15 +128,15 @@ class SchedulerSection(Section):
 
 
 class NodeSection(Section):
-    """A node as the scheduler gives it; what is left out is not known, and then worker has to say it."""
+    """A node, as the scheduler counts it. If cores or memory are missing, [worker] must give numbers."""
 
     cores: Annotated[int, Field(ge=1, le=4096)] | None = Field(None, description="physical cores")
     hardware_threads: Annotated[int, Field(ge=1, le=8)] = Field(
-        1, description="CPUs that the scheduler counts for each core"
+        1, description="CPUs that the scheduler counts per core"
     )
-    memory: Gigabytes | None = Field(None, description="GB; memory that jobs may have")
-    sockets: Few | None = Field(None, description="processors")
-    numa_domains: Few | None = Field(None, description="memory domains")
+    memory: Gigabytes | None = Field(None, description="GB; memory that jobs may use")
+    sockets: Few | None = Field(None, description="sockets (processors)")
+    numa_domains: Few | None = Field(None, description="NUMA domains")
 
     @model_validator(mode="after")
     def _whole(self) -> NodeSection:
@@ -150,26 +152,24 @@ class WorkerSection(Section):
 
     processes: Auto | Few = Field(
         "auto",
-        description='worker processes on a node; "auto": one for each core, fewer where shots or memory are few',
+        description='worker processes on a node; "auto": one per core, fewer if there are few shots or little memory',
     )
     threads: Auto | Few = Field(
-        "auto", description='OpenMP threads of each process; "auto": the cores that the processes leave'
+        "auto", description='OpenMP threads of each process; "auto": cores divided by processes'
     )
-    memory: Auto | Gigabytes = Field(
-        "auto", description='GB; memory that a process may use; "auto": its share of the node'
-    )
+    memory: Auto | Gigabytes = Field("auto", description='GB; memory limit of a process; "auto": its share of the node')
 
 
 class OpenMPSection(Section):
-    """OpenMP in the kernels; OMP_NUM_THREADS is worker.threads."""
+    """OpenMP in the kernels. OMP_NUM_THREADS follows from worker.threads."""
 
     places: Word | None = Field(None, description="OMP_PLACES")
     bind: Word | None = Field(None, description="OMP_PROC_BIND")
     variables: dict[Annotated[str, AfterValidator(_variable)], Line] = Field(
-        {}, description="further variables of the workers' environment"
+        {}, description="further environment variables of the workers"
     )
     strict: bool = Field(
-        False, description="whether threads or cores that are not as promised stop the run instead of being a warning"
+        False, description="stop the run if threads or CPUs differ from this file, instead of a warning"
     )
 
     @model_validator(mode="after")
@@ -180,75 +180,80 @@ class OpenMPSection(Section):
 
 
 class DevitoSection(Section):
-    """How kernels are generated and compiled."""
+    """Generation and compilation of the kernels."""
 
     language: Literal["auto", "openmp", "C"] = Field(
         "auto",
-        description="DEVITO_LANGUAGE; auto: C where every worker process has one thread, for which OpenMP costs a fifth of "
-        "the time of a small shot, and openmp where one has more",
+        description='DEVITO_LANGUAGE; "auto": C if every worker process has one thread (OpenMP would cost a fifth of the time '
+        "of a small shot), openmp otherwise",
     )
     arch: Word | None = Field(
-        None, description="DEVITO_ARCH, the compiler: gcc, clang, icx, cray, ...; default: the first of gcc, clang, icx"
+        None,
+        description="DEVITO_ARCH, the compiler: gcc, clang, icx, cray, ...; default: the first one found of gcc, clang, icx",
     )
-    platform: Word | None = Field(None, description="DEVITO_PLATFORM; default: what Devito finds")
+    platform: Word | None = Field(None, description="DEVITO_PLATFORM; default: what Devito detects")
     autotuning: Literal["off", "basic", "aggressive", "max"] = Field(
         "off", description="DEVITO_AUTOTUNING, the search for block sizes"
     )
     target: Word | None = Field(
         None,
-        description="instruction set that kernels are compiled for (znver3, sapphirerapids, x86-64-v3, ...), so that those "
-        "of a login node run on the compute nodes; default: that of the machine that compiles",
+        description="instruction set of the compute nodes (znver3, sapphirerapids, x86-64-v3, ...), for kernels that are "
+        "compiled on a login node with another processor; default: that of the machine that compiles",
     )
 
 
 class EnvironmentSection(Section):
-    """What a worker job does before its worker starts."""
+    """Commands of a worker job before its worker starts."""
 
     modules: tuple[Word, ...] = Field((), description="modules to load")
-    commands: tuple[Line, ...] = Field((), description="shell commands, after the modules; variables are the node's")
+    commands: tuple[Line, ...] = Field(
+        (), description="shell commands, after the modules; the node replaces variables in them"
+    )
     python: Line | None = Field(
-        None, description="Python with hpcfwi, as the workers start it; default: the driver's own"
+        None, description="command that starts a Python with hpcfwi on the nodes; default: the driver's own Python"
     )
 
 
 class FilesystemSection(Section):
-    """Where files are."""
+    """Folders."""
 
     runs: Line | None = Field(
-        None, description="folder for run folders, which all nodes must see; default: `runs` in the current folder"
+        None, description="folder for run folders; all nodes must see it; default: `runs` in the current folder"
     )
     scratch: Line | None = Field(
         None,
-        description="the nodes' own folder for temporary files and the JIT cache (TMPDIR); variables are the node's; default: "
-        "the node's TMPDIR, else /tmp",
+        description="local folder of a node for temporary files and the JIT cache (TMPDIR); the node replaces variables in it; "
+        "default: the node's TMPDIR, else /tmp",
     )
 
 
 class NetworkSection(Section):
-    """How driver and workers reach each other."""
+    """Connections between driver and workers."""
 
     interface: Word | None = Field(
-        None, description="network interface of the scheduler in the driver; default: the one that leads to the nodes"
+        None, description="network interface of the driver; default: the one that leads to the nodes"
     )
     worker_interface: Word | None = Field(None, description="network interface of the workers; default: the same")
     ports: Annotated[str, AfterValidator(_ports)] | None = Field(
-        None, description="first:last port that may be used; default: any that is free"
+        None, description="first:last port to use; default: any free port"
     )
-    tls: bool = Field(True, description="whether what leaves a machine is encrypted, and strangers are refused")
+    tls: bool = Field(
+        True, description="encrypt connections between machines, and reject those without the run's certificate"
+    )
     dashboard: Annotated[str, AfterValidator(_listening)] = Field(
         "127.0.0.1:8787",
-        description="address:port of Dask's dashboard (any free port where that one is in use), or off; it has no password, "
-        "so by default it can be reached from the driver's host only",
+        description="address:port of Dask's dashboard (or another free port), or off; it has no password, so "
+        "by default only the driver's host can reach it",
     )
 
 
 class SiteConfig(Section):
     """A whole site file."""
 
-    description: Line = Field("", description="one line that says what machine this is")
-    source: Line = Field("", description="where its facts are from")
-    read: Line = Field("", description="when they were read")
-    tried: bool = Field(True, description="whether hpcfwi was tried there")
+    description: Line = Field("", description="the machine, in one line")
+    source: Line = Field("", description="sources of the facts in this file")
+    read: Line = Field("", description="date on which the sources were read")
+    tried: bool = Field(True, description="hpcfwi was tried on this machine")
     scheduler: SchedulerSection = SchedulerSection()
     node: NodeSection = NodeSection()
     worker: WorkerSection = WorkerSection()

@@ -39,84 +39,84 @@ class Often:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How a run stands; None is what is not known.
+    """The state of a run. Unknown values are None.
 
     Attributes
     ----------
     state
-        `running`, `done`, `stopped` (can be continued), `failed`, `killed` (its driver is gone without a word), `perhaps dead`
-        (its driver, on another host, has no heartbeat, but not for long enough), or `new` (nothing has run there)
+        `new` (nothing has run yet), `running`, `done`, `stopped` (can be continued), `failed`, `killed` (the driver
+        ended without recording why) or `perhaps dead` (the driver is on another host, and its heartbeat is late)
     stage
-        what it is at: `starting`, `waiting` (for the first worker), `data`, `inverting` or `finishing`; of a run that was
-        killed, what it was at; else null
+        `starting`, `waiting` (for the first worker), `data`, `inverting` or `finishing`; of a killed run, its last
+        stage; else null
     reason
-        why it is done, has stopped or failed; else empty
+        why the run is done, has stopped or failed; else empty
     go_on
-        the command that continues it; null where there is nothing to continue, or somebody is at it
+        command that continues the run; null if there is nothing to continue, or a driver is at work
     since
-        when it came into its stage or state, s since 1970
+        start of the present stage or state, s since 1970
     started
-        when the last driver began, s since 1970
+        start of the last driver, s since 1970
     starts
-        how many drivers have begun
+        number of drivers so far
     folder
         the run folder
     site
         name of the site
     launch
-        how workers are started: `local`, `jobs` or `allocation`
+        how workers start: `local`, `jobs` or `allocation`
     layout
-        how a node is divided, in words
+        processes, threads and memory on a node, in words
     host
         host of the driver
     pid
-        its process
+        process number of the driver
     job
-        the batch job that it is in
+        batch job of the driver
     heartbeat_age
-        seconds since its last sign of life, which it gives every five; null where there is no driver
+        seconds since the last heartbeat of the driver, which sends one every five; null without a driver
     iteration
-        the last one that is done; 0 is the initial model
+        last iteration that is done; 0 is the initial model
     iterations
-        how many there are at most
+        maximum number of iterations
     evaluations
         evaluations of misfit and gradient that are done
     misfit
-        that of the last iteration
+        misfit after the last iteration
     initial_misfit
-        that of the initial model
+        misfit of the initial model
     model_error
         norm(vp - vp_true) / norm(vp_true) after the last iteration
     shots_done
-        shots of the evaluation, or of the data, that is under way
+        shots that are done of the present evaluation, or of the observed data
     shots_total
-        of how many
+        number of all these shots
     workers
-        those that are there: `host`, `name`, `shots`, `seconds` of each
+        present workers, each with `host`, `name`, `shots` and `seconds`
     workers_planned
-        how many are wanted
+        number of workers that the run wants
     hosts
-        where workers are or shots were done: `host`, `workers`, `shots` of each
+        hosts with workers or with finished shots, each with `host`, `workers` and `shots`
     jobs
-        state of each worker job that has not ended, with the scheduler's reason, by its number
+        state of each worker job that has not ended, with the scheduler's reason, by job number
     failures
-        what went wrong, each with `what` (a line) and `times`; the most frequent first
+        what went wrong, each with `what` (one line) and `times`; the most frequent first
     warnings
-        the same of warnings
+        warnings, in the same form
     time_left
-        seconds until the last iteration, at most, at the pace of the last ones
+        seconds until the maximum number of iterations, at the pace of the last ones
     core_hours
-        cores of workers times the hours for which they were held, all starts together
+        cores of the workers times the hours for which they were held, over all starts
     figure
-        the newest picture
+        path of the newest picture
     figure_time
-        when it was drawn, s since 1970
+        time of that picture, s since 1970
     report
-        the report
+        path of the report
     dashboard
         address of Dask's dashboard, while the driver is alive
     dashboard_command
-        what makes that address lead there from another machine
+        command that makes this address work on another machine
     """
 
     state: str
