@@ -65,7 +65,7 @@ def _stopped() -> int:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hpcfwi")
-@click.option("--verbose", is_flag=True, help="Let Devito and Dask speak too.")
+@click.option("--verbose", is_flag=True, help="Show the messages of Devito and Dask, and tracebacks.")
 def cli(verbose: bool) -> None:
     """Seismic full waveform inversion on supercomputers."""
     quieten(verbose)
@@ -83,7 +83,7 @@ def _problem_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "settings",
             multiple=True,
             metavar="SECTION.KEY=VALUE",
-            help="Change a key of the configuration (or, with site. before it, of the site); may be repeated.",
+            help="Override a key of the configuration or, as site.SECTION.KEY, of the site. Repeat it for several keys.",
         ),
         click.argument("config", type=click.Path(path_type=Path)),
     ):
@@ -101,12 +101,21 @@ def _place_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--run-dir",
             type=click.Path(path_type=Path),
-            help="Run folder [runs/<name of CONFIG>, or where the site says].",
+            help="Run folder [runs/<name of CONFIG>, below filesystem.runs of the site].",
         ),
         click.option("--site", default="workstation", show_default=True, help="Name or path of a site file."),
-        click.option("--launch", "way", type=click.Choice(WAYS), help="How workers start [as site and place suggest]."),
-        click.option("--nodes", type=click.IntRange(min=1), help="Worker jobs, or nodes of the allocation [all]."),
-        click.option("--wait", type=click.FloatRange(min=0), help="Minutes to wait for a worker, at most [no limit]."),
+        click.option(
+            "--launch",
+            "way",
+            type=click.Choice(WAYS),
+            help="How workers start [jobs with --site, allocation inside a job, else local].",
+        ),
+        click.option(
+            "--nodes",
+            type=click.IntRange(min=1),
+            help="Number of worker jobs [as the site says], or of nodes of the allocation [all].",
+        ),
+        click.option("--wait", type=click.FloatRange(min=0), help="Longest time without a worker, minutes [no limit]."),
     ):
         decorated = decorate(decorated)
     return decorated
@@ -126,17 +135,17 @@ def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") ->
 @cli.command()
 @_problem_options
 @_place_options
-@click.option("--accept-versions", is_flag=True, help="Continue a run that other versions of hpcfwi or Devito began.")
 @click.option(
-    "--fresh", is_flag=True, help="Begin anew in a new folder, whose name is that of the run folder and a number."
+    "--accept-versions", is_flag=True, help="Continue a run that began with other versions of hpcfwi or Devito."
 )
+@click.option("--fresh", is_flag=True, help="Begin again in a new folder: the name of the run folder and a number.")
 @click.option("--stand-in", hidden=True, metavar="SECONDS[:SPREAD]", help="Sleep in place of the kernels, in a study.")
 @click.option(
     "--requeue",
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="A batch job whose time is up goes back into the queue, until N of its starts have finished nothing [0: never].",
+    help="Requeue the batch job at its time limit, until N of its starts have completed nothing [0: never].",
 )
 def run(
     config: Path,
@@ -196,7 +205,7 @@ def model(
     site: str,
     options: LaunchOptions,
 ) -> None:
-    """Make the observed data of CONFIG, and nothing else."""
+    """Make the observed data of CONFIG only."""
     what, where = _load(config, settings, site)
     from hpcfwi.driver import model_data
 
@@ -207,7 +216,7 @@ def model(
 @cli.command()
 @_problem_options
 def plan(config: Path, settings: tuple[str, ...]) -> None:
-    """Say what CONFIG will need: grid, steps, memory, disk."""
+    """Print what CONFIG needs: grid, time steps, memory, disk."""
     what, _ = _load(config, settings)
     from hpcfwi.inversion.plan import make_plan
     from hpcfwi.inversion.problem import Problem
@@ -224,9 +233,9 @@ def plan(config: Path, settings: tuple[str, ...]) -> None:
 
 @cli.command()
 @_problem_options
-@click.option("--shot", help="Name of the shot to test with [the middle one].")
+@click.option("--shot", help="Name of the shot to test [the middle one].")
 def check(config: Path, settings: tuple[str, ...], shot: str | None) -> int:
-    """Test the gradient on this very problem: dot product and Taylor tests."""
+    """Test the gradient on the problem of CONFIG: dot product and Taylor tests."""
     what, _ = _load(config, settings)
     apply_environment()
     from hpcfwi.inversion.problem import Problem
@@ -240,7 +249,7 @@ def check(config: Path, settings: tuple[str, ...], shot: str | None) -> int:
 @cli.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 def report(run_dir: Path) -> None:
-    """Write RUN/report.html: everything of a run, done or not, in one file for a browser."""
+    """Write RUN/report.html, one page about a run in any state."""
     from hpcfwi.reporting.report import write_report
 
     click.echo(write_report(run_dir))

@@ -28,22 +28,31 @@ def _counts(_: Any, __: Any, text: str) -> tuple[int, ...]:
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--site", default="workstation", show_default=True, help="Name or path of a site file.")
-@click.option("--launch", "way", type=click.Choice(WAYS), help="How workers start [as site and place suggest].")
+@click.option(
+    "--launch",
+    "way",
+    type=click.Choice(WAYS),
+    help="How workers start [jobs with --site, allocation inside a job, else local].",
+)
 @click.option(
     "--nodes",
     default="1,2,4,8",
     show_default=True,
     callback=_counts,
     metavar="N,N,...",
-    help="Node counts of the ladder: worker jobs, or nodes of the allocation; on this machine, worker processes.",
+    help="Node counts: worker jobs, or nodes of the allocation; on this machine, worker processes.",
 )
-@click.option("--weak", is_flag=True, help="Let the shots grow with the nodes; all of them are on the most nodes.")
-@click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each node count.")
-@click.option("--iterations", type=click.IntRange(min=1), default=3, show_default=True, help="Of each run.")
+@click.option(
+    "--weak", is_flag=True, help="Let the number of shots grow with the nodes; the largest node count has all shots."
+)
+@click.option(
+    "--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Number of runs of each node count."
+)
+@click.option("--iterations", type=click.IntRange(min=1), default=3, show_default=True, help="Iterations of each run.")
 @click.option(
     "--stand-in",
     metavar="SECONDS[:SPREAD]",
-    help="Shots that sleep in place of the kernels: their mean length, and their standard deviation over it.",
+    help="Replace the kernels by a sleep of this mean, with this relative standard deviation.",
 )
 @click.option("--study-dir", type=click.Path(path_type=Path), help="Folder of the study [scaling/CONFIG-SITE].")
 @click.option(
@@ -51,7 +60,7 @@ def _counts(_: Any, __: Any, text: str) -> tuple[int, ...]:
     "settings",
     multiple=True,
     metavar="SECTION.KEY=VALUE",
-    help="Change a key of the configuration (or, with site. before it, of the site); may be repeated.",
+    help="Override a key of the configuration or, as site.SECTION.KEY, of the site. Repeat it for several keys.",
 )
 def scale(
     config: Path,
@@ -67,8 +76,8 @@ def scale(
 ) -> None:
     """Study how CONFIG scales over node counts.
 
-    Runs it on each of them, tells where the time went, fits a model of the cost and predicts how it goes on. What is measured
-    stays measured: a study that was stopped goes on with the same command.
+    Runs CONFIG on each node count, shows where the time went, fits a cost model and predicts larger node counts. The same
+    command continues a study that was stopped.
     """
     from hpcfwi.studies.scaling_study import ScaleOptions, run_study
 

@@ -20,7 +20,7 @@ PREFIX = "site."
 
 @click.group()
 def site() -> None:
-    """The machines that are known: their files, their job scripts, and whether all is well there."""
+    """List machines, show their site files and job scripts, and test them."""
 
 
 def _settings_option(whose: str) -> Callable[..., Any]:
@@ -29,7 +29,7 @@ def _settings_option(whose: str) -> Callable[..., Any]:
         "settings",
         multiple=True,
         metavar="SECTION.KEY=VALUE",
-        help=f"Change a key of {whose}; may be repeated.",
+        help=f"Override a key of {whose}. Repeat it for several keys.",
     )
 
 
@@ -39,7 +39,7 @@ def _keys_of_site(settings: Sequence[str]) -> list[str]:
 
 @site.command("list")
 def list_sites() -> None:
-    """Say which sites there are."""
+    """List all sites."""
     from hpcfwi.config.site import known_sites
     from hpcfwi.terminal import console
 
@@ -88,7 +88,7 @@ def _glance(path: Path) -> tuple[dict[str, Any], str]:
 @click.argument("name")
 @_settings_option("the site")
 def show(name: str, settings: tuple[str, ...]) -> None:
-    """Print the site NAME with all its defaults, as a site file."""
+    """Print the site file NAME with all defaults."""
     import tomli_w
 
     from hpcfwi.config.site import load_site
@@ -102,10 +102,10 @@ def show(name: str, settings: tuple[str, ...]) -> None:
 @site.command()
 @click.argument("name")
 @click.argument("config", required=False, type=click.Path(path_type=Path))
-@click.option("--nodes", type=click.IntRange(min=1), help="Worker jobs [as many as the site says].")
+@click.option("--nodes", type=click.IntRange(min=1), help="Number of worker jobs [as the site says].")
 @_settings_option("the site, or of CONFIG")
 def script(name: str, config: Path | None, nodes: int | None, settings: tuple[str, ...]) -> None:
-    """Print the script of a worker job of the site NAME, for the run of CONFIG or else for a whole node."""
+    """Print the script of a worker job of the site NAME, for the run of CONFIG or for a whole node."""
     from hpcfwi.config.site import SiteConfig, load_site
 
     ours = [] if config is None else [setting for setting in settings if not _is_of_site(setting, SiteConfig)]
@@ -146,18 +146,18 @@ def _need(config: Path, settings: Sequence[str]) -> Any:
 
 @site.command("check")
 @click.argument("name", default="workstation")
-@click.option("--job", is_flag=True, help="Start a real worker job, and look at its node from inside, too.")
+@click.option("--job", is_flag=True, help="Start a real worker job as well, and test its node from inside.")
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),
     metavar="MINUTES",
     default=10.0,
     show_default=True,
-    help="How long that job may take to start.",
+    help="Longest wait for the start of that job.",
 )
 @_settings_option("the site")
 def check_site(name: str, job: bool, wait: float, settings: tuple[str, ...]) -> int:
-    """Look at everything that a run at the site NAME [workstation] relies on; exit code 1 if there is a problem."""
+    """Test everything that a run needs at the site NAME [workstation]. The exit code is 1 if there is a problem."""
     from hpcfwi.config.site import load_site
     from hpcfwi.doctor.findings import Section, bad, findings_table
     from hpcfwi.doctor.rounds import check_site as look

@@ -124,7 +124,7 @@ FACTS: dict[str, Fact] = {
     "source": Fact("text", "where the solver comes from"),
     "digest": Fact("text", "digest of a staged file"),
     "starts": Fact("integer", "starts of the batch job so far"),
-    "in_vain": Fact("integer", "starts in a row that completed no shot"),
+    "in_vain": Fact("integer", "starts that completed nothing, in all"),
     "left_out": Fact("text", "shots that are left out, in words; else empty"),
     "irreproducible": Fact("text", "why the last bits may differ from run to run, in words; else empty"),
     "peak_memory": Fact("integer", "largest memory of the process so far, bytes"),
