@@ -311,7 +311,7 @@ def command_page() -> str:
 
 
 def _command(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
-    context = click.Context(command, info_name=name, parent=parent)
+    context = click.Context(command, info_name=name, parent=parent, **command.context_settings)
     usage = " ".join(command.collect_usage_pieces(context))
     about = cleandoc(command.help or "").replace("\b\n", "")
     yield f"## {context.command_path}\n\n```\n{context.command_path} {usage}\n```\n\n{_escape(about)}"

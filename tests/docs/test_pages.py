@@ -102,7 +102,7 @@ def test_every_command_exists(page):
                 continue
             rest = ["scale" if "scaling" in words[script] else "run", *words[script + 1 :]]
         command, arguments = find(rest)
-        command.make_context("hpcfwi", list(arguments))
+        command.make_context("hpcfwi", list(arguments), **cli.context_settings)
         for flag, setting in pairwise(arguments):
             if flag == "--set":
                 check_key(setting.partition("=")[0])
