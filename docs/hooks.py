@@ -25,7 +25,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_content(html: str, **_: Any) -> str:
     """Show formulas without JavaScript, and the names in docstrings without Sphinx."""
-    return ROLE.sub(r"<code>\1</code>", FORMULA.sub(_mathml, html))
+    html = ROLE.sub(r"<code>\1</code>", FORMULA.sub(_mathml, html))
+    return html.replace("<code>--", '<code class="option">--')  # which a line must not end after
 
 
 def _mathml(formula: re.Match[str]) -> str:

@@ -225,7 +225,7 @@ def _range(limits: dict[str, Any]) -> Iterator[str]:
     low, high = (limits.get(name) for name in ("ge", "le"))
     low, high = (None if limit is None or abs(limit) >= FAR else f"{limit:g}" for limit in (low, high))
     if "gt" in limits:
-        yield f"above {limits['gt']:g}"
+        yield f"above {limits['gt']:g}" + ("" if high is None else f", at most {high}")
     if low is not None:
         yield f"{low} or more" if high is None else f"{low} to {high}"
     if "multiple_of" in limits:
