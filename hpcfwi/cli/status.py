@@ -54,15 +54,15 @@ def _is_number(word: str) -> bool:
     "--watch",
     type=click.FloatRange(min=0.1, max=3600),
     metavar="[SECONDS]",
-    help=f"Look again every few seconds [{EVERY:g}], until the run has ended or Ctrl-C.",
+    help=f"Repeat every SECONDS [{EVERY:g}] until the run ends, or until Ctrl-C.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object; with --watch one in a line at each change.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object; with --watch, one line for each change.")
 @click.argument("run", type=click.Path(path_type=Path))
 def status(run: Path, watch: float | None, as_json: bool) -> int:
-    """Say how the run in the folder RUN stands: running, finished, stopped or killed.
+    """Show the state of a run.
 
-    RUN may be a run folder, its name in runs, or the configuration of a run that is there. It is read, and nothing else, so
-    any host that sees it will do. The exit code tells only whether there is such a run.
+    RUN is a run folder, its name in runs, or the configuration of a run. The command only reads files, so it works on any
+    host that sees the folder. The exit code is 0 if the run exists.
     """
     from hpcfwi.events.lease import HEARTBEAT_INTERVAL_S
     from hpcfwi.reporting.status import StatusReader, find_run

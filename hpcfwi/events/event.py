@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, dataclass_t
 if TYPE_CHECKING:  # workers make events but read none, and have no use for what pydantic needs
     from pydantic import TypeAdapter
 
-__all__ = ["EVENTS", "SCHEMA", "Event", "event_schema", "event_table", "parse_event"]
+__all__ = ["EVENTS", "SCHEMA", "Event", "event_schema", "parse_event"]
 
 # Version in the first line of each file. It changes when a field changes its meaning or goes, not when one is added.
 SCHEMA = 2
@@ -142,18 +142,3 @@ def parse_event(line: bytes | str) -> Event | None:
 def event_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a line of the event log."""
     return _adapter().json_schema()
-
-
-def event_table() -> str:
-    """Every event and every field, as two Markdown tables."""
-    kinds = ["| Event | Meaning | Fields (those in brackets not always) |", "|---|---|---|"]
-    meanings: dict[str, str] = {}
-    known = {kind["title"]: kind for kind in event_schema()["$defs"].values()}
-    for event in EVENTS:
-        names = []
-        for name, told in known[event]["properties"].items():
-            told = {**told.get("anyOf", [{}])[0], **told}
-            meanings[name] = f"| `{name}` | {told['type']} | {told.get('description', 'name of the kind of event')} |"
-            names.append(f"`{name}`" if name in known[event]["required"] else f"[`{name}`]")
-        kinds.append(f"| `{event}` | {known[event]['description']} | {', '.join(names[2:])} |")
-    return "\n".join([*kinds, "", "| Field | Type | Meaning |", "|---|---|---|", *meanings.values(), ""])

@@ -8,19 +8,16 @@ Writers construct a class, readers get the same class back::
             case ShotDone(shot=name, seconds=seconds):
                 print(name, seconds)
 
-``python -m hpcfwi.events.types`` prints the reference table, with ``json`` the JSON Schema of a line.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Annotated, Any
 
 from hpcfwi.events import event as f
-from hpcfwi.events.event import EVENTS, SCHEMA, Event, event_schema, event_table, parse_event
+from hpcfwi.events.event import EVENTS, SCHEMA, Event, event_schema, parse_event
 
-__all__ = ["EVENTS", "SCHEMA", "Event", "event_schema", "event_table", "parse_event"]
+__all__ = ["EVENTS", "SCHEMA", "Event", "event_schema", "parse_event"]
 
 
 class _AboutWorker(Event):
@@ -402,7 +399,3 @@ class IterationDone(Event, name="iteration"):
     model_error: f.ModelError | None = None
     m_error: Annotated[float | None, f.about("norm of the element-wise relative error of the squared slowness")] = None
     replayed: f.Replayed = False
-
-
-if __name__ == "__main__":
-    print(json.dumps(event_schema(), indent=1) if sys.argv[1:] == ["json"] else event_table(), end="")

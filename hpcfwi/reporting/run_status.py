@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
-from inspect import cleandoc
 from typing import Any
 
 from hpcfwi.events.state import ENDED
 
-__all__ = ["HostStatus", "Often", "RunStatus", "WorkerStatus", "status_table"]
+__all__ = ["HostStatus", "Often", "RunStatus", "WorkerStatus"]
 
 
 @dataclass(frozen=True)
@@ -169,19 +167,3 @@ class RunStatus:
     def as_json(self) -> dict[str, Any]:
         """All of it in the types of JSON."""
         return asdict(self)
-
-
-def status_table() -> str:
-    """Every field of :class:`RunStatus`, as a Markdown table."""
-    kinds = {"str": "text", "int": "whole number", "float": "number", "dict[str, str]": "object"}
-    lines = ["| Field | Type | Meaning |", "|---|---|---|"]
-    listed = cleandoc(RunStatus.__doc__ or "").partition("----------\n")[2]
-    for name, meaning in re.findall(r"^(\w+)\n((?:    .*\n?)+)", listed, re.MULTILINE):
-        kind, _, optional = RunStatus.__annotations__[name].partition(" | ")
-        told = kinds.get(kind, "list of objects") + (" or null" if optional else "")
-        lines.append(f"| `{name}` | {told} | {' '.join(meaning.split())} |")
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(status_table(), end="")

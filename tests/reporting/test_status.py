@@ -26,7 +26,7 @@ from hpcfwi.errors import InputError
 from hpcfwi.events import lease as pulses
 from hpcfwi.events.lease import Holder, Liveness
 from hpcfwi.events.log import EventLog, Follower
-from hpcfwi.reporting.run_status import RunStatus, status_table
+from hpcfwi.reporting.run_status import RunStatus
 from hpcfwi.reporting.status import StatusReader
 from hpcfwi.reporting.status_text import changes, status_lines, status_table_view
 
@@ -371,15 +371,6 @@ def test_json_is_one_object_with_the_promised_fields_numbers_and_nulls(first_run
         assert isinstance(told["workers"], list)
         assert isinstance(told["failures"], list)
         assert told["dashboard"] is None
-
-
-def test_readme_has_the_table_that_the_code_gives():
-    text = README.read_text(encoding="utf-8")
-    begin, end = "<!-- status table: begin -->\n", "<!-- status table: end -->"
-    assert text.count(begin) == text.count(end) == 1
-    shown = text.partition(begin)[2].partition(end)[0]
-    assert shown == status_table(), "put what `python -m hpcfwi.reporting.status` prints between the markers"
-    assert re.findall(r"^\| `(\w+)`", shown, re.MULTILINE) == [field.name for field in fields(RunStatus)]
 
 
 @pytest.mark.parametrize(
