@@ -76,6 +76,8 @@ def test_names_that_hdf5_would_confuse_are_refused_there(tmp_path, name):
         file["a/b"] = RECORD
     with pytest.raises(InputError, match=r"is not possible in HDF5; use a folder of \.npy files"):
         check_gathers(tmp_path / "g.h5", [shot(name)], RECORDING)
+    np.save(tmp_path / f"{shot(name).file_name}.npy", RECORD)  # the advice
+    assert check_gathers(tmp_path, [shot(name)], RECORDING) == ()
 
 
 def test_missing_gathers_are_counted_and_the_first_is_named(store):

@@ -125,10 +125,13 @@ def test_dispersion_is_a_warning_with_points_and_error_of_the_speed():
         r"dispersion: 5\.07 grid points per shortest wavelength .*off by about [+-]\d+\.\d %; a finer", warning
     )
     assert "a finer grid or a higher solver.space_order would reduce it" in warning
-    (warning,) = problem(
-        "inversion.bounds=[2.4, 2.6]", "model.inside=2.6", "solver.space_order=16", "wavelet.peak_frequency=20"
-    ).warnings
+    error = abs(problem("solver.space_order=2").dispersion[1])
+    assert abs(problem("solver.space_order=4").dispersion[1]) < error
+    assert abs(problem("solver.space_order=2", "grid.spacing=[5, 5]", "grid.shape=[201, 201]").dispersion[1]) < error
+    fine = ("inversion.bounds=[2.4, 2.6]", "model.inside=2.6", "solver.space_order=16", "wavelet.peak_frequency=20")
+    (warning,) = problem(*fine).warnings
     assert "a shorter solver.time_step would reduce it" in warning
+    assert not problem(*fine, "solver.time_step=0.5").warnings
     assert not problem("solver.space_order=16", "wavelet.peak_frequency=5").warnings
 
 

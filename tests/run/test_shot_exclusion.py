@@ -34,7 +34,7 @@ def test_a_shot_that_is_left_out_is_missing_in_the_misfit_and_the_results_say_so
 @pytest.mark.parametrize(
     ("exclude", "told"),
     [
-        ('["7"]', "data.exclude: there is no shot '7'; there are 0, 1, 2"),
+        ('["7"]', "data.exclude: there is no shot '7'; the shots are 0, 1, 2"),
         ('["0", "1", "2"]', "data.exclude: leaves no shot of the survey"),
         ("[3]", "data.exclude"),
     ],
