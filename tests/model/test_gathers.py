@@ -138,6 +138,14 @@ def test_a_gather_longer_than_the_recording_is_cut_with_one_warning(store):
     assert cut.dtype == RECORD.dtype
 
 
+def test_a_broken_gather_other_than_the_first_is_left_to_the_run(tmp_path):
+    np.save(tmp_path / "a.npy", RECORD)
+    (tmp_path / "b.npy").write_bytes(b"not an array")
+    assert check_gathers(tmp_path, [shot("a"), shot("b")], RECORDING) == ()
+    with pytest.raises(DataError, match=r"shot b: .*is not a readable \.npy file"):
+        read_gather(tmp_path, shot("b"), RECORDING)
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
