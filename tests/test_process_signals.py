@@ -196,13 +196,3 @@ hpcfwi.cli.main.command = command
 main()
 """)
     assert subprocess.run([sys.executable, "-m", "interrupted_import"], cwd=tmp_path, check=False).returncode == 75
-
-
-def test_importing_dask_jobqueue_leaves_the_handlers_as_they_are():
-    program = """
-import signal
-before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-import hpcfwi.cluster.jobs
-assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)

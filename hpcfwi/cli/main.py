@@ -208,15 +208,18 @@ def model(
 
 @cli.command()
 @_problem_options
-def plan(config: Path, settings: tuple[str, ...]) -> None:
-    """Say what CONFIG will need: grid, steps, memory, disk."""
-    what, _ = _load(config, settings)
+@click.option("--site", help="Name or path of a site file: also say which workers fit on its nodes.")
+@click.option("--nodes", type=click.IntRange(min=1), help="Nodes, or worker jobs, of the site [as its file says].")
+def plan(config: Path, settings: tuple[str, ...], site: str | None, nodes: int | None) -> None:
+    """Say what CONFIG will need: grid, steps, memory, disk, and workers of a site."""
+    what, where = _load(config, settings, site or "workstation")
     from hpcfwi.model.problem import Problem
-    from hpcfwi.run.plan import make_plan
+    from hpcfwi.run.plan import make_plan, plan_workers
 
     problem = Problem.from_config(what)
+    needs = make_plan(problem)
     table = Table(box=None, show_header=False, pad_edge=False)
-    for row in make_plan(problem).rows:
+    for row in [*needs.rows, *([plan_workers(problem, needs, where, nodes)] if site else [])]:
         table.add_row(*row)
     screen = console()
     screen.print(table, soft_wrap=not screen.is_terminal)

@@ -106,7 +106,11 @@ def restore_environment() -> Iterator[None]:
 
 def _devito(site: SiteConfig | None, threads: int | None) -> dict[str, str]:
     """Return Devito's settings: those of the user's environment, then the site's."""
-    section = (site or SiteConfig()).devito
+    if site is None:
+        from hpcfwi.config.site import SiteConfig
+
+        site = SiteConfig()
+    section = site.devito
     language = section.language
     if language == "auto":
         language = "C" if threads == 1 else "openmp"

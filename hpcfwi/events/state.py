@@ -279,7 +279,8 @@ class RunState:
 def failure_line(event: Event) -> str | None:
     """A line about something that went wrong; None for events that are no failures."""
     text = _FAILURES.get(type(event))
-    return None if text is None else text.format_map(vars(event))
+    shots = ", ".join(vars(event).get("failed_shots", ()))
+    return None if text is None else text.format_map({**vars(event), "failed_shots": shots})
 
 
 def _count(counter: Counter[str], text: str) -> None:
@@ -301,9 +302,9 @@ def _adapter() -> TypeAdapter[RunState]:
 _FAILURES: dict[type[Event], str] = {
     events.ShotRetried: "shot {shot} was started again on another worker: {reason}",
     events.WorkerDied: "a worker on {host} died: {reason}",
-    events.WorkerUnresponsive: "a worker on {host} sent no heartbeats",
+    events.WorkerUnresponsive: "a worker on {host} has sent no heartbeats for a while",
     events.WorkerRestarted: "a worker on {host} hung and was restarted",
-    events.HostExcluded: "host {host} gets no more shots, since several failed there",
+    events.HostExcluded: "host {host} gets no more shots: {failed_shots} failed there",
     events.JobLost: "worker job {job} {reason}",
     events.JobRejected: "the batch system rejected a worker job: {message}",
     events.NodeLost: "the workers of node {node} ended (exit code {exit_code})",

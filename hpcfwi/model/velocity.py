@@ -88,7 +88,8 @@ def build_model(
 
 def file_grid_shape(section: FileModel, name: str) -> tuple[int, ...]:
     """Shape of the grid that a model file gives, after decimation."""
-    stored = _open_npy(section.file, f"{name}.file").shape if section.file.suffix == ".npy" else section.shape
+    key = f"{name}.file"
+    stored = _open_npy(section.file, key, _advice(key)).shape if section.file.suffix == ".npy" else section.shape
     if stored is None:
         raise InputError(f"{name}.shape: is missing; raw binary ({section.file}) needs the samples along each axis")
     steps = _decimation(section, len(stored), name)
@@ -136,19 +137,19 @@ def _decimation(section: FileModel, ndim: int, name: str) -> tuple[int, ...]:
     return steps
 
 
-def _open_npy(path: Path, key: str) -> NDArray:
+def _open_npy(path: Path, key: str, advice: str = "") -> NDArray:
     try:
         with np.errstate(over="ignore"):  # in the size of a shape that is too large for any file
             return np.lib.format.open_memmap(require_regular_file(path), mode="r")
     except FileNotFoundError:
-        raise _missing(path, key) from None
+        raise InputError(f"{key}: {path}: no such file{advice}") from None
     except Exception as error:  # a broken header can make numpy raise anything
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise InputError(f"{key}: {path}: is not a readable .npy file ({reason})") from None
 
 
-def _missing(path: Path, key: str) -> InputError:
-    return InputError(f"{key}: {path}: no such file; give another path with --set {key}=PATH")
+def _advice(key: str) -> str:
+    return f"; give another path with --set {key}=PATH"
 
 
 def _read_model(section: FileModel, name: str) -> NDArray[np.float64]:
@@ -187,7 +188,7 @@ def _open_raw(section: FileModel, name: str) -> NDArray:
             )
         return np.memmap(section.file, dtype=dtype, mode="r", shape=section.shape)
     except FileNotFoundError:
-        raise _missing(section.file, f"{name}.file") from None
+        raise InputError(f"{name}.file: {section.file}: no such file{_advice(f'{name}.file')}") from None
     except OSError as error:
         raise InputError(f"{name}.file: {section.file}: cannot be read ({error.strerror})") from None
 

@@ -1,4 +1,4 @@
-"""What the commands ``run`` and ``model`` do: from a configuration to a velocity model, or to observed data."""
+"""The commands ``run`` and ``model``: from a configuration to a velocity model, or to observed data."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from hpcfwi.artifacts import load
 from hpcfwi.config.run import RunConfig
 from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, ShotFailed
-from hpcfwi.events.types import EvaluationDone, Figures, IterationDone, Optimised, Report, RunDone, RunWarning
+from hpcfwi.events import types as events
 from hpcfwi.inversion.history import History, Row
 from hpcfwi.inversion.misfit import load_misfit
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import read_array, squared_slowness, velocity_from
 from hpcfwi.run.folder import RunFolder
-from hpcfwi.run.requeue import Requeue
 from hpcfwi.run.session import Session, session
 from hpcfwi.run.shot_exclusion import ShotExclusion
+from hpcfwi.run.stopping import Requeue
 from hpcfwi.solver.engine import SleepingShots
 
 __all__ = ["RunResult", "model_data", "run_inversion"]
@@ -34,7 +34,7 @@ __all__ = ["RunResult", "model_data", "run_inversion"]
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run ended with.
+    """The result of an inversion.
 
     Parameters
     ----------
@@ -43,19 +43,19 @@ class RunResult:
     velocity
         Final model, km/s, float32.
     iterations, evaluations
-        How many there were.
+        Their numbers.
     misfit, initial_misfit
-        Last and first.
+        Of the final and the initial model.
     model_error
-        ``norm(vp - vp_true) / norm(vp_true)``, or None.
+        ``norm(vp - vp_true) / norm(vp_true)``; None if no true model is known.
     message
         Why the optimiser stopped.
     left_out
-        Of which shots it knows nothing, in words; empty where all were used.
+        Which shots are not in the sums, in words; empty if all are.
     irreproducible
-        Why another run of the same problem may give other last bits, in words; empty where it gives the same bytes.
+        Why another run of the same problem may give other last bits, in words; empty if it gives the same bytes.
     core_hours
-        Cores of workers times the hours for which they were held until the model was there, all starts together.
+        Cores of the workers times the hours for which they were held until the model was there, in all starts.
     """
 
     folder: Path
@@ -70,18 +70,13 @@ class RunResult:
     irreproducible: str = ""
     core_hours: float = 0.0
 
-    @property
-    def sensible(self) -> bool:
-        """Whether its numbers are numbers and its texts texts, as those read from a file may not be."""
-        counts, numbers = (
-            (self.iterations, self.evaluations),
-            (self.misfit, self.initial_misfit, self.model_error or 0.0, self.core_hours),
-        )
-        return (
-            all(isinstance(count, int) for count in counts)
-            and all(isinstance(number, float) for number in numbers)
-            and all(isinstance(text, str) for text in (self.message, self.left_out, self.irreproducible))
-        )
+    def __post_init__(self) -> None:
+        counts = (self.iterations, self.evaluations)
+        numbers = (self.misfit, self.initial_misfit, self.model_error or 0.0, self.core_hours)
+        texts = (self.message, self.left_out, self.irreproducible)
+        for values, kind in ((counts, int), (numbers, float), (texts, str)):
+            if not all(isinstance(value, kind) for value in values):  # of a result.json that was edited
+                raise TypeError(f"not all of {values} are of type {kind.__name__}")
 
 
 def run_inversion(
@@ -94,27 +89,27 @@ def run_inversion(
     requeue: int = 0,
     stand_in: SleepingShots | None = None,
 ) -> RunResult:
-    """Run an inversion, or continue the one that is in ``run_dir``.
+    """Run an inversion, or continue the one in ``run_dir``.
 
     Parameters
     ----------
     config
-        What is inverted.
+        The problem.
     site
         Where it runs; this machine by default.
     run_dir
         The run folder.
     console
-        Where to tell how it goes.
+        Where to print progress; nowhere by default.
     options
         How workers are started.
     accept_versions
-        Whether a run that other versions of hpcfwi or Devito began is continued.
+        Whether to continue a run that other versions of hpcfwi or Devito began.
     requeue
-        The batch job that this process is goes back into the queue when its time is up, until so many of its starts have
-        finished nothing; 0: never.
+        Put the batch job of this process back into the queue when its time is up, until so many of its starts have finished
+        nothing; 0: never.
     stand_in
-        What is done in place of the kernels, in studies of everything around them.
+        What replaces the kernels, in scaling studies.
 
     Returns
     -------
@@ -123,39 +118,39 @@ def run_inversion(
     Raises
     ------
     InputError
-        If something is wrong with the input, or the folder holds a run of another problem.
+        If the input is wrong, or the folder holds a run of another problem.
     RunError
         If a shot cannot be computed anywhere.
     Interrupted
-        On Ctrl-C, or when the batch job's time is up; the same call continues.
+        On Ctrl-C, or when the time of the batch job is up; the same call continues the run.
     """
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
     load_misfit(config.inversion.misfit)  # a wrong name must not cost a start of workers
-    with RunFolder(
-        Path(run_dir), lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
-    ) as folder:
-        claimed = problem.identity | ({} if stand_in is None else {"stand-in": str(stand_in)})
-        folder.claim(claimed, config, accept_versions)
+    with RunFolder(Path(run_dir), _line_printer(console)) as folder:
+        identity = problem.identity | ({} if stand_in is None else {"stand-in": str(stand_in)})
+        folder.claim(identity, config, accept_versions)
         finished = _finished(folder, problem)
         if finished is not None:
-            told = f"{folder.path}: this run is done already; its results:"
-            console.print(told, highlight=False, markup=False, soft_wrap=True)
+            _line_printer(console)(f"{folder.path}: this run is done; its results:")
             return finished
         folder.reopen()
-        requeueing, quorum = Requeue(folder, requeue), ShotExclusion(folder, problem)
+        requeueing, exclusion = Requeue(folder, requeue), ShotExclusion(folder, problem)
         try:
-            with session(quorum.problem, site or Site(), options, folder, console, stand_in) as ready:
+            with session(exclusion.problem, site or Site(), options, folder, console, stand_in) as current:
                 while True:
                     try:
-                        return _Inversion(ready).run()
+                        return _Inversion(current).run()
                     except (DataError, ShotFailed) as error:
                         folder.verify()
-                        ready.begin_anew(quorum.go_on_without(error), error)
+                        current.problem = exclusion.exclude(error)
+                        current.log.write(events.ShotExcluded(shot=error.shot, reason=error.problem))
+                        current.print_line(str(error))
+                        current.print_line(f"the inversion begins anew, {current.problem.exclusion_note}")
         except Interrupted as stopped:
             raise requeueing.after(stopped) from None
         except (DataError, RunError):
-            _report_failure(folder, quorum.problem)
+            _report_failure(folder, exclusion.problem)
             raise
 
 
@@ -166,9 +161,9 @@ def model_data(
     console: Console | None = None,
     options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
 ) -> list[Path]:
-    """Make the observed data only: model them (or read them from ``data.file``) and stage them in ``run_dir``.
+    """Make the observed data only: model them, or read them from ``data.file``, and stage them in ``run_dir``.
 
-    Parameters are those of :func:`run_inversion`.
+    The parameters are those of :func:`run_inversion`.
 
     Returns
     -------
@@ -177,75 +172,82 @@ def model_data(
     """
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
-    with RunFolder(
-        Path(run_dir), lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
-    ) as folder:
+    with RunFolder(Path(run_dir), _line_printer(console)) as folder:
         folder.claim(problem.identity, config)
-        with session(problem, site or Site(), options, folder, console) as ready:
-            return _export_data(ready)
+        with session(problem, site or Site(), options, folder, console) as current:
+            paths = []
+            for shot, staged in zip(problem.survey.shots, current.stage_data(), strict=True):
+                path = folder.path / "data" / f"{shot.file_name}.npy"
+                folder.write_array(path, load(staged, "shot")["record"])
+                paths.append(path)
+            return paths
+
+
+def _line_printer(console: Console) -> Any:
+    return lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _limits(config: RunConfig) -> dict[str, float]:
-    """What may change from one start to the next: a run that ended at its old limits goes on to the new ones."""
+    """What may change from one start to the next: a run that ended at its old limits continues to the new ones."""
     section = config.inversion
     return {name: getattr(section, name) for name in ("iterations", "evaluations", "ftol", "gtol")}
 
 
 def _finished(folder: RunFolder, problem: Problem) -> RunResult | None:
-    """The result of a run that is done; what is not as it was written is made again from the journal."""
+    """The result of a run that is done; a damaged one is made again from the journal."""
     try:
-        result = folder.read_result()
-        if result is None or result.get("limits") != _limits(problem.config):
+        content = folder.read_result()
+        if content is None or content.get("limits") != _limits(problem.config):
             return None
         velocity = np.array(read_array(folder.model, "the final model"))
-        found = RunResult(folder=folder.path, velocity=velocity, **result["summary"])
+        result = RunResult(folder=folder.path, velocity=velocity, **content["summary"])
     except (InputError, KeyError, TypeError):
         return None
     if problem.config.output.figures and not any(folder.figures.glob("*.png")):
         return None
-    return found if velocity.shape == problem.domain.shape and velocity.dtype == np.float32 and found.sensible else None
+    return result if velocity.shape == problem.domain.shape and velocity.dtype == np.float32 else None
 
 
 def _report_failure(folder: RunFolder, problem: Problem) -> None:
-    """Show on a page why a run has failed, unless another driver has the folder by now; only the run's error is told."""
-    if not problem.config.output.report:
-        return
-    with suppress(Exception):
-        from hpcfwi.reporting.report.page import write_report
+    """Write the report of a failed run, unless another driver has taken the folder; only the run's own error is raised."""
+    if problem.config.output.report:
+        with suppress(Exception):
+            from hpcfwi.reporting.report.page import write_report
 
-        folder.verify()
-        write_report(folder.path, problem)
-
-
-def _export_data(session: Session) -> list[Path]:
-    """Observed data as plain arrays."""
-    paths = []
-    for shot, staged in zip(session.problem.survey.shots, session.observe(), strict=True):
-        path = session.folder.path / "data" / f"{shot.file_name}.npy"
-        session.folder.write_array(path, load(staged, "shot")["record"])
-        paths.append(path)
-    return paths
+            folder.verify()
+            write_report(folder.path, problem)
 
 
 class _Inversion:
-    """The optimisation on a session's workers, and what is written of it."""
+    """The minimisation with a session's workers, and what is written about it.
+
+    Parameters
+    ----------
+    session
+        The session.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session, self.problem, self.folder, self.log = session, session.problem, session.folder, session.log
         self.config = session.problem.config
         self.iteration = 0
+        self.writing_seconds = 0.0
 
     def run(self) -> RunResult:
         """Minimise, and write the results."""
+        shots = self.session.stage_data()
+        self._prepare(shots)
+        result = self._minimise()
+        return self._write_results(result)
+
+    def _prepare(self, shots: Any) -> None:
         from hpcfwi.inversion.journal import Journal, Partials
         from hpcfwi.inversion.objective import Objective
-        from hpcfwi.inversion.optimizer import minimise
         from hpcfwi.inversion.parametrisation import SquaredSlowness
 
         session, problem = self.session, self.problem
-        shots = session.observe()
-        self.rows = History(self.folder.history)
-        self.elapsed_before = self.rows.rows[-1].elapsed_seconds if self.rows.rows else 0.0
+        self.history = History(self.folder.history)
+        self.elapsed_before = self.history.rows[-1].elapsed_seconds if self.history.rows else 0.0
         self.parametrisation = SquaredSlowness.from_problem(problem)
         self.objective = Objective(
             problem,
@@ -257,32 +259,38 @@ class _Inversion:
             Journal(self.folder.journal, f"{problem.digest} {self.folder.began_with}", self.folder.verify),
             Partials(self.folder.journal, self.config.journal.shots_per_sum),
             session.on_shots,
-            session.on_evaluating,
+            self._on_evaluation_begins,
             self._on_evaluation,
         )
-        x0 = self.parametrisation.to_vector(squared_slowness(problem.initial_velocity))
-        self.loop_started = self.step_started = time.perf_counter()
-        self.writing = 0.0
+
+    def _minimise(self) -> Any:
+        from hpcfwi.inversion.optimizer import minimise
+
+        x0 = self.parametrisation.to_vector(squared_slowness(self.problem.initial_velocity))
+        self.minimisation_began = self.step_began = time.perf_counter()
         result = minimise(self.objective, x0, self.parametrisation, self.config.inversion, self._on_iteration)
-        seconds = time.perf_counter() - self.loop_started
+        seconds = time.perf_counter() - self.minimisation_began
         self.log.write(
-            Optimised(
+            events.Optimised(
                 seconds=seconds,
-                optimiser_seconds=max(0.0, seconds - self.objective.seconds - self.writing),
-                writing_seconds=self.writing,
+                optimiser_seconds=max(0.0, seconds - self.objective.seconds - self.writing_seconds),
+                writing_seconds=self.writing_seconds,
                 iterations=int(result.nit),
                 evaluations=int(result.nfev),
                 message=str(result.message),
             )
         )
-        return self._finish(result)
+        return result
+
+    def _on_evaluation_begins(self, number: int) -> None:
+        self.log.write(events.EvaluationStarted(evaluation=number, shots=len(self.problem.survey)))
 
     def _on_evaluation(self, evaluation: Any, x: NDArray, gradient: NDArray) -> None:
         facts = asdict(evaluation)
         facts["shots_per_task"] = facts.pop("in_one_task")
-        self.log.write(EvaluationDone(**facts, evaluation=evaluation.number))
+        self.log.write(events.EvaluationDone(**facts, evaluation=evaluation.number))
         if evaluation.drift:
-            self.session.differs_because(
+            self.session.reproducibility.lose(
                 "on another kind of processor, or with other versions of numpy or scipy, replayed models differ from the "
                 "journal's in their last bits"
             )
@@ -291,10 +299,10 @@ class _Inversion:
             self._add_row(x, evaluation.misfit)
 
     def _on_iteration(self, x: NDArray, misfit: float) -> None:
-        started = time.perf_counter()
+        began = time.perf_counter()
         self.iteration += 1
         self._add_row(x, misfit)
-        self.writing += time.perf_counter() - started
+        self.writing_seconds += time.perf_counter() - began
 
     def _add_row(self, x: NDArray, misfit: float) -> None:
         now = time.perf_counter()
@@ -307,71 +315,73 @@ class _Inversion:
             float(np.linalg.norm(self.objective.gradient)),
             self.problem.velocity_error(velocity),
             self.problem.slowness_error(m),
-            round(now - self.step_started, 4),
-            round(self.elapsed_before + now - self.loop_started, 4),
+            round(now - self.step_began, 4),
+            round(self.elapsed_before + now - self.minimisation_began, 4),
         )
-        self.step_started = now
-        new = self.rows.add(row)
+        self.step_began = now
+        new = self.history.add(row)
         if new:
             self.folder.write_array(self.folder.current_model, velocity.astype(np.float32))
-        row = row if new else self.rows.rows[row.iteration]
-        facts = {key: value for key, value in asdict(row).items() if value is not None and math.isfinite(value)}
-        self.log.write(IterationDone(**facts, replayed=not new))
+        row = row if new else self.history.rows[row.iteration]
+        facts = {name: value for name, value in asdict(row).items() if value is not None and math.isfinite(value)}
+        self.log.write(events.IterationDone(**facts, replayed=not new))
 
-    def _finish(self, result: Any) -> RunResult:
-        velocity = velocity_from(self.parametrisation.to_model(result.x)).astype(np.float32)
-        self.rows.cut(int(result.nit))
-        self._draw(velocity)
-        self.folder.write_array(self.folder.model, velocity)
+    def _write_results(self, result: Any) -> RunResult:
+        velocity = velocity_from(self.parametrisation.to_model(result.x))
+        final = velocity.astype(np.float32)
+        self.history.cut(int(result.nit))
+        self._draw_figures(final)
+        self.folder.write_array(self.folder.model, final)
         summary: dict[str, Any] = {
             "iterations": int(result.nit),
             "evaluations": int(result.nfev),
             "misfit": float(result.fun),
             "initial_misfit": self.objective.evaluations[0].misfit,
-            "model_error": self.problem.velocity_error(velocity_from(self.parametrisation.to_model(result.x))),
+            "model_error": self.problem.velocity_error(velocity),
             "message": str(result.message),
             "left_out": self.problem.exclusion_note,
-            "irreproducible": self.session.reproducibility.against,
+            "irreproducible": self.session.reproducibility.doubts,
             "core_hours": round(self.log.state.core_hours(time.time()), 6),
         }
         self.folder.write_result({"state": "done", "limits": _limits(self.config), "summary": summary})
         self.folder.current_model.unlink(missing_ok=True)
-        self.log.write(RunDone(seconds=time.perf_counter() - self.session.started, **summary))
-        self._report()
-        return RunResult(folder=self.folder.path, velocity=velocity, **summary)
+        self.log.write(events.RunDone(seconds=time.perf_counter() - self.session.started, **summary))
+        self._write_report()
+        return RunResult(folder=self.folder.path, velocity=final, **summary)
 
-    def _draw(self, velocity: NDArray) -> None:
+    def _draw_figures(self, velocity: NDArray) -> None:
         if not self.config.output.figures:
             return
         from hpcfwi.reporting.figures import footnote
         from hpcfwi.reporting.gallery import draw_gallery
 
-        started = time.perf_counter()
+        began = time.perf_counter()
         try:
             with footnote(self.problem.exclusion_note):
-                draw_gallery(self.folder, self.problem, self.objective, self.rows.rows, velocity, self.first_gradient)
+                draw_gallery(
+                    self.folder, self.problem, self.objective, self.history.rows, velocity, self.first_gradient
+                )
         except HpcfwiError:
             raise
-        except Exception as error:
-            # pictures are no reason to lose the model that they show
-            self.log.write(RunWarning(message=f"figures: {error}", traceback=format_exc()))
-            self.session.progress.print_line(f"warning: the figures cannot be drawn ({type(error).__name__}: {error})")
-            return
-        self.log.write(Figures(seconds=time.perf_counter() - started))
+        except Exception as error:  # the model matters more than its figures
+            self._warn("the figures cannot be drawn", error)
+        else:
+            self.log.write(events.Figures(seconds=time.perf_counter() - began))
 
-    def _report(self) -> None:
+    def _write_report(self) -> None:
         if not self.config.output.report:
             return
-        started = time.perf_counter()
+        began = time.perf_counter()
         try:
             from hpcfwi.reporting.report.page import write_report
 
             path = write_report(self.folder.path, self.problem)
         except Interrupted:
             raise
-        except Exception as error:
-            # the run is done, with or without it
-            self.log.write(RunWarning(message=f"report: {error}", traceback=format_exc()))
-            self.session.progress.print_line(f"warning: the report cannot be written ({type(error).__name__}: {error})")
-            return
-        self.log.write(Report(seconds=time.perf_counter() - started, file=path.name))
+        except Exception as error:  # the run is done without it
+            self._warn("the report cannot be written", error)
+        else:
+            self.log.write(events.Report(seconds=time.perf_counter() - began, file=path.name))
+
+    def _warn(self, what: str, error: Exception) -> None:
+        self.session.warn(f"{what} ({type(error).__name__}: {error})", format_exc())

@@ -1,4 +1,4 @@
-"""The run folder: where everything of a run is, and whose run it is."""
+"""The run folder: the paths of a run's files, and which problem they belong to."""
 
 from __future__ import annotations
 
@@ -24,38 +24,39 @@ __all__ = ["RunFolder", "fresh_folder"]
 
 
 def fresh_folder(path: Path) -> Path:
-    """The folder in which a run begins anew: ``path``, or the first of ``path-2``, ``path-3``, ... that is not there.
+    """The folder in which a run begins anew: ``path``, or the first of ``path-2``, ``path-3``, ... that does not exist.
 
-    A batch job that is started again goes on in the folder that it began in, the last one.
+    A batch job that is started again continues in the folder that it began in, the last one.
     """
     taken = []
     candidate = path
-    with suppress(OSError):  # a path that cannot even be asked for; who makes the folder says why
+    with suppress(OSError):  # RunFolder says what is wrong with the path
         while candidate.exists():
             taken.append(candidate)
             candidate = path.with_name(f"{path.name}-{len(taken) + 1}")
     return taken[-1] if current_start()[1] and taken else candidate
 
 
-# Without these two nobody knows what is in the folder.
+# Without these two the content of the folder cannot be trusted.
 PROBLEM, DATA = "problem.json", "data.json"
-# Where problem.json has the versions that the run began and went on with.
+# The key of problem.json with the versions that began and continued the run.
 VERSIONS = "versions"
-MOST_DIFFERENCES = 40
-# What a run writes to and through; a link in its place would lead it out of its folder.
-OURS = ("staged", "journal", "logs", "tls", ".lock", "driver.json", "events.jsonl")
-PLACES = ("staged", "staged/shots", "journal", "figures", "data", "logs", "tls", "events.jsonl", ".lock")
+MAX_DIFFERENCES = 40
+# Files that a driver may leave before it has claimed the folder.
+FIRST_FILES = ("staged", "journal", "logs", "tls", ".lock", "driver.json", "events.jsonl")
+# What a run writes to: a link in its place would lead out of the folder.
+WRITTEN = ("staged", "staged/shots", "journal", "figures", "data", "logs", "tls", "events.jsonl", ".lock")
 
 
 class RunFolder:
-    """Paths and small files of a run; a context manager that keeps a second driver out.
+    """The paths and small files of a run; a context manager that keeps other drivers out.
 
     Parameters
     ----------
     path
-        The folder; made, for its owner alone, if it is not there.
-    say
-        Told why one has to wait for it.
+        The folder; created, for its owner alone, if it does not exist.
+    print_line
+        Prints why the driver has to wait for it.
 
     Raises
     ------
@@ -63,8 +64,8 @@ class RunFolder:
         If it cannot be used.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None] = lambda _: None) -> None:
-        _refuse_strangers(path)
+    def __init__(self, path: Path, print_line: Callable[[str], None] = lambda _: None) -> None:
+        _check_usable(path)
         self.path = make_private(path.absolute())
         self.staged = make_private(self.path / "staged")
         self.shots = make_private(self.staged / "shots")
@@ -75,7 +76,7 @@ class RunFolder:
         self.model = self.path / "model.npy"
         self.current_model = self.path / "model-current.npy"
         self.result = self.path / "result.json"
-        self.lease = Lease(self.path / "driver.json", say, *current_start())
+        self.lease = Lease(self.path / "driver.json", print_line, *current_start())
 
     def __enter__(self) -> RunFolder:
         self.lease.acquire()
@@ -86,21 +87,21 @@ class RunFolder:
         self.lease.release()
 
     def claim(self, identity: dict[str, Any], config: RunConfig, accept_versions: bool = False) -> bool:
-        """Make this the folder of a problem; tell whether it was already.
+        """Make this the folder of a problem, and return whether it was already.
 
         Parameters
         ----------
         identity
-            What the answers depend on.
+            Everything that the answers depend on.
         config
-            The configuration, which is written down with all defaults.
+            The configuration, which is written with all defaults.
         accept_versions
-            Whether a run that began with other versions of hpcfwi and Devito goes on all the same.
+            Whether to continue a run that other versions of hpcfwi or Devito began.
 
         Raises
         ------
         InputError
-            If the folder holds a run of another problem, with the keys that differ; or one that other versions began.
+            If the folder holds a run of another problem (the message has the keys that differ) or of other versions.
         """
         path = self.path / PROBLEM
         identity = json.loads(json.dumps(identity, default=str))
@@ -108,63 +109,63 @@ class RunFolder:
         here = _versions()
         if known is None and (any(self.journal.glob("*.bin")) or self.history.exists() or self.result.exists()):
             raise InputError(
-                f"{path}: is missing, so nobody knows of which problem the answers in {self.path} are; choose another folder "
-                "with --run-dir, or remove this one"
+                f"{path}: is missing, so the problem of the answers in {self.path} is unknown; choose another folder with "
+                "--run-dir, or remove this one"
             )
-        told: Any = {"began": here, "accepted": [here]} if known is None else known.pop(VERSIONS, None)
+        versions: Any = {"began": here, "accepted": [here]} if known is None else known.pop(VERSIONS, None)
         if known is not None and known != identity:
-            differ = "\n".join(f"  {line}" for line in _differences(known, identity)[:MOST_DIFFERENCES])
+            differ = "\n".join(f"  {line}" for line in _differences(known, identity)[:MAX_DIFFERENCES])
             raise InputError(
                 f"{self.path}: holds a run of another problem:\n{differ}\n"
                 "  Choose another folder with --run-dir, begin anew with --fresh, or remove this one."
             )
-        if not isinstance(told, dict) or not isinstance(told.get("accepted"), list):
-            told = {"began": None, "accepted": []}  # none of ours, or of before there were any
-        if here not in told["accepted"]:
+        if not isinstance(versions, dict) or not isinstance(versions.get("accepted"), list):
+            versions = {"began": None, "accepted": []}  # malformed
+        if here not in versions["accepted"]:
             if not accept_versions:
                 raise InputError(
-                    f"{self.path}: this run began with {_listed(told.get('began'))}, here is {_listed(here)}; the same bytes "
-                    "cannot be promised any more.\n  Go on all the same with --accept-versions, or begin anew with --fresh."
+                    f"{self.path}: this run began with {_listed(versions.get('began'))}, here is {_listed(here)}; the same "
+                    "bytes can no longer be promised.\n  Continue anyway with --accept-versions, or begin anew with --fresh."
                 )
-            told["accepted"].append(here)
+            versions["accepted"].append(here)
         self._write_text(self.path / "config.toml", tomli_w.dumps(_without_none(config.model_dump(mode="json"))))
-        # answers keep the key that they were written under
-        self.began_with = json.dumps(told.get("began"), sort_keys=True)
-        self.other_versions = len(told["accepted"]) > 1
+        # part of the key of answers in the journal
+        self.began_with = json.dumps(versions.get("began"), sort_keys=True)
+        self.other_versions = len(versions["accepted"]) > 1
         if known is None or accept_versions:
-            self._write_text(path, json.dumps({**identity, VERSIONS: told}, indent=1))
+            self._write_text(path, json.dumps({**identity, VERSIONS: versions}, indent=1))
         return known is not None
 
     def claim_data(self, digests: dict[str, str]) -> None:
-        """Make these the observed data of the run, by shot, or see that they are.
+        """Record the digests of the observed data, by shot, or check that they are those of the first start.
 
         Raises
         ------
         InputError
-            If the run began with others: what is in its journal would not be true of them.
+            If the run began with other data, to which the answers in its journal belong.
         """
         path = self.path / DATA
         known = self.read_json(path)
         if known is None:
             self._write_text(path, json.dumps(digests, indent=1))
             return
-        changed = [name for name, told in digests.items() if known.get(name) != told]
+        changed = [name for name, digest in digests.items() if known.get(name) != digest]
         if changed:
             more = f" (and of {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise InputError(
-                f"data.file: the record of shot {changed[0]}{more} is not what it was when the run in {self.path} began; "
+                f"data.file: the record of shot {changed[0]}{more} has changed since the run in {self.path} began; "
                 "choose another folder with --run-dir, or remove this one"
             )
 
     def reopen(self) -> None:
-        """Take back the end of a run that goes on: its final model is the current one."""
+        """Undo the end of a run that continues: its final model becomes the current one."""
         self.result.unlink(missing_ok=True)
         if self.model.exists():
             try:
                 self.model.replace(self.current_model)
             except OSError as error:
                 raise InputError(
-                    f"{self.model}: cannot be renamed ({error.strerror}); remove it and start the same command again"
+                    f"{self.model}: cannot be renamed ({error.strerror}); remove it and type the same command again"
                 ) from None
 
     def write_result(self, result: dict[str, Any]) -> None:
@@ -172,35 +173,35 @@ class RunFolder:
         self.write_json(self.result, result)
 
     def verify(self) -> None:
-        """See that it is still there, and this driver's; to be called before anything is written that others rely on.
+        """Check that the folder exists and is this driver's; to be called before it writes anything that others rely on.
 
         Raises
         ------
         RunError
-            If another driver has it, or somebody has moved or removed it.
+            If another driver has taken it, or it was moved or removed.
         """
         self.lease.verify()
         if not (self.path / PROBLEM).exists():
             raise RunError(
-                f"{self.path}: the run folder has been moved or removed while it was in use; where it is now, the run can be "
-                "continued with --run-dir"
+                f"{self.path}: the run folder was moved or removed while it was in use; continue the run with --run-dir and "
+                "its new path"
             )
 
     def read_result(self) -> dict[str, Any] | None:
         """The content of ``result.json``, or None."""
         return self.read_json(self.result)
 
-    def begin_anew(self) -> None:
-        """Take back all that was written of the iterations; what is staged, and the journal, stay."""
+    def discard_iterations(self) -> None:
+        """Remove what was written about iterations; staged files and the journal stay."""
         for path in (self.history, self.current_model):
             path.unlink(missing_ok=True)
 
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
-        """Write a small file of facts."""
+        """Write a small JSON file."""
         self._write_text(path, json.dumps(content, indent=1))
 
-    def reached(self) -> tuple[int, int, int]:
-        """How far the run has got: staged shots, answers in the journal, and kept sums of the one under way; ever more."""
+    def progress(self) -> tuple[int, int, int]:
+        """Staged shots, answers in the journal, and kept sums of the evaluation under way: more of them is progress."""
         return (
             sum(1 for _ in self.shots.rglob("*.pkl")),
             sum(1 for _ in self.journal.glob("*.bin")),
@@ -212,12 +213,12 @@ class RunFolder:
         write_atomic(path, lambda file: np.save(file, array))
 
     def read_json(self, path: Path) -> dict[str, Any] | None:
-        """The content of a small file of facts; None where there is none.
+        """The content of a small JSON file; None if it does not exist.
 
         Raises
         ------
         InputError
-            If it cannot be read, or holds something else.
+            If it cannot be read, or is no JSON object.
         """
         try:
             content = parse_json(require_regular_file(path).read_bytes())
@@ -228,9 +229,9 @@ class RunFolder:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             advice = (
-                "this is no run folder that can be continued"
+                "the run in this folder cannot be continued; choose another one with --run-dir"
                 if path.name in (PROBLEM, DATA)
-                else "remove it and start the same command again"
+                else "remove it and type the same command again"
             )
             raise InputError(f"{path}: cannot be read ({reason}); {advice}") from None
         return content
@@ -250,25 +251,26 @@ def _listed(versions: Any) -> str:
     return " and ".join(shortened(f"{name} {number}") for name, number in list(versions.items())[:5])
 
 
-def _refuse_strangers(path: Path) -> None:
-    """A run folder is closed to others and filled with files: not a thing to do to a folder of something else."""
+def _check_usable(path: Path) -> None:
+    """Refuse a folder of something else, which must not be closed to others and filled with files."""
     try:
         known = (path / PROBLEM).is_file() or (path / "staged").is_dir()
-        if path.is_dir() and not known and {entry.name for entry in path.iterdir()}.difference(OURS):
-            raise InputError(f"{path}: is not empty, and no run folder; choose another folder with --run-dir")
+        if path.is_dir() and not known and {entry.name for entry in path.iterdir()}.difference(FIRST_FILES):
+            raise InputError(f"{path}: is not empty and no run folder; choose another folder with --run-dir")
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: is a file; choose a folder with --run-dir")
-        link = next((path / name for name in PLACES if (path / name).is_symlink()), None)
+        link = next((path / name for name in WRITTEN if (path / name).is_symlink()), None)
         if link is not None:
             raise InputError(
-                f"{link}: is a link, and a run stays in its own folder; remove it, or choose another folder with --run-dir"
+                f"{link}: is a link, and a run writes to its own folder only; remove it, or choose another folder with "
+                "--run-dir"
             )
     except OSError as error:
         raise InputError(f"{path}: cannot be used ({error.strerror}); choose another folder with --run-dir") from None
 
 
 def _without_none(value: Any) -> Any:
-    """TOML has no null: what is not set is left out."""
+    """Leave out what is not set: TOML has no null."""
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     return value

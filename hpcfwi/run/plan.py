@@ -1,41 +1,62 @@
-"""What a run will need, known before it starts."""
+"""What a run needs, known before it starts: grid, steps, memory, disk, and the workers of a site that fit."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpcfwi.batch.registry import site_batch_system
+from hpcfwi.config.site import Site
+from hpcfwi.errors import InputError
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.model.discretization import courant_limit
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.wavelet import highest_frequency, peak_frequency
 from hpcfwi.solver.spec import SolverSpec
 
-__all__ = ["Plan", "make_plan"]
+if TYPE_CHECKING:  # imports Dask, for which the command line has no time
+    from hpcfwi.cluster.layout import Layout
+
+__all__ = ["Plan", "make_plan", "plan_workers"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Numbers about a problem, each as (what, value) in the order in which they are told."""
+    """What a problem needs.
+
+    Parameters
+    ----------
+    rows
+        (name, value) of each number, as text, in the order in which they are shown.
+    shot_bytes
+        Memory of a worker for a shot, without Python.
+    disk_bytes
+        Disk space of the run folder.
+    sampled
+        Whether ``solver.strategy`` saves memory already.
+    """
 
     rows: tuple[tuple[str, str], ...]
     shot_bytes: int
     disk_bytes: int
+    sampled: bool
 
 
 def make_plan(problem: Problem) -> Plan:
-    """Work out grid, steps, memory and disk."""
+    """Compute what a problem needs."""
     domain, spec, config = problem.domain, SolverSpec.from_problem(problem), problem.config
     traces = sum(len(shot.receivers) for shot in problem.survey.shots)
     itemsize = np.dtype(spec.dtype).itemsize
     model_bytes = 8 * int(np.prod(domain.shape))
-    # observed data; one journal entry (gradient and model) an evaluation, a few more evaluations than iterations; models; the
-    # solver
+    # an entry of the journal has gradient and model; there are a few more evaluations than iterations
     data_bytes = traces * problem.recording.samples * itemsize
     journal_bytes = round(1.3 * config.inversion.iterations + 2) * 2 * model_bytes
-    # while an evaluation is under way, the sums of its shots
+    # sums of shots, while an evaluation is under way
     partial_bytes = Partials(Path(), config.journal.shots_per_sum).count(len(problem.survey)) * model_bytes
     disk = data_bytes + journal_bytes + partial_bytes + 6 * model_bytes + 2_000_000
     surface = "free surface on top" if config.solver.free_surface else "absorbing on all sides"
@@ -80,7 +101,73 @@ def make_plan(problem: Problem) -> Plan:
             f"{config.inversion.bounds[0]:g} to {config.inversion.bounds[1]:g} km/s",
         ),
     )
-    return Plan(rows, spec.nbytes, disk)
+    return Plan(rows, spec.nbytes, disk, config.solver.strategy == "sampled")
+
+
+def plan_workers(problem: Problem, plan: Plan, site: Site, nodes: int | None = None) -> tuple[str, str]:
+    """Compute how many workers a run has on a site; another row of the plan.
+
+    Parameters
+    ----------
+    problem, plan
+        The problem and what it needs.
+    site
+        The site.
+    nodes
+        Nodes, or worker jobs; by default as many as the site file says.
+
+    Raises
+    ------
+    InputError
+        If a shot does not fit on a node; the message says what does.
+    """
+    from hpcfwi.cluster.layout import ResourceRequest, node_layout
+    from hpcfwi.cluster.local import local_layout
+
+    local = site_batch_system(site) is None
+    count = 1 if local else nodes or site.config.scheduler.job_limit
+
+    def layout(shot_bytes: int) -> Layout:
+        # what saves memory is found below: no general advice
+        request = ResourceRequest(len(problem.survey), shot_bytes, sampled=True)
+        return local_layout(site.config.worker, request) if local else node_layout(site, request, count)
+
+    def fits(shot_bytes: int) -> bool:
+        try:
+            layout(shot_bytes)
+        except InputError:
+            return False
+        return True
+
+    try:
+        found = layout(plan.shot_bytes)
+    except InputError as error:
+        if not fits(0):  # whatever the shot is
+            raise
+        raise InputError(f"{error}\n  {_what_fits(problem, fits)}") from None
+    where = "this machine" if local else f"{count} node{'s' if count > 1 else ''} of {site.name}"
+    rounds = math.ceil(len(problem.survey) / (count * found.processes))
+    return (
+        "workers",
+        f"{count * found.processes} on {where}, each node with {found}; {rounds} rounds of shots an evaluation",
+    )
+
+
+def _what_fits(problem: Problem, fits: Callable[[int], bool]) -> str:
+    """The change of the problem, of those that save memory, that fits; each is tried."""
+    spec, solver = SolverSpec.from_problem(problem), problem.config.solver
+    more_memory = "more memory for a worker (site.worker.memory, or a larger node)"
+    for changes in ({"strategy": "sampled"}, {"dtype": "float32"}, {"strategy": "sampled", "dtype": "float32"}):
+        config = problem.config.model_copy(update={"solver": solver.model_copy(update=changes)})
+        if fits(SolverSpec.from_problem(replace(problem, config=config)).nbytes):
+            return "It fits with " + " ".join(f"--set solver.{key}={value}" for key, value in changes.items())
+    for percent in range(110, 2000, 10):
+        shape = tuple(max(2, math.ceil(100 * points / percent)) for points in problem.domain.shape)
+        domain = replace(problem.domain, shape=shape)
+        if fits(replace(spec, boundary=replace(spec.boundary, domain=domain)).nbytes):
+            grid = f"a grid of {_times(shape)} points, {percent / 100:g} times as coarse"
+            return f"It fits with {grid}, or with {more_memory}"
+    return f"It fits only with {more_memory}"
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Shots that fail for good: the run stops with the ways out, or begins anew without them (``data.quorum``)."""
+"""Shots that fail everywhere: the run stops and says what to do, or begins anew without them (``data.quorum``)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hpcfwi.run.folder import RunFolder
 
 __all__ = ["ShotExclusion"]
 
-FILE = "lost-shots.json"
+FILE = "excluded-shots.json"
 
 
 class ShotExclusion:
-    """Keeps account of the shots that a run has lost, in ``lost-shots.json``.
+    """Records in ``excluded-shots.json`` which shots a run does without since they fail.
 
-    A misfit is the sum over the same shots from the first iteration to the last: a run that loses one begins anew, and ends
-    with the bytes of one that never had it.
+    A misfit sums the same shots from the first iteration to the last: a run that excludes a shot begins anew, and ends with the
+    bytes of a run that never had the shot.
 
     Parameters
     ----------
@@ -28,65 +28,67 @@ class ShotExclusion:
     problem
         The problem with all shots.
 
+    Attributes
+    ----------
+    problem
+        The problem without the excluded shots.
+
     Raises
     ------
     InputError
-        If the shots that earlier starts have lost are more than ``data.quorum`` allows.
+        If earlier starts have excluded more shots than ``data.quorum`` allows now.
     """
 
     def __init__(self, folder: RunFolder, problem: Problem) -> None:
         self.folder, self.whole = folder, problem
         self.path = folder.path / FILE
-        self.lost = self._read()
-        self.problem = problem.without(tuple(self.lost)) if self.lost else problem
-        if self.lost and not self._enough(len(self.problem.survey)):
+        self.excluded = self._read()
+        self.problem = problem.without(tuple(self.excluded)) if self.excluded else problem
+        used = len(self.problem.survey)
+        if self.excluded and not self._enough(used):
             raise InputError(
-                f"data.quorum: {self._part(len(self.problem.survey))}, since {', '.join(self.lost)} failed earlier; allow "
-                f"for that ({self._advice(len(self.problem.survey))}), or mend the cause and remove {self.path}"
+                f"data.quorum: is {problem.config.data.quorum:g}, but {used} of {len(problem.survey)} shots can be used, since "
+                f"{', '.join(self.excluded)} failed earlier; allow that with {self._lower_quorum(used)}, or mend the cause and "
+                f"remove {self.path}"
             )
 
     def _read(self) -> dict[str, str]:
-        """Reasons, by shot."""
-        told = (self.folder.read_json(self.path) or {}).get("shots")
+        """Reasons by shot; none if the file was not written for this survey."""
+        reasons = (self.folder.read_json(self.path) or {}).get("shots")
         names = {shot.name for shot in self.whole.survey.shots}
-        if not isinstance(told, dict) or not names.issuperset(told) or len(told) == len(names):
+        if not isinstance(reasons, dict) or not names.issuperset(reasons) or len(reasons) == len(names):
             return {}
-        return {name: str(reason) for name, reason in told.items()}
+        return {name: str(reason) for name, reason in reasons.items()}
 
     def _enough(self, used: int) -> bool:
         return used > 0 and used >= self.whole.config.data.quorum * len(self.whole.survey) - 1e-9
 
-    def _part(self, used: int) -> str:
-        return f"{used} of {len(self.whole.survey)} shots can be used, {self.whole.config.data.quorum:g} is asked for"
-
-    def _advice(self, used: int) -> str:
+    def _lower_quorum(self, used: int) -> str:
         return f"--set data.quorum={math.floor(1000 * used / len(self.whole.survey)) / 1000:g}"
 
-    def go_on_without(self, error: DataError | ShotFailed) -> Problem:
-        """The problem without a shot that has failed.
+    def exclude(self, error: DataError | ShotFailed) -> Problem:
+        """Exclude the shot of an error, and return the problem without it.
 
         Raises
         ------
         DataError or ShotFailed
-            If the others are too few; with what can be done.
+            If too few shots would be left; the message says what to do.
         """
         used = len(self.problem.survey) - 1
         if not self._enough(used):
             raise type(error)(error.shot, f"{error.problem}\n{self._ways_out(error.shot, used)}") from None
-        self.lost[error.shot] = error.problem.partition("\n")[0]
-        # in this order: what is written of iterations over more shots must not be left beside those over fewer
-        self.folder.begin_anew()
-        self.folder.write_json(self.path, {"shots": self.lost})
-        self.problem = self.whole.without(tuple(self.lost))
+        self.excluded[error.shot] = error.problem.partition("\n")[0]
+        # in this order: iterations over more shots must not be left beside those over fewer
+        self.folder.discard_iterations()
+        self.folder.write_json(self.path, {"shots": self.excluded})
+        self.problem = self.whole.without(tuple(self.excluded))
         return self.problem
 
     def _ways_out(self, shot: str, used: int) -> str:
-        without = shlex.join(
-            ["--fresh", "--set", f"data.exclude={json.dumps([*self.problem.config.data.exclude, shot])}"]
-        )
-        ways = [
-            "The run cannot go on without it. Mend the cause and start the same command again; what was finished is kept.",
-            *([f"Or let it go on without shots that fail: {self._advice(used)}"] if used else []),
-            *([f"Or begin anew without it: {without}"] if used else []),
-        ]
+        exclude = json.dumps([*self.problem.config.data.exclude, shot], ensure_ascii=False)
+        without = shlex.join(["--fresh", "--set", f"data.exclude={exclude}"])
+        ways = ["The run needs this shot. Mend the cause and type the same command again; finished shots are kept."]
+        if used:
+            ways.append(f"Or continue without shots that fail: {self._lower_quorum(used)}")
+            ways.append(f"Or begin anew without it: {without}")
         return "\n".join(f"  {way}" for way in ways)

@@ -37,7 +37,7 @@ from hpcfwi.inversion.objective import MAX_DRIVER_SUM_BYTES
 from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet
-from hpcfwi.run.worker_events import Failures, WorkerEvents
+from hpcfwi.run.worker_events import WorkerEvents
 from hpcfwi.solver.boundary import Sponge
 from hpcfwi.solver.spec import SolverSpec
 
@@ -113,7 +113,7 @@ def _driver(client: Client, log: EventLog) -> tuple[DaskExecutor, WorkerEvents]:
     """Tasks and news as a session has them."""
     tasks = DaskExecutor(client)
     promise = AffinityCheck(load_site("workstation"), lambda _: 1)
-    news = WorkerEvents(log, print, Failures(print), promise, tasks, lambda _: None)
+    news = WorkerEvents(log, print, promise, tasks, lambda _: None)
     client.subscribe_topic(EVENT_TOPIC, lambda event: news(event[1]))
     kinds = [fake_shot.__name__, BATCH_KEY]
     plugins = (
@@ -147,7 +147,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
             work.names,
             work.arguments,
             work.keys,
-            progress=lambda *_: news.raise_broken(),
+            progress=lambda *_: news.raise_error(),
             small=8 * case.values <= MAX_DRIVER_SUM_BYTES,
             partials=Partials(folder) if case.kept else None,
             evaluation="1",

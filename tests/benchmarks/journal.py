@@ -60,7 +60,7 @@ def pairs(folder: Path, model: str, count: int) -> NDArray[np.float64]:
                 (Journal(place, "benchmark", verify), Partials(place)),
                 (NoJournal(place, "benchmark"), Partials(place, 0)),
             )
-            shots, staged = ready.observe(), run_folder.staged
+            shots, staged = ready.stage_data(), run_folder.staged
             parametrisation = SquaredSlowness.from_problem(problem)
             objective = Objective(
                 problem, parametrisation, ready.operations, ready.tasks, shots, staged, *ways[0], ready.on_shots

@@ -91,7 +91,7 @@ def test_ctrl_c_on_a_terminal_stops_the_run_with_one_line(prepared):
     os.write(terminal.screen, b"\x03")
     assert terminal.end() == 75
     after = ESCAPE.sub("", terminal.text.rpartition("\x1b[?25h")[2])
-    assert re.fullmatch(r"\s*hpcfwi: stopped; the same command goes on where it was \(.*\)\s*", after)
+    assert re.fullmatch(r"\s*hpcfwi: stopped; the same command continues the run \(.*\)\s*", after)
 
 
 def test_on_a_terminal_status_is_watched_in_place_until_the_run_ends(hpcfwi, first_run):

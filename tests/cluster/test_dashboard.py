@@ -109,11 +109,11 @@ def test_without_bokeh_the_run_says_how_to_get_it_and_no_address(monkeypatch, fo
     monkeypatch.setattr(dask_internals, "version", version)
     assert missing_dashboard_requirements().startswith(told)
     said: list[str] = []
-    session = SimpleNamespace(progress=SimpleNamespace(print_line=said.append), log=None)
-    Session._tell_dashboard(session, None, load_site("workstation"))
+    session = SimpleNamespace(print_line=said.append, log=None)
+    Session._open_dashboard(session, None, load_site("workstation"))
     assert len(said) == 1
     assert said[0].startswith(f"Dask's dashboard {told}")
-    Session._tell_dashboard(session, None, load_site("workstation", ["network.dashboard=off"]))
+    Session._open_dashboard(session, None, load_site("workstation", ["network.dashboard=off"]))
     assert len(said) == 1
 
 
@@ -150,5 +150,5 @@ def test_the_dashboard_of_a_local_run_answers_where_the_run_says_and_nowhere_els
         process.kill()
         process.communicate()
     assert process.returncode == 75
-    assert re.fullmatch(r"hpcfwi: stopped; the same command goes on where it was .*\n", err)
+    assert re.fullmatch(r"hpcfwi: stopped; the same command continues the run .*\n", err)
     assert json.loads(hpcfwi("status", "run", "--json").stdout)["dashboard"] is None

@@ -113,7 +113,7 @@ def test_a_driver_that_is_asked_to_end_finishes_the_shots_in_hand_and_computes_n
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert errors == f"hpcfwi: stopped: {number.name} was received; the same command goes on where it was ({run_dir})\n"
+    assert errors == f"hpcfwi: stopped: {number.name} was received; the same command continues the run ({run_dir})\n"
     done = go(hpcfwi, shots, iterations)
     assert done.returncode == 0, done.stderr
     computed, needed = counted(run_dir, shots)

@@ -1,4 +1,4 @@
-"""Configurations: whatever is in ``fwi.toml``, in a site file or after ``--set``, it is used or refused with the place."""
+"""Any ``fwi.toml``, site file or ``--set`` is used, or refused with the place of the mistake."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ ELSEWHERE = ["/dev/zero", "/dev/stdin", "/", "/proc/self/mem", "/proc/kcore", "~
 
 
 @pytest.mark.cases(500)
-def test_wherever_a_path_leads_it_is_read_or_refused(fuzz, told, inputs):
+def test_any_path_is_read_or_refused(fuzz, told, inputs):
     def check(folder, given):
         targets, shape = given
         content = tomllib.loads(FILES)
@@ -261,35 +261,35 @@ def test_any_setting_is_used_or_refused(fuzz, hostile, told, inputs):
 @pytest.mark.parametrize(
     "text", ["a." * 100_000 + "a = 1", '"a b" . ' * 20_000 + "a = 1", "[" + "'a'." * 20_000 + "a]"]
 )
-def test_a_key_without_end_is_refused_at_once(tmp_path, text):
+def test_a_key_of_many_parts_is_refused_quickly(tmp_path, text):
     assert refused(tmp_path, text) == "FILE: is not valid TOML: a key has a hundred parts or more"
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 60 + "]" * 60, "a.b.c.d.e = " + "[" * 440, "a." * 60 + "a = 1"])
-def test_what_lies_too_deep_is_refused_before_anybody_walks_over_it(tmp_path, text):
+def test_deep_nesting_is_refused(tmp_path, text):
     assert "levels deep" in refused(tmp_path, text) or "is not valid TOML" in refused(tmp_path, text)
 
 
-def test_of_very_many_mistakes_some_are_told(tmp_path):
+def test_of_many_mistakes_the_message_has_the_first(tmp_path):
     told = refused(tmp_path, "\n".join(f"k{i} = 1" for i in range(20_000)))
     assert told.startswith("FILE: 20005 mistakes\n")
     assert told.endswith("  and 19955 more")
     assert len(told) < 60_000
 
 
-def test_what_has_no_end_is_no_configuration(tmp_path):
+def test_an_endless_file_is_refused(tmp_path):
     (tmp_path / "fwi.toml").symlink_to("/dev/zero")
     with pytest.raises(InputError, match=r"fwi\.toml: cannot be read \(it has more than 1000000 bytes\)"):
         load_run_config(tmp_path / "fwi.toml")
 
 
-def test_a_setting_of_very_many_parts_is_refused():
+def test_a_setting_of_many_parts_is_refused():
     with pytest.raises(InputError, match=r"--set a\.a\..* is not of the form section\.key=value"):
         load_site("workstation", ["a." * 600 + "a=1"])
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="names of files are Unicode there")
-def test_a_folder_whose_name_is_no_unicode_is_told(tmp_path):
+def test_a_folder_whose_name_is_not_unicode_is_refused(tmp_path):
     folder = tmp_path / os.fsdecode(b"M\xfcller")
     folder.mkdir()
     (folder / "fwi.toml").write_text(FILES)
@@ -304,7 +304,7 @@ def test_a_folder_whose_name_is_no_unicode_is_told(tmp_path):
 )
 @pytest.mark.parametrize("what", ["pipe", "zeros"])
 @pytest.mark.usefixtures("inputs")
-def test_what_is_no_file_is_not_read(tmp_path, key, what):
+def test_devices_and_pipes_are_not_read(tmp_path, key, what):
     (tmp_path / "inputs" / "pipe.npy").symlink_to("pipe")
     target = (
         f"../../inputs/{what}.npy"

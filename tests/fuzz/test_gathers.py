@@ -1,4 +1,4 @@
-"""Wavelets, gathers and models: whatever is in a file of numbers, it is used or refused with its name, and costs no memory."""
+"""Any file of numbers is a wavelet, gather or model, or refused with its name; none takes much memory."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def fill(file: h5py.File, kind, shape) -> None:
         file.create_dataset("0", shape=shape, dtype=dtype, chunks=(1000, 1000) if shape[:1] == (10**9,) else None)
 
 
-def test_an_array_that_only_claims_to_be_large_is_not_read(tmp_path):
+def test_an_array_of_impossible_size_is_not_read(tmp_path):
     with h5py.File(tmp_path / "data.h5", "w") as file:
         file.create_dataset("0", shape=(10**9, 10**9), dtype="f8", chunks=(1000, 1000))
     with pytest.raises(DataError, match=r"shot 0: .* \(1000000000, 1000000000\)"):
@@ -159,7 +159,7 @@ def test_an_array_that_only_claims_to_be_large_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize("content", [np.dtype("f4"), h5py.Empty("f4")])
-def test_a_type_or_nothing_at_all_is_no_gather(tmp_path, content):
+def test_a_type_or_an_empty_dataset_is_not_a_gather(tmp_path, content):
     with h5py.File(tmp_path / "data.h5", "w") as file:
         file["0"] = content
     with pytest.raises(InputError, match="has no dataset '0'"):
@@ -168,7 +168,7 @@ def test_a_type_or_nothing_at_all_is_no_gather(tmp_path, content):
         read_gather(tmp_path / "data.h5", shot(3), TimeAxis(1.0, 4))
 
 
-def test_a_hole_that_claims_to_be_a_wavelet_is_refused_unread(tmp_path):
+def test_a_sparse_file_of_impossible_size_is_refused_unread(tmp_path):
     path = tmp_path / "w.npy"
     np.lib.format.open_memmap(path, mode="w+", dtype="f8", shape=(10**11,)).flush()
     assert path.stat().st_blocks * 512 < 10**6

@@ -1,4 +1,4 @@
-"""Tables of positions: whatever is in a CSV file, it is a survey or refused with its name."""
+"""Any CSV file is a survey, or refused with its name."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_table_of_hostile_cells_is_a_survey_or_refused(fuzz, hostile, told):
 
 
 @pytest.mark.parametrize("text", ["{}\n1\n", "x,z\n{}\n"])
-def test_a_row_of_very_many_columns_takes_no_time(tmp_path, text):
+def test_a_row_of_many_columns_is_refused_quickly(tmp_path, text):
     path = tmp_path / "positions.csv"
     path.write_text(text.format(",".join(f"c{i}" for i in range(100_000))))
     started = time.monotonic()
@@ -75,7 +75,7 @@ def test_a_row_of_very_many_columns_takes_no_time(tmp_path, text):
 
 
 @pytest.mark.parametrize("text", ["x,z\n{},1\n", "x,{}\n1,1\n", "shot,x,z\n{},1,1\n"])
-def test_what_a_table_holds_is_shown_in_a_few_words(tmp_path, text):
+def test_cells_are_abbreviated_in_messages(tmp_path, text):
     path = tmp_path / "positions.csv"
     path.write_text(text.format("\x1b[2J" * 20_000))
     with pytest.raises(InputError) as caught:
@@ -83,7 +83,7 @@ def test_what_a_table_holds_is_shown_in_a_few_words(tmp_path, text):
     assert len(str(caught.value)) < 5000
 
 
-def test_very_many_shots_of_one_spread_are_looked_at_in_a_moment():
+def test_many_shots_of_one_spread_are_checked_quickly():
     names = Positions(first=(0.0, 5.0), last=(100.0, 5.0), count=200_000)
     spread = Positions(first=(0.0, 5.0), last=(100.0, 5.0), count=2_000)
     survey = build_survey(names, spread, XZ)

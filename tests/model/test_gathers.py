@@ -76,6 +76,8 @@ def test_names_that_hdf5_would_confuse_are_refused_there(tmp_path, name):
         file["a/b"] = RECORD
     with pytest.raises(InputError, match=r"is not possible in HDF5; use a folder of \.npy files"):
         check_gathers(tmp_path / "g.h5", [shot(name)], RECORDING)
+    np.save(tmp_path / f"{shot(name).file_name}.npy", RECORD)  # the advice
+    assert check_gathers(tmp_path, [shot(name)], RECORDING) == ()
 
 
 def test_missing_gathers_are_counted_and_the_first_is_named(store):
@@ -134,6 +136,14 @@ def test_a_gather_longer_than_the_recording_is_cut_with_one_warning(store):
     cut = read_gather(path, shot("b"), RECORDING)
     np.testing.assert_array_equal(cut, RECORD)
     assert cut.dtype == RECORD.dtype
+
+
+def test_a_broken_gather_other_than_the_first_is_left_to_the_run(tmp_path):
+    np.save(tmp_path / "a.npy", RECORD)
+    (tmp_path / "b.npy").write_bytes(b"not an array")
+    assert check_gathers(tmp_path, [shot("a"), shot("b")], RECORDING) == ()
+    with pytest.raises(DataError, match=r"shot b: .*is not a readable \.npy file"):
+        read_gather(tmp_path, shot("b"), RECORDING)
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,11 @@ def test_metres_per_second_in_place_of_kilometres_are_recognised(npy):
     )
 
 
+def test_the_advised_unit_helps(npy):
+    np.testing.assert_allclose(build(from_npy(npy(1000 * VELOCITY), unit="m/s")), VELOCITY)
+    np.testing.assert_allclose(build(from_npy(npy(VELOCITY), unit="km/s")), VELOCITY)
+
+
 def test_kilometres_per_second_in_place_of_metres_are_recognised(npy):
     assert 'if the file has km/s, set model.unit = "km/s"' in refused(from_npy(npy(VELOCITY), unit="m/s"))
 

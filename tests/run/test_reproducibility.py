@@ -1,4 +1,4 @@
-"""Whether the bytes are those of every run of the problem is told, over all starts of a run."""
+"""Whether a run gives the same bytes as any other run of its problem is recorded over all its starts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from hpcfwi.run.folder import RunFolder
-from hpcfwi.run.reproducibility import DRIVERS, WORKERS, Reproducibility
+from hpcfwi.run.reproducibility import Reproducibility
 from hpcfwi.solver.operators import result_fingerprint
 
 KERNELS = {"compiler": "gcc 12.2.0", "language": "C, intel64", "devito": "4.8.23"}
@@ -18,46 +18,53 @@ def folder(tmp_path):
     return RunFolder(tmp_path / "run")
 
 
-def test_nothing_speaks_against_machines_of_one_kind(folder):
-    here = Reproducibility(folder)
+def test_machines_of_one_kind_give_the_same_bytes(folder):
+    warnings = []
+    here = Reproducibility(folder, warnings.append)
     for _ in range(2):
-        assert here.machine(DRIVERS, result_fingerprint()) == ""
-        assert here.machine(WORKERS, result_fingerprint(KERNELS)) == ""
-    assert here.against == ""
-    assert Reproducibility(folder).machine(WORKERS, result_fingerprint(KERNELS)) == ""
+        here.add_machine("drivers", result_fingerprint())
+        here.add_machine("workers", result_fingerprint(KERNELS))
+    assert here.doubts == ""
+    Reproducibility(folder, warnings.append).add_machine("workers", result_fingerprint(KERNELS))
+    assert not warnings
 
 
 @pytest.mark.parametrize("what", ["processor", "flags", "numpy", "compiler"])
-def test_a_worker_of_another_kind_is_told_once_also_at_a_later_start(folder, what):
-    Reproducibility(folder).machine(WORKERS, result_fingerprint(KERNELS))
+def test_a_worker_of_another_kind_is_warned_of_once_also_at_a_later_start(folder, what):
+    Reproducibility(folder).add_machine("workers", result_fingerprint(KERNELS))
     other = {**result_fingerprint(KERNELS), what: "another"}
-    later = Reproducibility(folder)
-    reason = later.machine(WORKERS, other)
-    assert reason.startswith("its workers were machines of several kinds (")
-    assert later.against == "its workers were machines of several kinds"
-    assert later.machine(WORKERS, other) == ""
-    # a third one is nothing new
-    assert later.machine(WORKERS, {**other, "processor": "a third"}) == ""
-    assert Reproducibility(folder).against == later.against
+    warnings = []
+    later = Reproducibility(folder, warnings.append)
+    later.add_machine("workers", other)
+    (warning,) = warnings
+    assert "can no longer be promised: its workers were machines of several kinds (" in warning
+    assert later.doubts == "its workers were machines of several kinds"
+    later.add_machine("workers", other)
+    later.add_machine("workers", {**other, "processor": "a third"})
+    assert len(warnings) == 1
+    assert Reproducibility(folder).doubts == later.doubts
 
 
 def test_a_driver_may_be_another_kind_of_machine_than_the_workers(folder):
     here = Reproducibility(folder)
-    here.machine(DRIVERS, {**result_fingerprint(), "processor": "another"})
-    here.machine(WORKERS, result_fingerprint(KERNELS))
-    assert here.against == ""
+    here.add_machine("drivers", {**result_fingerprint(), "processor": "another"})
+    here.add_machine("workers", result_fingerprint(KERNELS))
+    assert here.doubts == ""
 
 
-def test_reasons_are_kept_and_told_once(folder):
-    assert Reproducibility(folder).because("several threads")
-    assert not Reproducibility(folder).because("several threads")
-    assert Reproducibility(folder).because("other versions")
-    assert Reproducibility(folder).against == "several threads; other versions"
+def test_reasons_are_kept_and_warned_of_once(folder):
+    warnings = []
+    assert Reproducibility(folder).note("several threads")
+    assert not Reproducibility(folder).note("several threads")
+    for _ in range(2):
+        Reproducibility(folder, warnings.append).lose("other versions")
+    assert Reproducibility(folder).doubts == "several threads; other versions"
+    assert warnings == ["the same bytes can no longer be promised: other versions"]
 
 
 @pytest.mark.parametrize("content", [{"reasons": 3, "workers": [1]}, {"drivers": {"a": {}}, "reasons": [None]}, {}])
-def test_what_somebody_else_wrote_there_does_no_harm(folder, content):
+def test_a_damaged_record_does_no_harm(folder, content):
     (folder.path / "reproducibility.json").write_text(json.dumps(content))
     here = Reproducibility(folder)
-    assert here.because("something")
-    assert here.against.endswith("something")
+    assert here.note("something")
+    assert here.doubts.endswith("something")

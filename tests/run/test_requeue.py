@@ -15,7 +15,7 @@ from hpcfwi.inversion.journal import write_partial
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.process import keep_handlers
 from hpcfwi.run.folder import RunFolder, fresh_folder
-from hpcfwi.run.requeue import Requeue
+from hpcfwi.run.stopping import Requeue
 
 TIME_IS_UP = Interrupted("stopped: it is late", "the batch job ends in 9 s", time_is_up=True)
 QSTAT = """Job Id: 7.server
@@ -80,7 +80,7 @@ def test_a_job_goes_back_into_the_queue_and_says_so(folder, command, monkeypatch
     told = start(folder, monkeypatch, 0, 1)
     assert arguments() == ["requeue", "41"]
     assert told == (
-        f"stopped: the batch job ends in 9 s; job 41 is back in the queue and goes on where it was ({folder.path})"
+        f"stopped: the batch job ends in 9 s; job 41 is back in the queue and continues the run ({folder.path})"
     )
     _, event = [json.loads(line) for line in folder.events.read_text().splitlines()]
     assert event["event"] == "requeue"
@@ -111,7 +111,7 @@ def test_starts_with_progress_do_not_count_and_three_without_are_the_end(folder,
     assert "is back in the queue" in start(folder, monkeypatch, 32, 0, limit=100)
     told = start(folder, monkeypatch, 33, 0, limit=100)
     assert "not put back into the queue: 3 starts in a row without a finished shot" in told
-    assert f"the same command goes on where it was ({folder.path})" in told
+    assert f"the same command continues the run ({folder.path})" in told
 
 
 def test_starts_without_progress_are_bounded(folder, command, monkeypatch):
@@ -125,11 +125,15 @@ def test_a_job_that_a_person_has_submitted_begins_to_count_anew(folder, command,
     for number in range(2):
         start(folder, monkeypatch, number, 0)
     assert "is back in the queue" in start(folder, monkeypatch, 0, 0)
-    assert json.loads((folder.path / "requeue.json").read_text()) == {"starts": 1, "in_vain": 1, "in_a_row": 1}
+    assert json.loads((folder.path / "requeue.json").read_text()) == {
+        "starts": 1,
+        "fruitless": 1,
+        "fruitless_in_a_row": 1,
+    }
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"starts": "x"}', '{"starts": 1e999, "in_vain": 0, "in_a_row": 0}']
+    "content", ["", "{", "[]", '{"starts": "x"}', '{"starts": 1e999, "fruitless": 0, "fruitless_in_a_row": 0}']
 )
 def test_a_damaged_count_is_no_reason_to_stop(folder, command, monkeypatch, content):
     command("scontrol")
@@ -141,7 +145,7 @@ def test_a_refusal_is_told_with_the_schedulers_words(folder, command, monkeypatc
     command("scontrol", "echo 'Requested operation is presently disabled' >&2; exit 1")
     told = start(folder, monkeypatch, 0, 1)
     assert "scontrol requeue 41: exit code 1: Requested operation is presently disabled" in told
-    assert f"the same command goes on where it was ({folder.path})" in told
+    assert f"the same command continues the run ({folder.path})" in told
 
 
 def test_only_a_batch_job_whose_time_is_up_and_that_was_asked_to_is_put_back(folder, command, monkeypatch):
@@ -178,7 +182,7 @@ def test_a_job_of_pbs_submits_a_successor_with_the_same_wishes(folder, command, 
     command("qstat", f"cat <<'END'\n{QSTAT.format(folder=folder.path)}END")
     in_a_job_of_pbs(monkeypatch, folder, HPCFWI_ARGS="--site here --fresh --nodes 2")
     told = str(Requeue(folder, 10).after(TIME_IS_UP))
-    assert "; job 8.server follows and goes on where it was" in told
+    assert "; job 8.server follows and continues the run" in told
     words = qsub()
     options = dict(zip(words[0:-1:2], words[1:-1:2], strict=True))
     assert words[-1] == "./jobs/fwi.pbs"

@@ -8,34 +8,34 @@ import pytest
 
 from hpcfwi.errors import ShotFailed, StagingError
 from hpcfwi.run.folder import RunFolder
-from hpcfwi.run.session import CLOSING, LAST_SHOTS, grace
 from hpcfwi.run.shot_exclusion import ShotExclusion
+from hpcfwi.run.stopping import CLOSING_S, LAST_SHOTS_S, finishing_time
 
 
 @pytest.mark.parametrize(
     ("signal", "left", "seconds"),
     [
-        ("SIGUSR1", 120.0, 120.0 - CLOSING),
-        ("SIGUSR1", math.inf, LAST_SHOTS),
+        ("SIGUSR1", 120.0, 120.0 - CLOSING_S),
+        ("SIGUSR1", math.inf, LAST_SHOTS_S),
         ("SIGUSR1", 3.0, 0.0),
-        ("SIGTERM", 120.0, LAST_SHOTS),
-        ("SIGTERM", 15.0, 15.0 - CLOSING),
-        ("SIGTERM", math.inf, LAST_SHOTS),
+        ("SIGTERM", 120.0, LAST_SHOTS_S),
+        ("SIGTERM", 15.0, 15.0 - CLOSING_S),
+        ("SIGTERM", math.inf, LAST_SHOTS_S),
     ],
 )
 def test_shots_in_hand_have_the_time_that_there_is(signal, left, seconds):
-    assert grace(signal, left) == seconds
+    assert finishing_time(signal, left) == seconds
 
 
 def test_a_run_that_dies_while_it_loses_a_shot_leaves_no_iterations_of_another_sum(tmp_path, make_problem, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     folder.history.write_text("iterations over all shots")
-    quorum = ShotExclusion(folder, make_problem("data.quorum=0.5"))
+    exclusion = ShotExclusion(folder, make_problem("data.quorum=0.5"))
 
     def die(*_):
         raise StagingError("the disk is full")
 
     monkeypatch.setattr(folder, "write_json", die)
     with pytest.raises(StagingError):
-        quorum.go_on_without(ShotFailed("1", "failed"))
+        exclusion.exclude(ShotFailed("1", "failed"))
     assert not folder.history.exists()

@@ -34,7 +34,7 @@ def test_a_shot_that_is_left_out_is_missing_in_the_misfit_and_the_results_say_so
 @pytest.mark.parametrize(
     ("exclude", "told"),
     [
-        ('["7"]', "data.exclude: there is no shot '7'; there are 0, 1, 2"),
+        ('["7"]', "data.exclude: there is no shot '7'; the shots are 0, 1, 2"),
         ('["0", "1", "2"]', "data.exclude: leaves no shot of the survey"),
         ("[3]", "data.exclude"),
     ],
@@ -122,7 +122,7 @@ def test_with_a_quorum_the_run_begins_anew_without_what_fails_and_says_so(hpcfwi
     assert f"warning: the survey is used {told}" in done.stdout
     done = hpcfwi(*words, "--set", "inversion.iterations=4")
     assert done.returncode == 2
-    assert "data.quorum: 2 of 3 shots can be used, 1 is asked for, since 1 failed earlier" in done.stderr
+    assert "data.quorum: is 1, but 2 of 3 shots can be used, since 1 failed earlier" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,6 @@ def test_with_a_quorum_the_run_begins_anew_without_what_fails_and_says_so(hpcfwi
 )
 def test_what_is_no_account_of_lost_shots_counts_as_none(hpcfwi, first_run, content):
     shutil.copytree(first_run[2], hpcfwi.folder / "run")
-    (hpcfwi.folder / "run" / "lost-shots.json").write_text(content)
+    (hpcfwi.folder / "run" / "excluded-shots.json").write_text(content)
     done = hpcfwi.run("run", "inversion.iterations=3")
     assert "the survey is used" not in done.stdout

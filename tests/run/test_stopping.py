@@ -68,7 +68,7 @@ def assert_stopped_cleanly(shell, process):
     # a signal that asks, and comes in an evaluation, is named
     why = r"(: SIG\w+ was received)?"
     assert re.fullmatch(
-        rf"hpcfwi: stopped{why}; the same command goes on where it was \({shell.folder / 'run'}\)\n", err
+        rf"hpcfwi: stopped{why}; the same command continues the run \({shell.folder / 'run'}\)\n", err
     ), err
     assert "Traceback" not in out
     for _ in range(100):

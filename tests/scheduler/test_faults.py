@@ -82,7 +82,7 @@ class Run:
         self.driver.send_signal(signal.SIGINT)
         _, err = self.process.communicate(timeout=60)
         assert self.process.returncode == 75, self.process.returncode
-        assert "stopped; the same command goes on where it was" in err, err
+        assert "stopped; the same command continues the run" in err, err
         assert "Traceback" not in err
         self.lab.until(lambda: self.lab.jobs() == [], 10)
 

@@ -225,7 +225,7 @@ def test_a_job_whose_time_is_up_submits_its_successors_until_the_run_is_done(pbs
     pbs.until(lambda: not pbs.jobs())
     first, second = (pbs.folder / name for name in ("job.log", "job.log.1"))
     pbs.until(first.exists, 20)
-    assert "follows and goes on where it was" in first.read_text(), first.read_text()
+    assert "follows and continues the run" in first.read_text(), first.read_text()
     pbs.until(second.exists, 20)
     assert (run_dir / "result.json").exists(), second.read_text()
     hpcfwi.run("run", *settings)

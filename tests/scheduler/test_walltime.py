@@ -49,7 +49,7 @@ def test_an_inversion_longer_than_its_job_ends_with_the_same_bytes_without_a_han
     starts = [event for event in told if event["event"] == "start"]
     assert len(starts) >= 2
     stops = [event for event in told if event["event"] == "interrupted"]
-    assert len(stops) == len(starts) - 1 == output.count("is back in the queue and goes on where it was")
+    assert len(stops) == len(starts) - 1 == output.count("is back in the queue and continues the run")
     for begun, stopped in zip(starts, stops, strict=False):
         assert stopped["reason"].startswith("the batch job ends in ")
         # it has made use of its minute
@@ -66,7 +66,7 @@ def test_a_job_that_is_not_to_be_put_back_stops(lab, on_login):
     # Slurm looks every half minute whether it is time for a signal
     place = ["-t", "2", "-N1", "--cpus-per-task=2", f"--export=ALL,HPCFWI_ROOT={ROOT},HPCFWI_REQUEUE=0"]
     output = lab.submit(on_login.folder, *place, "--signal=B:USR1@110", *script, *words("inversion.evaluations=15000"))
-    assert "hpcfwi: stopped: SIGUSR1 was received; the same command goes on where it was" in output, output
+    assert "hpcfwi: stopped: SIGUSR1 was received; the same command continues the run" in output, output
 
 
 @pytest.mark.slow

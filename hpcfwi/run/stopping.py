@@ -1,0 +1,127 @@
+"""When a driver stops early: on a signal, or before its batch job ends; and whether that job starts once more."""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing, suppress
+
+from hpcfwi.batch.registry import CurrentJob, current_batch_system, current_start
+from hpcfwi.errors import InputError, Interrupted, RunError
+from hpcfwi.events.log import EventLog
+from hpcfwi.events.types import Requeued
+from hpcfwi.process import ignore_signals, received_signal, stop_requested
+from hpcfwi.run.folder import RunFolder
+
+__all__ = ["Requeue", "StopConditions", "finishing_time", "signal_reason"]
+
+# For the shots in hand after a signal (batch systems kill after 30 s by default), and to end the workers and the driver.
+LAST_SHOTS_S, CLOSING_S = 20.0, 10.0
+# A SIGTERM this close to the job's end comes from the batch system; an earlier one from the user's scancel or qdel.
+LIMIT_MARGIN_S = 60.0
+# Starts in a row without progress, after which the job is not requeued.
+MAX_FRUITLESS_STARTS = 3
+
+
+class StopConditions:
+    """Signals, and the time limit of the driver's batch job."""
+
+    def __init__(self) -> None:
+        self._job = CurrentJob()
+
+    def check(self, needed_s: float) -> tuple[str, float] | None:
+        """Why no more shots should begin, and the seconds to finish those in hand; None if the run goes on.
+
+        Parameters
+        ----------
+        needed_s
+            Seconds that the shots in hand may need.
+        """
+        left = self._job.seconds_left()
+        if stop_requested():
+            return signal_reason(), finishing_time(received_signal(), left)
+        # the limit may have been extended
+        if left < needed_s + CLOSING_S and (left := self._job.refresh()) < needed_s + CLOSING_S:
+            return f"the batch job ends in {left:.0f} s", max(0.0, left - CLOSING_S)
+        return None
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the run stops for want of time: no signal, the warning before a limit, or the signal at the limit."""
+        signal = received_signal()
+        return signal in ("", "SIGUSR1") or (signal == "SIGTERM" and self._job.seconds_left() < LIMIT_MARGIN_S)
+
+
+def signal_reason() -> str:
+    """Which signal stops the run; empty for Ctrl-C, which the user knows of."""
+    return "" if received_signal() in ("", "SIGINT") else f"{received_signal()} was received"
+
+
+def finishing_time(signal: str, left_s: float) -> float:
+    """Seconds to finish the shots in hand after a signal, in a batch job with ``left_s`` seconds left.
+
+    After the warning before a limit there is time until the limit; after other signals the process is killed soon.
+    """
+    until_the_end = max(0.0, left_s - CLOSING_S)
+    return until_the_end if signal == "SIGUSR1" and math.isfinite(left_s) else min(LAST_SHOTS_S, until_the_end)
+
+
+class Requeue:
+    """Puts the driver's batch job back into the queue when its time is up.
+
+    Only starts without progress are limited, so a run of weeks may have any number of useful starts. They are counted in
+    ``requeue.json`` from the first start of the batch job on.
+
+    Parameters
+    ----------
+    folder
+        The run folder, claimed.
+    limit
+        Starts without progress after which the job is not requeued; 0: never requeue it.
+    """
+
+    def __init__(self, folder: RunFolder, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self.path = folder.path / "requeue.json"
+        self.progress_before = folder.progress() if limit else (0, 0, 0)
+        self.starts = self.fruitless = self.fruitless_in_a_row = 0
+        if current_start()[1]:
+            with suppress(InputError, ValueError, KeyError, TypeError, OverflowError):  # counts begin anew
+                counts = folder.read_json(self.path) or {}
+                self.starts, self.fruitless, self.fruitless_in_a_row = (
+                    max(0, int(counts[name])) for name in ("starts", "fruitless", "fruitless_in_a_row")
+                )
+
+    def after(self, stopped: Interrupted) -> Interrupted:
+        """Requeue the batch job if its time was up, and return the error that says what happens next."""
+        batch = current_batch_system()
+        if not self.limit or not stopped.time_is_up or batch is None:
+            return stopped
+        self.starts += 1
+        progress = self.folder.progress() > self.progress_before
+        self.fruitless_in_a_row = 0 if progress else self.fruitless_in_a_row + 1
+        self.fruitless += not progress
+        why = f"stopped: {stopped.reason}"
+        command = f"the same command continues the run ({self.folder.path})"
+        if not progress and (self.fruitless_in_a_row >= MAX_FRUITLESS_STARTS or self.fruitless >= self.limit):
+            return self._interrupted(
+                f"{why}; the job is not put back into the queue: {self._fruitless_starts()} without a finished shot\n"
+                f"  It needs more time: a longer limit (sbatch -t, qsub -l walltime=), or more workers. Then {command}"
+            )
+        counts = {name: getattr(self, name) for name in ("starts", "fruitless", "fruitless_in_a_row")}
+        self.folder.write_json(self.path, counts)
+        ignore_signals()  # Slurm ends the job at once, before the message is printed
+        try:
+            said = batch.requeue(self.starts)
+        except RunError as error:
+            return self._interrupted(f"{why}; the job cannot be put back into the queue: {error}\n  Then {command}")
+        return self._interrupted(f"{why}; {said} and continues the run ({self.folder.path})")
+
+    def _interrupted(self, message: str) -> Interrupted:
+        with suppress(RunError), closing(EventLog(self.folder.events)) as log:  # the disk may be full
+            log.write(Requeued(starts=self.starts, fruitless_starts=self.fruitless, message=message))
+        return Interrupted(message)
+
+    def _fruitless_starts(self) -> str:
+        if self.fruitless_in_a_row >= MAX_FRUITLESS_STARTS:
+            return f"{self.fruitless_in_a_row} starts in a row"
+        return f"{self.fruitless} start{'s' if self.fruitless > 1 else ''} (--requeue {self.limit})"
