@@ -254,19 +254,7 @@ def event_page() -> str:
         f"`events.jsonl` holds one JSON object a line, in schema version {SCHEMA}. Every object has `time` and `event`. A "
         "field has the same meaning in every event. The version changes when a field disappears or changes its meaning, not "
         "when one is added. See [Watching a run](../guide/watching.md#the-event-log) for how to read the log.",
-        "\n".join(
-            [
-                "## Events",
-                "",
-                *events,
-                "",
-                "## Fields",
-                "",
-                "| Field | Type | Meaning |",
-                "|---|---|---|",
-                *meanings.values(),
-            ]
-        ),
+        "\n".join([*events, *fields, *meanings.values()]),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 import hpcfwi
-from hpcfwi import RunConfig, RunStatus, errors, load_run_config, run
+from hpcfwi import RunConfig, RunStatus, errors, load_run_config, run_inversion
 from hpcfwi.cli.main import cli
 from hpcfwi.config.messages import kinds_of, sections_of
 from hpcfwi.config.site import SiteConfig
@@ -115,6 +115,6 @@ def test_everything_that_can_be_imported_is_there():
 
 
 def test_every_file_of_a_run_folder_has_a_row(fwi_toml, tmp_path):
-    run(load_run_config(fwi_toml, ["output.figures=true"]), run_dir=tmp_path / "run")
+    run_inversion(load_run_config(fwi_toml, ["output.figures=true"]), run_dir=tmp_path / "run")
     known = {name.strip("/") for name in rows(page("run-folder"))}
     assert {path.name for path in (tmp_path / "run").iterdir()} <= known
