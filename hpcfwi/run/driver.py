@@ -132,7 +132,7 @@ def run_inversion(
         folder.claim(identity, config, accept_versions)
         finished = _finished(folder, problem)
         if finished is not None:
-            _line_printer(console)(f"{folder.path}: this run is done; its results:")
+            _line_printer(console)(f"{folder.path}: this run is done already; its results:")
             return finished
         folder.reopen()
         requeueing, exclusion = Requeue(folder, requeue), ShotExclusion(folder, problem)

@@ -7,7 +7,6 @@ from threading import Lock
 from typing import Any, Literal
 
 from hpcfwi.run.folder import RunFolder
-from hpcfwi.solver.operators import fingerprint_digest
 
 __all__ = ["Reproducibility"]
 
@@ -70,6 +69,9 @@ class Reproducibility:
         description
             From :func:`~hpcfwi.solver.operators.result_fingerprint`.
         """
+        # imports Devito, which reads its settings then: not before the site has set them
+        from hpcfwi.solver.operators import fingerprint_digest
+
         with self._lock:
             known, kind = self._machines[role], fingerprint_digest(description)
             if kind in known:

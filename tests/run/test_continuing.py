@@ -100,7 +100,7 @@ def test_data_from_files_give_what_the_same_data_gave_and_may_not_change_on_the_
     assert [row["model_error"] for row in history(run_dir)] == [row["model_error"] for row in history(first_run[2])]
     np.save(shell.folder / "gathers" / "1.npy", 2 * np.load(shell.folder / "gathers" / "1.npy"))
     message = refused(shell, "data.file=gathers", "inversion.iterations=3")
-    assert "data.file: the record of shot 1 is not what it was when the run in" in message
+    assert "data.file: the record of shot 1 has changed since the run in" in message
     assert "--run-dir" in message
 
 
@@ -160,7 +160,7 @@ def test_an_answer_to_another_model_than_the_one_that_is_asked_for_stops_the_run
 def test_a_folder_that_does_not_say_of_which_problem_it_is_is_refused(finished):
     (finished.folder / "run" / "problem.json").unlink()
     message = refused(finished, "wavelet.peak_frequency=0.012")
-    assert "problem.json: is missing, so nobody knows of which problem the answers in" in message
+    assert "problem.json: is missing, so the problem of the answers in" in message
     assert "--run-dir" in message
 
 
@@ -180,7 +180,7 @@ def test_what_can_be_made_again_may_be_missing(finished, first_run):
 def test_a_run_whose_account_of_its_machines_is_gone_promises_no_bytes(finished):
     (finished.folder / "run" / "reproducibility.json").unlink()
     done = finished.run("run", "inversion.iterations=3")
-    assert "the last bits may differ from run to run: reproducibility.json, which tells of earlier starts, is gone" in (
+    assert "the last bits may differ from run to run: reproducibility.json, the record of earlier starts, is gone" in (
         done.stdout
     )
 
@@ -207,5 +207,5 @@ def test_a_run_folder_that_is_moved_away_during_the_run_is_no_fault_of_a_shot(hp
     assert process.returncode == 3, err
     assert "Traceback" not in err
     assert "data.exclude" not in err
-    assert "the run folder has been moved or removed while it was in use" in err
+    assert "the run folder was moved or removed while it was in use" in err
     hpcfwi.run("moved", "inversion.iterations=0")

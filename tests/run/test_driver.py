@@ -279,3 +279,9 @@ def test_three_dimensions_and_double_precision_run_too(job):
     assert np.load(job / "runs" / "fwi" / "model.npy").shape == (21, 19, 21)
     misfits = [float(row["misfit"]) for row in history(job / "runs" / "fwi")]
     assert misfits[-1] < misfits[0]
+
+
+def test_devito_is_not_imported_before_the_site_has_set_its_variables():
+    """It reads them once; the driver's kernels would fit no worker."""
+    program = "import sys, hpcfwi.run.driver; sys.exit('devito' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

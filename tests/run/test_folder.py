@@ -50,7 +50,7 @@ def test_a_run_folder_of_somebody_else_is_refused(tmp_path, inner):
 def test_a_folder_of_something_else_is_refused_and_left_as_it_is(tmp_path):
     tmp_path.chmod(0o755)
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match="is not empty, and no run folder"):
+    with pytest.raises(InputError, match="is not empty and no run folder"):
         RunFolder(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
@@ -104,7 +104,7 @@ def test_observed_data_that_changed_are_refused(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.claim_data({"a": "1", "b": "2", "c": "3"})
     folder.claim_data({"a": "1", "b": "2", "c": "3"})
-    with pytest.raises(InputError, match=r"data\.file: the record of shot b \(and of 1 more\) is not what it was"):
+    with pytest.raises(InputError, match=r"data\.file: the record of shot b \(and of 1 more\) has changed since"):
         folder.claim_data({"a": "1", "b": "0", "c": "0"})
 
 
