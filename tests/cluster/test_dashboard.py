@@ -22,7 +22,7 @@ from hpcfwi.errors import InputError
 from hpcfwi.run.session import Session
 
 LOGIN = {"SLURM_SUBMIT_HOST": "login1", "SLURM_JOB_ID": "7"}
-TOLD = re.compile(
+SHOWN = re.compile(
     r"Dask's dashboard: (http://127\.0\.0\.1:(\d+)/status); from your own machine: "
     r"(ssh -N -L \2:127\.0\.0\.1:\2 \S+@\S+)$"
 )
@@ -52,20 +52,20 @@ def here(monkeypatch):
     ],
     ids=["outside of jobs", "in a job of Slurm", "in a job of PBS", "salloc on a login node", "what a job has left"],
 )
-def test_the_way_there_leads_over_the_host_where_the_job_was_submitted(environment, command):
+def test_the_way_to_a_compute_node_leads_over_the_host_that_submitted_the_job(environment, command):
     way = reach_dashboard("127.0.0.1", 8787, environment)
     assert way.command == command
     assert str(way) == f"http://127.0.0.1:8787/status; from your own machine: {command}"
 
 
 @pytest.mark.usefixtures("here")
-def test_one_that_listens_to_all_the_world_is_told_by_its_hosts_name():
+def test_a_dashboard_on_all_interfaces_is_shown_with_the_name_of_its_host():
     way = reach_dashboard("0.0.0.0", 9000, {})
     assert way.address == "http://node7.cluster.org:9000/status"
     assert way.command.endswith("-L 9000:127.0.0.1:9000 me@node7.cluster.org")
 
 
-def test_a_name_service_that_does_not_answer_is_not_waited_for(monkeypatch):
+def test_the_dashboard_does_not_wait_for_a_silent_name_service(monkeypatch):
     ever = dashboard.threading.Event()
     monkeypatch.setattr(socket, "gethostname", lambda: "a-host-without-a-domain")
     monkeypatch.setattr(socket, "getfqdn", lambda _: ever.wait(60))
@@ -74,7 +74,7 @@ def test_a_name_service_that_does_not_answer_is_not_waited_for(monkeypatch):
     ever.set()
 
 
-def test_where_the_port_is_in_use_any_other_is_taken():
+def test_a_port_in_use_is_replaced_by_any_free_one():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -84,7 +84,7 @@ def test_where_the_port_is_in_use_any_other_is_taken():
     assert dashboard_address("off") == "127.0.0.1:0"
 
 
-def test_an_address_of_another_host_is_refused_with_what_it_may_be():
+def test_an_address_of_another_host_is_refused_with_valid_ones():
     with pytest.raises(
         InputError, match=r"site\.network\.dashboard: is \"192\.0\.2\.1:9000\".*may be \"127\.0\.0\.1:8787\""
     ):
@@ -94,25 +94,25 @@ def test_an_address_of_another_host_is_refused_with_what_it_may_be():
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("found", "message"),
     [
         (None, "needs Bokeh, which is not installed: pip install 'bokeh"),
         ("2.4", "needs another Bokeh than 2.4: pip install"),
     ],
 )
-def test_without_bokeh_the_run_says_how_to_get_it_and_no_address(monkeypatch, found, told):
+def test_without_bokeh_the_run_says_how_to_install_it_and_shows_no_address(monkeypatch, found, message):
     def version(_):
         if found is None:
             raise PackageNotFoundError
         return found
 
     monkeypatch.setattr(dask_internals, "version", version)
-    assert missing_dashboard_requirements().startswith(told)
+    assert missing_dashboard_requirements().startswith(message)
     said: list[str] = []
     session = SimpleNamespace(print_line=said.append, log=None)
     Session._open_dashboard(session, None, load_site("workstation"))
     assert len(said) == 1
-    assert said[0].startswith(f"Dask's dashboard {told}")
+    assert said[0].startswith(f"Dask's dashboard {message}")
     Session._open_dashboard(session, None, load_site("workstation", ["network.dashboard=off"]))
     assert len(said) == 1
 
@@ -123,8 +123,8 @@ def test_the_dashboard_of_a_local_run_answers_where_the_run_says_and_nowhere_els
     words = [word for key in ("iterations=5000", "ftol=0", "gtol=0") for word in ("--set", f"inversion.{key}")]
     process = hpcfwi.start("run", "fwi.toml", "--run-dir", "run", *words)
     try:
-        told = next(found for line in process.stdout if (found := TOLD.search(line.rstrip("\n"))))
-        address, port, command = told.groups()
+        shown = next(found for line in process.stdout if (found := SHOWN.search(line.rstrip("\n"))))
+        address, port, command = shown.groups()
         for _ in range(2):  # the first one makes it
             with urllib.request.urlopen(address, timeout=60) as answer:
                 page = answer.read().decode()

@@ -21,20 +21,20 @@ def config(**devito):
 
 
 @pytest.mark.parametrize(("threads", "language"), [(1, "C"), (2, "openmp"), (64, "openmp")])
-def test_openmp_is_for_workers_of_several_threads(threads, language):
+def test_only_workers_of_several_threads_use_openmp(threads, language):
     assert worker_environment(threads)[LANGUAGE] == language
     assert worker_environment(threads, config(language="openmp"))[LANGUAGE] == "openmp"
     assert worker_environment(threads, config(language="C"))[LANGUAGE] == "C"
 
 
-def test_what_the_user_has_set_holds():
+def test_variables_that_the_user_has_set_win():
     os.environ[LANGUAGE] = "openmp"
     apply_environment(config(language="C"), threads=1)
     assert os.environ[LANGUAGE] == "openmp"
     assert worker_environment(1)[LANGUAGE] == "openmp"
 
 
-def test_what_a_run_sets_is_gone_afterwards():
+def test_variables_are_restored_afterwards():
     os.environ["OMP_NUM_THREADS"] = "7"
     before = dict(os.environ)
     with restore_environment():

@@ -40,7 +40,7 @@ def test_a_worker_has_one_thread_unless_memory_or_few_shots_forbid_it():
     assert divide(shot_bytes=13 * GB) == (1, 8)
 
 
-def test_wishes_are_kept():
+def test_the_site_may_choose_processes_threads_and_memory():
     assert divide(processes=3) == (3, 2)
     assert divide(processes=3, threads=1) == (3, 1)
     assert divide(threads=4) == (2, 4)
@@ -48,15 +48,15 @@ def test_wishes_are_kept():
 
 
 @pytest.mark.parametrize(
-    ("wishes", "shot_bytes", "told"),
+    ("wishes", "shot_bytes", "message"),
     [
         ({}, 20 * GB, "one shot needs 20.40 GB, this machine has 14.40 GB"),
         ({"memory": 1.0}, GB, "one shot needs 1.40 GB, site.worker.memory = 1 gives a worker on this machine 1.00 GB"),
         ({"processes": 6}, 4 * GB, "site.worker.processes: is 6, each of which needs 4.40 GB; .* take at most 3"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_numbers(wishes, shot_bytes, told):
-    with pytest.raises(InputError, match=told):
+def test_what_does_not_fit_is_refused_with_the_numbers(wishes, shot_bytes, message):
+    with pytest.raises(InputError, match=message):
         divide(shot_bytes=shot_bytes, **wishes)
 
 
@@ -65,7 +65,7 @@ def make_old(folder):
     os.utime(folder / local.LOCK_FILE, (long_ago, long_ago))
 
 
-def test_a_scratch_folder_is_there_as_long_as_it_is_needed(tmp_path):
+def test_a_scratch_folder_exists_while_it_is_needed(tmp_path):
     with scratch_folder(tmp_path) as folder:
         assert folder.parent == tmp_path
         assert folder.stat().st_mode & 0o777 == 0o700
@@ -73,7 +73,7 @@ def test_a_scratch_folder_is_there_as_long_as_it_is_needed(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_scratch_that_a_killed_driver_left_is_removed_but_not_that_of_a_living_one(tmp_path):
+def test_scratch_of_a_killed_driver_is_removed_and_that_of_a_running_one_stays(tmp_path):
     for name in ("dead", "alive", "young"):
         (tmp_path / f"hpcfwi-{name}").mkdir()
         (tmp_path / f"hpcfwi-{name}" / local.LOCK_FILE).touch()
@@ -87,7 +87,7 @@ def test_scratch_that_a_killed_driver_left_is_removed_but_not_that_of_a_living_o
     assert {path.name for path in tmp_path.iterdir()} == {"hpcfwi-alive", "hpcfwi-young", "hpcfwi-thesis"}
 
 
-def test_the_site_says_where_temporary_files_are(tmp_path, monkeypatch):
+def test_the_site_says_where_temporary_files_go(tmp_path, monkeypatch):
     monkeypatch.setenv("HPCFWI_TEST_LOCAL", str(tmp_path))
     site = SiteConfig.model_validate({"filesystem": {"scratch": "${HPCFWI_TEST_LOCAL}/mine"}})
     with (
@@ -102,14 +102,14 @@ def test_the_site_says_where_temporary_files_are(tmp_path, monkeypatch):
     assert list((tmp_path / "mine").iterdir()) == []
 
 
-def test_a_place_where_there_can_be_none_is_refused(tmp_path):
+def test_a_scratch_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     site = SiteConfig.model_validate({"filesystem": {"scratch": str(tmp_path / "file" / "mine")}})
     with pytest.raises(InputError, match=r"site.filesystem.scratch: .*file/mine: cannot be made"):
         LocalWorkers(Layout(1, 1, GB), site=site).__enter__()
 
 
-def test_the_scheduler_keeps_few_of_the_messages_to_a_worker():
+def test_the_scheduler_keeps_few_messages_to_a_worker():
     """They hold tasks with all their arguments, and there are as many as shots in a run."""
     before = dask.config.get("distributed.admin.low-level-log-length")
     workers = LocalWorkers(Layout(1, 1, GB))

@@ -14,7 +14,7 @@ def certificate(folder):
     return x509.load_pem_x509_certificate((folder / "certificate.pem").read_bytes())
 
 
-def test_a_certificate_is_good_from_a_day_before_and_longer_than_any_queue(tmp_path):
+def test_a_certificate_is_valid_from_a_day_before_and_longer_than_any_queue(tmp_path):
     now = datetime.now(UTC)
     with private_security(tmp_path / "tls"):
         made = certificate(tmp_path / "tls")
@@ -23,7 +23,7 @@ def test_a_certificate_is_good_from_a_day_before_and_longer_than_any_queue(tmp_p
     assert made.not_valid_after_utc - now > CERTIFICATE_LIFETIME - timedelta(hours=1)
 
 
-def test_every_run_has_a_key_of_its_own_which_others_cannot_read(tmp_path):
+def test_every_run_has_its_own_key_which_others_cannot_read(tmp_path):
     keys = set()
     for _ in range(2):
         with private_security(tmp_path / "tls"):
@@ -34,13 +34,13 @@ def test_every_run_has_a_key_of_its_own_which_others_cannot_read(tmp_path):
     assert len(keys) == 2
 
 
-def test_keys_are_removed_when_the_run_fails_too(tmp_path):
+def test_keys_are_removed_even_if_the_run_fails(tmp_path):
     with pytest.raises(RuntimeError), private_security(tmp_path / "tls"):
         raise RuntimeError
     assert not (tmp_path / "tls").exists()
 
 
-def test_what_a_killed_driver_left_is_replaced(tmp_path):
+def test_keys_that_a_killed_driver_left_are_replaced(tmp_path):
     (tmp_path / "tls").mkdir()
     (tmp_path / "tls" / "key.pem").write_text("old")
     with private_security(tmp_path / "tls") as security:

@@ -20,7 +20,7 @@ PROBLEM = (
 
 
 @pytest.mark.slow
-def test_a_node_that_fails_is_left_out_and_replaced_by_another(on_login):
+def test_a_node_on_which_shots_fail_is_excluded_and_replaced(on_login):
     path = [str(MEDDLING), *filter(None, [os.environ.get("PYTHONPATH")])]
     on_login.environment |= {
         "PYTHONPATH": os.pathsep.join(path),
@@ -33,14 +33,14 @@ def test_a_node_that_fails_is_left_out_and_replaced_by_another(on_login):
     done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--nodes", "2", "--run-dir", "run", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     run_dir = on_login.folder / "run"
-    told = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    (excluded,) = [event for event in told if event["event"] == "host excluded"]
+    logged = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    (excluded,) = [event for event in logged if event["event"] == "host excluded"]
     assert len(excluded["failed_shots"]) >= 3
-    (draining,) = [event for event in told if event["event"] == "job draining"]
+    (draining,) = [event for event in logged if event["event"] == "job draining"]
     assert (draining["nodes"], draining["excluded"]) == ("node1", True)
     scripts = [path.read_text() for path in (run_dir / "logs").glob("*.sh")]
     assert sum("#SBATCH --exclude=node1\n" in f"{script}\n" for script in scripts) >= 1
-    failed = [event for event in told if event["event"] == "retry"]
+    failed = [event for event in logged if event["event"] == "retry"]
     assert all("on node1: OSError: libfftw3.so.3" in event["reason"] for event in failed)
     # none of them afterwards
     assert not [event for event in failed if event["time"] > draining["time"] + 5]

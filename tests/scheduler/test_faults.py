@@ -40,8 +40,8 @@ class Run:
         path = self.shell.folder / "run" / "events.jsonl"
         if not path.exists():
             return []
-        told = (json.loads(line) for line in path.read_text().splitlines() if line.endswith("}"))
-        return [event for event in told if event["event"] in kinds]
+        logged = (json.loads(line) for line in path.read_text().splitlines() if line.endswith("}"))
+        return [event for event in logged if event["event"] in kinds]
 
     def wait(self, what, seconds=60.0):
         def true():
@@ -134,7 +134,7 @@ def test_a_job_that_is_cancelled_is_replaced(run, undisturbed):
 
 
 @pytest.mark.slow
-def test_a_replacement_that_is_refused_is_tried_again(run, undisturbed):
+def test_a_replacement_that_is_rejected_is_submitted_again(run, undisturbed):
     run.wait_for_work_on(2)
     run.lab.run("scontrol", "update", "partitionname=debug", "state=drain")
     try:
@@ -173,7 +173,7 @@ def test_a_node_that_dies_costs_only_its_workers(run, undisturbed, fault):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [20, 1000], ids=["for 20 s", "for good"])
-def test_a_link_that_is_cut(run, undisturbed, seconds):
+def test_a_run_survives_a_link_that_is_cut(run, undisturbed, seconds):
     nodes = run.wait_for_work_on(2)
     run.lab.link(nodes[0], "down")
     cut = run.shots()
@@ -216,7 +216,7 @@ def test_in_an_allocation_a_worker_that_dies_is_started_again(run_in_allocation,
 
 
 @pytest.mark.slow
-def test_in_an_allocation_the_command_that_holds_a_node_is_started_again(run_in_allocation, undisturbed):
+def test_in_an_allocation_the_command_that_runs_a_nodes_workers_is_started_again(run_in_allocation, undisturbed):
     run = run_in_allocation
     nodes = run.wait_for_work_on(3)
     run.lab.run("pkill", "-KILL", "-f", "distributed.cli.dask_worker", host=nodes[0])
@@ -239,7 +239,7 @@ def test_in_an_allocation_a_node_that_dies_costs_only_its_workers(run_in_allocat
 
 
 @pytest.mark.slow
-def test_workers_of_a_driver_that_was_killed_end_within_a_minute(run, undisturbed):
+def test_the_workers_of_a_killed_driver_end_within_a_minute(run, undisturbed):
     run.wait_for_work_on(2)
     run.driver.kill()
     run.process.communicate()
@@ -248,9 +248,7 @@ def test_workers_of_a_driver_that_was_killed_end_within_a_minute(run, undisturbe
 
 
 @pytest.mark.slow
-def test_jobs_that_a_killed_driver_left_in_the_queue_are_told_by_the_next_and_end_when_they_start(
-    lab, on_login, driver_of
-):
+def test_the_next_driver_lists_the_queued_jobs_of_a_killed_one_which_end_when_they_start(lab, on_login, driver_of):
     waiting = ("--site", "generic-slurm", "--run-dir", "run", "--set", 'site.scheduler.directives=["--begin=now+20"]')
     process = on_login.start("run", "fwi.toml", *waiting, stdout=subprocess.DEVNULL)
     events = on_login.folder / "run" / "events.jsonl"
@@ -266,7 +264,7 @@ def test_jobs_that_a_killed_driver_left_in_the_queue_are_told_by_the_next_and_en
 
 
 @pytest.mark.slow
-def test_slurm_itself_may_be_away_for_a_while(run, undisturbed):
+def test_a_run_survives_a_slurm_that_does_not_answer_for_a_while(run, undisturbed):
     run.wait_for_work_on(2)
     run.lab.run("pkill", "-STOP", "slurmctld")
     run.wait(lambda: any("squeue does not answer" in e["message"] for e in run.events("warning")), 90)
@@ -299,7 +297,7 @@ def start_whole(lab, on_login, driver_of):
 
 
 @pytest.mark.slow
-def test_a_controller_that_is_started_anew_finds_the_jobs_again(start_whole, undisturbed_whole):
+def test_a_restarted_controller_finds_the_jobs_again(start_whole, undisturbed_whole):
     run = start_whole()
     lab = run.lab
     run.wait_for_work_on(2)
@@ -318,7 +316,7 @@ def test_a_controller_that_is_started_anew_finds_the_jobs_again(start_whole, und
 
 
 @pytest.mark.slow
-def test_a_node_whose_slurmd_is_killed_goes_on_with_its_shots_and_is_left_clean(new_lab, hpcfwi, driver_of):
+def test_a_node_whose_slurmd_is_killed_computes_its_shots_and_is_left_clean(new_lab, hpcfwi, driver_of):
     """Slurm takes the node for dead, after a while, and its job for lost, but can end no process there."""
     settings = whole(300)
     with new_lab() as lab:
@@ -341,7 +339,7 @@ def test_a_node_whose_slurmd_is_killed_goes_on_with_its_shots_and_is_left_clean(
 
 
 @pytest.mark.slow
-def test_nodes_whose_clocks_differ_by_hours(start_whole, undisturbed_whole, faketime):
+def test_a_run_survives_nodes_whose_clocks_differ_by_hours(start_whole, undisturbed_whole, faketime):
     faked = " ".join(f"{name}={value}" for name, value in faketime.items())
     clock = "case $(hostname) in node1) export FAKETIME=-3h;; *) export FAKETIME=+5h;; esac"
     run = start_whole("--set", f"site.environment.commands={json.dumps([clock, f'export {faked}'])}")
@@ -355,7 +353,7 @@ def test_nodes_whose_clocks_differ_by_hours(start_whole, undisturbed_whole, fake
 
 @pytest.mark.slow
 @pytest.mark.parametrize("offset", [-7, 5])
-def test_a_clock_of_the_driver_alone_that_jumps_by_hours(
+def test_a_run_survives_a_clock_of_the_driver_that_jumps_by_hours(
     set_clock, faketime, on_login, start_whole, undisturbed_whole, offset
 ):
     # not for the shell that leads to the login host
@@ -378,7 +376,7 @@ def test_a_clock_of_the_driver_alone_that_jumps_by_hours(
 
 
 @pytest.mark.slow
-def test_a_second_driver_on_another_host_has_to_wait_until_the_first_is_dead(lab, hpcfwi, undisturbed_whole):
+def test_a_second_driver_on_another_host_waits_until_the_first_is_dead(lab, hpcfwi, undisturbed_whole):
     words = ("run", "fwi.toml", "--run-dir", "run", "--set", "site.worker.threads=1", *TO_ITS_END)
     hpcfwi.prefix = lab.command(host="node1")
     first = hpcfwi.start(*words)

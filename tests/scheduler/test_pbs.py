@@ -60,8 +60,8 @@ class PBS:
         return (self.folder / "job.log").read_text()
 
     def events(self, kind):
-        told = map(json.loads, (self.folder / "a run" / "events.jsonl").read_text().splitlines())
-        return [event for event in told if event["event"] == kind]
+        logged = map(json.loads, (self.folder / "a run" / "events.jsonl").read_text().splitlines())
+        return [event for event in logged if event["event"] == kind]
 
 
 def readable_environment(folder):
@@ -193,16 +193,16 @@ def test_the_job_script_uses_all_nodes_of_its_allocation(pbs, first_run):
         "HPCFWI_CONFIG": "my fwi.toml",
         "HPCFWI_ARGS": "--site generic-pbs",
     }
-    told = ",".join(f"{name}={value}" for name, value in variables.items())
+    passed = ",".join(f"{name}={value}" for name, value in variables.items())
     place = ("-l", "select=2:ncpus=1:mem=2gb", "-l", "place=scatter")
-    output = pbs.submit(*place, "-v", told, ROOT / "jobs" / "fwi.pbs")
+    output = pbs.submit(*place, "-v", passed, ROOT / "jobs" / "fwi.pbs")
     assert "workers on 2 nodes of job" in output, output
     assert (pbs.folder / "runs" / "my fwi" / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
 
 
 @needs_openpbs
 @pytest.mark.slow
-def test_a_job_whose_time_is_up_submits_its_successors_until_the_run_is_done(pbs, hpcfwi):
+def test_a_job_at_its_time_limit_submits_successors_until_the_run_is_done(pbs, hpcfwi):
     settings = (
         "acquisition.sources.count=600",
         "inversion.iterations=1000",
@@ -217,9 +217,9 @@ def test_a_job_whose_time_is_up_submits_its_successors_until_the_run_is_done(pbs
         "HPCFWI_CONFIG": "fwi.toml",
         "HPCFWI_ARGS": f"--site generic-pbs --fresh {chosen}",
     }
-    told = ",".join(f"{name}={value}" for name, value in variables.items())
+    passed = ",".join(f"{name}={value}" for name, value in variables.items())
     place = ("-l", "select=1:ncpus=2:mem=2gb", "-l", "walltime=00:00:45")
-    pbs.run("qsub", "-j", "oe", "-o", "job.log", *place, "-v", told, ROOT / "jobs" / "fwi.pbs")
+    pbs.run("qsub", "-j", "oe", "-o", "job.log", *place, "-v", passed, ROOT / "jobs" / "fwi.pbs")
     run_dir = pbs.folder / "runs" / "fwi"
     pbs.until((run_dir / "result.json").exists, 900)
     pbs.until(lambda: not pbs.jobs())
@@ -234,7 +234,7 @@ def test_a_job_whose_time_is_up_submits_its_successors_until_the_run_is_done(pbs
 
 @needs_openpbs
 @pytest.mark.slow
-def test_an_interactive_job(pbs, first_run):
+def test_an_interactive_job_gives_the_bytes_of_a_local_run(pbs, first_run):
     command = f"cd '{pbs.folder}' && {pbs.python} -m hpcfwi run {' '.join(RUN)} 'a run'; exit\n"
     words = ["qsub", "-I", "-l", "select=2:ncpus=1:mem=2gb", "-l", "place=scatter"]
     # qsub -I wants a terminal
@@ -264,7 +264,7 @@ def test_an_interactive_job(pbs, first_run):
         ),
     ],
 )
-def test_what_pbs_refuses_or_never_runs_is_told(pbs, setting, said):
+def test_a_job_that_pbs_rejects_or_never_runs_stops_the_run_with_the_reason(pbs, setting, said):
     done = pbs.hpcfwi("run", *RUN, "a run", "--set", f"site.{setting}", check=False)
     assert done.returncode == 2, done.stdout + done.stderr
     assert said in done.stderr
@@ -335,7 +335,7 @@ def test_worker_jobs_through_the_qsub_of_slurm(torque, first_run):
 
 
 def assert_well(pbs):
-    """The doctor finds nothing, neither here nor in a worker job, of which nothing is left."""
+    """No problem is found, neither on the login host nor in a worker job, which leaves nothing."""
     done = pbs.hpcfwi("site", "check", "generic-pbs", "--job")
     assert "PBS: qsub, qstat, qdel found" in done.stdout
     assert ", in a worker:" in done.stdout
@@ -346,13 +346,13 @@ def assert_well(pbs):
 
 @needs_openpbs
 @pytest.mark.slow
-def test_the_doctor_looks_at_a_worker_job(pbs):
+def test_site_check_examines_a_worker_job(pbs):
     assert_well(pbs)
 
 
 @needs_openpbs
 @pytest.mark.slow
-def test_a_job_that_pbs_never_runs_is_a_row_of_the_doctor(pbs):
+def test_a_job_that_pbs_never_runs_is_a_row_of_site_check(pbs):
     settings = ("--set", "worker.memory=70", "--set", "scheduler.queue=workq")
     done = pbs.hpcfwi("site", "check", "generic-pbs", "--job", *settings, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -362,5 +362,5 @@ def test_a_job_that_pbs_never_runs_is_a_row_of_the_doctor(pbs):
 
 
 @pytest.mark.slow
-def test_the_doctor_looks_at_a_worker_job_of_the_qsub_of_slurm(torque):
+def test_site_check_examines_a_worker_job_of_the_qsub_of_slurm(torque):
     assert_well(torque)

@@ -1,4 +1,4 @@
-"""What Slurm refuses is told with its own words, and with the line of the site file that it comes from."""
+"""What Slurm rejects stops the run with Slurm's message and the line of the site file that it is about."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def refused(shell, scheduler="", memory="2.0", *options):
         ('directives = ["--tpyo"]', "2.0", 'line 5: directives = ["--tpyo"]', "unrecognized option"),
     ],
 )
-def test_a_job_that_cannot_be_is_told_with_its_line(on_login, scheduler, memory, line, said):
+def test_a_rejected_job_stops_the_run_with_the_line_of_the_site_file(on_login, scheduler, memory, line, said):
     done, seconds = refused(on_login, scheduler, memory)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Slurm rejected a worker job:\n  sbatch " in done.stderr
@@ -46,7 +46,7 @@ def test_a_job_that_cannot_be_is_told_with_its_line(on_login, scheduler, memory,
     assert seconds < 20
 
 
-def test_a_job_that_slurm_takes_but_will_never_start_is_told(lab, on_login):
+def test_a_job_that_slurm_accepts_but_never_starts_stops_the_run(lab, on_login):
     done, seconds = refused(on_login, 'directives = ["--cpus-per-task=64"]')
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Slurm will never start worker job" in done.stderr
@@ -64,7 +64,7 @@ def choosy(request, new_lab):
         yield lab
 
 
-def test_an_account_that_may_not_use_the_partition_is_told(choosy, hpcfwi):
+def test_an_account_that_may_not_use_the_partition_stops_the_run(choosy, hpcfwi):
     hpcfwi.prefix = choosy.command()
     done, seconds = refused(hpcfwi, 'account = "nobody"')
     assert done.returncode == 2, done.stdout + done.stderr
@@ -78,7 +78,7 @@ def test_an_account_that_may_not_use_the_partition_is_told(choosy, hpcfwi):
     assert choosy.jobs() == []
 
 
-def test_waiting_is_told_with_its_reason_and_bounded(lab, on_login):
+def test_a_run_shows_why_its_jobs_wait_and_stops_after_the_given_minutes(lab, on_login):
     done, seconds = refused(on_login, 'directives = ["--begin=now+1hour"]', "2.0", "--wait", "0.1")
     assert done.returncode == 3, done.stdout + done.stderr
     assert "no worker yet; jobs: 1 waiting (BeginTime)" in done.stdout
@@ -87,7 +87,7 @@ def test_waiting_is_told_with_its_reason_and_bounded(lab, on_login):
     assert lab.jobs() == []
 
 
-def test_jobs_that_end_before_a_worker_comes_are_told_with_the_end_of_their_output(lab, on_login):
+def test_jobs_that_end_before_a_worker_connects_stop_the_run_with_their_output(lab, on_login):
     site = 'directives = ["--begin=now"]\n\n[environment]\ncommands = ["echo no such module", "exit 7"]\n\n[filesystem]'
     done, _ = refused(on_login, site)
     assert done.returncode == 3, done.stdout + done.stderr

@@ -14,8 +14,8 @@ BATCH = f"#!/bin/bash\nexec '{sys.executable}' -m hpcfwi run fwi.toml --site gen
 
 
 def events(shell, kind):
-    told = map(json.loads, (shell.folder / "a run" / "events.jsonl").read_text().splitlines())
-    return [event for event in told if event["event"] == kind]
+    logged = map(json.loads, (shell.folder / "a run" / "events.jsonl").read_text().splitlines())
+    return [event for event in logged if event["event"] == kind]
 
 
 def hosts(shell):
@@ -60,7 +60,7 @@ def test_an_allocation_of_salloc_gives_the_bytes_of_a_local_run(on_login, first_
 
 
 @pytest.mark.slow
-def test_a_part_of_an_allocation_with_nodes_of_different_size(on_login, first_run):
+def test_a_run_may_use_a_part_of_an_allocation_with_nodes_of_different_size(on_login, first_run):
     on_login.prefix += ["salloc", "--quiet", "-N3", "-n4"]
     settings = ("--nodes", "2", "--set", "site.worker.processes=auto", "--set", "inversion.iterations=2")
     done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "a run", *settings)
@@ -88,7 +88,7 @@ def test_the_job_script_under_sbatch_uses_all_nodes_of_its_allocation(lab, on_lo
 
 
 @pytest.mark.slow
-def test_a_driver_in_a_job_that_submits_jobs(lab, on_login, first_run):
+def test_a_driver_in_a_job_may_submit_worker_jobs(lab, on_login, first_run):
     (on_login.folder / "job.sh").write_text(f"{BATCH} --launch jobs\n")
     output = lab.submit(on_login.folder, "-N1", "--cpus-per-task=2", "--export=ALL,SLURM_CPU_BIND=verbose", "job.sh")
     assert "workers in 2 jobs of Slurm" in output, output

@@ -17,14 +17,14 @@ def results(folder):
         return list(csv.DictReader(file)), json.loads((folder / "study" / "scaling.json").read_text())
 
 
-def test_the_ladder_is_climbed_with_worker_jobs(on_login):
+def test_a_study_runs_with_worker_jobs(on_login):
     done = on_login("scale", *WORDS, "--nodes", "1,2", "--stand-in", "0.2")
     assert done.returncode == 0, done.stdout + done.stderr
-    rows, told = results(on_login.folder)
+    rows, study = results(on_login.folder)
     assert [(row["nodes"], row["workers"]) for row in rows] == [("1", "1"), ("2", "2")]
-    assert len(told["provenance"]["jobs"]) >= 3
-    assert set(told["provenance"]["hosts"]) <= {"node1", "node2", "node3"}
-    assert told["provenance"]["site"] == "generic-slurm"
+    assert len(study["provenance"]["jobs"]) >= 3
+    assert set(study["provenance"]["hosts"]) <= {"node1", "node2", "node3"}
+    assert study["provenance"]["site"] == "generic-slurm"
     for row in rows:
         assert float(row["queue_wait_seconds"]) > 0
         assert float(row["worker_start_seconds"]) > 0
@@ -32,14 +32,14 @@ def test_the_ladder_is_climbed_with_worker_jobs(on_login):
 
 
 @pytest.mark.slow
-def test_the_ladder_is_climbed_on_parts_of_an_allocation_with_shots_that_grow_with_it(lab, on_login):
+def test_a_weak_study_runs_on_parts_of_an_allocation(lab, on_login):
     words = [*WORDS, "--nodes", "1,3", "--weak", "--stand-in", "0.2"]
     export = f"--export=ALL,HPCFWI_ROOT={ROOT}"
     out = lab.submit(on_login.folder, "-N3", "--mem=2000M", export, ROOT / "jobs" / "scaling.sh", *words, seconds=180)
-    rows, told = results(on_login.folder)
+    rows, study = results(on_login.folder)
     assert [(row["nodes"], row["shots"], row["scaling"]) for row in rows] == [("1", "1", "weak"), ("3", "3", "weak")]
-    assert told["provenance"]["launch"] == "allocation"
-    assert len(told["provenance"]["hosts"]) == 3
+    assert study["provenance"]["launch"] == "allocation"
+    assert len(study["provenance"]["hosts"]) == 3
     assert "weak scaling of fwi" in out
 
 

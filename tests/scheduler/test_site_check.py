@@ -38,7 +38,7 @@ if "hpcfwi.sitecheck.probe" in sys.orig_argv:
 """
 
 
-class Doctor:
+class SiteCheck:
     """``hpcfwi site check`` on the login host."""
 
     def __init__(self, shell):
@@ -68,7 +68,7 @@ class Doctor:
                 row = rows.setdefault(name, ["", "", ""]) if name else row
                 row[:] = [f"{known} {cell}".strip() for known, cell in zip(row, cells, strict=True)]
         return {
-            place: {name: (verdict, f"{told} | {advice}") for name, (told, verdict, advice) in rows.items()}
+            place: {name: (verdict, f"{logged} | {advice}") for name, (logged, verdict, advice) in rows.items()}
             for place, rows in found.items()
         }
 
@@ -77,8 +77,8 @@ class Doctor:
 
 
 @pytest.fixture
-def doctor(on_login):
-    return Doctor(on_login)
+def site_check(on_login):
+    return SiteCheck(on_login)
 
 
 HERE = "on login, where the driver runs"
@@ -91,8 +91,8 @@ def bad(rows):
 # --- the driver's side
 
 
-def test_a_login_node_is_well(doctor):
-    (rows,) = doctor.check(name="generic-slurm", code=0).values()
+def test_a_login_node_passes(site_check):
+    (rows,) = site_check.check(name="generic-slurm", code=0).values()
     assert bad(rows) == {}
     assert "Slurm: sbatch, squeue, scancel found" in rows["scheduler"][1]
     assert "the scheduler's own; there are debug*" in rows["queue"][1]
@@ -110,19 +110,19 @@ def test_a_login_node_is_well(doctor):
         ('scheduler.directives=["--mem=900G"]', "worker job", "Slurm would reject it: "),
     ],
 )
-def test_a_job_that_slurm_would_refuse_is_told_with_its_line(doctor, setting, row, said):
-    rows = doctor.check("--set", setting, name="generic-slurm", code=1)[HERE]
+def test_a_job_that_slurm_would_reject_is_shown_with_the_line_of_the_site_file(site_check, setting, row, said):
+    rows = site_check.check("--set", setting, name="generic-slurm", code=1)[HERE]
     assert rows[row][0] == "problem"
     assert said in rows[row][1]
     assert set(bad(rows)) <= {"queue", "worker job"}
 
 
 @pytest.mark.slow
-def test_a_partition_that_is_down_and_one_that_is_no_default_are_told(lab, doctor):
+def test_a_partition_that_is_down_and_a_missing_default_are_problems(lab, site_check):
     lab.run("scontrol", "update", "partitionname=debug", "state=down", "default=no")
     try:
-        down = doctor.check("--set", "scheduler.queue=debug", name="generic-slurm", code=1)[HERE]
-        none = doctor.check(name="generic-slurm", code=1)[HERE]
+        down = site_check.check("--set", "scheduler.queue=debug", name="generic-slurm", code=1)[HERE]
+        none = site_check.check(name="generic-slurm", code=1)[HERE]
     finally:
         lab.run("scontrol", "update", "partitionname=debug", "state=up", "default=yes")
     assert down["queue"][0] == "problem"
@@ -135,8 +135,8 @@ def test_a_partition_that_is_down_and_one_that_is_no_default_are_told(lab, docto
 
 
 @pytest.mark.slow
-def test_a_worker_job_is_well_and_nothing_of_it_is_left(lab, doctor):
-    found = doctor.check("--job", name="generic-slurm", code=0)
+def test_a_worker_job_passes_and_leaves_nothing(lab, site_check):
+    found = site_check.check("--job", name="generic-slurm", code=0)
     (place,) = set(found) - {HERE}
     assert place.startswith("on node")
     assert place.endswith(", in a worker")
@@ -146,56 +146,56 @@ def test_a_worker_job_is_well_and_nothing_of_it_is_left(lab, doctor):
     assert bad(rows) == {}
     assert "tls://10.231.0." in rows["encryption"][1]
     assert "the staged ones run" in rows["kernels"][1]
-    assert not doctor.runs.exists()
+    assert not site_check.runs.exists()
     assert lab.jobs() == []
 
 
 @pytest.mark.slow
-def test_a_job_that_slurm_refuses_is_a_row(lab, doctor):
-    doctor.site(["--partition=nope"])
-    found = doctor.check("--job", code=1)
+def test_a_job_that_slurm_rejects_is_a_row(lab, site_check):
+    site_check.site(["--partition=nope"])
+    found = site_check.check("--job", code=1)
     verdict, line = found["a worker job"]["start"]
     assert verdict == "problem"
     assert "Slurm rejected a worker job:" in line
     assert "Invalid partition name specified" in line
     assert "mine.toml, line 4: directives" in line or "scheduler.queue" in line
-    assert f"are kept in {doctor.runs}/site-check-" in doctor.err
+    assert f"are kept in {site_check.runs}/site-check-" in site_check.err
     assert lab.jobs() == []
 
 
 @pytest.mark.slow
-def test_a_job_that_never_starts_is_a_row(lab, doctor):
-    doctor.site(["--begin=now+1hour"])
-    found = doctor.check("--job", "--wait", "0.1", code=1)
+def test_a_job_that_never_starts_is_a_row(lab, site_check):
+    site_check.site(["--begin=now+1hour"])
+    found = site_check.check("--job", "--wait", "0.1", code=1)
     verdict, line = found["a worker job"]["start"]
     assert verdict == "problem"
     assert "no worker has come for 0.1 minutes (--wait); jobs: 1 waiting (BeginTime) | wait longer (--wait)" in line
-    assert "no worker yet; jobs: 1 waiting (BeginTime)" in doctor.err
+    assert "no worker yet; jobs: 1 waiting (BeginTime)" in site_check.err
     assert lab.jobs() == []
 
 
 @pytest.mark.slow
-def test_a_job_whose_worker_never_comes_is_a_row_with_the_end_of_its_output(lab, doctor):
-    doctor.site(commands=["echo no such module", "exit 7"])
-    found = doctor.check("--job", code=1)
+def test_a_job_whose_worker_never_comes_is_a_row_with_the_end_of_its_output(lab, site_check):
+    site_check.site(commands=["echo no such module", "exit 7"])
+    found = site_check.check("--job", code=1)
     verdict, line = found["a worker job"]["start"]
     assert verdict == "problem"
     assert "has ended (FAILED" in line
     assert "no such module" in line
-    (kept,) = doctor.kept()
-    assert f"are kept in {doctor.runs}/{kept}/logs" in doctor.err
+    (kept,) = site_check.kept()
+    assert f"are kept in {site_check.runs}/{kept}/logs" in site_check.err
     assert lab.jobs() == []
 
 
 @pytest.mark.slow
-def test_a_node_that_is_not_as_promised_is_told_in_every_row(doctor, tmp_path):
+def test_a_node_that_differs_from_its_site_file_is_a_problem_in_every_row(site_check, tmp_path):
     """Fewer threads, another clock and Dask, less memory than the job asks for, and a folder that is the node's own."""
     (tmp_path / "unwell").mkdir()
     (tmp_path / "unwell" / "sitecustomize.py").write_text(UNWELL)
-    own_folder = f"mount -t tmpfs none {doctor.runs}/site-check-*/shared"
+    own_folder = f"mount -t tmpfs none {site_check.runs}/site-check-*/shared"
     commands = [f"export PYTHONPATH={tmp_path}/unwell", own_folder, "ulimit -v 5000000"]
-    doctor.site(threads=2, memory=6.0, commands=commands, OMP_THREAD_LIMIT="1")
-    found = doctor.check("--job", "--set", "network.tls=false", code=1)
+    site_check.site(threads=2, memory=6.0, commands=commands, OMP_THREAD_LIMIT="1")
+    found = site_check.check("--job", "--set", "network.tls=false", code=1)
     (place,) = set(found) - {HERE}
     rows = found[place]
     problems = {"threads", "clock", "versions", "memory", "shared folder"}
@@ -210,11 +210,11 @@ def test_a_node_that_is_not_as_promised_is_told_in_every_row(doctor, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_node_from_whose_scratch_no_kernels_can_be_loaded_is_told(doctor, tmp_path):
+def test_a_node_whose_scratch_forbids_to_load_kernels_is_a_problem(site_check, tmp_path):
     (tmp_path / "scratch").mkdir()
     mounted = f"mount -t tmpfs -o noexec none {tmp_path}/scratch && export TMPDIR={tmp_path}/scratch"
-    doctor.site(commands=[mounted])
-    found = doctor.check("--job", code=1)
+    site_check.site(commands=[mounted])
+    found = site_check.check("--job", code=1)
     (place,) = set(found) - {HERE}
     rows = found[place]
     assert rows["scratch"][0] == "problem"
@@ -223,22 +223,22 @@ def test_a_node_from_whose_scratch_no_kernels_can_be_loaded_is_told(doctor, tmp_
 
 
 @pytest.mark.slow
-def test_a_node_whose_kernels_kill_their_process_is_told_and_the_worker_lives(doctor, tmp_path):
+def test_a_node_whose_kernels_kill_their_process_is_a_problem_and_the_worker_lives(site_check, tmp_path):
     (tmp_path / "unwell").mkdir()
     (tmp_path / "unwell" / "sitecustomize.py").write_text(DEADLY)
-    doctor.site(commands=[f"export PYTHONPATH={tmp_path}/unwell"])
-    found = doctor.check("--job", code=1)
+    site_check.site(commands=[f"export PYTHONPATH={tmp_path}/unwell"])
+    found = site_check.check("--job", code=1)
     (place,) = set(found) - {HERE}
     assert bad(found[place]) == {"kernels": "problem", "instructions": "warning"}
     assert "they kill their process (SIGILL)" in found[place]["kernels"][1]
 
 
 @pytest.mark.slow
-def test_a_node_without_a_compiler_is_well_since_kernels_travel(doctor, tmp_path):
+def test_a_node_without_a_compiler_passes_since_kernels_are_sent_to_it(site_check, tmp_path):
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "mkdir").symlink_to("/usr/bin/mkdir")
-    doctor.site(commands=[f"export PATH={tmp_path}/few"])
-    found = doctor.check("--job", code=0)
+    site_check.site(commands=[f"export PATH={tmp_path}/few"])
+    found = site_check.check("--job", code=0)
     (place,) = set(found) - {HERE}
     assert "no compiler here; the staged ones run" in found[place]["kernels"][1]
 
@@ -248,17 +248,17 @@ def test_a_runs_folder_that_nodes_do_not_see_is_named(new_lab, hpcfwi):
     with new_lab() as lab:
         lab.up(1, PRIVATE_TMP="1")
         hpcfwi.prefix = lab.command()
-        found = Doctor(hpcfwi).check("--job", name="generic-slurm", code=1)
+        found = SiteCheck(hpcfwi).check("--job", name="generic-slurm", code=1)
     verdict, line = found["a worker job"]["start"]
     assert verdict == "problem"
     assert f"do the nodes see {hpcfwi.folder}/runs (filesystem.runs)?" in line
 
 
 @pytest.mark.slow
-def test_inside_an_allocation_all_of_its_nodes_are_looked_at(doctor):
-    doctor.shell.prefix += ["salloc", "--quiet", "-N2", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=2000M"]
+def test_inside_an_allocation_all_nodes_are_examined(site_check):
+    site_check.shell.prefix += ["salloc", "--quiet", "-N2", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=2000M"]
     settings = ("--set", "worker.processes=auto", "--set", "worker.memory=1")
-    found = doctor.check("--job", *settings, name="generic-slurm", code=0)
+    found = site_check.check("--job", *settings, name="generic-slurm", code=0)
     assert set(found) == {HERE, "on node1, in a worker", "on node2, in a worker"}
     for place in set(found) - {HERE}:
         assert bad(found[place]) == {}
@@ -266,13 +266,13 @@ def test_inside_an_allocation_all_of_its_nodes_are_looked_at(doctor):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_nothing(lab, doctor, driver_of):
-    doctor.site(["--begin=now+1hour"])
-    process = doctor.shell.start("site", "check", "./mine.toml", "--job")
-    lab.until(lambda: lab.jobs() and any(doctor.runs.glob("*/staged/*.pkl")))
+def test_ctrl_c_leaves_nothing(lab, site_check, driver_of):
+    site_check.site(["--begin=now+1hour"])
+    process = site_check.shell.start("site", "check", "./mine.toml", "--job")
+    lab.until(lambda: lab.jobs() and any(site_check.runs.glob("*/staged/*.pkl")))
     driver_of(process).send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
     assert "Traceback" not in err
-    assert not doctor.runs.exists()
+    assert not site_check.runs.exists()
     assert lab.jobs() == []

@@ -40,7 +40,7 @@ def status(lab, on_login):
     return ask
 
 
-def test_a_run_on_worker_jobs_is_seen_from_any_host_and_so_is_the_end_of_its_driver(lab, on_login, driver_of, status):
+def test_any_host_sees_a_run_on_worker_jobs_and_the_end_of_its_driver(lab, on_login, driver_of, status):
     process = on_login.start(*RUN, *EXCLUSIVE, *WORDS, stdout=subprocess.DEVNULL)
     watching = None
     try:
@@ -76,7 +76,7 @@ def test_a_run_on_worker_jobs_is_seen_from_any_host_and_so_is_the_end_of_its_dri
 
 
 def assert_dashboard(lab, seen):
-    """It answers on the driver's host, to the address that is told, and on none of its other addresses."""
+    """It answers on the driver's host, at the address that the run shows, and on none of its other addresses."""
     address = seen["dashboard"]
     port = int(address.rpartition(":")[2].partition("/")[0])
     assert address == f"http://127.0.0.1:{port}/status"
@@ -101,7 +101,7 @@ def test_a_finished_run_is_done_on_every_host(on_login, status):
 
 
 @pytest.mark.slow
-def test_of_a_driver_in_a_job_whose_node_loses_its_power(lab, on_login, status):
+def test_status_notices_that_the_node_of_the_driver_has_lost_power(lab, on_login, status):
     """And the way to its dashboard leads over the login host."""
     script = on_login.folder / "job.sh"
     words = " ".join(f"'{word}'" for word in (*RUN, *WORDS))

@@ -25,46 +25,46 @@ def bound(new_lab, hpcfwi):
 def run(shell, *settings):
     words = [word for setting in settings for word in ("--set", f"site.{setting}")]
     done = shell("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "run", "--nodes", "1", *words)
-    told = map(json.loads, (shell.folder / "run" / "events.jsonl").read_text().splitlines())
-    return done, [(event["threads"], event["cpus"]) for event in told if event["event"] == "threads"]
+    threads = map(json.loads, (shell.folder / "run" / "events.jsonl").read_text().splitlines())
+    return done, [(event["threads"], event["cpus"]) for event in threads if event["event"] == "threads"]
 
 
 @pytest.mark.slow
 def test_processes_of_one_node_have_cores_of_their_own(bound):
-    done, told = run(bound, "worker.processes=2", "worker.memory=1.0")
+    done, threads = run(bound, "worker.processes=2", "worker.memory=1.0")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(told) == [(1, "0"), (1, "1")]
+    assert sorted(threads) == [(1, "0"), (1, "1")]
     assert "warning: on" not in done.stdout
 
 
 @pytest.mark.slow
 def test_threads_of_a_process_have_the_cores_of_the_job(bound):
-    done, told = run(bound, "worker.threads=2", 'openmp.places="cores"', 'openmp.bind="close"')
+    done, threads = run(bound, "worker.threads=2", 'openmp.places="cores"', 'openmp.bind="close"')
     assert done.returncode == 0, done.stdout + done.stderr
-    assert told == [(2, "0-1")]
+    assert threads == [(2, "0-1")]
 
 
 @pytest.mark.slow
-def test_a_job_with_fewer_cores_than_threads_is_warned_of(bound):
-    done, told = run(bound, "worker.threads=2", 'scheduler.directives=["--cpus-per-task=1"]')
+def test_a_job_with_fewer_cores_than_threads_is_a_warning(bound):
+    done, threads = run(bound, "worker.threads=2", 'scheduler.directives=["--cpus-per-task=1"]')
     assert done.returncode == 0, done.stdout + done.stderr
-    assert told == [(2, "0")]
+    assert threads == [(2, "0")]
     assert "warning: on node1 the 2 threads of a worker share CPU 0" in done.stdout
 
 
 @pytest.mark.slow
 def test_a_strict_site_stops_the_run(bound):
-    done, told = run(bound, "worker.threads=2", "openmp.strict=true", 'openmp.variables.OMP_THREAD_LIMIT="1"')
+    done, threads = run(bound, "worker.threads=2", "openmp.strict=true", 'openmp.variables.OMP_THREAD_LIMIT="1"')
     assert done.returncode == 3, done.stdout + done.stderr
-    assert told == [(1, "0-1")]
+    assert threads == [(1, "0-1")]
     assert "on node1 kernels run on 1 threads instead of 2 (worker.threads)" in done.stderr
     assert "openmp.strict = true" in done.stderr
 
 
 @pytest.mark.slow
-def test_threads_are_not_bound_to_cores_that_may_be_those_of_others(on_login):
+def test_threads_are_not_bound_to_cores_that_other_jobs_may_use(on_login):
     """Jobs of a Slurm that binds none of them see the whole node: bound, they would all be on its first core."""
-    done, told = run(on_login, 'openmp.places="cores"', 'openmp.bind="close"')
+    done, threads = run(on_login, 'openmp.places="cores"', 'openmp.bind="close"')
     assert done.returncode == 0, done.stdout + done.stderr
     every = ranges(os.sched_getaffinity(0))
-    assert told == [(1, every)]
+    assert threads == [(1, every)]

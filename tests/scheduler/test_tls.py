@@ -27,15 +27,15 @@ else:
 SETTINGS = ("inversion.iterations=5000", "inversion.ftol=0", "grid.shape=[201, 201]", "grid.spacing=[3.0, 3.0]")
 
 
-def test_strangers_are_refused_and_the_run_goes_on(lab, on_login, driver_of):
+def test_connections_without_the_runs_key_are_refused_and_the_run_goes_on(lab, on_login, driver_of):
     run_dir, words = on_login.folder / "run", [word for setting in SETTINGS for word in ("--set", setting)]
     options = ("--site", "generic-slurm", "--run-dir", "run", "--nodes", "1")
     process = on_login.start("run", "fwi.toml", *options, *words, stdout=subprocess.DEVNULL)
 
     def events(kind):
         path = run_dir / "events.jsonl"
-        told = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
-        return [event for event in told if event["event"] == kind]
+        logged = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
+        return [event for event in logged if event["event"] == kind]
 
     lab.until(lambda: events("shot"))
     address = events("first workers")[0]["scheduler"]

@@ -1,0 +1,81 @@
+"""A node is divided into worker processes as its site file says, or as the batch system reports."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hpcfwi.batch.base import Node
+from hpcfwi.cluster.layout import ResourceRequest, allocated_layout, node_layout
+from hpcfwi.config.site import Site, SiteConfig
+from hpcfwi.errors import InputError
+
+NEED = ResourceRequest(100, 10**8)
+GB = 10**9
+
+
+def site(**sections):
+    return Site("ours", SiteConfig.model_validate_json(json.dumps(sections)))
+
+
+@pytest.mark.parametrize(
+    ("sections", "jobs", "layout"),
+    [
+        ({"node": {"cores": 64, "memory": 100}}, 1, (64, 1)),
+        ({"node": {"cores": 64, "memory": 100}}, 10, (10, 6)),
+        ({"node": {"cores": 64, "memory": 5}}, 1, (10, 6)),
+        ({"node": {"cores": 64, "memory": 100}, "worker": {"threads": 4}}, 1, (16, 4)),
+        ({"node": {"cores": 64, "memory": 100}, "worker": {"memory": 10.0}}, 1, (10, 6)),
+        ({"worker": {"processes": 2, "threads": 3, "memory": 1.0}}, 1, (2, 3)),
+    ],
+)
+def test_a_node_is_divided_as_its_site_says(sections, jobs, layout):
+    found = node_layout(site(**sections), NEED, jobs)
+    assert (found.processes, found.threads) == layout
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({}, 'worker.processes: is "auto", but node.cores is not set'),
+        ({"worker": {"processes": 1, "threads": 1}}, 'worker.memory: is "auto", but node.cores is not set'),
+        ({"node": {"cores": 4, "memory": 0.4}}, "one shot needs 0.50 GB, a node of ours has 0.40 GB"),
+        ({"node": {"cores": 4, "memory": 1}, "worker": {"processes": 3}}, "is 3, each of which needs 0.50 GB"),
+    ],
+)
+def test_a_site_that_says_too_little_or_has_too_little_is_refused(sections, message):
+    with pytest.raises(InputError, match=message):
+        node_layout(site(**sections), NEED, 1)
+
+
+@pytest.mark.parametrize(
+    ("sections", "node", "layout"),
+    [
+        ({}, Node("n", 8, 16 * GB), (8, 1)),
+        ({"node": {"hardware_threads": 2}}, Node("n", 8, 16 * GB), (4, 1)),
+        ({"node": {"memory": 1.0}}, Node("n", 8), (2, 4)),
+        ({"worker": {"memory": 1.0}}, Node("n", 8), (8, 1)),
+    ],
+)
+def test_a_node_of_an_allocation_is_divided_by_what_the_job_has_there(sections, node, layout):
+    found = allocated_layout(site(**sections), node, NEED)
+    assert (found.processes, found.threads) == layout
+
+
+def test_a_node_of_unknown_memory_is_refused():
+    with pytest.raises(InputError, match=r"does not report the memory of n; set node\.memory or"):
+        allocated_layout(site(), Node("n", 8), NEED)
+
+
+def test_more_processes_than_the_job_has_cores_are_refused():
+    with pytest.raises(InputError, match="3 processes of 4 threads need 12 cores, the job has 8 on n"):
+        allocated_layout(site(worker={"processes": 3, "threads": 4}), Node("n", 8, 16 * GB), NEED)
+
+
+@pytest.mark.parametrize(
+    ("sampled", "advice"), [(False, 'take solver.strategy = "sampled", a coarser'), (True, "take a coarser")]
+)
+def test_the_advice_for_a_shot_that_does_not_fit_is_not_what_is_in_use(sampled, advice):
+    with pytest.raises(InputError, match=advice):
+        allocated_layout(site(), Node("n", 1, 1 * GB), ResourceRequest(1, 2 * GB, sampled))
