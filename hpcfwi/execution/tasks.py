@@ -1,4 +1,4 @@
-"""What workers run: functions that compute a shot or add up results, with an engine that stays for a worker's life."""
+"""The functions that workers run as Dask tasks, their errors, and their events."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import socket
 import threading
 import time
 import traceback
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -20,28 +17,21 @@ import numpy as np
 from distributed import get_worker
 from numpy.typing import NDArray
 
-from hpcfwi.artifacts import StagedFile, digest, find_staged, load, stage
+from hpcfwi.artifacts import StagedFile, digest, find_staged, stage
 from hpcfwi.errors import DataError, HpcfwiError, RunError, StagingError
-from hpcfwi.events.types import Event, RunWarning, ShotDone, ShotStaged, Solver, TaskFailed, ThreadPlacement
-from hpcfwi.execution.affinity import observed_threads, ranges
+from hpcfwi.events.types import Event, RunWarning, ShotDone, ShotStaged, TaskFailed
+from hpcfwi.execution.shot_worker import ShotContext, ShotWorker
 from hpcfwi.inversion.journal import read_partial, write_partial
-from hpcfwi.inversion.misfit import FunctionalGradient, ShotMisfit, load_misfit, total
+from hpcfwi.inversion.misfit import FunctionalGradient, total
 from hpcfwi.model.discretization import TimeAxis
-from hpcfwi.model.processing import Tail, resample
+from hpcfwi.model.processing import resample
 from hpcfwi.model.survey import Shot
-from hpcfwi.model.wavelet import Wavelet
-from hpcfwi.process import gc_paused
-from hpcfwi.solver.engine import SleepingShots, open_engine
-from hpcfwi.solver.operators import obtain_solver
-from hpcfwi.solver.spec import SolverSpec
 
 if TYPE_CHECKING:
     from hpcfwi.inversion.objective import ShotOperations
 
 __all__ = [
     "EVENT_TOPIC",
-    "ShotContext",
-    "ShotWorker",
     "TaskFailure",
     "add_parts",
     "add_shots",
@@ -111,108 +101,6 @@ def _address() -> str:
         return ""
 
 
-@dataclass(frozen=True)
-class ShotContext:
-    """What all shots of a run share; ``boundary_gradient``, ``tail`` and ``misfit`` are the configuration's.
-
-    Parameters
-    ----------
-    solver, spec
-        The staged solver, and what it was built for: a worker on another kind of machine builds its own.
-    cache_bytes
-        Memory of a worker for observed data.
-    stand_in
-        How long shots sleep, in a study without kernels.
-    """
-
-    solver: StagedFile
-    spec: SolverSpec
-    wavelet: Wavelet
-    boundary_gradient: str
-    tail: str
-    cache_bytes: int
-    misfit: str = "l2"
-    stand_in: SleepingShots | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class _ObservedShot:
-    """A shot as a worker keeps it: its gather on the time axis of the solver."""
-
-    shot: Shot
-    axis: TimeAxis
-    gather: NDArray
-
-
-class ShotWorker:
-    """Engine, model and recently used shots of one worker process, and the seconds it took to load them."""
-
-    def __init__(self, context: ShotContext) -> None:
-        self.context = context
-        started = time.perf_counter()
-        with gc_paused():
-            propagator, facts = obtain_solver(context.solver, context.spec)
-            self.engine = open_engine(propagator, context.wavelet, context.boundary_gradient, context.stand_in)
-        self.misfit = load_misfit(context.misfit)
-        self._model_digest = ""
-        self._shots: OrderedDict[str, _ObservedShot] = OrderedDict()
-        self._threads_unknown = self.engine.runs_kernels
-        self.model_seconds = self.data_seconds = 0.0
-        self.solver_seconds = time.perf_counter() - started
-        log_event(Solver, seconds=self.solver_seconds, **facts)
-
-    def use_model(self, model: StagedFile) -> None:
-        """Load a staged squared slowness unless it is the one in use."""
-        if model.digest != self._model_digest:
-            started = time.perf_counter()
-            self._model_digest = ""  # in case loading fails half-way
-            self.engine.set_model(load(model, "model"))
-            self._model_digest = model.digest
-            self.model_seconds += time.perf_counter() - started
-
-    def observed(self, name: str, shot: StagedFile, axis: TimeAxis) -> _ObservedShot:
-        """A staged shot on the time axis: kept from the last evaluation, or read and resampled."""
-        known = self._shots.get(shot.digest)
-        if known is not None and known.axis == axis:
-            self._shots.move_to_end(shot.digest)
-            return known
-        started = time.perf_counter()
-        content = load(shot, "shot")
-        extrapolate, dtype = self.context.tail == "extrapolate", self.context.spec.dtype
-        gather = resample(content["record"], content["sample_interval"], axis, dtype, extrapolate)
-        found = _ObservedShot(Shot(name, content["source"], content["receivers"]), axis, gather)
-        self._shots[shot.digest] = found
-        kept_bytes = sum(kept.gather.nbytes for kept in self._shots.values())
-        while len(self._shots) > 1 and kept_bytes > self.context.cache_bytes:
-            kept_bytes -= self._shots.popitem(last=False)[1].gather.nbytes
-        self.data_seconds += time.perf_counter() - started
-        return found
-
-    def record(self, shot: Shot, axis: TimeAxis, samples: int) -> NDArray:
-        """Model the first ``samples`` of a gather in the model in use; the next call may overwrite them."""
-        return self._tail(axis, samples).apply(self.engine.record(shot, axis))
-
-    def evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
-        """Misfit and gradient of a shot; the first call reports how many threads computed, and on which CPUs."""
-        with observed_threads() if self._threads_unknown else nullcontext() as use:
-            self.use_model(model)
-            observed = self.observed(name, shot, axis)
-            compare = ShotMisfit(self.misfit, self._tail(axis, len(observed.gather)), observed.gather, axis)
-            f, g = self.engine.misfit_and_gradient(observed.shot, axis, compare)
-        if not np.isfinite(f):
-            raise RunError(
-                f"shot {name}: its misfit is {f}; the wavefield has grown without bounds. Check the model and "
-                "solver.time_step"
-            )
-        if use is not None:
-            self._threads_unknown = False
-            log_event(ThreadPlacement, threads=use.threads, cpus=ranges(use.cpus), shot=name)
-        return FunctionalGradient(f, g)
-
-    def _tail(self, axis: TimeAxis, observed: int) -> Tail:
-        return Tail(axis.samples, observed, zero_last=self.context.tail == "extrapolate")
-
-
 _worker: ShotWorker | None = None
 _one_at_a_time = threading.Lock()
 
@@ -225,7 +113,7 @@ def _resident(context: ShotContext) -> tuple[ShotWorker, float]:
     if _worker is not None:
         _worker.engine.close()
     _worker = None
-    _worker = ShotWorker(context)
+    _worker = ShotWorker(context, log_event)
     return _worker, _worker.solver_seconds
 
 

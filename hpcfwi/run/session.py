@@ -228,7 +228,8 @@ class Session:
             self.print_line("one thread per shot: the same bytes whatever the number of workers")
 
     def _stage_solver(self, cache_bytes: int) -> None:
-        from hpcfwi.execution.tasks import ShotContext, shot_operations
+        from hpcfwi.execution.shot_worker import ShotContext
+        from hpcfwi.execution.tasks import shot_operations
         from hpcfwi.solver.operators import result_fingerprint, stage_solver
 
         started, config, spec = time.perf_counter(), self.problem.config, SolverSpec.from_problem(self.problem)

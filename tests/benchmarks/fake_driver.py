@@ -30,7 +30,8 @@ from hpcfwi.execution.plugins.queue_depth import QueueDepth
 from hpcfwi.execution.plugins.stragglers import StragglerMonitor
 from hpcfwi.execution.plugins.worker_info import WorkerInfoPlugin
 from hpcfwi.execution.reduction import KINDS, task_key
-from hpcfwi.execution.tasks import EVENT_TOPIC, ShotContext
+from hpcfwi.execution.shot_worker import ShotContext
+from hpcfwi.execution.tasks import EVENT_TOPIC
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 from hpcfwi.inversion.objective import MAX_DRIVER_SUM_BYTES

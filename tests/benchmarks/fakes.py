@@ -31,7 +31,8 @@ from hpcfwi.cluster.network import scheduler_options
 from hpcfwi.cluster.pool import POOL_SETTINGS, REMOTE_SETTINGS
 from hpcfwi.config.site import NetworkSection
 from hpcfwi.events.types import ShotDone
-from hpcfwi.execution.tasks import ShotContext, _kept, log_event, task
+from hpcfwi.execution.shot_worker import ShotContext
+from hpcfwi.execution.tasks import _kept, log_event, task
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.model.discretization import TimeAxis
 

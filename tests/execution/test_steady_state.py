@@ -9,10 +9,11 @@ import pytest
 from devito import Operator
 from devito.arch.compiler import Compiler
 
-import hpcfwi.execution.tasks as shot_module
+import hpcfwi.execution.shot_worker as shot_module
 from hpcfwi.artifacts import stage
 from hpcfwi.config.run import load_run_config
-from hpcfwi.execution.tasks import ShotContext, ShotWorker, observe_shot
+from hpcfwi.execution.shot_worker import ShotContext, ShotWorker
+from hpcfwi.execution.tasks import observe_shot
 from hpcfwi.io import make_private
 from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.problem import Problem

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import hpcfwi.execution.tasks as shot_module
+import hpcfwi.execution.shot_worker as shot_module
 from hpcfwi.artifacts import stage
 from hpcfwi.errors import DataError, RunError, StagingError
-from hpcfwi.execution.tasks import ShotContext, ShotWorker, TaskFailure, evaluate_shot, observe_shot
+from hpcfwi.execution.shot_worker import ShotContext, ShotWorker
+from hpcfwi.execution.tasks import TaskFailure, evaluate_shot, observe_shot
 from hpcfwi.io import make_private
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness

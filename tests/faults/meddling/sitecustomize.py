@@ -29,7 +29,7 @@ def crash(shot, number=None):
 
         module.ShotWorker.evaluate = meddled
 
-    return "hpcfwi.execution.tasks", meddle
+    return "hpcfwi.execution.shot_worker", meddle
 
 
 def fail_on(host):
@@ -45,7 +45,7 @@ def fail_on(host):
 
         module.ShotWorker.evaluate = meddled
 
-    return "hpcfwi.execution.tasks", meddle
+    return "hpcfwi.execution.shot_worker", meddle
 
 
 def devour(shot, limit, once):
@@ -66,7 +66,7 @@ def devour(shot, limit, once):
 
         module.ShotWorker.evaluate = meddled
 
-    return "hpcfwi.execution.tasks", meddle
+    return "hpcfwi.execution.shot_worker", meddle
 
 
 def slow_disk(seconds, once):
@@ -84,7 +84,7 @@ def slow_disk(seconds, once):
 
         module.ShotWorker.observed = meddled
 
-    return "hpcfwi.execution.tasks", meddle
+    return "hpcfwi.execution.shot_worker", meddle
 
 
 def tear(folder, at, where, once):

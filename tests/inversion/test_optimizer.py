@@ -1,0 +1,65 @@
+"""The optimiser is scipy's L-BFGS-B, with a first step of a chosen size."""
+
+import numpy as np
+import pytest
+from scipy.optimize import Bounds, minimize
+
+from hpcfwi.config.run import InversionSection
+from hpcfwi.inversion.optimizer import minimise
+from hpcfwi.inversion.parametrisation import SquaredSlowness
+from hpcfwi.model.velocity import squared_slowness, velocity_from
+
+SHAPE = (6, 5)
+PARAMETRISATION = SquaredSlowness(squared_slowness(np.full(SHAPE, 2.5)), np.zeros(SHAPE, dtype=bool), (1.4, 4.0))
+START = PARAMETRISATION.to_vector(PARAMETRISATION.initial)
+MINIMUM = squared_slowness(np.linspace(1.8, 3.5, 30))
+WEIGHTS = np.geomspace(1, 1000, 30)
+
+
+def section(**settings):
+    return InversionSection(bounds=(1.4, 4.0), **settings)
+
+
+class Objective:
+    def __init__(self):
+        self.xs = []
+
+    def __call__(self, x):
+        self.xs.append(x.copy())
+        return float((WEIGHTS * (x - MINIMUM) ** 2).sum()) / 2, WEIGHTS * (x - MINIMUM)
+
+
+def test_unscaled_it_visits_the_vectors_that_scipy_visits():
+    ours, theirs, rows = Objective(), Objective(), []
+    found = minimise(
+        ours, START, PARAMETRISATION, section(first_step="unscaled", iterations=6), lambda *row: rows.append(row)
+    )
+    expected = minimize(
+        theirs, START, jac=True, method="L-BFGS-B", bounds=Bounds(*PARAMETRISATION.bounds),
+        options={"maxiter": 6, "ftol": section().ftol, "gtol": section().gtol, "maxcor": 10, "maxls": 20},
+    )  # fmt: skip
+    np.testing.assert_array_equal(ours.xs, theirs.xs)
+    np.testing.assert_array_equal(found.x, expected.x)
+    assert [misfit for _, misfit in rows][-1] == found.fun
+    assert found.nit == len(rows) == 6
+
+
+@pytest.mark.parametrize("first_step", [0.01, 0.1])
+def test_the_first_trial_changes_velocities_by_about_the_first_step(first_step):
+    objective = Objective()
+    minimise(objective, START, PARAMETRISATION, section(first_step=first_step, iterations=1), lambda *_: None)
+    change = np.abs(velocity_from(objective.xs[1]) - velocity_from(START))
+    # the scale is a power of two
+    assert 0.4 * first_step < change.max() < 3 * first_step
+
+
+def test_without_iterations_there_is_one_evaluation():
+    objective = Objective()
+    found = minimise(objective, START, PARAMETRISATION, section(iterations=0), lambda *_: None)
+    assert (found.nit, found.nfev, len(objective.xs)) == (0, 1, 1)
+    np.testing.assert_array_equal(found.x, START)
+
+
+def test_it_ends_at_the_minimum_within_the_bounds():
+    found = minimise(Objective(), START, PARAMETRISATION, section(iterations=200, gtol=1e-9), lambda *_: None)
+    np.testing.assert_allclose(found.x, MINIMUM, rtol=1e-4)
