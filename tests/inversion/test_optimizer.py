@@ -61,5 +61,7 @@ def test_without_iterations_there_is_one_evaluation():
 
 
 def test_it_ends_at_the_minimum_within_the_bounds():
-    found = minimise(Objective(), START, PARAMETRISATION, section(iterations=200, gtol=1e-9), lambda *_: None)
+    found = minimise(
+        Objective(), START, PARAMETRISATION, section(iterations=200, ftol=1e-15, gtol=1e-9), lambda *_: None
+    )
     np.testing.assert_allclose(found.x, MINIMUM, rtol=1e-4)
