@@ -1,8 +1,7 @@
-"""Files named by their content, written aside and renamed, and verified by whoever reads them.
+"""Staged files: named by their content, written atomically, and verified by every reader.
 
-A staged file is a line of magic, a line of JSON (kind, payload size and digest, further facts), and the payload. A reader
-says which digest it expects; nothing is unpickled before the payload has proved to be that, nor from a file or folder that
-somebody else could have written.
+A staged file is a line of magic, a line of JSON (kind, size and digest of the payload, further facts), and the payload. Only a
+payload with the expected digest is unpickled, and only from a file and a folder that no other user can write.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ __all__ = [
 
 MAGIC = b"hpcfwi staged file, version 1\n"
 MAX_HEADER_BYTES = 65536
-# Files that one folder may well have; above it they are spread over 256.
+# More files are spread over 256 folders.
 MAX_FILES_PER_FOLDER = 2000
 
 
 @dataclass(frozen=True)
 class StagedFile:
-    """A staged file and what it must contain.
+    """A staged file and its expected content.
 
     Parameters
     ----------
@@ -63,7 +62,7 @@ def digest(*parts: bytes | memoryview) -> str:
 
 
 def shard_folder(folder: Path, name: str, total: int) -> Path:
-    """The folder for one of ``total`` files: of more than a few thousand no folder gets all, which file systems dislike."""
+    """The folder of one of ``total`` files; file systems are slow with many thousands in one folder."""
     return (
         folder if total <= MAX_FILES_PER_FOLDER else folder / hashlib.blake2b(name.encode(), digest_size=1).hexdigest()
     )
@@ -72,39 +71,50 @@ def shard_folder(folder: Path, name: str, total: int) -> Path:
 def stage(
     folder: Path, kind: str, content: Any, name: str | None = None, *, sync: bool = True, **facts: Any
 ) -> StagedFile:
-    """Pickle ``content`` into ``folder`` under ``name``, by default ``<kind>-<digest>.pkl``; ``facts`` go into its header.
+    """Pickle ``content`` into a staged file.
 
-    What is of no use to a later start need not be brought to disk (``sync``).
+    Parameters
+    ----------
+    folder, name
+        Where; by default the name is ``<kind>-<digest>.pkl``.
+    kind
+        What the content is.
+    content
+        Any object that cloudpickle can pickle.
+    sync
+        Whether to bring it to disk; unnecessary for what a later start does not need.
+    **facts
+        More entries of the header.
     """
     payload = cloudpickle.dumps(content)
-    told = digest(payload)
-    path = folder / (name or f"{kind}-{told}.pkl")
-    write_container(path, kind, (payload,), told, sync, **facts)
-    return StagedFile(str(path), told)
+    payload_digest = digest(payload)
+    path = folder / (name or f"{kind}-{payload_digest}.pkl")
+    write_container(path, kind, (payload,), payload_digest, sync, **facts)
+    return StagedFile(str(path), payload_digest)
 
 
 def write_container(
-    path: Path, kind: str, payload: Sequence[bytes | memoryview], told: str, sync: bool = True, **facts: Any
+    path: Path, kind: str, payload: Sequence[bytes | memoryview], digest: str, sync: bool = True, **facts: Any
 ) -> None:
-    """Write a header and the parts of a payload under a name that is theirs only once they are whole."""
-    header = json.dumps({"kind": kind, "bytes": sum(map(len, payload)), "digest": told, **facts}).encode() + b"\n"
+    """Write a header and the parts of a payload atomically."""
+    header = json.dumps({"kind": kind, "bytes": sum(map(len, payload)), "digest": digest, **facts}).encode() + b"\n"
     write_atomic(path, lambda file: file.writelines((MAGIC, header, *payload)), sync)
 
 
 def load(staged: StagedFile, kind: str) -> Any:
-    """Unpickle a staged file after its owner, its folder and its digest have been verified.
+    """Unpickle a staged file, after verifying its digest and the owners of file and folder.
 
     Raises
     ------
     StagingError
-        Naming the file and what is wrong with it.
+        If it cannot be read, is not the expected file, or cannot be trusted.
     """
     _, payload = read_container(Path(staged.path), kind, staged.digest)
     return unpickle(Path(staged.path), payload)
 
 
 def unpickle(path: Path, payload: bytes) -> Any:
-    """Unpickle the verified payload of ``path``; what it needs may still be missing here."""
+    """Unpickle the verified payload of ``path``; raises StagingError if a module that it needs is missing."""
     try:
         return cloudpickle.loads(payload)
     except Exception as error:
@@ -112,7 +122,7 @@ def unpickle(path: Path, payload: bytes) -> Any:
 
 
 def find_staged(path: Path, kind: str, origin: str) -> StagedFile | None:
-    """A staged file that is there, sound, and says in its header that it is of this origin; else None."""
+    """An undamaged staged file whose header names this origin; None if there is none."""
     header = read_header(path)
     if header is None or header.get("origin") != origin:
         return None
@@ -124,7 +134,7 @@ def find_staged(path: Path, kind: str, origin: str) -> StagedFile | None:
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
-    """The header of a staged file, or None where it is none."""
+    """The header of a staged file; None if it is malformed or cannot be read."""
     try:
         with require_regular_file(path).open("rb") as file:
             return _header(file.read(len(MAGIC)), file.readline(MAX_HEADER_BYTES))
@@ -133,19 +143,19 @@ def read_header(path: Path) -> dict[str, Any] | None:
 
 
 def read_container(path: Path, kind: str, expected: str | None = None) -> tuple[dict[str, Any], bytes]:
-    """Header and verified payload of a staged file."""
+    """The header and the verified payload of a staged file; raises StagingError as :func:`load` does."""
     try:
         with require_regular_file(path).open("rb") as file:
             for status in (os.fstat(file.fileno()), path.parent.stat()):
                 problem = _accessible_to_others(status)
                 if problem:
-                    raise StagingError(f"{path}: is not read, since it or its folder {problem}")
+                    raise StagingError(f"{path}: is not trusted, since it or its folder {problem}")
             header = _header(file.read(len(MAGIC)), file.readline(MAX_HEADER_BYTES))
             payload = file.read()
     except OSError as error:
         raise StagingError(f"{path}: cannot be read ({error.strerror or error})") from None
     if header is None:
-        raise StagingError(f"{path}: is no staged file of hpcfwi")
+        raise StagingError(f"{path}: is not a staged file of hpcfwi")
     if header.get("kind") != kind:
         raise StagingError(f"{path}: holds a {shortened(repr(header.get('kind')))}, not a {kind!r}")
     if header.get("bytes") != len(payload):

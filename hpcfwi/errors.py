@@ -1,4 +1,4 @@
-"""The errors that a user can meet, each with its exit code."""
+"""The errors that a user sees, each with its exit code."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ __all__ = ["DataError", "HpcfwiError", "InputError", "Interrupted", "RunError", 
 
 
 class HpcfwiError(Exception):
-    """Base of all errors that are told as one message, without a traceback."""
+    """Base of all errors that the command line shows as one message, without a traceback."""
 
     exit_code = 3
 
 
 class InputError(HpcfwiError):
-    """What the user gave is wrong: the message says where, what it is and what it may be."""
+    """The input is wrong; the message says where, what it is and what it may be."""
 
     exit_code = 2
 
 
 class DataError(InputError):
-    """A shot's own data or geometry cannot be used; trying again elsewhere would not help."""
+    """The data or geometry of a shot cannot be used, on any worker."""
 
     def __init__(self, shot: str, problem: str) -> None:
         super().__init__(shot, problem)
@@ -36,7 +36,7 @@ class RunError(HpcfwiError):
 
 
 class ShotFailed(RunError):
-    """A shot failed wherever it was tried; ``problem`` tells where, and why."""
+    """A shot failed on every worker that tried it; ``problem`` says where and why."""
 
     def __init__(self, shot: str, problem: str) -> None:
         super().__init__(shot, problem)
@@ -48,7 +48,7 @@ class ShotFailed(RunError):
 
 
 class StagingError(RunError):
-    """A staged file is missing, truncated, foreign or not the one that was meant."""
+    """A staged file is missing, damaged, untrusted or not the expected one."""
 
 
 class Interrupted(HpcfwiError):
@@ -57,11 +57,11 @@ class Interrupted(HpcfwiError):
     Parameters
     ----------
     message
-        What is told.
+        The message to the user.
     reason
-        Why, if it was not the user who stopped it.
+        Why it was stopped; empty if the user did it.
     time_is_up
-        Whether that was for want of time: what is left may be done by another start of the same batch job.
+        Whether the batch job ran out of time, so that another start of it can continue the run.
     """
 
     exit_code = 75

@@ -1,4 +1,4 @@
-"""What every reader of a file relies on: that it is one, ends, and is not too deep; and how what is in it is shown."""
+"""Reading files with limits, writing them atomically, and showing text of unknown origin."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ __all__ = [
     "write_atomic",
 ]
 
-# Lists and objects in one another, of which nothing of ours has more than a few.
+# Lists and objects inside one another; files of hpcfwi have a few.
 MAX_NESTING = 50
 
 
 def require_regular_file(path: Path) -> Path:
-    """The path itself; of a device or pipe, which may have no end or nothing to say, an error.
+    """Return the path unless it is a device or a pipe, which may never end or never deliver.
 
     Raises
     ------
     OSError
-        If it is one of those, or not there.
+        If it is a device or a pipe, or does not exist.
     """
     mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the one who opens it complains
-        raise OSError(errno.EINVAL, "it is a device or a pipe, no file", str(path))
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder fails by itself
+        raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(path))
     return path
 
 
 def parse_json(content: bytes) -> Any:
-    """What a piece of JSON says.
+    """Parse JSON.
 
     Raises
     ------
     ValueError
-        If it is none, or lies so deep in itself that who walks over it may run out of stack.
+        If it is malformed, or nested deeper than 50 levels.
     """
     try:
         found = json.loads(content)
         _check_nesting(found)
     except RecursionError:
-        raise ValueError("it lies too deep in itself") from None
+        raise ValueError(f"it is nested deeper than {MAX_NESTING} levels") from None
     return found
 
 
@@ -69,23 +69,23 @@ def _check_nesting(value: Any, left: int = MAX_NESTING) -> None:
 
 
 def shortened(text: str, most: int = 300) -> str:
-    """At most so many letters of a text, all of them visible."""
+    """The beginning of a text, printable."""
     shown = printable(text[: most + 1])
     return shown if len(shown) <= most else f"{shown[: most - 3]}..."
 
 
 def printable(text: str) -> str:
-    """A text of one line or several without letters that a terminal would take for a command, or cannot show."""
+    """A text, of one line or several, with escapes for characters that a terminal interprets or cannot show."""
     return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
 
 
 def quoted(text: str) -> str:
-    """The beginning of a text in quotes."""
+    """The beginning of a text, in quotes."""
     return repr(text if len(text) <= 40 else f"{text[:37]}...")
 
 
 def packaged_folder(folder: str) -> Path:
-    """Path of ``jobs`` or ``site-configs``: the checkout's own where there is one, else the wheel's copy."""
+    """The path of ``jobs`` or ``site-configs``, in the wheel or in the checkout."""
     package = Path(__file__).resolve().parent
     in_wheel = package / "share" / folder
     return in_wheel if in_wheel.is_dir() else package.parent / folder
@@ -95,14 +95,22 @@ UNFINISHED_SUFFIX = ".part"
 
 
 def write_atomic(path: Path, write: Callable[[Any], object], sync: bool = True) -> None:
-    """Let ``write`` fill a temporary file in the same folder, bring it to disk and give it its name.
+    """Write a temporary file in the same folder, bring it to disk and rename it, so that no reader sees half a file.
 
-    Without ``sync`` it may be lost or torn with the machine (not with the process), which its reader has to expect.
+    Parameters
+    ----------
+    path
+        The file; its folder is created if it does not exist.
+    write
+        Takes the open file and fills it.
+    sync
+        Whether to bring the file to disk first. Without it the file may be lost or torn when the machine (not the process)
+        dies, which its readers have to expect.
 
     Raises
     ------
     StagingError
-        If the file system refuses; what was half written is removed.
+        If it cannot be written; the temporary file is removed.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -121,12 +129,13 @@ def write_atomic(path: Path, write: Callable[[Any], object], sync: bool = True) 
             raise
     except OSError as error:
         raise StagingError(
-            f"{path}: cannot be written ({error.strerror or error}); make room or mend it, then start the same command again"
+            f"{path}: cannot be written ({error.strerror or error}); free some space or repair the file system, then type the "
+            "same command again"
         ) from error
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to disk, where the file system can do that."""
+    """Bring the names in a folder to disk, if the file system can."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
@@ -136,19 +145,19 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what writers that were killed have left half-written; to be called while nobody writes."""
+    """Remove the temporary files of writers that were killed; to be called while no process writes to the folder."""
     for left in folder.rglob(f".*{UNFINISHED_SUFFIX}"):
-        with suppress(OSError):  # a folder of this name, say, is none of ours
+        with suppress(OSError):  # a folder of this name, for example
             left.unlink(missing_ok=True)
 
 
 def make_private(folder: Path) -> Path:
-    """Make a folder that only its owner can enter.
+    """Create a folder that only its owner can enter.
 
     Raises
     ------
     InputError
-        If it cannot be made, or belongs to somebody else, or others may write to it.
+        If it cannot be created, belongs to another user, or can be written by others.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -156,7 +165,7 @@ def make_private(folder: Path) -> Path:
             folder.chmod(0o700)
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be made or used ({error.strerror}); choose a folder that you can write to with --run-dir"
+            f"{folder}: cannot be created or used ({error.strerror}); choose a folder that you can write to with --run-dir"
         ) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{folder}: cannot be written to; choose another folder with --run-dir")
@@ -167,7 +176,7 @@ def make_private(folder: Path) -> Path:
 
 
 def _accessible_to_others(status: os.stat_result) -> str | None:
-    """Why a file or folder cannot be trusted, or None."""
+    """Why a file or folder cannot be trusted; None if it can."""
     if status.st_uid not in (os.geteuid(), 0):
         return "belongs to another user"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

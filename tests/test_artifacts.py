@@ -37,7 +37,7 @@ def test_a_writer_that_is_killed_leaves_the_old_file_under_its_name(folder):
     program = """
         import sys, time
         from pathlib import Path
-        from hpcfwi.artifacts import write_aside
+        from hpcfwi.io import write_atomic
 
         def half(file):
             file.write(b"half")
@@ -45,7 +45,7 @@ def test_a_writer_that_is_killed_leaves_the_old_file_under_its_name(folder):
             print("writing", flush=True)
             time.sleep(600)
 
-        write_aside(Path(sys.argv[1]), half)
+        write_atomic(Path(sys.argv[1]), half)
     """
     with in_a_child(program, path) as writer:
         assert writer.stdout.readline() == "writing\n"

@@ -1,0 +1,1 @@
+"""One run and its folder, from a configuration to a velocity model."""

@@ -149,7 +149,7 @@ def plan_workers(problem: Problem, plan: Plan, site: Site, nodes: int | None = N
     rounds = math.ceil(len(problem.survey) / (count * found.processes))
     return (
         "workers",
-        f"{count * found.processes} on {where}, each node with {found}; {rounds} rounds of shots an evaluation",
+        f"{count * found.processes} on {where}, each node with {found}; {rounds} round{'s' if rounds > 1 else ''} of shots an evaluation",
     )
 
 

@@ -259,7 +259,7 @@ CASES = {
     ),
     # run folder
     "run folder below a file": Case(
-        ["afile/x: cannot be made or used (Not a directory); choose a folder", "--run-dir"],
+        ["afile/x: cannot be created or used (Not a directory); choose a folder", "--run-dir"],
         files={"afile": ""},
         options=["--run-dir", "afile/x"],
     ),

@@ -315,7 +315,7 @@ def test_devices_and_pipes_are_not_read(tmp_path, key, what):
     path = tmp_path / "cases" / "one" / "fwi.toml"
     path.parent.mkdir(parents=True)
     write(path, apply_settings(tomllib.loads(FILES), [(key.split("."), target)]))
-    with pytest.raises(InputError, match=f"{key}: .*(it is a device or a pipe, no file|no such file or folder)"):
+    with pytest.raises(InputError, match=f"{key}: .*(it is a device or a pipe, not a file|no such file or folder)"):
         plan(path)
 
 

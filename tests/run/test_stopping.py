@@ -161,7 +161,8 @@ def test_a_disk_that_fills_up_stops_the_run_which_then_goes_on(shell, small_disk
     assert process.returncode == 3, out + err
     assert err.startswith(f"hpcfwi: {run_dir}/")
     assert err.endswith(
-        "cannot be written (No space left on device); make room or mend it, then start the same command again\n"
+        "cannot be written (No space left on device); free some space or repair the file system, then type the same "
+        "command again\n"
     )
     assert not list(run_dir.rglob("*.part"))
     (small_disk / "filler").unlink()
@@ -205,7 +206,9 @@ def test_a_disk_that_fills_up_with_sums_stops_nothing_until_their_whole_has_to_b
     if room == "is not made":
         assert process.returncode == 3, out + err
         assert err.startswith(f"hpcfwi: {run_dir}/journal/")
-        assert err.endswith("(No space left on device); make room or mend it, then start the same command again\n")
+        assert err.endswith(
+            "(No space left on device); free some space or repair the file system, then type the same command again\n"
+        )
         assert len(err.splitlines()) == 1
         (small_journal / "filler").unlink()
         done = shell(*WITH_SUMS)
