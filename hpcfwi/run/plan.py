@@ -147,10 +147,8 @@ def plan_workers(problem: Problem, plan: Plan, site: Site, nodes: int | None = N
         raise InputError(f"{error}\n  {_what_fits(problem, fits)}") from None
     where = "this machine" if local else f"{count} node{'s' if count > 1 else ''} of {site.name}"
     rounds = math.ceil(len(problem.survey) / (count * found.processes))
-    return (
-        "workers",
-        f"{count * found.processes} on {where}, each node with {found}; {rounds} round{'s' if rounds > 1 else ''} of shots an evaluation",
-    )
+    shots = f"{rounds} round{'s' if rounds > 1 else ''} of shots an evaluation"
+    return "workers", f"{count * found.processes} on {where}, each node with {found}; {shots}"
 
 
 def _what_fits(problem: Problem, fits: Callable[[int], bool]) -> str:
