@@ -77,7 +77,7 @@ RUN_FILES = {
     "problem.json": ("What the results depend on, as digests. A run of another problem is refused.", "always"),
     "data.json": ("Digests of the observed data.", "always"),
     "reproducibility.json": ("Kinds of machines so far, and reasons why the last bits may differ.", "always"),
-    "lost-shots.json": ("Shots that were left out, with the reason.", "after a shot was left out (`data.quorum`)"),
+    "excluded-shots.json": ("Shots that were left out, with the reason.", "after a shot was left out (`data.quorum`)"),
     "requeue.json": ("Starts of the batch job so far.", "after the batch job was requeued"),
     "driver.json": ("Host, process and heartbeat of the driver.", "while a driver is at work"),
     "tls/": ("Key and certificate of the run, for you alone.", "while workers are connected by TLS"),

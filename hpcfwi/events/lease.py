@@ -54,7 +54,7 @@ class Holder:
     pid
         Number of its process.
     started
-        When the process began, s since the host's boot: nobody who sets the clock changes that.
+        When the process began, s since the host's boot, which does not change when the clock is set.
     job, restarts
         Its batch job, and how often the batch system has restarted that job; empty and 0 outside of a job.
     heartbeats

@@ -261,7 +261,7 @@ class Follower:
         How the run stands.
     """
 
-    # Bytes of the first line by which files are told apart: a new one may have the inode number of one that is gone.
+    # Bytes of the first line by which files are told apart: the inode number of a removed file may be reused.
     FIRST_LINE_BYTES = 1000
 
     def __init__(self, path: Path) -> None:
