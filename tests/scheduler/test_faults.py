@@ -398,5 +398,5 @@ def test_a_second_driver_on_another_host_waits_until_the_first_is_dead(lab, hpcf
         lab.power("node1", "on")
     assert done.returncode == 0, done.stderr
     assert not done.stderr
-    assert re.search(r"was last used by process \d+ on node1; watching for 30 s whether it is alive", done.stdout)
+    assert re.search(r"process \d+ on node1 used it last; waiting 30 s", done.stdout)
     assert (hpcfwi.folder / "run" / "model.npy").read_bytes() == undisturbed_whole
