@@ -48,19 +48,14 @@ def site_batch_system(site: Site) -> BatchSystem | None:
     section = site.config.scheduler
     if section.kind == NO_BATCH_SYSTEM:
         return None
-    known = batch_systems()
+    known, where = batch_systems(), f"{site.path or site.name}: one mistake\n  scheduler."
     if section.kind not in known:
         kinds = ", ".join(f'"{kind}"' for kind in (NO_BATCH_SYSTEM, *known))
-        raise InputError(
-            f'scheduler.kind: is "{section.kind}"; it should be one of {kinds}\n  {site.where("scheduler.kind")}'
-        )
+        raise InputError(f'{where}kind: is "{section.kind}"; it should be one of {kinds}')
     system = known[section.kind]()
     for key in ("qos", "resources"):
         if getattr(section, key) is not None and key not in system.options:
-            raise InputError(
-                f'scheduler.{key}: {system.name} does not have it (scheduler.kind = "{section.kind}"); use '
-                f"scheduler.directives\n  {site.where(f'scheduler.{key}')}"
-            )
+            raise InputError(f"{where}{key}: {system.name} does not have it; use scheduler.directives")
     return system
 
 

@@ -67,14 +67,16 @@ def list_sites() -> None:
 
 def _glance(path: Path) -> tuple[dict[str, Any], str]:
     """A site file as it stands, empty where it cannot be read, and in one line why it cannot be used."""
+    from hpcfwi.batch.registry import site_batch_system
     from hpcfwi.config.messages import validate
     from hpcfwi.config.parsing import expand_variables, read_toml
-    from hpcfwi.config.site import EXPANDED_ON_NODE, SiteConfig
+    from hpcfwi.config.site import EXPANDED_ON_NODE, Site, SiteConfig
 
     content: dict[str, Any] = {}
     try:
         content = read_toml(path, "site configuration")
-        validate(SiteConfig, expand_variables(content, str(path), EXPANDED_ON_NODE), str(path))
+        config = validate(SiteConfig, expand_variables(content, str(path), EXPANDED_ON_NODE), str(path))
+        site_batch_system(Site(path.stem, config, path))
     except InputError as error:
         first, *mistakes = str(error).splitlines()
         more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""

@@ -78,10 +78,9 @@ class Workload:
     ----------
     preload
         Modules that each worker process imports when it starts (Dask's ``--preload``).
-    longest_task
-        Takes Dask's scheduler and returns the seconds of the longest recent task; called in the scheduler's event loop.
-    excluded_hosts
-        Takes Dask's scheduler and returns the hosts, as in Dask's addresses, that get no more tasks; called likewise.
+    longest_task, excluded_hosts
+        Take Dask's scheduler, in its event loop, and return the seconds of the longest recent task, and the hosts, as in
+        Dask's addresses, that get no more tasks.
     """
 
     preload: tuple[str, ...] = ()

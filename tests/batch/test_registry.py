@@ -42,15 +42,14 @@ def test_a_site_names_its_batch_system():
 def test_an_unknown_batch_system_is_refused_with_those_that_are_known(site):
     with pytest.raises(InputError) as caught:
         site_batch_system(site(kind="lsf"))
+    assert "mine.toml: one mistake" in str(caught.value)
     assert 'scheduler.kind: is "lsf"; it should be one of "none", "slurm", "pbs"' in str(caught.value)
-    assert 'mine.toml, line 2: kind = "lsf"' in str(caught.value)
 
 
 @pytest.mark.parametrize(("key", "kind", "name"), [("resources", "slurm", "Slurm"), ("qos", "pbs", "PBS")])
 def test_a_key_that_a_batch_system_does_not_have_is_refused(site, key, kind, name):
-    with pytest.raises(InputError, match=rf"scheduler.{key}: {name} does not have it") as caught:
+    with pytest.raises(InputError, match=rf"scheduler.{key}: {name} does not have it; use scheduler.directives"):
         site_batch_system(site(kind=kind, **{key: "a"}))
-    assert f'mine.toml, line 3: {key} = "a"' in str(caught.value)
 
 
 @pytest.fixture

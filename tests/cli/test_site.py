@@ -58,6 +58,7 @@ def test_list_says_in_a_line_why_a_site_cannot_be_used(site, tmp_path, monkeypat
     for name, content in {
         "broken": "[scheduler\n",
         "wrong": 'description = "x"\nnode.cores = 0\nworker.threads = 0\n',
+        "strange": 'scheduler.kind = "lsf"\n',
         "odd": "scheduler = 1\ntried = 2\ndescription = 3",
     }.items():
         (tmp_path / "sites" / f"{name}.toml").write_text(content)
@@ -73,6 +74,7 @@ def test_list_says_in_a_line_why_a_site_cannot_be_used(site, tmp_path, monkeypat
     assert why["broken"].startswith("is not valid TOML: ")
     assert why["wrong"] == "node.cores: is 0; it should be at least 1 (physical cores) (and 1 more)"
     assert why["odd"].endswith("(and 2 more)")
+    assert why["strange"].startswith('scheduler.kind: is "lsf"; it should be one of "none", "slurm", "pbs"')
     assert why["folder"].startswith("cannot be read (")
     assert "workstation" not in why
 

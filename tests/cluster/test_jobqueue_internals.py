@@ -111,7 +111,8 @@ def test_a_rejected_job_does_not_make_the_cluster_fail(tmp_path, folder):
 def test_no_job_gets_the_name_of_an_earlier_one(tmp_path):
     batch = Recorder()
     with jobqueue_defaults():
-        cluster = worker_cluster_class(batch)(name="hpcfwi", silence_logs=False, **options(batch, tmp_path))
+        quiet = {"scheduler_options": {"dashboard_address": ":0", "dashboard": False}, "silence_logs": False}
+        cluster = worker_cluster_class(batch)(name="hpcfwi", **quiet, **options(batch, tmp_path))
     try:
         for jobs in (2, 1, 3):
             cluster.scale(jobs=jobs)

@@ -205,7 +205,7 @@ def test_a_scheduler_that_does_not_answer_is_told_with_its_words(monkeypatch, tm
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
     (found,) = scheduler_findings(load_site("generic-slurm"), ONE)
     assert (found.name, found.verdict) == ("scheduler", "problem")
-    assert "Slurm does not answer: sinfo --noheader --format=%P|%a: exit code 1: sinfo: " in found.found
+    assert "Slurm does not answer: sinfo --noheader '--format=%P|%a': exit code 1: sinfo: " in found.found
     # without it Slurm's commands look for their server for a long time
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "nowhere"))
     monkeypatch.setattr(batch, "COMMAND_TIMEOUT_S", 0.5)
