@@ -7,7 +7,6 @@ Writers construct a class, readers get the same class back::
         match event:
             case ShotDone(shot=name, seconds=seconds):
                 print(name, seconds)
-
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(job, how):
     if how != signal.SIGKILL:
         assert process.returncode == 75, output + errors
         assert "Traceback" not in output + errors
-        assert "the same command goes on" in errors
+        assert "the same command continues" in errors
     assert not (folder / "model.npy").exists()
     assert (folder / "model-current.npy").exists()
     known = len(list((folder / "journal").glob("*.bin")))  # one that was being written has another name
