@@ -110,7 +110,9 @@ def full_disk(tmp_path):
 
 def test_a_full_disk_is_named_and_leaves_the_old_file_and_nothing_else(full_disk):
     write_atomic(full_disk / "model.pkl", lambda file: file.write(b"old"))
-    with pytest.raises(StagingError, match=r"model\.pkl: cannot be written \(No space left on device\); free some space"):
+    with pytest.raises(
+        StagingError, match=r"model\.pkl: cannot be written \(No space left on device\); free some space"
+    ):
         stage(full_disk, "model", bytes(200_000), name="model.pkl")
     assert (full_disk / "model.pkl").read_bytes() == b"old"
     assert [path.name for path in full_disk.iterdir()] == ["model.pkl"]
