@@ -12,8 +12,6 @@ from reference import PAGES
 
 # What pymdownx.arithmatex leaves of a formula.
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
-# An option of a command, which stays on one line.
-OPTION = re.compile(r"<code>(--[\w-]+)</code>")
 # A role of Sphinx in a docstring, after its text has become code.
 ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):<code>~?([^<]*)</code>")
 
@@ -28,7 +26,7 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_content(html: str, **_: Any) -> str:
     """Show formulas without JavaScript, and the names in docstrings without Sphinx."""
     html = ROLE.sub(r"<code>\1</code>", FORMULA.sub(_mathml, html))
-    return OPTION.sub(r'<code class="option">\1</code>', html)
+    return html.replace("<code>--", '<code class="option">--')  # which a line must not end after
 
 
 def _mathml(formula: re.Match[str]) -> str:

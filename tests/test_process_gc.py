@@ -50,7 +50,7 @@ def test_a_run_from_python_leaves_the_collector_as_it_was(fwi_toml, tmp_path):
 
 def test_a_worker_has_what_shots_need_before_the_first_one_comes():
     code = (
-        "import gc, sys, hpcfwi.execution.preload as p; "
+        "import gc, sys, hpcfwi.execution.affinity as p; p.dask_setup(None); "
         "assert 'devito' in sys.modules and 'hpcfwi.execution.tasks' in sys.modules; "
         "assert not {'h5py', 'pydantic', 'scipy.ndimage'} & set(sys.modules), 'what only drivers need'; "
         "frozen = gc.get_freeze_count(); assert frozen > 50_000 and gc.isenabled(); "

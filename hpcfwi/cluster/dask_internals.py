@@ -6,103 +6,56 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import distributed.batched
-import distributed.metrics
-from distributed import Client, Future
-from distributed.core import Status
+from distributed import Client
 from distributed.versions import BOKEH_REQUIREMENT
-from tornado.ioloop import IOLoop
 from tornado.web import Application, RequestHandler
 
 __all__ = [
+    "ALL_TOPIC",
+    "MEMORY_TOPIC",
+    "SCHEDULER_TOPIC",
     "add_lazy_dashboard",
-    "cancel_tasks",
-    "cancel_unstarted",
     "missing_dashboard_requirements",
-    "monotonic_time",
-    "stop_assigning_tasks",
-    "use_monotonic_clock",
+    "run_stranded_tasks",
+    "watch_worker_exit",
 ]
 
-_clock_offset = time.time() - time.monotonic()
-_dask_time = distributed.metrics.time
+# Topics under which Dask logs events of its own: workers that leave, workers without heartbeats, workers out of memory.
+ALL_TOPIC, SCHEDULER_TOPIC, MEMORY_TOPIC = "all", "scheduler", "worker-restart-memory"
 
 
-def monotonic_time() -> float:
-    """Return seconds since 1970 by a clock that runs on steadily when the time of day is set."""
-    return _clock_offset + time.monotonic()
+def watch_worker_exit(nanny: Any, callback: Callable[[int], None]) -> None:
+    """Call ``callback`` with the exit code of each worker process of a nanny that ends, also of later ones."""
+    usual = nanny._on_worker_exit_sync
+
+    def on_exit(code: int) -> None:
+        callback(code)
+        usual(code)
+
+    nanny._on_worker_exit_sync = on_exit  # for processes that are started later
+    if nanny.process is not None:
+        nanny.process.on_exit = on_exit
 
 
-def use_monotonic_clock() -> None:
-    """Make Dask and Tornado in this process measure time by :func:`monotonic_time`; possible at any moment.
+def run_stranded_tasks(client: Client) -> None:
+    """Let tasks run anywhere that lost their worker at a moment when there was no other one.
 
-    They measure by the time of day. When that is set back by an hour, messages to workers wait for an hour; when it is set
-    forward, all workers seem to have been silent for an hour.
+    Dask sets such tasks aside. If they prefer a worker, no other one that joins later gets them, though they may run anywhere.
     """
-    IOLoop.time = lambda _: monotonic_time()  # type: ignore[method-assign, assignment]
-    for name, module in list(sys.modules.items()):
-        if name.startswith("distributed.") and vars(module).get("time") is _dask_time:
-            module.time = monotonic_time  # type: ignore[attr-defined]
 
+    def release(dask_scheduler: Any) -> None:
+        stranded = [task.key for task in dask_scheduler.unrunnable]
+        if stranded and dask_scheduler.running:
+            dask_scheduler.set_restrictions(dict.fromkeys(stranded))
+            dask_scheduler.transitions(dict.fromkeys(stranded, "processing"), f"hpcfwi-stranded-{time.time()}")
 
-# States of a task that a worker has received, or that is done.
-STARTED_STATES = frozenset({"processing", "memory", "erred"})
-
-
-def cancel_tasks(client: Client, futures: Iterable[Future]) -> None:
-    """Cancel tasks. A running one goes on to its end on its worker, but its result is dropped."""
-    _cancel(client, [list(futures)], frozenset())
-
-
-def cancel_unstarted(client: Client, groups: Iterable[list[Future]]) -> None:
-    """Cancel the groups of tasks of which no worker has received any; none starts meanwhile."""
-    _cancel(client, list(groups), STARTED_STATES)
-
-
-def _cancel(client: Client, groups: list[list[Future]], unless: frozenset[str]) -> None:
-    name, keys = client.id, [[future.key for future in group] for group in groups]
-
-    def release(dask_scheduler: Any) -> list[int]:
-        tasks = dask_scheduler.tasks
-        released = [
-            i for i, group in enumerate(keys) if not any(key in tasks and tasks[key].state in unless for key in group)
-        ]
-        dask_scheduler.client_releases_keys(
-            [key for i in released for key in keys[i]], client=name, stimulus_id=f"hpcfwi-cancel-{time.time()}"
-        )
-        return released
-
-    released = client.run_on_scheduler(release)
-    # the scheduler has forgotten them; code that waits for them here has to notice
-    client.cancel([future for i in released for future in groups[i]], force=True)
-
-
-def stop_assigning_tasks(scheduler: Any, worker: Any, status: Status = Status.closing_gracefully) -> None:
-    """Let a worker finish its running tasks and start no others; ``Status.running`` undoes that.
-
-    This is the first half of Dask's ``Scheduler.retire_workers``, which does not wait for running tasks.
-
-    Parameters
-    ----------
-    scheduler
-        Dask's scheduler; call this in its event loop.
-    worker
-        The scheduler's state of the worker.
-    status
-        The worker's new status.
-    """
-    stimulus = f"hpcfwi-{status.name}-{time.time()}"
-    scheduler.handle_worker_status_change(status, worker, stimulus)
-    scheduler.stream_comms[worker.address].send(
-        {"op": "worker-status-change", "status": status.name, "stimulus_id": stimulus}
-    )
+    client.run_on_scheduler(release)
 
 
 def missing_dashboard_requirements() -> str:

@@ -8,11 +8,9 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distributed import metrics
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from hpcfwi.batch.base import CommandResult, JobState
-from hpcfwi.cluster.dask_internals import stop_assigning_tasks
 from hpcfwi.cluster.jobqueue_internals import WorkerJob
 from hpcfwi.cluster.pool import log_tail
 from hpcfwi.errors import RunError
@@ -304,14 +302,13 @@ class JobMonitor:
         """
         record, now = self.jobs[name], time.monotonic()
         record.worker_since = record.worker_since or now
-        excluded_hosts = self.pool.workload.excluded_hosts(self.cluster.scheduler)
+        excluded_hosts = self.pool.workload.excluded_hosts()
         excluded = any(worker.host in excluded_hosts for worker in self._workers(name))
-        needed = DRAIN_SAFETY_FACTOR * self.pool.workload.longest_task(self.cluster.scheduler) + HANDOVER_S
+        needed = DRAIN_SAFETY_FACTOR * self.pool.workload.longest_task_s() + HANDOVER_S
         if not excluded and (state.left_s is None or state.left_s >= needed):
             return
-        self._draining[name] = (job, metrics.time())
-        for worker in self._workers(name):
-            stop_assigning_tasks(self.cluster.scheduler, worker)
+        self._draining[name] = (job, now)
+        self.pool.workload.drain([worker.address for worker in self._workers(name)])
         if excluded:
             self.excluded_nodes.add(state.nodes)
             why = f"is on {state.nodes}, where shots fail again and again"
@@ -331,8 +328,8 @@ class JobMonitor:
         scheduler = self.cluster.scheduler
         for name, (job, since) in list(self._draining.items()):
             workers = self._workers(name)
-            # a worker reports its running tasks in its heartbeats
-            if any(worker.executing or worker.last_seen <= since for worker in workers):
+            # a task that was given out just before may still be on its way
+            if time.monotonic() - since < POLL_INTERVAL_S or any(worker.processing for worker in workers):
                 continue
             addresses = [worker.address for worker in workers]
             retired = await scheduler.retire_workers(addresses) if addresses else {}

@@ -18,7 +18,6 @@ from distributed.deploy import SpecCluster
 from distributed.security import Security
 
 from hpcfwi.batch.registry import current_batch_system, site_batch_system
-from hpcfwi.cluster.dask_internals import use_monotonic_clock
 from hpcfwi.cluster.layout import Layout, ResourceRequest, node_layout
 from hpcfwi.cluster.network import private_security
 from hpcfwi.config.site import LaunchOptions, Site
@@ -38,8 +37,13 @@ __all__ = [
     "log_tail",
 ]
 
-# The scheduler hands out tasks one by one, so there is nothing to steal but a task that was just moved to another worker.
-SCHEDULER_SETTINGS = {"distributed.scheduler.work-stealing": False}
+# The driver decides which worker computes what. A worker that sends no heartbeats for WORKER_TTL is restarted by its nanny;
+# Dask looks that often, so it takes up to twice as long. Devito's kernels do not hold heartbeats up.
+WORKER_TTL = "60s"
+SCHEDULER_SETTINGS: dict[str, Any] = {
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.worker-ttl": WORKER_TTL,
+}
 # Dask drops a worker on another host after this time without an answer; it refuses less than 11 s.
 REMOTE_SETTINGS = {**SCHEDULER_SETTINGS, "distributed.comm.timeouts.tcp": "30s"}
 # For its developers Dask keeps the last 1,000 messages to each worker, tasks included: gigabytes with hundreds of workers.
@@ -78,14 +82,20 @@ class Workload:
     ----------
     preload
         Modules that each worker process imports when it starts (Dask's ``--preload``).
-    longest_task, excluded_hosts
-        Take Dask's scheduler, in its event loop, and return the seconds of the longest recent task, and the hosts, as in
-        Dask's addresses, that get no more tasks.
+    longest_task_s
+        Returns the seconds of the longest recent task.
+    excluded_hosts
+        Returns the hosts, as in Dask's addresses, that get no more tasks.
+    drain
+        Takes addresses of workers, which get no more tasks.
+
+    The last three are called in the scheduler's event loop.
     """
 
     preload: tuple[str, ...] = ()
-    longest_task: Callable[[Any], float] = lambda _: 0.0
-    excluded_hosts: Callable[[Any], Collection[str]] = lambda _: ()
+    longest_task_s: Callable[[], float] = lambda: 0.0
+    excluded_hosts: Callable[[], Collection[str]] = lambda: ()
+    drain: Callable[[Collection[str]], None] = _ignore
 
 
 class WorkerPool(ABC):
@@ -147,7 +157,6 @@ class WorkerPool(ABC):
         cluster.close()
 
     def __enter__(self) -> WorkerPool:
-        use_monotonic_clock()
         # Dask's client has a log level of its own, at which it warns of what hpcfwi reports itself
         logging.getLogger("distributed.client").setLevel(logging.getLogger("distributed").level)
         try:

@@ -1,7 +1,7 @@
 """Several shots in one task, where shots are so short, or workers so many, that driver and scheduler could not keep up.
 
-A bundle is a block of the sum: one worker computes its shots one after the other and adds them up, to the same bytes as if
-each had been a task. What is lost with it is computed again shot by shot.
+A batch is a block of the sum: one worker computes its shots one after the other and adds them up, to the same bytes as if each
+were a task. A batch that fails is computed again shot by shot.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from hpcfwi.inversion.misfit import BLOCK
 
 __all__ = ["BATCH_KEY", "NO_OVERHEAD", "TYPICAL_OVERHEAD", "TaskOverhead", "should_batch"]
 
-# What the keys of these tasks begin with, up to a hyphen.
-BATCH_KEY = "bundle"
-# Seconds that all shots of a bundle may take: there are as many for what is in hand after a signal.
+# Keys of these tasks begin with this word and a hyphen.
+BATCH_KEY = "batch"
+# All shots of a batch together take at most this long, so that a batch in hand ends in time after a signal.
 MAX_BATCH_S = 10.0
-# By how much shorter an evaluation has to be with bundles, since less of it is balanced between workers.
+# Batches balance the work less evenly: an evaluation must become shorter by this factor.
 REQUIRED_SPEEDUP = 0.8
 
 
 @dataclass(frozen=True)
 class TaskOverhead:
-    """What driver and scheduler are at work for a shot, whatever it is, in seconds of their one process.
+    """CPU seconds of driver and scheduler, in one process, for a shot.
 
     Parameters
     ----------
     alone
-        For one that is a task.
+        For a shot that is a task.
     bundled
-        For one of a bundle.
+        For a shot of a batch.
     """
 
     alone: float = 0.0
@@ -38,22 +38,22 @@ class TaskOverhead:
 
 
 NO_OVERHEAD = TaskOverhead()
-# As measured (tests/benchmarks/driver_at_scale.py); what a run goes by, which has no time to measure it.
-TYPICAL_OVERHEAD = TaskOverhead(0.0012, 0.0002)
+# Measured by tests/benchmarks/driver_at_scale.py (many, batched); a run has no time to measure its own.
+TYPICAL_OVERHEAD = TaskOverhead(0.0016, 0.00025)
 
 
 def should_batch(shots: int, workers: int, seconds: float) -> bool:
-    """Whether so many shots are done sooner in bundles.
+    """Return whether an evaluation is done sooner in batches.
 
     Parameters
     ----------
     shots, workers
-        How many there are.
+        Their numbers.
     seconds
-        Of a typical shot; NaN where nobody knows.
+        Duration of a typical shot; NaN if it is unknown.
     """
     if not workers or not BLOCK * seconds <= MAX_BATCH_S:
         return False
     alone = max(shots * TYPICAL_OVERHEAD.alone, seconds * math.ceil(shots / workers))
-    bundled = max(shots * TYPICAL_OVERHEAD.bundled, BLOCK * seconds * math.ceil(shots / (BLOCK * workers)))
-    return bundled < REQUIRED_SPEEDUP * alone
+    batched = max(shots * TYPICAL_OVERHEAD.bundled, BLOCK * seconds * math.ceil(shots / (BLOCK * workers)))
+    return batched < REQUIRED_SPEEDUP * alone

@@ -19,7 +19,6 @@ from hpcfwi.inversion.misfit import FunctionalGradient, ShotMisfit, load_misfit
 from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.processing import Tail, resample
 from hpcfwi.model.survey import Shot
-from hpcfwi.model.wavelet import Wavelet
 from hpcfwi.process import gc_paused
 from hpcfwi.solver.engine import SleepingShots, open_engine
 from hpcfwi.solver.operators import obtain_solver
@@ -36,6 +35,8 @@ class ShotContext:
     ----------
     solver, spec
         The staged solver, and what it was built for: a worker on another kind of machine builds its own.
+    wavelet
+        The staged wavelet: shots are submitted one by one, and one of 2,000 samples would go along with each.
     cache_bytes
         Memory of a worker for observed data.
     stand_in
@@ -44,7 +45,7 @@ class ShotContext:
 
     solver: StagedFile
     spec: SolverSpec
-    wavelet: Wavelet
+    wavelet: StagedFile
     boundary_gradient: str
     tail: str
     cache_bytes: int
@@ -82,7 +83,8 @@ class ShotWorker:
         started = time.perf_counter()
         with gc_paused():
             propagator, facts = obtain_solver(context.solver, context.spec)
-            self.engine = open_engine(propagator, context.wavelet, context.boundary_gradient, context.stand_in)
+            wavelet = load(context.wavelet, "wavelet")
+            self.engine = open_engine(propagator, wavelet, context.boundary_gradient, context.stand_in)
         self.misfit = load_misfit(context.misfit)
         self._model_digest = ""
         self._shots: OrderedDict[str, _ObservedShot] = OrderedDict()

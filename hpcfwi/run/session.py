@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from hpcfwi.artifacts import StagedFile, read_header
+from hpcfwi.artifacts import StagedFile, read_header, stage
 from hpcfwi.batch.registry import current_start
 from hpcfwi.cluster.environment import apply_environment, restore_environment, silence_dask
 from hpcfwi.config.site import LaunchOptions, Site
@@ -26,6 +26,7 @@ from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
 from hpcfwi.events import types as events
 from hpcfwi.events.log import EventLog
 from hpcfwi.events.state import failure_line
+from hpcfwi.execution.window import Window
 from hpcfwi.model.problem import Problem
 from hpcfwi.process import command_start, defer_interrupts, gc_paused, ignoring_signals_at_exit, interrupted
 from hpcfwi.reporting.progress import Progress
@@ -156,8 +157,6 @@ class Session:
         from hpcfwi.cluster.layout import ResourceRequest
         from hpcfwi.cluster.pool import Listener, Workload, launch
         from hpcfwi.execution.affinity import PRELOAD_MODULES
-        from hpcfwi.execution.plugins.host_exclusion import excluded_hosts
-        from hpcfwi.execution.plugins.stragglers import longest_task
 
         plan = make_plan(self.problem)
         self._check_disk(plan.disk_bytes)
@@ -167,13 +166,14 @@ class Session:
         self.print_line(f"run folder {self.folder.path}")
         if self.stand_in is not None:
             self.print_line(f"{self.stand_in} replace the kernels: a scaling study, not an inversion")
+        window = Window()
         pool = launch(
             site,
             ResourceRequest(len(self.problem.survey), plan.shot_bytes, plan.sampled),
             self.folder.path,
             options,
             Listener(self.print_line, self.log.write),
-            Workload(PRELOAD_MODULES, longest_task, excluded_hosts),
+            Workload(PRELOAD_MODULES, lambda: window.longest_task_s, lambda: window.excluded, window.drain),
         )
         apply_environment(site.config, pool.threads)
         self.log.write(self._start_event(site, pool, began))
@@ -182,7 +182,7 @@ class Session:
             stack.enter_context(pool)
         self._stage_solver(pool.layout.cache_bytes)
         self._open_dashboard(pool, site)
-        self._connect(pool, site, stack)
+        self._connect(pool, window, site, stack)
 
     def _check_disk(self, needed: int) -> None:
         free = shutil.disk_usage(self.folder.path).free
@@ -242,7 +242,7 @@ class Session:
             ShotContext(
                 solver,
                 spec,
-                self.problem.wavelet,
+                stage(self.folder.staged, "wavelet", self.problem.wavelet),
                 config.solver.boundary_gradient,
                 config.data.tail,
                 cache_bytes,
@@ -265,43 +265,40 @@ class Session:
         self.log.write(events.Dashboard(address=dashboard.address, command=dashboard.command))
         self.print_line(f"Dask's dashboard: {dashboard}")
 
-    def _connect(self, pool: WorkerPool, site: Site, stack: ExitStack) -> None:
+    def _connect(self, pool: WorkerPool, window: Window, site: Site, stack: ExitStack) -> None:
         """Connect to the scheduler, and wait for the first worker."""
         from distributed import Client
 
         from hpcfwi.execution.affinity import AffinityCheck
-        from hpcfwi.execution.batching import BATCH_KEY
         from hpcfwi.execution.executor import DaskExecutor
-        from hpcfwi.execution.plugins.heartbeats import HeartbeatMonitor
-        from hpcfwi.execution.plugins.host_exclusion import HostExclusion
-        from hpcfwi.execution.plugins.queue_depth import QueueDepth
-        from hpcfwi.execution.plugins.stragglers import StragglerMonitor
-        from hpcfwi.execution.plugins.worker_exit import WorkerExitPlugin
-        from hpcfwi.execution.plugins.worker_info import WorkerInfoPlugin
-        from hpcfwi.execution.reduction import KINDS
-        from hpcfwi.execution.tasks import EVENT_TOPIC, evaluate_shot, observe_shot, predict_shot
+        from hpcfwi.execution.plugins import WorkerExitPlugin, WorkerInfoPlugin
+        from hpcfwi.execution.tasks import EVENT_TOPIC
 
         client = stack.enter_context(Client(pool.cluster(), set_as_default=False))
         self.tasks = DaskExecutor(
-            client, self._on_retry, pool.check, self._on_sums_found, self._exit_reason, self._check_stop
+            client,
+            window,
+            self._on_retry,
+            pool.check,
+            self._on_sums_found,
+            self._exit_reason,
+            self._check_stop,
+            lambda event: self.worker_events.record(event),
         )
-        affinity = AffinityCheck(site, pool.threads_on)
         self._log_tail = pool.log_tail
         self.worker_events = WorkerEvents(
-            self.log, self.print_line, affinity, self.tasks, lambda it: self.reproducibility.add_machine("workers", it)
+            self.log,
+            self.print_line,
+            AffinityCheck(site, pool.threads_on),
+            self.tasks,
+            lambda machine: self.reproducibility.add_machine("workers", machine),
+            pool.layout.memory,
         )
-        _subscribe(client, EVENT_TOPIC, self.worker_events)
-        stack.callback(_unsubscribe, client, EVENT_TOPIC)
-        shots = [*(function.__name__ for function in (evaluate_shot, observe_shot, predict_shot)), BATCH_KEY]
-        for plugin in (
-            WorkerInfoPlugin(EVENT_TOPIC),
-            WorkerExitPlugin(EVENT_TOPIC),
-            HostExclusion(EVENT_TOPIC),
-            StragglerMonitor(EVENT_TOPIC, shots, KINDS),
-            QueueDepth(shots),
-            HeartbeatMonitor(EVENT_TOPIC),
-        ):
-            client.register_plugin(plugin)
+        for topic, handle in _topics(self.worker_events).items():
+            _subscribe(client, topic, handle)
+            stack.callback(_unsubscribe, client, topic)
+        client.register_plugin(WorkerInfoPlugin(EVENT_TOPIC))
+        client.register_plugin(WorkerExitPlugin())
         self.tasks.wait_for_worker()
         self.log.write(events.FirstWorkers(count=len(self.tasks.workers()), scheduler=client.scheduler.address))
 
@@ -312,10 +309,6 @@ class Session:
         event = events.ShotRetried(shot=shot, worker=worker, reason=reason)
         self.log.write(event)
         self.print_line(failure_line(event) or "")
-        if worker:
-            from hpcfwi.execution.plugins.host_exclusion import record_failure
-
-            record_failure(self.tasks.client, worker, shot)
 
     def _on_sums_found(self, shots: int, total: int) -> None:
         self.log.write(events.SumsFound(shots=shots, shots_total=total))
@@ -352,10 +345,32 @@ class Session:
         return shots
 
 
-def _subscribe(client: Any, topic: str, handle: Callable[[bytes], None]) -> None:
-    """Have ``handle`` called with each event under a topic.
+def _topics(worker_events: WorkerEvents) -> dict[str, Callable[[Any], None]]:
+    """What to do with a message under each of Dask's topics."""
+    from hpcfwi.cluster.dask_internals import ALL_TOPIC, MEMORY_TOPIC, SCHEDULER_TOPIC
+    from hpcfwi.execution.plugins import EXIT_TOPIC
+    from hpcfwi.execution.tasks import EVENT_TOPIC
 
-    Dask's client returns before the scheduler knows of it: wait for an event of our own, or earlier ones would be lost.
+    def dask_event(message: Any) -> None:
+        match message:
+            case {"action": "remove-worker", "worker": worker}:
+                worker_events.worker_left(worker)
+            case {"action": "worker-ttl-timed-out", "workers": workers, "ttl": timeout_s}:
+                worker_events.unresponsive(list(workers), timeout_s)
+
+    return {
+        EVENT_TOPIC: worker_events,
+        ALL_TOPIC: dask_event,
+        SCHEDULER_TOPIC: dask_event,
+        MEMORY_TOPIC: lambda message: worker_events.out_of_memory(message["worker"]),
+        EXIT_TOPIC: lambda message: worker_events.worker_died(**message),
+    }
+
+
+def _subscribe(client: Any, topic: str, handle: Callable[[Any], None]) -> None:
+    """Have ``handle`` called with each message under a topic.
+
+    Dask's client returns before the scheduler knows of it: wait for a message of our own, or earlier ones would be lost.
     """
     hello, subscribed = b"hello", threading.Event()
     client.subscribe_topic(topic, lambda event: subscribed.set() if event[1] == hello else handle(event[1]))

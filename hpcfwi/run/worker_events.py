@@ -1,4 +1,4 @@
-"""What workers and Dask report: each event is logged, printed if it is a failure, and passed to who acts on it."""
+"""What workers, Dask and the executor report: each event is logged, printed if it is a failure, and acted upon."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hpcfwi.events import types as events
 from hpcfwi.events.log import EventLog
 from hpcfwi.events.state import failure_line
 from hpcfwi.events.types import Event, parse_event
+from hpcfwi.execution.window import host_of
 
 if TYPE_CHECKING:  # imports Dask, for which the command line has no time
     from hpcfwi.execution.affinity import AffinityCheck
@@ -22,10 +23,12 @@ __all__ = ["WorkerEvents", "failure_summary"]
 # The nanny reports why a worker died a moment after the scheduler has lost it.
 EXIT_REASON_TIMEOUT_S = 1.0
 MAX_KINDS_SHOWN = 10
+# Why a worker died that was restarted.
+RESTARTED = "it hung and was restarted"
 
 
 class WorkerEvents:
-    """Takes the events of workers and scheduler, in a thread of Dask's.
+    """Takes events: those of workers and of Dask in Dask's thread, those of the executor in the driver's.
 
     Parameters
     ----------
@@ -36,9 +39,11 @@ class WorkerEvents:
     affinity
         What threads and cores are checked against.
     tasks
-        The executor, which needs the durations of shots and the tasks that are overdue.
+        The executor, which needs the durations of shots, and to know when workers come and go.
     on_machine
         Called with the description of a worker's machine.
+    memory_limit
+        Bytes that a worker may have.
     """
 
     def __init__(
@@ -48,22 +53,50 @@ class WorkerEvents:
         affinity: AffinityCheck,
         tasks: DaskExecutor,
         on_machine: Callable[[dict[str, str]], None],
+        memory_limit: int = 0,
     ) -> None:
         self.log, self.print_line, self.affinity = log, print_line, affinity
         self.tasks, self.on_machine = tasks, on_machine
         self._error: RunError | None = None
-        # by address
-        self._names: dict[str, str] = {}
+        self._memory_limit = memory_limit
+        # by address; workers stay known when they have left
+        self._workers: dict[str, events.WorkerJoined] = {}
         self._exit_reasons: dict[str, str] = {}
 
     def __call__(self, line: bytes) -> None:
-        """Take an event as it was sent; an error of it is raised in the driver by :meth:`raise_error`."""
-        event = parse_event(line) or events.RunWarning(message=f"a worker sent a malformed event: {line!r}")
+        """Take an event as a worker sent it."""
+        self.record(parse_event(line) or events.RunWarning(message=f"a worker sent a malformed event: {line!r}"))
+
+    def record(self, event: Event) -> None:
+        """Log an event and act on it; an error of that is raised in the driver by :meth:`raise_error`."""
         try:
-            self.log.write(event)
             self._act(event)
         except RunError as error:
             self._error = error
+
+    def worker_left(self, worker: str) -> None:
+        """Note that Dask has removed a worker."""
+        known = self._workers.get(worker)
+        self.record(events.WorkerLeft(worker=worker, host=self.host(worker), name=known.name if known else ""))
+
+    def worker_died(self, worker: str, host: str, reason: str) -> None:
+        """Note why a worker process has ended by itself."""
+        if self._exit_reasons.get(worker) != RESTARTED:  # else that was its end
+            reason = self._exit_reasons.get(worker, reason)
+            pid = self._workers[worker].pid if worker in self._workers else None
+            self.record(events.WorkerDied(worker=worker, host=host, pid=pid or 0, reason=reason))
+
+    def out_of_memory(self, worker: str) -> None:
+        """Note that a worker's nanny ends it for its memory; :meth:`worker_died` follows."""
+        limit = f" of {self._memory_limit / 1e9:.3g} GB" if self._memory_limit else ""
+        self._exit_reasons[worker] = f"out of memory: it came too close to its limit{limit} (site.worker.memory)"
+
+    def unresponsive(self, workers: list[str], timeout_s: float) -> None:
+        """Note that Dask restarts workers that have sent no heartbeats."""
+        self.tasks.unresponsive(workers)
+        for worker in workers:
+            self.record(events.WorkerUnresponsive(worker=worker, host=self.host(worker), seconds=timeout_s))
+            self.record(events.WorkerRestarted(worker=worker, host=self.host(worker)))
 
     def raise_error(self) -> None:
         """Raise the error that ended the work of this object in Dask's thread, if there was one."""
@@ -72,7 +105,11 @@ class WorkerEvents:
 
     def name(self, worker: str) -> str:
         """The name of the worker at an address; empty if it is unknown."""
-        return self._names.get(worker, "")
+        return self._workers[worker].name if worker in self._workers else ""
+
+    def host(self, worker: str) -> str:
+        """The short name of the host of the worker at an address, or the address's host if that is unknown."""
+        return self._workers[worker].host if worker in self._workers else host_of(worker)
 
     def exit_reason(self, worker: str) -> str:
         """Why the worker at an address died; empty if it is unknown."""
@@ -82,35 +119,41 @@ class WorkerEvents:
         return self._exit_reasons.get(worker, "")
 
     def _act(self, event: Event) -> None:
+        match event:
+            case events.HostExcluded() | events.HostReadmitted():
+                names = (known.host for known in self._workers.values() if host_of(known.worker) == event.host)
+                event.host = next(names, event.host)
+            case events.WorkerRestarted():
+                event.host = self.host(event.worker)
+        self.log.write(event)
         match event:  # the most frequent one first
             case events.ShotDone():
                 self.tasks.seconds.append(event.seconds)
             case events.WorkerJoined():
-                self._names[event.worker] = event.name
+                self._workers[event.worker] = event
+                self.tasks.wake()
             case events.WorkerLeft():
                 self.affinity.forget(event.worker)
+                self.tasks.wake()
             case events.Solver(machine=machine) if machine is not None:
                 self.on_machine(machine)
             case events.ThreadPlacement():
                 self._check_threads(event)
-            case events.TaskOverdue():
-                self.tasks.overdue(event.key)
             case events.WorkerRestarted():
-                self._exit_reasons[event.worker] = "it hung and was restarted"
-            case events.WorkerDied() if event.worker in self._exit_reasons:
-                return  # the end of a restart
+                self._exit_reasons[event.worker] = RESTARTED
             case events.WorkerDied():
                 self._exit_reasons[event.worker] = event.reason
             case events.HostReadmitted():
                 self.print_line(f"host {event.host} gets shots again, since no other host is left")
+            case events.RunWarning(worker=None):
+                self.print_line(f"warning: {event.message}")
         line = failure_line(event)
         if line is not None:
             self.print_line(line)
 
     def _check_threads(self, event: events.ThreadPlacement) -> None:
         for breach in self.affinity.breaches(event.host, event.worker, event.threads, event.cpus):
-            self.log.write(events.RunWarning(message=breach))
-            self.print_line(f"warning: {breach}")
+            self.record(events.RunWarning(message=breach))
             if self.affinity.site.config.openmp.strict:
                 raise RunError(f"{breach}\n  The site file has openmp.strict = true, so the run stops here.")
 

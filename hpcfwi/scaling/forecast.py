@@ -16,7 +16,7 @@ import numpy as np
 
 from hpcfwi.errors import InputError
 from hpcfwi.execution.batching import NO_OVERHEAD, TaskOverhead, should_batch
-from hpcfwi.execution.plugins.queue_depth import queue_depth
+from hpcfwi.execution.window import queue_depth
 from hpcfwi.inversion.misfit import BLOCK
 from hpcfwi.scaling.simulator import Schedule, simulate, tree_depth
 from hpcfwi.scaling.time_breakdown import EvaluationTimes, TimeBreakdown

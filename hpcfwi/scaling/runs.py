@@ -390,5 +390,5 @@ def _each(tasks: DaskExecutor, bundled: bool) -> float:
 def _cost(tasks: DaskExecutor, shots: int, run: str, bundled: bool) -> float:
     names = [f"{run}-{bundled}-{i}" for i in range(shots)]
     began = time.process_time()
-    tasks.sum(empty_shot, names, [(name,) for name in names], names, small=True, bundled=bundled)
+    tasks.sum(empty_shot, names, [(name,) for name in names], names, small=True, batched=bundled)
     return time.process_time() - began

@@ -157,7 +157,7 @@ class _JobCheck:
 
                 staged, _ = stage_solver(self.folder / "staged", examined_spec(workforce.threads))
                 client = stack.enter_context(Client(workforce.cluster(), set_as_default=False))
-                DaskExecutor(client, check=workforce.check).wait_for_worker()
+                DaskExecutor(client, check_workers=workforce.check).wait_for_worker()
                 seconds = time.monotonic() - began
                 visit = WorkerChecks(self.site, client, self.folder, staged, workforce.threads, layouts)
                 return visit.sections(seconds)

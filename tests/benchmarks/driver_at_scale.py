@@ -3,16 +3,16 @@
     python tests/benchmarks/driver_at_scale.py [WHAT ...] [--smoke] [--json FILE] [--shots N] [--seconds S] ...
 
 Shots cost nothing and workers are light ones, many to a process; the scheduler and the driver have processes of their own,
-whose CPU time, traffic and memory are read. The driver is the real one: ShotTasks with all that a session lets the scheduler
-look after, and its events written to a log. Every sum is compared with NumPy's, to the byte. WHAT is one or more of these, by
+whose CPU time, traffic and memory are read. The driver is the real one: DaskExecutor with all that a session subscribes to,
+and its events written to a log. Every sum is compared with NumPy's, to the byte. WHAT is one or more of these, by
 default all of them:
 
 - many: 5,000 shots on 500 workers, gradients of 8 kB; and the same with the scheduler in the driver's process, as in a run
-- bundled: the same, eight shots in a task
+- batched: the same, eight shots in a task
 - large: 5,000 shots on 500 workers, gradients of 1 MB, sums kept on disk as by default
 - tree: 200 and 400 shots of 8 s on 50 workers, gradients of 40 MB: how many of them there are at a time
 - workers, models: fewer workers, and smaller models: what grows with both would be linear in their product
-- idle: what a worker waits between two shots, where long ones are dealt one by one and where short ones are dealt ahead
+- idle: what a worker waits between two shots: long ones, of which it has one in hand, and short ones, of which it has more
 
 Memory grows by the peak during the sum above what there was before it.
 """
@@ -34,7 +34,7 @@ LARGE = Case(5000, 500, 125_000, kept=True)
 TREE = Case(200, 50, 5_000_000, seconds=8)
 CASES = {
     "many": [MANY, replace(MANY, together=True)],
-    "bundled": [replace(MANY, bundled=True), replace(MANY, together=True, bundled=True)],
+    "batched": [replace(MANY, batched=True), replace(MANY, together=True, batched=True)],
     "large": [LARGE],
     "tree": [TREE, replace(TREE, shots=400)],
     "workers": [replace(LARGE, shots=2000, workers=workers) for workers in (125, 250, 500)],
@@ -43,7 +43,7 @@ CASES = {
 }
 SMOKE = {
     "many": [Case(100, 8, 1000, kept=True, wavelet=2000)],
-    "bundled": [Case(100, 8, 1000, kept=True, wavelet=2000, bundled=True)],
+    "batched": [Case(100, 8, 1000, kept=True, wavelet=2000, batched=True)],
     "tree": [Case(40, 4, 600_000, processes=1, seconds=0.1)],
 }
 CHANGES = {"shots": int, "workers": int, "values": int, "processes": int, "seconds": float, "wavelet": int}

@@ -16,25 +16,20 @@ import numpy as np
 from distributed import Client
 from fakes import FakeCluster, costs, count_traffic, fake_cluster, fake_shot, forget_peak, oracle
 
-from hpcfwi.artifacts import StagedFile, digest, shard_folder
-from hpcfwi.cluster.dask_internals import use_monotonic_clock
+from hpcfwi.artifacts import StagedFile, digest, shard_folder, stage
+from hpcfwi.cluster.dask_internals import ALL_TOPIC
 from hpcfwi.config.site import load_site
 from hpcfwi.events.log import EventLog, read_events
 from hpcfwi.events.types import ShotDone
 from hpcfwi.execution.affinity import AffinityCheck
-from hpcfwi.execution.batching import BATCH_KEY
 from hpcfwi.execution.executor import DaskExecutor
-from hpcfwi.execution.plugins.heartbeats import HeartbeatMonitor
-from hpcfwi.execution.plugins.host_exclusion import HostExclusion
-from hpcfwi.execution.plugins.queue_depth import QueueDepth
-from hpcfwi.execution.plugins.stragglers import StragglerMonitor
-from hpcfwi.execution.plugins.worker_info import WorkerInfoPlugin
-from hpcfwi.execution.reduction import KINDS, task_key
+from hpcfwi.execution.plugins import WorkerInfoPlugin
 from hpcfwi.execution.shot_worker import ShotContext
 from hpcfwi.execution.tasks import EVENT_TOPIC
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
-from hpcfwi.inversion.objective import MAX_DRIVER_SUM_BYTES
+from hpcfwi.inversion.objective import MAX_DRIVER_SUM_BYTES, task_key
+from hpcfwi.io import make_private
 from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet
@@ -63,7 +58,7 @@ class Case:
         Whether the scheduler is in the driver's process, as in a run.
     wavelet
         Samples of a wavelet from a file; 0 for a Ricker wavelet.
-    bundled
+    batched
         Whether several shots make a task.
     """
 
@@ -75,11 +70,11 @@ class Case:
     kept: bool = False
     together: bool = False
     wavelet: int = 0
-    bundled: bool = False
+    batched: bool = False
 
     def __str__(self) -> str:
         what = f"{self.shots} shots of {self.seconds:g} s, {self.workers} workers"
-        how = f"{', driver and scheduler together' * self.together}{', in bundles' * self.bundled}"
+        how = f"{', driver and scheduler together' * self.together}{', in batches' * self.batched}"
         return f"{what}, gradients of {8 * self.values / 1e6:g} MB{how}"
 
 
@@ -99,6 +94,7 @@ def _work(case: Case, staged: Path) -> _Work:
     samples = tuple(np.random.default_rng(0).normal(size=case.wavelet).tolist())
     wavelet = SampledWavelet(samples, 2.0) if samples else RickerWavelet(0.01, 100.0)
     solver, model = (StagedFile(str(staged / f"{kind}-{told}.pkl"), told) for kind in ("solver", "model"))
+    wavelet = stage(make_private(staged), "wavelet", wavelet)
     spec = SolverSpec(Sponge(domain, 40), 8, "float32", 2000, 8, 400)
     work = _Work(ShotContext(solver, spec, wavelet, "exact", "cut", 0), [str(i) for i in range(case.shots)])
     axis = TimeAxis(1.5, 2000)
@@ -116,22 +112,13 @@ def _driver(client: Client, log: EventLog) -> tuple[DaskExecutor, WorkerEvents]:
     promise = AffinityCheck(load_site("workstation"), lambda _: 1)
     news = WorkerEvents(log, print, promise, tasks, lambda _: None)
     client.subscribe_topic(EVENT_TOPIC, lambda event: news(event[1]))
-    kinds = [fake_shot.__name__, BATCH_KEY]
-    plugins = (
-        WorkerInfoPlugin(EVENT_TOPIC),
-        HostExclusion(EVENT_TOPIC),
-        StragglerMonitor(EVENT_TOPIC, kinds, KINDS),
-        QueueDepth(kinds),
-        HeartbeatMonitor(EVENT_TOPIC),
-    )
-    for plugin in plugins:
-        client.register_plugin(plugin)
+    client.subscribe_topic(ALL_TOPIC, lambda _: None)
+    client.register_plugin(WorkerInfoPlugin(EVENT_TOPIC))
     return tasks, news
 
 
 def measure(case: Case, folder: Path) -> dict[str, Any]:
     """One sum over shots that nothing went before, and what it cost."""
-    use_monotonic_clock()
     count_traffic()
     work = _work(case, folder / "staged")
     log = EventLog(folder / "events.jsonl")
@@ -152,11 +139,12 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
             small=8 * case.values <= MAX_DRIVER_SUM_BYTES,
             partials=Partials(folder) if case.kept else None,
             evaluation="1",
-            bundled=case.bundled,
+            batched=case.batched,
         )
         ended = time.time()
         told = account.told(case)
-        client.unsubscribe_topic(EVENT_TOPIC)  # or the scheduler complains that nobody hears of workers that leave
+        for topic in (EVENT_TOPIC, ALL_TOPIC):  # or the scheduler complains when workers leave
+            client.unsubscribe_topic(topic)
         stack.callback(log.close)
     times = [event.time for event in read_events(log.path) if isinstance(event, ShotDone)]
     right = len(times) == case.shots and _right(found, case, work.context.spec.domain.shape)

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from tornado.iostream import IOStream
 
 from hpcfwi.artifacts import StagedFile
-from hpcfwi.cluster.dask_internals import use_monotonic_clock
 from hpcfwi.cluster.network import scheduler_options
 from hpcfwi.cluster.pool import POOL_SETTINGS, REMOTE_SETTINGS
 from hpcfwi.config.site import NetworkSection
@@ -169,7 +168,6 @@ def _in_background(connection: Connection, **answers: Callable[[], Any]) -> None
 
 def serve_scheduler(connection: Connection) -> None:
     """A scheduler; its address is the first thing that is told."""
-    use_monotonic_clock()
     count_traffic()
 
     async def serve() -> None:
@@ -191,7 +189,6 @@ def serve_workers(connection: Connection, address: str, count: int, seconds: flo
     """Workers of one thread each in one event loop; that all are there is the first thing that is told."""
     global shot_seconds
     shot_seconds = seconds
-    use_monotonic_clock()
 
     async def serve() -> None:
         async with AsyncExitStack() as stack:

@@ -2,133 +2,93 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 import urllib.request
-from pathlib import Path
 
-import distributed.batched
-import distributed.core
-import distributed.scheduler
-import pytest
-from distributed import Client
-from distributed.core import Status
+import dask
+from distributed import Client, LocalCluster, NannyPlugin, get_worker
 from private_names import relying_on
-from tornado.ioloop import IOLoop
 
 from hpcfwi.cluster.dashboard import open_dashboard
 from hpcfwi.cluster.dask_internals import (
-    cancel_tasks,
-    cancel_unstarted,
+    ALL_TOPIC,
+    SCHEDULER_TOPIC,
     missing_dashboard_requirements,
-    monotonic_time,
-    stop_assigning_tasks,
-    use_monotonic_clock,
+    run_stranded_tasks,
+    watch_worker_exit,
 )
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
 
-SHOTS, BLOCK = 600, 4
+
+@relying_on("distributed", "Nanny._on_worker_exit_sync, WorkerProcess.on_exit: called with each exit code of a worker")
+def test_exits_of_present_and_later_workers_are_seen():
+    class Exits(NannyPlugin):
+        name = "exits"
+
+        def setup(self, nanny):
+            watch_worker_exit(nanny, lambda code: nanny.log_event("exits", code))
+
+    options = {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster, set_as_default=False) as client:
+        codes = []
+        client.subscribe_topic("exits", lambda event: codes.append(event[1]))
+        client.register_plugin(Exits())
+        for number, how in enumerate((signal.SIGKILL, signal.SIGSEGV), 1):
+            client.wait_for_workers(1, timeout=30)
+            (pid,) = client.run(os.getpid).values()
+            os.kill(pid, how)
+            until = time.monotonic() + 20
+            while len(codes) < number or client.nthreads():
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        assert codes == [-9, -11]
 
 
-def note(i, folder):
-    (Path(folder) / str(i)).touch()
-    return i
-
-
-def hang(i, folder):
-    note(i, folder)
-    while Path(folder).exists():
-        time.sleep(0.01)
-
-
-def has(folder, count):
-    """Return when there are so many files."""
-    deadline = time.monotonic() + 20
-    while len(list(folder.iterdir())) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
-def ended(client):
-    """Return when no task is known to the scheduler any more."""
-    deadline = time.monotonic() + 20
-    while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-@relying_on(
-    "distributed",
-    "client_releases_keys forgets tasks at once, and TaskState.state says whether a worker has them",
-)
-def test_cancelled_groups_are_those_that_no_worker_has_received(client, tmp_path):
-    for turn in range(5):
-        folder = tmp_path / str(turn)
-        folder.mkdir()
-        futures = client.map(note, range(SHOTS), folder=str(folder), key=[f"note-{turn}-{i}" for i in range(SHOTS)])
-        has(folder, 20 * (turn + 1))
-        cancel_unstarted(client, [futures[i : i + BLOCK] for i in range(0, SHOTS, BLOCK)])
-        kept = [i for i, future in enumerate(futures) if future.status != "cancelled"]
-        assert 0 < len(kept) < SHOTS, "too early or too late"
-        assert all((i // BLOCK * BLOCK in kept) == (i in kept) for i in range(SHOTS))
-        assert client.gather([futures[i] for i in kept]) == kept
-        assert sorted(int(path.name) for path in folder.iterdir()) == kept
-        futures.clear()
-        ended(client)
-
-
-@relying_on("distributed", "client_releases_keys drops the results of running tasks")
-def test_a_cancelled_task_that_runs_or_is_done_is_dropped(client, tmp_path):
-    done = client.submit(int, 1, key="done", pure=False)
-    assert done.result() == 1
-    folder = tmp_path / "running"
-    folder.mkdir()
-    running = client.map(hang, range(2), folder=str(folder), key=["running-1", "running-2"], pure=False)
-    has(folder, 2)
-    behind = client.map(note, range(5), folder=str(tmp_path), key=[f"behind-{i}" for i in range(5)], pure=False)
-    on_top = client.submit(sum, behind, key="on-top", pure=False)
-    cancel_tasks(client, [done, *running, *behind, on_top])
-    assert {future.status for future in (done, *running, *behind, on_top)} == {"cancelled"}
-    ended(client)
-    folder.rename(tmp_path / "over")
-
-
-@relying_on("distributed", "each module's `time` is its clock, and IOLoop.time that of Tornado's timers")
-def test_all_modules_of_dask_and_tornado_measure_time_by_the_monotonic_clock():
-    use_monotonic_clock()
-    for module in (distributed.batched, distributed.core, distributed.metrics, distributed.scheduler):
-        assert module.time is monotonic_time
-    assert IOLoop(make_current=False).time() == pytest.approx(monotonic_time(), abs=5)
+@relying_on("distributed", "topics 'all' and 'scheduler': remove-worker, worker-ttl-timed-out")
+def test_dask_reports_workers_without_heartbeats_and_workers_that_leave():
+    options = {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    with (
+        dask.config.set({"distributed.scheduler.worker-ttl": "2s"}),
+        LocalCluster(**options) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        (worker,) = client.nthreads()
+        found = []
+        for topic in (ALL_TOPIC, SCHEDULER_TOPIC):
+            client.subscribe_topic(topic, lambda event: found.append(event[1]))
+        (pid,) = client.run(os.getpid).values()
+        os.kill(pid, signal.SIGSTOP)
+        until = time.monotonic() + 60
+        while not any(event["action"] == "remove-worker" for event in found):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        (silent,) = [event for event in found if event["action"] == "worker-ttl-timed-out"]
+        assert (list(silent["workers"]), silent["ttl"] >= 2) == ([worker], True)
+        assert [event["worker"] for event in found if event["action"] == "remove-worker"] == [worker]
 
 
 def where(_):
-    from distributed import get_worker
-
     return get_worker().address
 
 
-def run_tasks(client, turn):
-    return set(client.gather(client.map(where, range(20), key=[f"where-{turn}-{i}" for i in range(20)], pure=False)))
-
-
-@relying_on("distributed", "handle_worker_status_change and the message worker-status-change stop and resume a worker")
-def test_a_worker_gets_no_more_tasks_until_that_is_undone(client):
-    first, second = client.scheduler_info(n_workers=-1)["workers"]
-
-    def set_status(status):
-        def change(dask_scheduler):
-            stop_assigning_tasks(dask_scheduler, dask_scheduler.workers[first], status)
-
-        client.run_on_scheduler(change)
-        deadline = time.monotonic() + 10
-        while client.run(lambda dask_worker: dask_worker.status.name, workers=[first])[first] != status.name:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-    set_status(Status.closing_gracefully)
-    assert run_tasks(client, 1) == {second}
-    set_status(Status.running)
-    assert run_tasks(client, 2) == {first, second}
+@relying_on("distributed", "Scheduler.unrunnable, running, set_restrictions, transitions")
+def test_tasks_that_were_stranded_without_a_worker_run_on_one_that_joins():
+    options = {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster, set_as_default=False) as client:
+        (gone,) = client.nthreads()
+        cluster.scale(0)
+        until = time.monotonic() + 20
+        while client.nthreads():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        task = client.submit(where, 0, pure=False, workers=[gone], allow_other_workers=True)
+        cluster.scale(1)
+        client.wait_for_workers(1, timeout=60)
+        run_stranded_tasks(client)
+        assert task.result(timeout=20) == next(iter(client.nthreads())) != gone
 
 
 @relying_on(

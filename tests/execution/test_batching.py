@@ -13,11 +13,12 @@ import pytest
 from distributed import get_worker
 
 from hpcfwi.errors import DataError, ShotFailed
+from hpcfwi.events.types import TaskFailed, parse_event
 from hpcfwi.execution.batching import MAX_BATCH_S, should_batch
 from hpcfwi.execution.executor import DaskExecutor
-from hpcfwi.execution.reduction import task_key
 from hpcfwi.execution.tasks import EVENT_TOPIC, task
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
+from hpcfwi.inversion.objective import task_key
 
 
 @task
@@ -47,17 +48,17 @@ class Sum:
         self.retries, self.progress = [], []
         self.tasks = DaskExecutor(client, on_retry=lambda *told: self.retries.append(told))
 
-    def __call__(self, bundled, small=False):
+    def __call__(self, batched, small=False):
         names = [str(i) for i in range(self.shots)]
         (self.folder / "computed").write_text("")
         found = self.tasks.sum(
             shot,
             names,
             [(i, str(self.folder)) for i in range(self.shots)],
-            [task_key(self.folder, bundled, small, time.monotonic(), name) for name in names],
+            [task_key(self.folder, batched, small, time.monotonic(), name) for name in names],
             lambda *counts: self.progress.append(counts),
             small=small,
-            bundled=bundled,
+            batched=batched,
         )
         return found.f.hex(), found.g.tobytes()
 
@@ -71,10 +72,10 @@ class Sum:
 @pytest.mark.parametrize("shots", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, BLOCK**2 + 3])
 def test_the_sum_has_the_same_bytes(client, tmp_path, shots, small):
     whole = Sum(client, tmp_path, shots)
-    alone = whole(bundled=False, small=small)
+    alone = whole(batched=False, small=small)
     assert len({key for _, key, _ in whole.computed}) == shots
     whole.progress.clear()
-    assert whole(bundled=True, small=small) == alone
+    assert whole(batched=True, small=small) == alone
     assert sorted(int(i) for i, _, _ in whole.computed) == list(range(shots))
     assert len({key for _, key, _ in whole.computed}) == math.ceil(shots / BLOCK)
     assert whole.progress == sorted(whole.progress)
@@ -84,9 +85,9 @@ def test_the_sum_has_the_same_bytes(client, tmp_path, shots, small):
 
 def test_a_bundle_that_fails_is_computed_shot_by_shot(client, tmp_path):
     whole = Sum(client, tmp_path, 3 * BLOCK)
-    expected = whole(bundled=False)
+    expected = whole(batched=False)
     (tmp_path / f"order-{BLOCK + 2}").write_text("fail once")
-    assert whole(bundled=True) == expected
+    assert whole(batched=True) == expected
     ((name, worker, reason),) = whole.retries
     assert name == str(BLOCK + 2)
     assert worker in {address for _, _, address in whole.computed}
@@ -95,18 +96,19 @@ def test_a_bundle_that_fails_is_computed_shot_by_shot(client, tmp_path):
     for i, key, _ in whole.computed:
         tasks.setdefault(int(i), []).append(key.partition("-")[0])
     assert tasks == {
-        i: ["bundle", "shot"] if BLOCK <= i <= BLOCK + 2 else ["shot"] if BLOCK + 2 < i < 2 * BLOCK else ["bundle"]
+        i: ["batch", "shot"] if BLOCK <= i <= BLOCK + 2 else ["shot"] if BLOCK + 2 < i < 2 * BLOCK else ["batch"]
         for i in range(3 * BLOCK)
     }
 
 
-def test_which_of_them_failed_is_told_once(client, tmp_path):
+def test_which_of_them_failed_is_reported_once(client, tmp_path):
     whole = Sum(client, tmp_path, 2 * BLOCK)
-    told = []
-    client.subscribe_topic(EVENT_TOPIC, lambda event: told.append(event[1]))
+    lines = []
+    client.subscribe_topic(EVENT_TOPIC, lambda event: lines.append(event[1]))
     (tmp_path / "order-3").write_text("fail once")
-    whole(bundled=True)
-    assert [event["task"] for event in told if event["event"] == "task failed"] == ["shot"]
+    whole(batched=True)
+    failures = [event for event in map(parse_event, lines) if isinstance(event, TaskFailed)]
+    assert [event.task for event in failures] == ["shot"]
     assert [name for name, _, _ in whole.retries] == ["3"]
     client.unsubscribe_topic(EVENT_TOPIC)
 
@@ -115,7 +117,7 @@ def test_a_shot_that_cannot_be_used_stops_with_its_name(client, tmp_path):
     whole = Sum(client, tmp_path, 2 * BLOCK)
     (tmp_path / "order-3").write_text("bad data")
     with pytest.raises(DataError, match="shot 3: its record is no record"):
-        whole(bundled=True)
+        whole(batched=True)
     assert not whole.retries
 
 
@@ -123,7 +125,7 @@ def test_a_shot_that_ends_every_worker_is_named_and_no_other_one(client, tmp_pat
     whole = Sum(client, tmp_path, 2 * BLOCK)
     (tmp_path / "order-5").write_text("kill")
     with pytest.raises(ShotFailed, match="shot 5 failed 4 times"):
-        whole(bundled=True)
+        whole(batched=True)
 
 
 def test_what_is_lost_with_its_worker_before_its_sum_is_computed_again(client, tmp_path):
@@ -147,25 +149,25 @@ def test_what_is_lost_with_its_worker_before_its_sum_is_computed_again(client, t
             (tmp_path / "held").touch()
 
     whole = Sum(client, tmp_path, count)
-    expected = whole(bundled=False)
+    expected = whole(batched=False)
     (tmp_path / "computed").write_text("")
     names = [str(i) for i in range(count)]
     arguments = [(i, str(tmp_path)) for i in range(count)]
     keys = [task_key(tmp_path, "lost", name) for name in names]
-    found = whole.tasks.sum(slow, names, arguments, keys, progress, bundled=True)
+    found = whole.tasks.sum(slow, names, arguments, keys, progress, batched=True)
     assert (found.f.hex(), found.g.tobytes()) == expected
     assert len(whole.computed) >= count + BLOCK
 
 
 def test_shots_are_bundled_where_they_are_too_short_for_so_many_workers(client, tmp_path):
     whole = Sum(client, tmp_path, 4 * BLOCK)
-    alone = whole(bundled=None)
+    alone = whole(batched=None)
     assert whole.tasks.in_one_task == 1, "nobody knows yet how long they are"
     whole.tasks.seconds.extend([1e-5, 1e-5, 5.0])  # one of them had to load its solver
-    assert whole(bundled=None) == alone
+    assert whole(batched=None) == alone
     assert whole.tasks.in_one_task == BLOCK
     whole.tasks.seconds.extend([1.0] * 10)
-    assert whole(bundled=None) == alone
+    assert whole(batched=None) == alone
     assert whole.tasks.in_one_task == 1
 
 

@@ -12,9 +12,9 @@ from distributed import Client, LocalCluster, get_worker
 
 from hpcfwi.errors import DataError, RunError
 from hpcfwi.execution.executor import DaskExecutor
-from hpcfwi.execution.reduction import task_key
 from hpcfwi.execution.tasks import task
 from hpcfwi.inversion.misfit import FunctionalGradient, blocks, total
+from hpcfwi.inversion.objective import task_key
 
 
 @pytest.fixture(scope="module")

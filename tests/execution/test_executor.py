@@ -16,10 +16,10 @@ from distributed import Client, LocalCluster, get_worker
 
 from hpcfwi.errors import DataError, RunError
 from hpcfwi.execution.executor import DaskExecutor
-from hpcfwi.execution.reduction import SumTree, task_key
-from hpcfwi.execution.retries import Attempts
+from hpcfwi.execution.reduction import SumTree
 from hpcfwi.execution.tasks import task
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
+from hpcfwi.inversion.objective import task_key
 
 
 def number(value, *_):
@@ -115,7 +115,7 @@ def test_an_error_that_does_not_travel_is_tried_on_another_worker(client, tmp_pa
 
 def test_a_shot_that_kills_every_worker_is_named(client, tmp_path):
     with pytest.raises(RunError, match="shot a failed 4 times") as caught:
-        DaskExecutor(client, why=lambda worker: f"of {worker}").sum(
+        DaskExecutor(client, exit_reason=lambda worker: f"of {worker}").sum(
             kill_the_worker, ["a"], [(1,)], [task_key(tmp_path)]
         )
     lines = re.findall(r"^  its worker (tcp://\S+) died: of (tcp://\S+)$", str(caught.value), re.MULTILINE)
@@ -175,7 +175,7 @@ def test_the_last_sum_has_the_same_bytes_wherever_it_is_made(client, tmp_path):
 
 def test_the_tree_has_a_level_for_each_power_of_its_block():
     keys = [str(i) for i in range(BLOCK**2 + 1)]
-    assert [len(level) for level in SumTree(None, keys, small=False).keys] == [BLOCK**2 + 1, BLOCK + 1, 2, 1]
+    assert [len(level) for level in SumTree(keys).keys] == [BLOCK**2 + 1, BLOCK + 1, 2, 1]
 
 
 def test_a_gradient_that_is_lost_before_its_sum_and_turns_out_bad_names_its_shot(client, tmp_path):
@@ -228,7 +228,7 @@ def test_a_run_whose_workers_are_all_gone_stops_and_says_so(tmp_path):
             cluster.scale(0)
 
         with background(leave), pytest.raises(RunError, match="nobody for 3 s"):
-            DaskExecutor(client, check=give_up).sum(wait_for_ever, ["a"], [(0,)], [task_key(tmp_path)])
+            DaskExecutor(client, check_workers=give_up).sum(wait_for_ever, ["a"], [(0,)], [task_key(tmp_path)])
 
 
 @task
@@ -257,13 +257,3 @@ def test_a_worker_that_fails_at_once_gets_no_shot_a_second_time(client, tmp_path
     again = [name for name, _, _ in retries]
     assert len(again) >= 2
     assert len(set(again)) == len(again)
-
-
-def test_what_workers_have_in_hand_is_asked_for_once_however_many_shots_are_overdue(client, monkeypatch):
-    asked, processing = [], client.processing
-    monkeypatch.setattr(client, "processing", lambda: asked.append(1) or processing())
-    tasks = DaskExecutor(client)
-    for name in "abc":
-        tasks.overdue(f"note-{name}")
-    assert list(tasks._elsewhere(Attempts(client, note, "abc", [], []), tasks.workers())) == []
-    assert len(asked) == 1

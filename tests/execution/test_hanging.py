@@ -6,26 +6,26 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from distributed import Client, get_worker
 
+from hpcfwi.cluster import local
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
 from hpcfwi.cluster.pool import Workload
 from hpcfwi.errors import Interrupted
-from hpcfwi.execution import executor as tasks_module
+from hpcfwi.events.types import TaskOverdue, WorkerRestarted
+from hpcfwi.execution import dispatch, window
+from hpcfwi.execution import shots as shots_module
 from hpcfwi.execution.affinity import PRELOAD_MODULES
-from hpcfwi.execution.batching import BATCH_KEY
 from hpcfwi.execution.executor import DaskExecutor
-from hpcfwi.execution.plugins.heartbeats import HeartbeatMonitor
-from hpcfwi.execution.plugins.stragglers import StragglerMonitor
-from hpcfwi.execution.reduction import KINDS, task_key
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
+from hpcfwi.inversion.objective import task_key
 
-TOPIC = "hanging"
 SHOTS = 12
 
 
@@ -43,19 +43,36 @@ def shot(number, folder, how):
     return FunctionalGradient(0.1 * number, np.array([0.3 / (number + 1)]))
 
 
-@pytest.fixture
-def tasks(tmp_path):
-    """Two workers, and tasks that are told what is overdue after two seconds."""
-    retries = []
-    workers = LocalWorkers(Layout(2, 1, 2 * 10**9), workload=Workload(PRELOAD_MODULES))
-    (tmp_path / "no-answer").touch()
-    with workers, Client(workers.cluster(), set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=60)
-        tasks = DaskExecutor(client, on_retry=lambda *facts: retries.append(facts))
-        tasks.retries = retries
-        client.subscribe_topic(TOPIC, lambda event: "key" in event[1] and tasks.overdue(event[1]["key"]))
-        client.register_plugin(StragglerMonitor(TOPIC, ["shot", BATCH_KEY], KINDS, shortest=2))
+@contextmanager
+def executor(workers):
+    """An executor on some workers, which notes its retries and events."""
+    pool = LocalWorkers(Layout(workers, 1, 2 * 10**9), workload=Workload(PRELOAD_MODULES))
+    with pool, Client(pool.cluster(), set_as_default=False) as client:
+        client.wait_for_workers(workers, timeout=60)
+        retries, reported = [], []
+        tasks = DaskExecutor(client, on_retry=lambda *facts: retries.append(facts), log_event=reported.append)
+        tasks.retries, tasks.reported = retries, reported
         yield tasks
+
+
+@pytest.fixture
+def short_ttl(monkeypatch):
+    """Workers that send no heartbeats for some seconds are restarted."""
+    settings = {**local.SCHEDULER_SETTINGS, "distributed.scheduler.worker-ttl": "4s"}
+    monkeypatch.setattr(local, "SCHEDULER_SETTINGS", settings)
+
+
+@pytest.fixture
+def tasks(tmp_path, monkeypatch):
+    """Two workers, whose shots are overdue after two seconds."""
+    monkeypatch.setattr(window, "MIN_OVERDUE_S", 2.0)
+    (tmp_path / "no-answer").touch()
+    with executor(2) as tasks:
+        yield tasks
+
+
+def restarted(tasks):
+    return [event.worker for event in tasks.reported if isinstance(event, WorkerRestarted)]
 
 
 def stop_when_done(number, folder, wanted):
@@ -68,28 +85,20 @@ def stop_when_done(number, folder, wanted):
     return FunctionalGradient(0.1 * number, np.array([0.3 / (number + 1)]))
 
 
+@pytest.mark.usefixtures("short_ttl")
 @pytest.mark.parametrize("small", [True, False])
-def test_a_worker_that_hangs_with_what_it_has_finished_is_started_anew(tasks, tmp_path, small):
-    """What was fetched from it, by the driver or by who adds, is computed elsewhere; meanwhile the driver goes on looking."""
-    tasks.client.register_plugin(HeartbeatMonitor(TOPIC, limit=4))
-    looked, fetch = [], tasks._fetch
-
-    def fetch_late(future):
-        time.sleep(1)
-        return fetch(future)
-
-    tasks._fetch = fetch_late
-    tasks.pressing = lambda _: looked.append(time.monotonic())
+def test_what_a_stopped_worker_has_finished_is_computed_elsewhere_and_meanwhile_the_driver_goes_on_looking(
+    tasks, tmp_path, small
+):
+    looked = []
+    tasks.check_stop = lambda _: looked.append(time.monotonic())
     names = ["0", "1"]
     arguments = [(i, str(tmp_path), 0) for i in range(2)]
     found = tasks.sum(stop_when_done, names, arguments, [task_key(tmp_path, name) for name in names], small=small)
     assert found.f == 0.0 + 0.1
     assert found.g.tobytes() == np.array([0.3 / 1 + 0.3 / 2]).tobytes()
-    assert max(np.diff(looked)) < 3
-    culprit = (tmp_path / "hung").read_text()
-    assert culprit not in tasks.workers()
-    told = [(event["event"], event["worker"]) for _, event in tasks.client.get_events(TOPIC)]
-    assert told == [("worker unresponsive", culprit), ("worker restarted", culprit)]
+    assert max(np.diff(looked), default=0) < 3
+    assert not tasks.retries
 
 
 @pytest.mark.parametrize("how", ["stopped", "without an answer"])
@@ -116,15 +125,13 @@ def test_a_shot_that_hangs_is_computed_elsewhere_and_its_worker_started_anew(tas
 def test_shots_that_go_together_and_hang_are_computed_elsewhere_together(tasks, tmp_path):
     names = [str(i) for i in range(SHOTS)]
     arguments = [(i, str(tmp_path), "stopped") for i in range(SHOTS)]
-    found = tasks.sum(shot, names, arguments, [task_key(tmp_path, name) for name in names], bundled=True)
+    found = tasks.sum(shot, names, arguments, [task_key(tmp_path, name) for name in names], batched=True)
     retries = [told[:2] for told in tasks.retries if "longer" in told[2]]
     expected = tasks.sum(shot, names, arguments, [task_key(tmp_path, "again", name) for name in names])
     assert (found.f, found.g.tobytes()) == (expected.f, expected.g.tobytes())
     culprit = (tmp_path / "hung").read_text()
     assert retries == [("0", culprit)]
-    assert ("worker restarted", culprit) in [
-        (told["event"], told["worker"]) for _, told in tasks.client.get_events(TOPIC)
-    ]
+    assert culprit in restarted(tasks)
 
 
 def stand_still(number, folder):
@@ -135,18 +142,28 @@ def stand_still(number, folder):
     return FunctionalGradient(0.1 * number, np.array([0.3 / (number + 1)]))
 
 
-@pytest.mark.parametrize("bundled", [False, True])
-def test_no_worker_is_ended_where_all_stand_still(tasks, tmp_path, bundled):
+@pytest.mark.parametrize("batched", [False, True])
+def test_no_worker_is_ended_where_all_stand_still(tasks, tmp_path, batched, monkeypatch):
+    monkeypatch.setattr(window, "MIN_OVERDUE_S", 1.0)
+    monkeypatch.setattr(window, "OVERDUE_RATIO", 2.0)
     names = [str(i) for i in range(4 * BLOCK)]
     arguments = [(i, str(tmp_path)) for i in range(len(names))]
     before = set(tasks.workers())
-    tasks.client.unregister_scheduler_plugin(StragglerMonitor.name)
-    tasks.client.register_plugin(StragglerMonitor(TOPIC, ["stand_still", BATCH_KEY], KINDS, shortest=1, factor=2))
-    threading.Timer(5, (tmp_path / "no-answer").unlink).start()
-    found = tasks.sum(stand_still, names, arguments, [task_key(tmp_path, name) for name in names], bundled=bundled)
+
+    def answer():
+        """Let the file system answer two seconds after that has been noticed."""
+        until = time.monotonic() + 60
+        while not tasks.reported and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(2)
+        (tmp_path / "no-answer").unlink()
+
+    threading.Thread(target=answer).start()
+    found = tasks.sum(stand_still, names, arguments, [task_key(tmp_path, name) for name in names], batched=batched)
     assert found.f == pytest.approx(0.1 * sum(range(4 * BLOCK)))
-    assert any("longer" in told[2] for told in tasks.retries)
+    assert any(isinstance(event, TaskOverdue) for event in tasks.reported)
     time.sleep(1)
+    assert not restarted(tasks)
     assert set(tasks.workers()) == before
 
 
@@ -181,16 +198,16 @@ def test_results_that_are_lost_before_they_are_fetched_are_computed_anew_and_cou
     assert all(reason.endswith("died") for _, _, reason in tasks.retries)
 
 
-def test_a_driver_that_has_to_end_while_it_fetches_what_was_lost_is_interrupted(tasks):
-    fetch = tasks._fetch
+def test_a_driver_that_has_to_end_while_it_fetches_what_was_lost_is_interrupted(tasks, monkeypatch):
+    fetch = dispatch.Dispatch._fetch
 
-    def fetch_what_was_lost(future):
+    def fetch_what_was_lost(this, *arguments):
         kill_workers(tasks)
         tasks.client.cluster.scale(0)  # nobody makes it again
-        tasks.pressing = lambda _: ("there is no time left", 0.0)
-        return fetch(future)
+        tasks.check_stop = lambda _: ("there is no time left", 0.0)
+        fetch(this, *arguments)
 
-    tasks._fetch = fetch_what_was_lost
+    monkeypatch.setattr(dispatch.Dispatch, "_fetch", fetch_what_was_lost)
     with pytest.raises(Interrupted, match="there is no time left"):
         tasks.sum(quick, ["a", "b"], [(1,), (2,)], [task_key("root", 1), task_key("root", 2)])
 
@@ -205,16 +222,10 @@ def hang_once(number, folder):
 
 
 @pytest.fixture
-def alone():
-    """One worker, and tasks that are told what is overdue after two seconds."""
-    workers = LocalWorkers(Layout(1, 1, 2 * 10**9), workload=Workload(PRELOAD_MODULES))
-    with workers, Client(workers.cluster(), set_as_default=False) as client:
-        client.wait_for_workers(1, timeout=60)
-        retries = []
-        tasks = DaskExecutor(client, on_retry=lambda *facts: retries.append(facts))
-        tasks.retries = retries
-        client.subscribe_topic(TOPIC, lambda event: "key" in event[1] and tasks.overdue(event[1]["key"]))
-        client.register_plugin(StragglerMonitor(TOPIC, ["hang_once"], shortest=2))
+def alone(monkeypatch):
+    """One worker, whose shots are overdue after two seconds."""
+    monkeypatch.setattr(window, "MIN_OVERDUE_S", 2.0)
+    with executor(1) as tasks:
         yield tasks
 
 
@@ -222,7 +233,7 @@ def alone():
 def test_a_shot_that_hangs_on_the_only_worker_waits_for_another_one_and_not_for_ever(
     alone, tmp_path, monkeypatch, another
 ):
-    monkeypatch.setattr(tasks_module, "LONE_WORKER_TIMEOUT_S", 600.0 if another else 3.0)
+    monkeypatch.setattr(shots_module, "LONE_WORKER_TIMEOUT_S", 600.0 if another else 3.0)
     if another:
         threading.Timer(6, alone.client.cluster.scale, (2,)).start()
     names = ["0", "1", "2"]
@@ -249,14 +260,13 @@ def stuck(number, folder):
     return FunctionalGradient(Stuck(number), np.array([float(number)]))
 
 
-def test_a_worker_that_hangs_in_a_sum_is_ended(tasks, tmp_path):
-    for number in range(3):  # by which it is known how long sums take
-        tasks.sum(quick, ["a", "b"], [(1,), (2,)], [task_key("quick", number), task_key("quick", -number)])
-    found = tasks.sum(
-        stuck, ["a", "b"], [(1, str(tmp_path)), (2, str(tmp_path))], [task_key(tmp_path, i) for i in "ab"]
-    )
+def test_a_worker_that_hangs_in_a_sum_is_restarted(tasks, tmp_path, monkeypatch):
+    monkeypatch.setattr(dispatch, "SUM_TIMEOUT_S", 2.0)
+    arguments = [(1, str(tmp_path)), (2, str(tmp_path))]
+    found = tasks.sum(stuck, ["a", "b"], arguments, [task_key(tmp_path, i) for i in "ab"])
     assert found.f == 3
     assert (tmp_path / "hung").exists()
+    assert len(restarted(tasks)) == 1
 
 
 def long_once(number):
@@ -265,19 +275,13 @@ def long_once(number):
     return FunctionalGradient(float(number), np.array([float(number)]))
 
 
-def test_a_sum_that_waits_behind_a_long_shot_does_not_hang(tmp_path):
-    workers = LocalWorkers(Layout(1, 1, 2 * 10**9), workload=Workload(PRELOAD_MODULES))
-    with workers, Client(workers.cluster(), set_as_default=False) as client:
-        client.wait_for_workers(1, timeout=60)
-        tasks = DaskExecutor(client)
-        client.subscribe_topic(TOPIC, lambda event: "key" in event[1] and tasks.overdue(event[1]["key"]))
-        client.register_plugin(StragglerMonitor(TOPIC, [], KINDS, shortest=1))
-        for number in range(3):  # by which it is known how long sums take
-            tasks.sum(quick, ["a", "b"], [(1,), (2,)], [task_key("before", number), task_key("before", -1 - number)])
+def test_a_sum_that_waits_behind_a_long_shot_does_not_hang(tmp_path, monkeypatch):
+    monkeypatch.setattr(dispatch, "SUM_TIMEOUT_S", 1.0)
+    with executor(1) as tasks:
         names = [str(i) for i in range(9)]
         keys = [task_key(tmp_path, name) for name in names]
         assert tasks.sum(long_once, names, [(i,) for i in range(9)], keys).f == 36
-        assert not client.get_events(TOPIC)
+        assert not tasks.reported
 
 
 @pytest.mark.parametrize(
@@ -299,4 +303,4 @@ def test_the_time_that_is_needed_to_end_is_that_of_the_tasks_in_hand_and_of_the_
 ):
     tasks = DaskExecutor(None)
     tasks.seconds.extend([30.0, 60.0])
-    assert tasks._needed(in_one_task, block, workers) == shots * 60.0
+    assert tasks.needed_s(in_one_task, block, workers) == shots * 60.0

@@ -11,10 +11,10 @@ import pytest
 
 from hpcfwi.errors import DataError, Interrupted
 from hpcfwi.execution.executor import DaskExecutor
-from hpcfwi.execution.reduction import task_key
 from hpcfwi.execution.tasks import _kept, task
 from hpcfwi.inversion.journal import Partials, block_level, read_partial, write_partial
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
+from hpcfwi.inversion.objective import task_key
 
 SHOTS = 6 * BLOCK + 2
 
@@ -34,9 +34,9 @@ def shot(number, folder, keep=None):
 class Sum:
     """A sum over shots that can be broken off and done again."""
 
-    def __init__(self, client, folder, block, small=False, pressing=lambda _: None, bundled=False):
+    def __init__(self, client, folder, block, small=False, check_stop=lambda _: None, batched=False):
         self.client, self.folder, self.block, self.small = client, folder, block, small
-        self.pressing, self.bundled = pressing, bundled
+        self.check_stop, self.batched = check_stop, batched
         self.found = []
         self.retried = []
         (folder / "journal").mkdir()
@@ -46,8 +46,8 @@ class Sum:
         tasks = DaskExecutor(
             self.client,
             on_retry=lambda *told: self.retried.append(told),
-            on_found=lambda count, total: self.found.append((count, total)),
-            pressing=self.pressing,
+            on_sums_found=lambda count, total: self.found.append((count, total)),
+            check_stop=self.check_stop,
         )
         (self.folder / "computed").write_text("")
         self.partials = Partials(self.folder / "journal", self.block)
@@ -59,7 +59,7 @@ class Sum:
             small=self.small,
             partials=self.partials,
             evaluation=evaluation,
-            bundled=self.bundled,
+            batched=self.batched,
         )
         return result.f.hex(), result.g.tobytes()
 
@@ -78,15 +78,15 @@ def undisturbed(client, tmp_path):
     return Sum(client, tmp_path / "undisturbed", 0)()
 
 
-@pytest.mark.parametrize("bundled", [False, True])
+@pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize("block", [1, BLOCK])
 def test_a_restart_computes_only_what_is_not_kept_to_the_same_bytes(
-    client, tmp_path, undisturbed, block, small, bundled
+    client, tmp_path, undisturbed, block, small, batched
 ):
     folder = tmp_path / "run"
     folder.mkdir()
-    whole = Sum(client, folder, block, small, bundled=bundled)
+    whole = Sum(client, folder, block, small, batched=batched)
     broken = SHOTS - 1
     (folder / f"broken-{broken}").touch()
     with pytest.raises(DataError):
@@ -109,21 +109,21 @@ def test_a_restart_computes_only_what_is_not_kept_to_the_same_bytes(
     assert not list((folder / "journal").iterdir())
 
 
-@pytest.mark.parametrize("bundled", [False, True])
+@pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("block", [1, BLOCK])
 def test_when_time_presses_what_is_in_hand_is_finished_and_no_shot_computed_twice(
-    client, tmp_path, undisturbed, block, bundled
+    client, tmp_path, undisturbed, block, batched
 ):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "slow").touch()
     looks = []
 
-    def pressing(needed):
+    def check_stop(needed):
         looks.append(needed)
         return ("the batch job ends in 60 s", 60.0) if len(looks) == 3 else None
 
-    whole = Sum(client, folder, block, pressing=pressing, bundled=bundled)
+    whole = Sum(client, folder, block, check_stop=check_stop, batched=batched)
     with pytest.raises(Interrupted, match="the batch job ends in 60 s"):
         whole()
     before = whole.computed
@@ -135,7 +135,7 @@ def test_when_time_presses_what_is_in_hand_is_finished_and_no_shot_computed_twic
 
 
 def test_when_time_presses_nothing_is_begun(client, tmp_path):
-    whole = Sum(client, tmp_path, BLOCK, pressing=lambda _: ("the batch job ends in 5 s", 0.0))
+    whole = Sum(client, tmp_path, BLOCK, check_stop=lambda _: ("the batch job ends in 5 s", 0.0))
     with pytest.raises(Interrupted, match="the batch job ends in 5 s"):
         whole()
     assert whole.computed == []
@@ -144,7 +144,7 @@ def test_when_time_presses_nothing_is_begun(client, tmp_path):
 def test_when_time_is_too_short_what_is_in_hand_is_left(client, tmp_path):
     (tmp_path / "slow").touch()
     answers = iter([None])
-    whole = Sum(client, tmp_path, BLOCK, pressing=lambda _: next(answers, ("SIGTERM was received", 0.5)))
+    whole = Sum(client, tmp_path, BLOCK, check_stop=lambda _: next(answers, ("SIGTERM was received", 0.5)))
     began = time.monotonic()
     with pytest.raises(Interrupted, match="SIGTERM was received"):
         whole()

@@ -41,7 +41,7 @@ def context(problem, tmp_path):
     spec = SolverSpec.from_problem(problem)
     solver, built = stage_solver(tmp_path, spec)
     assert built
-    return ShotContext(solver, spec, problem.wavelet, "exact", "cut", 10**8)
+    return ShotContext(solver, spec, stage(tmp_path, "wavelet", problem.wavelet), "exact", "cut", 10**8)
 
 
 def stage_model(folder, velocity):

@@ -38,7 +38,7 @@ def context(problem, folder):
     return ShotContext(
         stage_solver(folder, SolverSpec.from_problem(problem))[0],
         SolverSpec.from_problem(problem),
-        problem.wavelet,
+        stage(folder, "wavelet", problem.wavelet),
         "exact",
         "cut",
         10**8,

@@ -9,7 +9,7 @@ import pytest
 
 from hpcfwi.errors import InputError
 from hpcfwi.execution.batching import TaskOverhead
-from hpcfwi.execution.plugins.queue_depth import queue_depth
+from hpcfwi.execution.window import queue_depth
 from hpcfwi.inversion.misfit import BLOCK
 from hpcfwi.scaling.forecast import CostModel, fit, replay
 from hpcfwi.scaling.results import Estimate, evaluate_study, validate

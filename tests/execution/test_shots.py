@@ -1,0 +1,262 @@
+"""The life of a shot: each arrow of the diagram, and which shot is named when workers die."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from hpcfwi.errors import ShotFailed
+from hpcfwi.execution import shots as shots_module
+from hpcfwi.execution.shots import Failure, Shots, State
+from hpcfwi.execution.window import Window
+
+A, B, C = "tcp://a:1", "tcp://b:1", "tcp://c:1"
+ERROR, DEATH = Failure(A, "an error"), Failure(A, "its worker died", died=True)
+
+
+class Work:
+    """Shots, and workers that compute them one after the other."""
+
+    def __init__(self, count=3, workers=(A, B), depth=1, **options):
+        self.window = Window()
+        self.window.update(workers)
+        self.window.depth = depth
+        self.shots = Shots([str(i) for i in range(count)], **options)
+        self.keys = 0
+
+    def give(self):
+        """Give out what there is room for; return the key, first shot and worker of each task."""
+        given = []
+        for unit, worker in self.shots.give(self.window):
+            self.keys += 1
+            key = f"task-{self.keys}"
+            self.shots.start(unit, key, worker)
+            self.window.give(worker, key, 0.0, alone=unit.alone)
+            given.append((key, unit.first, worker))
+        return given
+
+    def finish(self, key):
+        self.window.take(key, 0.0)
+        return self.shots.finish(key)
+
+    def fail(self, key, failure, **options):
+        self.window.take(key, 0.0)
+        return self.shots.fail(key, failure, **options)
+
+    def die(self, worker):
+        """End a worker with all that it has in hand; return the shots."""
+        lost = self.window.remove(worker)
+        self.shots.leave(lost)
+        units = [self.shots.running[key] for key in lost]
+        for key in lost:
+            self.shots.fail(key, Failure(worker, "died", died=True))
+        return [unit.first for unit in units]
+
+    def state(self, shot):
+        return self.shots.units[shot].state
+
+
+def test_a_shot_is_queued_then_running_then_done():
+    work = Work(count=1)
+    assert work.state(0) is State.QUEUED
+    ((key, _, _),) = work.give()
+    assert work.state(0) is State.RUNNING
+    unit, others, hanging = work.finish(key)
+    assert (unit.state, others, hanging) == (State.DONE, [], [])
+    assert work.shots.done == {0}
+    assert work.shots.idle
+
+
+def test_shots_are_given_in_the_order_of_the_survey():
+    work = Work(count=4)
+    assert [shot for _, shot, _ in work.give()] == [0, 1]
+    work.finish("task-2")
+    assert [(shot, worker) for _, shot, worker in work.give()] == [(2, B)]
+
+
+def test_a_shot_that_fails_is_queued_again_and_goes_to_another_host_before_new_ones():
+    work = Work(count=4)
+    work.give()
+    assert work.fail("task-1", ERROR).first == 0
+    assert work.state(0) is State.QUEUED
+    work.finish("task-2")
+    assert [(shot, worker) for _, shot, worker in work.give()] == [(0, B), (2, A)]
+
+
+def test_a_shot_that_fails_three_times_is_excluded_and_named_with_every_reason():
+    work = Work(count=1)
+    for _ in range(2):
+        ((key, _, _),) = work.give()
+        work.fail(key, ERROR)
+    ((key, _, _),) = work.give()
+    with pytest.raises(ShotFailed, match="shot 0 failed 3 times") as caught:
+        work.fail(key, ERROR)
+    assert str(caught.value).count("\n  an error") == 3
+    assert work.state(0) is State.EXCLUDED
+
+
+def test_a_shot_whose_workers_die_four_times_is_named_with_what_is_known_of_the_deaths():
+    work = Work(count=1, exit_reason=lambda worker: f"out of memory on {worker}")
+    for _ in range(3):
+        ((key, _, _),) = work.give()
+        work.fail(key, DEATH)
+    ((key, _, _),) = work.give()
+    with pytest.raises(ShotFailed, match="failed 4 times") as caught:
+        work.fail(key, DEATH)
+    assert str(caught.value).count(f"its worker died: out of memory on {A}") == 4
+
+
+def test_a_death_without_blame_counts_for_nothing():
+    work = Work(count=1)
+    for _ in range(10):
+        ((key, _, _),) = work.give()
+        assert work.fail(key, DEATH, blame=False) is not None
+    assert work.state(0) is State.QUEUED
+    assert not work.shots.units[0].alone
+
+
+def test_of_an_overdue_shot_a_copy_runs_elsewhere_and_the_first_result_counts():
+    work = Work(count=1)
+    ((first, _, hanging),) = work.give()
+    assert work.shots.overdue(first, 100.0)
+    assert not work.shots.overdue(first, 101.0)
+    assert work.state(0) is State.OVERDUE
+    ((copy, _, elsewhere),) = work.give()
+    assert elsewhere != hanging
+    unit, others, to_restart = work.finish(copy)
+    assert (unit.state, others, to_restart) == (State.DONE, [first], [hanging])
+    assert first not in work.shots.running
+
+
+def test_an_overdue_shot_that_finishes_before_its_copy_restarts_no_worker():
+    work = Work(count=1)
+    ((first, _, _),) = work.give()
+    work.shots.overdue(first, 100.0)
+    ((copy, _, _),) = work.give()
+    assert work.finish(first)[1:] == ([copy], [])
+
+
+def test_where_all_workers_stand_still_no_copy_is_made_and_none_is_restarted(monkeypatch):
+    monkeypatch.setattr(shots_module, "LONE_WORKER_TIMEOUT_S", 0.0)
+    work = Work(count=2)
+    for key, _, _ in work.give():
+        work.shots.overdue(key, 100.0)
+    assert work.give() == []
+    assert work.shots.hopeless(work.window, 1e9) == []
+
+
+def test_the_only_worker_is_restarted_after_ten_minutes():
+    work = Work(count=1, workers=(A,))
+    ((key, _, _),) = work.give()
+    work.shots.overdue(key, 100.0)
+    assert work.shots.hopeless(work.window, 699.0) == []
+    assert work.shots.hopeless(work.window, 701.0) == [A]
+
+
+def test_a_copy_that_fails_leaves_the_shot_to_the_first_task_and_counts():
+    work = Work(count=1, workers=(A, B, C))
+    ((first, _, _),) = work.give()
+    work.shots.overdue(first, 100.0)
+    ((copy, _, _),) = work.give()
+    assert work.fail(copy, ERROR) is None
+    assert work.state(0) is State.OVERDUE
+    assert len(work.shots.units[0].failures) == 1
+    assert work.finish(first) is not None
+
+
+def test_an_overdue_task_that_fails_leaves_the_shot_to_its_copy():
+    work = Work(count=1)
+    ((first, _, _),) = work.give()
+    work.shots.overdue(first, 100.0)
+    ((copy, _, _),) = work.give()
+    assert work.fail(first, ERROR) is None
+    assert work.state(0) is State.RUNNING
+    assert work.finish(copy)[2] == []
+
+
+def test_a_done_shot_whose_result_is_lost_is_computed_again():
+    work = Work(count=1)
+    ((key, _, _),) = work.give()
+    work.finish(key)
+    assert work.shots.fail_done(0, ERROR) is not None
+    assert work.shots.done == set()
+    ((key, _, _),) = work.give()
+    work.finish(key)
+    work.shots.compute_again([0])
+    assert work.shots.done == set()
+    assert [shot for _, shot, _ in work.give()] == [0]
+
+
+def test_a_batch_that_fails_is_computed_again_shot_by_shot():
+    work = Work(count=6, batches=[range(3), range(3, 6)])
+    (key, _, _), _ = work.give()
+    work.fail(key, ERROR)
+    assert [(shot, worker) for _, shot, worker in work.give()] == [(0, A)]
+    assert [len(work.shots.units[i].shots) for i in range(4)] == [1, 1, 1, 3]
+
+
+def test_a_task_whose_worker_left_is_still_waited_for():
+    """Dask runs it elsewhere, where allowed to."""
+    work = Work(count=1)
+    ((key, _, worker),) = work.give()
+    work.shots.leave(work.window.remove(worker))
+    assert work.state(0) is State.RUNNING
+    assert work.finish(key) is not None
+
+
+def test_a_run_that_stops_finishes_the_blocks_that_it_has_begun():
+    work = Work(count=12, block=4)
+    assert [shot for _, shot, _ in work.give()] == [0, 1]
+    work.shots.stop()
+    finished = []
+    while work.shots.running:
+        for key in list(work.shots.running):
+            finished.append(work.finish(key)[0].first)
+        work.give()
+    assert finished == [0, 1, 2, 3]
+    assert work.shots.idle
+
+
+def test_a_shot_that_fails_while_the_run_stops_is_not_tried_again():
+    work = Work(count=2, block=1)
+    (key, _, _), _ = work.give()
+    work.shots.stop()
+    assert work.fail(key, ERROR) is None
+    assert work.give() == []
+
+
+def test_shots_that_were_on_a_dead_worker_go_out_one_to_a_worker():
+    work = Work(count=6, workers=(A, B), depth=3)
+    work.give()
+    lost = work.die(A)
+    assert len(lost) == 3
+    assert work.give() == [], "the other worker has its hand full"
+    for key in list(work.shots.running):
+        work.finish(key)
+    assert [shot for _, shot, _ in work.give()] == [lost[0]]
+
+
+def compute_all(work, culprit, generator):
+    number = 100
+    while len(work.shots.done) < len(work.shots.names):
+        work.give()
+        head, worker, _ = generator.choice(list(work.window.heads()))
+        if work.shots.running[head].first == culprit:
+            number += 1
+            work.die(worker)
+            work.window.update([*work.window.workers, f"tcp://h:{number}"])
+        else:
+            work.finish(head)
+
+
+def test_whatever_the_order_only_the_shot_that_ends_workers_is_named():
+    """Workers of up to four shots each, of which every one that computes a certain shot dies."""
+    for seed in range(200):
+        generator = random.Random(seed)
+        work = Work(count=12, workers=[f"tcp://h:{i}" for i in range(3)], depth=4)
+        culprit = generator.randrange(12)
+        with pytest.raises(ShotFailed) as caught:
+            compute_all(work, culprit, generator)
+        assert caught.value.shot == str(culprit)
+        assert all(len(unit.failures) <= 1 for unit in work.shots.units.values() if unit.first != culprit)

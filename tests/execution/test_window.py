@@ -1,0 +1,180 @@
+"""Which worker gets the next shot, and which hosts get none."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from hpcfwi.execution import window as window_module
+from hpcfwi.execution.window import MAX_DEPTH, Window, apart_from, host_of, queue_depth, shortest_unqueued_shot
+
+A1, A2, B1 = "tls://10.0.0.1:1", "tls://10.0.0.1:2", "tls://10.0.0.2:1"
+
+
+@pytest.fixture
+def window():
+    """Three workers on two hosts, and what happens to the hosts."""
+    window = Window()
+    window.hosts = []
+    window.on_excluded = lambda host, shots: window.hosts.append(("excluded", host, shots))
+    window.on_readmitted = lambda host, shots: window.hosts.append(("readmitted", host, shots))
+    window.update([A1, A2, B1])
+    return window
+
+
+def fill(window, now=0.0):
+    """Give out as many tasks as there is room for; return the workers in their order."""
+    given = []
+    while (worker := window.pick()) is not None:
+        window.give(worker, f"task-{len(given)}", now)
+        given.append(worker)
+    return given
+
+
+def test_the_host_of_an_address():
+    assert host_of("tls://10.0.0.1:4242") == "10.0.0.1"
+    assert host_of("tcp://[fe80::1]:4242") == "[fe80::1]"
+
+
+def test_each_worker_gets_one_task_before_any_gets_two(window):
+    window.depth = 2
+    given = fill(window)
+    assert sorted(given[:3]) == sorted(given[3:]) == sorted([A1, A2, B1])
+    assert not window.has_room
+
+
+def test_the_worker_that_has_finished_gets_the_next_task(window):
+    given = fill(window)
+    assert window.pick() is None
+    window.take("task-1", 5.0)
+    assert window.pick() == given[1]
+
+
+def test_a_worker_that_joins_late_gets_tasks_at_once(window):
+    fill(window)
+    window.update([A1, A2, B1, "tls://10.0.0.3:1"])
+    assert window.pick() == "tls://10.0.0.3:1"
+
+
+def test_the_tasks_of_a_worker_that_is_gone_are_named(window):
+    given = fill(window)
+    assert window.update([worker for worker in (A1, A2, B1) if worker != given[0]]) == ["task-0"]
+    assert window.worker_of("task-0") == ""
+    window.take("task-0", 1.0)  # what comes of it later changes nothing
+    assert window.remove(given[0]) == []
+
+
+def test_a_draining_worker_gets_no_more_tasks_and_keeps_what_it_has(window):
+    window.give(A1, "task", 0.0)
+    window.drain([A1])
+    window.depth = 2
+    assert A1 not in fill(window)
+    assert window.worker_of("task") == A1
+    window.take("task", 1.0)
+    assert window.free_since(A1) == 1.0
+    assert A1 not in fill(window)
+    assert A1 not in window.others([])
+
+
+def test_a_task_that_is_to_be_alone_waits_for_an_empty_hand_and_shares_it_with_no_other(window):
+    window.depth = 2
+    for worker in (A1, A2):
+        window.give(worker, f"on {worker}", 0.0)
+    assert window.pick(empty=True) == B1
+    window.give(B1, "alone", 0.0, alone=True)
+    assert window.pick(empty=True) is None
+    assert B1 not in fill(window)
+    window.take("alone", 1.0)
+    assert window.pick() == B1
+
+
+def test_a_shot_that_failed_waits_for_another_host_while_that_is_busy(window):
+    window.give(B1, "task", 0.0)
+    assert window.pick(tried=[A1]) is None
+    window.take("task", 1.0)
+    assert window.pick(tried=[A1]) == B1
+
+
+def test_other_hosts_come_before_other_workers_and_those_before_the_same():
+    assert apart_from([A1], [A1, A2, B1]) == [B1]
+    assert apart_from([A1], [A1, A2]) == [A2]
+    assert apart_from([A1, A2], [A1, A2]) == [A1]
+    assert apart_from([A1], [A1]) == [A1]
+    assert apart_from([""], [A1]) == [A1]
+
+
+def test_only_the_first_task_in_a_hand_is_under_way(window):
+    window.depth = 2
+    window.give(A1, "first", 10.0)
+    window.give(A1, "second", 10.0)
+    assert list(window.heads()) == [("first", A1, 10.0)]
+    window.take("first", 25.0, "shot")
+    assert list(window.heads()) == [("second", A1, 25.0)]
+    window.take("second", 31.0, "shot")
+    assert window.median_s("shot") == (15.0 + 6.0) / 2
+    assert window.longest_task_s == 15.0
+    assert window.overdue_limit_s("shot") == 105.0
+    assert window.overdue_limit_s("another kind") == math.inf
+
+
+def test_a_host_is_excluded_after_three_different_shots_and_not_for_one(window):
+    for _ in range(5):
+        window.record_failure(A1, "a")
+    window.record_failure(A2, "b")
+    assert not window.excluded
+    window.record_failure(A1, "c")
+    assert window.excluded == {"10.0.0.1"}
+    assert window.hosts == [("excluded", "10.0.0.1", ["a", "b", "c"])]
+    assert fill(window) == [B1]
+
+
+def test_a_worker_that_joins_from_an_excluded_host_gets_no_task(window):
+    for shot in "abc":
+        window.record_failure(A1, shot)
+    window.update([A1, A2, B1, "tls://10.0.0.1:3"])
+    assert fill(window) == [B1]
+
+
+def test_rare_failures_do_not_exclude_a_host(window, monkeypatch):
+    for number in range(5):
+        monkeypatch.setattr(window_module.time, "monotonic", lambda now=2000.0 * number: now)
+        window.record_failure(A1, str(number))
+    assert not window.excluded
+
+
+def test_the_last_host_is_never_excluded(window):
+    for worker in (A1, B1):
+        for shot in "abcd":
+            window.record_failure(worker, shot)
+    assert window.excluded == {"10.0.0.1"}
+
+
+def test_an_excluded_host_is_used_again_when_no_other_is_left(window):
+    for shot in "abc":
+        window.record_failure(A1, shot)
+    window.update([A1, A2])
+    assert not window.excluded
+    assert window.hosts[-1] == ("readmitted", "10.0.0.1", ["a", "b", "c"])
+    assert sorted(fill(window)) == [A1, A2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "workers", "depth"),
+    [
+        (math.nan, 2, 1),
+        (60.0, 2, 1),
+        (2.0, 2, 1),
+        (2.0, 50, 2),
+        (0.5, 2, 2),
+        (0.02, 2, 3),
+        (0.001, 2, MAX_DEPTH),
+        (0.0, 2, MAX_DEPTH),
+    ],
+)
+def test_short_shots_are_given_ahead(seconds, workers, depth):
+    assert queue_depth(seconds, workers) == depth
+
+
+def test_more_workers_make_longer_shots_short():
+    assert shortest_unqueued_shot(2) < 1.2 < 30 < shortest_unqueued_shot(500)
