@@ -80,9 +80,9 @@ def stage(
     kind
         What the content is.
     content
-        Any object that cloudpickle can pickle.
+        The object to pickle.
     sync
-        Whether to bring it to disk; unnecessary for what a later start does not need.
+        Whether to wait for the disk; unnecessary for files that a restart does not need.
     **facts
         More entries of the header.
     """
@@ -122,7 +122,7 @@ def unpickle(path: Path, payload: bytes) -> Any:
 
 
 def find_staged(path: Path, kind: str, origin: str) -> StagedFile | None:
-    """An undamaged staged file whose header names this origin; None if there is none."""
+    """Find an undamaged staged file whose header names this origin."""
     header = read_header(path)
     if header is None or header.get("origin") != origin:
         return None

@@ -26,7 +26,7 @@ __all__ = [
     "write_atomic",
 ]
 
-# Lists and objects inside one another; files of hpcfwi have a few.
+# Depth of nested lists and objects; files of hpcfwi have a few levels.
 MAX_NESTING = 50
 
 
@@ -104,8 +104,8 @@ def write_atomic(path: Path, write: Callable[[Any], object], sync: bool = True) 
     write
         Takes the open file and fills it.
     sync
-        Whether to bring the file to disk first. Without it the file may be lost or torn when the machine (not the process)
-        dies, which its readers have to expect.
+        Whether to wait for the disk first. Without it a crash of the machine (not of the process) may lose or truncate
+        the file, which its readers have to expect.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Validation: a configuration section, and a message that lists every mistake in the user's words."""
+"""Validation of configuration sections, with a message that lists every mistake by its key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hpcfwi.errors import InputError
 __all__ = ["Section", "kinds_of", "sections_of", "validate"]
 
 MAX_MISTAKES = 50
-# pydantic's types of errors, as the value that a user should write in TOML.
+# What to write in TOML, by pydantic's type of error.
 EXPECTED = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
@@ -54,7 +54,7 @@ def validate(kind: type[SectionT], content: Mapping[str, Any], where: str) -> Se
         return kind.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:
         if error.errors()[0]["type"] == "json_invalid":
-            # the one thing that TOML and command lines can hold but JSON cannot
+            # the only content that TOML and command lines allow but JSON does not
             lines = ["a text in it, or the path of its folder, is not Unicode; give the file or folder another name"]
         else:
             lines = _explain(kind, content, [dict(item) for item in error.errors()[:MAX_MISTAKES]])
@@ -75,7 +75,7 @@ def _explain(kind: type[Section], content: Mapping[str, Any], errors: list[dict[
     for error in errors:
         keys, section = _locate(kind, content, error["loc"])
         if error["type"] == "missing" and keys and isinstance(keys[-1], int):
-            # pydantic misses the items of a list that is too short: report the list
+            # pydantic reports the missing items of a short list: report the list
             error = {"type": "too_short", "ctx": {"min_length": keys[-1] + 1}, "input": error["input"]}
             keys.pop()
         name = _name(keys)

@@ -32,14 +32,14 @@ VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 VARIABLE_WITHOUT_BRACES = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 MAX_FILE_BYTES, MAX_NESTING, MAX_MESSAGE_LENGTH, MAX_VALUE_LENGTH = 1_000_000, 50, 1000, 60
 TOO_DEEP = f"lists or sections are nested more than {MAX_NESTING} levels deep"
-# The time that tomllib takes for a dotted key grows with the square of its parts: refuse a hundred of them beforehand.
+# tomllib takes quadratic time for a dotted key: refuse keys of a hundred parts.
 ENDLESS_KEY = re.compile(
     r"""(?<![\w-])(?:(?:[\w-]++|"(?:[^"\\\n]|\\.){0,100}+"|'[^'\n]{0,100}+')[ \t]*+\.[ \t]*+){100}"""
 )
 
 
 def read_toml(path: Path, kind: str) -> dict[str, Any]:
-    """Read a TOML file (a ``kind``, in messages); its relative paths start from its folder, and become absolute."""
+    """Read a TOML file (a ``kind``, in messages); relative paths become absolute, from its folder."""
     try:
         with path.open("rb") as file:  # may be a pipe
             content = file.read(MAX_FILE_BYTES + 1)

@@ -14,7 +14,7 @@ from hpcfwi.config.parsing import apply_settings, parse_setting, read_toml
 
 __all__ = ["MAX_AMPLITUDE", "MAX_VELOCITY_KM_S", "MIN_VELOCITY_KM_S", "RunConfig", "load_run_config"]
 
-# Limits are wide enough for laboratory samples and planets; a value beyond them is a slip of the pen or of the unit.
+# Wide enough for laboratory samples and planets; a value outside is a typing error or in the wrong unit.
 MIN_VELOCITY_KM_S, MAX_VELOCITY_KM_S = 0.1, 15.0
 # The square of a larger amplitude overflows single precision.
 MAX_AMPLITUDE = 1e18
@@ -279,8 +279,8 @@ class InversionSection(Section):
     )
     misfit: str = Field(
         "l2",
-        description='"l2", half the sum of squared differences; one that another distribution registers under '
-        'hpcfwi.misfits; or "module:name", a class with the method evaluate',
+        description='"l2", half the sum of squared differences; the name of an entry point of the group hpcfwi.misfits; '
+        'or "module:name", a class with the method evaluate',
     )
     iterations: int = Field(20, ge=0, le=1_000_000, description="maximum number of iterations")
     evaluations: int = Field(
@@ -299,7 +299,7 @@ class InversionSection(Section):
 
 
 class JournalSection(Section):
-    """What a run keeps on disk so that it need not be computed again after an interruption."""
+    """What a run keeps on disk so that a restart does not compute it again."""
 
     block: Annotated[int, Field(ge=0, le=8**8)] | Literal["auto"] = Field(
         "auto",

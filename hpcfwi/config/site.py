@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 LAUNCH_MODES = ("local", "jobs", "allocation")
-# Keys whose variables belong to the worker's node; its shell expands them.
+# Keys whose variables the shell of the worker's node expands.
 EXPANDED_ON_NODE = ("environment.commands", "filesystem.scratch", "openmp.variables")
 
 
@@ -41,7 +41,7 @@ def walltime_seconds(walltime: str) -> int:
 
 
 def _matching(pattern: str, form: str, accept: Callable[[re.Match[str]], bool] = bool) -> AfterValidator:
-    """A validator of texts that match the whole pattern; ``form`` says in a message what they look like."""
+    """A validator of text that matches the whole pattern; ``form`` describes it in messages."""
 
     def check(text: str) -> str:
         match = re.fullmatch(pattern, text)
@@ -132,7 +132,7 @@ class SchedulerSection(Section):
 
 
 class NodeSection(Section):
-    """A compute node; what is left out here is unknown, and then [worker] has to set processes, threads and memory."""
+    """A compute node; without cores or memory, [worker] has to set processes, threads and memory."""
 
     cores: int | None = Field(None, ge=1, le=4096, description="physical cores")
     hardware_threads: int = Field(1, ge=1, le=8, description="CPUs that the batch system counts for each core")
@@ -295,7 +295,7 @@ class Site:
     changed: frozenset[str] = frozenset()
 
     def where(self, key: str) -> str:
-        """Say where the value of a key comes from, for messages: file, line and content."""
+        """File, line and content that set a key, for messages."""
         if key in self.changed:
             return f"--set site.{key}"
         found = find_line(self.path, key) if self.path is not None else None

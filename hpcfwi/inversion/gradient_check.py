@@ -1,4 +1,4 @@
-"""Is the gradient right, on this very problem? Dot-product and Taylor tests of the objects that a run uses."""
+"""Dot-product and Taylor tests of the gradient, with the objects that a run uses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from hpcfwi.errors import InputError
-from hpcfwi.inversion.misfit import Misfit, ShotMisfit, load_misfit
+from hpcfwi.inversion.misfit import ShotMisfit, load_misfit
 from hpcfwi.model.discretization import TimeAxis, critical_step
 from hpcfwi.model.gathers import read_gather
 from hpcfwi.model.problem import Problem
@@ -26,17 +26,17 @@ __all__ = ["CheckReport", "check_gradient", "dot_product_error", "taylor_remaind
 
 # Relative error of the dot-product test.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
-# Taylor test: its longest step (relative standard deviation of the squared slowness), how often the step is halved, which
-# slopes of the second-order remainder are right, and how many of them in a row are enough.
+# Taylor test: longest step (relative standard deviation of the squared slowness), number of halvings, slopes of the
+# second-order remainder that pass, and how many of them are needed in a row.
 LONGEST_STEP, HALVINGS = 0.02, 10
 RIGHT_SLOPES, ENOUGH_SLOPES = (1.9, 2.1), 4
-# Part of the free memory that the test may take.
+# Share of the free memory that the test may use.
 MEMORY_SHARE = 0.9
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What the tests found.
+    """Results of the tests.
 
     Parameters
     ----------
@@ -45,13 +45,13 @@ class CheckReport:
     steps, remainders, slopes
         Taylor test: step lengths, second-order remainders, slope from each step to the next.
     approximation
-        Relative difference of the run's own gradient (sampled, cropped) from the exact one; None where it is exact.
+        Relative difference of the run's own gradient (sampled, cropped) from the exact one; None if it is exact.
     visible_from
-        Step length below which that difference dominates the Taylor remainder; None where there is none.
+        Step length below which that difference dominates the Taylor remainder; None without a difference.
     passed
-        The verdict.
+        Whether all tests passed.
     text
-        All of it as a table.
+        The results as a table.
     """
 
     dot_product: dict[str, float]
@@ -100,10 +100,12 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     _check_memory(exact)
     rng = np.random.default_rng(20240229)
     m = squared_slowness(problem.initial_velocity)
-    direction = m * _smooth_noise(rng, m.shape)
+    noise = gaussian_filter(rng.standard_normal(m.shape), 2.0, mode="reflect")
+    direction = m * (noise / noise.std())
     engine = DevitoEngine(Propagator(exact, born=True), problem.wavelet)
     observed = _observed(problem, chosen, axis, engine)
-    misfit = _misfit(problem, production_misfit, observed, axis)
+    tail = Tail(axis.samples, len(observed), zero_last=problem.config.data.tail == "extrapolate")
+    misfit = ShotMisfit(production_misfit, tail, observed, axis)
     engine.set_model(m)
     dots = {"float64": dot_product_error(engine, chosen, axis, misfit.processing, direction, rng)}
     at_zero, gradient = engine.misfit_and_gradient(chosen, axis, misfit)
@@ -114,7 +116,7 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
 
     steps = LONGEST_STEP * 0.5 ** np.arange(HALVINGS + 1)
     remainders = taylor_remainders(along, at_zero, float((gradient * direction).sum()), steps)
-    engine.close()  # each engine's wavefield takes the place of the last one's
+    engine.close()  # one wavefield in memory at a time
     if spec.dtype == "float32":
         single = DevitoEngine(Propagator(replace(exact, dtype="float32"), born=True), problem.wavelet)
         single.set_model(m)
@@ -130,12 +132,7 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
 
 
 def dot_product_error(
-    engine: DevitoEngine,
-    shot: Shot,
-    axis: TimeAxis,
-    processing: Operator,
-    direction: NDArray,
-    rng: np.random.Generator,
+    engine: DevitoEngine, shot: Shot, axis: TimeAxis, processing: Operator, direction: NDArray, rng: np.random.Generator
 ) -> float:
     """Relative difference of ``<P F dm, y>`` and ``<dm, F^T P^T y>`` in the engine's model, for a random y."""
     scattered = processing.apply(engine.born(shot, axis, direction)).astype(np.float64)
@@ -161,7 +158,7 @@ def _shot(problem: Problem, name: str | None) -> Shot:
 
 
 def _frozen_axis(problem: Problem) -> TimeAxis:
-    """The problem's time axis; where it would follow the model, one that is stable for all models of the test."""
+    """The problem's time axis; if it follows the model, one that is stable for all models of the test."""
     if problem.fixed_step is not None:
         return problem.time_axis(problem.initial_velocity)
     fastest = 1.1 * float(problem.initial_velocity.max())
@@ -188,16 +185,6 @@ def _observed(problem: Problem, shot: Shot, axis: TimeAxis, engine: DevitoEngine
         return np.zeros((axis.samples, len(shot.receivers)))
     engine.set_model(squared_slowness(problem.true_velocity))
     return engine.record(shot, axis).copy()
-
-
-def _misfit(problem: Problem, misfit: Misfit, observed: NDArray, axis: TimeAxis) -> ShotMisfit:
-    tail = Tail(axis.samples, len(observed), zero_last=problem.config.data.tail == "extrapolate")
-    return ShotMisfit(misfit, tail, observed, axis)
-
-
-def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
-    noise = gaussian_filter(rng.standard_normal(shape), 2.0, mode="reflect")
-    return noise / noise.std()
 
 
 def _report(
@@ -244,7 +231,10 @@ def _report(
         curvature = float(np.median((remainders / steps**2)[:-1][good])) if good.any() else np.nan
         visible = float(abs(((own - gradient) * direction).sum()) / curvature)
         lines += ["", *_approximation(problem, approximation, visible)]
-    lines += ["", "verdict: the gradient is right" if passed else "verdict: FAILED, the gradient is not the misfit's"]
+    lines += [
+        "",
+        "verdict: the gradient is right" if passed else "verdict: FAILED, the gradient is not that of the misfit",
+    ]
     return CheckReport(dots, steps, remainders, slopes, approximation, visible, passed, "\n".join(lines))
 
 

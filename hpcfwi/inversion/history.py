@@ -28,9 +28,9 @@ class Row:
     gradient_norm
         Two-norm of the gradient; frozen cells count as zero.
     model_error
-        ``norm(vp - vp_true) / norm(vp_true)``; None where no true model is known.
+        ``norm(vp - vp_true) / norm(vp_true)``; None without a true model.
     m_error
-        Norm of the element-wise relative error of the squared slowness; None where no true model is known.
+        Norm of the element-wise relative error of the squared slowness; None without a true model.
     step_seconds
         Wall time of this iteration.
     elapsed_seconds
@@ -52,7 +52,7 @@ MAY_BE_EMPTY = ("model_error", "m_error")
 
 
 class History:
-    """The rows on disk, which a continued run does not write again.
+    """The rows on disk; a continued run does not repeat them.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The journal: every answer of the objective, on disk before the optimiser sees it, and the sums of an unfinished one.
+"""The journal: every evaluation, on disk before the optimiser sees it, and the partial sums of the current one.
 
 An interrupted run replays the journal: the optimiser asks for the same vectors again and gets the recorded answers.
 """
@@ -32,12 +32,12 @@ __all__ = [
 ]
 
 KIND, PARTIAL_KIND = "evaluation", "partial sum"
-# Version of an entry's content; entries of another version are not found.
+# Version of an entry's content; other versions are ignored.
 FORMAT = b"3"
-# Other kinds of processors round x differently: up to this relative difference an x is that of the entry.
+# Another kind of processor rounds x differently; up to this relative difference x counts as the same.
 MAX_DRIFT = 1e-12
 ADVICE = "\n  Remove it and start the same command again: it will be computed anew."
-# A killed evaluation loses the blocks that workers were computing, each at most this part of its shots.
+# A killed evaluation loses the blocks in progress; each has at most this share of its shots.
 MAX_LOSS = 1 / 32
 
 Vector = NDArray[np.float64]
@@ -101,14 +101,14 @@ class Journal:
     problem
         Digest of the problem; entries of other problems in the folder are ignored.
     verify
-        Called before an entry is written; raises if another driver has taken over the run.
+        Called before each write; raises if another driver has taken over the run.
     """
 
     def __init__(self, folder: Path, problem: str, verify: Callable[[], None] = lambda: None) -> None:
         self.folder, self.problem, self.verify = folder, problem, verify
         # entries by number; read when an x is not found by its digest
         self._numbers: dict[int, Path] | None = None
-        # entries of vectors that differ in their last bits, and the difference, by the name that their own entry would have
+        # entries of vectors that differ in their last bits, with the difference, by the name that x itself would have
         self._drifted: dict[str, tuple[Path, float]] = {}
 
     def write(self, x: Vector, answer: FunctionalGradient, number: int) -> None:
@@ -120,21 +120,14 @@ class Journal:
             self._numbers[number] = path
 
     def read(self, x: Vector, number: int) -> Recorded | None:
-        """Look up the answer for x.
-
-        Parameters
-        ----------
-        x
-            Where the objective is evaluated.
-        number
-            Number of this evaluation.
+        """Look up the answer for x, the vector of evaluation ``number``.
 
         Raises
         ------
         StagingError
             If the entry is damaged: a lost answer is never replaced silently.
         RunError
-            If the recorded evaluation of this number is of another x.
+            If the journal has another x for this number.
         """
         path = self._path(x)
         if _exists(path):
@@ -191,14 +184,14 @@ class Journal:
 
 
 class Partials:
-    """Sums of consecutive shots of the evaluation that is under way, which a restart need not compute again.
+    """Sums of blocks of shots of the current evaluation, so that a restart does not compute them again.
 
-    Their names are digests of what they depend on. They are removed when the journal has the whole.
+    Their names are digests of what they depend on. They are removed once the journal has the evaluation.
 
     Parameters
     ----------
     folder
-        The journal's folder; each evaluation has a folder for its sums in it.
+        The journal's folder; each evaluation has a subfolder for its sums.
     block
         Shots in a sum: 1, 8, 64, ... as in the summation tree; 0 keeps none, None chooses about 3 % of the shots.
     """
@@ -229,7 +222,7 @@ class Partials:
         return None if self.block == 0 else block_level(shots, self.block)
 
     def count(self, shots: int) -> int:
-        """The largest number of files at a time."""
+        """Largest number of files."""
         level = self.level(shots)
         return 0 if level is None else -(-shots // BLOCK**level)
 

@@ -26,10 +26,10 @@ __all__ = [
     "total",
 ]
 
-# Entry points of this group name misfits of other distributions.
+# Group of entry points with the misfits of other packages.
 ENTRY_POINTS = "hpcfwi.misfits"
-# Parts that one node of the summation tree adds. The tree's shape, and with it every last bit of the sum, depends on this
-# number and on the order of the shots, and on nothing else.
+# Parts that one node of the summation tree adds. The shape of the tree, and so the last bits of the sum, depend only on this
+# number and on the order of the shots.
 BLOCK = 8
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Misfit(Protocol):
         predicted, observed
             Shape (samples, receivers), the same for both; neither may be changed.
         axis
-            Time axis of the shot, of which the gathers are the first samples.
+            Time axis of the shot; the gathers are its first samples.
 
         Returns
         -------
@@ -56,7 +56,7 @@ class Misfit(Protocol):
 
 
 class LeastSquares:
-    """The L2 misfit ``0.5 sum (predicted - observed)^2`` (Tarantola 1984, doi:10.1190/1.1441754), without a time step."""
+    """The L2 misfit ``0.5 sum (predicted - observed)^2`` (Tarantola 1984, doi:10.1190/1.1441754), without the factor dt."""
 
     def evaluate(self, predicted: NDArray, observed: NDArray, axis: TimeAxis) -> tuple[float, NDArray]:  # noqa: ARG002
         """Half the residual's sum of squares, added up in float64, and the residual."""
@@ -64,7 +64,7 @@ class LeastSquares:
         return 0.5 * float(np.square(residual, dtype=np.float64).sum()), residual
 
 
-# Misfits by their names in ``inversion.misfit``; those of other distributions register an entry point.
+# Misfits by their names in ``inversion.misfit``; other packages register an entry point.
 MISFITS: dict[str, Callable[[], Misfit]] = {"l2": LeastSquares}
 
 
@@ -90,7 +90,7 @@ def load_misfit(name: str) -> Misfit:
         elif found is None and ":" in name:
             found = EntryPoint(name, name, ENTRY_POINTS).load()
         misfit = None if found is None else found()
-    except Exception as error:  # whatever that module raises
+    except Exception as error:  # a foreign module can raise anything
         raise InputError(
             f'inversion.misfit: "{name}" cannot be loaded ({type(error).__name__}: {error}); is its module installed in this '
             "environment, or on PYTHONPATH?"
@@ -105,14 +105,14 @@ def load_misfit(name: str) -> Misfit:
 
 @dataclass(frozen=True, eq=False)
 class ShotMisfit:
-    """The misfit of one shot as a function of its predicted gather, the processing of the data included.
+    """The misfit of one shot as a function of its predicted gather, including the processing.
 
     Parameters
     ----------
     misfit
         Compares the processed gathers.
     processing
-        The operator P, which the predicted gather goes through.
+        The operator P on the predicted gather.
     observed
         The observed gather, processed.
     axis

@@ -32,12 +32,12 @@ __all__ = [
     "task_key",
 ]
 
-# Bytes of a gradient up to which the driver may add the last handful of sums itself.
+# Up to this size of a gradient the driver may add the last few sums itself.
 MAX_DRIVER_SUM_BYTES = 4_000_000
 
 
 class ShotExecutor(Protocol):
-    """Runs a function once for each shot, again and elsewhere where that fails.
+    """Runs a function for each shot, and retries it on other workers if it fails.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class ShotExecutor(Protocol):
         names, arguments, keys
             For each shot its name, the arguments, and a digest of everything that the result depends on.
         progress
-            Called with the shots done and the shots in all.
+            Called with the number of shots done and of all shots.
 
         Raises
         ------
@@ -87,7 +87,7 @@ class ShotExecutor(Protocol):
     ) -> FunctionalGradient:
         """Add ``function(*arguments[i])`` over the shots, in a tree whose shape depends on their order alone.
 
-        Arguments and errors are those of :meth:`map`; ``small`` lets the driver add the last handful of sums (gradients of
+        Arguments and errors are those of :meth:`map`; ``small`` lets the driver add the last few sums (gradients of
         at most :data:`MAX_DRIVER_SUM_BYTES`). With ``partials``, sums of consecutive shots are kept for a restart under the
         digest ``evaluation``, and ``function`` takes the file for its own result, or None, as one more argument.
         """
@@ -95,22 +95,22 @@ class ShotExecutor(Protocol):
 
 @dataclass(frozen=True)
 class ShotOperations:
-    """The functions that an executor runs, and what all shots share.
+    """The functions that an executor runs, and their common context.
 
     Parameters
     ----------
     observe
         ``(context, shot, folder, origin, recording, file, model, axis) -> StagedFile``: stage the observed data of a
         :class:`~hpcfwi.model.survey.Shot`, read from ``file`` or modelled in the staged ``model`` on its ``axis``. Modelled
-        data of the same ``origin`` that are staged already are used again, whatever machine modelled them.
+        data of the same ``origin`` are reused, on any machine.
     evaluate
         ``(context, name, model, shot, axis, number) -> FunctionalGradient``: misfit and gradient of a staged shot.
     predict
         ``(context, name, model, shot, axis) -> (observed, predicted)``: both gathers of a staged shot.
     context
-        First argument of all three; opaque to the objective.
+        First argument of all three.
     context_key
-        Digest of what results depend on by way of the context.
+        Digest of the part of the context that results depend on.
     """
 
     observe: Callable[..., StagedFile]
@@ -122,12 +122,12 @@ class ShotOperations:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One answer to the optimiser.
+    """One evaluation of misfit and gradient.
 
     Parameters
     ----------
     number
-        1, 2, ...; replayed ones count.
+        1, 2, ..., including replayed ones.
     misfit
         Sum over all shots.
     seconds
@@ -135,12 +135,12 @@ class Evaluation:
     replayed
         Whether the answer came from the journal.
     drift
-        Relative difference of x from that of the journal's answer; 0 where they are the same bytes.
+        Relative difference of x from that of the journal's answer; 0 for the same bytes.
     model_seconds, shots_seconds, sum_seconds, journal_seconds
-        Parts of the wall time: staging the model; the shots, until the last is done; from there to the sum of all; reading
-        and writing the journal.
+        Parts of the wall time: staging the model; until the last shot is done; the rest of the sum; reading and writing the
+        journal.
     cpu_seconds
-        CPU time of the driver's process, which Dask's scheduler shares, during shots and sum.
+        CPU time of driver and Dask scheduler, which are one process, during shots and sum.
     in_one_task
         Shots that a task computed.
     """
@@ -159,27 +159,12 @@ class Evaluation:
 
 
 def task_key(*parts: object) -> str:
-    """Digest of everything that a task's result depends on, which becomes its name."""
+    """Name of a task: a digest of everything that its result depends on."""
     return hashlib.blake2b("\0".join(map(repr, parts)).encode(), digest_size=12).hexdigest()
 
 
 def observe(problem: Problem, operations: ShotOperations, executor: ShotExecutor, staged: Path) -> list[StagedFile]:
-    """Stage the observed data of every shot.
-
-    Parameters
-    ----------
-    problem
-        The problem; its survey says which shots.
-    operations, executor
-        What is run, and where.
-    staged
-        Folder of staged files.
-
-    Returns
-    -------
-    list of StagedFile
-        The shots, in survey order.
-    """
+    """Stage the observed data of every shot in the folder ``staged``; returns the shots in survey order."""
     data, shots, origin = problem.config.data, problem.survey.shots, problem.base_digest or problem.digest
     model = axis = None
     if data.file is None:
@@ -211,17 +196,17 @@ class Objective:
     parametrisation
         What x stands for.
     operations, executor
-        What is run for each shot, and where.
+        The functions of a shot, and what runs them.
     shots
         The staged shots, in survey order.
     staged
         Folder for models.
     journal
-        Answers of earlier starts, and a place for new ones.
+        Recorded evaluations.
     partials
-        Sums of consecutive shots of the evaluation that is under way.
+        Partial sums of the current evaluation.
     progress
-        Called with the shots done and the shots in all.
+        Called with the number of shots done and of all shots.
     on_begin
         Called with the number of an evaluation before its shots begin.
     on_evaluation
@@ -230,11 +215,11 @@ class Objective:
     Attributes
     ----------
     evaluations
-        All so far.
+        All evaluations so far.
     gradient
-        Of the last one.
+        Gradient of the last evaluation.
     seconds
-        Wall time spent here, which is not the optimiser's.
+        Wall time of all evaluations.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from hpcfwi.inversion.parametrisation import Parametrisation
 __all__ = ["minimise"]
 
 Vector = NDArray[np.float64]
-# A few cells at sources and edges have gradients far above all others; the first step is chosen by this quantile.
+# A few cells at sources and edges have far larger gradients than all others; this quantile sets the first step.
 FIRST_STEP_QUANTILE = 0.99
 
 
@@ -39,7 +39,7 @@ def minimise(
     x0
         The first vector.
     parametrisation
-        Bounds, and what a step means as a change of velocity.
+        Bounds, and the change of velocity that a step causes.
     section
         The configuration's ``[inversion]``.
     on_iteration
@@ -53,8 +53,8 @@ def minimise(
     Notes
     -----
     L-BFGS-B begins with the projected step ``x - g`` (Byrd et al. 1995, doi:10.1137/0916069), whatever the units of the
-    misfit; where g is large that is a jump to the bounds. It is given ``c x`` with the gradient ``g / c`` instead, whose
-    first step is ``x - g / c^2``. c is a power of two, so that scaling rounds nothing.
+    misfit; where g is large that is a jump to the bounds. It gets ``c x`` with the gradient ``g / c`` instead, so
+    that the first step is ``x - g / c^2``. c is a power of two, so that scaling causes no rounding.
     """
     bounds = parametrisation.bounds
     start = np.clip(x0, *bounds)

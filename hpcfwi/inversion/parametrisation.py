@@ -1,4 +1,4 @@
-"""The optimiser's variables: which vector stands for a model, within which bounds, and the gradient with respect to it."""
+"""The optimiser's variables: vectors for models, their bounds, and gradients with respect to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Vector = NDArray[np.float64]
 
 
 class Parametrisation(Protocol):
-    """Maps models m (squared slowness, (s/km)^2, on the grid) to vectors x and back; all but this sees vectors only."""
+    """Maps models m (squared slowness, (s/km)^2, on the grid) to vectors x and back; the optimiser sees only vectors."""
 
     @property
     def bounds(self) -> tuple[Vector, Vector]:
@@ -67,7 +67,7 @@ class SquaredSlowness:
         return tuple(np.where(self.frozen, self.initial, limit).ravel() for limit in (low, high))  # type: ignore[return-value]
 
     def to_vector(self, model: NDArray[np.float64]) -> Vector:
-        """The cells one after the other."""
+        """The cells in C order."""
         return model.ravel()
 
     def to_model(self, x: Vector) -> NDArray[np.float64]:

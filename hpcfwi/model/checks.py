@@ -1,4 +1,4 @@
-"""Checks of a problem before it runs: stability, sampling in space and time, positions. Messages say which change helps."""
+"""Checks of a problem before it runs: stability, sampling in space and time, positions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hpcfwi.model.wavelet import RickerWavelet, Wavelet, highest_frequency
 __all__ = ["check_positions", "check_sampling", "choose_time_steps", "dispersion"]
 
 MIN_POINTS_PER_WAVELENGTH, MAX_PHASE_ERROR = 2.5, 0.01
-# With more points the phase error does not matter, and its formula loses all digits.
+# With more points the phase error is negligible, and cancellation makes its formula useless.
 MAX_POINTS_PER_WAVELENGTH = 1000
 MAX_TIME_SAMPLES = 10_000_000
 
@@ -57,7 +57,7 @@ def choose_time_steps(config: RunConfig, domain: Domain, velocities: tuple[float
 def check_sampling(
     config: RunConfig, domain: Domain, wavelet: Wavelet, velocities: tuple[float, float], steps: tuple[float, float]
 ) -> tuple[str, ...]:
-    """Check Nyquist and dispersion; returns a warning if the waves travel at a wrong speed on the grid.
+    """Check Nyquist and dispersion; returns a warning if the phase error on the grid is large.
 
     Raises
     ------
@@ -148,6 +148,6 @@ def _lower_frequency(wavelet: Wavelet, factor: float) -> str:
 
 
 def _round_down(value: float) -> str:
-    """A limit with four digits that keeps to the limit."""
+    """Round a limit down to four digits, so that the user can type it."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 3)
     return f"{math.floor(value / unit) * unit:.4g}"

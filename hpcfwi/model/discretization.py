@@ -1,4 +1,4 @@
-"""Time axes, and what finite differences do to waves: stability and dispersion."""
+"""Time axes, stability and numerical dispersion of the finite-difference scheme."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TimeAxis:
 
     @classmethod
     def covering(cls, duration: float, step: float) -> TimeAxis:
-        """The shortest axis with this step that reaches ``duration`` (ms)."""
+        """The shortest axis with this step that reaches ``duration``, ms."""
         return cls(step=step, samples=math.ceil(duration / step - 1e-9) + 1)
 
     @property
@@ -89,8 +89,8 @@ def critical_step(domain: Domain, space_order: int, velocity: float) -> float:
 def safe_step(domain: Domain, space_order: int, velocity: float) -> float:
     """The Courant limit of a stencil of twice the space order, rounded to four digits; ms.
 
-    Devito's ``examples.seismic.model`` takes this step for a model of that space order. It is some per cent below the limit,
-    where the shortest waves are bounded only just.
+    Devito's ``examples.seismic.model`` takes this step for a model of that space order. It is a few per cent below the
+    limit, where the shortest waves are only marginally stable.
     """
     return float(f"{courant_limit(domain, 2 * space_order, velocity):.3e}")
 

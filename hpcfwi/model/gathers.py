@@ -1,7 +1,7 @@
 """Observed data: the gather of each shot, from a folder of .npy files or an HDF5 file.
 
-A folder has ``<shot>.npy`` for each shot, with the name as :attr:`Shot.file_name` writes it; the plain name is accepted as
-well, as long as it has neither a slash nor a percent sign. An HDF5 file has a dataset for each shot; there, a slash in a
+A folder has ``<shot>.npy`` for each shot, named by :attr:`Shot.file_name`; the plain name is accepted, too, unless it has
+a slash or a percent sign. An HDF5 file has a dataset for each shot; there, a slash in a
 name leads through groups, as in h5py's ``file["A/1"]``.
 """
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_gathers", "read_gather"]
 
-# What h5py raises on files that are broken, or no HDF5.
+# Errors of h5py for damaged files and for other formats.
 UNREADABLE = (OSError, RuntimeError, KeyError, TypeError, ValueError)
-# Names in a command that a message advises.
+# Most names in a command that a message suggests.
 MAX_ADVISED_NAMES = 20
 
 
@@ -62,7 +62,7 @@ def check_gathers(
     _check_shape(shots[0], _shape(path, shots[0]), recording)
     for shot in (shots[0], shots[len(shots) // 2], shots[-1]):
         samples: tuple[int, ...] = ()
-        with suppress(DataError):  # the run may do without this shot (data.quorum)
+        with suppress(DataError):  # data.quorum may allow the run to exclude this shot
             samples = _shape(path, shot)[:1]
         if samples > (recording.samples,):
             length = (samples[0] - 1) * recording.step
@@ -143,7 +143,7 @@ def _shape(path: Path, shot: Shot) -> tuple[int, ...]:
 
 @contextmanager
 def _gather(path: Path, shot: Shot) -> Iterator[NDArray | h5py.Dataset]:
-    """The stored gather of a shot, to be read by slices; what goes wrong inside is an error of the shot."""
+    """Open the stored gather of a shot; errors inside the context become a DataError of the shot."""
     try:
         if path.is_dir():
             yield read_array(_npy(path, shot), "data.file")

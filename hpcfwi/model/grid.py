@@ -45,7 +45,7 @@ class Domain:
         return tuple(o + (n - 1) * h for o, n, h in zip(self.origin, self.shape, self.spacing, strict=True))
 
     def contains(self, positions: ArrayLike) -> NDArray[np.bool_]:
-        """Tell which positions, shape (n, ndim) in m, lie inside the grid (to a millionth of a cell)."""
+        """Find which positions, shape (n, ndim), m, lie inside the grid, with a tolerance of a millionth of a cell."""
         points = np.asarray(positions, dtype=float)
         slack = 1e-6 * np.asarray(self.spacing)
         inside = (points >= np.asarray(self.origin) - slack) & (points <= np.asarray(self.last) + slack)

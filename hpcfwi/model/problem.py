@@ -34,7 +34,7 @@ from hpcfwi.model.wavelet import Wavelet, build_wavelet
 
 __all__ = ["Problem"]
 
-# Arrays of the grid, in float64, that are in memory while the models are made.
+# Float64 arrays of the grid in memory while the models are built.
 MODEL_ARRAYS = 6
 MAX_TRACES = 1_000_000_000
 
@@ -56,17 +56,17 @@ class Problem:
     frozen
         Cells that keep their initial velocity, shape ``domain.shape``.
     survey
-        The shots that are used.
+        The shots of the inversion.
     wavelet
         The source time function.
     time_steps
         Shortest and longest time step of any model of this inversion, ms.
     warnings
-        Messages on what may be a mistake.
+        Messages about likely mistakes.
     failed_shots
         Shots that were excluded after they failed (``data.quorum``).
     base_digest
-        Digest of the problem that still had the failed shots; both problems share staged records.
+        Digest of the problem with the failed shots; both share their staged records.
     """
 
     config: RunConfig
@@ -94,7 +94,7 @@ class Problem:
         domain = Domain(shape, config.grid.spacing, config.grid.origin or (0.0,) * len(shape))
         true = None if config.model is None else build_model(config.model, domain, "model")
         if isinstance(config.initial, SmoothModel):
-            assert true is not None  # the configuration makes sure
+            assert true is not None  # the configuration requires it
             frozen = _frozen_cells(config, domain, true)
             initial = smooth_model(true, config.initial.sigma)
             initial = np.where(frozen, true, initial) if config.initial.keep_frozen else initial
@@ -150,7 +150,7 @@ class Problem:
 
     @property
     def exclusion_note(self) -> str:
-        """What results say if they do not use every shot; else empty."""
+        """The excluded shots, in words; empty if there are none."""
         asked = sorted(set(self.config.data.exclude).difference(self.failed_shots))
         reasons = [("data.exclude", asked), ("failed", sorted(self.failed_shots))]
         parts = [f"{reason}: {list_names(names)}" for reason, names in reasons if names]

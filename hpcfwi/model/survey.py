@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Shot", "Survey", "build_survey", "list_names", "read_geometry"]
 
 MAX_NAME_LENGTH = 100
-# Leaves room for suffixes and temporary names in the 255 bytes that file systems allow.
+# File systems allow 255 bytes; the rest is for suffixes and temporary names.
 MAX_FILE_NAME_LENGTH = 200
 
 
@@ -169,7 +169,7 @@ def _named_sources(positions: Positions, axes: tuple[str, ...]) -> tuple[list[st
 
 def _lattice(positions: Positions) -> NDArray[np.float64]:
     """Points on a line, or on a grid in C order, shape (n, ndim)."""
-    assert positions.first is not None  # the configuration makes sure
+    assert positions.first is not None  # the configuration requires it
     first = np.asarray(positions.first)
     last = np.asarray(positions.last if positions.last is not None else positions.first)
     if isinstance(positions.count, int):
@@ -179,7 +179,7 @@ def _lattice(positions: Positions) -> NDArray[np.float64]:
 
 
 class _Table:
-    """A CSV file with a header, as people and spreadsheets write it.
+    """A CSV file with a header, from an editor or a spreadsheet.
 
     Commas, semicolons or tabs separate columns; with semicolons, numbers may have a decimal comma. Blank lines and lines that
     start with ``#`` are comments. ``key`` is that of the configuration, for messages.
@@ -207,7 +207,7 @@ class _Table:
             raise InputError(f"{self.where}: has no rows below its header, so the survey would be empty")
 
     def line(self, row: int) -> str:
-        """Where a row is, for messages."""
+        """File and line of a row, for messages."""
         return f"{self.where}, line {self.line_numbers[row]}"
 
     def positions(self, axes: tuple[str, ...], prefix: str = "") -> NDArray[np.float64]:
@@ -280,7 +280,7 @@ class _Table:
 
 
 def _is_comment(line: str) -> bool:
-    """Whether a line says nothing about the survey; spreadsheets may write ``sep=;`` first."""
+    """Whether a line is blank, a comment, or the ``sep=;`` that spreadsheets write first."""
     text = line.strip()
     return not text or text.startswith("#") or (text.lower().startswith("sep=") and len(text) <= 5)
 

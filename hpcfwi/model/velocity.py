@@ -97,7 +97,7 @@ def file_grid_shape(section: FileModel, name: str) -> tuple[int, ...]:
 
 
 def read_array(path: Path, key: str) -> NDArray:
-    """Map a .npy file of numbers or truth values; ``key`` is that of the configuration, for messages."""
+    """Memory-map a .npy file of numbers or booleans; ``key`` is the configuration key, for messages."""
     array = np.asarray(_open_npy(path, key))
     if array.dtype.kind not in "fiub":
         raise InputError(f"{key}: {path}: holds {array.dtype}, not real numbers")
@@ -115,8 +115,8 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 def smooth_model(velocity: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     """Smooth velocities by a Gaussian of ``sigma`` cells, mirrored at the edges.
 
-    The result of :func:`scipy.ndimage.gaussian_filter`, but with the same bytes on every processor: scipy takes its weights
-    from numpy's exponential function, whose last bits differ with AVX-512.
+    Like :func:`scipy.ndimage.gaussian_filter`, but with the same bytes on every processor: scipy computes its weights with
+    numpy's exponential function, whose last bits differ with AVX-512.
     """
     from scipy.ndimage import correlate1d  # takes a quarter of a second, and only some models need it
 
@@ -176,7 +176,7 @@ def _read_model(section: FileModel, name: str) -> NDArray[np.float64]:
 
 
 def _open_raw(section: FileModel, name: str) -> NDArray:
-    assert section.shape is not None  # file_grid_shape makes sure
+    assert section.shape is not None  # file_grid_shape requires it
     dtype = np.dtype(section.dtype)
     expected = math.prod(section.shape) * dtype.itemsize
     try:
@@ -194,7 +194,7 @@ def _open_raw(section: FileModel, name: str) -> NDArray:
 
 
 def _check_stored(values: NDArray, section: FileModel, name: str) -> None:
-    """Refuse what clipping must not hide: broken values, and the wrong unit."""
+    """Raise on NaN, infinite and negative values, and on the wrong unit, before clipping hides them."""
     where = f"{name}.file: {section.file} has"
     raw = "" if section.file.suffix == ".npy" else f"; if the file is correct, {name}.dtype is wrong"
     broken = ~np.isfinite(values)

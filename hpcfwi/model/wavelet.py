@@ -26,7 +26,7 @@ __all__ = [
     "read_wavelet",
 ]
 
-# Relative amplitude of the highest frequency that the grid has to carry: -40 dB of the spectrum's peak.
+# The highest frequency is the last one with this share (-40 dB) of the spectrum's peak.
 HIGHEST_FREQUENCY_LEVEL = 0.01
 MAX_WAVELET_SAMPLES = 10_000_000
 

@@ -1,4 +1,4 @@
-"""The absorbing layer around the model: its shape, its damping, and how a model extends into it."""
+"""The absorbing layer around the model: shape, damping, and extension of a model into it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Sponge"]
 
 @dataclass(frozen=True)
 class Sponge:
-    """A layer that damps the wavefield more and more towards its outer edge; a part of the wave equation.
+    """An absorbing layer whose damping grows towards its outer edge.
 
     Parameters
     ----------
@@ -53,15 +53,7 @@ class Sponge:
         return tuple(slice(w[0], w[0] + n) for n, w in zip(self.domain.shape, self.widths, strict=True))
 
     def extend(self, values: NDArray, out: NDArray | None = None) -> NDArray:
-        """Give every cell of the layer the value of the nearest point on the model's edge.
-
-        Parameters
-        ----------
-        values
-            Shape ``domain.shape``.
-        out
-            Where to write, shape ``padded_shape``; a new array by default.
-        """
+        """Copy values, shape ``domain.shape``, to an array of ``padded_shape``; the layer gets the model's edge values."""
         if out is None:
             out = np.empty(self.padded_shape, dtype=values.dtype)
         out[self.interior] = values
@@ -72,7 +64,7 @@ class Sponge:
         return out
 
     def extend_transpose(self, values: NDArray) -> NDArray[np.float64]:
-        """Add what lies in the layer to the nearest points on the model's edge: the transpose of :meth:`extend`."""
+        """Add the values in the layer to the nearest points of the model's edge: the transpose of :meth:`extend`."""
         folded = np.asarray(values, dtype=np.float64)
         for axis, (n, (before, after)) in enumerate(zip(self.domain.shape, self.widths, strict=True)):
             rows = np.moveaxis(folded, axis, 0)
@@ -83,16 +75,16 @@ class Sponge:
         return np.ascontiguousarray(folded)
 
     def crop(self, values: NDArray) -> NDArray[np.float64]:
-        """Cut the model's grid out of a padded array; drop what lies in the layer."""
+        """Cut the model's grid out of a padded array; drop the layer."""
         return np.array(values[self.interior], dtype=np.float64)
 
     def damping(self, dtype: DTypeLike = np.float64) -> NDArray:
-        """Damping coefficient on the padded grid, 1/m; zero inside the model.
+        """Damping coefficient on the padded grid, ms/m^2; zero inside the model.
 
         Notes
         -----
         Along each axis, with a layer of n cells of width h and p the distance into the layer over n, it is
-        ``1.5 ln(1000) / n * (p - sin(2 pi p) / (2 pi)) / h``, the profile of Devito's ``examples.seismic.model``
+        ``1.5 ln(1000) / n * (p - sin(2 pi p) / (2 pi)) / h`` for a speed of 1 km/s, the profile of Devito's ``examples.seismic.model``
         (Louboutin et al. 2019, doi:10.5194/gmd-12-1165-2019). As there, p runs from 2/n in the innermost cell to 1 + 1/n in
         the outermost. The axes' profiles add up in the corners.
         """

@@ -1,11 +1,11 @@
-"""The names of Devito that its documentation does not promise: every use of one is in this module.
+"""Every use of undocumented names of Devito.
 
 ``Operator._compiler``
     The compiler of one operator, whose flags :func:`set_instruction_set` changes.
 ``Operator.cfunction``, ``Operator.arguments``, ``Operator.parameters``
     The compiled function, the values of its arguments and their order. :class:`Kernel` calls the function itself.
 
-``tests/solver/test_devito_internals.py`` fails with Devito's version where one of them is gone or means something else.
+``tests/solver/test_devito_internals.py`` fails, and names Devito's version, if one of them is gone or has changed its meaning.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ __all__ = ["INSTRUCTION_SET", "Kernel", "instruction_set", "operator_name", "set
 
 # Environment variable that names the instruction set, as gcc's -march does.
 INSTRUCTION_SET = "HPCFWI_TARGET"
-# How compilers are told to use the instruction set of the machine that they run on.
+# Compiler flags for the instruction set of the compiling machine.
 NATIVE_FLAGS = ("-march=native", "-mcpu=native", "-xHost")
 
 
 def instruction_set() -> str | None:
-    """The instruction set that kernels are compiled for; None for that of the machine that compiles them."""
+    """The instruction set that kernels are compiled for; None for that of the compiling machine."""
     return os.environ.get(INSTRUCTION_SET) or None
 
 
 def operator_name(name: str) -> str:
-    """Add the instruction set to an operator's name, since Devito's JIT cache tells kernels apart by their code alone."""
+    """Add the instruction set to an operator's name, since Devito's JIT cache distinguishes kernels by their code alone."""
     wanted = instruction_set()
     return name if wanted is None else f"{name}_{re.sub(r'[^A-Za-z0-9]', '_', wanted)}"
 
 
 def set_instruction_set(operator: Operator) -> None:
-    """Have an operator that is not compiled yet compiled for :func:`instruction_set`."""
+    """Make Devito compile an operator for :func:`instruction_set`; call it before the first compilation."""
     wanted = instruction_set()
     if wanted is not None:
-        # each operator has a compiler of its own, and no public option reaches its flags
+        # each operator has its own compiler, and no public option sets its flags
         compiler = operator._compiler
         compiler.cflags = [f"-march={wanted}" if flag in NATIVE_FLAGS else flag for flag in compiler.cflags]
 
 
 class Kernel:
-    """An operator's compiled function, called with arguments that are worked out once.
+    """An operator's compiled function, whose fixed arguments are computed once.
 
-    ``Operator.apply`` takes 3 to 6 ms for each call, whatever the grid. The arrays of our symbols stay where they are and
-    the grid keeps its limits, so all arguments are kept but those that change from call to call.
+    ``Operator.apply`` spends 3 to 6 ms on the arguments of each call. Arrays and grid limits stay the same, so a kernel only
+    replaces the arguments that change.
 
     Parameters
     ----------

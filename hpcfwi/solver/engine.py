@@ -1,4 +1,4 @@
-"""Engines that compute shots for one model after another: with Devito in this process, or asleep, for studies."""
+"""Engines that compute shots: with Devito in this process, or sleeping, for scaling studies."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:  # Devito takes seconds, and the command line only needs Sleep
 
 __all__ = ["Comparison", "DevitoEngine", "ShotEngine", "SleepingEngine", "SleepingShots", "open_engine"]
 
-# From a predicted gather, shape (samples, receivers), to the misfit and its derivative with respect to that gather, the
-# adjoint source of the same shape. The gather is the engine's and lives until its next shot.
+# From a predicted gather, shape (samples, receivers), to misfit and adjoint source, of the same shape. The engine overwrites
+# the gather in its next shot.
 Comparison = Callable[[NDArray], tuple[float, NDArray]]
 
-# Eigenvalues of the Hessian of the sleeping engine's misfit reach from 1 to this, so that L-BFGS-B needs some iterations.
+# Condition number of the Hessian of the sleeping engine's misfit, so that L-BFGS-B needs some iterations.
 SLEEPING_CONDITION = 100.0
 # Its minimum, (s/km)^2: a uniform model of 2 km/s.
 SLEEPING_MINIMUM = 0.25
 
 
 class ShotEngine(Protocol):
-    """Computes one shot at a time, in the model that was set last; a worker makes one for its life.
+    """Computes shots one at a time in the current model. A worker keeps its engine.
 
     Attributes
     ----------
     kernel_seconds
         Seconds in compiled code so far.
     runs_kernels
-        Whether it keeps CPUs busy, so that its threads can be counted.
+        Whether it runs kernels, whose threads can be counted.
     """
 
     kernel_seconds: float
@@ -52,17 +52,20 @@ class ShotEngine(Protocol):
         """Use the squared slowness ``m``, (s/km)^2, on the model's grid."""
 
     def record(self, shot: Shot, axis: TimeAxis) -> NDArray:
-        """Model a gather, shape (samples, receivers); the next call overwrites it."""
+        """Model a gather, shape (samples, receivers); the next call overwrites it.
+
+        The shot has at most ``spec.receivers`` receivers, the axis at most ``spec.time_samples`` samples.
+        """
 
     def misfit_and_gradient(self, shot: Shot, axis: TimeAxis, compare: Comparison) -> tuple[float, NDArray[np.float64]]:
         """Misfit of a shot, and its gradient with respect to ``m`` on the model's grid."""
 
     def close(self) -> None:
-        """Give the memory back; nothing else may be called after it."""
+        """Free the memory; the engine cannot be used afterwards."""
 
 
 class DevitoEngine:
-    """Runs a propagator's kernels in this process, on memory that is taken once.
+    """Runs a propagator's kernels in this process, in memory that is allocated once.
 
     Parameters
     ----------
@@ -71,8 +74,7 @@ class DevitoEngine:
     wavelet
         The source time function.
     boundary_gradient
-        ``"exact"`` adds the gradient in the absorbing layer to the model's edge, where the layer's parameters come from;
-        ``"crop"`` drops it.
+        ``"exact"`` folds the gradient in the absorbing layer onto the model's edge; ``"crop"`` drops it.
     """
 
     runs_kernels = True
@@ -90,7 +92,7 @@ class DevitoEngine:
 
     @property
     def nbytes(self) -> int:
-        """Memory that shots work on, bytes."""
+        """Bytes of wavefields, traces and model."""
         return self.equation.nbytes + self.propagator.storage.nbytes + self._extended.nbytes
 
     def set_model(self, m: NDArray) -> None:
@@ -98,39 +100,13 @@ class DevitoEngine:
         self.equation.parameters[0].data[:] = self._extend(m)
 
     def record(self, shot: Shot, axis: TimeAxis) -> NDArray:
-        """Model a gather and keep its wavefield for the gradient.
-
-        Parameters
-        ----------
-        shot
-            At most ``spec.receivers`` receivers.
-        axis
-            At most ``spec.time_samples`` samples.
-
-        Returns
-        -------
-        ndarray, shape (samples, receivers)
-            Pressure at the receivers: a view that the next call overwrites.
-        """
+        """Model a gather, a view that the next call overwrites, and keep its wavefield for the gradient."""
         self._place(shot, axis)
         self._run(self.propagator.forward, shot, axis, first=0)
         return self._gather(shot, axis)
 
     def misfit_and_gradient(self, shot: Shot, axis: TimeAxis, compare: Comparison) -> tuple[float, NDArray[np.float64]]:
-        """Model a gather, compare it, and propagate the adjoint source backwards.
-
-        Parameters
-        ----------
-        shot, axis
-            As for :meth:`record`.
-        compare
-            From the gather to the misfit and the adjoint source.
-
-        Returns
-        -------
-        float, ndarray
-            Misfit, and its gradient with respect to ``m`` on the model's grid.
-        """
+        """Model a gather, compare it, and propagate the adjoint source backwards."""
         misfit, adjoint_source = compare(self.record(shot, axis))
         self._gather(shot, axis)[:] = adjoint_source
         (gradient,) = self.equation.gradients
@@ -140,10 +116,7 @@ class DevitoEngine:
         return misfit, self._to_model(np.asarray(gradient.data))
 
     def born(self, shot: Shot, axis: TimeAxis, direction: NDArray) -> NDArray:
-        """Derivative of the gather in the ``direction`` of a change of ``m``, for the checks.
-
-        The propagator must have been built with its Born operator.
-        """
+        """Derivative of the gather in the ``direction`` of a change of ``m``; the propagator needs its Born operator."""
         assert self.propagator.born is not None
         self._place(shot, axis)
         self.equation.gradients[0].data[:] = self._extend(direction)
@@ -152,14 +125,14 @@ class DevitoEngine:
         return self._gather(shot, axis).copy()
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         del self.propagator, self.equation, self._extended
 
     def _extend(self, values: NDArray) -> NDArray:
         return self.boundary.extend(values.astype(self._extended.dtype, copy=False), out=self._extended)
 
     def _place(self, shot: Shot, axis: TimeAxis) -> None:
-        """Put the source and the receivers in their places, and start from rest."""
+        """Set source and receivers, and zero the wavefield."""
         if self._sampled_wavelet is None or self._sampled_wavelet[0] != axis:
             self._sampled_wavelet = axis, self.wavelet.sample(axis)
         equation = self.equation
@@ -169,11 +142,11 @@ class DevitoEngine:
         equation.forward_field.data_with_halo[:] = 0
 
     def _gather(self, shot: Shot, axis: TimeAxis) -> NDArray:
-        """The receivers' traces, in which a record ends up and from which an adjoint source is injected."""
+        """The receivers' traces: output of the forward kernel, input of the gradient kernel."""
         return np.asarray(self.equation.receivers.data[: axis.samples, : len(shot.receivers)])
 
     def _run(self, kernel: Kernel, shot: Shot, axis: TimeAxis, first: int) -> None:
-        """Step from ``first`` to the end of the axis, or back; receivers that the shot does not have are left out."""
+        """Step from ``first`` to the end of the axis, or back, with the receivers of this shot only."""
         self.kernel_seconds += kernel(
             time_m=first, time_M=axis.samples - 1, dt=axis.step, p_receivers_M=len(shot.receivers) - 1
         )
@@ -181,7 +154,7 @@ class DevitoEngine:
 
 @dataclass(frozen=True)
 class SleepingShots:
-    """How long shots sleep in a study of everything but the kernels.
+    """How long shots sleep in scaling studies, which leave out the kernels.
 
     Parameters
     ----------
@@ -230,14 +203,14 @@ class SleepingShots:
 
 
 class SleepingEngine:
-    """Sleeps in place of the kernels; models, data and gradients have their real sizes and take their real ways.
+    """Sleeps in place of the kernels; models, data and gradients have their real sizes.
 
     Parameters
     ----------
     shots
-        How long it sleeps.
+        How long each shot sleeps.
     dtype
-        Of the gathers.
+        Data type of the gathers.
 
     Notes
     -----
@@ -280,7 +253,7 @@ class SleepingEngine:
 def open_engine(
     propagator: Propagator, wavelet: Wavelet, boundary_gradient: str, sleeping: SleepingShots | None
 ) -> ShotEngine:
-    """The engine of a run: asleep in a study without kernels, else Devito's."""
+    """The engine of a run: sleeping in a study without kernels, else Devito's."""
     if sleeping is not None:
         return SleepingEngine(sleeping, propagator.spec.dtype)
     return DevitoEngine(propagator, wavelet, boundary_gradient)

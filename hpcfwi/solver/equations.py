@@ -18,20 +18,20 @@ __all__ = ["EQUATIONS", "AcousticEquation", "WaveEquation"]
 
 
 class WaveEquation(Protocol):
-    """A wave equation on a padded grid: its symbols, its operators, and the absorbing boundary as a part of it.
+    """A wave equation on a padded grid: its symbols, operators and absorbing boundary.
 
-    The operators share the symbols, so whoever runs them finds each shot's input and output in the symbols' arrays.
+    The operators share the symbols: an engine writes a shot's input into their arrays and reads its output there.
 
     Attributes
     ----------
     boundary
-        The absorbing layer, which continues model parameters into its cells and takes gradients back.
+        The absorbing layer; it extends model parameters into its cells and folds gradients back.
     grid
         The padded grid.
     parameters
         Model parameters on the padded grid.
     gradients
-        One for each parameter; :meth:`gradient` adds to them, and :meth:`born` reads the parameters' perturbations there.
+        One for each parameter: :meth:`gradient` adds to it, and :meth:`born` reads the parameter's perturbation from it.
     forward_field, adjoint_field
         Wavefields; zero before a shot.
     source, receivers
@@ -49,10 +49,10 @@ class WaveEquation(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Memory that :meth:`allocate` takes, bytes."""
+        """Bytes that :meth:`allocate` takes."""
 
     def allocate(self) -> None:
-        """Take the memory of all symbols and fill those that do not depend on model or shot."""
+        """Allocate all symbols, and fill those that depend on neither model nor shot."""
 
     def stable_step(self, velocity: float) -> float:
         """Longest stable time step, ms, for the highest ``velocity``, km/s."""
@@ -80,13 +80,13 @@ class AcousticEquation:
     ``m = 1 / v^2`` is the squared slowness, (s/km)^2, and ``damp`` the sponge's damping
     (:meth:`hpcfwi.solver.boundary.Sponge.damping`).
 
-    *Step*: second order in time, with centred damping, as in Devito's ``examples.seismic.acoustic`` (Louboutin et al. 2019,
-    doi:10.5194/gmd-12-1165-2019). The Courant limit is that of :func:`hpcfwi.model.discretization.courant_limit`.
+    *Step*: ``u_tt`` is a centred difference, ``u_t`` the one-sided ``(u(t + dt) - u(t)) / dt``, as in Devito's
+    ``examples.seismic.acoustic`` (Louboutin et al. 2019, doi:10.5194/gmd-12-1165-2019). The Courant limit is that of :func:`hpcfwi.model.discretization.courant_limit`.
 
     *Source and receivers*: the source is injected with ``dt^2 / m`` after the step, every sample of the wavelet; receivers
     read the field by bilinear interpolation.
 
-    *Gradient*: with v the solution of the adjoint step (the damping's sign reversed in time), into which the adjoint source
+    *Gradient*: with v the solution of the adjoint step (with the sign of the damping reversed), into which the adjoint source
     is injected with ``dt^2 / m``, the gradient with respect to m is ``g = -sum_t u v_tt`` (Plessix 2006,
     doi:10.1111/j.1365-246X.2006.02978.x). Summation by parts makes it equal to ``-sum_t u_tt v``; in this form it is the
     exact gradient of the discrete misfit.
@@ -126,7 +126,7 @@ class AcousticEquation:
         return points * np.dtype(self.spec.dtype).itemsize
 
     def allocate(self) -> None:
-        """Take the memory of all symbols, and fill in the damping."""
+        """Allocate all symbols, and fill in the damping."""
         for symbol in self._symbols:
             _ = symbol.data
         self.damp.data[:] = self.boundary.damping(self.spec.dtype)
@@ -139,14 +139,13 @@ class AcousticEquation:
         """Operator ``Forward``: step u, keep it, inject the source, read the receivers."""
         u = self.forward_field
         step = self._step(u, u.forward, u.dt)
-        equations = [step, *storage.record(u), self._inject_source(), *self._free_surface(u.forward)]
+        equations = [step, *storage.record(u), self._inject(self.source, u.forward), *self._free_surface(u.forward)]
         return self._operator([*equations, self.receivers.interpolate(expr=u)], "Forward")
 
     def gradient(self, storage: WavefieldStorage) -> Operator:
         """Operator ``Gradient``: step v backwards, inject the adjoint source, add ``-u v_tt``."""
-        v, dt = self.adjoint_field, self.grid.stepping_dim.spacing
-        step = self._step(v, v.backward, v.dt.T)
-        inject = self.receivers.inject(field=v.backward, expr=self.receivers * dt**2 / self.m)
+        v = self.adjoint_field
+        step, inject = self._step(v, v.backward, v.dt.T), self._inject(self.receivers, v.backward)
         correlate = Inc(self.gradients[0], -storage.replay() * v.dt2)
         return self._operator([step, inject, *self._free_surface(v.backward), correlate], "Gradient")
 
@@ -155,7 +154,7 @@ class AcousticEquation:
         u, du, dm = self.forward_field, self.adjoint_field, self.gradients[0]
         equations = [
             self._step(u, u.forward, u.dt),
-            self._inject_source(),
+            self._inject(self.source, u.forward),
             *self._free_surface(u.forward),
             self._step(du, du.forward, du.dt, q=-dm * u.dt2),
             *self._free_surface(du.forward),
@@ -168,9 +167,9 @@ class AcousticEquation:
         equation = self.m * field.dt2 - field.laplace + self.damp * first_derivative - q
         return Eq(unknown, solve(equation, unknown))
 
-    def _inject_source(self) -> Any:
-        u, dt = self.forward_field, self.grid.stepping_dim.spacing
-        return self.source.inject(field=u.forward, expr=self.source * dt**2 / self.m)
+    def _inject(self, traces: SparseTimeFunction, unknown: Any) -> Any:
+        """Add ``dt^2 / m`` times the traces to the level that a step solved for; the damping is zero at their positions."""
+        return traces.inject(field=unknown, expr=traces * self.grid.stepping_dim.spacing**2 / self.m)
 
     def _free_surface(self, unknown: Any) -> list[Eq]:
         """Zero pressure on the surface row of the unknown level, and its odd mirror image above."""

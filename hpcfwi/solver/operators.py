@@ -1,4 +1,4 @@
-"""The one solver of a run: compiled and staged by the driver, loaded by workers, compiled again where machines differ."""
+"""The one solver of a run: the driver compiles and stages it, workers load it, or compile it again if their machine differs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Propagator:
     spec
         What to build.
     born
-        Whether to build the Born operator, too, which only the checks need.
+        Whether to build the Born operator as well, for the checks.
     """
 
     def __init__(self, spec: SolverSpec, born: bool = False) -> None:
@@ -66,19 +66,7 @@ class Propagator:
 
 
 def stage_solver(folder: Path, spec: SolverSpec) -> tuple[StagedFile, bool]:
-    """Stage the compiled solver for this kind of machine, unless the folder already has it.
-
-    Parameters
-    ----------
-    folder
-        Folder of staged files.
-    spec
-        What the solver is built for.
-
-    Returns
-    -------
-    StagedFile, bool
-        The solver, and whether it was built now.
+    """Stage the compiled solver for this kind of machine; returns it, and whether it was built now.
 
     Raises
     ------
@@ -97,19 +85,12 @@ def stage_solver(folder: Path, spec: SolverSpec) -> tuple[StagedFile, bool]:
 
 
 def obtain_solver(staged: StagedFile, spec: SolverSpec) -> tuple[Propagator, dict[str, Any]]:
-    """Load the staged solver, or build one where the staged kernels do not fit this machine.
-
-    Parameters
-    ----------
-    staged
-        The driver's solver.
-    spec
-        What it was built for.
+    """Load the driver's solver, or build one if its kernels do not fit this machine.
 
     Returns
     -------
     Propagator, dict
-        The solver, and facts for the event log: ``source`` (``"staged"``, ``"rebuilt"``, or ``"found"`` where another worker
+        The solver, and facts for the event log: ``source`` (``"staged"``, ``"rebuilt"``, or ``"found"`` if another worker
         has built it), ``differences`` of the machines, and ``machine`` (:func:`result_fingerprint`).
 
     Raises
@@ -127,8 +108,8 @@ def obtain_solver(staged: StagedFile, spec: SolverSpec) -> tuple[Propagator, dic
         return unpickle(path, payload), {"source": "staged", "machine": result_fingerprint(header["fingerprint"])}
     if here["compiler"] == "none":
         raise RunError(
-            f"the kernels do not fit this host, which has no compiler ({'; '.join(differences)}): let devito.target in the "
-            "site file name an instruction set of both, or environment.modules a compiler"
+            f"the kernels do not fit this host, which has no compiler ({'; '.join(differences)}): in the site file, set "
+            "devito.target to an instruction set that both machines have, or load a compiler with environment.modules"
         )
     with _build_lock(path.with_name(f"solver-{fingerprint_digest(here)}.lock")):
         found = _find(path.parent, spec, here)
@@ -149,7 +130,7 @@ def _build(folder: Path, spec: SolverSpec) -> StagedFile:
 
 
 def _build_advice() -> str:
-    """What to try where kernels cannot be built."""
+    """What to try if kernels cannot be built."""
     wanted = instruction_set()
     if wanted is not None:
         return f'Does the compiler know devito.target = "{wanted}"? Try: gcc -march={wanted} -E -x c /dev/null'
@@ -158,7 +139,7 @@ def _build_advice() -> str:
 
 @contextmanager
 def _build_lock(path: Path) -> Iterator[None]:
-    """Let one worker of a kind of machine build; where the file system has no locks, each builds its own."""
+    """Let one worker per kind of machine build; without file locks, each builds its own."""
     lock = FileLock(path)
     with suppress(Timeout, OSError, NotImplementedError):
         lock.acquire(timeout=BUILD_LOCK_TIMEOUT_S)
@@ -211,33 +192,14 @@ def fingerprint() -> dict[str, str]:
 
 
 def result_fingerprint(kernels: dict[str, str] | None = None) -> dict[str, str]:
-    """Describe what the last bits of results depend on: this machine's processor and libraries, and the kernels.
-
-    Parameters
-    ----------
-    kernels
-        :func:`fingerprint` of the kernels that run here, if any do.
-    """
+    """Describe what the last bits of results depend on: processor, libraries, and the fingerprint of the ``kernels``."""
     model, flags = _processor()
     found = {"processor": model, "flags": _flags_digest(flags), "numpy": version("numpy"), "scipy": version("scipy")}
     return found | {name: str((kernels or {}).get(name)) for name in ("compiler", "language", "devito") if kernels}
 
 
 def fingerprint_differences(built: Any, here: dict[str, str]) -> list[str]:
-    """Why kernels built there do not run here; a missing compiler here is no reason.
-
-    Parameters
-    ----------
-    built
-        Fingerprint in the header of a staged file.
-    here
-        Fingerprint of this machine.
-
-    Returns
-    -------
-    list of str
-        ``name: there, here value`` for each difference.
-    """
+    """List why kernels of the fingerprint ``built`` do not run ``here``; a missing compiler does not count."""
     if not isinstance(built, dict):  # a damaged header
         built = {}
     return [
@@ -268,7 +230,7 @@ def _processor() -> tuple[str, str]:
 
 
 def _compiler_version() -> str:
-    """First line of the compiler's version; ``"none"`` where there is no compiler."""
+    """First line of the compiler's version; ``"none"`` without a compiler."""
     try:
         answer = subprocess.run(
             [configuration["compiler"].cc, "--version"], capture_output=True, text=True, timeout=20, check=True

@@ -1,4 +1,4 @@
-"""What a solver is built for, as plain numbers: known, with its memory, before Devito is imported."""
+"""What a solver is built for, and the memory that it needs; known without importing Devito."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class SolverSpec:
     time_samples
         Samples of the longest time axis.
     snapshot_every
-        The forward wavefield is kept at every k-th step (1: every step).
+        Steps between two kept levels of the forward wavefield.
     receivers
-        Most receivers of a shot.
+        Largest number of receivers of a shot.
     equation, storage
         Names in :data:`hpcfwi.solver.equations.EQUATIONS` and :data:`hpcfwi.solver.storage.STORAGES`.
     """
@@ -73,7 +73,7 @@ class SolverSpec:
 
     @property
     def nbytes(self) -> int:
-        """Memory of a worker's wavefields and traces, bytes."""
+        """Bytes of a worker's wavefields and traces."""
         shape = self.boundary.padded_shape
         halo = math.prod(n + 2 * self.space_order for n in shape)
         # with a halo: m, damp, three levels each of u and v; without: the gradient, the extended model, the snapshots
@@ -89,9 +89,9 @@ def snapshot_interval(step: float, highest_frequency: float, margin: float) -> i
     step
         Time step, ms.
     highest_frequency
-        Of the wavelet, kHz.
+        Highest frequency of the wavelet, kHz.
     margin
-        Samples per period of twice the highest frequency, which is the highest one in the product of two wavefields. The
-        sum of the product's samples is its integral while this is above 1.
+        Samples per period of the highest frequency in the product of two wavefields, which is twice ``highest_frequency``.
+        The sum of the samples equals the integral while this is above 1.
     """
     return max(1, math.floor(1.0 / (margin * 2.0 * highest_frequency * step)))

@@ -1,4 +1,4 @@
-"""How the forward wavefield is kept until the adjoint wavefield comes past it, backwards in time."""
+"""Storage of the forward wavefield, which the gradient needs in reverse order."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ __all__ = ["STORAGES", "SnapshotStorage", "WavefieldStorage"]
 class WavefieldStorage(Protocol):
     """Keeps the forward wavefield of a shot for the gradient ``-sum_t u v_tt``.
 
-    What a storage does is a part of the kernels: :meth:`record` gives the forward operator its equations, :meth:`replay`
-    gives the gradient operator its ``u``. Both operators run over any range of steps, so the time loop can be cut into
-    segments between which a storage moves what it keeps.
+    A storage is a part of the kernels: :meth:`record` adds equations to the forward operator, :meth:`replay` is the ``u`` of
+    the gradient operator. Both operators run over any range of steps, so a storage can move data between segments of time.
     """
 
     @property
     def exact(self) -> bool:
-        """Whether the gradient is the misfit's to rounding; False where the storage approximates the wavefield."""
+        """Whether the gradient is exact up to rounding; False if the storage approximates the wavefield."""
 
     @property
     def nbytes(self) -> int:
-        """Memory that :meth:`allocate` takes, bytes."""
+        """Bytes that :meth:`allocate` takes."""
 
     def allocate(self) -> None:
-        """Take the memory, once for all shots."""
+        """Allocate, once for all shots."""
 
     def record(self, field: TimeFunction) -> list[Eq]:
         """Equations that keep ``field`` at each step of the forward operator."""
@@ -51,8 +50,8 @@ class SnapshotStorage:
 
     Notes
     -----
-    The sum over the kept levels, k times as large, stands for the sum over all steps. It is the same integral while the
-    product of the two wavefields is sampled above its Nyquist rate (:func:`hpcfwi.solver.spec.snapshot_interval`).
+    k times the sum over the kept levels approximates the sum over all steps. Both are the same integral while the product of
+    the two wavefields is sampled above its Nyquist rate (:func:`hpcfwi.solver.spec.snapshot_interval`).
     """
 
     def __init__(self, grid: Grid, spec: SolverSpec) -> None:
@@ -73,7 +72,7 @@ class SnapshotStorage:
         return int(np.prod(self.snapshots.shape_allocated)) * np.dtype(self.snapshots.dtype).itemsize
 
     def allocate(self) -> None:
-        """Take the memory of the kept levels."""
+        """Allocate the kept levels."""
         _ = self.snapshots.data
 
     def record(self, field: TimeFunction) -> list[Eq]:

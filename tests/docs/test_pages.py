@@ -154,3 +154,22 @@ def test_the_documentation_is_built_without_a_warning_and_loads_nothing_from_els
         html = page.read_text(encoding="utf-8")
         assert not re.findall(r"""(?:src=|<link [^>]*href=)["']?https?:""", html), page
         assert "arithmatex" not in html, page
+
+
+@each_page
+def test_files_that_a_page_names_exist(page):
+    examples = {"hpcfwi/solver/attenuating.py"}
+    files = {name for name in named(page) if re.fullmatch(r"(hpcfwi|tests|docs|jobs)/[\w./-]+", name)} - examples
+    assert not [name for name in sorted(files) if not (ROOT / name).exists()]
+
+
+def test_the_tree_in_the_architecture_has_every_package():
+    tree = blocks(ROOT / "docs" / "pages" / "architecture" / "index.md", "")[0]
+    packages = {path.parent.name for path in (ROOT / "hpcfwi").glob("*/__init__.py")}
+    modules = {path.stem for path in (ROOT / "hpcfwi").glob("*.py") if not path.stem.startswith("_")}
+    assert set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE)) == packages
+    assert modules <= set(re.findall(r"\w+", tree))
+
+
+def test_no_page_has_an_open_question():
+    assert not [page.name for page in PAGES if "CHECK:" in page.read_text()]

@@ -1,5 +1,6 @@
 """The wave operators against solutions that others made: Devito's examples, an analytic one, an image source."""
 
+import devito
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -202,3 +203,11 @@ def test_sources_and_receivers_on_the_very_edge_are_heard():
     record = engine.record(Shot("0", np.array([300.0, 300.0]), corners), axis)
     assert np.abs(record).max(axis=0).min() > 0
     np.testing.assert_allclose(record[:, 0], record[:, 1], rtol=1e-6, atol=1e-9 * np.abs(record).max())
+
+
+def test_the_damping_is_the_one_sided_difference_that_the_documentation_gives():
+    grid = devito.Grid(shape=(3, 3))
+    u = devito.TimeFunction(name="u", grid=grid, time_order=2, space_order=2)
+    dt = grid.stepping_dim.spacing
+    assert (u.dt.evaluate - (u.forward - u) / dt).expand() == 0
+    assert (u.dt.T.evaluate - (u.backward - u) / dt).expand() == 0

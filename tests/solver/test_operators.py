@@ -217,7 +217,7 @@ def test_a_host_without_compiler_and_of_another_kind_is_told_what_to_set(staged,
     nothing.mkdir()
     _, err = worker(staged, path=str(nothing), processor="another processor").communicate(timeout=120)
     assert "the kernels do not fit this host, which has no compiler (processor: " in err
-    assert "let devito.target in the site file name an instruction set of both" in err
+    assert "set devito.target to an instruction set that both machines have" in err
 
 
 TARGETED = """
