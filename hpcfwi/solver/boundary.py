@@ -84,9 +84,9 @@ class Sponge:
         Notes
         -----
         Along each axis, with a layer of n cells of width h and p the distance into the layer over n, it is
-        ``1.5 ln(1000) / n * (p - sin(2 pi p) / (2 pi)) / h`` for a speed of 1 km/s, the profile of Devito's ``examples.seismic.model``
-        (Louboutin et al. 2019, doi:10.5194/gmd-12-1165-2019). As there, p runs from 2/n in the innermost cell to 1 + 1/n in
-        the outermost. The axes' profiles add up in the corners.
+        ``1.5 ln(1000) / n * (p - sin(2 pi p) / (2 pi)) / h`` for a speed of 1 km/s, the profile of Devito's
+        ``examples.seismic.model`` (Louboutin et al. 2019, doi:10.5194/gmd-12-1165-2019). As there, p runs from 2/n in the
+        innermost cell to 1 + 1/n in the outermost. The profiles of the axes add up in the corners.
         """
         total = np.zeros(self.padded_shape)
         for axis, ((before, after), h) in enumerate(zip(self.widths, self.domain.spacing, strict=True)):

@@ -81,7 +81,8 @@ class AcousticEquation:
     (:meth:`hpcfwi.solver.boundary.Sponge.damping`).
 
     *Step*: ``u_tt`` is a centred difference, ``u_t`` the one-sided ``(u(t + dt) - u(t)) / dt``, as in Devito's
-    ``examples.seismic.acoustic`` (Louboutin et al. 2019, doi:10.5194/gmd-12-1165-2019). The Courant limit is that of :func:`hpcfwi.model.discretization.courant_limit`.
+    ``examples.seismic.acoustic`` (Louboutin et al. 2019, doi:10.5194/gmd-12-1165-2019). The Courant limit is that of
+    :func:`hpcfwi.model.discretization.courant_limit`.
 
     *Source and receivers*: the source is injected with ``dt^2 / m`` after the step, every sample of the wavelet; receivers
     read the field by bilinear interpolation.
