@@ -10,14 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.config.run import (
-    MAX_VELOCITY_KM_S,
-    MIN_VELOCITY_KM_S,
-    CircleModel,
-    ConstantModel,
-    FileModel,
-    LayersModel,
-)
+from hpcfwi.config.run import MAX_VELOCITY_KM_S, MIN_VELOCITY_KM_S, CircleModel, ConstantModel, FileModel, LayersModel
 from hpcfwi.errors import InputError
 from hpcfwi.io import require_regular_file
 from hpcfwi.model.grid import Domain
