@@ -19,18 +19,6 @@ import cloudpickle
 from hpcfwi.errors import StagingError
 from hpcfwi.io import _accessible_to_others, parse_json, require_regular_file, shortened, write_atomic
 
-__all__ = [
-    "StagedFile",
-    "digest",
-    "find_staged",
-    "load",
-    "read_container",
-    "read_header",
-    "shard_folder",
-    "stage",
-    "unpickle",
-]
-
 MAGIC = b"hpcfwi staged file, version 1\n"
 MAX_HEADER_BYTES = 65536
 # More files are spread over 256 folders.

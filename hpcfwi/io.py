@@ -14,18 +14,6 @@ from typing import Any
 
 from hpcfwi.errors import InputError, StagingError
 
-__all__ = [
-    "make_private",
-    "packaged_folder",
-    "parse_json",
-    "printable",
-    "quoted",
-    "remove_unfinished",
-    "require_regular_file",
-    "shortened",
-    "write_atomic",
-]
-
 # Depth of nested lists and objects; files of hpcfwi have a few levels.
 MAX_NESTING = 50
 

@@ -13,8 +13,6 @@ from pydantic.fields import FieldInfo
 from hpcfwi.config.parsing import abbreviate, format_value
 from hpcfwi.errors import InputError
 
-__all__ = ["Section", "kinds_of", "sections_of", "validate"]
-
 MAX_MISTAKES = 50
 # What to write in TOML, by pydantic's type of error.
 EXPECTED = {

@@ -14,18 +14,6 @@ from typing import Any
 
 from hpcfwi.errors import InputError
 
-__all__ = [
-    "PATH_KEYS",
-    "abbreviate",
-    "apply_settings",
-    "expand_home",
-    "expand_variables",
-    "find_line",
-    "format_value",
-    "parse_setting",
-    "read_toml",
-]
-
 # Keys whose values are paths, in every section.
 PATH_KEYS = frozenset({"file", "geometry", "mask_file"})
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

@@ -12,8 +12,6 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from hpcfwi.config.messages import Section, validate
 from hpcfwi.config.parsing import apply_settings, parse_setting, read_toml
 
-__all__ = ["MAX_AMPLITUDE", "MAX_VELOCITY_KM_S", "MIN_VELOCITY_KM_S", "RunConfig", "load_run_config"]
-
 # Wide enough for laboratory samples and planets; a value outside is a typing error or in the wrong unit.
 MIN_VELOCITY_KM_S, MAX_VELOCITY_KM_S = 0.1, 15.0
 # The square of a larger amplitude overflows single precision.

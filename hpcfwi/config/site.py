@@ -17,18 +17,6 @@ from hpcfwi.config.parsing import apply_settings, expand_home, expand_variables,
 from hpcfwi.errors import InputError
 from hpcfwi.io import packaged_folder
 
-__all__ = [
-    "EXPANDED_ON_NODE",
-    "LAUNCH_MODES",
-    "LaunchOptions",
-    "Site",
-    "SiteConfig",
-    "find_site",
-    "known_sites",
-    "load_site",
-    "walltime_seconds",
-]
-
 LAUNCH_MODES = ("local", "jobs", "allocation")
 # Keys whose variables the shell of the worker's node expands.
 EXPANDED_ON_NODE = ("environment.commands", "filesystem.scratch", "openmp.variables")

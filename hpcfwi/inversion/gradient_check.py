@@ -22,8 +22,6 @@ from hpcfwi.solver.engine import DevitoEngine
 from hpcfwi.solver.operators import Propagator
 from hpcfwi.solver.spec import SolverSpec
 
-__all__ = ["CheckReport", "check_gradient", "dot_product_error", "taylor_remainders"]
-
 # Relative error of the dot-product test.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
 # Taylor test: longest step (relative standard deviation of the squared slowness), number of halvings, slopes of the

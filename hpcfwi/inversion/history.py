@@ -10,8 +10,6 @@ from pathlib import Path
 from hpcfwi.errors import RunError
 from hpcfwi.io import require_regular_file, write_atomic
 
-__all__ = ["History", "Row"]
-
 
 @dataclass(frozen=True)
 class Row:

@@ -19,18 +19,6 @@ from hpcfwi.artifacts import digest, read_container, read_header, write_containe
 from hpcfwi.errors import RunError, StagingError
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 
-__all__ = [
-    "MAX_DRIFT",
-    "Entry",
-    "Journal",
-    "Partials",
-    "Recorded",
-    "block_level",
-    "entries",
-    "read_partial",
-    "write_partial",
-]
-
 KIND, PARTIAL_KIND = "evaluation", "partial sum"
 # Version of an entry's content; other versions are ignored.
 FORMAT = b"3"

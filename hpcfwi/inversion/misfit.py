@@ -14,18 +14,6 @@ from hpcfwi.errors import InputError, RunError
 from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.processing import Operator
 
-__all__ = [
-    "BLOCK",
-    "MISFITS",
-    "FunctionalGradient",
-    "LeastSquares",
-    "Misfit",
-    "ShotMisfit",
-    "blocks",
-    "load_misfit",
-    "total",
-]
-
 # Group of entry points with the misfits of other packages.
 ENTRY_POINTS = "hpcfwi.misfits"
 # Parts that one node of the summation tree adds. The shape of the tree, and so the last bits of the sum, depend only on this

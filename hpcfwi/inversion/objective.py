@@ -22,8 +22,6 @@ from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import squared_slowness, velocity_from
 from hpcfwi.version import __version__
 
-__all__ = ["MAX_DRIVER_SUM_BYTES", "Evaluation", "Objective", "ShotExecutor", "ShotOperations", "observe", "task_key"]
-
 # Up to this size of a gradient the driver may add the last few sums itself.
 MAX_DRIVER_SUM_BYTES = 4_000_000
 

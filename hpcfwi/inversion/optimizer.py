@@ -13,8 +13,6 @@ from threadpoolctl import threadpool_limits
 from hpcfwi.config.run import InversionSection
 from hpcfwi.inversion.parametrisation import Parametrisation
 
-__all__ = ["minimise"]
-
 Vector = NDArray[np.float64]
 # A few cells at sources and edges have far larger gradients than all others; this quantile sets the first step.
 FIRST_STEP_QUANTILE = 0.99

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import squared_slowness
 
-__all__ = ["Parametrisation", "SquaredSlowness"]
-
 Vector = NDArray[np.float64]
 
 

@@ -14,8 +14,6 @@ from hpcfwi.model.grid import Domain
 from hpcfwi.model.survey import Survey
 from hpcfwi.model.wavelet import RickerWavelet, Wavelet, highest_frequency
 
-__all__ = ["check_positions", "check_sampling", "choose_time_steps", "dispersion"]
-
 MIN_POINTS_PER_WAVELENGTH, MAX_PHASE_ERROR = 2.5, 0.01
 # With more points the phase error is negligible, and cancellation makes its formula useless.
 MAX_POINTS_PER_WAVELENGTH = 1000

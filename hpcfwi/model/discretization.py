@@ -11,16 +11,6 @@ from numpy.typing import NDArray
 
 from hpcfwi.model.grid import Domain
 
-__all__ = [
-    "TimeAxis",
-    "courant_limit",
-    "critical_step",
-    "phase_error",
-    "points_per_wavelength",
-    "safe_step",
-    "second_derivative_weights",
-]
-
 
 @dataclass(frozen=True)
 class TimeAxis:

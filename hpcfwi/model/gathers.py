@@ -26,8 +26,6 @@ from hpcfwi.model.velocity import read_array
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["check_gathers", "read_gather"]
-
 # Errors of h5py for damaged files and for other formats.
 UNREADABLE = (OSError, RuntimeError, KeyError, TypeError, ValueError)
 # Most names in a command that a message suggests.

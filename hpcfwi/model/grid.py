@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Domain"]
-
 AXIS_NAMES = {2: ("x", "z"), 3: ("x", "y", "z")}
 
 

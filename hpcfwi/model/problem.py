@@ -32,8 +32,6 @@ from hpcfwi.model.velocity import (
 )
 from hpcfwi.model.wavelet import Wavelet, build_wavelet
 
-__all__ = ["Problem"]
-
 # Float64 arrays of the grid in memory while the models are built.
 MODEL_ARRAYS = 6
 MAX_TRACES = 1_000_000_000

@@ -12,8 +12,6 @@ from scipy.interpolate import make_interp_spline
 
 from hpcfwi.model.discretization import TimeAxis
 
-__all__ = ["Operator", "Tail", "resample"]
-
 
 class Operator(Protocol):
     """A linear operator P on a gather, shape (samples, receivers), the same for predicted and observed data.

@@ -24,8 +24,6 @@ from hpcfwi.io import quoted, require_regular_file, shortened
 if TYPE_CHECKING:
     from hpcfwi.config.run import Positions  # workers import this module without pydantic
 
-__all__ = ["Shot", "Survey", "build_survey", "list_names", "read_geometry"]
-
 MAX_NAME_LENGTH = 100
 # File systems allow 255 bytes; the rest is for suffixes and temporary names.
 MAX_FILE_NAME_LENGTH = 200

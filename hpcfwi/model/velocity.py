@@ -15,17 +15,6 @@ from hpcfwi.errors import InputError
 from hpcfwi.io import require_regular_file
 from hpcfwi.model.grid import Domain
 
-__all__ = [
-    "FLOAT32_ROUNDING",
-    "build_model",
-    "file_grid_shape",
-    "read_array",
-    "read_mask",
-    "smooth_model",
-    "squared_slowness",
-    "velocity_from",
-]
-
 # Relative error of a velocity that was saved in single precision.
 FLOAT32_ROUNDING = float(np.finfo(np.float32).eps)
 

@@ -16,16 +16,6 @@ from hpcfwi.model.discretization import TimeAxis
 if TYPE_CHECKING:
     from hpcfwi.config.run import RickerSection, WaveletFileSection  # workers import this module without pydantic
 
-__all__ = [
-    "RickerWavelet",
-    "SampledWavelet",
-    "Wavelet",
-    "build_wavelet",
-    "highest_frequency",
-    "peak_frequency",
-    "read_wavelet",
-]
-
 # The highest frequency is the last one with this share (-40 dB) of the spectrum's peak.
 HIGHEST_FREQUENCY_LEVEL = 0.01
 MAX_WAVELET_SAMPLES = 10_000_000

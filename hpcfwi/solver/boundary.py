@@ -10,8 +10,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from hpcfwi.model.grid import Domain
 
-__all__ = ["Sponge"]
-
 
 @dataclass(frozen=True)
 class Sponge:

@@ -20,8 +20,6 @@ from hpcfwi.errors import RunError
 if TYPE_CHECKING:  # takes seconds, and the instruction set must be known before
     from devito import Operator
 
-__all__ = ["INSTRUCTION_SET", "Kernel", "instruction_set", "operator_name", "set_instruction_set"]
-
 # Environment variable that names the instruction set, as gcc's -march does.
 INSTRUCTION_SET = "HPCFWI_TARGET"
 # Compiler flags for the instruction set of the compiling machine.

@@ -22,8 +22,6 @@ if TYPE_CHECKING:  # Devito takes seconds, and the command line only needs Sleep
     from hpcfwi.solver.devito_internals import Kernel
     from hpcfwi.solver.operators import Propagator
 
-__all__ = ["Comparison", "DevitoEngine", "ShotEngine", "SleepingEngine", "SleepingShots", "open_engine"]
-
 # From a predicted gather, shape (samples, receivers), to misfit and adjoint source, of the same shape. The engine overwrites
 # the gather in its next shot.
 Comparison = Callable[[NDArray], tuple[float, NDArray]]

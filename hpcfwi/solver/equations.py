@@ -14,8 +14,6 @@ from hpcfwi.solver.devito_internals import operator_name, set_instruction_set
 from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.solver.storage import WavefieldStorage
 
-__all__ = ["EQUATIONS", "AcousticEquation", "WaveEquation"]
-
 
 class WaveEquation(Protocol):
     """A wave equation on a padded grid: its symbols, operators and absorbing boundary.

@@ -25,16 +25,6 @@ from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.solver.storage import STORAGES, WavefieldStorage
 from hpcfwi.version import __version__
 
-__all__ = [
-    "Propagator",
-    "fingerprint",
-    "fingerprint_differences",
-    "fingerprint_digest",
-    "obtain_solver",
-    "result_fingerprint",
-    "stage_solver",
-]
-
 KIND = "solver"
 # A build takes seconds; after this long a worker stops waiting for another's build and makes its own.
 BUILD_LOCK_TIMEOUT_S = 300.0

@@ -15,8 +15,6 @@ from hpcfwi.solver.boundary import Sponge
 if TYPE_CHECKING:  # workers do not need it
     from hpcfwi.model.problem import Problem
 
-__all__ = ["SolverSpec", "snapshot_interval"]
-
 
 @dataclass(frozen=True)
 class SolverSpec:

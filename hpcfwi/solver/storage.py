@@ -10,8 +10,6 @@ from devito import ConditionalDimension, Eq, Grid, TimeFunction
 
 from hpcfwi.solver.spec import SolverSpec
 
-__all__ = ["STORAGES", "SnapshotStorage", "WavefieldStorage"]
-
 
 class WavefieldStorage(Protocol):
     """Keeps the forward wavefield of a shot for the gradient ``-sum_t u v_tt``.
