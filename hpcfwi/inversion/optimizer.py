@@ -62,8 +62,11 @@ def minimise(
     scale = 1.0
     if section.first_step != "unscaled":
         free = bounds[0] < bounds[1]
-        change = np.abs(parametrisation.velocity_change(start, answer[1])[free])
-        scale = _scale(float(np.quantile(change, FIRST_STEP_QUANTILE)), section.first_step)
+        changes = np.abs(parametrisation.velocity_change(start, answer[1])[free])
+        change = float(np.quantile(changes, FIRST_STEP_QUANTILE))
+        if change > 0:
+            # the power of two for which change / scale^2 is about the first step
+            scale = float(2.0 ** round(0.5 * math.log2(change / section.first_step)))
     first = [answer]  # scipy asks for it again
 
     def scaled(y: Vector) -> tuple[float, Vector]:
@@ -93,8 +96,3 @@ def minimise(
     result.x = result.x / scale
     result.jac = result.jac * scale
     return result
-
-
-def _scale(change: float, first_step: float) -> float:
-    """The power of two c for which ``change / c^2`` is about ``first_step``."""
-    return float(2.0 ** round(0.5 * math.log2(change / first_step))) if change > 0 else 1.0
