@@ -208,6 +208,5 @@ def test_sources_and_receivers_on_the_very_edge_are_heard():
 def test_the_damping_is_the_one_sided_difference_that_the_documentation_gives():
     grid = devito.Grid(shape=(3, 3))
     u = devito.TimeFunction(name="u", grid=grid, time_order=2, space_order=2)
-    dt = grid.stepping_dim.spacing
-    assert (u.dt.evaluate - (u.forward - u) / dt).expand() == 0
-    assert (u.dt.T.evaluate - (u.backward - u) / dt).expand() == 0
+    assert str(u.dt.evaluate) == "-u(t, x, y)/dt + u(t + dt, x, y)/dt"
+    assert str(u.dt.T.evaluate) == "-u(t, x, y)/dt + u(t - dt, x, y)/dt"
