@@ -292,9 +292,11 @@ class Dispatch:
 
     def _fail(self, future: Future, worker: str) -> None:
         """Queue a shot again, on another worker, or stop the run with its name."""
-        failure, unit = _failure(future, worker), self.shots.running[future.key]
+        failure, unit = _failure(future, worker), self.shots.running.get(future.key)
         if failure.died:
             self.shots.leave(self.window.remove(failure.worker))
+        if unit is None:  # another task for it has just finished
+            return
         name = self.shots.names[unit.shots[failure.position or 0]]
         blame = not (failure.died and failure.worker in self.executor.blameless)
         started_again = self.shots.fail(future.key, failure, blame) is not None
