@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from inspect import cleandoc
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 from pydantic.fields import FieldInfo
@@ -260,13 +260,12 @@ def event_page() -> str:
 
 def status_page() -> str:
     """Every field of ``hpcfwi status --json``."""
-    kinds = {"str": "text", "int": "whole number", "float": "number", "dict[str, str]": "object"}
+    kinds = {str: "text", int: "whole number", float: "number", dict: "object", list: "list of objects"}
     lines = ["| Field | Type | Meaning |", "|---|---|---|"]
-    listed = cleandoc(RunStatus.__doc__ or "").partition("----------\n")[2]
-    for name, meaning in re.findall(r"^(\w+)\n((?:    .*\n?)+)", listed, re.MULTILINE):
-        kind, _, optional = RunStatus.__annotations__[name].partition(" | ")
-        told = kinds.get(kind, "list of objects") + (" or null" if optional else "")
-        lines.append(_cells(f"`{name}`", told, _sentence(_escape(" ".join(meaning.split())))))
+    for name, hint in get_type_hints(RunStatus, include_extras=True).items():
+        kind, *null = get_args(hint.__origin__) if isinstance(hint.__origin__, UnionType) else [hint.__origin__]
+        described = kinds[get_origin(kind) or kind] + (" or null" if null else "")
+        lines.append(_cells(f"`{name}`", described, _sentence(_escape(hint.__metadata__[0]))))
     return _page(
         "Status fields",
         "`hpcfwi status RUN --json` prints an object with these fields; `hpcfwi.run_status(path)` returns them as a "

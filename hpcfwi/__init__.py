@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from hpcfwi.inversion.misfit import FunctionalGradient
     from hpcfwi.model.problem import Problem
     from hpcfwi.reporting.report.page import write_report
-    from hpcfwi.reporting.run_status import RunStatus
-    from hpcfwi.reporting.status import run_status
+    from hpcfwi.reporting.status import RunStatus, run_status
     from hpcfwi.run.driver import RunResult, model_data, run_inversion
     from hpcfwi.run.plan import Plan, make_plan
     from hpcfwi.scaling.study import ScaleOptions, StudyResult, run_study
@@ -78,8 +77,7 @@ _HOMES = {
     "hpcfwi.model.problem": ("Problem",),
     "hpcfwi.events.log": ("read_events",),
     "hpcfwi.scaling.time_breakdown": ("TimeBreakdown", "time_breakdown"),
-    "hpcfwi.reporting.run_status": ("RunStatus",),
-    "hpcfwi.reporting.status": ("run_status",),
+    "hpcfwi.reporting.status": ("RunStatus", "run_status"),
     "hpcfwi.reporting.report.page": ("write_report",),
     "hpcfwi.inversion.gradient_check": ("CheckReport", "check_gradient"),
     "hpcfwi.scaling.study": ("ScaleOptions", "StudyResult", "run_study"),

@@ -16,8 +16,7 @@ from hpcfwi.io import printable
 from hpcfwi.process import ignore_signals, received_signal, stdout_closed
 
 if TYPE_CHECKING:
-    from hpcfwi.reporting.run_status import RunStatus
-    from hpcfwi.reporting.status import StatusReader
+    from hpcfwi.reporting.status import RunStatus, StatusReader
 
 __all__ = ["status"]
 
@@ -64,12 +63,11 @@ def status(run: Path, watch: float | None, as_json: bool) -> int:
     RUN is a run folder, its name in runs, or the configuration of a run. The command only reads files, so it works on any
     host that sees the folder. The exit code is 0 if the run exists.
     """
-    from hpcfwi.events.lease import HEARTBEAT_INTERVAL_S
-    from hpcfwi.reporting.status import StatusReader, find_run
+    from hpcfwi.reporting.status import HEARTBEAT_TIMEOUT_S, StatusReader, find_run
 
     reader = StatusReader(find_run(run))
     if watch is None:
-        found = reader.read(HEARTBEAT_INTERVAL_S + 1, _tell_watching)
+        found = reader.read(HEARTBEAT_TIMEOUT_S, _tell_watching)
         if as_json:
             click.echo(json.dumps(found.as_json(), indent=1, allow_nan=False))
         else:
@@ -95,11 +93,11 @@ def _screen() -> Console:
 
 
 def _show(found: RunStatus) -> None:
-    from hpcfwi.reporting.status_text import status_lines, status_table_view
+    from hpcfwi.reporting.status_text import status_lines, status_table
 
     screen = _screen()
     if screen.is_terminal:
-        screen.print(status_table_view(found), soft_wrap=False)
+        screen.print(status_table(found), soft_wrap=False)
     else:
         for line in status_lines(found):
             click.echo(line)
@@ -111,29 +109,29 @@ def _watch(reader: StatusReader, every: float, as_json: bool) -> None:
     if screen.is_terminal and not as_json:
         from rich.live import Live
 
-        from hpcfwi.reporting.status_text import status_table_view
+        from hpcfwi.reporting.status_text import status_table
 
         found = reader.read()
-        with Live(status_table_view(found), console=screen, auto_refresh=False) as live:
-            while not found.over:
+        with Live(status_table(found), console=screen, auto_refresh=False) as live:
+            while not found.ended:
                 time.sleep(every)
                 found = reader.read()
-                live.update(status_table_view(found), refresh=True)
+                live.update(status_table(found), refresh=True)
         return
     before = None
     while not stdout_closed():
         found = reader.read()
         _tell_changes(before, found, as_json)
-        if found.over:
+        if found.ended:
             return
         before = found
         time.sleep(every)
 
 
 def _tell_changes(before: RunStatus | None, found: RunStatus, as_json: bool) -> None:
-    from hpcfwi.reporting.status_text import changes
+    from hpcfwi.reporting.status_text import status_changes
 
-    lines: list[Any] = changes(before, found)
+    lines: list[Any] = status_changes(before, found)
     if as_json:
         lines = [json.dumps(found.as_json(), allow_nan=False)] if lines else []
     else:

@@ -1,69 +1,107 @@
-"""The pictures of a run: models, their errors, convergence, gathers and the gradient.
-
-Called at the end of a run. Every figure is built by a private function that returns it and
-written by a public one. Matplotlib is imported only while drawing, pyplot never: no windows, no global state.
-"""
+"""The pictures in ``figures/`` of a finished run: models, their errors, convergence, one shot's gathers, the gradient."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpcfwi.io import write_atomic
 from hpcfwi.model.grid import AXIS_NAMES, Domain
-from hpcfwi.reporting.panels import BAR, Sheet, colour_bar, draw_image, finite, new_figure
+from hpcfwi.reporting.formatting import counted
+from hpcfwi.reporting.plotting import (
+    BAR,
+    DIFFERENCE_COLOURS,
+    VELOCITY_COLOURS,
+    ModelFigure,
+    colour_bar,
+    draw_image,
+    finite,
+    new_figure,
+    save_figure,
+    symmetric_limits,
+    use_log_scale,
+    velocity_limits,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from hpcfwi.inversion.history import Row
+    from hpcfwi.inversion.objective import Objective
+    from hpcfwi.model.problem import Problem
+
 __all__ = [
-    "draw_convergence",
-    "draw_difference",
-    "draw_gather",
-    "draw_gradient",
-    "draw_models",
-    "footnote",
-    "save_figure",
+    "convergence_figure",
+    "difference_figure",
+    "draw_run_figures",
+    "gather_figure",
+    "gradient_figure",
+    "models_figure",
 ]
 
-STYLE: dict[Any, Any] = {
-    "figure.dpi": 150,
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.formatter.limits": (-3, 4),
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    # what a user's matplotlibrc may ask for and a compute node may not have
-    "text.usetex": False,
-}
-VELOCITY, DIFFERENCE, RECORD = "viridis", "RdBu", "gray"
+
+def draw_run_figures(
+    folder: Path,
+    problem: Problem,
+    objective: Objective,
+    rows: Sequence[Row],
+    velocity: NDArray,
+    first_gradient: NDArray,
+) -> list[Path]:
+    """Draw the pictures of a run, computing the gathers of its middle shot on the workers; returns their paths.
+
+    Parameters
+    ----------
+    folder
+        Where the PNG files go; made if it is not there.
+    problem
+        What was inverted.
+    objective
+        Predicts gathers, and knows the misfit of every evaluation.
+    rows
+        The history, one row for each iteration.
+    velocity
+        The final model, km/s, shape ``problem.domain.shape``.
+    first_gradient
+        Gradient at the initial model with respect to squared slowness, misfit per (s/km)^2, of the same shape.
+    """
+    folder.mkdir(exist_ok=True, mode=0o700)
+    domain, shots = problem.domain, problem.survey.shots
+    middle = len(shots) // 2
+    models: dict[str, Any] = {"initial": problem.initial_velocity, "final": velocity, "true": problem.true_velocity}
+    sources = np.stack([shot.source for shot in shots])
+    receivers = np.unique(np.concatenate([shot.receivers for shot in shots]), axis=0)
+    observed, predicted, axis = objective.predict(velocity, middle)
+    before, initial, initial_axis = objective.predict(problem.initial_velocity, middle)
+    # with a time step that follows the model the two records have different time axes
+    same_axis = initial_axis == axis and before.shape == observed.shape
+    pictures: dict[str, Callable[[], Figure]] = {
+        "models": lambda: models_figure(domain, **models, sources=sources, receivers=receivers),
+        "difference": lambda: difference_figure(domain, **models),
+        "convergence": lambda: convergence_figure(
+            [evaluation.misfit for evaluation in objective.evaluations],
+            [row.evaluations for row in rows],
+            [row.misfit for row in rows],
+            [row.model_error for row in rows],
+        ),
+        "gather": lambda: gather_figure(
+            observed,
+            predicted,
+            axis.step,
+            shots[middle].receivers,
+            shots[middle].source,
+            shots[middle].name,
+            initial if same_axis else None,
+        ),
+        "gradient": lambda: gradient_figure(domain, first_gradient, problem.frozen),
+    }
+    return [save_figure(folder / f"{name}.png", draw, problem.exclusion_note) for name, draw in pictures.items()]
 
 
-# Below every picture.
-_note: ContextVar[str] = ContextVar("note", default="")
-
-
-@contextmanager
-def footnote(text: str) -> Iterator[None]:
-    """Pictures that are drawn inside have this text below them."""
-    token = _note.set(text)
-    try:
-        yield
-    finally:
-        _note.reset(token)
-
-
-def draw_models(
-    path: Path,
+def models_figure(
     domain: Domain,
     *,
     initial: NDArray,
@@ -71,13 +109,11 @@ def draw_models(
     true: NDArray | None = None,
     sources: ArrayLike | None = None,
     receivers: ArrayLike | None = None,
-) -> Path:
-    """Draw the true model (where it is known), the initial and the final one on one colour scale; returns ``path``.
+) -> Figure:
+    """The true model (where it is known), the initial and the final one on one colour scale.
 
     Parameters
     ----------
-    path
-        PNG file to write.
     domain
         The grid. Of a 3-D one, three slices through the middle are shown.
     initial, final, true
@@ -87,18 +123,20 @@ def draw_models(
     """
     models = {"True model": true, "Initial model": initial, "Final model": final}
     known = {title: values for title, values in models.items() if values is not None}
-    return save_figure(path, lambda: _models_figure(domain, known, sources, receivers))
+    drawing = ModelFigure(domain, list(known))
+    *others, last = known.values()
+    limits = velocity_limits(*others, last=last)
+    drawing.paint(list(known.values()), VELOCITY_COLOURS, limits, "P-wave velocity (km/s)")
+    drawing.mark(sources, "source", spacing=0.18, marker="*", s=60, c="red", edgecolors="white", zorder=4)
+    drawing.mark(receivers, "receiver", spacing=0.2, marker="v", s=14, c="white", edgecolors="black", zorder=3)
+    return drawing.finish()
 
 
-def draw_difference(
-    path: Path, domain: Domain, *, initial: NDArray, final: NDArray, true: NDArray | None = None
-) -> Path:
-    """Draw the errors of the initial and the final model, or, without the truth, what has changed; returns ``path``.
+def difference_figure(domain: Domain, *, initial: NDArray, final: NDArray, true: NDArray | None = None) -> Figure:
+    """The errors of the initial and the final model or, where the truth is unknown, what has changed.
 
     Parameters
     ----------
-    path
-        PNG file to write.
     domain
         The grid.
     initial, final, true
@@ -108,23 +146,53 @@ def draw_difference(
     -----
     The relative error in a title is ``norm(v - true) / norm(true)``, over the cells where both are finite.
     """
-    return save_figure(path, lambda: _difference_figure(domain, initial, final, true))
+    differences = {"Final − initial model": final - initial}
+    if true is not None:
+        differences = {
+            f"{name} − true model\nrelative error {_percent(model - true, true)}": model - true
+            for name, model in (("Initial", initial), ("Final", final))
+        }
+    drawing = ModelFigure(domain, list(differences))
+    limits = symmetric_limits(*differences.values())
+    drawing.paint(list(differences.values()), DIFFERENCE_COLOURS, limits, "Velocity difference (km/s)")
+    return drawing.finish()
 
 
-def draw_convergence(
-    path: Path,
-    *,
-    misfits: Sequence[float],
-    iteration_evaluations: Sequence[int],
-    iteration_misfits: Sequence[float],
-    model_errors: Sequence[float | None] | None = None,
-) -> Path:
-    """Draw the misfit of every evaluation and of the accepted iterations, relative to the first; returns ``path``.
+def gradient_figure(domain: Domain, gradient: NDArray, frozen: NDArray | None = None) -> Figure:
+    """The gradient of the misfit at the initial model.
 
     Parameters
     ----------
-    path
-        PNG file to write.
+    domain
+        The grid.
+    gradient
+        With respect to squared slowness, misfit per (s/km)^2, shape ``domain.shape``.
+    frozen
+        Cells that the inversion does not update, boolean, shape ``domain.shape``; they are hatched.
+    """
+    title = "Gradient of the misfit at the initial model\n(positive: a higher velocity there lowers the misfit)"
+    drawing = ModelFigure(domain, [title])
+    drawing.paint([gradient], DIFFERENCE_COLOURS, gradient_limits(gradient, frozen), "Misfit per (s/km)$^2$")
+    if frozen is not None and frozen.any():
+        drawing.hatch(frozen, "frozen: not updated")
+    return drawing.finish()
+
+
+def gradient_limits(gradient: NDArray, frozen: NDArray | None) -> tuple[float, float]:
+    """Colour limits of a gradient, which is orders of magnitude larger at sources, receivers and in frozen water."""
+    return symmetric_limits(gradient if frozen is None or frozen.all() else gradient[~frozen], percent=98)
+
+
+def convergence_figure(
+    misfits: Sequence[float],
+    iteration_evaluations: Sequence[int],
+    iteration_misfits: Sequence[float],
+    model_errors: Sequence[float | None] = (),
+) -> Figure:
+    """The misfit of every evaluation and of the accepted iterations, relative to the first, and the model error.
+
+    Parameters
+    ----------
     misfits
         Misfit of evaluation 1, 2, ...
     iteration_evaluations
@@ -132,15 +200,50 @@ def draw_convergence(
     iteration_misfits
         Misfits of these iterations.
     model_errors
-        Relative errors of their velocities (a fraction; None or NaN where not known).
+        Relative errors of their velocities (a fraction; None or NaN where unknown).
     """
-    errors = 100 * np.array(model_errors if model_errors is not None else [], dtype=float)
-    return save_figure(path, lambda: _convergence_figure(misfits, iteration_evaluations, iteration_misfits, errors))
+    errors = 100 * np.array(model_errors, dtype=float)
+    known = finite(errors)
+    figure = new_figure((7.0, 5.8 if known.size else 3.6))
+    top, *below = figure.subplots(2 if known.size else 1, 1, sharex=True, squeeze=False)[:, 0]
+    first = misfits[0] if misfits[0] > 0 else 1.0
+    draw_misfits(top, range(1, len(misfits) + 1), misfits, iteration_evaluations, iteration_misfits, first)
+    count = counted(len(iteration_misfits) - 1, "iteration")
+    top.set_title(f"Misfit: {_number(100 * iteration_misfits[-1] / first)} % of the first one after {count}")
+    for axes in below:
+        axes.plot(iteration_evaluations, errors, "o-", color="C1", ms=5)
+        axes.set_title(f"Model error: from {_number(known[0])} % to {_number(known[-1])} %")
+        axes.set_ylabel("Relative error of velocity (%)")
+        axes.grid(color="0.9")
+        top.set_xlabel("")
+    figure.axes[-1].set_xlabel("Evaluations of misfit and gradient")
+    return figure
 
 
-def draw_gather(
-    path: Path,
-    *,
+def draw_misfits(
+    axes: Any,
+    evaluations: Sequence[int],
+    misfits: Sequence[float],
+    iteration_evaluations: Sequence[int],
+    iteration_misfits: Sequence[float],
+    first: float,
+) -> None:
+    """Plot the misfits of all evaluations and of the accepted iterations, relative to the first."""
+    from matplotlib.ticker import MaxNLocator
+
+    # a logarithmic axis has no place for zero
+    every, accepted = (np.where(np.asarray(f) > 0, f, np.nan) / first for f in (misfits, iteration_misfits))
+    axes.plot(evaluations, every, ".-", color="0.6", lw=0.8, label="every evaluation")
+    axes.plot(iteration_evaluations, accepted, "o-", color="C0", ms=5, label="accepted iteration")
+    use_log_scale(axes, np.concatenate([every, accepted]))
+    axes.set(xlabel="Evaluations of misfit and gradient", ylabel="Misfit / first misfit")
+    axes.set_xlim(0.5, max([1, *evaluations, *iteration_evaluations]) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(color="0.9")
+    axes.legend()
+
+
+def gather_figure(
     observed: NDArray,
     predicted: NDArray,
     sample_interval: float,
@@ -148,170 +251,48 @@ def draw_gather(
     source: ArrayLike,
     shot: str,
     initial: NDArray | None = None,
-) -> Path:
-    """Draw one shot: observed, predicted and the difference, on the observed record's scale; returns ``path``.
+) -> Figure:
+    """One shot: observed, predicted and the difference, all on the scale of the observed record.
 
     Parameters
     ----------
-    path
-        PNG file to write.
     observed, predicted
         Records, shape (samples, n); ``predicted`` by the final model.
     sample_interval
         ms.
     receivers
-        Positions, shape (n, ndim), m. The traces are sorted by the coordinate that varies most; unless it is equally
-        spaced, they are numbered.
+        Positions, shape (n, ndim), m. The traces are sorted by the coordinate that varies most, and numbered where they
+        are not equally spaced.
     source
         Position, shape (ndim,), m.
     shot
         Name of the shot.
     initial
-        Record predicted by the initial model, shape (samples, n): its residual becomes a fourth panel.
+        Record predicted by the initial model, shape (samples, n); its difference to the observed becomes a fourth panel.
     """
+    from matplotlib.ticker import MaxNLocator
+
     records = {"Observed": observed, "Predicted by the final model": predicted}
     for name, record in (("final", predicted), ("initial", initial)):
         if record is not None:
-            told = f"Predicted − observed, {name}\nrms {_percent(record - observed, observed)} of observed"
-            records[told] = record - observed
-    place = np.asarray(source, dtype=float) / 1000
-    where = ", ".join(f"{axis} = {v:.3g} km" for axis, v in zip(AXIS_NAMES[len(place)], place, strict=True))
-    positions = np.atleast_2d(np.asarray(receivers, dtype=float))
-    title = f"Shot {shot}, source at {where}"
-    return save_figure(path, lambda: _gather_figure(records, sample_interval, positions, title))
-
-
-def draw_gradient(path: Path, domain: Domain, *, gradient: NDArray, frozen: NDArray | None = None) -> Path:
-    """Draw the gradient of the misfit at the first iteration; returns ``path``.
-
-    Parameters
-    ----------
-    path
-        PNG file to write.
-    domain
-        The grid.
-    gradient
-        With respect to squared slowness, misfit per (s/km)^2, shape ``domain.shape``.
-    frozen
-        Cells that the inversion leaves alone, boolean, shape ``domain.shape``; they are hatched.
-    """
-    return save_figure(path, lambda: _gradient_figure(domain, gradient, frozen))
-
-
-def save_figure(path: Path, build: Callable[[], Figure]) -> Path:
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        figure = build()
-        if _note.get():
-            figure.text(0.0, 0.0, _note.get(), fontsize=7, va="top", transform=figure.transSubfigure)
-        write_atomic(path, lambda file: figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.1))
-    return path
-
-
-def _models_figure(
-    domain: Domain, models: dict[str, NDArray], sources: ArrayLike | None, receivers: ArrayLike | None
-) -> Figure:
-    sheet = Sheet(domain, list(models))
-    *clean, final = (finite(values) for values in models.values())
-    # An inversion leaves spikes at the sources: the extreme cells of the final model do not stretch the scale.
-    limits = np.concatenate([*clean, np.percentile(final, (0.5, 99.5)) if final.size else final])
-    low, high = (float(limits.min()), float(limits.max())) if limits.size else (0.0, 1.0)
-    margin = 0.05 if low == high else 0.0
-    sheet.paint(list(models.values()), VELOCITY, (low - margin, high + margin), "P-wave velocity (km/s)")
-    sheet.mark(sources, "source", apart=0.18, marker="*", s=60, c="red", edgecolors="white", zorder=4)
-    sheet.mark(receivers, "receiver", apart=0.2, marker="v", s=14, c="white", edgecolors="black", zorder=3)
-    return sheet.finished()
-
-
-def _difference_figure(domain: Domain, initial: NDArray, final: NDArray, true: NDArray | None) -> Figure:
-    differences = {"Final − initial model": final - initial}
-    if true is not None:
-        differences = {
-            f"{name} − true model\nrelative error {_percent(model - true, true)}": model - true
-            for name, model in (("Initial", initial), ("Final", final))
-        }
-    sheet = Sheet(domain, list(differences))
-    limit = max(_amplitude(values, 99.5) for values in differences.values())
-    sheet.paint(list(differences.values()), DIFFERENCE, (-limit, limit), "Velocity difference (km/s)")
-    return sheet.finished()
-
-
-def _gradient_figure(domain: Domain, gradient: NDArray, frozen: NDArray | None) -> Figure:
-    title = "Gradient of the misfit at the first iteration\n(positive: a higher velocity there lowers the misfit)"
-    sheet = Sheet(domain, [title])
-    # Near sources and receivers it is orders of magnitude larger than elsewhere, and most of all in frozen water.
-    limit = _amplitude(gradient if frozen is None or frozen.all() else gradient[~frozen], 98)
-    sheet.paint([gradient], DIFFERENCE, (-limit, limit), "Misfit per (s/km)$^2$")
-    if frozen is not None and frozen.any():
-        sheet.hatch(frozen, "frozen: not updated")
-    return sheet.finished()
-
-
-def _convergence_figure(
-    misfits: Sequence[float], evaluations: Sequence[int], accepted: Sequence[float], errors: NDArray
-) -> Figure:
-    from matplotlib.ticker import MaxNLocator
-
-    told = finite(errors)
-    figure = new_figure((7.0, 5.8 if told.size else 3.6))
-    panels = figure.subplots(2 if told.size else 1, 1, sharex=True, squeeze=False)[:, 0]
-    first = misfits[0] if misfits[0] > 0 else 1.0
-    # a logarithmic axis has no place for zero
-    every, kept = (np.where(np.asarray(f) > 0, f, np.nan) / first for f in (misfits, accepted))
-    panels[0].plot(1 + np.arange(len(every)), every, ".-", color="0.6", lw=0.8, label="every evaluation")
-    panels[0].plot(evaluations, kept, "o-", color="C0", ms=5, label="accepted iteration")
-    _logarithmic(panels[0], np.concatenate([every, kept]))
-    count = f"{len(kept) - 1} iteration{'s' * (len(kept) != 2)}"
-    panels[0].set_title(f"Misfit: {_number(100 * accepted[-1] / first)} % of the first one after {count}")
-    panels[0].set_ylabel("Misfit / first misfit")
-    panels[0].legend()
-    if told.size:
-        panels[1].plot(evaluations, errors, "o-", color="C1", ms=5)
-        panels[1].set_title(f"Model error: from {_number(told[0])} % to {_number(told[-1])} %")
-        panels[1].set_ylabel("Relative error of velocity (%)")
-    for axes in panels:
-        axes.grid(color="0.9")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    panels[-1].set_xlim(0.5, len(misfits) + 0.5)
-    panels[-1].set_xlabel("Evaluations of misfit and gradient")
-    return figure
-
-
-def _logarithmic(axes: Axes, values: NDArray) -> None:
-    """A logarithmic scale, unless there is one value only; plain numbers at as many ticks as its range needs."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-
-    values = finite(values)
-    decades = math.log10(values.max() / values.min()) if values.size else 0.0
-    if decades == 0:
-        return
-    axes.set_yscale("log")
-    if decades < 3:
-        axes.yaxis.set_major_locator(
-            MaxNLocator(6, steps=[1, 2, 5, 10]) if decades < 0.7 else LogLocator(subs=(1, 2, 5))
-        )
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _gather_figure(records: dict[str, NDArray], sample_interval: float, receivers: NDArray, title: str) -> Figure:
-    from matplotlib.ticker import MaxNLocator
-
-    order, (left, right), label = _trace_axis(receivers)
-    observed = records["Observed"]
-    limit, step = _amplitude(observed, 99), sample_interval / 1000
+            rms = _percent(record - observed, observed)
+            records[f"Predicted − observed, {name}\nrms {rms} of observed"] = record - observed
+    order, (left, right), label = _trace_axis(np.atleast_2d(np.asarray(receivers, dtype=float)))
+    step = sample_interval / 1000
     extent = (left, right, (len(observed) - 0.5) * step, -0.5 * step)
+    limits = symmetric_limits(observed, percent=99)
     figure = new_figure((2.6 * len(records) + 1.2, 5.5))
     *panels, bar = figure.subplots(1, len(records) + 1, width_ratios=[*(2.6,) * len(records), BAR])
-    for axes, (name, record) in zip(panels, records.items(), strict=True):
-        image = draw_image(axes, record[:, order], extent, RECORD, (-limit, limit))
-        axes.set(title=name, xlabel=label)
+    for axes, (title, record) in zip(panels, records.items(), strict=True):
+        image = draw_image(axes, record[:, order], extent, "gray", limits)
+        axes.set(title=title, xlabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer="Trace" in label, min_n_ticks=1))
         axes.tick_params(labelleft=axes is panels[0])
     panels[0].set_ylabel("Time (s)")
     colour_bar(image, bar, 4.5, "Pressure (arbitrary unit)", "both")
-    figure.suptitle(title, fontsize=11)
+    position = np.asarray(source, dtype=float) / 1000
+    place = ", ".join(f"{axis} = {x:.3g} km" for axis, x in zip(AXIS_NAMES[len(position)], position, strict=True))
+    figure.suptitle(f"Shot {shot}, source at {place}", fontsize=11, parse_math=False)
     return figure
 
 
@@ -323,17 +304,11 @@ def _trace_axis(receivers: NDArray) -> tuple[NDArray, tuple[float, float], str]:
     order = np.lexsort((*receivers.T, receivers[:, axis]))
     along = receivers[order, axis] / 1000
     gaps = np.diff(along)
-    # An image has columns of one width; a missing trace would shift all that follow.
+    # an image has columns of one width: a gap would shift all traces that follow
     if len(gaps) and np.ptp(gaps) < 0.02 * gaps.mean():
         half = gaps.mean() / 2
         return order, (along[0] - half, along[-1] + half), f"Receiver {name} (km)"
     return order, (0.5, len(order) + 0.5), f"Trace, sorted by receiver {name}"
-
-
-def _amplitude(values: NDArray, percent: float) -> float:
-    """Where to clip a symmetric scale: at a percentile of the absolute values, or their maximum if that is zero."""
-    sizes = np.abs(finite(values))
-    return float((sizes.size and (np.percentile(sizes, percent) or sizes.max())) or 1.0)
 
 
 def _percent(difference: NDArray, reference: NDArray) -> str:

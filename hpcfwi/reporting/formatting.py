@@ -1,21 +1,27 @@
-"""Numbers as a reader would say them."""
+"""Numbers, durations and times as people read them."""
 
 from __future__ import annotations
 
+import math
+import re
 import time
 
-__all__ = ["ago", "counted", "duration", "hours", "moment"]
+__all__ = ["ago", "counted", "date_time", "duration", "hours", "natural_order", "number"]
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+MINUTE, HOUR, DAY = 60, 3600, 86400
+# Durations above it are shown as it.
+MAX_SECONDS = 1e12
 
 
-def counted(number: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
     """``1 iteration``, ``2 iterations``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def duration(seconds: float) -> str:
     """``0:05``, ``12:30``, ``3:00:00``."""
-    whole = round(seconds)
-    minutes, rest = divmod(whole, 60)
+    minutes, rest = divmod(round(min(seconds, MAX_SECONDS)), MINUTE)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
@@ -27,15 +33,31 @@ def hours(core_hours: float) -> str:
 
 def ago(seconds: float) -> str:
     """``3 s ago``, ``5 min ago``, ``7 h ago``, ``12 days ago``."""
-    for unit, length, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
-        if seconds < most * length:
+    for unit, length, below in (("s", 1, 100), ("min", MINUTE, 100 * MINUTE), ("h", HOUR, 2 * DAY)):
+        if seconds < below:
             return f"{max(0.0, seconds) / length:.0f} {unit} ago"
-    return f"{seconds / 86400:.0f} days ago"
+    return f"{seconds / DAY:.0f} days ago"
 
 
-def moment(when: float) -> str:
-    """``2026-11-23 07:41:12``, in this host's time zone; empty for what is no time."""
+def date_time(when: float) -> str:
+    """``2026-11-23 07:41:12``, in the time zone of this host; empty for times that no calendar has."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
     except (OverflowError, ValueError, OSError):
         return ""
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """``1234``, ``1.235·10⁶``, ``−0.5``; a dash for None and for what is not finite."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    text, _, power = f"{value:.{digits}g}".partition("e")
+    if power:
+        factor = {"1": "", "-1": "-"}.get(text, f"{text}·")
+        text = f"{factor}10{str(int(power)).translate(SUPERSCRIPTS)}"
+    return text.replace("-", "−")
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """A sort key that puts node9 before node10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,18})", name)]

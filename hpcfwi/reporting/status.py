@@ -1,57 +1,199 @@
-"""How a run stands, from its files alone: what ``hpcfwi status`` shows. Nothing of a run folder is changed or locked."""
+"""How a run stands, from its folder alone: what ``hpcfwi status`` shows. Nothing in the folder is changed or locked."""
 
 from __future__ import annotations
 
 import difflib
 import math
 import os
-import re
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hpcfwi.errors import InputError
 from hpcfwi.events.lease import HEARTBEAT_INTERVAL_S, Liveness
 from hpcfwi.events.log import Follower
-from hpcfwi.events.state import ENDED
-from hpcfwi.events.types import RunStarted
+from hpcfwi.events.state import ENDED, RunState
 from hpcfwi.io import parse_json, require_regular_file, shortened
-from hpcfwi.reporting.run_status import HostStatus, Often, RunStatus, WorkerStatus
+from hpcfwi.reporting.formatting import natural_order
 
-__all__ = ["StatusReader", "_runs_in", "find_run", "is_run_folder", "run_status"]
+__all__ = [
+    "Condition",
+    "HostStatus",
+    "MessageCount",
+    "RunStatus",
+    "StatusReader",
+    "WorkerStatus",
+    "find_run",
+    "is_run_folder",
+    "judge",
+    "read_result",
+    "run_status",
+]
 
-# Larger ones are nobody's.
-LARGEST = 2**62
-# How often it is looked again before a run counts as killed.
-LOOKS = 3
+# Seconds that a single look waits for a heartbeat.
+HEARTBEAT_TIMEOUT_S = HEARTBEAT_INTERVAL_S + 1
+# How often files are read again before a run counts as ended: its last events may come between two looks.
+MAX_REREADS = 3
+# A folder that has one of them is a run folder; a run has one from its first moment on.
+RUN_FILES = ("problem.json", "events.jsonl", "driver.json", "result.json")
+# Where runs are unless --run-dir is given, and how many of them a message names.
+RUNS, MAX_NAMED_RUNS = Path("runs"), 5
+MAX_TEXT_LENGTH = 1000
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """A connected worker process."""
+
+    host: Annotated[str, "host that it runs on"]
+    name: Annotated[str, "Dask's name for it"]
+    shots: Annotated[int, "shots that it has done"]
+    seconds: Annotated[float, "time that these took, s"]
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """A host that has workers, or has done shots."""
+
+    host: Annotated[str, "name"]
+    workers: Annotated[int, "connected workers"]
+    shots: Annotated[int, "shots done on it, in all starts"]
+
+
+@dataclass(frozen=True)
+class MessageCount:
+    """Something that happened, and how often."""
+
+    message: Annotated[str, "what happened, in one line"]
+    count: Annotated[int, "how often"]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run stands; None is unknown."""
+
+    state: Annotated[
+        str,
+        "`new` (nothing has run there), `running`, `done`, `stopped` (can be continued), `failed`, `killed` (its driver died "
+        "without logging why), or `unresponsive` (its driver, on another host, sends no heartbeat, but may be alive)",
+    ]
+    stage: Annotated[
+        str | None,
+        "what it is doing: `starting`, `waiting` (for the first worker), `data`, `inverting` or `finishing`; what it was "
+        "doing when it was killed; else null",
+    ]
+    reason: Annotated[str, "why it is done, stopped or failed; else empty"]
+    resume_command: Annotated[str | None, "the command that continues it; null if it runs or is done"]
+    since: Annotated[float | None, "when it entered its state or stage, s since 1970"]
+    started: Annotated[float | None, "when the last driver began, s since 1970"]
+    starts: Annotated[int, "how many drivers have begun"]
+    folder: Annotated[str, "the run folder"]
+    site: Annotated[str | None, "name of the site"]
+    launch: Annotated[str | None, "how workers are started: `local`, `jobs` or `allocation`"]
+    layout: Annotated[str | None, "how a node is divided among worker processes, in words"]
+    host: Annotated[str | None, "host of the driver"]
+    pid: Annotated[int | None, "process of the driver"]
+    job: Annotated[str | None, "batch job of the driver"]
+    heartbeat_age: Annotated[
+        float | None, "seconds since the driver's last heartbeat (one every five seconds); null without a driver"
+    ]
+    iteration: Annotated[int | None, "last finished iteration; 0 is the initial model"]
+    iterations: Annotated[int | None, "limit of iterations"]
+    evaluations: Annotated[int, "finished evaluations of misfit and gradient"]
+    misfit: Annotated[float | None, "misfit after the last iteration"]
+    initial_misfit: Annotated[float | None, "misfit of the initial model"]
+    model_error: Annotated[float | None, "norm(vp - vp_true) / norm(vp_true) after the last iteration"]
+    shots_done: Annotated[int, "finished shots of the current evaluation, or of the observed data"]
+    shots_total: Annotated[int, "shots of the current evaluation, or of the observed data"]
+    workers: Annotated[list[WorkerStatus], "connected workers: `host`, `name`, `shots`, `seconds` of each"]
+    workers_planned: Annotated[int | None, "worker processes that the run wants"]
+    hosts: Annotated[list[HostStatus], "hosts with workers or finished shots: `host`, `workers`, `shots` of each"]
+    jobs: Annotated[
+        dict[str, str], "state of each worker job that has not ended, with the scheduler's reason, by job number"
+    ]
+    failures: Annotated[list[MessageCount], "what went wrong, each with `message` and `count`; the most frequent first"]
+    warnings: Annotated[list[MessageCount], "the same for warnings"]
+    time_left: Annotated[
+        float | None, "at most so many seconds until the limit of iterations, at the pace of the last ones"
+    ]
+    core_hours: Annotated[float, "cores of the workers times the hours for which they were held, in all starts"]
+    figure: Annotated[str | None, "path of the newest figure"]
+    figure_time: Annotated[float | None, "when it was drawn, s since 1970"]
+    report: Annotated[str | None, "path of the report"]
+    dashboard: Annotated[str | None, "address of Dask's dashboard, while the driver is alive"]
+    dashboard_command: Annotated[str | None, "command that makes the dashboard reachable from another machine"]
+
+    @property
+    def ended(self) -> bool:
+        """Whether no driver works on it any more."""
+        return self.state in (*ENDED, "killed")
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields as JSON types."""
+        return asdict(self)
 
 
 def run_status(path: Path | str) -> RunStatus:
-    """Tell how a run stands, from its folder alone, on any host that sees it; nothing in it is changed.
+    """How a run stands, from its folder alone, on any host that sees it; nothing in it is changed.
 
     Parameters
     ----------
     path
-        The run folder, or the name or path of a configuration whose run is in ``runs``.
-
-    Returns
-    -------
-    RunStatus
+        The run folder, its name in ``runs``, or a configuration whose run is there.
 
     Raises
     ------
     InputError
-        If there is no run, or it must not be read.
+        If there is no run, or it cannot be read.
     """
-    return StatusReader(find_run(Path(path))).read(HEARTBEAT_INTERVAL_S + 1)
+    return StatusReader(find_run(Path(path))).read(HEARTBEAT_TIMEOUT_S)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """State, stage and reason of a run, as in :class:`RunStatus`."""
+
+    state: str
+    stage: str | None = None
+    reason: str = ""
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The content of ``result.json``; empty where there is none that can be read."""
+    with suppress(OSError, ValueError):
+        content = parse_json(require_regular_file(folder / "result.json").read_bytes())
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def judge(state: RunState, liveness: Liveness, result: dict[str, Any]) -> Condition:
+    """Weigh what events, lease and ``result.json`` say: a killed driver logs nothing, and a closing one holds its lease."""
+    done, ended, holder, start = result.get("state") == "done", state.state in ENDED, liveness.holder, state.start
+    # a driver that has logged its end is only closing its workers
+    closing = ended and (holder is None or (start is not None and (holder.pid, holder.host) == (start.pid, start.host)))
+    alive = False if closing else liveness.alive
+    if alive and not (ended and done):
+        return Condition("running", "starting" if ended or state.state == "new" else state.state)
+    if done:
+        summary = result.get("summary")
+        message = summary.get("message") if isinstance(summary, dict) else None
+        return Condition(
+            "done", None, shortened(message, MAX_TEXT_LENGTH) if isinstance(message, str) else state.reason
+        )
+    if state.state == "done":
+        return Condition("stopped", None, "the finished run was started again")
+    if ended or state.state == "new":
+        return Condition(state.state, None, state.reason.strip())
+    return Condition("killed" if alive is False else "unresponsive", state.state)
 
 
 class StatusReader:
-    """Tells again and again how a run stands.
+    """Reads how a run stands, again and again.
 
     Parameters
     ----------
@@ -62,211 +204,175 @@ class StatusReader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self._follower = Follower(folder / "events.jsonl")
-        self._pulse = Liveness(folder / "driver.json")
+        self._liveness = Liveness(folder / "driver.json")
 
-    def read(self, patience: float = 0.0, watching: Callable[[], None] = lambda: None) -> RunStatus:
-        """How it stands now.
+    def read(self, wait_s: float = 0.0, on_wait: Callable[[], None] = lambda: None) -> RunStatus:
+        """How the run stands now.
 
         Parameters
         ----------
-        patience
-            Seconds for which a heartbeat is waited for where else it cannot be told whether the driver is alive.
-        watching
+        wait_s
+            Seconds to wait for a heartbeat where nothing else shows whether the driver is alive.
+        on_wait
             Called before that.
 
         Raises
         ------
         InputError
-            If the folder is gone, or must not be read.
+            If the folder is gone or cannot be read.
         """
         try:
             self.folder.stat()
-            return self._read(patience, watching)
+            return self._status(self._condition(wait_s, on_wait))
         except OSError as error:
             raise InputError(
-                f"{error.filename or self.folder}: cannot be read ({error.strerror or error}); hpcfwi status needs a run "
-                "folder that it may read, and nothing else"
+                f"{error.filename or self.folder}: cannot be read ({error.strerror or error}); hpcfwi status only reads, so "
+                "permission to read the run folder is enough"
             ) from None
 
-    def _read(self, patience: float, watching: Callable[[], None]) -> RunStatus:
-        self._look()
-        state, stage, reason = self._judge()
-        if state == "perhaps dead" and patience > 0:
-            watching()
-            self._pulse.watch(patience)
-            self._look()
-            state, stage, reason = self._judge()
-        # what a driver has told at its end may have come between the two looks, or another one
-        for _ in range(LOOKS):
-            if state not in ("killed", "stopped"):
+    def _condition(self, wait_s: float, on_wait: Callable[[], None]) -> Condition:
+        self._read_files()
+        found = self._judge()
+        if found.state == "unresponsive" and wait_s > 0:
+            on_wait()
+            self._liveness.watch(wait_s)
+            self._read_files()
+            found = self._judge()
+        for _ in range(MAX_REREADS):
+            if found.state not in ("killed", "stopped") or not self._read_files():
                 break
-            news = self._look()
-            state, stage, reason = self._judge()
-            if not news:
-                break
-        return self._status(state, stage, reason)
+            found = self._judge()
+        return found
 
-    def _look(self) -> bool:
-        news = self._follower.read()
-        self._pulse.check()
-        return news
+    def _read_files(self) -> bool:
+        """Read what is new; returns whether there were new events."""
+        new = self._follower.read()
+        self._liveness.check()
+        return new
 
-    def _judge(self) -> tuple[str, str | None, str]:
-        """State, stage and reason."""
-        told, pulse = self._follower.state, self._pulse
-        result = self._result()
-        done = result is not None and result.get("state") == "done"
-        ended = told.state in ENDED
-        alive = False if ended and (pulse.holder is None or self._is_of(told.start)) else pulse.alive
-        if alive and not (ended and done):
-            return "running", "starting" if ended or told.state == "new" else told.state, ""
-        if done:
-            summary = result.get("summary") if result is not None else None
-            return "done", None, _text(summary.get("message") if isinstance(summary, dict) else "") or ""
-        if told.state == "done":
-            return "stopped", None, "it was begun again after it was done"
-        if ended or told.state == "new":
-            return told.state, None, told.reason.strip()
-        return "killed" if alive is False else "perhaps dead", told.state, ""
+    def _judge(self) -> Condition:
+        return judge(self._follower.state, self._liveness, read_result(self.folder))
 
-    def _is_of(self, start: RunStarted | None) -> bool:
-        """Whether the lease is that of the driver that began last."""
-        holder = self._pulse.holder
-        return holder is not None and start is not None and (holder.pid, holder.host) == (start.pid, start.host)
-
-    def _result(self) -> dict[str, Any] | None:
-        try:
-            content = parse_json(require_regular_file(self.folder / "result.json").read_bytes())
-        except (OSError, ValueError):
-            return None
-        return content if isinstance(content, dict) else None
-
-    def _status(self, state: str, stage: str | None, reason: str) -> RunStatus:
-        told, pulse = self._follower.state, self._pulse
-        start, running = told.start, state == "running"
-        # a driver that has only just begun has not told of itself
-        holder = pulse.holder
-        driver = holder or start
-        figure = self._figure()
-        # workers of a driver that was killed are gone soon after it
-        workers = list(told.workers.values()) if running or state == "perhaps dead" else []
-        now = time.time() if running else told.last
+    def _status(self, found: Condition) -> RunStatus:
+        state, liveness = self._follower.state, self._liveness
+        start, running, interrupted = state.start, found.state == "running", found.state in ("killed", "unresponsive")
+        # a driver that has just begun has a lease before it has events
+        driver = liveness.holder or start
+        # the workers of a killed driver end soon after it
+        present = running or found.state == "unresponsive"
+        workers = list(state.workers.values()) if present else []
+        on_hosts = Counter(worker.host for worker in workers)
+        hosts = sorted({*on_hosts, *state.shots_on}, key=natural_order)
+        figure_time, figure = max(self._figures(), default=(None, None))
+        report = self.folder / "report.html"
+        dashboard = state.dashboard if running else None
         return RunStatus(
-            state=state,
-            stage=stage,
-            reason=shortened(reason, 2000),
-            go_on=self._command(start) if state in ("stopped", "failed", "killed", "perhaps dead") else None,
-            # of a driver that has said nothing of its end its last word is known
-            since=_number(told.last if state in ("killed", "perhaps dead") else told.since),
-            started=_number(start and start.time),
-            starts=_whole(told.starts) or 0,
+            state=found.state,
+            stage=found.stage,
+            reason=shortened(found.reason, 2 * MAX_TEXT_LENGTH),
+            resume_command=self._resume_command() if interrupted or found.state in ("stopped", "failed") else None,
+            since=state.last if interrupted else state.since,
+            started=start.time if start else None,
+            starts=state.starts,
             folder=str(self.folder),
-            site=_text(start and start.site),
-            launch=_text(start and start.launch),
-            layout=_text(start and start.layout),
-            host=_text(driver and driver.host),
-            pid=_whole(driver and driver.pid),
-            job=_text(driver and driver.job),
-            heartbeat_age=round(max(0.0, pulse.heartbeat_age), 3) if pulse.exists else None,
-            iteration=_whole(told.iteration),
-            iterations=_whole(told.iterations) or None,
-            evaluations=_whole(told.evaluation) or 0,
-            misfit=_number(told.misfit),
-            initial_misfit=_number(told.initial_misfit),
-            model_error=_number(told.model_error),
-            shots_done=_whole(told.shots_done) or 0,
-            shots_total=_whole(told.shots_total) or 0,
+            site=_short(start.site) if start else None,
+            launch=_short(start.launch) if start else None,
+            layout=_short(start.layout) if start else None,
+            host=_short(driver.host) if driver else None,
+            pid=driver.pid if driver else None,
+            job=_short(driver.job) if driver else None,
+            heartbeat_age=round(max(0.0, liveness.heartbeat_age), 3) if liveness.exists else None,
+            iteration=state.iteration,
+            iterations=state.iterations or None,
+            evaluations=state.evaluation,
+            misfit=state.misfit,
+            initial_misfit=state.initial_misfit,
+            model_error=state.model_error,
+            shots_done=state.shots_done,
+            shots_total=state.shots_total,
             workers=sorted(
-                (WorkerStatus(w.host, w.name, _whole(w.shots) or 0, _number(w.seconds) or 0.0) for w in workers),
-                key=lambda worker: (_in_order(worker.host), _in_order(worker.name)),
+                (WorkerStatus(worker.host, worker.name, worker.shots, worker.seconds) for worker in workers),
+                key=lambda worker: (natural_order(worker.host), natural_order(worker.name)),
             ),
-            workers_planned=_whole(start and start.workers_planned),
-            hosts=_hosts(Counter(worker.host for worker in workers), told.shots_on),
-            jobs=dict(told.jobs) if running or state == "perhaps dead" else {},
-            failures=_often(told.failures),
-            warnings=_often(told.warnings),
-            time_left=_number(_computed(lambda: told.time_left)) if running else None,
-            core_hours=_number(_computed(lambda: round(told.core_hours(now), 6))) or 0.0,
-            figure=str(figure[1]) if figure else None,
-            figure_time=round(figure[0], 3) if figure else None,
-            report=str(self.folder / "report.html") if (self.folder / "report.html").is_file() else None,
-            dashboard=_text(told.dashboard.address) if running and told.dashboard else None,
-            dashboard_command=_text(told.dashboard.command) if running and told.dashboard else None,
+            workers_planned=start.workers_planned if start else None,
+            hosts=[HostStatus(host, on_hosts[host], state.shots_on[host]) for host in hosts],
+            jobs=dict(state.jobs) if present else {},
+            failures=_most_frequent_first(state.failures),
+            warnings=_most_frequent_first(state.warnings),
+            time_left=_finite(state.time_left) if running else None,
+            core_hours=_finite(round(state.core_hours(time.time() if running else state.last), 6)) or 0.0,
+            figure=figure,
+            figure_time=figure_time,
+            report=str(report) if report.is_file() else None,
+            dashboard=_short(dashboard.address) if dashboard else None,
+            dashboard_command=_short(dashboard.command) if dashboard else None,
         )
 
-    def _figure(self) -> tuple[float, Path] | None:
-        """The newest picture, and when it was drawn."""
-        found = []
-        with suppress(OSError), os.scandir(self.folder / "figures") as entries:
-            for entry in entries:
-                if entry.name.endswith(".png"):
-                    with suppress(OSError):  # it is just being replaced
-                        found.append((entry.stat().st_mtime, self.folder / "figures" / entry.name))
-        return max(found, default=None)
+    def _figures(self) -> Iterator[tuple[float, str]]:
+        """Times and paths of the figures."""
+        with suppress(OSError):
+            for path in (self.folder / "figures").glob("*.png"):
+                with suppress(OSError):  # it is being replaced
+                    yield round(path.stat().st_mtime, 3), str(path)
 
-    def _command(self, start: RunStarted | None) -> str | None:
-        """What continues the run, with the configuration that it has kept."""
-        config, site = self.folder / "config.toml", _text(start and start.site)
+    def _resume_command(self) -> str | None:
+        """The command that continues the run with the configuration in its folder."""
+        config, start = self.folder / "config.toml", self._follower.state.start
         if not config.is_file():
             return None
+        site = start.site if start is not None else "workstation"
         words = ["hpcfwi", "run", str(config), "--run-dir", str(self.folder)]
-        return shlex.join([*words, *(["--site", site] if site not in (None, "", "workstation") else [])])
-
-
-def _hosts(workers: Counter[str], shots: Counter[str]) -> list[HostStatus]:
-    names = sorted({*workers, *shots}, key=_in_order)
-    return [HostStatus(name, workers[name], _whole(shots[name]) or 0) for name in names]
-
-
-def _in_order(name: str) -> list[tuple[int, str]]:
-    """A key that puts node10 after node9."""
-    return [
-        (int(part[:18]), "") if part.isdigit() and part.isascii() else (-1, part) for part in re.split(r"(\d+)", name)
-    ]
-
-
-def _often(times: Counter[str]) -> list[Often]:
-    """The most frequent first, and of those that are as frequent the last."""
-    last_first = reversed([Often(what, _whole(count) or 0) for what, count in times.items()])
-    return sorted(last_first, key=lambda one: -one.times)
-
-
-def _whole(value: Any) -> int | None:
-    sound = isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
-    return value if sound else None
-
-
-def _number(value: Any) -> float | None:
-    sound = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST * 1e200
-    return float(value) if sound and math.isfinite(value) else None
-
-
-def _text(value: Any) -> str | None:
-    return shortened(value, 1000) if isinstance(value, str) and value else None
-
-
-def _computed(compute: Callable[[], float | None]) -> float | None:
-    """A number that is computed from others, which may be of any size in a file that somebody has been at."""
-    with suppress(OverflowError):
-        return compute()
-    return None
-
-
-# One of them is there from the first moment on.
-MARKS = ("problem.json", "events.jsonl", "driver.json", "result.json")
-# Where runs are unless told otherwise, and how many are named.
-RUNS, NAMED = Path("runs"), 5
+        return shlex.join([*words, *(["--site", shortened(site)] if site not in ("", "workstation") else [])])
 
 
 def is_run_folder(path: Path) -> bool:
-    """Whether a run is there, or was.
+    """Whether a folder holds a run.
 
     Raises
     ------
     OSError
-        If it must not be looked into.
+        If it cannot be read.
     """
-    return any((path / name).exists() for name in MARKS)
+    return any((path / name).exists() for name in RUN_FILES)
+
+
+def find_run(path: Path) -> Path:
+    """The run folder at a path, with a name in ``runs``, or of a configuration.
+
+    Raises
+    ------
+    InputError
+        If there is none; the message names the runs that there are.
+    """
+    named = shortened(str(path))
+    try:
+        if path.is_dir():
+            if is_run_folder(path):
+                return path
+        else:
+            for folder in (RUNS / path.name, RUNS / path.stem, *([path.parent] if path.is_file() else [])):
+                if folder.is_dir() and is_run_folder(folder):
+                    return folder
+        problem = "is not a run folder" if path.is_dir() else "no such run folder"
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{named}: cannot be read ({getattr(error, 'strerror', None) or error}); name a run folder that you may read"
+        ) from None
+    raise InputError(f"{named}: {problem}{_alternatives(path)}")
+
+
+def _alternatives(path: Path) -> str:
+    """Runs that the user may have meant, as the end of a message."""
+    runs = _runs_in(path) or _runs_in(RUNS) or _runs_in(path.parent)
+    if not runs:
+        return "; hpcfwi run makes one: runs/<name of the configuration>, or what --run-dir names"
+    alike = difflib.get_close_matches(path.name, [run.name for run in runs], MAX_NAMED_RUNS, 0.5)
+    likely = sorted(runs, key=lambda run: alike.index(run.name) if run.name in alike else MAX_NAMED_RUNS)[
+        :MAX_NAMED_RUNS
+    ]
+    more = f", and {len(runs) - MAX_NAMED_RUNS} more in {runs[0].parent}" if len(runs) > MAX_NAMED_RUNS else ""
+    command = shlex.join(["hpcfwi", "status", str(likely[0])])
+    return f"; there are {', '.join(map(str, likely))}{more}\n  Type: {command}"
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -280,37 +386,16 @@ def _runs_in(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def find_run(path: Path) -> Path:
-    """The run folder that is meant by its path, by its name in ``runs``, or by a configuration whose run is there.
-
-    Raises
-    ------
-    InputError
-        If there is none; with those that there are.
-    """
-    named = shortened(str(path))
-    try:
-        if path.is_dir():
-            if is_run_folder(path):
-                return path
-        else:
-            for folder in (RUNS / path.name, RUNS / path.stem, path.parent):
-                if folder.is_dir() and is_run_folder(folder) and (folder != path.parent or path.is_file()):
-                    return folder
-        here = path.is_dir()
-    except (OSError, ValueError) as error:  # no path at all, or one that may not be looked at
-        raise InputError(
-            f"{named}: cannot be read ({getattr(error, 'strerror', None) or error}); give a run folder that you may read"
-        ) from None
-    raise InputError(f"{named}: {'is no run folder' if here else 'there is no such run folder'}{_others(path)}")
+def _most_frequent_first(counts: Counter[str]) -> list[MessageCount]:
+    """The most frequent first; of those that are equally frequent, the latest."""
+    latest_first = reversed([MessageCount(message, count) for message, count in counts.items()])
+    return sorted(latest_first, key=lambda each: -each.count)
 
 
-def _others(path: Path) -> str:
-    """What may have been meant."""
-    runs = _runs_in(path) or _runs_in(RUNS) or _runs_in(path.parent)
-    if not runs:
-        return "; hpcfwi run makes one, runs/<name of its configuration> unless --run-dir says otherwise"
-    alike = difflib.get_close_matches(path.name, [run.name for run in runs], NAMED, 0.5)
-    named = sorted(runs, key=lambda run: alike.index(run.name) if run.name in alike else NAMED)[:NAMED]
-    more = f", and {len(runs) - NAMED} more in {runs[0].parent}" if len(runs) > NAMED else ""
-    return f"; there are {', '.join(map(str, named))}{more}\n  Type: {shlex.join(['hpcfwi', 'status', str(named[0])])}"
+def _short(text: str | None) -> str | None:
+    return shortened(text, MAX_TEXT_LENGTH) if text else None
+
+
+def _finite(value: float | None) -> float | None:
+    """Sums and products of what a damaged log says may overflow."""
+    return value if value is not None and math.isfinite(value) else None

@@ -352,15 +352,13 @@ class _Inversion:
     def _draw_figures(self, velocity: NDArray) -> None:
         if not self.config.output.figures:
             return
-        from hpcfwi.reporting.figures import footnote
-        from hpcfwi.reporting.gallery import draw_gallery
+        from hpcfwi.reporting.figures import draw_run_figures
 
         began = time.perf_counter()
         try:
-            with footnote(self.problem.exclusion_note):
-                draw_gallery(
-                    self.folder, self.problem, self.objective, self.history.rows, velocity, self.first_gradient
-                )
+            draw_run_figures(
+                self.folder.figures, self.problem, self.objective, self.history.rows, velocity, self.first_gradient
+            )
         except HpcfwiError:
             raise
         except Exception as error:  # the model matters more than its figures

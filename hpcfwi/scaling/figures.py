@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpcfwi.reporting.figures import save_figure
 from hpcfwi.reporting.formatting import counted
-from hpcfwi.reporting.panels import new_figure
+from hpcfwi.reporting.plotting import new_figure, save_figure
 from hpcfwi.scaling.results import Estimate, Level, Scaling
 from hpcfwi.scaling.time_breakdown import PARTS
 

@@ -13,9 +13,11 @@ from sample_events import SAMPLES, field_type, sample_line
 
 from hpcfwi.events.types import EVENTS, parse_event
 from hpcfwi.reporting.report.data import ReportData
-from hpcfwi.reporting.report.gantt import make_gantt
+from hpcfwi.reporting.report.gantt import draw_gantt
 from hpcfwi.reporting.report.page import write_report
 
+# Images run no scripts, SVG included.
+IMAGES = ("data:image/png;base64,", "data:image/svg+xml;base64,", "data:,", "#")
 SMALL_FILES = ["events.jsonl", "history.csv", "result.json", "driver.json", "config.toml"]
 SOUND_DRIVER = {"token": "a", "host": "h", "machine": "m", "pid": 1, "started": 1.0, "job": "7", "restarts": 0}
 
@@ -32,7 +34,7 @@ class Judge(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.scripts += tag == "script"
         for name, value in attributes:
-            loads = name in ("src", "href") and not (value or "").startswith(("data:image/png;base64,", "data:,", "#"))
+            loads = name in ("src", "href") and not (value or "").startswith(IMAGES)
             if loads or name.startswith("on"):
                 self.found.append(f"<{tag} {name}={value}>")
 
@@ -135,13 +137,13 @@ def test_a_time_line_of_any_numbers_can_be_drawn(fuzz, hostile):
 
     def check(_, events):
         lines = [sample_line(event["event"], **event) for event in events]
-        chronicle = ReportData.of(event for event in map(parse_event, lines) if event is not None)
-        lanes = make_gantt(chronicle.timeline)
-        if lanes is not None:
-            for block in [*lanes.blocks, *lanes.stages, *lanes.evaluations]:
+        data = ReportData.from_events(event for event in map(parse_event, lines) if event is not None)
+        gantt = draw_gantt(data.timeline)
+        if gantt is not None:
+            for block in [*gantt.shots, *gantt.stages, *gantt.evaluations]:
                 assert 0 <= block.begin <= 1000
                 assert 0 < block.width <= 1001
-            assert len(lanes.x.ticks) < 60
+            assert len(gantt.ticks) < 60
 
     fuzz(st.lists(event, max_size=20), check)
 

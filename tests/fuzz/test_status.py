@@ -16,7 +16,7 @@ from hpcfwi.events.lease import Holder
 from hpcfwi.events.log import EventLog, Follower
 from hpcfwi.events.types import EVENTS
 from hpcfwi.reporting.status import StatusReader, run_status
-from hpcfwi.reporting.status_text import changes, status_lines, status_table_view
+from hpcfwi.reporting.status_text import status_changes, status_lines, status_table
 
 FIELDS = sorted({field.name for kind in EVENTS.values() for field in fields(kind)})
 RESULT = {"state": "done", "limits": {}, "summary": {"iterations": 2, "misfit": 0.5, "message": "ok"}}
@@ -47,11 +47,11 @@ def told_of(reader: StatusReader) -> str:
     """All that is said of a run, in every way."""
     status = reader.read()
     told = json.dumps(status.as_json(), allow_nan=False)
-    lines = [*status_lines(status), *changes(None, status)]
+    lines = [*status_lines(status), *status_changes(None, status)]
     assert all(line.isprintable() for line in lines)
     assert all(len(line) < 7000 for line in lines)
     with Path(os.devnull).open("w") as nothing:
-        Console(file=nothing, force_terminal=True, width=80).print(status_table_view(status))
+        Console(file=nothing, force_terminal=True, width=80).print(status_table(status))
     return told
 
 
@@ -102,6 +102,6 @@ def test_status_of_hostile_words_is_found_or_refused(fuzz, hostile, told):
     def check(folder, word):
         (folder / "runs" / "a").mkdir(parents=True)
         (folder / "runs" / "a" / "events.jsonl").touch()
-        told(lambda: run_status(word), word, "there is no such run folder", "is no run folder", "cannot be read")
+        told(lambda: run_status(word), word, "no such run folder", "is not a run folder", "cannot be read")
 
     fuzz(hostile.texts | st.text(max_size=20) | st.sampled_from(["a", "runs/a", "", ".", "..", "/", "a\0b"]), check)

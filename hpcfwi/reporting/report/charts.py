@@ -1,228 +1,263 @@
-"""Charts of the report: axes with ticks and lines, in percent of an area that has any width and keeps the size of its text.
-
-Only numbers that were computed here get into paths; texts are escaped by the template.
-"""
+"""Charts of the report, convergence and the misfit of each shot: SVG images by matplotlib that follow the page's theme."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+import base64
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from hpcfwi.inversion.history import Row
-from hpcfwi.reporting.formatting import counted
+from hpcfwi.model.survey import Shot
+from hpcfwi.reporting.figures import draw_misfits
+from hpcfwi.reporting.formatting import counted, number
+from hpcfwi.reporting.plotting import Slice, finite, label_axes, new_figure, render, use_log_scale
+from hpcfwi.reporting.report.data import RunModels, ShotMisfits
 
-__all__ = ["Axis", "Chart", "Curve", "convergence_charts", "dots", "number"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-# Points of a curve; ticks of an axis; decades from which a misfit's axis is logarithmic; beyond them nothing is drawn.
-MOST_POINTS, MOST_TICKS, LARGEST = 1000, 6, 1e100
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+__all__ = ["Chart", "ShotCharts", "convergence_charts", "data_uri", "draw_svg", "shot_charts"]
 
-
-def number(value: object, digits: int = 4) -> str:
-    """A number as a reader wants it; a dash where it is none."""
-    try:
-        told = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return "–"
-    if not math.isfinite(told):
-        return "–"
-    text, _, power = f"{told:.{digits}g}".partition("e")
-    if power:
-        times = {"1": "", "-1": "-"}.get(text, f"{text}·")
-        text = f"{times}10{str(int(power)).translate(RAISED)}"
-    return text.replace("-", "−")
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One direction of a chart.
-
-    Parameters
-    ----------
-    label
-        What it is, with its unit.
-    low, high
-        Values at its ends: left and right, or bottom and top; ``low`` may be the larger one (depth).
-    logarithmic
-        Whether equal factors are equal distances.
-    most
-        Ticks, about.
-    """
-
-    label: str
-    low: float
-    high: float
-    logarithmic: bool = False
-    most: int = MOST_TICKS
-
-    @classmethod
-    def around(cls, label: str, values: ArrayLike, logarithmic: bool = False) -> Axis:
-        """One on which all of the values have a place; logarithmic only where they differ much."""
-        flat = usable(values)
-        if logarithmic:
-            flat = flat[flat > 0]
-        if not flat.size:
-            return cls(label, 0.0, 1.0)
-        low, high = float(flat.min()), float(flat.max())
-        if logarithmic and high > 5 * low:
-            return cls(label, low / (high / low) ** 0.05, high * (high / low) ** 0.05, True)
-        margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-        return cls(label, low - margin if low < 0 or low > margin else 0.0, high + margin)
-
-    def place(self, values: ArrayLike) -> NDArray[np.float64]:
-        """Percent of the way from ``low`` to ``high``; not finite where there is no place for it."""
-        given = np.asarray(values, dtype=float)
-        low, high = self.low, self.high
-        with np.errstate(all="ignore"):
-            if self.logarithmic:
-                given, low, high = np.log10(np.where(given > 0, given, np.nan)), math.log10(low), math.log10(high)
-            return np.asarray(100 * (given - low) / (high - low))
-
-    @property
-    def ticks(self) -> list[tuple[float, str]]:
-        """Places, in percent, and their labels."""
-        low, high = sorted((self.low, self.high))
-        at = _log_ticks(low, high) if self.logarithmic else []
-        at = at if len(at) > 2 else _even_ticks(low, high, self.most)
-        return [(round(float(place), 3), number(value)) for place, value in zip(self.place(at), at, strict=True)]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A line, its points, or both; ``look`` is a class of the style sheet."""
-
-    name: str
-    look: str
-    line: str = ""
-    points: str = ""
-
-    @classmethod
-    def of(cls, name: str, look: str, x: Axis, y: Axis, xs: ArrayLike, ys: ArrayLike, line: bool = True) -> Curve:
-        """Through values; where there are too many only some of them, the first and the last always."""
-        places = np.stack([x.place(xs), 100 - y.place(ys)], axis=-1).reshape(-1, 2)
-        if len(places) > MOST_POINTS:
-            places = places[np.unique(np.linspace(0, len(places) - 1, MOST_POINTS).round().astype(int))]
-        places = places[np.isfinite(places).all(axis=1)]
-        path = "M" + "L".join(f"{a:.2f} {b:.2f}" for a, b in places) if line and len(places) > 1 else ""
-        return cls(name, look, path, dots(places) if len(places) <= 120 or not line else "")
+# Ink of the page by day and by night; matplotlib draws with the former.
+INK, INK_AT_NIGHT = "#1c2126", "#e4e8eb"
+THEME = f"<style>svg{{--ink:{INK}}}@media(prefers-color-scheme:dark){{svg{{--ink:{INK_AT_NIGHT}}}}}</style>"
+SVG_STYLE: dict[Any, Any] = {
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    "legend.frameon": False,
+    "svg.hashsalt": "hpcfwi",
+}
+CHART_SIZE = (4.6, 2.9)  # inches
+# Points of a curve, and shots, that are drawn; points above which an SVG holds them as an image; rows of a table.
+MAX_POINTS, MAX_SHOTS, MAX_VECTOR_POINTS, WORST_SHOTS = 1000, 4000, 500, 5
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves in an area.
-
-    Parameters
-    ----------
-    title
-        What it shows.
-    summary
-        The same for those who cannot see it, with its numbers.
-    x, y
-        Axes.
-    curves
-        What is drawn.
-    """
+    """A picture with a title, and its content in words."""
 
     title: str
     summary: str
-    x: Axis
-    y: Axis
-    curves: Sequence[Curve]
+    picture: str
+    max_inches: float = 5.6
 
 
-def dots(places: Iterable[Sequence[float]] | NDArray) -> str:
-    """A path of points without length: with round ends they are dots, round however the area is stretched."""
-    return "".join(f"M{a:.2f} {b:.2f}h0" for a, b in places)
+@dataclass(frozen=True)
+class ShotCharts:
+    """Misfits of the shots.
+
+    Parameters
+    ----------
+    evaluation
+        Its number.
+    survey_map
+        Each shot at its source; None where positions are unknown.
+    chart
+        Misfits in the order of the survey.
+    worst
+        Rows of a table of the shots with the largest misfits relative to the first evaluation.
+    note
+        What is left out, and why.
+    """
+
+    evaluation: int
+    survey_map: Chart | None
+    chart: Chart
+    worst: list[dict[str, Any]]
+    note: str = ""
 
 
-def usable(values: ArrayLike) -> NDArray[np.float64]:
-    """The values that can be drawn, flat."""
-    flat = np.ravel(np.asarray(values, dtype=float))
-    return flat[np.abs(flat) < LARGEST]
+def data_uri(content: bytes, kind: str) -> str:
+    """An image of a kind such as ``"png"``, as an address."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _even_ticks(low: float, high: float, most: int) -> list[float]:
-    """As many as may be of a step of 1, 2 or 5 times a power of ten."""
-    span = high - low
-    if not 0 < span < LARGEST or span < 1e-12 * max(abs(low), abs(high)):
-        return [low]
-    power = math.floor(math.log10(span / most))
-    for step in (float(f"{nice}e{power + more}") for more in (0, 1) for nice in (1, 2, 5)):
-        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first < most:
-            break
-    return [round(i * step, 12 - power) for i in range(first, last + 1)]
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, every so many, and between them 2 and 5 where they are few."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    decades = math.log10(high / low)
-    steps = (1, 2, 5) if decades < 2.5 else (1,)
-    every = max(1, math.ceil(decades / MOST_TICKS))
-    ticks = [float(f"{step}e{power}") for power in range(first, last + 1) for step in steps if power % every == 0]
-    return [tick for tick in ticks if low <= tick <= high]
+def draw_svg(build: Callable[[], Figure]) -> str:
+    """Build a figure and return it as the address of an SVG image whose text and lines follow the browser's theme."""
+    svg = render(build, "svg", SVG_STYLE, transparent=True, metadata={"Date": None}).decode()
+    head, opening, body = svg.partition("<svg ")
+    attributes, end, body = body.partition(">")
+    return data_uri(f"{head}{opening}{attributes}{end}{THEME}{body.replace(INK, 'var(--ink)')}".encode(), "svg+xml")
 
 
 def convergence_charts(rows: Sequence[Row], evaluations: Mapping[int, tuple[float, float]]) -> list[Chart]:
-    """Charts of a run's history and of the misfits of its evaluations, by their numbers; none where there is nothing yet."""
-    charts = [_misfits(rows, evaluations)] if rows or evaluations else []
+    """Charts of a history and of the misfits of evaluations, by their numbers; empty while there is nothing to show."""
+    charts = [_misfit_chart(rows, evaluations)] if rows or evaluations else []
     if not rows:
         return charts
     numbers = [row.iteration for row in rows]
     errors = [np.nan if row.model_error is None else 100 * row.model_error for row in rows]
     if np.isfinite(errors).any():
-        what = "Norm of the velocity's difference to the true one, relative to the norm of that"
-        charts.append(_by_iteration("Model error", "Model error (%)", numbers, errors, what, unit=" %"))
+        meaning = "Norm of the velocity error, relative to the norm of the true velocity"
+        charts.append(_iteration_chart("Model error", "Model error (%)", numbers, errors, meaning, " %"))
     norms = [row.gradient_norm for row in rows]
-    charts.append(
-        _by_iteration("Gradient", "Norm of the gradient", numbers, norms, "Two-norm of the gradient", logarithmic=True)
-    )
-    steps = [row.step_seconds for row in rows[1:]]
-    if steps:
-        what = "Wall time of each iteration, with all evaluations of its line search"
-        charts.append(
-            _by_iteration("Time of an iteration", "Wall time (s)", numbers[1:], steps, what, unit=" s", zero=True)
-        )
+    charts.append(_iteration_chart("Gradient", "Norm of the gradient", numbers, norms, "Two-norm of the gradient"))
+    seconds = [row.step_seconds for row in rows[1:]]
+    if seconds:
+        meaning = "Wall time of an iteration, with all evaluations of its line search"
+        charts.append(_iteration_chart("Time per iteration", "Wall time (s)", numbers[1:], seconds, meaning, " s"))
     return charts
 
 
-def _misfits(rows: Sequence[Row], evaluations: Mapping[int, tuple[float, float]]) -> Chart:
+def _misfit_chart(rows: Sequence[Row], evaluations: Mapping[int, tuple[float, float]]) -> Chart:
+    numbers, accepted = [row.evaluations for row in rows], [row.misfit for row in rows]
     tried = sorted(evaluations)
     misfits = [evaluations[n][0] for n in tried]
-    kept, accepted = [row.evaluations for row in rows], [row.misfit for row in rows]
-    first = accepted[0] if rows else misfits[0]
-    first = first if first > 0 else 1.0
-    every, some = (np.asarray(values, dtype=float) / first for values in (misfits, accepted))
-    x = Axis("Evaluations of misfit and gradient", 0.5, max([1, *tried, *kept]) + 0.5)
-    y = Axis.around("Misfit / first misfit", np.concatenate([every, some]), logarithmic=True)
-    curves = [Curve.of("every evaluation", "aside", x, y, tried, every)]
-    if rows:
-        curves.append(Curve.of("accepted iteration", "main", x, y, kept, some))
-    last = some[-1] if rows else every[-1]
+    initial = accepted[0] if rows else misfits[0]
+    last, initial = accepted[-1] if rows else misfits[-1], initial if initial > 0 else 1.0
     summary = (
-        f"Relative to that of the initial model: {number(100 * last, 3)} % after "
-        f"{counted(len(rows) - 1 if rows else 0, 'iteration')} and {counted(max([0, *tried, *kept]), 'evaluation')}."
+        f"Relative to that of the initial model: {number(100 * last / initial)} % after "
+        f"{counted(max(0, len(rows) - 1), 'iteration')} and {counted(max([0, *tried, *numbers]), 'evaluation')}."
     )
-    return Chart("Misfit", summary, x, y, curves)
+
+    def build() -> Figure:
+        figure = new_figure(CHART_SIZE)
+        tries, steps = _some(len(tried), MAX_POINTS), _some(len(rows), MAX_POINTS)
+        draw_misfits(
+            figure.subplots(),
+            [tried[i] for i in tries],
+            [misfits[i] for i in tries],
+            [numbers[i] for i in steps],
+            [accepted[i] for i in steps],
+            initial,
+        )
+        return figure
+
+    return Chart("Misfit", summary, draw_svg(build))
 
 
-def _by_iteration(
-    title: str,
-    label: str,
-    numbers: Sequence[int],
-    values: Sequence[float],
-    what: str,
-    unit: str = "",
-    logarithmic: bool = False,
-    zero: bool = False,
+def _iteration_chart(
+    title: str, label: str, numbers: Sequence[int], values: Sequence[float], meaning: str, unit: str = ""
 ) -> Chart:
-    x = Axis("Iteration", numbers[0] - 0.5, numbers[-1] + 0.5)
-    y = Axis.around(label, [0.0, *values] if zero else values, logarithmic)
     first, last = (f"{number(value)}{unit}" for value in (values[0], values[-1]))
-    summary = f"{what}: {first} at first, {last} at last." if len(values) > 1 else f"{what}: {first}."
-    return Chart(title, summary, x, y, [Curve.of(title.lower(), "main", x, y, numbers, values)])
+    summary = f"{meaning}: {first} at first, {last} at last." if len(values) > 1 else f"{meaning}: {first}."
+
+    def build() -> Figure:
+        from matplotlib.ticker import MaxNLocator
+
+        figure = new_figure(CHART_SIZE)
+        axes = figure.subplots()
+        shown = _some(len(values), MAX_POINTS)
+        axes.plot(np.asarray(numbers)[shown], np.asarray(values)[shown], "o-", ms=4)
+        axes.set(xlabel="Iteration", ylabel=label, xlim=(numbers[0] - 0.5, numbers[-1] + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if unit == " s":
+            axes.set_ylim(bottom=0)
+        elif not unit:
+            use_log_scale(axes, values)
+        axes.grid(color=INK, alpha=0.12)
+        return figure
+
+    return Chart(title, summary, draw_svg(build))
+
+
+def shot_charts(misfits: ShotMisfits, models: RunModels) -> ShotCharts | None:
+    """Draw the misfit of each shot in the last complete evaluation; None before there is one."""
+    if not misfits.last:
+        return None
+    order = [shot.name for shot in models.shots] or sorted(misfits.last)
+    names = [name for name in order if name in misfits.last] or sorted(misfits.last)
+    last = np.array([misfits.last[name] for name in names])
+    first = np.array([misfits.first.get(name, np.nan) for name in names])
+    with np.errstate(all="ignore"):
+        shares = 100 * last / first
+    shown = _some(len(names), MAX_SHOTS)
+    known = bool(np.isfinite(shares).any())
+    notes = [] if known else ["The log has no misfits of the first evaluation to compare with."]
+    if len(shown) < len(names):
+        notes.append(f"{len(shown)} of {len(names)} shots are drawn.")
+    shots = {shot.name: shot for shot in models.shots}
+    placed = [i for i in shown if names[i] in shots and np.isfinite(shares[i]) and shares[i] > 0]
+    survey_map = None
+    if placed and models.latest is not None:
+        survey_map = _survey_map(models, [shots[names[i]] for i in placed], shares[placed], misfits.number)
+    # those without a first misfit come last
+    largest = np.argsort(-np.where(np.isfinite(shares), shares, -1.0), kind="stable")[:WORST_SHOTS]
+    worst = [
+        {
+            "shot": names[i],
+            "source": ", ".join(number(x / 1000) for x in shots[names[i]].source) if names[i] in shots else "",
+            "first": first[i],
+            "last": last[i],
+            "share": shares[i],
+        }
+        for i in largest
+    ]
+    return ShotCharts(
+        misfits.number, survey_map, _shot_chart(first, last, shown, misfits.number), worst, " ".join(notes)
+    )
+
+
+def _survey_map(models: RunModels, shots: Sequence[Shot], shares: NDArray, evaluation: int) -> Chart:
+    """Seen from the side in 2-D, from above in 3-D."""
+    domain, ground = models.domain, models.latest
+    assert domain is not None
+    assert ground is not None
+    plane = Slice.of(domain, 0, 1)
+    width = 6.5 if plane.size[0] > 2 * plane.size[1] else 4.6
+    height = float(np.clip((width - 0.8) * plane.size[1] / plane.size[0], 0.7, 6.0))
+    low, high = float(shares.min()), float(shares.max())
+
+    def build() -> Figure:
+        from matplotlib.colors import LogNorm, Normalize
+
+        figure = new_figure((width, height + 1.3))
+        axes = figure.subplots()
+        values = plane.plane(ground)
+        step = max(1, max(values.shape) // 300)
+        # faint, so that the sources stand out
+        axes.imshow(values[::step, ::step], cmap="Greys", extent=plane.extent, alpha=0.35, interpolation="none")
+        label_axes(axes, domain, plane, (width - 0.8, height))
+        axes.plot(*plane.project(models.receivers, plane.size[0] / 70).T, ".", ms=2, color=INK, clip_on=False)
+        sources = np.stack([shot.source for shot in shots])[:, [plane.across, plane.down]] / 1000
+        marks = axes.scatter(
+            sources[:, 0],
+            sources[:, 1],
+            c=shares,
+            s=60,
+            cmap="plasma",
+            norm=LogNorm(low, high) if high > 20 * low else Normalize(low, high if high > low else low + 1.0),
+            edgecolors="black",
+            linewidths=0.6,
+            clip_on=False,
+            zorder=3,
+            rasterized=len(shots) > MAX_VECTOR_POINTS,
+        )
+        figure.colorbar(marks, location="bottom", aspect=35, label="Misfit, % of that in the first evaluation")
+        return figure
+
+    summary = (
+        f"Map of the survey over the model: the misfit of the shot at each source in evaluation {evaluation}, between "
+        f"{number(low, 3)} and {number(high, 3)} % of that in the first one"
+    )
+    return Chart("Misfit at each source", summary, draw_svg(build), 1.2 * width)
+
+
+def _shot_chart(first: NDArray, last: NDArray, shown: NDArray, evaluation: int) -> Chart:
+    def build() -> Figure:
+        figure = new_figure(CHART_SIZE)
+        axes = figure.subplots()
+        style: dict[str, Any] = {"ls": "", "marker": ".", "rasterized": len(shown) > MAX_VECTOR_POINTS}
+        if evaluation != 1 and np.isfinite(first).any():
+            axes.plot(shown + 1, first[shown], color="0.6", label="first evaluation", **style)
+        axes.plot(shown + 1, last[shown], color="C0", label=f"evaluation {evaluation}", **style)
+        use_log_scale(axes, np.concatenate([first, last]))
+        axes.set(xlabel="Shot, in the order of the survey", ylabel="Misfit of a shot", xlim=(0.5, len(last) + 0.5))
+        axes.grid(color=INK, alpha=0.12)
+        axes.legend()
+        return figure
+
+    known = finite(last)
+    summary = (
+        f"Misfit of each of {len(last)} shots in evaluation {evaluation}: from {number(known.min(), 3)} to "
+        f"{number(known.max(), 3)}, median {number(float(np.median(known)), 3)}."
+    )
+    return Chart("Misfit of each shot", summary, draw_svg(build))
+
+
+def _some(count: int, limit: int) -> NDArray[np.int_]:
+    """Indices of at most ``limit`` of so many things, evenly spaced, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))

@@ -1,13 +1,12 @@
-"""Everything that the report tells of a run's events: read once, one after the other, whatever their number."""
+"""What the report knows of a run: its events, read once, and the models and survey in its files."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,27 +25,28 @@ from hpcfwi.events.types import (
     ShotExcluded,
     TaskFailed,
 )
+from hpcfwi.inversion.history import History, Row
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import read_array
-from hpcfwi.reporting.report.timeline import Timeline
+from hpcfwi.reporting.report.gantt import Timeline
 
-__all__ = ["ReportData", "RunModels", "ShotMisfits"]
+__all__ = ["ReportData", "RunModels", "ShotMisfits", "read_history"]
 
-# The last failures and tracebacks, and the points of a curve, that are kept.
-MOST_FAILURES, MOST_TRACEBACKS, MOST_POINTS = 50, 5, 100_000
+# Failures, tracebacks, and evaluations or iterations that are kept.
+MAX_FAILURES, MAX_TRACEBACKS, MAX_POINTS = 50, 5, 100_000
 
 
 class ShotMisfits:
-    """Misfits of the shots in the first evaluation and in the last one that was computed to its end.
+    """Misfits of the shots in the first evaluation, and in the last one that is complete.
 
     Attributes
     ----------
     first, last
         By the names of the shots.
     number
-        Of the last evaluation; 0 while there is none.
+        Number of the last evaluation; 0 before there is one.
     """
 
     def __init__(self) -> None:
@@ -57,26 +57,27 @@ class ShotMisfits:
         self._current_number = 0
 
     def begin(self, number: int) -> None:
-        """An evaluation begins, or goes on after another start."""
+        """An evaluation begins, or continues after another start."""
         if number != self._current_number:
             self._current, self._current_number = {}, number
         if number == 1:
             self.first = self._current
 
     def add(self, number: int, shot: str, misfit: float) -> None:
-        """A shot is done; workers tell of it on another way than the driver of the evaluation, perhaps later."""
-        for known, misfits in ((self._current_number, self._current), (self.number, self.last)):
-            if number == known:
-                misfits[shot] = misfit
+        """A shot is done; its event may come after that of its evaluation, since workers send them directly."""
+        if number == self._current_number:
+            self._current[shot] = misfit
+        if number == self.number:
+            self.last[shot] = misfit
 
     def end(self, number: int) -> None:
-        """An evaluation is done."""
+        """An evaluation is complete; one that was replayed has not begun, and changes nothing."""
         if number == self._current_number:
             self.last, self.number = self._current, number
 
 
 class ReportData:
-    """The events of a run, folded.
+    """The events of a run, reduced to what the report shows, in memory that does not grow with their number.
 
     Attributes
     ----------
@@ -84,120 +85,118 @@ class ReportData:
         How the run stands.
     timeline
         What the workers did when.
-    shots
-        Their misfits.
+    shot_misfits
+        Misfit of each shot.
     evaluations
-        Misfit and seconds of each, by its number; of one that was replayed the seconds of when it was computed.
+        Misfit and seconds by number; for replayed evaluations, the seconds of the computation.
     iterations
-        Events of the iterations, by their numbers.
+        Events of the iterations by number.
     failures
-        The last ones: when, and what in a line.
+        The last ones: when (s of the timeline), and a line about each.
     tracebacks
-        The last ones of tasks that failed.
-    lost
-        Shots that are left out since they failed.
-    hosts
-        Shots that were done on each.
-    drawn
-        Whether the pictures in ``figures/`` are of the end that the run is at.
+        The last ones of failed tasks.
+    excluded_shots
+        Shots that are left out because they failed.
+    figures_current
+        Whether ``figures/`` shows the present end of the run, not an earlier one.
     began, ended
-        Time of the first and of the last event, s since 1970.
+        Times of the first and the last event, s since 1970.
     """
 
     def __init__(self) -> None:
-        self.state, self.timeline, self.shots = RunState(), Timeline(), ShotMisfits()
+        self.state, self.timeline, self.shot_misfits = RunState(), Timeline(), ShotMisfits()
         self.evaluations: dict[int, tuple[float, float]] = {}
         self.iterations: dict[int, IterationDone] = {}
-        self.failures: deque[tuple[float, str]] = deque(maxlen=MOST_FAILURES)
-        self.tracebacks: deque[str] = deque(maxlen=MOST_TRACEBACKS)
-        self.lost: list[str] = []
-        self.hosts: dict[str, int] = {}
-        self.drawn = False
+        self.failures: deque[tuple[float, str]] = deque(maxlen=MAX_FAILURES)
+        self.tracebacks: deque[str] = deque(maxlen=MAX_TRACEBACKS)
+        self.excluded_shots: list[str] = []
+        self.figures_current = False
         self.began = self.ended = 0.0
-        self._handlers: dict[type[Event], Callable[[Any], None]] = {
-            RunStarted: self._started,
-            EvaluationStarted: lambda event: self.shots.begin(event.evaluation),
-            EvaluationDone: self._evaluated,
-            IterationDone: self._iterated,
-            ShotDone: self._shot_done,
-            ShotExcluded: self._lost,
-            TaskFailed: lambda event: self.tracebacks.append(event.traceback),
-            Figures: lambda _: self._drawn(),
-        }
 
     @classmethod
-    def of(cls, events: Iterable[Event]) -> ReportData:
+    def from_events(cls, events: Iterable[Event]) -> ReportData:
         """Read all events."""
-        chronicle = cls()
+        data = cls()
         for event in events:
-            chronicle.apply(event)
-        chronicle.timeline.close()
-        return chronicle
+            data.apply(event)
+        data.timeline.close()
+        return data
 
     def apply(self, event: Event) -> None:
         """Take the next event."""
         self.state.apply(event)
         self.timeline.apply(event)
-        handle = self._handlers.get(type(event))
-        if handle is not None:
-            handle(event)
         self.began, self.ended = self.began or event.time, event.time
-        failure = None if isinstance(event, ShotDone) else failure_line(event)
+        # nearly all events are shots
+        if isinstance(event, ShotDone):
+            self.shot_misfits.add(event.evaluation, event.shot, event.misfit)
+            return
+        failure = failure_line(event)
         if failure is not None:
             self.failures.append((self.timeline.now, failure))
+        match event:
+            case RunStarted():
+                self.figures_current = False
+            case Figures():
+                self.figures_current = True
+            case EvaluationStarted():
+                self.shot_misfits.begin(event.evaluation)
+            case EvaluationDone():
+                self._add_evaluation(event)
+            case IterationDone():
+                if len(self.iterations) < MAX_POINTS:
+                    self.iterations.setdefault(event.iteration, event)
+            case TaskFailed():
+                self.tracebacks.append(event.traceback)
+            case ShotExcluded():
+                # another inversion begins without the shot
+                self.excluded_shots.append(event.shot)
+                self.shot_misfits = ShotMisfits()
+                self.evaluations.clear()
+                self.iterations.clear()
 
-    def _started(self, _: RunStarted) -> None:
-        self.drawn = False
+    def _add_evaluation(self, event: EvaluationDone) -> None:
+        self.shot_misfits.end(event.evaluation)
+        before = self.evaluations.get(event.evaluation)
+        seconds = before[1] if before is not None and event.replayed else event.seconds
+        if before is not None or len(self.evaluations) < MAX_POINTS:
+            self.evaluations[event.evaluation] = (event.misfit, seconds)
 
-    def _drawn(self) -> None:
-        self.drawn = True
 
-    def _evaluated(self, event: EvaluationDone) -> None:
-        number, misfit, seconds = event.evaluation, event.misfit, event.seconds
-        self.shots.end(number)
-        before = self.evaluations.get(number)
-        if before is not None and event.replayed:
-            seconds = before[1]
-        if before is not None or len(self.evaluations) < MOST_POINTS:
-            self.evaluations[number] = (misfit, seconds)
-
-    def _iterated(self, event: IterationDone) -> None:
-        number = event.iteration
-        if number in self.iterations or len(self.iterations) < MOST_POINTS:
-            self.iterations.setdefault(number, event)
-
-    def _shot_done(self, event: ShotDone) -> None:
-        self.shots.add(event.evaluation, event.shot, event.misfit)
-        host = event.host
-        if host in self.hosts or len(self.hosts) < MOST_POINTS:
-            self.hosts[host] = self.hosts.get(host, 0) + 1
-
-    def _lost(self, event: ShotExcluded) -> None:
-        """Without the shot another inversion begins."""
-        self.lost.append(event.shot)
-        self.shots = ShotMisfits()
-        self.evaluations.clear()
-        self.iterations.clear()
+def read_history(path: Path, data: ReportData) -> tuple[list[Row], list[str]]:
+    """The iterations in ``history.csv``, or else those in the events; and notes on what is wrong with the file."""
+    notes = []
+    try:
+        rows = History(path).rows
+        if rows:
+            return rows, []
+    except HpcfwiError as error:
+        notes.append(f"{error} The iterations below are those in events.jsonl.")
+    names = [field.name for field in fields(Row)]
+    events = [data.iterations.get(number) for number in range(len(data.iterations))]
+    # rows follow each other without a gap
+    known = events[: events.index(None)] if None in events else events
+    return [Row(*(getattr(event, name) for name in names)) for event in known], notes
 
 
 @dataclass(frozen=True, eq=False)
 class RunModels:
-    """Grid, models, survey.
+    """Grid, models and survey of a run.
 
     Parameters
     ----------
     domain
-        The grid; None where nothing is known of it.
+        The grid; None where it is unknown.
     velocity
-        The final model, or, of a run that is not done, the current one, km/s; None while there is none.
+        The final model or, of a run that is not done, the current one, km/s; None before there is one.
     done
         Whether it is the final one.
     initial, true
-        The other models, where they are known.
+        The other models, where they are known, km/s.
     frozen
-        Cells that the inversion leaves alone.
+        Cells that the inversion does not update.
     shots
-        The survey; empty where it is not known.
+        The survey; empty where it is unknown.
     notes
         What is missing, and why.
     """
@@ -212,8 +211,8 @@ class RunModels:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, run: Path, lost: Sequence[str] = (), problem: Problem | None = None) -> RunModels:
-        """What there is in a run folder; ``problem`` is taken instead of that of its ``config.toml`` where it is given."""
+    def read(cls, run: Path, excluded: Collection[str] = (), problem: Problem | None = None) -> RunModels:
+        """Read what the run folder has; the problem, too, from its ``config.toml``, unless it is given."""
         notes: list[str] = []
         config = None
         try:
@@ -221,44 +220,52 @@ class RunModels:
             problem = problem or Problem.from_config(config)
         except HpcfwiError as error:
             notes.append(f"Initial and true model and the survey cannot be shown: {error}")
-        velocity, done = _velocity(run, notes)
+        velocity, done = _read_velocity(run, notes)
         if problem is None:
-            return cls(_domain(config, velocity), velocity, done, notes=tuple(notes))
+            return cls(_domain_of(config, velocity), velocity, done, notes=tuple(notes))
         if velocity is not None and velocity.shape != problem.domain.shape:
-            notes.append(f"The run's model is of the shape {velocity.shape}, its grid of {problem.domain.shape}.")
+            notes.append(
+                f"The run's model has the shape {velocity.shape}, the grid of config.toml {problem.domain.shape}."
+            )
             velocity = None
-        shots = tuple(shot for shot in problem.survey.shots if shot.name not in set(lost))
+        shots = tuple(shot for shot in problem.survey.shots if shot.name not in excluded)
         models = (problem.initial_velocity, problem.true_velocity, problem.frozen)
         return cls(problem.domain, velocity, done, *models, shots, tuple(notes))
 
     @property
+    def latest(self) -> NDArray | None:
+        """The final, the current or the initial model, whichever is known."""
+        return self.velocity if self.velocity is not None else self.initial
+
+    @property
     def sources(self) -> NDArray[np.float64]:
-        """Positions of all sources, m."""
+        """Positions of all sources, shape (n, ndim), m."""
         return np.stack([shot.source for shot in self.shots])
 
     @property
     def receivers(self) -> NDArray[np.float64]:
-        """Positions of all receivers, m, each once."""
+        """Positions of all receivers, each once, shape (n, ndim), m."""
+        # shots often share one array
         spreads = {id(shot.receivers): shot.receivers for shot in self.shots}
         return np.unique(np.concatenate(list(spreads.values())), axis=0)
 
 
-def _velocity(run: Path, notes: list[str]) -> tuple[NDArray | None, bool]:
+def _read_velocity(run: Path, notes: list[str]) -> tuple[NDArray | None, bool]:
     for name, done in (("model.npy", True), ("model-current.npy", False)):
         if not (run / name).exists():
             continue
         try:
             values = read_array(run / name, "the run's model")
             if not 2 <= values.ndim <= 3 or min(values.shape) < 2:
-                raise InputError(f"{run / name}: has the shape {values.shape}, which is not that of a model")
+                raise InputError(f"{run / name}: has the shape {values.shape}; a model has two or three axes")
             return values.astype(float), done
         except HpcfwiError as error:
             notes.append(f"The run's model cannot be shown: {error}")
     return None, False
 
 
-def _domain(config: RunConfig | None, velocity: NDArray | None) -> Domain | None:
-    """Without the files of the problem the run's own model says how many points the grid has."""
+def _domain_of(config: RunConfig | None, velocity: NDArray | None) -> Domain | None:
+    """The grid, where the problem's files are gone: its shape is that of the run's own model."""
     if config is None or velocity is None or len(config.grid.spacing) != velocity.ndim:
         return None
     origin = config.grid.origin or (0.0,) * velocity.ndim

@@ -1,172 +1,401 @@
-"""The time line as it is drawn: a lane for each worker, for each host, or for several hosts, whatever has room on a page."""
+"""The timeline of the report: which worker computed which shot when, and what failed.
+
+:class:`Timeline` takes the events one after the other, in memory that does not grow with their number: shots are kept one
+by one while they are few, later only how busy each worker was in each bin of time. :func:`draw_gantt` lays out what is kept
+in rows of workers, hosts or groups of hosts, so many that they fit on a page.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+import math
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
-from hpcfwi.reporting.formatting import counted
-from hpcfwi.reporting.report.charts import Axis, number
-from hpcfwi.reporting.report.timeline import BINS, Bar, Timeline, Worker
+from hpcfwi.events import types as events
+from hpcfwi.events.types import Event, RunStarted, ShotDone, ShotStaged
+from hpcfwi.reporting.formatting import counted, natural_order, number
 
-__all__ = ["Block", "Gantt", "Lane", "Sign", "make_gantt"]
+__all__ = ["Gantt", "Timeline", "Worker", "draw_gantt"]
 
-# Lanes on a page; width of the drawing in its own units; the narrowest bar; shades of a busy part.
-MOST_LANES, WIDTH, NARROWEST, SHADES = 60, 1000.0, 0.6, 10
-# Colours that take turns, so that one evaluation can be told from the next; evaluations that have a block of their own.
-TURNS, MOST_BLOCKS = 6, 300
-# Seconds from which time is told in minutes, and in hours.
-MINUTES, HOURS = 180.0, 3 * 3600.0
-NAMES = {"start": "start, waiting for workers", "data": "data", "inversion": "inversion", "pictures": "pictures"}
+# Limits of what a timeline keeps: shots one by one, bins of time, workers, and marks, stages or starts, evaluations.
+MAX_SHOTS, BINS, MAX_WORKERS, MAX_MARKS, MAX_EVALUATIONS = 3000, 240, 20_000, 500, 20_000
+# Seconds: the first width of a bin, which doubles as time goes on; the longest run, and the longest time that a driver's
+# process takes to its first event.
+FIRST_WIDTH_S, MAX_SECONDS, MAX_STARTUP_S = 0.05, 1e10, 3600.0
+# Layout: rows on a page, width in units of the drawing, the narrowest block, shades of a busy bin, colours of
+# evaluations that take turns, and evaluations that have a block each.
+MAX_ROWS, WIDTH, NARROWEST, SHADES, COLOURS, MAX_BLOCKS = 60, 1000.0, 0.6, 10, 6, 300
+# Units of the time axis, their seconds, and the shortest time for which each is used.
+TIME_UNITS = (("h", 3600.0, 3 * 3600.0), ("min", 60.0, 180.0), ("s", 1.0, 0.0))
+# What is marked: in the row of the event's worker, or above all rows.
+MARKS: dict[type[Event], str] = {
+    events.ShotRetried: "a shot is started again",
+    events.WorkerDied: "died",
+    events.WorkerUnresponsive: "sent no heartbeats",
+    events.WorkerRestarted: "restarted",
+    events.TaskFailed: "a task failed",
+    events.TaskOverdue: "a task is overdue",
+    events.JobLost: "a worker job was lost",
+    events.NodeLost: "a node was lost",
+    events.ShotExcluded: "a shot is left out",
+    events.HostExcluded: "a host gets no more shots",
+}
+# Events that begin a stage, the name of its colour, and its title.
+STAGES: dict[type[Event], str] = {
+    RunStarted: "start",
+    events.StagingData: "data",
+    events.DataStaged: "inversion",
+    events.Optimised: "figures",
+    **dict.fromkeys((events.RunDone, events.RunFailed, events.RunInterrupted), "end"),
+}
+STAGE_TITLES = {"start": "start, waiting for workers"}
 
 
 @dataclass
-class Lane:
-    """One line: what it is of, workers in it, and when they were there (begin and width)."""
+class Worker:
+    """A worker process; times are those of its timeline.
+
+    Parameters
+    ----------
+    host, name
+        Where it runs, and Dask's name for it.
+    joined, left
+        When it connected and when it was gone; ``left`` is None while it is connected.
+    shots, seconds
+        Shots that it has done, of data and of evaluations, and the time that they took, s.
+    end
+        How it ended, where it did not end by itself.
+    busy
+        Seconds for which it was busy in each bin of time.
+    """
+
+    host: str
+    name: str
+    joined: float
+    left: float | None = None
+    shots: int = 0
+    seconds: float = 0.0
+    end: str = ""
+    busy: array[float] = field(default_factory=lambda: array("d", bytes(8 * BINS)))
+
+
+@dataclass
+class Span:
+    """A stage, an evaluation or a shot: its name, begin and end, evaluation (0: of the data), and worker (-1: none)."""
+
+    name: str
+    begin: float
+    end: float
+    evaluation: int = 0
+    worker: int = -1
+
+
+class Timeline:
+    """Reduces events to what can be drawn; times are seconds since the first start, without pauses between drivers.
+
+    Attributes
+    ----------
+    workers
+        In the order in which they joined; at most ``MAX_WORKERS``.
+    joined
+        How many there were.
+    shots
+        Every shot; empty where they are too many (``crowded``).
+    stages, evaluations
+        What the run did.
+    marks
+        Failures: worker (-1: none in particular), time and text.
+    starts
+        When drivers began, and how long there was none before, s.
+    width
+        Width of a bin, s.
+    now
+        Time of the last event.
+    """
+
+    def __init__(self) -> None:
+        self.workers: list[Worker] = []
+        self.joined = 0
+        self.shots: list[Span] = []
+        self.crowded = False
+        self.stages: list[Span] = []
+        self.evaluations: list[Span] = []
+        self.marks: list[tuple[int, float, str]] = []
+        self.starts: list[tuple[float, float]] = []
+        self.width, self.now = FIRST_WIDTH_S, 0.0
+        # time of day at which the timeline is zero, moved forward by pauses; and that of the last event
+        self._zero: float | None = None
+        self._last = 0.0
+        # numbers of workers by address: connected, and gone
+        self._connected: dict[str, int] = {}
+        self._gone: dict[str, int] = {}
+        self._evaluation_begin = 0.0
+
+    def apply(self, event: Event) -> None:
+        """Take the next event."""
+        if isinstance(event, events.LogSegment):
+            return  # it comes before the start whose pause it would hide
+        if isinstance(event, RunStarted):
+            self._start(event)
+        self._zero = event.time if self._zero is None else self._zero
+        now = max(event.time - self._zero, 0.0)
+        self._last, self.now = max(self._last, event.time), max(self.now, now)
+        # nearly all events are shots
+        if isinstance(event, ShotDone | ShotStaged):
+            self._add_shot(event, now)
+            return
+        kind = type(event)
+        if kind in STAGES:
+            self._begin_stage(STAGES[kind], now)
+        if kind in MARKS:
+            self._mark(event, now)
+        match event:
+            case events.WorkerJoined():
+                self._leave(event.worker, now)
+                self._join(event.host, event.name, event.worker, now)
+            case events.WorkerLeft():
+                self._leave(event.worker, now)
+            case events.RunClosed():
+                self._all_leave(now)
+            case events.EvaluationStarted():
+                self._evaluation_begin = now
+            case events.EvaluationDone(replayed=False) if len(self.evaluations) < MAX_EVALUATIONS:
+                self.evaluations.append(Span("", self._evaluation_begin, now, event.evaluation))
+
+    def close(self) -> None:
+        """All events are read."""
+        if self.stages:
+            self.stages[-1].end = self.now
+        self.stages = [stage for stage in self.stages if stage.name != "end" and stage.end > stage.begin]
+
+    def presence(self, worker: Worker) -> tuple[float, float]:
+        """From when to when a worker was connected."""
+        return worker.joined, self.now if worker.left is None else max(worker.left, worker.joined)
+
+    @property
+    def bins(self) -> int:
+        """Number of bins in use."""
+        return min(BINS, max(1, math.ceil(self.now / self.width)))
+
+    def _start(self, event: RunStarted) -> None:
+        """A driver begins: earlier workers are gone, and the time without a driver is left out."""
+        self._all_leave(self.now)
+        recent = event.time - MAX_STARTUP_S < event.process_start <= event.time
+        begin = max(event.process_start if recent else event.time, self._last)
+        pause = 0.0 if self._zero is None else begin - self._last
+        self._zero = begin if self._zero is None else self._zero + pause
+        now = max(0.0, begin - self._zero)
+        if len(self.starts) < MAX_MARKS:
+            self.starts.append((now, pause))
+        self._begin_stage("start", now)
+
+    def _begin_stage(self, name: str, now: float) -> None:
+        if self.stages:
+            self.stages[-1].end = max(now, self.stages[-1].begin)
+            if name == self.stages[-1].name:
+                return
+        if len(self.stages) < MAX_MARKS:
+            self.stages.append(Span(name, now, now))
+
+    def _join(self, host: str, name: str, address: str, now: float) -> None:
+        self.joined += 1
+        if len(self.workers) < MAX_WORKERS:
+            self._connected[address] = len(self.workers)
+            self.workers.append(Worker(host, name, now))
+
+    def _leave(self, address: str, now: float) -> None:
+        index = self._connected.pop(address, None)
+        if index is not None:
+            self.workers[index].left = now
+            self._gone[address] = index
+
+    def _all_leave(self, now: float) -> None:
+        for address in list(self._connected):
+            self._leave(address, now)
+
+    def _add_shot(self, event: ShotDone | ShotStaged, now: float) -> None:
+        begin = max(0.0, now - event.seconds)
+        if event.worker not in self._connected:  # the log does not say when it joined, or it is one too many
+            if len(self.workers) == MAX_WORKERS:
+                return
+            self._join(event.host, "", event.worker, begin)
+        index = self._connected[event.worker]
+        worker = self.workers[index]
+        worker.shots += 1
+        worker.seconds += event.seconds
+        self._add_busy(worker, begin, now)
+        if len(self.shots) < MAX_SHOTS and not self.crowded:
+            evaluation = event.evaluation if isinstance(event, ShotDone) else 0
+            self.shots.append(Span(event.shot, begin, now, evaluation, index))
+        else:
+            self.crowded, self.shots = True, []
+
+    def _add_busy(self, worker: Worker, begin: float, end: float) -> None:
+        while end >= self.width * BINS:
+            self._double_width()
+        width, busy = self.width, worker.busy
+        first, last = int(begin / width), int(end / width)
+        if first == last:
+            busy[first] += end - begin
+            return
+        busy[first] += (first + 1) * width - begin
+        busy[last] += end - last * width
+        for i in range(first + 1, last):
+            busy[i] += width
+
+    def _double_width(self) -> None:
+        for worker in self.workers:
+            busy = worker.busy
+            worker.busy = array("d", [busy[i] + busy[i + 1] for i in range(0, BINS, 2)]) + array("d", bytes(4 * BINS))
+        self.width *= 2
+
+    def _mark(self, event: Event, now: float) -> None:
+        text, address = MARKS[type(event)], getattr(event, "worker", "")
+        # the events about a death come after that of its leaving
+        index = self._connected.get(address, self._gone.get(address, -1))
+        if index >= 0 and isinstance(event, events.WorkerDied | events.WorkerRestarted):
+            self.workers[index].end = text
+        if len(self.marks) < MAX_MARKS:
+            names = (getattr(event, key, "")[:100] for key in ("shot", "host", "job", "node"))
+            subject = ", ".join(filter(None, names))
+            self.marks.append((index, now, f"{text}{f' ({subject})' if subject else ''}"))
+
+
+@dataclass
+class Row:
+    """A row of the drawing: its label, its workers, and when they were connected (begin and width)."""
 
     label: str
     workers: list[int]
-    present: list[tuple[float, float]] = field(default_factory=list)
+    presence: list[tuple[float, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A rectangle: its lane, begin and width, its class in the style sheet, and what it is."""
+    """A rectangle: its row, begin and width, class in the style sheet, and title."""
 
-    lane: int
+    row: int
     begin: float
     width: float
-    look: str
-    title: str
-
-
-@dataclass(frozen=True)
-class Sign:
-    """Something that went wrong: percent of the way, its lane (-1: above all), what it is."""
-
-    at: float
-    lane: int
+    style: str
     title: str
 
 
 @dataclass(frozen=True)
 class Gantt:
-    """What is drawn.
+    """The layout of a timeline: places along it in percent, or in blocks of ``WIDTH`` units."""
 
-    Parameters
-    ----------
-    of
-        What a lane is: ``"worker"``, ``"host"`` or ``"hosts"``.
-    x
-        Axis of time.
-    lanes
-        From top to bottom.
-    blocks
-        Shots, one by one; empty where there are too many.
-    shades
-        Of each shade the path of what is as busy.
-    stages, evaluations
-        Above the lanes.
-    signs
-        Failures.
-    pauses
-        Where a driver began again (percent), and what it is.
-    summary
-        In words.
-    """
-
-    of: str
-    x: Axis
-    lanes: list[Lane]
-    blocks: list[Block]
-    shades: list[tuple[int, str]]
+    unit: str  # what a row is: "worker", "host" or "hosts"
+    label: str  # of the time axis
+    ticks: list[tuple[float, str]]
+    rows: list[Row]
+    shots: list[Block]  # empty where they are too many
+    shades: list[tuple[int, str]]  # the SVG path of the bins that are as busy, for each shade
     stages: list[Block]
     evaluations: list[Block]
-    signs: list[Sign]
-    pauses: list[tuple[float, str]]
+    marks: list[tuple[float, int, str]]  # place, row (-1: above all rows) and title of each failure
+    pauses: list[tuple[float, str]]  # where a driver was started again
     summary: str
 
 
-def make_gantt(timeline: Timeline) -> Gantt | None:
-    """Arrange what a time line has; None where nothing has happened yet."""
-    total = timeline.now
+def draw_gantt(timeline: Timeline) -> Gantt | None:
+    """Lay a timeline out; None while nothing has happened."""
+    from matplotlib.ticker import MaxNLocator
+
+    total, workers = timeline.now, timeline.workers
     if not total > 0:
         return None
-    unit, seconds = ("h", 3600.0) if total > HOURS else ("min", 60.0) if total > MINUTES else ("s", 1.0)
-    x = Axis(f"Time with a driver at work ({unit})", 0.0, total / seconds, most=9)
 
     def place(time: float) -> float:
         return WIDTH * min(1.0, max(0.0, time / total))
 
-    of, lanes = _lanes(timeline.workers)
-    lane_of = {worker: i for i, lane in enumerate(lanes) for worker in lane.workers}
-    for lane in lanes:
-        spans = [timeline.present(timeline.workers[i]) for i in lane.workers]
-        lane.present = [(place(a), max(NARROWEST, place(b) - place(a))) for a, b in _merged(spans)]
-    whole = of == "worker" and not timeline.crowded
-    signs = [Sign(place(mark.time) / 10, lane_of.get(mark.worker, -1), mark.text) for mark in timeline.marks]
-    shots = sum(worker.shots for worker in timeline.workers)
-    busy, there = (
-        sum(worker.seconds for worker in timeline.workers),
-        sum(b - a for a, b in map(timeline.present, timeline.workers)),
-    )
-    more = timeline.came - len(timeline.workers)
-    marked = f" Marked: {counted(len(signs), 'failure')}." if signs else ""
-    summary = (
-        f"{counted(timeline.came, 'worker')} on {counted(len({w.host for w in timeline.workers}), 'host')} did "
-        f"{counted(shots, 'shot')}, those of the data included, in {number(total)} s; they were busy for "
-        f"{number(100 * min(1.0, busy / there) if there else 0.0, 3)} % of the time for which they were "
-        f"there.{marked}{f' The last {more} workers are left out.' if more else ''}"
-    )
+    def block(span: Span, row: int, style: str, title: str) -> Block:
+        return Block(row, place(span.begin), max(NARROWEST, place(span.end) - place(span.begin)), style, title)
+
+    unit, rows = _rows(workers)
+    row_of = {worker: i for i, row in enumerate(rows) for worker in row.workers}
+    for row in rows:
+        spans = _merged([timeline.presence(workers[i]) for i in row.workers])
+        row.presence = [(place(a), max(NARROWEST, place(b) - place(a))) for a, b in spans]
+    one_by_one = unit == "worker" and not timeline.crowded
+    scale, seconds = next((name, size) for name, size, least in TIME_UNITS if total >= least)
+    ticks = [x for x in MaxNLocator(9, steps=[1, 2, 5, 10]).tick_values(0, total / seconds) if x * seconds <= total]
     return Gantt(
-        of,
-        x,
-        lanes,
-        [_block(bar, lane_of[bar.worker], place) for bar in timeline.bars if bar.worker in lane_of] if whole else [],
-        [] if whole else list(_shades(timeline, lanes, place)),
+        unit,
+        f"Time with a running driver ({scale})",
+        [(round(100 * x * seconds / total, 3), number(x)) for x in ticks],
+        rows,
+        [block(s, row_of[s.worker], _colour(s.evaluation), _title(s)) for s in timeline.shots] if one_by_one else [],
+        [] if one_by_one else list(_shades(timeline, rows, place)),
+        [block(s, 0, f"stage-{s.name}", STAGE_TITLES.get(s.name, s.name)) for s in timeline.stages],
+        [block(s, 0, _colour(s.evaluation), s.name) for s in _grouped(timeline.evaluations)],
+        [(place(time) / 10, row_of.get(worker, -1), text) for worker, time, text in timeline.marks],
         [
-            Block(0, place(s.begin), max(NARROWEST, place(s.end) - place(s.begin)), s.name, NAMES.get(s.name, s.name))
-            for s in timeline.stages
+            (place(time) / 10, f"driver started again after a pause of {number(pause, 3)} s")
+            for time, pause in timeline.starts[1:]
         ],
-        _evaluations(timeline, place),
-        signs,
-        [
-            (place(at) / 10, f"driver started again after a pause of {number(pause, 3)} s")
-            for at, pause in timeline.starts[1:]
-        ],
-        summary,
+        _summary(timeline),
     )
 
 
-def _lanes(workers: list[Worker]) -> tuple[str, list[Lane]]:
+def _summary(timeline: Timeline) -> str:
+    workers = timeline.workers
+    busy = sum(worker.seconds for worker in workers)
+    present = sum(end - begin for begin, end in map(timeline.presence, workers))
+    share = number(100 * min(1.0, busy / present) if present else 0.0, 3)
+    missing = timeline.joined - len(workers)
+    marked = f" Marked: {counted(len(timeline.marks), 'failure')}." if timeline.marks else ""
+    return (
+        f"{counted(timeline.joined, 'worker')} on {counted(len({worker.host for worker in workers}), 'host')} did "
+        f"{counted(sum(worker.shots for worker in workers), 'shot')}, including those of the data, in "
+        f"{number(timeline.now)} s; they were busy for {share} % of the time for which they were connected."
+        f"{marked}{f' The last {missing} workers are not shown.' if missing else ''}"
+    )
+
+
+def _colour(evaluation: int) -> str:
+    return f"turn{evaluation % COLOURS}" if evaluation else "data"
+
+
+def _title(shot: Span) -> str:
+    of_what = f"evaluation {shot.evaluation}" if shot.evaluation else "data"
+    return f"shot {shot.name}, {of_what}: {number(shot.end - shot.begin, 3)} s"
+
+
+def _grouped(evaluations: Sequence[Span]) -> Iterator[Span]:
+    """Evaluations with a title; several together where they are too many."""
+    size = max(1, -(-len(evaluations) // MAX_BLOCKS))
+    for i in range(0, len(evaluations), size):
+        first, last = evaluations[i], evaluations[min(i + size, len(evaluations)) - 1]
+        single = f"evaluation {first.evaluation}: {number(first.end - first.begin, 3)} s"
+        several = f"evaluations {first.evaluation} to {last.evaluation}"
+        yield Span(single if first is last else several, first.begin, last.end, first.evaluation // size or 1)
+
+
+def _rows(workers: Sequence[Worker]) -> tuple[str, list[Row]]:
+    """A row for each worker or, where that makes too many, for each host or group of hosts."""
     hosts: dict[str, list[int]] = {}
-    for i in sorted(range(len(workers)), key=lambda i: [_natural(workers[i].host), _natural(workers[i].name)]):
+    order = sorted(range(len(workers)), key=lambda i: (natural_order(workers[i].host), natural_order(workers[i].name)))
+    for i in order:
         hosts.setdefault(workers[i].host, []).append(i)
-    if len(workers) <= MOST_LANES:
-        return "worker", [
-            Lane(f"{host} · {workers[i].name}" if workers[i].name else host, [i]) for host in hosts for i in hosts[host]
-        ]
-    names = list(hosts)
-    if len(names) <= MOST_LANES:
-        return "host", [Lane(host, hosts[host]) for host in names]
-    each = -(-len(names) // MOST_LANES)
-    groups = [names[i : i + each] for i in range(0, len(names), each)]
+    if len(workers) <= MAX_ROWS:
+        return "worker", [Row(" · ".join(filter(None, (workers[i].host, workers[i].name))), [i]) for i in order]
+    if len(hosts) <= MAX_ROWS:
+        return "host", [Row(host, indices) for host, indices in hosts.items()]
+    names, size = list(hosts), -(-len(hosts) // MAX_ROWS)
+    groups = [names[i : i + size] for i in range(0, len(names), size)]
     return "hosts", [
-        Lane(f"{g[0]} … {g[-1]}" if len(g) > 1 else g[0], [i for h in g for i in hosts[h]]) for g in groups
+        Row(" … ".join(dict.fromkeys((group[0], group[-1]))), [i for host in group for i in hosts[host]])
+        for group in groups
     ]
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """For sorting: node9 comes before node10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,18})", name)]
-
-
 def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Times in which at least one of them was there."""
+    """Times that at least one of the spans covers."""
     merged: list[tuple[float, float]] = []
     for begin, end in sorted(spans):
         if merged and begin <= merged[-1][1]:
@@ -176,48 +405,23 @@ def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return merged
 
 
-def _block(bar: Bar, lane: int, place: Callable[[float], float]) -> Block:
-    what = f"evaluation {bar.evaluation}" if bar.evaluation else "data"
-    look = f"turn{bar.evaluation % TURNS}" if bar.evaluation else "data"
-    title = f"shot {bar.shot}, {what}: {number(bar.end - bar.begin, 3)} s"
-    return Block(lane, place(bar.begin), max(NARROWEST, place(bar.end) - place(bar.begin)), look, title)
-
-
-def _evaluations(timeline: Timeline, place: Callable[[float], float]) -> list[Block]:
-    spans = timeline.spans
-    # of many, several are one block
-    each = max(1, -(-len(spans) // MOST_BLOCKS))
-    blocks = []
-    for i in range(0, len(spans), each):
-        some = spans[i : i + each]
-        (first, begin, end), last = some[0], some[-1][0]
-        if each == 1:
-            name = f"evaluation {first}: {number(end - begin, 3)} s"
-        else:
-            end, name = some[-1][2], f"evaluations {first} to {last}"
-        turn = f"turn{(first if each == 1 else i // each) % TURNS}"
-        blocks.append(Block(0, place(begin), max(NARROWEST, place(end) - place(begin)), turn, name))
-    return blocks
-
-
-def _shades(timeline: Timeline, lanes: list[Lane], place: Callable[[float], float]) -> Iterator[tuple[int, str]]:
-    """How busy each lane's workers were, in bins of time: rectangles of the same shade are one path."""
+def _shades(timeline: Timeline, rows: list[Row], place: Callable[[float], float]) -> Iterator[tuple[int, str]]:
+    """How busy the workers of each row were: an SVG path of rectangles for each shade."""
     bins, width = timeline.bins, timeline.width
     edges = width * np.arange(bins + 1)
     paths: dict[int, list[str]] = {}
-    for row, lane in enumerate(lanes):
-        busy, there = np.zeros(bins), np.zeros(bins)
-        for i in lane.workers:
-            worker = timeline.workers[i]
-            begin, end = timeline.present(worker)
-            busy += np.frombuffer(worker.busy, dtype=float, count=BINS)[:bins]
-            there += np.clip(np.minimum(edges[1:], end) - np.maximum(edges[:-1], begin), 0, None)
-        shade = np.ceil(SHADES * np.clip(busy / np.maximum(there, 1e-3 * width), 0, 1)).astype(int)
+    for y, row in enumerate(rows):
+        busy, present = np.zeros(bins), np.zeros(bins)
+        for i in row.workers:
+            begin, end = timeline.presence(timeline.workers[i])
+            busy += np.frombuffer(timeline.workers[i].busy, dtype=float, count=BINS)[:bins]
+            present += np.clip(np.minimum(edges[1:], end) - np.maximum(edges[:-1], begin), 0, None)
+        shade = np.ceil(SHADES * np.clip(busy / np.maximum(present, 1e-3 * width), 0, 1)).astype(int)
         shade[busy <= 0] = 0
         changes = [0, *(np.flatnonzero(np.diff(shade)) + 1).tolist(), bins]
         for first, after in pairwise(changes):
             if shade[first]:
                 a, b = place(edges[first]), place(edges[after])
-                paths.setdefault(int(shade[first]), []).append(f"M{a:.1f} {row + 0.1:.1f}H{b:.1f}v.8H{a:.1f}z")
+                paths.setdefault(int(shade[first]), []).append(f"M{a:.1f} {y + 0.1:.1f}H{b:.1f}v.8H{a:.1f}z")
     for level in sorted(paths):
         yield level, "".join(paths[level])

@@ -21,7 +21,9 @@ SWITCHES = ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"
 FAILURES = {
     "requests": "return performance.getEntriesByType('resource').map(e => e.name).filter(n => !n.startsWith('data:'))",
     "broken pictures": "return [...document.images].filter(i => !(i.complete && i.naturalWidth > 0)).map(i => i.alt)",
-    "pictures without a text": "return [...document.images].filter(i => !i.alt.trim()).map(i => i.outerHTML.slice(0, 80))",
+    "pictures without a text": """
+        return [...document.images].filter(i => !i.alt.trim() && i.role !== 'presentation')
+            .map(i => i.outerHTML.slice(0, 80))""",
     # what is wider than the page and does not scroll in a box of its own
     "too wide": """
         const inBox = e => e.closest('.wide, pre');

@@ -12,7 +12,6 @@ from dataclasses import asdict
 from html.parser import HTMLParser
 from itertools import pairwise
 
-import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,12 +26,13 @@ from hpcfwi.inversion.journal import Journal
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.model.grid import Domain
 from hpcfwi.reporting.report.data import ReportData, RunModels
-from hpcfwi.reporting.report.model_history import make_model_history
-from hpcfwi.reporting.report.models import Scale, gradient_plate, models_plate, palette, panels_of, planes_of
+from hpcfwi.reporting.report.models import gradient_group, model_history, models_group
 
 # events of all kinds, with facts of none
 pytestmark = pytest.mark.hostile
 
+# Images run no scripts, SVG included.
+IMAGES = ("data:image/png;base64,", "data:image/svg+xml;base64,")
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
 
@@ -80,8 +80,8 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     @property
-    def slides(self):
-        """What the script gets; none where there is no slider."""
+    def frames(self):
+        """What the script gets; nothing where there is no slider."""
         found = [script for script in self.scripts if script.startswith("[")]
         return json.loads(found[0]) if found else []
 
@@ -121,7 +121,7 @@ def kill(run):
         (run / name).unlink()
     (run / "model.npy").rename(run / "model-current.npy")
     lines = (run / "events.jsonl").read_text().splitlines(keepends=True)
-    last = max(i for i, line in enumerate(lines) if '"evaluating"' in line)
+    last = max(i for i, line in enumerate(lines) if '"evaluation started"' in line)
     (run / "events.jsonl").write_text("".join(lines[: last + 2]))
 
 
@@ -167,15 +167,15 @@ def test_nothing_is_loaded_and_only_its_own_script_may_run(finished):
 
 def test_those_who_cannot_see_it_are_told(finished):
     assert finished.all("html") == [{"lang": "en"}]
-    alts = [image.get("alt", "") for image in finished.all("img")]
-    assert len(alts) > 6
-    assert all(len(alt) > 20 for alt in alts)
+    images = [image for image in finished.all("img") if image.get("role") != "presentation"]
+    assert len(images) > 10
+    assert all(len(image.get("alt", "")) > 20 for image in images)
     levels = [int(tag[1]) for tag, _ in finished.elements if re.fullmatch(r"h\d", tag)]
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
     names = {attributes["id"] for _, attributes in finished.elements if "id" in attributes}
     drawings = [svg for svg in finished.all("svg") if svg.get("aria-hidden") != "true"]
-    assert len(drawings) >= 5
+    assert drawings
     for svg in drawings:
         assert svg["role"] == "img"
         assert set(svg["aria-labelledby"].split()) <= names
@@ -186,59 +186,24 @@ def test_those_who_cannot_see_it_are_told(finished):
 
 def test_every_iteration_has_its_model_with_misfit_and_error(finished, first_run):
     rows = History(first_run[2] / "history.csv").rows
-    assert len(finished.slides) == len(rows) == 3
-    for slide, row in zip(finished.slides, rows, strict=True):
-        assert f"{row.misfit:.6g}" in slide["label"]
-        assert f"{100 * row.model_error:.3g} %" in slide["label"]
-        assert len(slide["pictures"]) == 2
-    first, *_, last = finished.slides
+    assert len(finished.frames) == len(rows) == 3
+    for frame, row in zip(finished.frames, rows, strict=True):
+        assert f"{row.misfit:.6g}" in frame["label"]
+        assert f"{100 * row.model_error:.3g} %" in frame["label"]
+        assert len(frame["pictures"]) == 2
+    first, *_, last = finished.frames
     shown = [image for image in finished.all("img") if "data-panel" in image]
     assert [[image["src"], image["alt"]] for image in shown] == last["pictures"]
     assert first["pictures"][0] != last["pictures"][0]
-    (final,) = (image for image in finished.all("img") if image["alt"].startswith("Final model"))
+    (final,) = (image for image in finished.all("img") if image["alt"].startswith("Final model, "))
     # float32 of the file and float64 of the journal may differ by one shade
     assert np.abs(picture(final["src"]) - picture(last["pictures"][0][0])).max() <= 3
 
 
-def test_the_initial_model_s_slide_is_of_one_colour(finished):
-    first = picture(finished.slides[0]["pictures"][0][0])
+def test_the_image_of_a_constant_initial_model_has_one_colour(finished):
+    first = picture(finished.frames[0]["pictures"][0][0])
     assert first.shape == (31, 31, 3)
     assert np.ptp(first.reshape(-1, 3), axis=0).max() == 0
-
-
-def test_colours_are_those_of_matplotlib_and_depth_points_down():
-    domain = Domain((40, 30), (10.0, 10.0), (0.0, 0.0))
-    values = 2.0 + np.arange(40)[:, None] / 40 + np.arange(30)[None] / 30
-    (panel,) = panels_of(domain, planes_of(domain, values), Scale("velocity", 2.0, 4.0), "Model", "Model", "km/s")
-    drawn = picture(panel.picture)
-    expected = 255 * matplotlib.colormaps["viridis"]((values.T - 2.0) / 2.0)[..., :3]
-    assert drawn.shape == (30, 40, 3)
-    assert np.abs(drawn - expected).max() < 8
-    assert (panel.y.low, panel.y.high) == (0.295, -0.005)
-    assert panel.y.ticks[0] == (pytest.approx(98.333), "0")
-    assert panel.aspect == pytest.approx(4 / 3)
-    ends = np.frombuffer(palette("difference"), dtype=np.uint8).reshape(256, 3)[[0, 127, 254]] / 255
-    assert np.abs(ends - matplotlib.colormaps["RdBu"]([0.0, 0.5, 1.0])[:, :3]).max() < 0.02
-
-
-def test_what_is_no_number_has_a_colour_of_its_own_and_a_large_model_fewer_points():
-    domain = Domain((5000, 700), (10.0, 10.0), (0.0, 0.0))
-    values = np.full(domain.shape, 2.5)
-    values[:2500] = np.nan
-    (panel,) = panels_of(domain, planes_of(domain, values), Scale("velocity", 2.0, 3.0), "Model", "Model", "km/s")
-    drawn = picture(panel.picture)
-    assert max(drawn.shape) <= 600
-    assert (drawn[:, 0] == 190).all()
-    assert len(panel.picture) < 50_000
-
-
-def test_a_model_with_three_axes_has_three_slices():
-    domain = Domain((13, 11, 9), (100.0, 100.0, 100.0), (0.0, 0.0, 0.0))
-    values = np.arange(13.0 * 11 * 9).reshape(domain.shape)
-    panels = panels_of(domain, planes_of(domain, values), Scale("velocity", 0.0, 1300.0), "Model", "Model", "km/s")
-    assert [picture(panel.picture).shape[:2] for panel in panels] == [(9, 13), (9, 11), (11, 13)]
-    assert [panel.y.label for panel in panels] == ["Depth (km)", "Depth (km)", "Distance y (km)"]
-    assert panels[2].y.low < panels[2].y.high  # a map: y points up
 
 
 def test_the_summary_shots_versions_and_configuration_are_there(finished, first_run):
@@ -249,7 +214,7 @@ def test_the_summary_shots_versions_and_configuration_are_there(finished, first_
     assert "31 × 31 points, 20 × 20 m" in summary
     assert "to the byte" in summary
     assert "core-hours" in summary
-    assert "Explained worst" in finished.texts["shots"]
+    assert "Largest misfits, relative to the first evaluation" in finished.texts["shots"]
     assert f"In evaluation {rows[-1].evaluations}" in finished.texts["shots"]
     assert "Misfit at each source" in finished.texts["shots"]
     setting = finished.texts["setting"]
@@ -278,9 +243,9 @@ def test_a_killed_run_has_a_report_of_what_there_is(run, hpcfwi):
     done = hpcfwi("report", run)
     assert (done.returncode, done.stdout) == (0, f"{run / 'report.html'}\n")
     page = Page((run / "report.html").read_text())
-    assert "Ended without a word" in page.texts["header"]
+    assert "Killed" in page.texts["header"]
     assert "Current model" in page.texts["models"]
-    assert len(page.slides) == 3
+    assert len(page.frames) == 3
     assert "to the byte" not in page.texts["summary"]
 
 
@@ -290,9 +255,9 @@ def test_a_run_that_goes_on_is_told_from_one_whose_driver_is_gone(run):
     (run / "driver.json").write_text(json.dumps(here))
     header = " ".join(page_of(run).texts["header"].split())
     assert f"Inverting – process {here['pid']} on {here['host']}" in header
-    assert "is at work on it" in header
+    assert "is running" in header
     (run / "driver.json").write_text(json.dumps(here | {"started": here["started"] - 100}))
-    assert "Driver gone" in page_of(run).texts["header"]
+    assert "died without logging why" in page_of(run).texts["header"]
 
 
 def test_a_run_that_has_only_begun_has_a_report(run):
@@ -305,13 +270,13 @@ def test_a_run_that_has_only_begun_has_a_report(run):
     page = page_of(run)
     assert "Initial model" in page.texts["models"]
     assert "none yet" in page.texts["summary"]
-    assert page.slides == []
+    assert page.frames == []
 
 
 def test_without_a_journal_there_is_no_slider_and_it_says_why(run):
     shutil.rmtree(run / "journal")
     page = page_of(run)
-    assert page.slides == []
+    assert page.frames == []
     assert "There is no slider: the journal" in page.texts["iterations"]
     assert "gradient" not in page.texts
 
@@ -320,17 +285,17 @@ def test_damaged_entries_of_the_journal_are_left_out(run):
     path = sorted((run / "journal").glob("*.bin"))[0]
     path.write_bytes(path.read_bytes()[:-8])
     page = page_of(run)
-    assert len(page.slides) == 2
-    assert "1 file of the journal cannot be used" in page.texts["iterations"]
+    assert len(page.frames) == 2
+    assert "1 file of the journal cannot be read" in page.texts["iterations"]
 
 
 def test_the_journal_of_a_problem_with_a_shot_more_is_not_taken_for_this_one_s(run):
     """A run that goes on without a shot begins anew in the same folder: numbers are there twice."""
-    before = page_of(run).slides
+    before = page_of(run).frames
     other = Journal(run / "journal", "another problem")
     for number in range(1, 5):
         other.write(np.full(31 * 31, 0.1 + number / 100), FunctionalGradient(7.0, np.ones((31, 31))), number)
-    assert page_of(run).slides == before
+    assert page_of(run).frames == before
 
 
 def test_files_of_the_problem_that_are_gone_are_named_and_the_rest_is_shown(run, tmp_path):
@@ -341,7 +306,7 @@ def test_files_of_the_problem_that_are_gone_are_named_and_the_rest_is_shown(run,
     page = page_of(run)
     assert f"{tmp_path}/gone.npy" in page.texts["summary"]
     assert "Final model" in page.texts["models"]
-    assert len(page.slides) == 3
+    assert len(page.frames) == 3
     assert "Misfit at each source" not in page.texts["shots"]
     assert "Misfit of each shot" in page.texts["shots"]
     config.write_text("grid = 1")
@@ -371,7 +336,7 @@ def test_whatever_is_missing_or_broken_the_rest_is_shown(run, name, how):
 def test_without_a_history_the_events_tell_of_the_iterations(run):
     before = page_of(run)
     (run / "history.csv").unlink()
-    assert len(page_of(run).slides) == len(before.slides)
+    assert len(page_of(run).frames) == len(before.frames)
 
 
 def test_starts_and_failures_are_told(run):
@@ -426,10 +391,10 @@ def test_the_last_evaluation_that_was_computed_to_its_end_is_compared_with_the_f
         ]
 
     begun = [{"event": "evaluation started", "evaluation": 3, "shots": 3}, *shots(3, 1.0)]
-    chronicle = ReportData.of(typed(*evaluation(1, 9.0, 8.0, 7.0), *evaluation(2, 3.0, 2.0, 1.0, late=1), *begun))
-    assert chronicle.shots.number == 2
-    assert chronicle.shots.first == {"0": 9.0, "1": 8.0, "2": 7.0}
-    assert chronicle.shots.last == {"0": 3.0, "1": 2.0, "2": 1.0}
+    data = ReportData.from_events(typed(*evaluation(1, 9.0, 8.0, 7.0), *evaluation(2, 3.0, 2.0, 1.0, late=1), *begun))
+    assert data.shot_misfits.number == 2
+    assert data.shot_misfits.first == {"0": 9.0, "1": 8.0, "2": 7.0}
+    assert data.shot_misfits.last == {"0": 3.0, "1": 2.0, "2": 1.0}
     # after another start the rest of an evaluation completes what there was of it
     again = [{"event": "evaluation", "evaluation": n, "misfit": 1.0, "seconds": 0.0, "replayed": True} for n in (1, 2)]
     rest = [
@@ -437,22 +402,22 @@ def test_the_last_evaluation_that_was_computed_to_its_end_is_compared_with_the_f
         *shots(3, 1.0, 5.0, 6.0)[1:],
         {"event": "evaluation", "evaluation": 3, "misfit": 12.0, "seconds": 1.0},
     ]
-    chronicle = ReportData.of(
+    data = ReportData.from_events(
         typed(*evaluation(1, 9.0, 8.0, 7.0), *evaluation(2, 3.0, 2.0, 1.0), *begun, *again, *rest)
     )
-    assert chronicle.shots.number == 3
-    assert chronicle.shots.last == {"0": 1.0, "1": 5.0, "2": 6.0}
-    assert chronicle.evaluations[2] == (1.0, 1.0)
+    assert data.shot_misfits.number == 3
+    assert data.shot_misfits.last == {"0": 1.0, "1": 5.0, "2": 6.0}
+    assert data.evaluations[2] == (1.0, 1.0)
 
 
-EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"' onload=alert(1) \x1b[31m \ud800{{ 7 * 7 }}"
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"' onload=alert(1) \x1b[31m {{ 7 * 7 }}"
 
 
 def test_names_and_texts_are_never_taken_for_code(first_run, tmp_path):
-    run = tmp_path / "<img src=x onerror=alert(1)>"
+    run = tmp_path / "<img src=x onerror=alert(1)>\udcff"  # the last byte is no text
     shutil.copytree(first_run[2], run)
     kill(run)
-    shot = {"shot": EVIL, "worker": EVIL, "host": EVIL, "pid": EVIL, "seconds": 0.5, "evaluation": 1, "misfit": 1.0}
+    shot = {"shot": EVIL, "worker": EVIL, "host": EVIL, "seconds": 0.5, "evaluation": 1, "misfit": 1.0}
     append(
         run,
         {
@@ -480,13 +445,20 @@ def test_names_and_texts_are_never_taken_for_code(first_run, tmp_path):
                 "reason": EVIL,
                 "message": EVIL,
                 "node": EVIL,
-                "code": EVIL,
-                "failed": EVIL,
                 "task": EVIL,
                 "traceback": EVIL,
                 **shot,
             }
-            for event in ("retry", "worker died", "job lost", "node lost", "shot lost", "failure", "warning", "stopped")
+            for event in (
+                "retry",
+                "worker died",
+                "job lost",
+                "node lost",
+                "shot excluded",
+                "task failed",
+                "warning",
+                "failed",
+            )
         ),
         {"time": 2e9 + 3, "event": "shot", **shot},
     )
@@ -495,7 +467,7 @@ def test_names_and_texts_are_never_taken_for_code(first_run, tmp_path):
     page = page_of(run)
     assert len(page.all("script")) == 2
     assert not [key for _, attributes in page.elements for key in attributes if key.startswith("on")]
-    assert not [image for image in page.all("img") if not image["src"].startswith("data:image/png;base64,")]
+    assert not [image for image in page.all("img") if not image["src"].startswith(IMAGES)]
     assert "\x1b" not in page.source
     assert "{{ 7 * 7 }}" in page.text
     assert page.text.count("alert(1)") > 20
@@ -504,16 +476,16 @@ def test_names_and_texts_are_never_taken_for_code(first_run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere: is no folder"),
-        (["fwi.toml"], "fwi.toml: is no folder"),
-        (["."], "is no run folder: it has no problem.json and no events.jsonl"),
+        (["nowhere"], "nowhere: is not a folder"),
+        (["fwi.toml"], "fwi.toml: is not a folder"),
+        (["."], "is not a run folder: it has neither problem.json nor events.jsonl"),
     ],
 )
 def test_what_is_no_run_folder_is_refused_with_one_message(hpcfwi, arguments, message):
     done = hpcfwi("report", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
-    assert "give the folder that hpcfwi run names at its start" in done.stderr
+    assert "name the folder that hpcfwi run prints first" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (hpcfwi.folder / "report.html").exists()
 
@@ -526,7 +498,7 @@ def test_a_report_that_cannot_be_written_costs_a_warning_not_the_run(hpcfwi):
     assert "warning: the report cannot be written" in done.stdout
     assert (run / "model.npy").exists()
     told = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    assert [event for event in told if event["event"] == "warning" and event["message"].startswith("report: ")]
+    assert [event for event in told if event["event"] == "warning" and "report" in event["message"]]
 
 
 def test_a_run_that_fails_has_a_report_of_why(hpcfwi, first_run):
@@ -539,7 +511,7 @@ def test_a_run_that_fails_has_a_report_of_why(hpcfwi, first_run):
     assert done.returncode in (2, 3)
     page = Page((hpcfwi.folder / "run" / "report.html").read_text())
     assert "Failed – shot 1" in " ".join(page.texts["header"].split())
-    assert page.slides == []
+    assert page.frames == []
 
 
 def test_a_run_without_a_report_has_none(hpcfwi):
@@ -550,14 +522,14 @@ def test_a_run_without_a_report_has_none(hpcfwi):
 
 def test_from_python_it_is_the_same(run):
     assert write_report(str(run)) == run / "report.html"
-    with pytest.raises(InputError, match="is no run folder"):
+    with pytest.raises(InputError, match="is not a run folder"):
         write_report(run / "staged")
 
 
 def test_of_many_iterations_some_are_shown(run, monkeypatch):
-    monkeypatch.setattr("hpcfwi.reporting.report.model_history.MOST_SLIDES", 2)
+    monkeypatch.setattr("hpcfwi.reporting.report.models.MAX_FRAMES", 2)
     page = page_of(run)
-    assert [slide["label"].split(":")[0] for slide in page.slides] == ["Initial model (iteration 0)", "Iteration 2"]
+    assert [frame["label"].split(":")[0] for frame in page.frames] == ["Initial model (iteration 0)", "Iteration 2"]
     assert "2 of 3 models are shown" in page.texts["iterations"]
 
 
@@ -566,18 +538,18 @@ def test_many_iterations_of_a_large_model_make_no_large_report(tmp_path, shape):
     """Of noise, which cannot be compressed."""
     noise = np.random.default_rng(0).uniform(2.0, 4.0, shape)
     domain = Domain(shape, (10.0,) * len(shape), (0.0,) * len(shape))
-    scene = RunModels(domain, noise, True, noise, noise[::-1], np.zeros(shape, dtype=bool))
+    models = RunModels(domain, noise, True, noise, noise[::-1], np.zeros(shape, dtype=bool))
     journal = Journal(tmp_path, "problem")
     rows = []
     for i in range(5):
         misfit = 1.0 / (i + 1)
         journal.write(1 / np.roll(noise, i).ravel() ** 2, FunctionalGradient(misfit, noise - 3.0), i + 1)
         rows.append(Row(i, i + 1, misfit, 1.0, 0.1, 0.1, 1.0, 1.0))
-    album = make_model_history(tmp_path, rows, scene)
-    assert len(album.slides) == 5
-    pictures = sum(len(uri) for slide in album.slides for uri, _ in slide.script["pictures"])
-    pictures += sum(len(panel.picture) for panel in models_plate(scene).panels)
-    pictures += sum(len(panel.picture) for panel in gradient_plate(scene, album.gradient).panels)
+    history = model_history(tmp_path, rows, models)
+    assert len(history.frames) == 5
+    pictures = sum(len(uri) for frame in history.frames for uri, _ in frame["pictures"])
+    pictures += sum(len(panel.image) for panel in models_group(models).panels)
+    pictures += sum(len(panel.image) for panel in gradient_group(models, history.gradient).panels)
     assert 300_000 < pictures < 8_000_000
 
 

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const slides = JSON.parse(document.getElementById("slides").textContent);
+  const frames = JSON.parse(document.getElementById("frames").textContent);
   const slider = document.getElementById("iteration");
   const shown = document.getElementById("shown");
   const play = document.getElementById("play");
@@ -8,11 +8,11 @@
   let timer = 0;
 
   const show = () => {
-    const slide = slides[Number(slider.value)];
-    shown.textContent = slide.label;
-    slider.setAttribute("aria-valuetext", slide.label);
+    const frame = frames[Number(slider.value)];
+    shown.textContent = frame.label;
+    slider.setAttribute("aria-valuetext", frame.label);
     for (const panel of panels) {
-      [panel.src, panel.alt] = slide.pictures[Number(panel.dataset.panel)];
+      [panel.src, panel.alt] = frame.pictures[Number(panel.dataset.panel)];
     }
   };
   const stop = () => {
@@ -24,7 +24,7 @@
   const step = () => {
     slider.value = Number(slider.value) + 1;
     show();
-    if (Number(slider.value) >= slides.length - 1) stop();
+    if (Number(slider.value) >= frames.length - 1) stop();
   };
 
   slider.addEventListener("input", () => {
@@ -33,7 +33,7 @@
   });
   play.addEventListener("click", () => {
     if (timer) return stop();
-    if (Number(slider.value) >= slides.length - 1) slider.value = 0;
+    if (Number(slider.value) >= frames.length - 1) slider.value = 0;
     show();
     play.textContent = "Stop";
     play.setAttribute("aria-pressed", "true");

@@ -1,0 +1,374 @@
+"""Matplotlib as hpcfwi uses it: one style, slices of models in km with depth downwards, colour scales, whole files.
+
+Matplotlib is imported only while something is drawn, and never pyplot: there are no windows and no global figures.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hpcfwi.io import write_atomic
+from hpcfwi.model.grid import Domain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "DIFFERENCE_COLOURS",
+    "VELOCITY_COLOURS",
+    "Limits",
+    "ModelFigure",
+    "Slice",
+    "axis_names",
+    "draw_image",
+    "finite",
+    "label_axes",
+    "new_figure",
+    "render",
+    "save_figure",
+    "slices_of",
+    "symmetric_limits",
+    "thin",
+    "use_log_scale",
+    "velocity_limits",
+]
+
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 150,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.formatter.limits": (-3, 4),
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    # a user's matplotlibrc may ask for LaTeX, which compute nodes rarely have
+    "text.usetex": False,
+}
+VELOCITY_COLOURS, DIFFERENCE_COLOURS = "viridis", "RdBu"
+# Colour of cells without a value, by colour map; a grey colour map needs another colour than grey.
+MISSING_COLOURS = {"gray": "khaki"}
+# Sizes of model figures in inches: limits of all panels together and of one, room for a title, for labels left of and
+# below a panel, for a line of text, for a letter, and the width of the colour bar.
+MAX_WIDTH, MAX_HEIGHT, MAX_PANEL, MIN_COLUMN = 10.0, 7.5, 5.0, 1.6
+LEFT, BELOW, LINE, LETTER, BAR = 0.65, 0.5, 0.17, 0.075, 0.17
+
+Limits = tuple[float, float]
+Extent = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A plane of a model: all of a 2-D one, or a cut through a 3-D one.
+
+    Parameters
+    ----------
+    across, down
+        Axes of the grid that run across and down the page.
+    index
+        Cuts the plane out of an array of the grid's shape.
+    extent
+        Left, right, bottom and top, km; they reach half a cell beyond the outer grid points.
+    title
+        Where a 3-D model is cut; else empty.
+    """
+
+    across: int
+    down: int
+    index: tuple[int | slice, ...]
+    extent: Extent
+    title: str = ""
+
+    @classmethod
+    def of(cls, domain: Domain, across: int, down: int, title: str = "") -> Slice:
+        """The slice through the middle of the grid."""
+        index = tuple(slice(None) if axis in (across, down) else n // 2 for axis, n in enumerate(domain.shape))
+        low = [(o - h / 2) / 1000 for o, h in zip(domain.origin, domain.spacing, strict=True)]
+        high = [(e + h / 2) / 1000 for e, h in zip(domain.last, domain.spacing, strict=True)]
+        # depth increases down the page, y of a map up the page
+        vertical = (high[down], low[down]) if down == domain.ndim - 1 else (low[down], high[down])
+        return cls(across, down, index, (low[across], high[across], *vertical), title)
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height, km."""
+        left, right, bottom, top = self.extent
+        return right - left, abs(bottom - top)
+
+    def plane(self, values: NDArray) -> NDArray:
+        """The values on the plane, its first row at the top of the page."""
+        rows = values[self.index].T
+        return rows if self.extent[2] > self.extent[3] else rows[::-1]
+
+    def project(self, positions: ArrayLike, spacing: float) -> NDArray:
+        """Positions, m, projected on the plane, km; where they are dense, about one in ``spacing`` km is kept."""
+        return thin(np.atleast_2d(np.asarray(positions, dtype=float))[:, [self.across, self.down]] / 1000, spacing)
+
+
+def slices_of(domain: Domain) -> list[Slice]:
+    """The whole of a 2-D model, or three slices through the middle of a 3-D one."""
+    if domain.ndim == 2:
+        return [Slice.of(domain, 0, 1)]
+    middle = [(o + n // 2 * h) / 1000 for o, n, h in zip(domain.origin, domain.shape, domain.spacing, strict=True)]
+    return [
+        Slice.of(domain, 0, 2, f"at y = {middle[1]:.3g} km"),
+        Slice.of(domain, 1, 2, f"at x = {middle[0]:.3g} km"),
+        Slice.of(domain, 0, 1, f"at depth {middle[2]:.3g} km"),
+    ]
+
+
+class ModelFigure:
+    """A figure with a panel for each model and slice, all at equal aspect and on one colour scale.
+
+    Parameters
+    ----------
+    domain
+        The grid of the models.
+    titles
+        A title for each model.
+
+    Attributes
+    ----------
+    figure
+        What is drawn so far.
+    panels
+        Axes, slice, size in inches and number of the model, for each panel.
+    """
+
+    def __init__(self, domain: Domain, titles: list[str]) -> None:
+        slices = slices_of(domain)
+        sizes = np.array([each.size for each in slices])
+        if domain.ndim == 3:
+            # a map on the scale of flat sections would leave most of its row empty
+            sizes[2] *= min(1.0, 1.5 * sizes[0, 1] / sizes[2, 1])
+        stacked = domain.ndim == 3 or sizes[0, 0] > 2 * sizes[0, 1]
+        rows, columns = (len(titles), len(slices)) if stacked else (1, len(titles))
+        widths = sizes[:, 0] if stacked else np.repeat(sizes[:, 0], columns)
+        tallest = sizes[:, 1].max()
+        scale = min(MAX_WIDTH / widths.sum(), MAX_HEIGHT / (rows * tallest), MAX_PANEL / math.sqrt(widths[0] * tallest))
+        sizes, widths, height = scale * sizes, scale * widths, scale * tallest
+        # a title may be wider than its panel
+        room = np.maximum(widths, MIN_COLUMN if columns > 1 else 2 * MIN_COLUMN)
+        names = [_wrap(title, MAX_WIDTH if domain.ndim == 3 else room[0]) for title in titles]
+        lines = max(name.count("\n") for name in names) + 1 + (domain.ndim == 3)
+        pitch = height + LINE * lines + 0.25
+        # labels of the vertical axis stand beside every panel of a volume, beside the first one of plane models
+        between = LEFT if domain.ndim == 3 else 0.3
+        lefts = LEFT + np.concatenate([[0.0], np.cumsum(room + between)])
+        self.bar_height = max(rows * pitch - (pitch - height), MIN_COLUMN)
+        total = np.array([lefts[-1] + 1.2, BELOW + self.bar_height + pitch - height + 0.4])
+        self.figure = new_figure(tuple(total), None)
+        top = total[1] - (pitch - height)
+        self.panels: list[tuple[Axes, Slice, NDArray, int]] = []
+        for i, name in enumerate(names):
+            for j, (each, size) in enumerate(zip(slices, sizes, strict=True)):
+                row, column = (i, j) if stacked else (0, i)
+                left = lefts[column] + (room[column] - size[0]) / 2
+                axes = self._add_axes(left, top - row * pitch - size[1], size[0], size[1])
+                # the middle panel of a row has the model's name, a line above the titles of its neighbours
+                axes.set_title("\n".join(filter(None, (name if j == len(slices) // 2 else "", each.title))))
+                label_axes(axes, domain, each, size)
+                if row < rows - 1:
+                    axes.set_xlabel("")
+                    axes.tick_params(labelbottom=False)
+                if domain.ndim == 2 and column > 0:
+                    axes.set_ylabel("")
+                    axes.tick_params(labelleft=False)
+                self.panels.append((axes, each, size, i))
+        self.bar = self._add_axes(lefts[-1] - between + 0.15, top - self.bar_height, BAR, self.bar_height)
+        self.handles: list[Any] = []
+
+    def _add_axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
+        total = self.figure.get_size_inches()
+        return self.figure.add_axes((left / total[0], bottom / total[1], width / total[0], height / total[1]))
+
+    def paint(self, models: list[NDArray], colours: str, limits: Limits, label: str) -> None:
+        """Fill the panels and add the colour bar, with an arrow where values lie beyond a limit."""
+        for axes, each, _, i in self.panels:
+            image = draw_image(axes, each.plane(models[i]), each.extent, colours, limits)
+        values = np.concatenate([finite(model) for model in models])
+        below, above = bool((values < limits[0]).any()), bool((values > limits[1]).any())
+        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
+        colour_bar(image, self.bar, self.bar_height, label, extend)
+
+    def mark(self, positions: ArrayLike | None, name: str, *, spacing: float, **style: Any) -> None:
+        """Mark positions, m, on every panel, thinned to about one in ``spacing`` inches."""
+        if positions is None or np.size(positions) == 0:
+            return
+        for axes, each, size, _ in self.panels:
+            shown = each.project(positions, spacing * each.size[0] / size[0])
+            # not clipped: half of the symbols of a survey lie on the model's edge
+            marks = axes.scatter(*shown.T, linewidths=0.5, clip_on=False, label=name, **style)
+        self.handles.append(marks)
+
+    def hatch(self, mask: NDArray, name: str) -> None:
+        """Hatch and outline the cells of a mask."""
+        from matplotlib.patches import Patch
+
+        for axes, each, _, _ in self.panels:
+            plane = each.plane(mask).astype(float)
+            place: dict[str, Any] = {"extent": each.extent, "origin": "upper"}
+            if plane.any():
+                axes.contourf(plane, [0.5, 1.5], colors="none", hatches=["////"], **place)
+            if 0 < plane.mean() < 1:
+                axes.contour(plane, [0.5], colors="black", linewidths=0.8, **place)
+        self.handles.append(Patch(facecolor="none", edgecolor="black", hatch="////", label=name))
+
+    def finish(self) -> Figure:
+        """Add the legend below the panels; returns the figure."""
+        if self.handles:
+            below = min(axes.get_position().y0 for axes, *_ in self.panels) - BELOW / self.figure.get_size_inches()[1]
+            self.figure.legend(
+                handles=self.handles, loc="upper center", bbox_to_anchor=(0.5, below), ncols=2, frameon=False
+            )
+        return self.figure
+
+
+def new_figure(size: tuple[float, float], layout: Any = "constrained") -> Figure:
+    """An empty figure of a size in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def render(build: Callable[[], Figure], kind: str, style: dict[Any, Any] | None = None, **options: Any) -> bytes:
+    """Build a figure in the style of this module, and return the file that it makes.
+
+    Parameters
+    ----------
+    build
+        Makes the figure.
+    kind
+        ``"png"`` or ``"svg"``.
+    style
+        Settings of matplotlib beside those of this module.
+    options
+        As for ``Figure.savefig``.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context({**STYLE, **(style or {})}):
+        file = io.BytesIO()
+        build().savefig(file, format=kind, **options)
+    return file.getvalue()
+
+
+def save_figure(path: Path, build: Callable[[], Figure], note: str = "") -> Path:
+    """Write a figure as a PNG file, with a note below it; returns ``path``.
+
+    Raises
+    ------
+    StagingError
+        If the file cannot be written; an older one is still there then.
+    """
+
+    def annotated() -> Figure:
+        figure = build()
+        if note:
+            figure.text(0.0, 0.0, note, fontsize=7, va="top", transform=figure.transSubfigure, parse_math=False)
+        return figure
+
+    content = render(annotated, "png", bbox_inches="tight", pad_inches=0.1)
+    write_atomic(path, lambda file: file.write(content))
+    return path
+
+
+def draw_image(axes: Axes, rows: NDArray, extent: Extent, colours: str, limits: Limits) -> Any:
+    """Draw values as an image, the first row at the top; cells that are not finite have a colour of their own."""
+    from matplotlib import colormaps
+
+    colormap = colormaps[colours].with_extremes(bad=MISSING_COLOURS.get(colours, "0.75"))
+    scale: dict[str, Any] = {"cmap": colormap, "vmin": limits[0], "vmax": limits[1]}
+    return axes.imshow(np.ma.masked_invalid(rows), extent=extent, aspect="auto", origin="upper", **scale)
+
+
+def colour_bar(image: Any, axes: Axes, height: float, label: str, extend: str) -> None:
+    """Fill axes of a height in inches with the colour bar of an image."""
+    from matplotlib.ticker import ScalarFormatter
+
+    style: dict[str, Any] = {"extend": extend, "extendfrac": 0.12 / height}
+    formatter = ScalarFormatter(useMathText=True)
+    axes.figure.colorbar(image, cax=axes, label=_wrap(label, height), format=formatter, **style)
+
+
+def axis_names(domain: Domain) -> tuple[str, ...]:
+    """What the coordinates of a grid are."""
+    return ("Distance", "Depth") if domain.ndim == 2 else ("Distance x", "Distance y", "Depth")
+
+
+def label_axes(axes: Axes, domain: Domain, plane: Slice, inches: ArrayLike) -> None:
+    """Name the axes of a slice, and give them as many ticks as their labels have room for."""
+    from matplotlib.ticker import MaxNLocator
+
+    names = axis_names(domain)
+    axes.set(xlabel=f"{names[plane.across]} (km)", ylabel=f"{names[plane.down]} (km)")
+    for axis, length, each in zip((axes.xaxis, axes.yaxis), np.asarray(inches), (0.6, 0.35), strict=True):
+        axis.set_major_locator(MaxNLocator(int(np.clip(length / each, 1, 8)), steps=[1, 2, 5, 10]))
+
+
+def use_log_scale(axes: Axes, values: ArrayLike) -> None:
+    """Make the vertical axis logarithmic, unless it would show one value only, with plain numbers at enough ticks."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+    shown = finite(values)
+    shown = shown[shown > 0]
+    decades = math.log10(shown.max()) - math.log10(shown.min()) if shown.size else 0.0
+    if decades == 0:
+        return
+    axes.set_yscale("log")
+    if decades < 3:
+        even, decadic = MaxNLocator(6, steps=[1, 2, 5, 10]), LogLocator(subs=(1, 2, 5))
+        axes.yaxis.set_major_locator(even if decades < 0.7 else decadic)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def velocity_limits(*models: ArrayLike, last: ArrayLike) -> Limits:
+    """Limits that cover some models, and the last one but for its extreme cells: inversions leave spikes at sources."""
+    values = finite(last)
+    extremes = np.percentile(values, (0.5, 99.5)) if values.size else values
+    covered = np.concatenate([*map(finite, models), extremes])
+    low, high = (float(covered.min()), float(covered.max())) if covered.size else (0.0, 1.0)
+    margin = 0.05 if low == high else 0.0
+    return low - margin, high + margin
+
+
+def symmetric_limits(*differences: ArrayLike, percent: float = 99.5) -> Limits:
+    """Limits around zero at the largest of the percentiles of absolute values, or the maximum where that is zero."""
+    found = [np.abs(finite(values)) for values in differences]
+    limit = max((float(np.percentile(sizes, percent) or sizes.max()) for sizes in found if sizes.size), default=0.0)
+    return -(limit or 1.0), limit or 1.0
+
+
+def thin(points: NDArray, spacing: float) -> NDArray:
+    """Keep one point of every cell of a size; of an evenly spaced line, every k-th point."""
+    steps = []
+    for values in points.T:
+        gaps = np.diff(np.unique(values))
+        usual = float(np.median(gaps)) if gaps.size else spacing
+        steps.append(usual * math.ceil(spacing / usual))
+    cells = np.floor((points - points.min(axis=0)) / steps + 1e-6)
+    _, first = np.unique(cells, axis=0, return_index=True)
+    return points[np.sort(first)]
+
+
+def finite(values: ArrayLike) -> NDArray[np.float64]:
+    """The finite numbers among the values, flat."""
+    flat = np.ravel(np.asarray(values, dtype=float))
+    return flat[np.isfinite(flat)]
+
+
+def _wrap(title: str, inches: float) -> str:
+    return "\n".join(textwrap.fill(line, int(inches / LETTER)) for line in title.split("\n"))
