@@ -115,7 +115,7 @@ def test_the_parts_of_a_real_run_explain_its_time(first_run):
     _, _, run_dir = first_run
     told = list(read_events(run_dir / "events.jsonl"))
     began = next(event for event in told if isinstance(event, RunStarted)).process_start
-    found = time_breakdown(told, began, told[-1]["time"])
+    found = time_breakdown(told, began, told[-1].time)
     assert abs(found.parts["unexplained"]) < 0.03 * found.wall
     assert all(found.parts[name] >= -0.001 for name in PARTS)
     assert found.parts["kernels"] > 0
