@@ -159,7 +159,7 @@ CASES = {
     "unknown site": Case(["--site moon: no such site; the sites are", "workstation"], options=["--site", "moon"]),
     # models
     "missing model file": Case(
-        ["model.file: ", "v.npy: no such file; its path can be given with --set model.file=PATH"],
+        ["model.file: ", "v.npy: no such file; give another path with --set model.file=PATH"],
         {"model": {"kind": "file", "file": "v.npy"}},
     ),
     "wrong shape": Case(
@@ -317,7 +317,7 @@ def test_run_folder_at_which_another_driver_works_is_refused(tmp_path, circle):
         folder.claim(Problem.from_config(circle).identity, circle)
         done = hpcfwi(["run", "fwi.toml", "--run-dir", "run"], tmp_path)
     told = f"run: another hpcfwi is at work on this run folder (process {os.getpid()} on "
-    check(done, told, "; wait for it, or choose --run-dir")
+    check(done, told, "; wait for it, or choose another folder with --run-dir")
 
 
 @pytest.fixture

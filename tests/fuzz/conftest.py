@@ -21,6 +21,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+# Matplotlib creates its folder below HOME and lists the fonts when it is first imported: before any case is watched.
+import matplotlib.font_manager  # noqa: F401
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -143,7 +143,7 @@ def test_a_run_in_a_hostile_folder_is_refused_with_its_name(fuzz, hostile, type_
         (["plan", "a" * 300], "cannot be read (File name too long)"),
         (["run", "circle", "--fresh", "--run-dir", "a" * 300], "cannot be used (File name too long)"),
         (["site", "show", "workstation", "--set", "a." * 600 + "a=1"], "is not of the form section.key=value"),
-        (["plan", "circle", "--set", "model.file=\udcff"], "is no Unicode"),
+        (["plan", "circle", "--set", "model.file=\udcff"], "is not Unicode"),
     ],
 )
 def test_words_that_once_ended_in_a_traceback(type_in, words, told):

@@ -33,7 +33,7 @@ def sound(tmp_path_factory) -> bytes:
     log.write(sample("worker joined", worker="tcp://1", host="n1", name="0", process_start=1.5, cores=2))
     log.write(sample("retry", shot="3", worker="tcp://1", reason="late"))
     log.write(sample("dashboard", address="http://127.0.0.1:8787/status", command="ssh x"))
-    log._begin_another()
+    log._rotate()
     log.write(sample("evaluation started", evaluation=1, shots=4))
     log.write(sample("shot", shot="1", evaluation=1, worker="tcp://1", host="n1", seconds=1.5))
     log.write(sample("evaluation", evaluation=1, misfit=8.0))
