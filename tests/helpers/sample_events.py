@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from types import UnionType
-from typing import Any, get_origin, get_type_hints
+from typing import Any, Union, get_origin, get_type_hints
 
 from hpcfwi.events.types import EVENTS, Event
 
@@ -32,7 +32,7 @@ def sample_line(kind: str, **facts: Any) -> bytes:
 def field_type(event: type[Event], name: str) -> type:
     """The type of a field without its unit and meaning, and without None."""
     hint = get_type_hints(event)[name]
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in (Union, UnionType):
         hint = hint.__args__[0]
     return get_origin(hint) or hint
 
