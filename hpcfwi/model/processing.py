@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import make_interp_spline
 
 from hpcfwi.model.discretization import TimeAxis
 
@@ -94,5 +93,7 @@ def resample(record: NDArray, interval: float, axis: TimeAxis, dtype: str, extra
         return np.ascontiguousarray(record[:covered], dtype=dtype)
     known = interval * np.arange(len(record))
     degree = min(3, len(record) - 1)
+    from scipy.interpolate import make_interp_spline  # takes a third of a second, and reports do not need it
+
     spline = make_interp_spline(known, np.asarray(record, dtype=np.float64), k=degree, axis=0)
     return spline(axis.times[:covered]).astype(dtype)

@@ -10,21 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hpcfwi.model.grid import AXIS_NAMES, Domain
+from hpcfwi.reporting import plotting
 from hpcfwi.reporting.formatting import counted
-from hpcfwi.reporting.plotting import (
-    BAR,
-    DIFFERENCE_COLOURS,
-    VELOCITY_COLOURS,
-    ModelFigure,
-    colour_bar,
-    draw_image,
-    finite,
-    new_figure,
-    save_figure,
-    symmetric_limits,
-    use_log_scale,
-    velocity_limits,
-)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,15 +19,6 @@ if TYPE_CHECKING:
     from hpcfwi.inversion.history import Row
     from hpcfwi.inversion.objective import Objective
     from hpcfwi.model.problem import Problem
-
-__all__ = [
-    "convergence_figure",
-    "difference_figure",
-    "draw_run_figures",
-    "gather_figure",
-    "gradient_figure",
-    "models_figure",
-]
 
 
 def draw_run_figures(
@@ -98,7 +76,9 @@ def draw_run_figures(
         ),
         "gradient": lambda: gradient_figure(domain, first_gradient, problem.frozen),
     }
-    return [save_figure(folder / f"{name}.png", draw, problem.exclusion_note) for name, draw in pictures.items()]
+    return [
+        plotting.save_figure(folder / f"{name}.png", draw, problem.exclusion_note) for name, draw in pictures.items()
+    ]
 
 
 def models_figure(
@@ -117,18 +97,18 @@ def models_figure(
     domain
         The grid. Of a 3-D one, three slices through the middle are shown.
     initial, final, true
-        P-wave velocities, km/s, shape ``domain.shape``; cells that are not finite are grey.
+        P-wave velocities, km/s, shape ``domain.shape``; cells that are not plotting.finite are grey.
     sources, receivers
         Positions, shape (n, ndim), m; thinned where they are too dense to be told apart.
     """
     models = {"True model": true, "Initial model": initial, "Final model": final}
     known = {title: values for title, values in models.items() if values is not None}
-    drawing = ModelFigure(domain, list(known))
+    drawing = plotting.ModelFigure(domain, list(known))
     *others, last = known.values()
-    limits = velocity_limits(*others, last=last)
-    drawing.paint(list(known.values()), VELOCITY_COLOURS, limits, "P-wave velocity (km/s)")
-    drawing.mark(sources, "source", spacing=0.18, marker="*", s=60, c="red", edgecolors="white", zorder=4)
-    drawing.mark(receivers, "receiver", spacing=0.2, marker="v", s=14, c="white", edgecolors="black", zorder=3)
+    limits = plotting.velocity_limits(*others, last=last)
+    drawing.paint(list(known.values()), plotting.VELOCITY_COLOURS, limits, "P-wave velocity (km/s)")
+    drawing.mark(sources, "source", 0.18, plotting.SOURCE)
+    drawing.mark(receivers, "receiver", 0.2, plotting.RECEIVER)
     return drawing.finish()
 
 
@@ -152,9 +132,9 @@ def difference_figure(domain: Domain, *, initial: NDArray, final: NDArray, true:
             f"{name} − true model\nrelative error {_percent(model - true, true)}": model - true
             for name, model in (("Initial", initial), ("Final", final))
         }
-    drawing = ModelFigure(domain, list(differences))
-    limits = symmetric_limits(*differences.values())
-    drawing.paint(list(differences.values()), DIFFERENCE_COLOURS, limits, "Velocity difference (km/s)")
+    drawing = plotting.ModelFigure(domain, list(differences))
+    limits = plotting.symmetric_limits(*differences.values())
+    drawing.paint(list(differences.values()), plotting.DIFFERENCE_COLOURS, limits, "Velocity difference (km/s)")
     return drawing.finish()
 
 
@@ -171,8 +151,8 @@ def gradient_figure(domain: Domain, gradient: NDArray, frozen: NDArray | None = 
         Cells that the inversion does not update, boolean, shape ``domain.shape``; they are hatched.
     """
     title = "Gradient of the misfit at the initial model\n(positive: a higher velocity there lowers the misfit)"
-    drawing = ModelFigure(domain, [title])
-    drawing.paint([gradient], DIFFERENCE_COLOURS, gradient_limits(gradient, frozen), "Misfit per (s/km)$^2$")
+    drawing = plotting.ModelFigure(domain, [title])
+    drawing.paint([gradient], plotting.DIFFERENCE_COLOURS, gradient_limits(gradient, frozen), "Misfit per (s/km)$^2$")
     if frozen is not None and frozen.any():
         drawing.hatch(frozen, "frozen: not updated")
     return drawing.finish()
@@ -180,7 +160,7 @@ def gradient_figure(domain: Domain, gradient: NDArray, frozen: NDArray | None = 
 
 def gradient_limits(gradient: NDArray, frozen: NDArray | None) -> tuple[float, float]:
     """Colour limits of a gradient, which is orders of magnitude larger at sources, receivers and in frozen water."""
-    return symmetric_limits(gradient if frozen is None or frozen.all() else gradient[~frozen], percent=98)
+    return plotting.symmetric_limits(gradient if frozen is None or frozen.all() else gradient[~frozen], percent=98)
 
 
 def convergence_figure(
@@ -203,8 +183,8 @@ def convergence_figure(
         Relative errors of their velocities (a fraction; None or NaN where unknown).
     """
     errors = 100 * np.array(model_errors, dtype=float)
-    known = finite(errors)
-    figure = new_figure((7.0, 5.8 if known.size else 3.6))
+    known = plotting.finite(errors)
+    figure = plotting.new_figure((7.0, 5.8 if known.size else 3.6))
     top, *below = figure.subplots(2 if known.size else 1, 1, sharex=True, squeeze=False)[:, 0]
     first = misfits[0] if misfits[0] > 0 else 1.0
     draw_misfits(top, range(1, len(misfits) + 1), misfits, iteration_evaluations, iteration_misfits, first)
@@ -214,7 +194,7 @@ def convergence_figure(
         axes.plot(iteration_evaluations, errors, "o-", color="C1", ms=5)
         axes.set_title(f"Model error: from {_number(known[0])} % to {_number(known[-1])} %")
         axes.set_ylabel("Relative error of velocity (%)")
-        axes.grid(color="0.9")
+        axes.grid()
         top.set_xlabel("")
     figure.axes[-1].set_xlabel("Evaluations of misfit and gradient")
     return figure
@@ -235,11 +215,11 @@ def draw_misfits(
     every, accepted = (np.where(np.asarray(f) > 0, f, np.nan) / first for f in (misfits, iteration_misfits))
     axes.plot(evaluations, every, ".-", color="0.6", lw=0.8, label="every evaluation")
     axes.plot(iteration_evaluations, accepted, "o-", color="C0", ms=5, label="accepted iteration")
-    use_log_scale(axes, np.concatenate([every, accepted]))
+    plotting.use_log_scale(axes, np.concatenate([every, accepted]))
     axes.set(xlabel="Evaluations of misfit and gradient", ylabel="Misfit / first misfit")
     axes.set_xlim(0.5, max([1, *evaluations, *iteration_evaluations]) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(color="0.9")
+    axes.grid()
     axes.legend()
 
 
@@ -280,16 +260,16 @@ def gather_figure(
     order, (left, right), label = _trace_axis(np.atleast_2d(np.asarray(receivers, dtype=float)))
     step = sample_interval / 1000
     extent = (left, right, (len(observed) - 0.5) * step, -0.5 * step)
-    limits = symmetric_limits(observed, percent=99)
-    figure = new_figure((2.6 * len(records) + 1.2, 5.5))
-    *panels, bar = figure.subplots(1, len(records) + 1, width_ratios=[*(2.6,) * len(records), BAR])
+    limits = plotting.symmetric_limits(observed, percent=99)
+    figure = plotting.new_figure((2.6 * len(records) + 1.2, 5.5))
+    *panels, bar = figure.subplots(1, len(records) + 1, width_ratios=[*(2.6,) * len(records), plotting.BAR])
     for axes, (title, record) in zip(panels, records.items(), strict=True):
-        image = draw_image(axes, record[:, order], extent, "gray", limits)
+        image = plotting.draw_image(axes, record[:, order], extent, "gray", limits)
         axes.set(title=title, xlabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer="Trace" in label, min_n_ticks=1))
         axes.tick_params(labelleft=axes is panels[0])
     panels[0].set_ylabel("Time (s)")
-    colour_bar(image, bar, 4.5, "Pressure (arbitrary unit)", "both")
+    plotting.colour_bar(image, bar, 4.5, "Pressure (arbitrary unit)", "both")
     position = np.asarray(source, dtype=float) / 1000
     place = ", ".join(f"{axis} = {x:.3g} km" for axis, x in zip(AXIS_NAMES[len(position)], position, strict=True))
     figure.suptitle(f"Shot {shot}, source at {place}", fontsize=11, parse_math=False)

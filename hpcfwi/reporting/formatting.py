@@ -6,8 +6,6 @@ import math
 import re
 import time
 
-__all__ = ["ago", "counted", "date_time", "duration", "hours", "natural_order", "number"]
-
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MINUTE, HOUR, DAY = 60, 3600, 86400
 # Durations above it are shown as it.

@@ -23,38 +23,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "DIFFERENCE_COLOURS",
-    "VELOCITY_COLOURS",
-    "Limits",
-    "ModelFigure",
-    "Slice",
-    "axis_names",
-    "draw_image",
-    "finite",
-    "label_axes",
-    "new_figure",
-    "render",
-    "save_figure",
-    "slices_of",
-    "symmetric_limits",
-    "thin",
-    "use_log_scale",
-    "velocity_limits",
-]
-
 STYLE: dict[Any, Any] = {
     "figure.dpi": 150,
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.formatter.limits": (-3, 4),
+    "grid.color": "0.5",
+    "grid.alpha": 0.25,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     # a user's matplotlibrc may ask for LaTeX, which compute nodes rarely have
     "text.usetex": False,
 }
 VELOCITY_COLOURS, DIFFERENCE_COLOURS = "viridis", "RdBu"
+# Symbols of sources and receivers; not clipped, since half of those of a survey lie on the model's edge.
+SYMBOL: dict[str, Any] = {"linewidths": 0.5, "clip_on": False}
+SOURCE: dict[str, Any] = {"marker": "*", "s": 60, "c": "red", "edgecolors": "white", "zorder": 4, **SYMBOL}
+RECEIVER: dict[str, Any] = {"marker": "v", "s": 14, "c": "white", "edgecolors": "black", "zorder": 3, **SYMBOL}
 # Colour of cells without a value, by colour map; a grey colour map needs another colour than grey.
 MISSING_COLOURS = {"gray": "khaki"}
 # Sizes of model figures in inches: limits of all panels together and of one, room for a title, for labels left of and
@@ -68,25 +54,13 @@ Extent = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Slice:
-    """A plane of a model: all of a 2-D one, or a cut through a 3-D one.
+    """A plane of a model: all of a 2-D one, or a cut through a 3-D one."""
 
-    Parameters
-    ----------
-    across, down
-        Axes of the grid that run across and down the page.
-    index
-        Cuts the plane out of an array of the grid's shape.
-    extent
-        Left, right, bottom and top, km; they reach half a cell beyond the outer grid points.
-    title
-        Where a 3-D model is cut; else empty.
-    """
-
-    across: int
+    across: int  # axes of the grid that run across and down the page
     down: int
-    index: tuple[int | slice, ...]
-    extent: Extent
-    title: str = ""
+    index: tuple[int | slice, ...]  # cuts the plane out of an array of the grid's shape
+    extent: Extent  # left, right, bottom, top, km; half a cell beyond the outer grid points
+    title: str = ""  # where a 3-D model is cut
 
     @classmethod
     def of(cls, domain: Domain, across: int, down: int, title: str = "") -> Slice:
@@ -127,22 +101,7 @@ def slices_of(domain: Domain) -> list[Slice]:
 
 
 class ModelFigure:
-    """A figure with a panel for each model and slice, all at equal aspect and on one colour scale.
-
-    Parameters
-    ----------
-    domain
-        The grid of the models.
-    titles
-        A title for each model.
-
-    Attributes
-    ----------
-    figure
-        What is drawn so far.
-    panels
-        Axes, slice, size in inches and number of the model, for each panel.
-    """
+    """A figure with a panel for each model and slice of a grid, all at equal aspect and on one colour scale."""
 
     def __init__(self, domain: Domain, titles: list[str]) -> None:
         slices = slices_of(domain)
@@ -168,6 +127,7 @@ class ModelFigure:
         total = np.array([lefts[-1] + 1.2, BELOW + self.bar_height + pitch - height + 0.4])
         self.figure = new_figure(tuple(total), None)
         top = total[1] - (pitch - height)
+        # axes, slice, size in inches and number of the model, for each panel
         self.panels: list[tuple[Axes, Slice, NDArray, int]] = []
         for i, name in enumerate(names):
             for j, (each, size) in enumerate(zip(slices, sizes, strict=True)):
@@ -200,14 +160,13 @@ class ModelFigure:
         extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
         colour_bar(image, self.bar, self.bar_height, label, extend)
 
-    def mark(self, positions: ArrayLike | None, name: str, *, spacing: float, **style: Any) -> None:
+    def mark(self, positions: ArrayLike | None, name: str, spacing: float, style: dict[str, Any]) -> None:
         """Mark positions, m, on every panel, thinned to about one in ``spacing`` inches."""
         if positions is None or np.size(positions) == 0:
             return
         for axes, each, size, _ in self.panels:
             shown = each.project(positions, spacing * each.size[0] / size[0])
-            # not clipped: half of the symbols of a survey lie on the model's edge
-            marks = axes.scatter(*shown.T, linewidths=0.5, clip_on=False, label=name, **style)
+            marks = axes.scatter(shown[:, 0], shown[:, 1], label=name, **style)
         self.handles.append(marks)
 
     def hatch(self, mask: NDArray, name: str) -> None:
@@ -244,19 +203,7 @@ def new_figure(size: tuple[float, float], layout: Any = "constrained") -> Figure
 
 
 def render(build: Callable[[], Figure], kind: str, style: dict[Any, Any] | None = None, **options: Any) -> bytes:
-    """Build a figure in the style of this module, and return the file that it makes.
-
-    Parameters
-    ----------
-    build
-        Makes the figure.
-    kind
-        ``"png"`` or ``"svg"``.
-    style
-        Settings of matplotlib beside those of this module.
-    options
-        As for ``Figure.savefig``.
-    """
+    """Build a figure in this module's style, and return the PNG or SVG file that ``savefig`` makes with the options."""
     import matplotlib
 
     with matplotlib.rc_context({**STYLE, **(style or {})}):

@@ -13,22 +13,10 @@ from rich.progress import Progress as ProgressBars
 from rich.table import Table
 from rich.text import Text
 
+from hpcfwi.events import types as events
 from hpcfwi.events.state import RunState
-from hpcfwi.events.types import (
-    DataStaged,
-    EvaluationDone,
-    EvaluationStarted,
-    Event,
-    IterationDone,
-    ShotDone,
-    ShotExcluded,
-    ShotStaged,
-    StagingData,
-    SumsFound,
-)
+from hpcfwi.events.types import Event
 from hpcfwi.reporting.formatting import counted, duration
-
-__all__ = ["Progress"]
 
 # Iterations in the table of the live display.
 MAX_ROWS = 12
@@ -49,8 +37,8 @@ class Progress:
     def __init__(self, console: Console, state: RunState) -> None:
         self.console, self.state = console, state
         self._started = time.monotonic()
-        self._rows: list[IterationDone] = []
-        self._last_evaluation: EvaluationDone | None = None
+        self._rows: list[events.IterationDone] = []
+        self._last_evaluation: events.EvaluationDone | None = None
         # events arrive in other threads than the one that draws
         self._lock = threading.Lock()
         self._bars = ProgressBars(
@@ -87,18 +75,18 @@ class Progress:
     def on_event(self, event: Event) -> None:
         """Show what an event changes."""
         match event:
-            case StagingData():
+            case events.StagingData():
                 self._begin_shots("modelling or reading data")
-            case EvaluationStarted():
+            case events.EvaluationStarted():
                 self._begin_shots("shots")
-            case ShotDone() | ShotStaged() | DataStaged() | SumsFound():
+            case events.ShotDone() | events.ShotStaged() | events.DataStaged() | events.SumsFound():
                 self._show_shots()
-            case EvaluationDone():
+            case events.EvaluationDone():
                 self._last_evaluation = event
                 self._show_shots()
-            case IterationDone():
+            case events.IterationDone():
                 self._show_iteration(event)
-            case ShotExcluded():
+            case events.ShotExcluded():
                 self._begin_anew()
 
     def _begin_shots(self, description: str) -> None:
@@ -116,7 +104,7 @@ class Progress:
         self._last_evaluation = None
         self._bars.update(self._iterations_bar, completed=0, left="")
 
-    def _show_iteration(self, row: IterationDone) -> None:
+    def _show_iteration(self, row: events.IterationDone) -> None:
         with self._lock:
             self._rows.append(row)
         total, seconds = self.state.iterations, self.state.time_left
@@ -131,7 +119,7 @@ class Progress:
             f"{counted(row.evaluations, 'evaluation')}, {row.step_seconds:.2f} s{', ' + left if left else ''}"
         )
 
-    def _share(self, row: IterationDone) -> float:
+    def _share(self, row: events.IterationDone) -> float:
         """Misfit relative to the first one."""
         first = self._rows[0].misfit if self._rows else 0.0
         return row.misfit / first if first else 1.0

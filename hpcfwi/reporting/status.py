@@ -21,20 +21,6 @@ from hpcfwi.events.state import ENDED, RunState
 from hpcfwi.io import parse_json, require_regular_file, shortened
 from hpcfwi.reporting.formatting import natural_order
 
-__all__ = [
-    "Condition",
-    "HostStatus",
-    "MessageCount",
-    "RunStatus",
-    "StatusReader",
-    "WorkerStatus",
-    "find_run",
-    "is_run_folder",
-    "judge",
-    "read_result",
-    "run_status",
-]
-
 # Seconds that a single look waits for a heartbeat.
 HEARTBEAT_TIMEOUT_S = HEARTBEAT_INTERVAL_S + 1
 # How often files are read again before a run counts as ended: its last events may come between two looks.
@@ -336,8 +322,8 @@ def is_run_folder(path: Path) -> bool:
     return any((path / name).exists() for name in RUN_FILES)
 
 
-def find_run(path: Path) -> Path:
-    """The run folder at a path, with a name in ``runs``, or of a configuration.
+def find_run(path: Path, command: str = "status") -> Path:
+    """The run folder at a path, with a name in ``runs``, or of a configuration, for a command of ``hpcfwi``.
 
     Raises
     ------
@@ -358,10 +344,10 @@ def find_run(path: Path) -> Path:
         raise InputError(
             f"{named}: cannot be read ({getattr(error, 'strerror', None) or error}); name a run folder that you may read"
         ) from None
-    raise InputError(f"{named}: {problem}{_alternatives(path)}")
+    raise InputError(f"{named}: {problem}{_alternatives(path, command)}")
 
 
-def _alternatives(path: Path) -> str:
+def _alternatives(path: Path, command: str) -> str:
     """Runs that the user may have meant, as the end of a message."""
     runs = _runs_in(path) or _runs_in(RUNS) or _runs_in(path.parent)
     if not runs:
@@ -371,8 +357,7 @@ def _alternatives(path: Path) -> str:
         :MAX_NAMED_RUNS
     ]
     more = f", and {len(runs) - MAX_NAMED_RUNS} more in {runs[0].parent}" if len(runs) > MAX_NAMED_RUNS else ""
-    command = shlex.join(["hpcfwi", "status", str(likely[0])])
-    return f"; there are {', '.join(map(str, likely))}{more}\n  Type: {command}"
+    return f"; there are {', '.join(map(str, likely))}{more}\n  Type: {shlex.join(['hpcfwi', command, str(likely[0])])}"
 
 
 def _runs_in(folder: Path) -> list[Path]:

@@ -15,8 +15,6 @@ from hpcfwi.io import printable
 from hpcfwi.reporting.formatting import ago, counted, date_time, duration, hours
 from hpcfwi.reporting.status import MessageCount, RunStatus
 
-__all__ = ["STAGES", "status_changes", "status_lines", "status_table", "summary_line"]
-
 # Hosts, failures and warnings that are listed; characters of a progress bar.
 MAX_LISTED, BAR_WIDTH = 8, 30
 STAGES = {

@@ -20,8 +20,6 @@ from hpcfwi.reporting.report.data import RunModels, ShotMisfits
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Chart", "ShotCharts", "convergence_charts", "data_uri", "draw_svg", "shot_charts"]
-
 # Ink of the page by day and by night; matplotlib draws with the former.
 INK, INK_AT_NIGHT = "#1c2126", "#e4e8eb"
 THEME = f"<style>svg{{--ink:{INK}}}@media(prefers-color-scheme:dark){{svg{{--ink:{INK_AT_NIGHT}}}}}</style>"
@@ -30,7 +28,8 @@ SVG_STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "svg.hashsalt": "hpcfwi",
 }
-CHART_SIZE = (4.6, 2.9)  # inches
+# Inches of a chart, and the place of its axes.
+CHART_SIZE, CHART_BOX = (4.6, 2.9), (0.18, 0.16, 0.79, 0.77)
 # Points of a curve, and shots, that are drawn; points above which an SVG holds them as an image; rows of a table.
 MAX_POINTS, MAX_SHOTS, MAX_VECTOR_POINTS, WORST_SHOTS = 1000, 4000, 500, 5
 
@@ -47,27 +46,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class ShotCharts:
-    """Misfits of the shots.
-
-    Parameters
-    ----------
-    evaluation
-        Its number.
-    survey_map
-        Each shot at its source; None where positions are unknown.
-    chart
-        Misfits in the order of the survey.
-    worst
-        Rows of a table of the shots with the largest misfits relative to the first evaluation.
-    note
-        What is left out, and why.
-    """
+    """Misfits of the shots in an evaluation."""
 
     evaluation: int
-    survey_map: Chart | None
+    survey_map: Chart | None  # None where positions are unknown
     chart: Chart
-    worst: list[dict[str, Any]]
-    note: str = ""
+    worst: list[dict[str, Any]]  # rows of a table of the shots with the largest relative misfits
+    note: str = ""  # what is left out, and why
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -114,10 +99,10 @@ def _misfit_chart(rows: Sequence[Row], evaluations: Mapping[int, tuple[float, fl
     )
 
     def build() -> Figure:
-        figure = new_figure(CHART_SIZE)
+        figure = new_figure(CHART_SIZE, None)
         tries, steps = _some(len(tried), MAX_POINTS), _some(len(rows), MAX_POINTS)
         draw_misfits(
-            figure.subplots(),
+            figure.add_axes(CHART_BOX),
             [tried[i] for i in tries],
             [misfits[i] for i in tries],
             [numbers[i] for i in steps],
@@ -138,8 +123,8 @@ def _iteration_chart(
     def build() -> Figure:
         from matplotlib.ticker import MaxNLocator
 
-        figure = new_figure(CHART_SIZE)
-        axes = figure.subplots()
+        figure = new_figure(CHART_SIZE, None)
+        axes = figure.add_axes(CHART_BOX)
         shown = _some(len(values), MAX_POINTS)
         axes.plot(np.asarray(numbers)[shown], np.asarray(values)[shown], "o-", ms=4)
         axes.set(xlabel="Iteration", ylabel=label, xlim=(numbers[0] - 0.5, numbers[-1] + 0.5))
@@ -148,7 +133,7 @@ def _iteration_chart(
             axes.set_ylim(bottom=0)
         elif not unit:
             use_log_scale(axes, values)
-        axes.grid(color=INK, alpha=0.12)
+        axes.grid()
         return figure
 
     return Chart(title, summary, draw_svg(build))
@@ -238,15 +223,15 @@ def _survey_map(models: RunModels, shots: Sequence[Shot], shares: NDArray, evalu
 
 def _shot_chart(first: NDArray, last: NDArray, shown: NDArray, evaluation: int) -> Chart:
     def build() -> Figure:
-        figure = new_figure(CHART_SIZE)
-        axes = figure.subplots()
+        figure = new_figure(CHART_SIZE, None)
+        axes = figure.add_axes(CHART_BOX)
         style: dict[str, Any] = {"ls": "", "marker": ".", "rasterized": len(shown) > MAX_VECTOR_POINTS}
         if evaluation != 1 and np.isfinite(first).any():
             axes.plot(shown + 1, first[shown], color="0.6", label="first evaluation", **style)
         axes.plot(shown + 1, last[shown], color="C0", label=f"evaluation {evaluation}", **style)
         use_log_scale(axes, np.concatenate([first, last]))
         axes.set(xlabel="Shot, in the order of the survey", ylabel="Misfit of a shot", xlim=(0.5, len(last) + 0.5))
-        axes.grid(color=INK, alpha=0.12)
+        axes.grid()
         axes.legend()
         return figure
 

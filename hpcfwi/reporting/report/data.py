@@ -13,18 +13,9 @@ from numpy.typing import NDArray
 
 from hpcfwi.config.run import RunConfig, load_run_config
 from hpcfwi.errors import HpcfwiError, InputError
+from hpcfwi.events import types as events
 from hpcfwi.events.state import RunState, failure_line
-from hpcfwi.events.types import (
-    EvaluationDone,
-    EvaluationStarted,
-    Event,
-    Figures,
-    IterationDone,
-    RunStarted,
-    ShotDone,
-    ShotExcluded,
-    TaskFailed,
-)
+from hpcfwi.events.types import Event
 from hpcfwi.inversion.history import History, Row
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.problem import Problem
@@ -32,27 +23,17 @@ from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import read_array
 from hpcfwi.reporting.report.gantt import Timeline
 
-__all__ = ["ReportData", "RunModels", "ShotMisfits", "read_history"]
-
 # Failures, tracebacks, and evaluations or iterations that are kept.
 MAX_FAILURES, MAX_TRACEBACKS, MAX_POINTS = 50, 5, 100_000
 
 
 class ShotMisfits:
-    """Misfits of the shots in the first evaluation, and in the last one that is complete.
-
-    Attributes
-    ----------
-    first, last
-        By the names of the shots.
-    number
-        Number of the last evaluation; 0 before there is one.
-    """
+    """Misfits of the shots, by name, in the first evaluation and in the last one that is complete."""
 
     def __init__(self) -> None:
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
-        self.number = 0
+        self.number = 0  # of the last evaluation; 0 before there is one
         self._current: dict[str, float] = {}
         self._current_number = 0
 
@@ -77,40 +58,21 @@ class ShotMisfits:
 
 
 class ReportData:
-    """The events of a run, reduced to what the report shows, in memory that does not grow with their number.
-
-    Attributes
-    ----------
-    state
-        How the run stands.
-    timeline
-        What the workers did when.
-    shot_misfits
-        Misfit of each shot.
-    evaluations
-        Misfit and seconds by number; for replayed evaluations, the seconds of the computation.
-    iterations
-        Events of the iterations by number.
-    failures
-        The last ones: when (s of the timeline), and a line about each.
-    tracebacks
-        The last ones of failed tasks.
-    excluded_shots
-        Shots that are left out because they failed.
-    figures_current
-        Whether ``figures/`` shows the present end of the run, not an earlier one.
-    began, ended
-        Times of the first and the last event, s since 1970.
-    """
+    """The events of a run, reduced to what the report shows, in memory that does not grow with their number."""
 
     def __init__(self) -> None:
         self.state, self.timeline, self.shot_misfits = RunState(), Timeline(), ShotMisfits()
+        # misfit and seconds by number; of a replayed evaluation, the seconds of its computation
         self.evaluations: dict[int, tuple[float, float]] = {}
-        self.iterations: dict[int, IterationDone] = {}
+        self.iterations: dict[int, events.IterationDone] = {}
+        # the last ones: when (s of the timeline), and a line about each
         self.failures: deque[tuple[float, str]] = deque(maxlen=MAX_FAILURES)
         self.tracebacks: deque[str] = deque(maxlen=MAX_TRACEBACKS)
+        # left out because they failed
         self.excluded_shots: list[str] = []
+        # whether figures/ shows the present end of the run, not an earlier one
         self.figures_current = False
+        # times of the first and the last event, s since 1970
         self.began = self.ended = 0.0
 
     @classmethod
@@ -128,34 +90,34 @@ class ReportData:
         self.timeline.apply(event)
         self.began, self.ended = self.began or event.time, event.time
         # nearly all events are shots
-        if isinstance(event, ShotDone):
+        if isinstance(event, events.ShotDone):
             self.shot_misfits.add(event.evaluation, event.shot, event.misfit)
             return
         failure = failure_line(event)
         if failure is not None:
             self.failures.append((self.timeline.now, failure))
         match event:
-            case RunStarted():
+            case events.RunStarted():
                 self.figures_current = False
-            case Figures():
+            case events.Figures():
                 self.figures_current = True
-            case EvaluationStarted():
+            case events.EvaluationStarted():
                 self.shot_misfits.begin(event.evaluation)
-            case EvaluationDone():
+            case events.EvaluationDone():
                 self._add_evaluation(event)
-            case IterationDone():
+            case events.IterationDone():
                 if len(self.iterations) < MAX_POINTS:
                     self.iterations.setdefault(event.iteration, event)
-            case TaskFailed():
+            case events.TaskFailed():
                 self.tracebacks.append(event.traceback)
-            case ShotExcluded():
+            case events.ShotExcluded():
                 # another inversion begins without the shot
                 self.excluded_shots.append(event.shot)
                 self.shot_misfits = ShotMisfits()
                 self.evaluations.clear()
                 self.iterations.clear()
 
-    def _add_evaluation(self, event: EvaluationDone) -> None:
+    def _add_evaluation(self, event: events.EvaluationDone) -> None:
         self.shot_misfits.end(event.evaluation)
         before = self.evaluations.get(event.evaluation)
         seconds = before[1] if before is not None and event.replayed else event.seconds
@@ -181,34 +143,16 @@ def read_history(path: Path, data: ReportData) -> tuple[list[Row], list[str]]:
 
 @dataclass(frozen=True, eq=False)
 class RunModels:
-    """Grid, models and survey of a run.
-
-    Parameters
-    ----------
-    domain
-        The grid; None where it is unknown.
-    velocity
-        The final model or, of a run that is not done, the current one, km/s; None before there is one.
-    done
-        Whether it is the final one.
-    initial, true
-        The other models, where they are known, km/s.
-    frozen
-        Cells that the inversion does not update.
-    shots
-        The survey; empty where it is unknown.
-    notes
-        What is missing, and why.
-    """
+    """Grid, models (km/s) and survey of a run, as far as its folder has them."""
 
     domain: Domain | None = None
-    velocity: NDArray | None = None
+    velocity: NDArray | None = None  # the final model or, of a run that is not done, the current one
     done: bool = False
     initial: NDArray | None = None
     true: NDArray | None = None
-    frozen: NDArray | None = None
+    frozen: NDArray | None = None  # cells that the inversion does not update
     shots: tuple[Shot, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what is missing, and why
 
     @classmethod
     def read(cls, run: Path, excluded: Collection[str] = (), problem: Problem | None = None) -> RunModels:

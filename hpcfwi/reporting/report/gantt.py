@@ -19,13 +19,10 @@ from hpcfwi.events import types as events
 from hpcfwi.events.types import Event, RunStarted, ShotDone, ShotStaged
 from hpcfwi.reporting.formatting import counted, natural_order, number
 
-__all__ = ["Gantt", "Timeline", "Worker", "draw_gantt"]
-
 # Limits of what a timeline keeps: shots one by one, bins of time, workers, and marks, stages or starts, evaluations.
 MAX_SHOTS, BINS, MAX_WORKERS, MAX_MARKS, MAX_EVALUATIONS = 3000, 240, 20_000, 500, 20_000
-# Seconds: the first width of a bin, which doubles as time goes on; the longest run, and the longest time that a driver's
-# process takes to its first event.
-FIRST_WIDTH_S, MAX_SECONDS, MAX_STARTUP_S = 0.05, 1e10, 3600.0
+# The first width of a bin, which doubles as time goes on; and the longest time of a driver's process to its first event.
+FIRST_WIDTH_S, MAX_STARTUP_S = 0.05, 3600.0
 # Layout: rows on a page, width in units of the drawing, the narrowest block, shades of a busy bin, colours of
 # evaluations that take turns, and evaluations that have a block each.
 MAX_ROWS, WIDTH, NARROWEST, SHADES, COLOURS, MAX_BLOCKS = 60, 1000.0, 0.6, 10, 6, 300
@@ -57,76 +54,43 @@ STAGE_TITLES = {"start": "start, waiting for workers"}
 
 @dataclass
 class Worker:
-    """A worker process; times are those of its timeline.
-
-    Parameters
-    ----------
-    host, name
-        Where it runs, and Dask's name for it.
-    joined, left
-        When it connected and when it was gone; ``left`` is None while it is connected.
-    shots, seconds
-        Shots that it has done, of data and of evaluations, and the time that they took, s.
-    end
-        How it ended, where it did not end by itself.
-    busy
-        Seconds for which it was busy in each bin of time.
-    """
+    """A worker process; times are those of its timeline."""
 
     host: str
-    name: str
+    name: str  # Dask's
     joined: float
-    left: float | None = None
-    shots: int = 0
-    seconds: float = 0.0
-    end: str = ""
+    left: float | None = None  # None while it is connected
+    shots: int = 0  # of data and of evaluations
+    seconds: float = 0.0  # that they took
+    end: str = ""  # how it ended, where it did not end by itself
+    # seconds for which it was busy in each bin of time
     busy: array[float] = field(default_factory=lambda: array("d", bytes(8 * BINS)))
 
 
 @dataclass
 class Span:
-    """A stage, an evaluation or a shot: its name, begin and end, evaluation (0: of the data), and worker (-1: none)."""
+    """A stage, an evaluation or a shot."""
 
     name: str
     begin: float
     end: float
-    evaluation: int = 0
-    worker: int = -1
+    evaluation: int = 0  # 0: of the data
+    worker: int = -1  # -1: of none
 
 
 class Timeline:
-    """Reduces events to what can be drawn; times are seconds since the first start, without pauses between drivers.
-
-    Attributes
-    ----------
-    workers
-        In the order in which they joined; at most ``MAX_WORKERS``.
-    joined
-        How many there were.
-    shots
-        Every shot; empty where they are too many (``crowded``).
-    stages, evaluations
-        What the run did.
-    marks
-        Failures: worker (-1: none in particular), time and text.
-    starts
-        When drivers began, and how long there was none before, s.
-    width
-        Width of a bin, s.
-    now
-        Time of the last event.
-    """
+    """Reduces events to what can be drawn; times are seconds since the first start, without pauses between drivers."""
 
     def __init__(self) -> None:
-        self.workers: list[Worker] = []
-        self.joined = 0
-        self.shots: list[Span] = []
-        self.crowded = False
+        self.workers: list[Worker] = []  # in the order in which they joined
+        self.joined = 0  # workers in all
+        self.shots: list[Span] = []  # empty where they are too many
+        self.crowded = False  # whether they are
         self.stages: list[Span] = []
         self.evaluations: list[Span] = []
-        self.marks: list[tuple[int, float, str]] = []
-        self.starts: list[tuple[float, float]] = []
-        self.width, self.now = FIRST_WIDTH_S, 0.0
+        self.marks: list[tuple[int, float, str]] = []  # failures: worker (-1: none), time and text
+        self.starts: list[tuple[float, float]] = []  # of drivers: time, and length of the pause before
+        self.width, self.now = FIRST_WIDTH_S, 0.0  # of a bin; time of the last event
         # time of day at which the timeline is zero, moved forward by pauses; and that of the last event
         self._zero: float | None = None
         self._last = 0.0
@@ -267,21 +231,21 @@ class Timeline:
 
 @dataclass
 class Row:
-    """A row of the drawing: its label, its workers, and when they were connected (begin and width)."""
+    """A row of the drawing."""
 
     label: str
     workers: list[int]
-    presence: list[tuple[float, float]] = field(default_factory=list)
+    presence: list[tuple[float, float]] = field(default_factory=list)  # begin and width
 
 
 @dataclass(frozen=True)
 class Block:
-    """A rectangle: its row, begin and width, class in the style sheet, and title."""
+    """A rectangle in a row."""
 
     row: int
     begin: float
     width: float
-    style: str
+    style: str  # class in the style sheet
     title: str
 
 
@@ -334,10 +298,7 @@ def draw_gantt(timeline: Timeline) -> Gantt | None:
         [block(s, 0, f"stage-{s.name}", STAGE_TITLES.get(s.name, s.name)) for s in timeline.stages],
         [block(s, 0, _colour(s.evaluation), s.name) for s in _grouped(timeline.evaluations)],
         [(place(time) / 10, row_of.get(worker, -1), text) for worker, time, text in timeline.marks],
-        [
-            (place(time) / 10, f"driver started again after a pause of {number(pause, 3)} s")
-            for time, pause in timeline.starts[1:]
-        ],
+        [(place(t) / 10, f"driver started again after a pause of {number(p, 3)} s") for t, p in timeline.starts[1:]],
         _summary(timeline),
     )
 
@@ -384,11 +345,9 @@ def _rows(workers: Sequence[Worker]) -> tuple[str, list[Row]]:
         hosts.setdefault(workers[i].host, []).append(i)
     if len(workers) <= MAX_ROWS:
         return "worker", [Row(" · ".join(filter(None, (workers[i].host, workers[i].name))), [i]) for i in order]
-    if len(hosts) <= MAX_ROWS:
-        return "host", [Row(host, indices) for host, indices in hosts.items()]
     names, size = list(hosts), -(-len(hosts) // MAX_ROWS)
     groups = [names[i : i + size] for i in range(0, len(names), size)]
-    return "hosts", [
+    return "host" if size == 1 else "hosts", [
         Row(" … ".join(dict.fromkeys((group[0], group[-1]))), [i for host in group for i in hosts[host]])
         for group in groups
     ]

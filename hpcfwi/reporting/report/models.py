@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,32 +18,21 @@ from hpcfwi.inversion.journal import Entry, entries
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.velocity import velocity_from
+from hpcfwi.reporting import plotting
 from hpcfwi.reporting.figures import gradient_limits
 from hpcfwi.reporting.formatting import counted, number
-from hpcfwi.reporting.plotting import (
-    DIFFERENCE_COLOURS,
-    VELOCITY_COLOURS,
-    Limits,
-    Slice,
-    axis_names,
-    finite,
-    label_axes,
-    new_figure,
-    slices_of,
-    symmetric_limits,
-    velocity_limits,
-)
+from hpcfwi.reporting.plotting import DIFFERENCE_COLOURS, VELOCITY_COLOURS, Limits, Slice, slices_of
 from hpcfwi.reporting.report.charts import data_uri, draw_svg
 from hpcfwi.reporting.report.data import RunModels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Frame", "ModelHistory", "Panel", "PanelGroup", "Scale", "gradient_group", "model_history", "models_group"]
-
 # Pixels of a model and of its longer side; iterations in the slider, pixels of all their images together, and bytes of
 # the journal that are read for them.
 MAX_PIXELS, MAX_SIDE, MAX_FRAMES, MAX_HISTORY_PIXELS, MAX_BYTES = 300_000, 600, 60, 4_000_000, 3_000_000_000
+# Evaluations before an accepted one in which its model may be.
+MAX_LINE_SEARCH = 101
 # An image has so many colours, and a last one for cells without a value.
 LEVELS, MISSING_COLOUR = 255, (190, 190, 190)
 # Inches: width of a panel and of a flat one, the largest height, and room for labels left of, below and around it.
@@ -85,7 +74,7 @@ class Scale:
             from matplotlib.colors import Normalize
             from matplotlib.ticker import MaxNLocator
 
-            figure = new_figure((3.9, 0.62), None)
+            figure = plotting.new_figure((3.9, 0.62), None)
             axes = figure.add_axes((0.06, 0.68, 0.88, 0.26))
             colours = ScalarMappable(Normalize(*self.limits), self.colours)
             ticks = MaxNLocator(5, steps=[1, 2, 5, 10])
@@ -103,24 +92,12 @@ class Scale:
 
 @dataclass(frozen=True)
 class Frame:
-    """The axes of a slice, to lie above its image.
+    """The axes of a slice, to lie above its image."""
 
-    Parameters
-    ----------
-    picture
-        Address of an SVG, transparent where the image is.
-    inches
-        Width and height.
-    box
-        Left, top, width and height of the image's place, percent.
-    extent
-        What the axes cover, in words.
-    """
-
-    picture: str
+    picture: str  # address of an SVG, transparent where the image is
     inches: tuple[float, float]
-    box: tuple[float, float, float, float]
-    extent: str
+    box: tuple[float, float, float, float]  # left, top, width and height of the image's place, percent
+    extent: str  # what the axes cover, in words
 
     @classmethod
     def draw(cls, domain: Domain, plane: Slice, models: RunModels | None = None) -> Frame:
@@ -132,23 +109,18 @@ class Frame:
         left, top, across, down = LEFT / total[0], AROUND / total[1], width / total[0], inches[1] / total[1]
 
         def build() -> Figure:
-            figure = new_figure(total, None)
+            figure = plotting.new_figure(total, None)
             axes = figure.add_axes((left, 1 - top - down, across, down))
             axes.set(xlim=plane.extent[:2], ylim=plane.extent[2:])
-            label_axes(axes, domain, plane, inches)
+            plotting.label_axes(axes, domain, plane, inches)
             if models is not None:
                 spacing = 0.14 * plane.size[0] / width
                 receivers, sources = (plane.project(p, spacing) for p in (models.receivers, models.sources))
-                style: dict[str, Any] = {"linewidths": 0.5, "clip_on": False}
-                axes.scatter(
-                    receivers[:, 0], receivers[:, 1], marker="v", s=13, c="white", edgecolors="black", zorder=3, **style
-                )
-                axes.scatter(
-                    sources[:, 0], sources[:, 1], marker="*", s=55, c="red", edgecolors="white", zorder=4, **style
-                )
+                axes.scatter(receivers[:, 0], receivers[:, 1], **plotting.RECEIVER)
+                axes.scatter(sources[:, 0], sources[:, 1], **plotting.SOURCE)
             return figure
 
-        names, (west, east, *vertical) = axis_names(domain), plane.extent
+        names, (west, east, *vertical) = plotting.axis_names(domain), plane.extent
         extent = (
             f"{names[plane.across].lower()} {number(west)} to {number(east)} km, "
             f"{names[plane.down].lower()} {number(min(vertical))} to {number(max(vertical))} km"
@@ -184,7 +156,7 @@ def models_group(models: RunModels) -> PanelGroup | None:
     candidates = {"True model": models.true, "Initial model": models.initial, name: models.velocity}
     known = {title: values for title, values in candidates.items() if values is not None}
     *others, _ = known.values()
-    scale = Scale(VELOCITY_COLOURS, velocity_limits(*others, last=latest), "P-wave velocity (km/s)", "km/s")
+    scale = Scale(VELOCITY_COLOURS, plotting.velocity_limits(*others, last=latest), "P-wave velocity (km/s)", "km/s")
     frames = [Frame.draw(domain, plane, models if models.shots else None) for plane in slices_of(domain)]
     panels = [
         panel
@@ -222,7 +194,7 @@ def _panels(
     domain: Domain, planes: Sequence[NDArray], frames: Sequence[Frame], scale: Scale, title: str, meaning: str
 ) -> list[Panel]:
     """A panel for each slice."""
-    values = np.concatenate([finite(plane) for plane in planes])
+    values = np.concatenate([plotting.finite(plane) for plane in planes])
     span = f"from {number(values.min())} to {number(values.max())} {scale.unit}" if values.size else "no numbers"
     panels = []
     for each, plane, frame in zip(slices_of(domain), planes, frames, strict=True):
@@ -234,24 +206,14 @@ def _panels(
 
 @dataclass
 class ModelHistory:
-    """The model of every iteration.
+    """The model of every iteration."""
 
-    Parameters
-    ----------
-    groups
-        Panels of the last iteration: its model and, where another is known, its difference to that.
-    frames
-        For each iteration a label, and the image and text of every panel, as the script of the page takes them.
-    gradient
-        The first gradient; None where the journal does not have it.
-    notes
-        What is left out, and why.
-    """
-
+    # panels of the last one: its model and, where another is known, the difference to that
     groups: list[PanelGroup] = field(default_factory=list)
+    # for each iteration its label, and the image and text of every panel, as the script of the page takes them
     frames: list[dict[str, Any]] = field(default_factory=list)
-    gradient: NDArray | None = None
-    notes: list[str] = field(default_factory=list)
+    gradient: NDArray | None = None  # the first one, where the journal has it
+    notes: list[str] = field(default_factory=list)  # what is left out, and why
 
 
 def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> ModelHistory:
@@ -270,12 +232,16 @@ def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> Mode
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
     if len(chosen) < len(rows):
         history.notes.append(f"{len(chosen)} of {counted(len(rows), 'model')} are shown, including the initial one.")
-    reader = _JournalReader(found, rows, domain, damaged)
-    pixels = MAX_HISTORY_PIXELS // (2 * len(chosen))
+    by_number: dict[int, list[Entry]] = {}
+    for entry in found:
+        by_number.setdefault(entry.number, []).append(entry)
+    pixels, missing = MAX_HISTORY_PIXELS // (2 * len(chosen)), 0
     shown: list[tuple[Row, list[NDArray]]] = []
     for place in map(int, chosen):
-        recorded = reader.read(place)
+        recorded, unreadable = _find_entry(by_number, rows, place, math.prod(domain.shape))
+        damaged += unreadable
         if recorded is None:
+            missing += 1
             continue
         answer, m = recorded
         with np.errstate(all="ignore"):
@@ -284,76 +250,66 @@ def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> Mode
         shown.append((rows[place], _planes(domain, velocity, pixels)))
         if place == 0 and answer.g.size == m.size:
             history.gradient = answer.g.reshape(domain.shape)
-    if reader.damaged:
-        history.notes.append(f"{counted(reader.damaged, 'file')} of the journal cannot be read.")
-    if reader.missing:
-        what = f"{counted(reader.missing, 'iteration')} of those to be shown" if shown else "The iterations"
+    if damaged:
+        history.notes.append(f"{counted(damaged, 'file')} of the journal cannot be read.")
+    if missing:
+        what = f"{counted(missing, 'iteration')} of those to be shown" if shown else "The iterations"
         history.notes.append(f"{what} cannot be found in the journal.")
     if shown:
         _draw_history(history, shown, models, domain, pixels)
     return history
 
 
-class _JournalReader:
-    """Finds an iteration's entry: optimisers accept the last point of a line search or, rarely, an earlier one."""
-
-    def __init__(self, found: list[Entry], rows: Sequence[Row], domain: Domain, damaged: int) -> None:
-        self.rows, self.size, self.damaged, self.missing = rows, math.prod(domain.shape), damaged, 0
-        self._entries: dict[int, list[Entry]] = {}
-        for entry in found:
-            self._entries.setdefault(entry.number, []).append(entry)
-
-    def read(self, place: int) -> tuple[FunctionalGradient, NDArray] | None:
-        """Answer and squared slowness of a row; None where the journal does not have them."""
-        row = self.rows[place]
-        before = self.rows[place - 1].evaluations if place else 0
-        # a damaged history may claim any number of evaluations
-        for evaluation in range(row.evaluations, max(before, row.evaluations - 101), -1):
-            for entry in self._entries.get(evaluation, []):
-                try:
-                    answer, m = entry.read(self.size)
-                except StagingError:
-                    self.damaged += 1
-                    continue
-                # an entry of another problem, such as that with a shot more, has another misfit
-                if answer.f == row.misfit:
-                    return answer, m
-        self.missing += 1
-        return None
+def _find_entry(
+    entries_: Mapping[int, list[Entry]], rows: Sequence[Row], place: int, size: int
+) -> tuple[tuple[FunctionalGradient, NDArray] | None, int]:
+    """Answer and squared slowness of a row, or None; and the number of damaged files."""
+    row, damaged = rows[place], 0
+    before = rows[place - 1].evaluations if place else 0
+    # optimisers accept the last point of a line search or, rarely, an earlier one; a damaged history may claim anything
+    for evaluation in range(row.evaluations, max(before, row.evaluations - MAX_LINE_SEARCH), -1):
+        for entry in entries_.get(evaluation, []):
+            try:
+                answer, m = entry.read(size)
+            except StagingError:
+                damaged += 1
+                continue
+            # an entry of another problem, such as that with a shot more, has another misfit
+            if answer.f == row.misfit:
+                return (answer, m), damaged
+    return None, damaged
 
 
 def _draw_history(
     history: ModelHistory, shown: list[tuple[Row, list[NDArray]]], models: RunModels, domain: Domain, pixels: int
 ) -> None:
     known = [_planes(domain, model, pixels) for model in (models.true, models.initial) if model is not None]
-    reference = known[0] if known else None
+    frames = [Frame.draw(domain, plane) for plane in slices_of(domain)]
     (first, initial), (_, last) = shown[0], shown[-1]
-    limits = velocity_limits(*(plane for planes in known for plane in planes), last=_flat(last))
+    limits = plotting.velocity_limits(*(plane for planes in known for plane in planes), last=_flat(last))
     velocities = Scale(VELOCITY_COLOURS, limits, "P-wave velocity (km/s)", "km/s")
     other = "initial" if models.true is None else "true"
-    if reference is not None:
-        limits = symmetric_limits(*(_flat(_minus(planes, reference)) for planes in (initial, last)))
+
+    def difference(planes: list[NDArray]) -> list[NDArray]:
+        return [plane - reference for plane, reference in zip(planes, known[0], strict=True)]
+
+    if known:
+        limits = plotting.symmetric_limits(_flat(difference(initial)), _flat(difference(last)))
         differences = Scale(DIFFERENCE_COLOURS, limits, f"Model − {other} model (km/s)", "km/s")
-    frames = [Frame.draw(domain, plane) for plane in slices_of(domain)]
     for row, planes in shown:
         name = f"iteration {row.iteration}" if row.iteration else "the initial model"
-        meaning = f"P-wave velocity of {name}"
-        groups = [PanelGroup(_panels(domain, planes, frames, velocities, "Model", meaning), velocities)]
-        if reference is not None:
+        panels = _panels(domain, planes, frames, velocities, "Model", f"P-wave velocity of {name}")
+        history.groups = [PanelGroup(panels, velocities)]
+        if known:
             title, meaning = f"Difference to the {other} model", f"Difference of {name} to the {other} model"
-            panels = _panels(domain, _minus(planes, reference), frames, differences, title, meaning)
-            groups.append(PanelGroup(panels, differences))
-        pictures = [[panel.image, panel.alt] for group in groups for panel in group.panels]
+            panels = _panels(domain, difference(planes), frames, differences, title, meaning)
+            history.groups.append(PanelGroup(panels, differences))
+        pictures = [[panel.image, panel.alt] for group in history.groups for panel in group.panels]
         history.frames.append({"label": _label(row, first.misfit), "pictures": pictures})
-    history.groups = groups
-
-
-def _minus(planes: list[NDArray], others: list[NDArray]) -> list[NDArray]:
-    return [plane - other for plane, other in zip(planes, others, strict=True)]
 
 
 def _flat(planes: list[NDArray]) -> NDArray:
-    return np.concatenate([plane.ravel() for plane in planes])
+    return np.concatenate(planes, axis=None)
 
 
 def _label(row: Row, first: float) -> str:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hpcfwi.errors import HpcfwiError, InputError, RunError
+from hpcfwi.errors import HpcfwiError, RunError
 from hpcfwi.events.lease import Liveness
 from hpcfwi.events.log import read_events
 from hpcfwi.inversion.history import Row
@@ -22,30 +22,29 @@ from hpcfwi.reporting.report.charts import convergence_charts, data_uri, shot_ch
 from hpcfwi.reporting.report.data import ReportData, RunModels, read_history
 from hpcfwi.reporting.report.gantt import draw_gantt
 from hpcfwi.reporting.report.models import FIRST_GRADIENT, gradient_group, model_history, models_group
-from hpcfwi.reporting.status import Condition, judge, read_result
+from hpcfwi.reporting.status import Condition, find_run, judge, read_result
 from hpcfwi.reporting.status_text import STAGES
 from hpcfwi.version import __version__
 
-__all__ = ["REPORT", "write_report"]
-
 REPORT = "report.html"
 TEMPLATES = Path(__file__).with_name("template")
-# Bytes of an embedded figure, characters of a configuration, rows of the table of iterations and of other tables.
+# Bytes of an embedded figure, characters of a configuration, rows of a table.
 MAX_FIGURE, MAX_CONFIG, MAX_ROWS = 2_000_000, 100_000, 200
 PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-# Figures of figures/ with title and alternative text. Gathers need workers; the others replace what cannot be drawn anew.
-GATHER = (
-    "gather",
-    "One shot's gathers",
-    "Records of one shot over receivers and time: observed, predicted by the final model, and their differences",
-)
-MODELS = ("models", "Models", "True (where known), initial and final P-wave velocity model, with sources and receivers")
-DIFFERENCE = (
-    "difference",
-    "Errors of the models",
-    "Differences of the initial and the final model to the true one, or to each other",
-)
-GRADIENT = ("gradient", "First gradient", FIRST_GRADIENT)
+# Figures that may be embedded, with title and alternative text. Gathers need workers; the others replace what the report
+# cannot draw itself.
+FIGURES = {
+    "gather": (
+        "One shot's gathers",
+        "Records of one shot: observed, predicted by the final model, and their differences",
+    ),
+    "models": ("Models", "True (where known), initial and final P-wave velocity model, with sources and receivers"),
+    "difference": (
+        "Errors of the models",
+        "Differences of the initial and the final model to the true one or each other",
+    ),
+    "gradient": ("First gradient", FIRST_GRADIENT),
+}
 
 
 def write_report(run_dir: Path | str, problem: Problem | None = None) -> Path:
@@ -54,7 +53,7 @@ def write_report(run_dir: Path | str, problem: Problem | None = None) -> Path:
     Parameters
     ----------
     run_dir
-        The run folder.
+        The run folder, its name in ``runs``, or a configuration whose run is there.
     problem
         What the run inverts; by default what its ``config.toml`` says.
 
@@ -66,30 +65,15 @@ def write_report(run_dir: Path | str, problem: Problem | None = None) -> Path:
     Raises
     ------
     InputError
-        If it is not a run folder.
+        If there is no run.
     RunError
         If the file cannot be written.
     """
-    run = Path(run_dir).absolute()
-    _check_folder(run)
+    run = find_run(Path(run_dir), "report").absolute()
     text = _render(run, problem)
     path = run / REPORT
     write_atomic(path, lambda file: file.write(text.encode("utf-8", "replace")))
     return path
-
-
-def _check_folder(run: Path) -> None:
-    try:
-        problem = "is not a folder"
-        if run.is_dir():
-            known = any((run / name).is_file() for name in ("problem.json", "events.jsonl"))
-            problem = "" if known else "is not a run folder: it has neither problem.json nor events.jsonl"
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-    if problem:
-        raise InputError(
-            f"{printable(str(run))}: {problem}; name the folder that hpcfwi run prints first, runs/<name of CONFIG>"
-        )
 
 
 def _render(run: Path, problem: Problem | None) -> str:
@@ -137,7 +121,7 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
         notes.append("The pictures in figures/ belong to an earlier end of this run and are not shown.")
     elif not data.figures_current:
         notes.append("No gathers: records are drawn when a run is done (output.figures).")
-    wanted = [GATHER, *(() if group else (MODELS, DIFFERENCE)), *(() if gradient else (GRADIENT,))]
+    wanted = ["gather", *([] if group else ["models", "difference"]), *([] if gradient else ["gradient"])]
     step = max(1, -(-len(rows) // MAX_ROWS))
     return {
         "title": run.name,
@@ -155,10 +139,8 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
         "gradient": gradient,
         "pictures": _pictures(run / "figures", wanted) if data.figures_current else [],
         "gantt": draw_gantt(data.timeline),
-        "state": data.state,
-        "failures": list(data.failures),
-        "tracebacks": list(data.tracebacks),
-        "machines": _machines(data),
+        "data": data,
+        "max_rows": MAX_ROWS,
         "config": _config(run / "config.toml"),
     }
 
@@ -237,40 +219,11 @@ def _summary(run: Path, data: ReportData, rows: Sequence[Row], models: RunModels
     return items
 
 
-def _machines(data: ReportData) -> dict[str, Any]:
-    """Versions, hosts, workers and jobs."""
-    timeline, start = data.timeline, data.state.start
-    workers = []
-    for worker in timeline.workers[:MAX_ROWS]:
-        begin, end = timeline.presence(worker)
-        workers.append(
-            {
-                "host": worker.host,
-                "name": worker.name,
-                "shots": worker.shots,
-                "mean": worker.seconds / worker.shots if worker.shots else None,
-                "busy": 100 * min(1.0, worker.seconds / (end - begin)) if end > begin else 0.0,
-                "connected": duration(end - begin),
-                "end": worker.end or ("connected" if worker.left is None else ""),
-            }
-        )
-    hosts = data.state.shots_on
-    return {
-        "versions": [*({"hpcfwi": start.version, **(start.versions or {})} if start else {}).items()][:MAX_ROWS],
-        "hosts": list(hosts.items())[:MAX_ROWS],
-        "more_hosts": max(0, len(hosts) - MAX_ROWS),
-        "driver": f"{start.host}, process {start.pid}" if start else "",
-        "job": (start.job if start else None) or "",
-        "workers": workers,
-        "more_workers": max(0, timeline.joined - MAX_ROWS),
-        "jobs": list(data.state.jobs.items())[:MAX_ROWS],
-    }
-
-
-def _pictures(folder: Path, wanted: Sequence[tuple[str, str, str]]) -> list[dict[str, str]]:
+def _pictures(folder: Path, names: Sequence[str]) -> list[dict[str, str]]:
     """Those of the figures that are there and whole."""
     found = []
-    for name, title, alt in wanted:
+    for name in names:
+        title, alt = FIGURES[name]
         with suppress(OSError):
             content = require_regular_file(folder / f"{name}.png").read_bytes()
             if content.startswith(PNG) and content.endswith(PNG_END) and len(content) <= MAX_FIGURE:
