@@ -66,7 +66,7 @@ def test_any_host_sees_a_run_on_worker_jobs_and_the_end_of_its_driver(lab, on_lo
         assert last["resume_command"].startswith("hpcfwi run ")
         out, _ = watching.communicate(timeout=DEAD)
         assert watching.returncode == 0
-        assert "killed: its driver has ended without a word" in out.splitlines()[-1]
+        assert "killed: its driver died" in out.splitlines()[-1]
     finally:
         for one in filter(None, (process, watching)):
             for child in [*psutil.Process(one.pid).children(recursive=True)] if one.poll() is None else []:
