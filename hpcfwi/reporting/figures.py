@@ -14,6 +14,7 @@ from hpcfwi.reporting import plotting
 from hpcfwi.reporting.formatting import counted
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from hpcfwi.inversion.history import Row
@@ -115,16 +116,8 @@ def models_figure(
 def difference_figure(domain: Domain, *, initial: NDArray, final: NDArray, true: NDArray | None = None) -> Figure:
     """The errors of the initial and the final model or, where the truth is unknown, what has changed.
 
-    Parameters
-    ----------
-    domain
-        The grid.
-    initial, final, true
-        P-wave velocities, km/s, shape ``domain.shape``.
-
-    Notes
-    -----
-    The relative error in a title is ``norm(v - true) / norm(true)``, over the cells where both are finite.
+    The arguments are those of :func:`models_figure`. The relative error in a title is ``norm(v - true) / norm(true)``, over
+    the cells where both are finite.
     """
     differences = {"Final − initial model": final - initial}
     if true is not None:
@@ -175,19 +168,17 @@ def convergence_figure(
     ----------
     misfits
         Misfit of evaluation 1, 2, ...
-    iteration_evaluations
-        Evaluations done when iteration 0 (the initial model), 1, 2, ... was accepted.
-    iteration_misfits
-        Misfits of these iterations.
-    model_errors
-        Relative errors of their velocities (a fraction; None or NaN where unknown).
+    iteration_evaluations, iteration_misfits, model_errors
+        Of iteration 0 (the initial model), 1, 2, ...: evaluations done when it was accepted, misfit, and relative error of
+        the velocity (a fraction; None or NaN where unknown).
     """
     errors = 100 * np.array(model_errors, dtype=float)
     known = plotting.finite(errors)
     figure = plotting.new_figure((7.0, 5.8 if known.size else 3.6))
     top, *below = figure.subplots(2 if known.size else 1, 1, sharex=True, squeeze=False)[:, 0]
     first = misfits[0] if misfits[0] > 0 else 1.0
-    draw_misfits(top, range(1, len(misfits) + 1), misfits, iteration_evaluations, iteration_misfits, first)
+    every = np.column_stack([np.arange(1, len(misfits) + 1), misfits])
+    draw_misfits(top, every, np.column_stack([iteration_evaluations, iteration_misfits]), first)
     count = counted(len(iteration_misfits) - 1, "iteration")
     top.set_title(f"Misfit: {_number(100 * iteration_misfits[-1] / first)} % of the first one after {count}")
     for axes in below:
@@ -200,24 +191,20 @@ def convergence_figure(
     return figure
 
 
-def draw_misfits(
-    axes: Any,
-    evaluations: Sequence[int],
-    misfits: Sequence[float],
-    iteration_evaluations: Sequence[int],
-    iteration_misfits: Sequence[float],
-    first: float,
-) -> None:
-    """Plot the misfits of all evaluations and of the accepted iterations, relative to the first."""
+def draw_misfits(axes: Axes, evaluations: NDArray, accepted: NDArray, first: float) -> None:
+    """Plot the misfits of all evaluations and of the accepted ones, relative to the first.
+
+    ``evaluations`` and ``accepted`` have shape (n, 2): numbers of evaluations, and misfits.
+    """
     from matplotlib.ticker import MaxNLocator
 
     # a logarithmic axis has no place for zero
-    every, accepted = (np.where(np.asarray(f) > 0, f, np.nan) / first for f in (misfits, iteration_misfits))
-    axes.plot(evaluations, every, ".-", color="0.6", lw=0.8, label="every evaluation")
-    axes.plot(iteration_evaluations, accepted, "o-", color="C0", ms=5, label="accepted iteration")
-    plotting.use_log_scale(axes, np.concatenate([every, accepted]))
+    every, kept = (np.where(points[:, 1] > 0, points[:, 1], np.nan) / first for points in (evaluations, accepted))
+    axes.plot(evaluations[:, 0], every, ".-", color="0.6", lw=0.8, label="every evaluation")
+    axes.plot(accepted[:, 0], kept, "o-", color="C0", ms=5, label="accepted iteration")
+    plotting.use_log_scale(axes, np.concatenate([every, kept]))
     axes.set(xlabel="Evaluations of misfit and gradient", ylabel="Misfit / first misfit")
-    axes.set_xlim(0.5, max([1, *evaluations, *iteration_evaluations]) + 0.5)
+    axes.set_xlim(0.5, max(1.0, *evaluations[:, 0], *accepted[:, 0]) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid()
     axes.legend()

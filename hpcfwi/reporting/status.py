@@ -179,13 +179,7 @@ def judge(state: RunState, liveness: Liveness, result: dict[str, Any]) -> Condit
 
 
 class StatusReader:
-    """Reads how a run stands, again and again.
-
-    Parameters
-    ----------
-    folder
-        The run folder.
-    """
+    """Reads how the run in a folder stands, again and again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
@@ -225,9 +219,11 @@ class StatusReader:
             self._read_files()
             found = self._judge()
         for _ in range(MAX_REREADS):
-            if found.state not in ("killed", "stopped") or not self._read_files():
+            if found.state not in ("killed", "stopped"):
                 break
-            found = self._judge()
+            new, found = self._read_files(), self._judge()
+            if not new:
+                break
         return found
 
     def _read_files(self) -> bool:
@@ -311,14 +307,7 @@ class StatusReader:
         return shlex.join([*words, *(["--site", shortened(site)] if site not in ("", "workstation") else [])])
 
 
-def is_run_folder(path: Path) -> bool:
-    """Whether a folder holds a run.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    """
+def _is_run_folder(path: Path) -> bool:
     return any((path / name).exists() for name in RUN_FILES)
 
 
@@ -333,11 +322,11 @@ def find_run(path: Path, command: str = "status") -> Path:
     named = shortened(str(path))
     try:
         if path.is_dir():
-            if is_run_folder(path):
+            if _is_run_folder(path):
                 return path
         else:
             for folder in (RUNS / path.name, RUNS / path.stem, *([path.parent] if path.is_file() else [])):
-                if folder.is_dir() and is_run_folder(folder):
+                if folder.is_dir() and _is_run_folder(folder):
                     return folder
         problem = "is not a run folder" if path.is_dir() else "no such run folder"
     except (OSError, ValueError) as error:
@@ -366,7 +355,7 @@ def _runs_in(folder: Path) -> list[Path]:
     with suppress(OSError, ValueError), os.scandir(folder) as entries:
         for entry in entries:
             with suppress(OSError):
-                if entry.is_dir() and is_run_folder(folder / entry.name):
+                if entry.is_dir() and _is_run_folder(folder / entry.name):
                     found.append((entry.stat().st_mtime, folder / entry.name))
     return [path for _, path in sorted(found, reverse=True)]
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from hpcfwi.io import printable
 from hpcfwi.reporting.formatting import ago, counted, date_time, duration, hours
-from hpcfwi.reporting.status import MessageCount, RunStatus
+from hpcfwi.reporting.status import Condition, MessageCount, RunStatus
 
 # Hosts, failures and warnings that are listed; characters of a progress bar.
 MAX_LISTED, BAR_WIDTH = 8, 30
@@ -109,20 +109,28 @@ def _rows(status: RunStatus, now: float) -> list[Row]:
     return [(name, text) for name, text in rows if text]
 
 
-def _state(status: RunStatus) -> str:
-    stage = STAGES.get(status.stage or "", "working")
-    match status.state:
+def describe(found: Condition | RunStatus) -> tuple[str, str]:
+    """The state of a run, and what there is to say about it."""
+    stage = STAGES.get(found.stage or "", "working")
+    match found.state:
         case "running":
-            idle = not status.workers and status.stage in ("data", "inverting")
-            return f"running: {stage}{', but no worker is connected' if idle else ''}"
+            return found.state, stage
         case "killed":
-            return f"killed: its driver died while it was {stage}, without logging why"
+            return found.state, f"its driver died while it was {stage}, without logging why"
         case "unresponsive":
-            age = duration(status.heartbeat_age or 0.0)
-            return f"unresponsive: no heartbeat for {age} while it was {stage}; --watch shows within 30 s if it is dead"
+            return found.state, f"while it was {stage}, its driver sent no heartbeat"
         case "new":
-            return "new: nothing has run here yet"
-    return ": ".join(filter(None, (status.state, status.reason.partition("\n")[0])))
+            return found.state, "nothing has run here yet"
+    return found.state, found.reason.partition("\n")[0]
+
+
+def _state(status: RunStatus) -> str:
+    more = ""
+    if status.stage in ("data", "inverting") and status.state == "running" and not status.workers:
+        more = ", but no worker is connected"
+    if status.state == "unresponsive":
+        more = f" for {duration(status.heartbeat_age or 0.0)}; --watch shows within 30 s if it is dead"
+    return ": ".join(filter(None, describe(status))) + more
 
 
 def _driver(status: RunStatus) -> str:

@@ -209,7 +209,7 @@ def test_what_cannot_be_known_yet_is_perhaps_dead(folder, age):
     work(folder.log(ELSEWHERE))
     folder.lease(ELSEWHERE, age=age)
     assert folder.read(0.5).state == "unresponsive"
-    assert folder.line("state").startswith("unresponsive: no heartbeat for 0:")
+    assert folder.line("state").startswith("unresponsive: while it was inverting, its driver sent no heartbeat for 0:")
     assert "--watch" in folder.line("state")
 
 

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcfwi.inversion.history import Row
-from hpcfwi.model.survey import Shot
 from hpcfwi.reporting.figures import draw_misfits
 from hpcfwi.reporting.formatting import counted, number
-from hpcfwi.reporting.plotting import Slice, finite, label_axes, new_figure, render, use_log_scale
+from hpcfwi.reporting.plotting import finite, new_figure, render, use_log_scale
 from hpcfwi.reporting.report.data import RunModels, ShotMisfits
 
 if TYPE_CHECKING:
@@ -41,15 +40,13 @@ class Chart:
     title: str
     summary: str
     picture: str
-    max_inches: float = 5.6
 
 
 @dataclass(frozen=True)
-class ShotCharts:
+class ShotMisfitChart:
     """Misfits of the shots in an evaluation."""
 
     evaluation: int
-    survey_map: Chart | None  # None where positions are unknown
     chart: Chart
     worst: list[dict[str, Any]]  # rows of a table of the shots with the largest relative misfits
     note: str = ""  # what is left out, and why
@@ -88,27 +85,20 @@ def convergence_charts(rows: Sequence[Row], evaluations: Mapping[int, tuple[floa
 
 
 def _misfit_chart(rows: Sequence[Row], evaluations: Mapping[int, tuple[float, float]]) -> Chart:
-    numbers, accepted = [row.evaluations for row in rows], [row.misfit for row in rows]
-    tried = sorted(evaluations)
-    misfits = [evaluations[n][0] for n in tried]
-    initial = accepted[0] if rows else misfits[0]
-    last, initial = accepted[-1] if rows else misfits[-1], initial if initial > 0 else 1.0
+    accepted = {row.evaluations: row.misfit for row in rows}
+    tried = {n: misfit for n, (misfit, _) in sorted(evaluations.items())}
+    misfits = [*(accepted or tried).values()]
+    initial = misfits[0] if misfits[0] > 0 else 1.0
     summary = (
-        f"Relative to that of the initial model: {number(100 * last / initial)} % after "
-        f"{counted(max(0, len(rows) - 1), 'iteration')} and {counted(max([0, *tried, *numbers]), 'evaluation')}."
+        f"Relative to that of the initial model: {number(100 * misfits[-1] / initial)} % after "
+        f"{counted(max(0, len(rows) - 1), 'iteration')} and {counted(max([*tried, *accepted]), 'evaluation')}."
     )
 
     def build() -> Figure:
         figure = new_figure(CHART_SIZE, None)
-        tries, steps = _some(len(tried), MAX_POINTS), _some(len(rows), MAX_POINTS)
-        draw_misfits(
-            figure.add_axes(CHART_BOX),
-            [tried[i] for i in tries],
-            [misfits[i] for i in tries],
-            [numbers[i] for i in steps],
-            [accepted[i] for i in steps],
-            initial,
-        )
+        every, kept = (np.array([*points.items()]).reshape(-1, 2) for points in (tried, accepted))
+        every, kept = every[some(len(every), MAX_POINTS)], kept[some(len(kept), MAX_POINTS)]
+        draw_misfits(figure.add_axes(CHART_BOX), every, kept, initial)
         return figure
 
     return Chart("Misfit", summary, draw_svg(build))
@@ -125,7 +115,7 @@ def _iteration_chart(
 
         figure = new_figure(CHART_SIZE, None)
         axes = figure.add_axes(CHART_BOX)
-        shown = _some(len(values), MAX_POINTS)
+        shown = some(len(values), MAX_POINTS)
         axes.plot(np.asarray(numbers)[shown], np.asarray(values)[shown], "o-", ms=4)
         axes.set(xlabel="Iteration", ylabel=label, xlim=(numbers[0] - 0.5, numbers[-1] + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -139,86 +129,30 @@ def _iteration_chart(
     return Chart(title, summary, draw_svg(build))
 
 
-def shot_charts(misfits: ShotMisfits, models: RunModels) -> ShotCharts | None:
+def shot_misfits(misfits: ShotMisfits, models: RunModels) -> ShotMisfitChart | None:
     """Draw the misfit of each shot in the last complete evaluation; None before there is one."""
     if not misfits.last:
         return None
-    order = [shot.name for shot in models.shots] or sorted(misfits.last)
-    names = [name for name in order if name in misfits.last] or sorted(misfits.last)
+    shots = {shot.name: shot for shot in models.shots}
+    names = [name for name in shots if name in misfits.last] or sorted(misfits.last)
     last = np.array([misfits.last[name] for name in names])
     first = np.array([misfits.first.get(name, np.nan) for name in names])
-    with np.errstate(all="ignore"):
-        shares = 100 * last / first
-    shown = _some(len(names), MAX_SHOTS)
-    known = bool(np.isfinite(shares).any())
-    notes = [] if known else ["The log has no misfits of the first evaluation to compare with."]
+    shown, shares = some(len(names), MAX_SHOTS), misfits.shares
+    notes = [] if shares else ["The log has no misfits of the first evaluation to compare with."]
     if len(shown) < len(names):
         notes.append(f"{len(shown)} of {len(names)} shots are drawn.")
-    shots = {shot.name: shot for shot in models.shots}
-    placed = [i for i in shown if names[i] in shots and np.isfinite(shares[i]) and shares[i] > 0]
-    survey_map = None
-    if placed and models.latest is not None:
-        survey_map = _survey_map(models, [shots[names[i]] for i in placed], shares[placed], misfits.number)
-    # those without a first misfit come last
-    largest = np.argsort(-np.where(np.isfinite(shares), shares, -1.0), kind="stable")[:WORST_SHOTS]
+    largest = sorted(names, key=lambda name: -shares.get(name, -1.0))[:WORST_SHOTS]
     worst = [
         {
-            "shot": names[i],
-            "source": ", ".join(number(x / 1000) for x in shots[names[i]].source) if names[i] in shots else "",
-            "first": first[i],
-            "last": last[i],
-            "share": shares[i],
+            "shot": name,
+            "source": ", ".join(number(x / 1000) for x in shots[name].source) if name in shots else "",
+            "first": misfits.first.get(name),
+            "last": misfits.last[name],
+            "share": shares.get(name),
         }
-        for i in largest
+        for name in largest
     ]
-    return ShotCharts(
-        misfits.number, survey_map, _shot_chart(first, last, shown, misfits.number), worst, " ".join(notes)
-    )
-
-
-def _survey_map(models: RunModels, shots: Sequence[Shot], shares: NDArray, evaluation: int) -> Chart:
-    """Seen from the side in 2-D, from above in 3-D."""
-    domain, ground = models.domain, models.latest
-    assert domain is not None
-    assert ground is not None
-    plane = Slice.of(domain, 0, 1)
-    width = 6.5 if plane.size[0] > 2 * plane.size[1] else 4.6
-    height = float(np.clip((width - 0.8) * plane.size[1] / plane.size[0], 0.7, 6.0))
-    low, high = float(shares.min()), float(shares.max())
-
-    def build() -> Figure:
-        from matplotlib.colors import LogNorm, Normalize
-
-        figure = new_figure((width, height + 1.3))
-        axes = figure.subplots()
-        values = plane.plane(ground)
-        step = max(1, max(values.shape) // 300)
-        # faint, so that the sources stand out
-        axes.imshow(values[::step, ::step], cmap="Greys", extent=plane.extent, alpha=0.35, interpolation="none")
-        label_axes(axes, domain, plane, (width - 0.8, height))
-        axes.plot(*plane.project(models.receivers, plane.size[0] / 70).T, ".", ms=2, color=INK, clip_on=False)
-        sources = np.stack([shot.source for shot in shots])[:, [plane.across, plane.down]] / 1000
-        marks = axes.scatter(
-            sources[:, 0],
-            sources[:, 1],
-            c=shares,
-            s=60,
-            cmap="plasma",
-            norm=LogNorm(low, high) if high > 20 * low else Normalize(low, high if high > low else low + 1.0),
-            edgecolors="black",
-            linewidths=0.6,
-            clip_on=False,
-            zorder=3,
-            rasterized=len(shots) > MAX_VECTOR_POINTS,
-        )
-        figure.colorbar(marks, location="bottom", aspect=35, label="Misfit, % of that in the first evaluation")
-        return figure
-
-    summary = (
-        f"Map of the survey over the model: the misfit of the shot at each source in evaluation {evaluation}, between "
-        f"{number(low, 3)} and {number(high, 3)} % of that in the first one"
-    )
-    return Chart("Misfit at each source", summary, draw_svg(build), 1.2 * width)
+    return ShotMisfitChart(misfits.number, _shot_chart(first, last, shown, misfits.number), worst, " ".join(notes))
 
 
 def _shot_chart(first: NDArray, last: NDArray, shown: NDArray, evaluation: int) -> Chart:
@@ -243,6 +177,6 @@ def _shot_chart(first: NDArray, last: NDArray, shown: NDArray, evaluation: int) 
     return Chart("Misfit of each shot", summary, draw_svg(build))
 
 
-def _some(count: int, limit: int) -> NDArray[np.int_]:
+def some(count: int, limit: int) -> NDArray[np.int_]:
     """Indices of at most ``limit`` of so many things, evenly spaced, the first and the last among them."""
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))

@@ -37,6 +37,11 @@ class ShotMisfits:
         self._current: dict[str, float] = {}
         self._current_number = 0
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Last misfits in percent of the first ones, where both are known."""
+        return {shot: 100 * f / self.first[shot] for shot, f in self.last.items() if self.first.get(shot, 0.0) > 0}
+
     def begin(self, number: int) -> None:
         """An evaluation begins, or continues after another start."""
         if number != self._current_number:

@@ -283,8 +283,8 @@ def draw_gantt(timeline: Timeline) -> Gantt | None:
     unit, rows = _rows(workers)
     row_of = {worker: i for i, row in enumerate(rows) for worker in row.workers}
     for row in rows:
-        spans = _merged([timeline.presence(workers[i]) for i in row.workers])
-        row.presence = [(place(a), max(NARROWEST, place(b) - place(a))) for a, b in spans]
+        spans = (map(place, timeline.presence(workers[i])) for i in row.workers)
+        row.presence = sorted({(round(a, 1), round(max(NARROWEST, b - a), 1)) for a, b in spans})
     one_by_one = unit == "worker" and not timeline.crowded
     scale, seconds = next((name, size) for name, size, least in TIME_UNITS if total >= least)
     ticks = [x for x in MaxNLocator(9, steps=[1, 2, 5, 10]).tick_values(0, total / seconds) if x * seconds <= total]
@@ -351,17 +351,6 @@ def _rows(workers: Sequence[Worker]) -> tuple[str, list[Row]]:
         Row(" … ".join(dict.fromkeys((group[0], group[-1]))), [i for host in group for i in hosts[host]])
         for group in groups
     ]
-
-
-def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Times that at least one of the spans covers."""
-    merged: list[tuple[float, float]] = []
-    for begin, end in sorted(spans):
-        if merged and begin <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        else:
-            merged.append((begin, end))
-    return merged
 
 
 def _shades(timeline: Timeline, rows: list[Row], place: Callable[[float], float]) -> Iterator[tuple[int, str]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,11 @@ from hpcfwi.reporting import plotting
 from hpcfwi.reporting.figures import gradient_limits
 from hpcfwi.reporting.formatting import counted, number
 from hpcfwi.reporting.plotting import DIFFERENCE_COLOURS, VELOCITY_COLOURS, Limits, Slice, slices_of
-from hpcfwi.reporting.report.charts import data_uri, draw_svg
-from hpcfwi.reporting.report.data import RunModels
+from hpcfwi.reporting.report.charts import MAX_SHOTS, MAX_VECTOR_POINTS, data_uri, draw_svg, some
+from hpcfwi.reporting.report.data import RunModels, ShotMisfits
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Pixels of a model and of its longer side; iterations in the slider, pixels of all their images together, and bytes of
@@ -37,7 +39,11 @@ MAX_LINE_SEARCH = 101
 LEVELS, MISSING_COLOUR = 255, (190, 190, 190)
 # Inches: width of a panel and of a flat one, the largest height, and room for labels left of, below and around it.
 PANEL, FLAT_PANEL, MAX_HEIGHT, LEFT, BELOW, AROUND = 2.9, 6.4, 4.4, 0.62, 0.5, 0.1
-COLOUR_NAMES = {VELOCITY_COLOURS: ("violet", "yellow"), DIFFERENCE_COLOURS: ("red", "blue")}
+COLOUR_NAMES = {
+    VELOCITY_COLOURS: ("violet", "yellow"),
+    DIFFERENCE_COLOURS: ("red", "blue"),
+    "plasma": ("dark blue", "yellow"),
+}
 FIRST_GRADIENT = "Gradient of the misfit with respect to squared slowness at the initial model"
 
 
@@ -48,7 +54,15 @@ class Scale:
     colours: str
     limits: Limits
     label: str
-    unit: str
+    unit: str = ""
+    logarithmic: bool = False
+
+    @property
+    def norm(self) -> Any:
+        """Matplotlib's map of values to the range from 0 to 1."""
+        from matplotlib.colors import LogNorm, Normalize
+
+        return (LogNorm if self.logarithmic else Normalize)(*self.limits)
 
     def paint(self, values: NDArray) -> str:
         """An image of values, the first row at the top, as the address of a PNG with a palette."""
@@ -71,13 +85,12 @@ class Scale:
 
         def build() -> Figure:
             from matplotlib.cm import ScalarMappable
-            from matplotlib.colors import Normalize
             from matplotlib.ticker import MaxNLocator
 
             figure = plotting.new_figure((3.9, 0.62), None)
             axes = figure.add_axes((0.06, 0.68, 0.88, 0.26))
-            colours = ScalarMappable(Normalize(*self.limits), self.colours)
-            ticks = MaxNLocator(5, steps=[1, 2, 5, 10])
+            colours = ScalarMappable(self.norm, self.colours)
+            ticks = None if self.logarithmic else MaxNLocator(5, steps=[1, 2, 5, 10])
             figure.colorbar(colours, cax=axes, orientation="horizontal", label=self.label, ticks=ticks)
             return figure
 
@@ -100,8 +113,8 @@ class Frame:
     extent: str  # what the axes cover, in words
 
     @classmethod
-    def draw(cls, domain: Domain, plane: Slice, models: RunModels | None = None) -> Frame:
-        """Draw the axes and, where they are given, the sources and receivers of a run."""
+    def draw(cls, domain: Domain, plane: Slice, mark: Callable[[Axes, float], None] = lambda *_: None) -> Frame:
+        """Draw the axes and what ``mark`` adds, which is called with the axes and the length of an inch, km."""
         aspect = plane.size[0] / plane.size[1]
         width = min(FLAT_PANEL if aspect > 2 else PANEL, MAX_HEIGHT * aspect)
         inches = (width, width / aspect)
@@ -113,11 +126,7 @@ class Frame:
             axes = figure.add_axes((left, 1 - top - down, across, down))
             axes.set(xlim=plane.extent[:2], ylim=plane.extent[2:])
             plotting.label_axes(axes, domain, plane, inches)
-            if models is not None:
-                spacing = 0.14 * plane.size[0] / width
-                receivers, sources = (plane.project(p, spacing) for p in (models.receivers, models.sources))
-                axes.scatter(receivers[:, 0], receivers[:, 1], **plotting.RECEIVER)
-                axes.scatter(sources[:, 0], sources[:, 1], **plotting.SOURCE)
+            mark(axes, plane.size[0] / width)
             return figure
 
         names, (west, east, *vertical) = plotting.axis_names(domain), plane.extent
@@ -157,13 +166,51 @@ def models_group(models: RunModels) -> PanelGroup | None:
     known = {title: values for title, values in candidates.items() if values is not None}
     *others, _ = known.values()
     scale = Scale(VELOCITY_COLOURS, plotting.velocity_limits(*others, last=latest), "P-wave velocity (km/s)", "km/s")
-    frames = [Frame.draw(domain, plane, models if models.shots else None) for plane in slices_of(domain)]
+
+    def mark(plane: Slice, axes: Axes, inch: float) -> None:
+        for positions, style in ((models.receivers, plotting.RECEIVER), (models.sources, plotting.SOURCE)):
+            shown = plane.project(positions, 0.14 * inch)
+            axes.scatter(shown[:, 0], shown[:, 1], **style)
+
+    frames = [
+        Frame.draw(domain, plane, *([partial(mark, plane)] if models.shots else [])) for plane in slices_of(domain)
+    ]
     panels = [
         panel
         for title, values in known.items()
         for panel in _panels(domain, _planes(domain, values), frames, scale, title, f"{title}, P-wave velocity")
     ]
     return PanelGroup(panels, scale, bool(models.shots))
+
+
+def survey_map(misfits: ShotMisfits, models: RunModels) -> PanelGroup | None:
+    """The relative misfit of each shot at its source, from the side in 2-D and from above in 3-D; None where unknown."""
+    domain, ground, shares = models.domain, models.latest, misfits.shares
+    shots = [shot for shot in models.shots if shares.get(shot.name, 0.0) > 0]
+    if domain is None or ground is None or not shots:
+        return None
+    shots = [shots[i] for i in some(len(shots), MAX_SHOTS)]
+    values, plane = [shares[shot.name] for shot in shots], Slice.of(domain, 0, 1)
+    low, high = min(values), max(values)
+    limits = (low, high if high > low else low + 1.0)
+    scale = Scale("plasma", limits, "Misfit, % of that in the first evaluation", logarithmic=high > 20 * low)
+
+    def mark(axes: Axes, inch: float) -> None:
+        receivers = plane.project(models.receivers, 0.05 * inch)
+        sources = np.stack([shot.source for shot in shots])[:, [plane.across, plane.down]] / 1000
+        axes.plot(receivers[:, 0], receivers[:, 1], ".", ms=2, color="0.4", clip_on=False)
+        style: dict[str, Any] = {"s": 50, "edgecolors": "black", "linewidths": 0.6, "clip_on": False, "zorder": 3}
+        many = len(shots) > MAX_VECTOR_POINTS
+        axes.scatter(sources[:, 0], sources[:, 1], c=values, cmap="plasma", norm=scale.norm, rasterized=many, **style)
+
+    first, last = plotting.velocity_limits(last=ground)
+    # only the light quarter of the greys, so that the sources stand out
+    image = Scale("Greys", (first, 4 * last - 3 * first), "").paint(_thinned(plane.plane(ground), MAX_PIXELS))
+    alt = (
+        f"Map of the survey over the model: the misfit of the shot at each source in evaluation {misfits.number}, between "
+        f"{number(low, 3)} and {number(high, 3)} % of that in the first one"
+    )
+    return PanelGroup([Panel("Misfit at each source", alt, image, Frame.draw(domain, plane, mark))], scale)
 
 
 def gradient_group(models: RunModels, gradient: NDArray) -> PanelGroup:
@@ -181,13 +228,14 @@ def gradient_group(models: RunModels, gradient: NDArray) -> PanelGroup:
 def _planes(domain: Domain, values: NDArray, pixels: int = MAX_PIXELS) -> list[NDArray[np.float32]]:
     """The slices of a model, every k-th point of them, so that they have at most so many points together."""
     slices = slices_of(domain)
-    planes = []
-    for plane in (each.plane(values) for each in slices):
-        step = max(1, math.ceil(max(plane.shape) / MAX_SIDE))
-        while math.prod(-(-side // step) for side in plane.shape) > pixels // len(slices):
-            step += 1
-        planes.append(plane[::step, ::step].astype(np.float32))
-    return planes
+    return [_thinned(each.plane(values), pixels // len(slices)) for each in slices]
+
+
+def _thinned(plane: NDArray, pixels: int) -> NDArray[np.float32]:
+    step = max(1, math.ceil(max(plane.shape) / MAX_SIDE))
+    while math.prod(-(-side // step) for side in plane.shape) > pixels:
+        step += 1
+    return plane[::step, ::step].astype(np.float32)
 
 
 def _panels(
@@ -229,7 +277,7 @@ def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> Mode
         )
         return history
     count = int(np.clip(MAX_BYTES // max(entry.bytes for entry in found), 2, MAX_FRAMES))
-    chosen = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
+    chosen = some(len(rows), count)
     if len(chosen) < len(rows):
         history.notes.append(f"{len(chosen)} of {counted(len(rows), 'model')} are shown, including the initial one.")
     by_number: dict[int, list[Entry]] = {}

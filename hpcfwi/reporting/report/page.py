@@ -18,12 +18,12 @@ from hpcfwi.inversion.history import Row
 from hpcfwi.io import printable, require_regular_file, shortened, write_atomic
 from hpcfwi.model.problem import Problem
 from hpcfwi.reporting.formatting import counted, date_time, duration, hours, number
-from hpcfwi.reporting.report.charts import convergence_charts, data_uri, shot_charts
+from hpcfwi.reporting.report.charts import convergence_charts, data_uri, shot_misfits
 from hpcfwi.reporting.report.data import ReportData, RunModels, read_history
 from hpcfwi.reporting.report.gantt import draw_gantt
-from hpcfwi.reporting.report.models import FIRST_GRADIENT, gradient_group, model_history, models_group
-from hpcfwi.reporting.status import Condition, find_run, judge, read_result
-from hpcfwi.reporting.status_text import STAGES
+from hpcfwi.reporting.report.models import FIRST_GRADIENT, gradient_group, model_history, models_group, survey_map
+from hpcfwi.reporting.status import find_run, judge, read_result
+from hpcfwi.reporting.status_text import describe
 from hpcfwi.version import __version__
 
 REPORT = "report.html"
@@ -36,13 +36,10 @@ PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 FIGURES = {
     "gather": (
         "One shot's gathers",
-        "Records of one shot: observed, predicted by the final model, and their differences",
+        "Records of a shot: observed, predicted by the final model, and their differences",
     ),
     "models": ("Models", "True (where known), initial and final P-wave velocity model, with sources and receivers"),
-    "difference": (
-        "Errors of the models",
-        "Differences of the initial and the final model to the true one or each other",
-    ),
+    "difference": ("Errors of the models", "Differences of the initial and the final model to the true model"),
     "gradient": ("First gradient", FIRST_GRADIENT),
 }
 
@@ -88,19 +85,10 @@ def _render(run: Path, problem: Problem | None) -> str:
 def _template() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {
-        "number": number,
-        "duration": duration,
-        "short": lambda text: shortened(str(text)),
-        "visible": lambda text: printable(str(text)),
-    }
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    texts = {"short": lambda text: shortened(str(text)), "visible": lambda text: printable(str(text))}
+    environment.filters |= {"number": number, "duration": duration, **texts}
     return environment.get_template("report.html.j2")
 
 
@@ -135,7 +123,8 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
         "history": history,
         "charts": convergence_charts(rows, data.evaluations),
         "rows": [row for i, row in enumerate(rows) if i % step == 0 or i == len(rows) - 1],
-        "shots": shot_charts(data.shot_misfits, models),
+        "shots": shot_misfits(data.shot_misfits, models),
+        "survey_map": survey_map(data.shot_misfits, models),
         "gradient": gradient,
         "pictures": _pictures(run / "figures", wanted) if data.figures_current else [],
         "gantt": draw_gantt(data.timeline),
@@ -146,30 +135,17 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
 
 
 def _headline(run: Path, data: ReportData) -> dict[str, str]:
-    """The state of the run, why it is in it, and a class of the style sheet for its colour."""
+    """The state of the run, what there is to say about it, and a class of the style sheet for its colour."""
     liveness = Liveness(run / "driver.json")
     liveness.check()
     found = judge(data.state, liveness, read_result(run))
-    driver = str(liveness.holder or "its driver")
-    state, reason = _state_text(found, driver)
-    colour = {"done": "good", "failed": "bad", "killed": "bad"}.get(found.state, "open")
-    return {"colour": colour, "state": state, "reason": reason}
-
-
-def _state_text(found: Condition, driver: str) -> tuple[str, str]:
-    resume = "the same command continues the run"
-    match found.state:
-        case "running":
-            return STAGES.get(found.stage or "", "running").capitalize(), f"{driver} is running"
-        case "killed":
-            return "Killed", f"{driver} died without logging why; {resume}"
-        case "unresponsive":
-            return "Unresponsive", f"{driver} sends no heartbeat; if it is dead, {resume}"
-        case "stopped":
-            return "Stopped", f"{found.reason}; {resume}" if found.reason else resume
-        case "new":
-            return "New", "nothing has run here yet"
-    return found.state.capitalize(), found.reason
+    state, text = describe(found)
+    if liveness.holder is not None and found.stage is not None:
+        text = f"{text} ({liveness.holder})"
+    if found.state in ("killed", "stopped"):
+        text = "; ".join(filter(None, (text, "the same command continues the run")))
+    colour = {"done": "good", "failed": "bad", "killed": "bad"}.get(state, "open")
+    return {"colour": colour, "state": state.capitalize(), "text": text}
 
 
 def _summary(run: Path, data: ReportData, rows: Sequence[Row], models: RunModels) -> list[tuple[str, str]]:
