@@ -21,7 +21,15 @@ from hpcfwi.batch.registry import current_batch_system
 from hpcfwi.cluster.environment import DEATH_TIMEOUT_S, script_lines, worker_arguments
 from hpcfwi.cluster.layout import Layout, ResourceRequest, allocated_layout
 from hpcfwi.cluster.network import network_options
-from hpcfwi.cluster.pool import REMOTE_SETTINGS, Listener, WorkerPool, Workload, log_tail, prepare_run_dir
+from hpcfwi.cluster.pool import (
+    KEEP_LOST_WORKERS,
+    REMOTE_SETTINGS,
+    Listener,
+    WorkerPool,
+    Workload,
+    log_tail,
+    prepare_run_dir,
+)
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.types import NodeLost
@@ -33,8 +41,6 @@ __all__ = ["AllocatedWorkers", "NodeWorkers", "allocated_nodes"]
 MAX_RESTARTS, RESTART_PAUSE_S, STEADY_S = 3, 2.0, 600.0
 # Workers have this time to end by themselves.
 TERMINATE_TIMEOUT_S = 5.0
-# Dask forgets a node whose worker is away for this time (its default is 15 s); the command there may bring the worker back.
-NODE_SETTINGS = {"distributed.deploy.lost-worker-timeout": "365 days"}
 
 
 def allocated_nodes() -> tuple[BatchSystem, list[Node]]:
@@ -210,7 +216,7 @@ class AllocatedWorkers(WorkerPool):
         return "\n".join([shebang, own_log, *script_lines(site, layout, self._security), " ".join(words), ""])
 
     def _prepare(self, stack: ExitStack) -> None:
-        stack.enter_context(dask.config.set(NODE_SETTINGS))
+        stack.enter_context(dask.config.set(KEEP_LOST_WORKERS))
         self._security = prepare_run_dir(self.site, self.run_dir, stack)
 
     def _start(self) -> SpecCluster:

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from hpcfwi.cluster.environment import PROCESSES_VARIABLE, WORKER_SETTINGS, worker_environment
 from hpcfwi.cluster.layout import Layout, ResourceRequest, divide
 from hpcfwi.cluster.network import scheduler_options
-from hpcfwi.cluster.pool import SCHEDULER_SETTINGS, Listener, WorkerPool, Workload
+from hpcfwi.cluster.pool import KEEP_LOST_WORKERS, SCHEDULER_SETTINGS, Listener, WorkerPool, Workload
 from hpcfwi.config.site import NetworkSection, SiteConfig, WorkerSection
 from hpcfwi.errors import InputError
 from hpcfwi.events.types import WorkerStartFailed
@@ -65,6 +65,7 @@ class LocalWorkers(WorkerPool):
         return f"workers on this machine: {self.layout}"
 
     def _prepare(self, stack: ExitStack) -> None:
+        stack.enter_context(dask.config.set(KEEP_LOST_WORKERS))
         parent = Path(expandvars(self.site.filesystem.scratch or gettempdir())).absolute()
         try:
             parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from hpcfwi.events.types import Event
 from hpcfwi.io import make_private
 
 __all__ = [
+    "KEEP_LOST_WORKERS",
     "POOL_SETTINGS",
     "REMOTE_SETTINGS",
     "SCHEDULER_SETTINGS",
@@ -46,6 +47,8 @@ SCHEDULER_SETTINGS: dict[str, Any] = {
 }
 # Dask drops a worker on another host after this time without an answer; it refuses less than 11 s.
 REMOTE_SETTINGS = {**SCHEDULER_SETTINGS, "distributed.comm.timeouts.tcp": "30s"}
+# Dask forgets a worker that is away for this time (its default is 15 s) and ends its nanny, which may be starting it again.
+KEEP_LOST_WORKERS = {"distributed.deploy.lost-worker-timeout": "365 days"}
 # For its developers Dask keeps the last 1,000 messages to each worker, tasks included: gigabytes with hundreds of workers.
 POOL_SETTINGS: dict[str, Any] = {"distributed.admin.low-level-log-length": 10}
 LOG_TAIL_LINES, LOG_TAIL_BYTES = 8, 20_000

@@ -134,7 +134,7 @@ def test_another_study_does_not_get_into_the_folder(hpcfwi):
         (["--nodes", "0,1"], "--nodes 0,1: should be node counts from 1 on"),
         (["--nodes", "one"], "--nodes one: should be node counts from 1 on"),
         (["--nodes", "1,4"], "--nodes 4: the survey of fwi.toml has 3 shots"),
-        (["--stand-in", "long"], "--stand-in long: should be the mean length of a shot in seconds"),
+        (["--stand-in", "long"], "--stand-in long: should be the mean duration of a shot in seconds"),
         (["--stand-in", "nan"], "--stand-in nan"),
         (["--stand-in", "1:-1"], "--stand-in 1:-1"),
         (["--site", "nowhere"], "nowhere"),
