@@ -186,9 +186,8 @@ class ModelFigure:
         """Add the legend below the panels; returns the figure."""
         if self.handles:
             below = min(axes.get_position().y0 for axes, *_ in self.panels) - BELOW / self.figure.get_size_inches()[1]
-            self.figure.legend(
-                handles=self.handles, loc="upper center", bbox_to_anchor=(0.5, below), ncols=2, frameon=False
-            )
+            place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, below), "ncols": 2}
+            self.figure.legend(handles=self.handles, frameon=False, **place)
         return self.figure
 
 
@@ -276,8 +275,8 @@ def use_log_scale(axes: Axes, values: ArrayLike) -> None:
         return
     axes.set_yscale("log")
     if decades < 3:
-        even, decadic = MaxNLocator(6, steps=[1, 2, 5, 10]), LogLocator(subs=(1, 2, 5))
-        axes.yaxis.set_major_locator(even if decades < 0.7 else decadic)
+        locator = LogLocator(subs=(1, 2, 5)) if decades >= 0.7 else MaxNLocator(6, steps=[1, 2, 5, 10])
+        axes.yaxis.set_major_locator(locator)
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
 

@@ -85,9 +85,7 @@ class RunStatus:
     host: Annotated[str | None, "host of the driver"]
     pid: Annotated[int | None, "process of the driver"]
     job: Annotated[str | None, "batch job of the driver"]
-    heartbeat_age: Annotated[
-        float | None, "seconds since the driver's last heartbeat (one every five seconds); null without a driver"
-    ]
+    heartbeat_age: Annotated[float | None, "seconds since the driver's last heartbeat; null without a driver"]
     iteration: Annotated[int | None, "last finished iteration; 0 is the initial model"]
     iterations: Annotated[int | None, "limit of iterations"]
     evaluations: Annotated[int, "finished evaluations of misfit and gradient"]
@@ -99,14 +97,10 @@ class RunStatus:
     workers: Annotated[list[WorkerStatus], "connected workers: `host`, `name`, `shots`, `seconds` of each"]
     workers_planned: Annotated[int | None, "worker processes that the run wants"]
     hosts: Annotated[list[HostStatus], "hosts with workers or finished shots: `host`, `workers`, `shots` of each"]
-    jobs: Annotated[
-        dict[str, str], "state of each worker job that has not ended, with the scheduler's reason, by job number"
-    ]
+    jobs: Annotated[dict[str, str], "state of each unfinished worker job, with the scheduler's reason, by job number"]
     failures: Annotated[list[MessageCount], "what went wrong, each with `message` and `count`; the most frequent first"]
     warnings: Annotated[list[MessageCount], "the same for warnings"]
-    time_left: Annotated[
-        float | None, "at most so many seconds until the limit of iterations, at the pace of the last ones"
-    ]
+    time_left: Annotated[float | None, "seconds to the limit of iterations, at the pace of the last ones"]
     core_hours: Annotated[float, "cores of the workers times the hours for which they were held, in all starts"]
     figure: Annotated[str | None, "path of the newest figure"]
     figure_time: Annotated[float | None, "when it was drawn, s since 1970"]
@@ -168,9 +162,7 @@ def judge(state: RunState, liveness: Liveness, result: dict[str, Any]) -> Condit
     if done:
         summary = result.get("summary")
         message = summary.get("message") if isinstance(summary, dict) else None
-        return Condition(
-            "done", None, shortened(message, MAX_TEXT_LENGTH) if isinstance(message, str) else state.reason
-        )
+        return Condition("done", None, message if isinstance(message, str) else state.reason)
     if state.state == "done":
         return Condition("stopped", None, "the finished run was started again")
     if ended or state.state == "new":

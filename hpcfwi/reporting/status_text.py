@@ -79,6 +79,7 @@ def _rows(status: RunStatus, now: float) -> list[Row]:
     """Names and values of all items that are known."""
     present = status.state in ("running", "unresponsive")
     jobs = Counter(status.jobs.values()).most_common()
+    left = duration(status.time_left) if status.time_left else None
     rows: list[tuple[str, str | None]] = [
         ("state", _state(status)),
         ("since", f"{date_time(status.since)} ({ago(now - status.since)})" if status.since else None),
@@ -96,10 +97,7 @@ def _rows(status: RunStatus, now: float) -> list[Row]:
         ("jobs", ", ".join(f"{count} {state}" for state, count in jobs)),
         *_list("failures", _messages(status.failures)),
         *_list("warnings", _messages(status.warnings)),
-        (
-            "time left",
-            f"at most {duration(status.time_left)}, at the pace of the last iterations" if status.time_left else None,
-        ),
+        ("time left", left and f"at most {left}, at the pace of the last iterations"),
         ("core-hours", hours(status.core_hours).partition(" ")[0]),
         ("last figure", status.figure and f"{status.figure} ({ago(now - (status.figure_time or now))})"),
         ("report", status.report),
@@ -109,28 +107,28 @@ def _rows(status: RunStatus, now: float) -> list[Row]:
     return [(name, text) for name, text in rows if text]
 
 
-def describe(found: Condition | RunStatus) -> tuple[str, str]:
-    """The state of a run, and what there is to say about it."""
+def describe(found: Condition | RunStatus) -> str:
+    """The state of a run and, after a colon, what there is to say about it."""
     stage = STAGES.get(found.stage or "", "working")
     match found.state:
         case "running":
-            return found.state, stage
+            return f"running: {stage}"
         case "killed":
-            return found.state, f"its driver died while it was {stage}, without logging why"
+            return f"killed: its driver died while it was {stage}, without logging why"
         case "unresponsive":
-            return found.state, f"while it was {stage}, its driver sent no heartbeat"
+            return f"unresponsive: while it was {stage}, its driver sent no heartbeat"
         case "new":
-            return found.state, "nothing has run here yet"
-    return found.state, found.reason.partition("\n")[0]
+            return "new: nothing has run here yet"
+    return ": ".join(filter(None, (found.state, found.reason.partition("\n")[0])))
 
 
 def _state(status: RunStatus) -> str:
-    more = ""
+    text = describe(status)
     if status.stage in ("data", "inverting") and status.state == "running" and not status.workers:
-        more = ", but no worker is connected"
+        text += ", but no worker is connected"
     if status.state == "unresponsive":
-        more = f" for {duration(status.heartbeat_age or 0.0)}; --watch shows within 30 s if it is dead"
-    return ": ".join(filter(None, describe(status))) + more
+        text += f" for {duration(status.heartbeat_age or 0.0)}; --watch shows within 30 s if it is dead"
+    return text
 
 
 def _driver(status: RunStatus) -> str:
@@ -173,9 +171,8 @@ def _misfit(status: RunStatus) -> str:
 def _workers(status: RunStatus) -> str:
     hosts = len({worker.host for worker in status.workers})
     on_hosts = f" on {counted(hosts, 'host')}" if hosts else ""
-    if status.workers_planned:
-        return f"{len(status.workers)} of {counted(status.workers_planned, 'worker')}{on_hosts}"
-    return f"{counted(len(status.workers), 'worker')}{on_hosts}"
+    planned = f"{len(status.workers)} of {counted(status.workers_planned, 'worker')}" if status.workers_planned else ""
+    return f"{planned or counted(len(status.workers), 'worker')}{on_hosts}"
 
 
 def _hosts(status: RunStatus) -> list[str]:

@@ -157,6 +157,8 @@ def shot_misfits(misfits: ShotMisfits, models: RunModels) -> ShotMisfitChart | N
 
 def _shot_chart(first: NDArray, last: NDArray, shown: NDArray, evaluation: int) -> Chart:
     def build() -> Figure:
+        from matplotlib.ticker import MaxNLocator
+
         figure = new_figure(CHART_SIZE, None)
         axes = figure.add_axes(CHART_BOX)
         style: dict[str, Any] = {"ls": "", "marker": ".", "rasterized": len(shown) > MAX_VECTOR_POINTS}
@@ -165,6 +167,7 @@ def _shot_chart(first: NDArray, last: NDArray, shown: NDArray, evaluation: int) 
         axes.plot(shown + 1, last[shown], color="C0", label=f"evaluation {evaluation}", **style)
         use_log_scale(axes, np.concatenate([first, last]))
         axes.set(xlabel="Shot, in the order of the survey", ylabel="Misfit of a shot", xlim=(0.5, len(last) + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid()
         axes.legend()
         return figure

@@ -39,11 +39,7 @@ MAX_LINE_SEARCH = 101
 LEVELS, MISSING_COLOUR = 255, (190, 190, 190)
 # Inches: width of a panel and of a flat one, the largest height, and room for labels left of, below and around it.
 PANEL, FLAT_PANEL, MAX_HEIGHT, LEFT, BELOW, AROUND = 2.9, 6.4, 4.4, 0.62, 0.5, 0.1
-COLOUR_NAMES = {
-    VELOCITY_COLOURS: ("violet", "yellow"),
-    DIFFERENCE_COLOURS: ("red", "blue"),
-    "plasma": ("dark blue", "yellow"),
-}
+COLOUR_NAMES = {"viridis": ("violet", "yellow"), "RdBu": ("red", "blue"), "plasma": ("dark blue", "yellow")}
 FIRST_GRADIENT = "Gradient of the misfit with respect to squared slowness at the initial model"
 
 
@@ -272,9 +268,7 @@ def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> Mode
         return history
     found, damaged = entries(journal)
     if not found:
-        history.notes.append(
-            f"There is no slider: the journal, which holds the models, is missing or empty ({journal})."
-        )
+        history.notes.append(f"There is no slider: the journal with the models is missing or empty ({journal}).")
         return history
     count = int(np.clip(MAX_BYTES // max(entry.bytes for entry in found), 2, MAX_FRAMES))
     chosen = some(len(rows), count)

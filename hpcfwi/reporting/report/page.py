@@ -139,7 +139,7 @@ def _headline(run: Path, data: ReportData) -> dict[str, str]:
     liveness = Liveness(run / "driver.json")
     liveness.check()
     found = judge(data.state, liveness, read_result(run))
-    state, text = describe(found)
+    state, _, text = describe(found).partition(": ")
     if liveness.holder is not None and found.stage is not None:
         text = f"{text} ({liveness.holder})"
     if found.state in ("killed", "stopped"):
