@@ -50,9 +50,10 @@ def draw_run_figures(
     folder.mkdir(exist_ok=True, mode=0o700)
     domain, shots = problem.domain, problem.survey.shots
     middle = len(shots) // 2
+    shot = shots[middle]
     models: dict[str, Any] = {"initial": problem.initial_velocity, "final": velocity, "true": problem.true_velocity}
-    sources = np.stack([shot.source for shot in shots])
-    receivers = np.unique(np.concatenate([shot.receivers for shot in shots]), axis=0)
+    sources = np.stack([each.source for each in shots])
+    receivers = np.unique(np.concatenate([each.receivers for each in shots]), axis=0)
     observed, predicted, axis = objective.predict(velocity, middle)
     before, initial, initial_axis = objective.predict(problem.initial_velocity, middle)
     # with a time step that follows the model the two records have different time axes
@@ -67,13 +68,7 @@ def draw_run_figures(
             [row.model_error for row in rows],
         ),
         "gather": lambda: gather_figure(
-            observed,
-            predicted,
-            axis.step,
-            shots[middle].receivers,
-            shots[middle].source,
-            shots[middle].name,
-            initial if same_axis else None,
+            observed, predicted, axis.step, shot.receivers, shot.source, shot.name, initial if same_axis else None
         ),
         "gradient": lambda: gradient_figure(domain, first_gradient, problem.frozen),
     }
@@ -98,7 +93,7 @@ def models_figure(
     domain
         The grid. Of a 3-D one, three slices through the middle are shown.
     initial, final, true
-        P-wave velocities, km/s, shape ``domain.shape``; cells that are not plotting.finite are grey.
+        P-wave velocities, km/s, shape ``domain.shape``; cells that are not finite are grey.
     sources, receivers
         Positions, shape (n, ndim), m; thinned where they are too dense to be told apart.
     """

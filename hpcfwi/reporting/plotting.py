@@ -212,13 +212,7 @@ def render(build: Callable[[], Figure], kind: str, style: dict[Any, Any] | None 
 
 
 def save_figure(path: Path, build: Callable[[], Figure], note: str = "") -> Path:
-    """Write a figure as a PNG file, with a note below it; returns ``path``.
-
-    Raises
-    ------
-    StagingError
-        If the file cannot be written; an older one is still there then.
-    """
+    """Write a figure as a PNG file, with a note below it; returns ``path``. A write that fails keeps the older file."""
 
     def annotated() -> Figure:
         figure = build()

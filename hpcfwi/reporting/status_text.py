@@ -51,18 +51,15 @@ def status_table(status: RunStatus) -> Group:
 
 def summary_line(status: RunStatus) -> str:
     """State, iteration, evaluations, misfit and workers in one line."""
-    parts = [_state(status)]
-    if status.iteration is not None:
-        parts.append(f"iteration {_iteration(status)}")
-    if status.evaluations:
-        parts.append(counted(status.evaluations, "evaluation"))
-    if status.misfit is not None:
-        parts.append(f"misfit {_misfit(status)}")
-    if status.state == "running":
-        parts.append(_workers(status))
-    if status.time_left:
-        parts.append(f"at most {duration(status.time_left)} left")
-    return printable(", ".join(parts))
+    parts = [
+        _state(status),
+        f"iteration {_iteration(status)}" if status.iteration is not None else "",
+        counted(status.evaluations, "evaluation") if status.evaluations else "",
+        f"misfit {_misfit(status)}" if status.misfit is not None else "",
+        _workers(status) if status.state == "running" else "",
+        f"at most {duration(status.time_left)} left" if status.time_left else "",
+    ]
+    return printable(", ".join(filter(None, parts)))
 
 
 def status_changes(before: RunStatus | None, now: RunStatus) -> list[str]:

@@ -1,4 +1,4 @@
-"""The report: whatever the files of a run folder hold, it is written or refused, soon, and nothing in it is taken for code."""
+"""The report of any run folder is written or refused in time, and nothing in the folder is taken for code."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def copy_of(sound, folder) -> None:
 
 
 @pytest.mark.cases(400)
-def test_damaged_files_of_a_run_are_shown_as_far_as_they_can_be(fuzz, hostile, told, sound):
+def test_a_run_folder_with_a_damaged_file_has_a_report(fuzz, hostile, told, sound):
     originals = {
         name: next(c for n, c in sound.items() if str(n) == name) for name in SMALL_FILES if name != "driver.json"
     }
@@ -87,7 +87,7 @@ def event_of(kind, changed):
 
 
 @pytest.mark.cases(1000)
-def test_events_of_any_kind_with_facts_of_any_type_are_read(fuzz, hostile, told):
+def test_events_with_fields_of_any_type_are_survived(fuzz, hostile, told):
     evil = st.sampled_from(["<script>alert(1)</script>", '" onload="alert(1)', "</svg>", "</script>", "{{ 7 }}"])
     values = st.dictionaries(st.sampled_from(FIELDS), evil | hostile.values | hostile.scalars, max_size=3)
     lines = st.lists(st.builds(event_of, st.sampled_from([*EVENTS]), values), min_size=1, max_size=8).map(b"\n".join)
@@ -101,7 +101,7 @@ def test_events_of_any_kind_with_facts_of_any_type_are_read(fuzz, hostile, told)
 
 
 @pytest.mark.cases(1500)
-def test_a_time_line_of_any_numbers_can_be_drawn(fuzz, hostile):
+def test_a_timeline_of_any_numbers_is_drawn(fuzz, hostile):
     times = hostile.numbers | st.floats(1.79e9, 1.8e9) | st.sampled_from([1.79e9, 0.0, 5e9])
     event = st.fixed_dictionaries(
         {
@@ -149,7 +149,7 @@ def test_a_time_line_of_any_numbers_can_be_drawn(fuzz, hostile):
 
 
 @pytest.mark.cases(100)
-def test_damaged_entries_of_a_journal_are_left_out(fuzz, hostile, told, sound):
+def test_damaged_journal_entries_are_skipped(fuzz, hostile, told, sound):
     entry = next(content for name, content in sound.items() if name.parts[0] == "journal")
 
     def check(folder, content):

@@ -1,4 +1,4 @@
-"""``hpcfwi status`` of run folders that somebody has been at: it says what makes sense of them, as text and as JSON."""
+"""``hpcfwi status`` of damaged run folders prints what makes sense, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def check(folder: Path, files: dict[str, bytes]) -> None:
 
 
 @pytest.mark.cases(500)
-def test_status_of_a_damaged_log(fuzz, hostile, sound):
+def test_the_status_of_a_damaged_log_is_printable(fuzz, hostile, sound):
     fuzz(hostile.mutated(sound).map(lambda content: {"events.jsonl": content}), check)
 
 
 @pytest.mark.cases(500)
-def test_status_of_a_log_of_hostile_facts(fuzz, hostile):
+def test_the_status_of_a_log_with_hostile_fields_is_printable(fuzz, hostile):
     names = [*FIELDS, *Follower(Path()).state.summary()]
     facts = st.dictionaries(st.sampled_from(names), hostile.values, max_size=3)
     event = st.builds(
@@ -86,7 +86,7 @@ def test_status_of_a_log_of_hostile_facts(fuzz, hostile):
 
 
 @pytest.mark.cases(300)
-def test_status_with_a_damaged_lease_and_result(fuzz, hostile, sound):
+def test_the_status_with_a_damaged_lease_and_result_is_printable(fuzz, hostile, sound):
     here = asdict(Holder.current())
     holders = [here, here | {"pid": 2**22 + 1}, here | {"machine": "elsewhere"}]
     changed = st.dictionaries(st.sampled_from([*here, "more"]), hostile.values, max_size=3)
@@ -98,7 +98,7 @@ def test_status_with_a_damaged_lease_and_result(fuzz, hostile, sound):
 
 
 @pytest.mark.cases(150)
-def test_status_of_hostile_words_is_found_or_refused(fuzz, hostile, told):
+def test_any_argument_of_status_is_found_or_refused(fuzz, hostile, told):
     def check(folder, word):
         (folder / "runs" / "a").mkdir(parents=True)
         (folder / "runs" / "a" / "events.jsonl").touch()

@@ -1,4 +1,4 @@
-"""The watch itself: without these the cases would prove nothing."""
+"""The watch over file accesses works; without it the cases of the other modules would prove nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CASES += [(act, "by a link") for act in FOLLOWING]
 
 @pytest.mark.cases(1)
 @pytest.mark.parametrize(("act", "way"), CASES)
-def test_what_would_change_something_outside_is_stopped(fuzz, tmp_path, act, way):
+def test_a_change_outside_of_the_folder_is_stopped(fuzz, tmp_path, act, way):
     outside = tmp_path / "outside" / "file"
     outside.parent.mkdir()
     outside.write_bytes(b"precious")
@@ -52,7 +52,7 @@ def test_what_would_change_something_outside_is_stopped(fuzz, tmp_path, act, way
 
 
 @pytest.mark.cases(1)
-def test_what_stays_inside_is_let_go_on(fuzz):
+def test_changes_inside_the_folder_are_allowed(fuzz):
     def check(folder: Path, _: object) -> None:
         (folder / "a" / "b").mkdir(parents=True)
         (folder / "a" / "b" / "file").write_bytes(b"x")

@@ -148,7 +148,7 @@ def save_gradient(path: Path, domain: Domain) -> Path:
 @pytest.mark.parametrize(
     ("domain", "low", "high"), [(LONG, 2.5, 4.0), (SQUARE, 0.9, 1.3), (TALL, 0.1, 0.5), (FLAT, 3.5, 8.0)]
 )
-def test_a_picture_of_one_model_has_about_the_models_aspect(
+def test_a_figure_of_one_model_has_about_the_aspect_of_the_model(
     tmp_path: Path, domain: Domain, low: float, high: float
 ) -> None:
     width, height = png_size(save_gradient(tmp_path / "gradient.png", domain))
@@ -162,7 +162,7 @@ def test_long_models_are_stacked_and_others_stand_side_by_side() -> None:
     assert width > 2 * height
 
 
-def test_a_failed_write_leaves_the_old_picture_and_nothing_else(
+def test_a_failed_write_keeps_the_old_figure_and_leaves_no_other_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "gradient.png"
@@ -260,7 +260,7 @@ def test_panels_have_equal_aspect_and_the_colour_bar_their_height(domain: Domain
 
 
 @pytest.mark.parametrize("domain", [SQUARE, LONG, TALL])
-def test_panels_of_plane_models_fill_their_places(domain: Domain) -> None:
+def test_panels_of_2d_models_fill_their_places(domain: Domain) -> None:
     figure = plain_figure(domain)
     for axes in panels_of(figure):
         given, used = axes.get_position(original=True), axes.get_position()
@@ -302,7 +302,7 @@ def test_a_spike_in_the_final_model_does_not_stretch_the_scale() -> None:
     assert panels_of(figure)[0].images[0].get_clim()[1] < 3.5
 
 
-def test_an_image_shows_the_cell_that_is_there() -> None:
+def test_every_cell_is_drawn_at_its_position() -> None:
     model = layers(TALL, 2.0)
     image = panels_of(plain_figure(TALL))[0].images[0]
     for i, k in ((0, 0), (1, 70), (4, 80)):
@@ -337,18 +337,10 @@ def test_sources_and_dense_receivers_are_marked_where_they_are() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["source", "receiver"]
 
 
-def test_one_position_and_no_position_are_fine() -> None:
+def test_a_single_source_and_no_receivers_are_drawn() -> None:
     figure = models_figure(SQUARE, sources=np.array([100.0, 0.0]), receivers=np.empty((0, 2)))
     (sources,) = panels_of(figure)[0].collections
     assert np.allclose(sources.get_offsets(), [[0.1, 0.0]])
-
-
-def test_thinning_keeps_every_kth_point_of_a_line_and_a_few_of_a_cloud() -> None:
-    line = np.c_[np.arange(100) * 0.01, np.zeros(100)]
-    assert np.allclose(plotting.thin(line, 0.05)[:, 0], np.arange(20) * 0.05)
-    assert np.array_equal(plotting.thin(line[::10], 0.05), line[::10])
-    cloud = np.random.default_rng(0).random((5000, 2))
-    assert 50 < len(plotting.thin(cloud, 0.1)) <= 121
 
 
 @pytest.mark.parametrize("domain", [SQUARE, CUBE], ids=["square", "cube"])
@@ -379,7 +371,7 @@ def test_models_of_one_value_or_none_are_drawn() -> None:
 # --- differences and gradient
 
 
-def test_differences_tell_the_relative_errors_on_one_symmetric_scale() -> None:
+def test_differences_share_a_symmetric_scale_and_name_their_relative_errors() -> None:
     true = np.full(SQUARE.shape, 2.0)
     figure = figures.difference_figure(SQUARE, initial=true + 0.2, final=true - 0.05, true=true)
     panels = panels_of(figure)
@@ -392,14 +384,14 @@ def test_differences_tell_the_relative_errors_on_one_symmetric_scale() -> None:
         assert np.allclose(axes.images[0].get_array(), expected)
 
 
-def test_without_a_truth_the_difference_is_what_changed() -> None:
+def test_without_a_true_model_the_difference_is_the_update() -> None:
     initial = layers(SQUARE)
     (panel,) = panels_of(figures.difference_figure(SQUARE, initial=initial, final=initial + 0.1))
     assert panel.get_title() == "Final − initial model"
     assert np.allclose(panel.images[0].get_array(), 0.1)
 
 
-def test_the_source_imprint_does_not_drown_the_gradient() -> None:
+def test_large_gradients_at_sources_do_not_stretch_the_scale() -> None:
     gradient = np.random.default_rng(0).standard_normal(SQUARE.shape)
     gradient[1, ::4] = 1e6
     figure = figures.gradient_figure(SQUARE, gradient, None)
@@ -449,7 +441,7 @@ def test_convergence_is_relative_to_the_first_misfit() -> None:
         ([1, 0.97], []),
     ],
 )
-def test_short_or_strange_convergence_is_drawn(
+def test_short_histories_and_zero_or_missing_misfits_are_drawn(
     tmp_path: Path, misfits: list[float], errors: list[float | None] | None
 ) -> None:
     count = list(range(1, len(misfits) + 1))
@@ -508,7 +500,7 @@ def test_traces_without_an_even_spacing_are_numbered(kind: str) -> None:
     assert panel.get_xlim() == (0.5, len(receivers) + 0.5)
 
 
-def test_dead_traces_and_an_empty_record_are_drawn(tmp_path: Path) -> None:
+def test_dead_traces_and_silent_records_are_drawn(tmp_path: Path) -> None:
     arguments = gather_arguments(positions(SQUARE, 21))
     arguments["observed"][:, 3] = np.nan
     silent = np.zeros((50, 21))

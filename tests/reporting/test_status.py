@@ -1,4 +1,4 @@
-"""``hpcfwi status``: what is said of a run in every state, from its files alone, and without touching them."""
+"""``hpcfwi status``: how runs in every state are shown, from their files alone and without changing them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ from hpcfwi.reporting.status_text import status_changes, status_lines, status_ta
 
 PROMISED = {"state", "iteration", "evaluations", "misfit", "shots_done", "shots_total", "workers", "failures"}
 HERE = Holder.current()
-# Of a process that there is not, and of another host.
+# A process that does not exist, and one on another host.
 DEAD = replace(HERE, pid=2**22 + 1)
 ELSEWHERE = replace(HERE, machine="elsewhere", host="node9", pid=77, job="4711")
-# events of all kinds, with facts of none
 pytestmark = pytest.mark.hostile
 
 
@@ -78,7 +77,7 @@ def folder(tmp_path):
 
 
 def work(log):
-    """Until the middle of the second evaluation."""
+    """Write events up to the middle of the second evaluation."""
     log.write(sample("job", job="1", worker="w", state="pending", reason="Resources"))
     log.write(sample("job", job="2", worker="w", state="running", reason="None"))
     for i, host in enumerate(("node10", "node9", "node9")):
@@ -104,7 +103,7 @@ def work(log):
     log.write(sample("warning", message="mind the gap"))
 
 
-def test_a_run_that_is_at_work_tells_all_that_a_user_asks_for(folder):
+def test_the_status_of_a_running_inversion_is_complete(folder):
     work(folder.log())
     folder.lease()
     (folder.path / "figures").mkdir()
@@ -151,8 +150,8 @@ def test_a_run_that_is_at_work_tells_all_that_a_user_asks_for(folder):
         assert re.search(line, told, re.MULTILINE), (line, told)
 
 
-@pytest.mark.parametrize("kind", ["nobody's lease", "a dead process", "a zombie", "another host, long ago"])
-def test_a_driver_that_was_killed_is_told_as_such_with_the_command_that_goes_on(folder, kind):
+@pytest.mark.parametrize("kind", ["no lease", "a dead process", "a zombie", "another host, long ago"])
+def test_a_killed_driver_is_recognised_and_the_resume_command_is_shown(folder, kind):
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     zombie = replace(HERE, pid=child.pid, started=start_since_boot(child.pid))
     holder = {"a dead process": DEAD, "a zombie": zombie, "another host, long ago": ELSEWHERE}.get(kind)
@@ -184,7 +183,7 @@ def start_since_boot(pid):
     return _start_since_boot(pid)
 
 
-def test_of_a_driver_elsewhere_a_heartbeat_that_goes_on_is_believed_whatever_the_clocks_say(folder):
+def test_a_driver_on_another_host_is_alive_while_its_heartbeat_continues_whatever_the_clocks_say(folder):
     work(folder.log(ELSEWHERE))
     folder.lease(ELSEWHERE, age=3600.0)
     beat = threading.Timer(1.0, lambda: folder.lease(replace(ELSEWHERE, heartbeats=5), age=3595.0))
@@ -205,7 +204,7 @@ def test_a_fresh_heartbeat_needs_no_waiting(folder):
 
 
 @pytest.mark.parametrize("age", [20.0, -500.0])
-def test_what_cannot_be_known_yet_is_perhaps_dead(folder, age):
+def test_a_driver_with_a_late_heartbeat_is_unresponsive(folder, age):
     work(folder.log(ELSEWHERE))
     folder.lease(ELSEWHERE, age=age)
     assert folder.read(0.5).state == "unresponsive"
@@ -213,7 +212,7 @@ def test_what_cannot_be_known_yet_is_perhaps_dead(folder, age):
     assert "--watch" in folder.line("state")
 
 
-def test_who_watches_knows_after_half_a_minute(folder, monkeypatch):
+def test_a_watched_driver_without_heartbeats_is_dead_after_half_a_minute(folder, monkeypatch):
     monkeypatch.setattr(lease_module, "DEAD_AFTER_S", 0.3)
     monkeypatch.setattr(lease_module, "FRESH_S", 0.2)
     folder.lease(ELSEWHERE, age=-500.0)
@@ -241,7 +240,7 @@ def test_who_watches_knows_after_half_a_minute(folder, monkeypatch):
         ("closed", {}, "stopped", "only the observed data were requested"),
     ],
 )
-def test_a_run_that_ended_before_its_time_says_why(folder, event, facts, state, reason):
+def test_a_run_that_ended_early_shows_the_reason(folder, event, facts, state, reason):
     log = folder.log()
     work(log)
     log.write(sample(event, **facts))
@@ -256,7 +255,7 @@ def test_a_run_that_ended_before_its_time_says_why(folder, event, facts, state, 
     assert folder.line("state") == (f"{state}: {first}" if first else state)
 
 
-def test_a_job_that_starts_again_says_so(folder):
+def test_the_status_shows_that_the_batch_job_is_back_in_the_queue(folder):
     log = folder.log()
     log.write(sample("interrupted", reason="the batch job ends in 30 s"))
     log.write(
@@ -265,7 +264,7 @@ def test_a_job_that_starts_again_says_so(folder):
     assert folder.line("state") == "stopped: stopped; job 7 is back in the queue and goes on"
 
 
-def test_a_driver_that_has_only_just_begun_is_starting_whatever_the_log_says(folder):
+def test_a_driver_that_has_just_begun_is_starting_whatever_the_log_says(folder):
     (folder.path / "events.jsonl").touch()
     assert folder.read().state == "new"
     folder.lease()
@@ -276,7 +275,7 @@ def test_a_driver_that_has_only_just_begun_is_starting_whatever_the_log_says(fol
     assert (status.state, status.stage, status.pid) == ("running", "starting", os.getpid())
 
 
-def test_a_run_without_workers_says_that_it_waits(folder):
+def test_a_run_without_workers_is_waiting(folder):
     log = folder.log()
     log.write(sample("job", job="1", worker="w", state="pending", reason="Priority"))
     folder.lease()
@@ -305,7 +304,7 @@ def test_a_finished_run_is_done_on_any_host_even_without_its_log(first_run, tmp_
     assert run_status(copy).state == "stopped"
 
 
-def test_nothing_is_written_locked_or_changed_and_a_folder_that_cannot_be_written_will_do(first_run, tmp_path):
+def test_reading_the_status_changes_nothing_and_works_in_a_read_only_folder(first_run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(first_run[2], folder)
     for path in (folder, *folder.rglob("*")):
@@ -323,7 +322,7 @@ def test_nothing_is_written_locked_or_changed_and_a_folder_that_cannot_be_writte
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
-def test_somebody_else_who_may_read_the_log_sees_the_heartbeat_without_reading_it():
+def test_another_user_sees_the_age_of_a_heartbeat_that_only_the_owner_can_read():
     program = """
 import os, sys
 from hpcfwi.reporting.status import run_status
@@ -346,7 +345,7 @@ print(status.state, status.host, status.evaluations)
         assert "events.jsonl: cannot be read (Permission denied); hpcfwi status only reads" in refused.stderr
 
 
-def test_it_is_quick_and_needs_neither_dask_nor_numpy(first_run):
+def test_status_is_quick_and_imports_neither_dask_nor_numpy(first_run):
     program = (
         "import sys, time; from hpcfwi.cli.main import command; command(['status', sys.argv[1]]);"
         "print(*sorted({'devito', 'distributed', 'dask', 'scipy', 'matplotlib', 'numpy'} & set(sys.modules)))"
@@ -358,7 +357,7 @@ def test_it_is_quick_and_needs_neither_dask_nor_numpy(first_run):
     assert time.monotonic() - started < 2  # 0.2 s, on a machine that has nothing else to do
 
 
-def test_json_is_one_object_with_the_promised_fields_numbers_and_nulls(first_run, capsys, folder):
+def test_json_is_one_object_with_the_documented_fields(first_run, capsys, folder):
     work(folder.log())
     for run in (first_run[2], folder.path):
         assert command(["status", str(run), "--json"]) == 0
@@ -381,7 +380,7 @@ def test_json_is_one_object_with_the_promised_fields_numbers_and_nulls(first_run
         ("a" * 300, r"cannot be read \(File name too long\)"),
     ],
 )
-def test_where_no_run_is_those_that_there_are_are_named(folder, tmp_path, monkeypatch, capsys, word, told):
+def test_the_message_about_a_missing_run_names_existing_runs(folder, tmp_path, monkeypatch, capsys, word, told):
     monkeypatch.chdir(tmp_path)
     folder.log()
     (tmp_path / "empty").mkdir()
@@ -391,7 +390,7 @@ def test_where_no_run_is_those_that_there_are_are_named(folder, tmp_path, monkey
     assert re.search(told, err), err
 
 
-def test_a_run_is_found_by_its_name_and_by_its_configuration(folder, tmp_path, monkeypatch):
+def test_a_run_is_found_by_name_and_by_configuration(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder.log()
     for word in ("a run", "a run.toml", "jobs/a run.toml", "runs/a run", "runs/a run/config.toml"):
@@ -401,7 +400,7 @@ def test_a_run_is_found_by_its_name_and_by_its_configuration(folder, tmp_path, m
         run_status("../empty")
 
 
-def test_a_folder_that_must_not_be_read_is_named(folder, monkeypatch):
+def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
     folder.log()
     monkeypatch.setattr(
         Follower, "read", lambda _: (_ for _ in ()).throw(PermissionError(13, "Permission denied", "x"))
@@ -410,7 +409,7 @@ def test_a_folder_that_must_not_be_read_is_named(folder, monkeypatch):
         run_status(folder.path)
 
 
-def test_status_of_a_run_whose_log_is_being_written_is_right_every_time(folder):
+def test_the_status_is_right_while_the_log_is_being_written(folder):
     log = folder.log(segment=20_000)
     folder.lease()
     ended = threading.Event()
@@ -437,7 +436,7 @@ def test_status_of_a_run_whose_log_is_being_written_is_right_every_time(folder):
     assert reader.read().evaluations == 59
 
 
-def test_a_change_is_a_line_and_shots_are_none(folder):
+def test_changes_are_lines_except_for_single_shots(folder):
     log = folder.log()
     folder.lease()
     work(log)
@@ -474,7 +473,7 @@ def test_watching_ends_with_the_run(folder):
     assert re.search(r"^\d\d:\d\d:\d\d stopped: SIGTERM was received, iteration 1,", out, re.MULTILINE)
 
 
-def test_watching_as_json_is_an_object_in_a_line(folder):
+def test_watching_as_json_prints_one_object_per_line(folder):
     log = folder.log()
     folder.lease()
     with watch(folder.path.parent, "a run", "--json", "--watch=0.1") as process:
@@ -495,7 +494,7 @@ def test_ctrl_c_ends_the_watching_quietly(folder):
     assert process.returncode == 0
 
 
-def test_watching_ends_when_nobody_reads_it(folder):
+def test_watching_ends_when_its_output_is_closed(folder):
     log = folder.log()
     folder.lease()
     with watch(folder.path, ".", "--watch", "0.1") as process:
@@ -505,7 +504,7 @@ def test_watching_ends_when_nobody_reads_it(folder):
         assert process.wait(timeout=20) == 0
 
 
-def test_of_many_hosts_and_failures_some_are_shown_and_the_others_counted(folder):
+def test_long_lists_of_hosts_and_failures_are_cut_and_counted(folder):
     log = folder.log()
     folder.lease()
     for i in range(100):
@@ -521,7 +520,7 @@ def test_of_many_hosts_and_failures_some_are_shown_and_the_others_counted(folder
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "9" * 400, '"\\u001b[2J"', "[]", "true", "null"])
-def test_what_is_in_the_files_is_shown_as_far_as_it_makes_sense(folder, number):
+def test_malformed_numbers_in_the_files_are_survived(folder, number):
     log = folder.log()
     work(log)
     names = [*log.state.summary(), "time", "misfit", "shots", "job_start", "cores", "host", "pid", "site", "address"]

@@ -47,17 +47,14 @@ FIGURES = {
 def write_report(run_dir: Path | str, problem: Problem | None = None) -> Path:
     """Write ``report.html`` into a run folder, whatever state the run is in, and change nothing else there.
 
+    The file holds all its pictures and loads nothing. Returns its path.
+
     Parameters
     ----------
     run_dir
         The run folder, its name in ``runs``, or a configuration whose run is there.
     problem
         What the run inverts; by default what its ``config.toml`` says.
-
-    Returns
-    -------
-    Path
-        The file: one HTML page that holds all its pictures and loads nothing.
 
     Raises
     ------

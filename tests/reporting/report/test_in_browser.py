@@ -1,4 +1,4 @@
-"""report.html in a real browser with the network off: it renders, asks for nothing, and its slider moves."""
+"""report.html in a real browser without a network: it renders, requests nothing, and its slider moves."""
 
 from __future__ import annotations
 
@@ -97,12 +97,12 @@ def check(browser: Browser, path: Path, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_report_renders_at_the_width_of_a_phone_and_of_a_screen(browser, first_run, width):
+def test_a_report_renders_on_a_phone_and_on_a_screen(browser, first_run, width):
     check(browser, first_run[2] / "report.html", width)
     assert browser.ask("return document.images.length") > 6
 
 
-def test_the_slider_moves_by_its_keys(browser, first_run):
+def test_the_arrow_keys_move_the_slider(browser, first_run):
     from selenium.webdriver.common.keys import Keys
 
     browser.open(first_run[2] / "report.html")
@@ -133,7 +133,7 @@ def test_the_slider_moves_by_its_keys(browser, first_run):
     assert browser.complaints() == []
 
 
-def test_play_shows_one_after_the_other_to_the_last(browser, first_run):
+def test_play_shows_the_iterations_one_after_the_other(browser, first_run):
     from selenium.webdriver.support.ui import WebDriverWait
 
     browser.open(first_run[2] / "report.html")
@@ -150,7 +150,7 @@ EVIL = (
 )
 
 
-def test_nothing_of_a_run_folder_is_executed(browser, first_run, tmp_path):
+def test_nothing_in_a_run_folder_is_executed(browser, first_run, tmp_path):
     run = tmp_path / "<img src=x onerror=alert(1)>"
     shutil.copytree(first_run[2], run)
     facts = {"worker": EVIL, "host": EVIL, "name": EVIL, "reason": EVIL, "message": EVIL, "shot": EVIL, "seconds": 1.0}

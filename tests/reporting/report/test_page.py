@@ -1,4 +1,4 @@
-"""report.html: what is in it, of runs in every state, and that nothing of a run folder is ever taken for code."""
+"""report.html: its content for runs in every state, and that nothing in a run folder is taken for code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from hpcfwi.model.grid import Domain
 from hpcfwi.reporting.report.data import ReportData, RunModels
 from hpcfwi.reporting.report.models import gradient_group, model_history, models_group
 
-# events of all kinds, with facts of none
 pytestmark = pytest.mark.hostile
 
 # Images run no scripts, SVG included.
@@ -116,7 +115,7 @@ def finished(first_run):
 
 
 def kill(run):
-    """As if its driver had been killed in the last evaluation."""
+    """Make the run look as if its driver had been killed in the last evaluation."""
     for name in ("result.json", "report.html"):
         (run / name).unlink()
     (run / "model.npy").rename(run / "model-current.npy")
@@ -137,7 +136,7 @@ def append(run, *events):
         file.writelines(sample_line(event["event"], **event).decode() for event in events)
 
 
-def test_a_run_writes_its_report_and_says_so(first_run):
+def test_a_run_writes_its_report_and_logs_it(first_run):
     _, done, folder = first_run
     assert (folder / "report.html").stat().st_mode & 0o777 == 0o600
     assert "report.html" in done.stdout
@@ -147,7 +146,7 @@ def test_a_run_writes_its_report_and_says_so(first_run):
     assert 0 < event["seconds"] < 10
 
 
-def test_nothing_is_loaded_and_only_its_own_script_may_run(finished):
+def test_the_page_loads_nothing_and_allows_only_its_own_script(finished):
     addresses = [
         value
         for _, attributes in finished.elements
@@ -165,7 +164,7 @@ def test_nothing_is_loaded_and_only_its_own_script_may_run(finished):
     assert not [key for _, attributes in finished.elements for key in attributes if key.startswith("on")]
 
 
-def test_those_who_cannot_see_it_are_told(finished):
+def test_every_picture_has_a_text_and_every_heading_its_level(finished):
     assert finished.all("html") == [{"lang": "en"}]
     images = [image for image in finished.all("img") if image.get("role") != "presentation"]
     assert len(images) > 10
@@ -206,7 +205,7 @@ def test_the_image_of_a_constant_initial_model_has_one_colour(finished):
     assert np.ptp(first.reshape(-1, 3), axis=0).max() == 0
 
 
-def test_the_summary_shots_versions_and_configuration_are_there(finished, first_run):
+def test_summary_shots_versions_and_configuration_are_shown(finished, first_run):
     rows = History(first_run[2] / "history.csv").rows
     summary = " ".join(finished.texts["summary"].split())
     assert "Iterations 2 of at most 2" in summary
@@ -226,7 +225,7 @@ def test_the_summary_shots_versions_and_configuration_are_there(finished, first_
     )
 
 
-def test_pictures_of_the_end_are_taken_over_those_of_an_earlier_one_are_not(run):
+def test_figures_are_embedded_unless_they_belong_to_an_earlier_end(run):
     (run / "figures").mkdir()
     Image.new("RGB", (300, 100)).save(run / "figures" / "gather.png")
     assert "earlier end" in page_of(run).text
@@ -238,7 +237,7 @@ def test_pictures_of_the_end_are_taken_over_those_of_an_earlier_one_are_not(run)
     assert not [image for image in page_of(run).all("img") if image["alt"].startswith("Records of a shot")]
 
 
-def test_a_killed_run_has_a_report_of_what_there_is(run, hpcfwi):
+def test_the_report_of_a_killed_run_shows_what_its_folder_has(run, hpcfwi):
     kill(run)
     done = hpcfwi("report", run)
     assert (done.returncode, done.stdout) == (0, f"{run / 'report.html'}\n")
@@ -249,7 +248,7 @@ def test_a_killed_run_has_a_report_of_what_there_is(run, hpcfwi):
     assert "to the byte" not in page.texts["summary"]
 
 
-def test_a_run_that_goes_on_is_told_from_one_whose_driver_is_gone(run):
+def test_a_running_driver_and_a_dead_one_are_distinguished(run):
     kill(run)
     here = asdict(Holder.current())
     (run / "driver.json").write_text(json.dumps(here))
@@ -259,7 +258,7 @@ def test_a_run_that_goes_on_is_told_from_one_whose_driver_is_gone(run):
     assert "its driver died while it was inverting" in page_of(run).texts["header"]
 
 
-def test_a_run_that_has_only_begun_has_a_report(run):
+def test_a_run_that_has_just_begun_has_a_report(run):
     kill(run)
     lines = (run / "events.jsonl").read_text().splitlines(keepends=True)
     (run / "events.jsonl").write_text("".join(lines[:2]))
@@ -272,7 +271,7 @@ def test_a_run_that_has_only_begun_has_a_report(run):
     assert page.frames == []
 
 
-def test_without_a_journal_there_is_no_slider_and_it_says_why(run):
+def test_without_a_journal_a_note_replaces_the_slider(run):
     shutil.rmtree(run / "journal")
     page = page_of(run)
     assert page.frames == []
@@ -280,7 +279,7 @@ def test_without_a_journal_there_is_no_slider_and_it_says_why(run):
     assert "gradient" not in page.texts
 
 
-def test_damaged_entries_of_the_journal_are_left_out(run):
+def test_damaged_journal_entries_are_skipped_and_counted(run):
     path = sorted((run / "journal").glob("*.bin"))[0]
     path.write_bytes(path.read_bytes()[:-8])
     page = page_of(run)
@@ -288,7 +287,7 @@ def test_damaged_entries_of_the_journal_are_left_out(run):
     assert "1 file of the journal cannot be read" in page.texts["iterations"]
 
 
-def test_the_journal_of_a_problem_with_a_shot_more_is_not_taken_for_this_one_s(run):
+def test_journal_entries_of_another_problem_are_ignored(run):
     """A run that goes on without a shot begins anew in the same folder: numbers are there twice."""
     before = page_of(run).frames
     other = Journal(run / "journal", "another problem")
@@ -297,7 +296,7 @@ def test_the_journal_of_a_problem_with_a_shot_more_is_not_taken_for_this_one_s(r
     assert page_of(run).frames == before
 
 
-def test_files_of_the_problem_that_are_gone_are_named_and_the_rest_is_shown(run, tmp_path):
+def test_missing_files_of_the_problem_are_named_and_the_rest_is_shown(run, tmp_path):
     config = run / "config.toml"
     text = config.read_text()
     gone = f'[model]\nkind = "file"\nfile = "{tmp_path}/gone.npy"\n'
@@ -316,7 +315,7 @@ def test_files_of_the_problem_that_are_gone_are_named_and_the_rest_is_shown(run,
 
 @pytest.mark.parametrize("name", ["events.jsonl", "history.csv", "config.toml", "model.npy", "result.json", "journal"])
 @pytest.mark.parametrize("how", ["removed", "of zeros", "a folder"])
-def test_whatever_is_missing_or_broken_the_rest_is_shown(run, name, how):
+def test_whatever_is_missing_or_malformed_the_rest_is_shown(run, name, how):
     path = run / name
     if path.is_dir():
         shutil.rmtree(path)
@@ -332,13 +331,13 @@ def test_whatever_is_missing_or_broken_the_rest_is_shown(run, name, how):
         assert "Convergence" in page.texts["convergence"]
 
 
-def test_without_a_history_the_events_tell_of_the_iterations(run):
+def test_without_a_history_the_iterations_come_from_the_events(run):
     before = page_of(run)
     (run / "history.csv").unlink()
     assert len(page_of(run).frames) == len(before.frames)
 
 
-def test_starts_and_failures_are_told(run):
+def test_starts_and_failures_are_shown(run):
     append(
         run,
         {"time": 2e9, "event": "start", "version": "1", "host": "node2", "pid": 7, "shots": 3, "iterations": 9},
@@ -359,14 +358,14 @@ def test_starts_and_failures_are_told(run):
     assert "driver started again after a pause" in page.source
 
 
-def test_shots_that_were_left_out_are_named(run):
+def test_excluded_shots_are_named(run):
     append(run, {"time": 2e9, "event": "shot excluded", "shot": "1", "reason": "its record is broken"})
     page = page_of(run)
     assert "shots that failed: 1" in page.texts["summary"]
     assert "is left out: its record is broken" in page.texts["failures"]
 
 
-def test_the_last_evaluation_that_was_computed_to_its_end_is_compared_with_the_first():
+def test_shot_misfits_compare_the_last_complete_evaluation_with_the_first():
     def shots(number, *misfits):
         return [
             {
@@ -412,7 +411,7 @@ def test_the_last_evaluation_that_was_computed_to_its_end_is_compared_with_the_f
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"' onload=alert(1) \x1b[31m {{ 7 * 7 }}"
 
 
-def test_names_and_texts_are_never_taken_for_code(first_run, tmp_path):
+def test_names_and_texts_are_escaped(first_run, tmp_path):
     run = tmp_path / "<img src=x onerror=alert(1)>\udcff"  # the last byte is no text
     shutil.copytree(first_run[2], run)
     kill(run)
@@ -480,7 +479,7 @@ def test_names_and_texts_are_never_taken_for_code(first_run, tmp_path):
         (["."], ".: is not a run folder; hpcfwi run makes one"),
     ],
 )
-def test_what_is_no_run_folder_is_refused_with_one_message(hpcfwi, arguments, message):
+def test_a_folder_without_a_run_is_refused_with_one_message(hpcfwi, arguments, message):
     done = hpcfwi("report", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
@@ -488,7 +487,7 @@ def test_what_is_no_run_folder_is_refused_with_one_message(hpcfwi, arguments, me
     assert not (hpcfwi.folder / "report.html").exists()
 
 
-def test_a_report_that_cannot_be_written_costs_a_warning_not_the_run(hpcfwi):
+def test_a_report_that_cannot_be_written_is_a_warning(hpcfwi):
     run = hpcfwi.folder / "run"
     (run / "staged").mkdir(parents=True)
     (run / "report.html").mkdir()
@@ -499,7 +498,7 @@ def test_a_report_that_cannot_be_written_costs_a_warning_not_the_run(hpcfwi):
     assert [event for event in told if event["event"] == "warning" and "report" in event["message"]]
 
 
-def test_a_run_that_fails_has_a_report_of_why(hpcfwi, first_run):
+def test_the_report_of_a_failed_run_shows_the_reason(hpcfwi, first_run):
     (hpcfwi.folder / "gathers").mkdir()
     for path in (first_run[2] / "staged" / "shots").iterdir():
         record = unpickle(path, read_container(path, "shot")[1])["record"]
@@ -512,19 +511,19 @@ def test_a_run_that_fails_has_a_report_of_why(hpcfwi, first_run):
     assert page.frames == []
 
 
-def test_a_run_without_a_report_has_none(hpcfwi):
+def test_a_run_can_do_without_a_report(hpcfwi):
     done = hpcfwi.run("run", "inversion.iterations=0", "output.report=false")
     assert not (hpcfwi.folder / "run" / "report.html").exists()
     assert "report.html" not in done.stdout
 
 
-def test_from_python_it_is_the_same(run):
+def test_write_report_is_a_python_function(run):
     assert write_report(str(run)) == run / "report.html"
     with pytest.raises(InputError, match="is not a run folder"):
         write_report(run / "staged")
 
 
-def test_of_many_iterations_some_are_shown(run, monkeypatch):
+def test_a_selection_of_many_iterations_is_shown(run, monkeypatch):
     monkeypatch.setattr("hpcfwi.reporting.report.models.MAX_FRAMES", 2)
     page = page_of(run)
     assert [frame["label"].split(":")[0] for frame in page.frames] == ["Initial model (iteration 0)", "Iteration 2"]
@@ -532,7 +531,7 @@ def test_of_many_iterations_some_are_shown(run, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(700, 500), (90, 80, 70)])
-def test_many_iterations_of_a_large_model_make_no_large_report(tmp_path, shape):
+def test_the_size_of_the_pictures_is_limited_for_large_models(tmp_path, shape):
     """Of noise, which cannot be compressed."""
     noise = np.random.default_rng(0).uniform(2.0, 4.0, shape)
     domain = Domain(shape, (10.0,) * len(shape), (0.0,) * len(shape))
@@ -551,7 +550,7 @@ def test_many_iterations_of_a_large_model_make_no_large_report(tmp_path, shape):
     assert 300_000 < pictures < 8_000_000
 
 
-def test_a_long_run_of_many_workers_has_a_small_report(run):
+def test_the_report_of_200_000_shots_is_small(run):
     """200,000 shots: neither bars nor names nor points are kept one by one."""
     with (run / "events.jsonl").open("a") as file:
         for evaluation in range(10, 30):
