@@ -228,6 +228,8 @@ class Session:
             self.print_line("one thread per shot: the same bytes whatever the number of workers")
 
     def _stage_solver(self, cache_bytes: int) -> None:
+        import scipy.optimize  # noqa: F401 - for the optimiser; loaded here, while workers start, it costs no time
+
         from hpcfwi.execution.shot_worker import ShotContext
         from hpcfwi.execution.tasks import shot_operations
         from hpcfwi.solver.operators import result_fingerprint, stage_solver
