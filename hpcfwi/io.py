@@ -139,8 +139,8 @@ def remove_unfinished(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def make_private(folder: Path) -> Path:
-    """Create a folder that only its owner can enter.
+def make_private(folder: Path, option: str = "--run-dir") -> Path:
+    """Create a folder that only its owner can enter; ``option`` is how a user chooses another one, for messages.
 
     Raises
     ------
@@ -153,13 +153,13 @@ def make_private(folder: Path) -> Path:
             folder.chmod(0o700)
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be created or used ({error.strerror}); choose a folder that you can write to with --run-dir"
+            f"{folder}: cannot be created or used ({error.strerror}); choose a folder that you can write to with {option}"
         ) from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{folder}: cannot be written to; choose another folder with --run-dir")
+        raise InputError(f"{folder}: cannot be written to; choose another folder with {option}")
     problem = _accessible_to_others(folder.stat())
     if problem:
-        raise InputError(f"{folder}: {problem}; choose a folder of your own with --run-dir")
+        raise InputError(f"{folder}: {problem}; choose a folder of your own with {option}")
     return folder
 
 

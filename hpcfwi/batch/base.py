@@ -204,6 +204,10 @@ class BatchSystem(ABC):
     def queues(self) -> list[Queue]:
         """Return all queues; raise RunError if the batch system does not answer."""
 
+    def queue_names(self, queue: str) -> list[str]:
+        """Return the queues that a value of ``scheduler.queue`` names."""
+        return [queue]
+
     def site_key(self, message: str) -> str | None:
         """Return the key of the site file that an error message is about, if it says so."""
         return next((key for pattern, key in self.site_keys if re.search(pattern, message, re.IGNORECASE)), None)

@@ -73,6 +73,9 @@ class PBS(BatchSystem):
             found[_short(job.strip())] = JobState(state, word, attributes.get("comment", ""), nodes, left_s)
         return {job: found.get(_short(job), JobState("ended", "gone")) for job in jobs}
 
+    def queue_names(self, queue: str) -> list[str]:
+        return [queue.partition("@")[0]]  # queue@server
+
     def queues(self) -> list[Queue]:
         answer = run_command("qstat", "-Q", "-f").output()
         return [

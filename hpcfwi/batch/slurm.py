@@ -83,6 +83,9 @@ class Slurm(BatchSystem):
         names = [(*line.partition("|")[::2],) for line in lines]
         return [Queue(name.removesuffix("*"), state == "up", name.endswith("*")) for name, state in names]
 
+    def queue_names(self, queue: str) -> list[str]:
+        return queue.split(",")
+
     def test_submit(self, script: Path) -> CommandResult | None:
         return run_command("sbatch", "--test-only", str(script))
 

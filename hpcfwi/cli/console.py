@@ -1,37 +1,63 @@
-"""What the commands have in common: where they write, and the files that their arguments mean."""
+"""What the commands share: the console, options, and the files and folders that arguments mean."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import click
 from rich.console import Console
 
 from hpcfwi.batch.registry import current_batch_system
-from hpcfwi.config.site import Site
+from hpcfwi.config.site import LAUNCH_MODES, Site
 from hpcfwi.io import packaged_folder
 
-__all__ = ["console", "default_run_dir", "find_config"]
-
-
-def default_run_dir(site: Site, config: Path) -> Path:
-    """``runs/<name of CONFIG>``, below the site's folder for runs where it has one."""
-    return Path(site.config.filesystem.runs or "runs") / config.stem
-
-
-def find_config(config: Path) -> Path:
-    """A file of the user's; where there is none, a job that comes with the package: ``circle``, ``jobs/circle.toml``."""
-    with suppress(OSError):  # a path that cannot even be asked for; reading it says why
-        if config.exists():
-            return config
-        ours = packaged_folder("jobs") / f"{config.stem}.toml"
-        if str(config.parent) in (".", "jobs") and ours.is_file():
-            return ours
-    return config
+# Without a terminal, lines are as long as they need to be; tables have this width.
+TABLE_WIDTH = 200
 
 
 def console() -> Console:
-    """A live display on a terminal; under a scheduler, or into a file, plain lines as long as they need to be."""
+    """Return a console: live displays on a terminal, plain lines in a batch job or a file."""
     interactive = sys.stdout.isatty() and current_batch_system() is None
-    return Console(force_terminal=None if interactive else False, width=None if interactive else 200, soft_wrap=True)
+    return Console(
+        force_terminal=None if interactive else False, width=None if interactive else TABLE_WIDTH, soft_wrap=True
+    )
+
+
+def settings_option(whose: str) -> Callable[[Any], Any]:
+    """The option ``--set``; ``whose`` keys it changes, for the help text."""
+    help_text = f"Change a key of {whose}; can be repeated."
+    return click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help=help_text)
+
+
+def problem_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """CONFIG and ``--set``."""
+    option = settings_option("the configuration or, after site., of the site")
+    return click.argument("config", type=click.Path(path_type=Path))(option(function))
+
+
+def launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--site`` and ``--launch``."""
+    launch_help = "How workers start [without a batch system: local; inside a job: allocation; else: jobs]."
+    launch = click.option("--launch", type=click.Choice(LAUNCH_MODES), help=launch_help)
+    site = click.option("--site", default="workstation", show_default=True, help="Name or path of a site file.")
+    return site(launch(function))
+
+
+def default_run_dir(site: Site, config: Path) -> Path:
+    """The run folder of a configuration, unless ``--run-dir`` names another one."""
+    return site.runs_folder / config.stem
+
+
+def find_config(config: Path) -> Path:
+    """The user's file, or else the configuration of this name that comes with hpcfwi: ``circle`` is ``jobs/circle.toml``."""
+    with suppress(OSError):  # reading the path will say what is wrong with it
+        if config.exists():
+            return config
+        packaged = packaged_folder("jobs") / f"{config.stem}.toml"
+        if str(config.parent) in (".", "jobs") and packaged.is_file():
+            return packaged
+    return config

@@ -1,12 +1,14 @@
-"""The command ``hpcfwi status``: how a run stands, from any host that sees its folder."""
+"""The command ``hpcfwi status``."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -18,42 +20,33 @@ from hpcfwi.process import ignore_signals, received_signal, stdout_closed
 if TYPE_CHECKING:
     from hpcfwi.reporting.status import RunStatus, StatusReader
 
-__all__ = ["status"]
-
-# Seconds between two looks.
-EVERY = 2.0
+WATCH_INTERVAL_S = 2.0
 
 
-class _Watching(click.Command):
-    """Takes ``--watch`` with and without a number after it, which may be the run's name, too."""
+class _StatusCommand(click.Command):
+    """Accepts ``--watch`` without a number, too; click would take the name of the run for the number."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        words: list[str] = []
-        for word in args:
-            if words and words[-1] == "--watch":
-                words[-1] = f"--watch={word if _is_number(word) else EVERY}"
-                if _is_number(word):
-                    continue
-            words.append(word)
-        if words and words[-1] == "--watch":
-            words[-1] = f"--watch={EVERY}"
+        words = [
+            f"--watch={WATCH_INTERVAL_S}" if word == "--watch" and not _is_number(following) else word
+            for word, following in pairwise([*args, ""])
+        ]
         return super().parse_args(ctx, words)
 
 
 def _is_number(word: str) -> bool:
-    try:
+    with suppress(ValueError):
         float(word)
-    except ValueError:
-        return False
-    return True
+        return True
+    return False
 
 
-@click.command(cls=_Watching)
+@click.command(cls=_StatusCommand)
 @click.option(
     "--watch",
     type=click.FloatRange(min=0.1, max=3600),
     metavar="[SECONDS]",
-    help=f"Repeat every SECONDS [{EVERY:g}] until the run ends, or until Ctrl-C.",
+    help=f"Repeat every SECONDS [{WATCH_INTERVAL_S:g}] until the run ends, or until Ctrl-C.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object; with --watch, one line for each change.")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -67,7 +60,7 @@ def status(run: Path, watch: float | None, as_json: bool) -> int:
 
     reader = StatusReader(find_run(run))
     if watch is None:
-        found = reader.read(HEARTBEAT_TIMEOUT_S, _tell_watching)
+        found = reader.read(HEARTBEAT_TIMEOUT_S, _announce_wait)
         if as_json:
             click.echo(json.dumps(found.as_json(), indent=1, allow_nan=False))
         else:
@@ -78,17 +71,17 @@ def status(run: Path, watch: float | None, as_json: bool) -> int:
     except KeyboardInterrupt:
         if received_signal() != "SIGINT":
             raise
-        ignore_signals()  # it is how one leaves
+        ignore_signals()  # Ctrl-C is the way to leave
     return 0
 
 
-def _tell_watching() -> None:
+def _announce_wait() -> None:
     if sys.stderr.isatty():
-        click.echo("watching for some seconds whether the driver is alive ...", err=True)
+        click.echo("waiting some seconds for a heartbeat of the driver ...", err=True)
 
 
 def _screen() -> Console:
-    """What is typed in an allocation's shell is looked at, too, unlike a run's output there."""
+    """A console; unlike a run's, it is live on a terminal inside an allocation, too."""
     return Console() if sys.stdout.isatty() else console()
 
 
@@ -103,39 +96,31 @@ def _show(found: RunStatus) -> None:
             click.echo(line)
 
 
-def _watch(reader: StatusReader, every: float, as_json: bool) -> None:
-    """Show it anew until the run has ended: in place on a terminal, else a line for each change."""
+def _watch(reader: StatusReader, interval_s: float, as_json: bool) -> None:
+    """Show the status until the run ends: in place on a terminal, else a line for each change."""
+    from rich.live import Live
+
+    from hpcfwi.reporting.status_text import status_changes, status_table
+
     screen = _screen()
+    found = reader.read()
     if screen.is_terminal and not as_json:
-        from rich.live import Live
-
-        from hpcfwi.reporting.status_text import status_table
-
-        found = reader.read()
         with Live(status_table(found), console=screen, auto_refresh=False) as live:
             while not found.ended:
-                time.sleep(every)
+                time.sleep(interval_s)
                 found = reader.read()
                 live.update(status_table(found), refresh=True)
         return
     before = None
     while not stdout_closed():
-        found = reader.read()
-        _tell_changes(before, found, as_json)
+        changes = status_changes(before, found)
+        if as_json and changes:
+            click.echo(json.dumps(found.as_json(), allow_nan=False))
+        elif changes:
+            now = time.strftime("%H:%M:%S")
+            click.echo("\n".join(f"{now} {printable(line)}" for line in changes))
+        sys.stdout.flush()
         if found.ended:
             return
-        before = found
-        time.sleep(every)
-
-
-def _tell_changes(before: RunStatus | None, found: RunStatus, as_json: bool) -> None:
-    from hpcfwi.reporting.status_text import status_changes
-
-    lines: list[Any] = status_changes(before, found)
-    if as_json:
-        lines = [json.dumps(found.as_json(), allow_nan=False)] if lines else []
-    else:
-        lines = [f"{time.strftime('%H:%M:%S')} {printable(line)}" for line in lines]
-    for line in lines:
-        click.echo(line)
-    sys.stdout.flush()
+        time.sleep(interval_s)
+        before, found = found, reader.read()

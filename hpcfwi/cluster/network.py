@@ -35,6 +35,7 @@ __all__ = [
     "network_options",
     "private_security",
     "scheduler_options",
+    "security_of",
 ]
 
 # Dask itself must not run a task again whose worker has died: the executor decides where it goes, and how often.
@@ -130,19 +131,25 @@ def private_security(folder: Path) -> Iterator[Security]:
     """
     shutil.rmtree(folder, ignore_errors=True)
     make_private(folder)
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    security = security_of(folder)
     try:
-        for path, content in zip((key, certificate), _key_and_certificate(), strict=True):
+        for path, content in zip((security.tls_worker_key, security.tls_ca_file), _key_and_certificate(), strict=True):
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(content)
-        files = {
-            f"tls_{role}_{kind}": str(path)
-            for role in ("client", "scheduler", "worker")
-            for kind, path in (("key", key), ("cert", certificate))
-        }
-        yield Security(require_encryption=True, tls_ca_file=str(certificate), **files)
+        yield security
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def security_of(folder: Path) -> Security:
+    """Return Dask's description of the key and the certificate that :func:`private_security` makes in a folder."""
+    key, certificate = str(folder / "key.pem"), str(folder / "certificate.pem")
+    files = {
+        f"tls_{role}_{kind}": path
+        for role in ("client", "scheduler", "worker")
+        for kind, path in (("key", key), ("cert", certificate))
+    }
+    return Security(require_encryption=True, tls_ca_file=certificate, **files)
 
 
 def _key_and_certificate() -> tuple[bytes, bytes]:

@@ -16,6 +16,8 @@ from hpcfwi.errors import InputError
 
 # Keys whose values are paths, in every section.
 PATH_KEYS = frozenset({"file", "geometry", "mask_file"})
+# Before the keys of a site in --set.
+SITE_PREFIX = "site."
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 VARIABLE_WITHOUT_BRACES = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 MAX_FILE_BYTES, MAX_NESTING, MAX_MESSAGE_LENGTH, MAX_VALUE_LENGTH = 1_000_000, 50, 1000, 60
@@ -67,6 +69,13 @@ def parse_setting(setting: str) -> tuple[list[str], Any]:
         return keys, _absolute_paths(content["value"] if len(content) == 1 else text, Path.cwd(), keys[-1])
     except (ValueError, RecursionError):
         return keys, _absolute_paths(text.strip(), Path.cwd(), keys[-1])
+
+
+def split_settings(settings: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Split values of ``--set`` into those of the run and those of the site, which begin with ``site.`` (removed here)."""
+    stripped = [setting.lstrip() for setting in settings]
+    run = [setting for setting in stripped if not setting.startswith(SITE_PREFIX)]
+    return run, [setting.removeprefix(SITE_PREFIX) for setting in stripped if setting.startswith(SITE_PREFIX)]
 
 
 def apply_settings(content: dict[str, Any], settings: Iterable[tuple[list[str], Any]]) -> dict[str, Any]:

@@ -282,6 +282,11 @@ class Site:
     path: Path | None = None
     changed: frozenset[str] = frozenset()
 
+    @property
+    def runs_folder(self) -> Path:
+        """The parent of run folders."""
+        return Path(self.config.filesystem.runs or "runs")
+
     def where(self, key: str) -> str:
         """File, line and content that set a key, for messages."""
         if key in self.changed:

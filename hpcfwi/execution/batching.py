@@ -29,15 +29,15 @@ class TaskOverhead:
     ----------
     alone
         For a shot that is a task.
-    bundled
+    batched
         For a shot of a batch.
     """
 
-    alone: float = 0.0
-    bundled: float = 0.0
+    alone: float
+    batched: float
 
 
-NO_OVERHEAD = TaskOverhead()
+NO_OVERHEAD = TaskOverhead(0.0, 0.0)
 # Measured by tests/benchmarks/driver_at_scale.py (many, batched); a run has no time to measure its own.
 TYPICAL_OVERHEAD = TaskOverhead(0.0016, 0.00025)
 
@@ -55,5 +55,5 @@ def should_batch(shots: int, workers: int, seconds: float) -> bool:
     if not workers or not BLOCK * seconds <= MAX_BATCH_S:
         return False
     alone = max(shots * TYPICAL_OVERHEAD.alone, seconds * math.ceil(shots / workers))
-    batched = max(shots * TYPICAL_OVERHEAD.bundled, BLOCK * seconds * math.ceil(shots / (BLOCK * workers)))
+    batched = max(shots * TYPICAL_OVERHEAD.batched, BLOCK * seconds * math.ceil(shots / (BLOCK * workers)))
     return batched < REQUIRED_SPEEDUP * alone

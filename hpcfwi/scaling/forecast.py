@@ -1,16 +1,16 @@
-"""A model of what a run costs, fitted to measured ones: how it would scale to more nodes and shots, and what stops it there.
+"""Predict runs on more nodes with a cost model that is fitted to measured runs.
 
-An evaluation takes the schedule of its shots (:mod:`hpcfwi.scaling.simulator`), the levels of the sum above the last of them,
-and what the driver does until the next one. A run takes as many of those as it has evaluations; before them the driver's start,
-the queue, the start of workers and solvers and the observed data, and after them its end.
+The shots of an evaluation are scheduled on the workers; the sum and the driver follow. A run has its start, the observed data,
+its evaluations and its end.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import mean, median
+from statistics import fmean, median
 
 import numpy as np
 
@@ -18,261 +18,206 @@ from hpcfwi.errors import InputError
 from hpcfwi.execution.batching import NO_OVERHEAD, TaskOverhead, should_batch
 from hpcfwi.execution.window import queue_depth
 from hpcfwi.inversion.misfit import BLOCK
-from hpcfwi.scaling.simulator import Schedule, simulate, tree_depth
-from hpcfwi.scaling.time_breakdown import EvaluationTimes, TimeBreakdown
+from hpcfwi.scaling.time_breakdown import TimeBreakdown
 
-__all__ = ["LOSSES", "CostModel", "Prediction", "fit", "replay"]
-
-# What keeps an evaluation, or a job, from being nothing but shots.
+# What an evaluation takes beyond its shots, and, with "start_and_end", a run beyond its evaluations.
 LOSSES = {
     "start_and_end": "start and end of the job",
-    "imbalance": "imbalance: workers without a shot at the end of an evaluation",
-    "scheduler": "the scheduler, which hands out one task after the other",
-    "dispatch": "the way to the scheduler and back between two shots",
+    "imbalance": "imbalance: workers idle at the end of an evaluation",
+    "scheduler": "the scheduler, which handles one task after the other",
+    "dispatch": "the round trip to the scheduler between two shots",
     "sum": "the sum of gradients",
     "driver": "optimiser and driver between evaluations",
 }
-# Draws of shots that a prediction is the mean of, and shots from which on one is enough.
-DRAWS, MANY = 5, 20_000
+# Parts of the wall time that do not depend on the number of nodes, and parts that may grow with it.
+CONSTANT_PARTS, GROWING_PARTS = ("driver_start", "queue_wait", "solver", "results"), ("worker_start", "closing")
+# A prediction is the mean over DRAWS random surveys; one is enough for more shots than this.
+DRAWS, MAX_DRAWN_SHOTS = 5, 20_000
+
+
+def makespan(
+    durations: Sequence[float], workers: int, gap: float = 0.0, handling: float = 0.0, depth: int = 1
+) -> float:
+    """Compute how long tasks take if each goes, in their order, to the first worker that can take one.
+
+    Parameters
+    ----------
+    durations
+        Duration of each task, s.
+    workers
+        Number of workers.
+    gap
+        Seconds between two tasks of a worker.
+    handling
+        Seconds of the scheduler for a task; it handles one after the other.
+    depth
+        Tasks that a worker may have in hand, the running one included.
+
+    Notes
+    -----
+    List scheduling: R. L. Graham (1969), Bounds on multiprocessing timing anomalies, SIAM J. Appl. Math. 17.
+    """
+    # when a worker can take a task; each gets its first before any gets its second
+    free = [(0.0, slot, worker) for slot in range(depth) for worker in range(workers)]
+    ends, handled = [0.0] * workers, 0.0
+    for seconds in durations:
+        when, _, worker = heapq.heappop(free)
+        handled = max(handled, when) + handling
+        ends[worker] = max(ends[worker] + gap, handled) + seconds
+        heapq.heappush(free, (ends[worker], depth - 1, worker))
+    return max(ends) + gap
+
+
+def tree_depth(shots: int) -> int:
+    """Number of levels of the sum over so many shots."""
+    depth = 0
+    while shots > 1:
+        shots, depth = math.ceil(shots / BLOCK), depth + 1
+    return depth
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run would take.
-
-    Parameters
-    ----------
-    nodes, shots, evaluations
-        Of the run.
-    in_one_task
-        Shots that a task computes.
-    evaluation_seconds, wall
-        Of one evaluation, and of all from the command to the end, s.
-    work
-        Seconds of shots in an evaluation, over the workers.
-    losses
-        What is added to the work in an evaluation, s, by :data:`LOSSES`; start and end are shared out over the evaluations.
-    """
+    """A predicted run. Start and end of the job are divided among its evaluations."""
 
     nodes: int
     shots: int
     evaluations: int
-    in_one_task: int
-    evaluation_seconds: float
-    wall: float
-    work: float
-    losses: dict[str, float]
+    shots_per_task: int  # shots that a task computes
+    evaluation_seconds: float  # wall time of an evaluation
+    wall_seconds: float  # wall time of the run
+    work_seconds: float  # duration of all shots, over the number of workers
+    losses: dict[str, float]  # seconds of an evaluation by LOSSES
 
     @property
     def bottleneck(self) -> str:
-        """The largest loss within evaluations."""
-        inside = {name: seconds for name, seconds in self.losses.items() if name != "start_and_end"}
-        return max(inside, key=lambda name: inside[name])
+        """The largest loss within an evaluation."""
+        within = {name: seconds for name, seconds in self.losses.items() if name != "start_and_end"}
+        return max(within, key=lambda name: within[name])
+
+    def with_evaluations(self, evaluations: int) -> Prediction:
+        """Return the same run with another number of evaluations."""
+        around = self.losses["start_and_end"] * self.evaluations
+        return replace(
+            self,
+            evaluations=evaluations,
+            wall_seconds=around + evaluations * self.evaluation_seconds,
+            losses={**self.losses, "start_and_end": around / evaluations},
+        )
 
 
 @dataclass(frozen=True)
 class CostModel:
-    """The costs of a problem on a machine, seconds.
+    """The costs of a problem on a machine."""
 
-    Parameters
-    ----------
-    lengths
-        Of the shots of a measured run, in their order.
-    first
-        How much longer they are in the first evaluation, a factor.
-    workers_per_node
-        Worker processes of a node.
-    gap
-        Between two tasks of a worker.
-    handling
-        Of driver and scheduler for a shot, which is the least time between any two.
-    level
-        Of a level of the sum.
-    between
-        Of the driver, from one evaluation to the next.
-    driver_start, queue_wait, solver, observing, results
-        Before and after; ``observing`` for each shot on a worker.
-    worker_start, closing
-        Constant, and what each node adds.
-    """
-
-    lengths: tuple[float, ...]
-    first: float
-    workers_per_node: float
-    gap: float
-    handling: TaskOverhead
-    level: float
-    between: float
-    driver_start: float
-    queue_wait: float
-    solver: float
-    observing: float
-    results: float
-    worker_start: tuple[float, float]
-    closing: tuple[float, float]
-
-    @property
-    def mean_length(self) -> float:
-        """Of a shot."""
-        return mean(self.lengths)
+    shot_seconds: tuple[float, ...]  # duration of each shot of a measured run, in their order
+    first_ratio: float  # duration of shots in the first evaluation over that in later ones
+    workers_per_node: float  # worker processes on a node
+    gap_seconds: float  # between two tasks of a worker
+    overhead: TaskOverhead  # of driver and scheduler for a shot
+    level_seconds: float  # for a level of the sum
+    driver_seconds: float  # of the driver between two evaluations
+    observed_seconds: float  # duration of a shot of the observed data
+    around: dict[str, tuple[float, float]]  # by part of the wall time: constant seconds, and seconds for each node
 
     def predict(self, nodes: int, shots: int, evaluations: int) -> Prediction:
-        """What a run on so many nodes, with so many shots, would take."""
+        """Predict a run."""
         workers = max(1, round(nodes * self.workers_per_node))
-        in_one_task = BLOCK if should_batch(shots, workers, self.mean_length) else 1
-        schedules, alone, busy, first = [], [], [], []
-        for lengths in self._draws(shots):
-            whole = self.schedule(lengths, workers, in_one_task)
-            schedules.append(whole.seconds)
-            alone.append(replace(self, handling=NO_OVERHEAD).schedule(lengths, workers, in_one_task).seconds)
-            busy.append(whole.busy / workers)
-            # before its end nobody knows how long shots are
-            first.append(self.schedule(lengths, workers).seconds if in_one_task > 1 else whole.seconds)
-        shots_seconds, work = mean(schedules), mean(busy)
-        dispatch = self.gap * math.ceil(shots / in_one_task) / workers
+        typical = fmean(self.shot_seconds)
+        shots_per_task = BLOCK if should_batch(shots, workers, typical) else 1
+        surveys = self._surveys(shots)
+        shots_seconds = fmean(self.schedule(survey, workers, shots_per_task) for survey in surveys)
+        without = replace(self, overhead=NO_OVERHEAD)
+        unhindered = fmean(without.schedule(survey, workers, shots_per_task) for survey in surveys)
+        # no batches in the first evaluation: the durations are unknown
+        first = fmean(self.schedule(survey, workers) for survey in surveys) if shots_per_task > 1 else shots_seconds
+        work = fmean(map(sum, surveys)) / workers
+        dispatch = self.gap_seconds * math.ceil(shots / shots_per_task) / workers
         losses = {
-            "imbalance": max(0.0, mean(alone) - work - dispatch),
-            "scheduler": max(0.0, shots_seconds - mean(alone)),
+            "imbalance": max(0.0, unhindered - work - dispatch),
+            "scheduler": max(0.0, shots_seconds - unhindered),
             "dispatch": dispatch,
-            "sum": self.level * tree_depth(shots),
-            "driver": self.between,
+            "sum": self.level_seconds * tree_depth(shots),
+            "driver": self.driver_seconds,
         }
-        evaluation = shots_seconds + losses["sum"] + self.between
-        observed = self.schedule([self.observing] * shots, workers).seconds
-        around = (
-            self.driver_start
-            + self.queue_wait
-            + self.solver
-            + observed
-            + self.results
-            + _at(self.worker_start, nodes)
-            + _at(self.closing, nodes)
-            + (self.first - 1) * work
-            + max(0.0, mean(first) - shots_seconds)
-        )
+        evaluation = shots_seconds + losses["sum"] + self.driver_seconds
+        around = sum(constant + slope * nodes for constant, slope in self.around.values())
+        around += self.schedule([self.observed_seconds] * shots, workers)
+        around += (self.first_ratio - 1) * work + max(0.0, first - shots_seconds)
         losses["start_and_end"] = around / evaluations
         wall = around + evaluations * evaluation
-        return Prediction(nodes, shots, evaluations, in_one_task, evaluation, wall, work, losses)
+        return Prediction(nodes, shots, evaluations, shots_per_task, evaluation, wall, work, losses)
 
-    def schedule(self, lengths: Sequence[float], workers: int, in_one_task: int = 1) -> Schedule:
-        """Of shots on workers that are all there."""
-        each = self.handling.alone if in_one_task == 1 else self.handling.bundled
-        tasks = [sum(lengths[i : i + in_one_task]) for i in range(0, len(lengths), in_one_task)]
-        held = queue_depth(in_one_task * self.mean_length, workers)
-        return simulate(tasks, [0.0] * workers, self.gap, in_one_task * each, held)
+    def schedule(self, shot_seconds: Sequence[float], workers: int, shots_per_task: int = 1) -> float:
+        """Compute the wall time of shots, s."""
+        handling = self.overhead.alone if shots_per_task == 1 else self.overhead.batched
+        tasks = [sum(shot_seconds[i : i + shots_per_task]) for i in range(0, len(shot_seconds), shots_per_task)]
+        depth = queue_depth(shots_per_task * fmean(self.shot_seconds), workers)
+        return makespan(tasks, workers, self.gap_seconds, shots_per_task * handling, depth)
 
-    def _draws(self, shots: int) -> list[list[float]]:
-        """Lengths of so many shots: the measured ones, or some as they may be."""
-        if shots == len(self.lengths):
-            return [list(self.lengths)]
-        draws = 1 if shots > MANY else DRAWS
-        return [np.random.default_rng(seed).choice(self.lengths, shots).tolist() for seed in range(draws)]
+    def _surveys(self, shots: int) -> list[list[float]]:
+        """Durations of so many shots: the measured ones, or random draws of them."""
+        if shots == len(self.shot_seconds):
+            return [list(self.shot_seconds)]
+        draws = 1 if shots > MAX_DRAWN_SHOTS else DRAWS
+        return [np.random.default_rng(seed).choice(self.shot_seconds, shots).tolist() for seed in range(draws)]
 
 
-def fit(accounts: Sequence[TimeBreakdown], handling: TaskOverhead = NO_OVERHEAD) -> CostModel:
-    """Fit the model to measured runs of one problem on one machine.
-
-    Parameters
-    ----------
-    accounts
-        At least one run.
-    handling
-        Of driver and scheduler for a shot (:func:`hpcfwi.scaling.runs.measure_overhead`).
-
-    Raises
-    ------
-    InputError
-        If there is none with two evaluations.
-    """
-    chosen = [account for account in accounts if account.times]
-    if not chosen:
-        raise InputError("a model of the cost needs a run with at least one evaluation that was computed")
-    times = [time for account in chosen for time in account.times[1:] or account.times]
-    largest = max(chosen, key=lambda account: account.shots)
+def fit(runs: Sequence[TimeBreakdown], overhead: TaskOverhead = NO_OVERHEAD) -> CostModel:
+    """Fit the cost model to runs of one problem on one machine; raise InputError if none has computed an evaluation."""
+    runs = [run for run in runs if run.times]
+    if not runs:
+        raise InputError("a cost model needs a run with at least one computed evaluation")
+    typical = [(run, times) for run in runs for times in run.typical_times]
     return CostModel(
-        tuple(_typical(largest)),
-        median(_first(account) for account in chosen),
-        median(account.workers / account.nodes for account in chosen),
-        _gap(times),
-        handling,
-        median(
-            time.sum_seconds / max(1, tree_depth(account.shots))
-            for account in chosen
-            for time in account.times[1:] or account.times
-        ),
-        median(time.between_seconds for time in times),
-        _part(chosen, "driver_start"),
-        _part(chosen, "queue_wait"),
-        _part(chosen, "solver"),
-        median(mean(account.observing) for account in chosen if account.observing),
-        _part(chosen, "results"),
-        _line(chosen, "worker_start"),
-        _line(chosen, "closing"),
+        shot_seconds=tuple(_typical_shots(max(runs, key=lambda run: run.shots))),
+        first_ratio=median(_first_ratio(run) for run in runs),
+        workers_per_node=median(run.workers / run.nodes for run in runs),
+        # the shots of a batch follow each other at once
+        gap_seconds=median(times.shots_per_task * times.dispatch_seconds for _, times in typical),
+        overhead=overhead,
+        level_seconds=median(times.sum_seconds / max(1, tree_depth(run.shots)) for run, times in typical),
+        driver_seconds=median(times.driver_seconds for _, times in typical),
+        observed_seconds=median(fmean(run.observed_seconds) for run in runs if run.observed_seconds),
+        around={name: _line(runs, name) for name in (*CONSTANT_PARTS, *GROWING_PARTS)},
     )
 
 
-def replay(account: TimeBreakdown, handling: TaskOverhead = NO_OVERHEAD) -> float:
-    """The wall time of a measured run as the simulator has it: from the lengths of its shots, and the run's typical costs.
+def replay(run: TimeBreakdown, overhead: TaskOverhead = NO_OVERHEAD) -> float:
+    """Compute the wall time of a measured run, s, from the durations of its shots and its typical costs.
 
-    Where its workers were, before and after the evaluations, is taken from the measurement; how long its evaluations took
-    is not.
+    Only what happened before and after the evaluations is taken from the measurement.
     """
-    model = fit([account], handling)
-    around = sum(
-        account.parts[name]
-        for name in (
-            "driver_start",
-            "queue_wait",
-            "worker_start",
-            "solver",
-            "observed_data",
-            "results",
-            "closing",
-            "missing_workers",
-        )
+    model = fit([run], overhead)
+    around = sum(run.parts[name] for name in (*model.around, "observed_data", "missing_workers"))
+    return around + sum(
+        model.schedule([*times.shot_seconds.values()], run.workers, times.shots_per_task)
+        + model.level_seconds * tree_depth(run.shots)
+        + model.driver_seconds
+        for times in run.times
     )
-    evaluations = sum(
-        model.schedule([*time.lengths.values()], account.workers, time.in_one_task).seconds
-        + model.level * tree_depth(account.shots)
-        + model.between
-        for time in account.times
-    )
-    return around + evaluations
 
 
-def _typical(account: TimeBreakdown) -> list[float]:
-    """The length of each shot, in their order: the median over the evaluations in which all were computed."""
-    whole = [time.lengths for time in account.times[1:] or account.times if len(time.lengths) == account.shots]
-    if not whole:
-        return [*max((time.lengths for time in account.times), key=len).values()]
-    return [median(lengths[name] for lengths in whole) for name in whole[0]]
+def _typical_shots(run: TimeBreakdown) -> list[float]:
+    """Duration of each shot: the median over the evaluations that computed all of them."""
+    complete = [times.shot_seconds for times in run.typical_times if len(times.shot_seconds) == run.shots]
+    if not complete:
+        return [*max((times.shot_seconds for times in run.times), key=len).values()]
+    return [median(seconds[name] for seconds in complete) for name in complete[0]]
 
 
-def _first(account: TimeBreakdown) -> float:
-    """How much longer shots are in the first evaluation."""
-    later = [length for time in account.times[1:] for length in time.lengths.values()]
-    first = [*account.times[0].lengths.values()]
-    return max(1.0, mean(first) / mean(later)) if later and first and mean(later) else 1.0
+def _first_ratio(run: TimeBreakdown) -> float:
+    """Duration of shots in the first evaluation over that in later ones; at least 1."""
+    first = [*run.times[0].shot_seconds.values()]
+    later = [seconds for times in run.times[1:] for seconds in times.shot_seconds.values()]
+    return max(1.0, fmean(first) / fmean(later)) if first and later and fmean(later) else 1.0
 
 
-def _gap(times: Sequence[EvaluationTimes]) -> float:
-    # those of a bundle follow each other at once
-    return median(time.in_one_task * time.dispatch for time in times)
-
-
-def _part(accounts: Sequence[TimeBreakdown], name: str) -> float:
-    return median(account.parts[name] for account in accounts)
-
-
-def _line(accounts: Sequence[TimeBreakdown], name: str) -> tuple[float, float]:
-    """A constant, and what each node adds, which is never negative."""
-    nodes = np.array([account.nodes for account in accounts], dtype=float)
-    seconds = np.array([account.parts[name] for account in accounts])
-    if len(set(nodes)) < 3:  # two points say nothing of how well a line fits
-        return float(np.median(seconds)), 0.0
-    slope, constant = np.polyfit(nodes, seconds, 1)
-    return (float(constant), float(slope)) if slope > 0 and constant > 0 else (float(np.median(seconds)), 0.0)
-
-
-def _at(line: tuple[float, float], nodes: int) -> float:
-    return line[0] + line[1] * nodes
+def _line(runs: Sequence[TimeBreakdown], name: str) -> tuple[float, float]:
+    """Fit a part of the wall time by constant seconds and seconds for each node, neither of them negative."""
+    nodes = [run.nodes for run in runs]
+    if name in GROWING_PARTS and len(set(nodes)) > 2:  # a line through two points fits whatever they are
+        slope, constant = np.polyfit(nodes, [run.parts[name] for run in runs], 1)
+        if slope > 0 and constant > 0:
+            return float(constant), float(slope)
+    return median(run.parts[name] for run in runs), 0.0

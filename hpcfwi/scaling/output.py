@@ -1,217 +1,317 @@
-"""A scaling study in words and tables, as ``hpcfwi scale`` prints it."""
+"""The results of a scaling study as tables and lines for the terminal, as files and as figures."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import math
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.table import Table
 
 from hpcfwi.io import write_atomic
+from hpcfwi.reporting.formatting import counted
+from hpcfwi.reporting.plotting import new_figure, save_figure
 from hpcfwi.scaling.forecast import LOSSES
-from hpcfwi.scaling.results import Estimate, Forecast, Scaling, gain
+from hpcfwi.scaling.results import NOTABLE_SHARE, Estimate, Forecast, NodeCount, Scaling, speedup
 from hpcfwi.scaling.runs import MeasuredRun, Study
 from hpcfwi.scaling.time_breakdown import PARTS
 
-__all__ = ["forecast_lines", "git_revision", "levels_table", "parts_table", "validation_lines", "write_results"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# Node counts of forecasts that are told in a line.
-TOLD = (1, 8, 128, 1024, 4096)
+# Numbers of nodes whose predicted efficiency is printed, and on the axis of the figure.
+PRINTED_NODES, NODE_TICKS = (1, 8, 128, 1024, 4096), (1, 4, 16, 64, 256, 1024, 4096)
+# Parts below this share of the wall time have no colour of their own, or no row in the table.
+MIN_COLOURED_SHARE, MIN_PRINTED_SHARE = 0.01, 0.0005
+FORECAST_COLOURS = ("#1b9e77", "#d95f02", "#7570b3", "#e7298a")
+EVALUATION_COLOUR, JOB_COLOUR, IDEAL_COLOUR, OTHERS_COLOUR = "#1f77b4", "#d95f02", "0.45", "#fee08b"
+# Colour maps of Matplotlib for kinds of parts, from the bottom of a bar to its top.
+PART_COLOURS = {
+    "Greens_r": ("kernels", "shot_overhead", "dispatch"),
+    "OrRd_r": ("sum", "imbalance"),
+    "Purples_r": ("optimiser_and_driver", "model_staging", "journal"),
+    "Blues_r": ("driver_start", "queue_wait", "worker_start", "solver", "observed_data"),
+    "Greys_r": ("unexplained", "missing_workers", "results", "closing"),
+}
 
 
-def levels_table(scaling: Scaling) -> Table:
-    """Times, speed-up and efficiency by node count."""
+def scaling_table(scaling: Scaling) -> Table:
+    """Times, speed-up and efficiency by number of nodes."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (
-        "nodes",
-        "workers",
-        "shots",
-        "evaluation s",
-        "speed-up",
-        "efficiency %",
-        "whole job s",
-        "job efficiency %",
-        "core-hours",
-    ):
-        table.add_column(name, justify="right")
-    for level in scaling.levels:
+    times = ("evaluation s", "speed-up", "efficiency %", "whole job s", "job efficiency %", "core-hours")
+    for title in ("nodes", "workers", "shots", *times):
+        table.add_column(title, justify="right")
+    for count in scaling.node_counts:
         table.add_row(
-            str(level.nodes),
-            str(level.workers),
-            str(level.shots),
-            _told(level.evaluation_seconds),
-            _told(level.speedup),
-            _told(level.efficiency, 100),
-            _told(level.wall),
-            _told(level.job_efficiency, 100),
-            f"{level.core_hours:.3g}",
+            *(str(number) for number in (count.nodes, count.workers, count.shots)),
+            *(_with_interval(estimate) for estimate in (count.evaluation_seconds, count.speedup)),
+            *(_with_interval(count.efficiency, 100), _with_interval(count.wall_seconds)),
+            *(_with_interval(count.job_efficiency, 100), f"{count.core_hours:.3g}"),
         )
     return table
 
 
-def parts_table(scaling: Scaling) -> Table:
-    """Where the wall time went, in per cent of it, by node count."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("% of the wall time on nodes:")
-    for level in scaling.levels:
-        table.add_column(str(level.nodes), justify="right")
-    for name, words in PARTS.items():
-        shares = [100 * level.parts[name] / level.wall.value for level in scaling.levels]
-        if name == "unexplained" or any(abs(share) >= 0.05 for share in shares):
-            table.add_row(words, *(f"{share:.1f}" for share in shares))
-    return table
-
-
-def validation_lines(scaling: Scaling) -> Iterator[str]:
-    """How well model and simulator agree with what was measured."""
-    told = scaling.validation
-    if told.nodes:
-        yield (
-            f"the model, fitted without the rung of {told.nodes} nodes, predicts its evaluations to "
-            f"{100 * told.evaluation_error:+.1f} % and its whole job to {100 * told.wall_error:+.1f} %"
-        )
-    worst = max(told.replay_errors.values(), key=abs)
-    yield f"the simulator replays the {len(told.replay_errors)} runs to {100 * worst:+.1f} % of their wall time or better"
-
-
-def forecast_lines(forecast: Forecast) -> Iterator[str]:
-    """Efficiency at some node counts, and which bottleneck comes when."""
-    chosen = [prediction for prediction in forecast.predictions if prediction.nodes in TOLD] or forecast.predictions[
-        -1:
-    ]
-    kind = "weak" if forecast.weak else "strong"
-    told = ", ".join(
-        f"{p.nodes}: {100 * forecast.efficiency(p):.1f} ({100 * forecast.efficiency(p, job=True):.1f})" for p in chosen
-    )
-    yield f"{kind} scaling, {forecast.title}, {forecast.predictions[0].evaluations} evaluations; efficiency % of evaluations"
-    yield f"  (and of whole jobs) on nodes: {told}"
-    for prediction, name in forecast.takeovers:
-        share = 100 * prediction.losses[name] / prediction.evaluation_seconds
-        yield f"  from {prediction.nodes} nodes on most is lost to {LOSSES[name]}: {share:.0f} % of an evaluation there"
-    bundled = [prediction for prediction in forecast.predictions if prediction.in_one_task > 1]
-    if bundled:
-        yield f"  on {bundled[0].nodes} to {bundled[-1].nodes} nodes {bundled[0].in_one_task} shots make a task"
-    if not forecast.takeovers:
-        yield f"  nothing takes as much as 5 % of an evaluation up to {forecast.predictions[-1].nodes} nodes"
-
-
-def _told(estimate: Estimate, factor: float = 1.0) -> str:
+def _with_interval(estimate: Estimate, factor: float = 1.0) -> str:
     value = f"{factor * estimate.value:.3g}"
-    if estimate.low is None or estimate.high is None or not math.isfinite(estimate.high):
+    if estimate.low is None or estimate.high is None:
         return value
     return f"{value} ({factor * estimate.low:.3g}..{factor * estimate.high:.3g})"
 
 
-def write_results(folder: Path, study: Study, scaling: Scaling) -> list[Path]:
-    """Write ``scaling.csv`` and ``scaling.json``."""
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow([*COLUMNS, *(f"{name}_seconds" for name in PARTS)])
-    for found in scaling.measured:
-        writer.writerow([*(column(found, scaling) for column in COLUMNS.values()), *_parts(found)])
-    facts = {
-        "study": asdict(study),
-        "provenance": {"git_revision": git_revision(), **_provenance(scaling.measured)},
-        "levels": [asdict(level) for level in scaling.levels],
-        "runs": [
-            {"rung": str(found.rung), **asdict(found.rung), **asdict(found.account)} for found in scaling.measured
-        ],
-        "model": asdict(scaling.model),
-        "validation": asdict(scaling.validation),
-        "forecasts": [
-            {
-                "title": forecast.title,
-                "weak": forecast.weak,
-                "predictions": [
-                    asdict(prediction)
-                    | {
-                        "efficiency": forecast.efficiency(prediction),
-                        "job_efficiency": forecast.efficiency(prediction, job=True),
-                        "bottleneck": prediction.bottleneck,
-                    }
-                    for prediction in forecast.predictions
-                ],
-                "takeovers": [
-                    {"nodes": prediction.nodes, "what": name, "in_words": LOSSES[name]}
-                    for prediction, name in forecast.takeovers
-                ],
-            }
-            for forecast in scaling.forecasts
-        ],
-    }
-    paths = [folder / "scaling.csv", folder / "scaling.json"]
-    write_atomic(paths[0], lambda file: file.write(table.getvalue().encode()))
-    text = json.dumps(_without_nan(facts), indent=1)
-    write_atomic(paths[1], lambda file: file.write(text.encode()))
-    return paths
+def parts_table(scaling: Scaling) -> Table:
+    """Where the wall time went, in per cent, by number of nodes."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("% of the wall time on nodes:")
+    for count in scaling.node_counts:
+        table.add_column(str(count.nodes), justify="right")
+    for name, label in PARTS.items():
+        shares = [count.parts[name] / count.wall_seconds.value for count in scaling.node_counts]
+        if name == "unexplained" or any(abs(share) >= MIN_PRINTED_SHARE for share in shares):
+            table.add_row(label, *(f"{100 * share:.1f}" for share in shares))
+    return table
 
 
-def _per_node(found: MeasuredRun, scaling: Scaling, name: str) -> float:
-    return gain(found, scaling.measured, name) * scaling.levels[0].nodes / found.rung.nodes
+def summary_lines(scaling: Scaling) -> Iterator[str]:
+    """How well the cost model agrees with the measurement, and what it predicts."""
+    checked = scaling.validation
+    if checked.evaluation_error is not None and checked.wall_error is not None:
+        yield (
+            f"the cost model, fitted without the runs on {counted(checked.nodes, 'node')}, predicts their evaluations to "
+            f"{100 * checked.evaluation_error:+.1f} % and their whole jobs to {100 * checked.wall_error:+.1f} %"
+        )
+    worst = max(checked.replay_errors.values(), key=abs)
+    yield (
+        f"the schedule of the measured shots gives the wall time of {counted(len(checked.replay_errors), 'run')} to "
+        f"{100 * worst:+.1f} % or better"
+    )
+    for forecast in scaling.forecasts:
+        yield from _forecast_lines(forecast)
 
 
-Column = Callable[[MeasuredRun, Scaling], Any]
-COLUMNS: dict[str, Column] = {
+def _forecast_lines(forecast: Forecast) -> Iterator[str]:
+    """Efficiency on some numbers of nodes, and the bottlenecks."""
+    first, last = forecast.predictions[0], forecast.predictions[-1]
+    printed = [prediction for prediction in forecast.predictions if prediction.nodes in PRINTED_NODES]
+    efficiency = ", ".join(
+        f"{p.nodes}: {100 * forecast.efficiency(p):.1f} ({100 * forecast.efficiency(p, job=True):.1f})" for p in printed
+    )
+    kind = "weak" if forecast.weak else "strong"
+    yield f"{kind} scaling, {forecast.title}, {counted(first.evaluations, 'evaluation')}: efficiency of evaluations (of whole"
+    yield f"  jobs) in % on nodes: {efficiency}"
+    for prediction, name in forecast.bottlenecks:
+        share = 100 * prediction.losses[name] / prediction.evaluation_seconds
+        since = counted(prediction.nodes, "node")
+        yield f"  from {since} on, the largest loss is {LOSSES[name]}: {share:.0f} % of an evaluation"
+    if not forecast.bottlenecks:
+        yield f"  up to {last.nodes} nodes, no loss takes {100 * NOTABLE_SHARE:.0f} % of an evaluation"
+    batched = [prediction for prediction in forecast.predictions if prediction.shots_per_task > 1]
+    if batched:
+        yield f"  on {batched[0].nodes} to {batched[-1].nodes} nodes, a task computes {batched[0].shots_per_task} shots"
+
+
+CSV_COLUMNS: dict[str, Callable[[MeasuredRun, Scaling], Any]] = {
     "scaling": lambda _, scaling: "weak" if scaling.weak else "strong",
-    "nodes": lambda found, _: found.rung.nodes,
-    "repeat": lambda found, _: found.rung.repeat,
-    "workers": lambda found, _: found.account.workers,
-    "cores": lambda found, _: found.account.cores,
-    "shots": lambda found, _: found.account.shots,
-    "evaluations": lambda found, _: found.account.evaluations,
-    "wall_seconds": lambda found, _: round(found.account.wall, 4),
-    "evaluation_seconds": lambda found, _: round(found.account.evaluation_seconds, 4),
-    "speedup": lambda found, scaling: round(gain(found, scaling.measured, "evaluation_seconds"), 4),
-    "efficiency": lambda found, scaling: round(_per_node(found, scaling, "evaluation_seconds"), 4),
-    "job_speedup": lambda found, scaling: round(gain(found, scaling.measured, "wall"), 4),
-    "job_efficiency": lambda found, scaling: round(_per_node(found, scaling, "wall"), 4),
-    "core_hours": lambda found, _: found.account.core_hours,
+    "nodes": lambda run, _: run.point.nodes,
+    "repeat": lambda run, _: run.point.repeat,
+    "workers": lambda run, _: run.times.workers,
+    "cores": lambda run, _: run.times.cores,
+    "shots": lambda run, _: run.times.shots,
+    "evaluations": lambda run, _: run.times.evaluations,
+    "wall_seconds": lambda run, _: run.times.wall_seconds,
+    "evaluation_seconds": lambda run, _: run.times.evaluation_seconds,
+    "speedup": lambda run, scaling: speedup(run, scaling.runs, "evaluation_seconds"),
+    "efficiency": lambda run, scaling: speedup(run, scaling.runs, "evaluation_seconds", per_node=True),
+    "job_speedup": lambda run, scaling: speedup(run, scaling.runs, "wall_seconds"),
+    "job_efficiency": lambda run, scaling: speedup(run, scaling.runs, "wall_seconds", per_node=True),
+    "core_hours": lambda run, _: run.times.core_hours,
+    **{f"{name}_seconds": lambda run, _, name=name: run.times.parts[name] for name in PARTS},  # type: ignore[misc]
 }
 
 
-def _parts(found: MeasuredRun) -> list[float]:
-    return [round(found.account.parts[name], 4) for name in PARTS]
-
-
-def _provenance(measured: Sequence[MeasuredRun]) -> dict[str, Any]:
-    """What was the same in all runs, and all jobs and hosts."""
-    first = measured[0].account.facts
-    return {
-        **{name: value for name, value in first.items() if name not in ("jobs", "hosts")},
-        "jobs": sorted({job for found in measured for job in found.account.facts["jobs"]}),
-        "hosts": sorted({host for found in measured for host in found.account.facts["hosts"]}),
+def write_results(folder: Path, study: Study, scaling: Scaling) -> list[Path]:
+    """Write ``scaling.csv``, a row for each run, and ``scaling.json``, which has everything."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for run in scaling.runs:
+        cells = [column(run, scaling) for column in CSV_COLUMNS.values()]
+        writer.writerow([round(cell, 4) if isinstance(cell, float) else cell for cell in cells])
+    content = {
+        "study": asdict(study),
+        "provenance": _provenance(scaling),
+        "node_counts": [asdict(count) for count in scaling.node_counts],
+        "runs": [{"run": str(run.point), **asdict(run.point), **asdict(run.times)} for run in scaling.runs],
+        "model": asdict(scaling.model),
+        "validation": asdict(scaling.validation),
+        "forecasts": [_forecast_json(forecast) for forecast in scaling.forecasts],
     }
+    texts = {"scaling.csv": table.getvalue(), "scaling.json": json.dumps(content, indent=1, allow_nan=False)}
+    for name, text in texts.items():
+        write_atomic(folder / name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+    return [folder / name for name in texts]
 
 
-def git_revision() -> str | None:
-    """The revision of the checkout that this code is in, with a plus where it was changed; None outside of one."""
+def _forecast_json(forecast: Forecast) -> dict[str, Any]:
+    predictions = [
+        {
+            **asdict(prediction),
+            "efficiency": forecast.efficiency(prediction),
+            "job_efficiency": forecast.efficiency(prediction, job=True),
+            "bottleneck": prediction.bottleneck,
+        }
+        for prediction in forecast.predictions
+    ]
+    bottlenecks = [
+        {"nodes": prediction.nodes, "loss": name, "meaning": LOSSES[name]} for prediction, name in forecast.bottlenecks
+    ]
+    return {"title": forecast.title, "weak": forecast.weak, "predictions": predictions, "bottlenecks": bottlenecks}
+
+
+def _provenance(scaling: Scaling) -> dict[str, Any]:
+    """Facts of the first run, which are the same for all, and the jobs and hosts of all runs."""
+    merged = {
+        name: sorted({value for run in scaling.runs for value in run.times.facts[name]}) for name in ("jobs", "hosts")
+    }
+    return {"git_revision": _git_revision(), **scaling.runs[0].times.facts, **merged}
+
+
+def _git_revision() -> str | None:
+    """The commit of the checkout that this code is in, with a plus if it was changed; None outside of a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:
-        told = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return told.stdout.strip() or None
+    return done.stdout.strip() or None
 
 
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def draw_scaling(folder: Path, scaling: Scaling) -> list[Path]:
+    """Draw ``scaling.png`` (speed-up and efficiency), ``parts.png`` (where the time went) and ``forecast.png``."""
+    figures = {"scaling.png": _scaling_figure, "parts.png": _parts_figure, "forecast.png": _forecast_figure}
+    return [save_figure(folder / name, partial(draw, scaling)) for name, draw in figures.items()]
+
+
+def _scaling_figure(scaling: Scaling) -> Figure:
+    figure = new_figure((9.5, 4.2))
+    left, right = figure.subplots(1, 2)
+    nodes = [count.nodes for count in scaling.node_counts]
+    ideal = [count / nodes[0] for count in nodes]
+    _draw_band(left, scaling, lambda count: count.speedup, EVALUATION_COLOUR, "evaluation")
+    _draw_band(left, scaling, lambda count: count.job_speedup, JOB_COLOUR, "whole job")
+    left.plot(nodes, ideal, color=IDEAL_COLOUR, linestyle="--", label="ideal")
+    left.set(yscale="log", ylim=(0.8, 1.3 * ideal[-1]))
+    left.set_ylabel("shots per second, relative" if scaling.weak else "speed-up")
+    left.set_yticks(ideal, [f"{value:g}" for value in ideal])
+    _draw_band(right, scaling, lambda count: count.efficiency, EVALUATION_COLOUR, "evaluation", 100)
+    _draw_band(right, scaling, lambda count: count.job_efficiency, JOB_COLOUR, "whole job", 100)
+    right.axhline(100, color=IDEAL_COLOUR, linestyle="--", label="ideal")
+    right.set(ylabel="efficiency, %", ylim=(0, 110))
+    for axes in (left, right):
+        _use_node_axis(axes, nodes)
+        axes.legend(frameon=False)
+    repeats = max(run.point.repeat for run in scaling.runs)
+    bands = f"{repeats} runs each, bands of 95 % confidence" if repeats > 1 else "one run each"
+    _set_title(figure, scaling, f"{'Weak' if scaling.weak else 'Strong'} scaling, {_survey(scaling)}, {bands}")
+    return figure
+
+
+def _draw_band(
+    axes: Axes, scaling: Scaling, value: Callable[[NodeCount], Estimate], colour: str, label: str, factor: float = 1.0
+) -> None:
+    nodes = [count.nodes for count in scaling.node_counts]
+    estimates = [value(count) for count in scaling.node_counts]
+    axes.plot(nodes, [factor * estimate.value for estimate in estimates], "o-", color=colour, label=label, markersize=4)
+    low = [factor * (estimate.low or estimate.value) for estimate in estimates]
+    high = [factor * (estimate.high or estimate.value) for estimate in estimates]
+    axes.fill_between(nodes, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _use_node_axis(axes: Axes, ticks: list[int]) -> None:
+    axes.set(xscale="log", xlabel="nodes")
+    axes.set_xticks(ticks, [str(count) for count in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+
+
+def _parts_figure(scaling: Scaling) -> Figure:
+    from matplotlib import colormaps
+
+    figure = new_figure((9.5, 4.6))
+    axes = figure.subplots()
+    walls = np.array([count.wall_seconds.value for count in scaling.node_counts])
+    shares = {name: np.array([count.parts[name] for count in scaling.node_counts]) / walls for name in PARTS}
+    shown = {name for name in PARTS if name == "unexplained" or shares[name].max() >= MIN_COLOURED_SHARE}
+    bars: list[tuple[str, Any, Any]] = [
+        (PARTS[name], colormaps[colours]((i + 0.5) / (len(names) + 1)), 100 * shares[name])
+        for colours, names in PART_COLOURS.items()
+        for i, name in enumerate(names)
+        if name in shown
+    ]
+    others = sum((100 * shares[name] for name in PARTS if name not in shown), np.zeros(len(walls)))
+    if others.max() > 0:
+        bars.append((f"others, each below {100 * MIN_COLOURED_SHARE:.0f} %", OTHERS_COLOUR, others))
+    positions, bottom = np.arange(len(walls)), np.zeros(len(walls))
+    for label, colour, percent in bars:
+        axes.bar(positions, percent, 0.7, bottom=bottom, color=colour, label=label)
+        bottom += np.maximum(percent, 0)
+    labels = [f"{count.nodes}\n{count.wall_seconds.value:.3g} s" for count in scaling.node_counts]
+    axes.set_xticks(positions, labels)
+    axes.set(xlabel="nodes, wall time of the whole job", ylabel="share of the wall time, %", ylim=(0, 100))
+    axes.set_xlim(-0.6, len(walls) - 0.4)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=True)
+    _set_title(figure, scaling, f"Where the wall time went, means over the workers, {_survey(scaling)}")
+    return figure
+
+
+def _forecast_figure(scaling: Scaling) -> Figure:
+    figure = new_figure((9.5, 4.2))
+    left, right = figure.subplots(1, 2, sharey=True)
+    # the last forecast differs in the number of evaluations only
+    for forecast, colour in zip(scaling.forecasts[:-1], FORECAST_COLOURS, strict=False):
+        _draw_forecast(left, forecast, colour, job=False)
+        changes = [prediction for prediction, _ in forecast.bottlenecks]
+        efficiency = [100 * forecast.efficiency(prediction) for prediction in changes]
+        left.plot([prediction.nodes for prediction in changes], efficiency, "v", color=colour, markersize=6)
+    for forecast, colour in zip(scaling.forecasts, FORECAST_COLOURS, strict=True):
+        _draw_forecast(right, forecast, colour, job=True)
+    nodes = [count.nodes for count in scaling.node_counts]
+    left.plot(nodes, [100 * c.efficiency.value for c in scaling.node_counts], "ko", markersize=4, label="measured")
+    right.plot(nodes, [100 * c.job_efficiency.value for c in scaling.node_counts], "ko", markersize=4, label="measured")
+    left.set(ylabel="predicted efficiency, %", ylim=(0, 110))
+    left.set_title("evaluations (▼: another loss is now the largest)", fontsize=9)
+    right.set_title("whole jobs", fontsize=9)
+    for axes in (left, right):
+        _use_node_axis(axes, list(NODE_TICKS))
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
+    _set_title(figure, scaling, "Predicted by the cost model")
+    return figure
+
+
+def _draw_forecast(axes: Axes, forecast: Forecast, colour: str, job: bool) -> None:
+    label = f"{'weak' if forecast.weak else 'strong'}, {forecast.title}"
+    if job:
+        label += f", {counted(forecast.predictions[0].evaluations, 'evaluation')}"
+    nodes = [prediction.nodes for prediction in forecast.predictions]
+    efficiency = [100 * forecast.efficiency(prediction, job) for prediction in forecast.predictions]
+    axes.plot(nodes, efficiency, color=colour, label=label)
+
+
+def _survey(scaling: Scaling) -> str:
+    shots = sorted({count.shots for count in scaling.node_counts})
+    return counted(shots[0], "shot") if len(shots) == 1 else f"{shots[0]} to {shots[-1]} shots"
+
+
+def _set_title(figure: Figure, scaling: Scaling, title: str) -> None:
+    stand_in = scaling.runs[0].times.facts.get("stand_in")
+    figure.suptitle(f"{title}\nkernels replaced by {stand_in}" if stand_in else title, fontsize=9)

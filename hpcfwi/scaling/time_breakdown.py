@@ -1,8 +1,7 @@
-"""Where the time of a run went: its wall time, as worker processes have spent it, in parts that are each measured.
+"""Where the wall time of a run went, from its events.
 
-Every second of the wall time is a second for each of the workers that were planned: it was not there yet, or at a shot, or
-without one while the driver was at something. The parts are means over these workers, so that they add up to the wall time;
-what no measurement explains is shown as such.
+During the whole wall time, each planned worker is absent, computes a shot, or is idle while the driver works. A part is the
+mean over the workers, so the parts add up to the wall time. What no measurement explains is a part of its own.
 """
 
 from __future__ import annotations
@@ -13,36 +12,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcfwi.errors import RunError
-from hpcfwi.events.types import (
-    DataStaged,
-    EvaluationDone,
-    Event,
-    JobStateChanged,
-    Optimised,
-    RunClosed,
-    RunDone,
-    RunStarted,
-    ShotDone,
-    ShotStaged,
-    Solver,
-    StagingData,
-    WorkerJoined,
-    WorkerLeft,
-)
+from hpcfwi.events import types as events
 
-__all__ = ["PARTS", "EvaluationTimes", "TimeBreakdown", "time_breakdown"]
-
-# In the order of a run, with what they are called in pictures and tables.
+# In the order of a run, with their labels in figures and tables.
 PARTS = {
-    "driver_start": "driver's start",
+    "driver_start": "driver start",
     "queue_wait": "queue wait",
     "worker_start": "worker start",
     "solver": "solver load or JIT",
     "observed_data": "observed data",
     "model_staging": "model staging",
     "kernels": "kernels",
-    "shot_overhead": "shots' own overhead",
-    "dispatch": "waiting for the next shot",
+    "shot_overhead": "shot overhead",
+    "dispatch": "wait for the next shot",
     "imbalance": "imbalance",
     "sum": "sum of gradients",
     "journal": "journal",
@@ -52,61 +34,61 @@ PARTS = {
     "missing_workers": "missing workers",
     "unexplained": "unexplained",
 }
+# A complete run has all of these.
+REQUIRED = (
+    events.RunStarted,
+    events.StagingData,
+    events.DataStaged,
+    events.Optimised,
+    events.RunDone,
+    events.RunClosed,
+)
+FACTS = ("version", "versions", "site", "launch", "layout", "host", "job", "stand_in")
 
 
 @dataclass
 class EvaluationTimes:
-    """One evaluation, as the simulator and the model of the cost need it.
+    """Durations in one evaluation; those of shots do not include loading a solver."""
 
-    Parameters
-    ----------
-    shots_seconds, sum_seconds, between_seconds
-        Wall time of its shots, of the sum after them, and of all that the driver did since the last evaluation, staging
-        the model and writing the answer included.
-    cpu_seconds
-        Of the driver's process, for shots and sum.
-    lengths
-        Seconds of each shot by its name, in the order in which their tasks began, without what it took to load a solver.
-    dispatch
-        Mean seconds that a worker waited between two shots.
-    in_one_task
-        Shots that a task computed.
-    """
+    shots_seconds: float  # until the last shot is done
+    sum_seconds: float  # from the last shot to the sum
+    driver_seconds: float  # of the driver since the previous evaluation
+    cpu_seconds: float  # CPU time of driver and scheduler for shots and sum
+    shot_seconds: dict[str, float] = field(default_factory=dict)  # by name, in the order in which their tasks began
+    dispatch_seconds: float = 0.0  # mean wait of a worker between two shots
+    shots_per_task: int = 1  # shots that a task computes
 
-    shots_seconds: float
-    sum_seconds: float
-    between_seconds: float
-    cpu_seconds: float
-    lengths: dict[str, float] = field(default_factory=dict)
-    dispatch: float = 0.0
-    in_one_task: int = 1
+    @property
+    def seconds(self) -> float:
+        """Wall time, from one answer to the next."""
+        return self.shots_seconds + self.sum_seconds + self.driver_seconds
 
 
 @dataclass
 class TimeBreakdown:
-    """Where the time went.
+    """Where the wall time of a run went.
 
     Parameters
     ----------
-    wall
-        From the command to its end, s.
+    wall_seconds
+        Wall time of the command, s.
     workers, nodes, cores
-        Planned worker processes, nodes, and cores of all workers.
+        Planned worker processes and nodes, and the cores of all workers.
     shots, evaluations
-        Of the survey, and how often they were computed.
+        Shots of an evaluation, and the number of computed evaluations.
     parts
-        Seconds of the wall time by what was done, in the order of :data:`PARTS`; means over the workers.
+        Seconds of the wall time by :data:`PARTS`, means over the workers.
     core_hours
-        Cores of workers times the hours for which they were held.
+        Cores of the workers times the hours for which they were held.
     times
-        Of the evaluations.
-    observing
-        Seconds of the observed data of each shot.
+        Durations in each evaluation.
+    observed_seconds
+        Duration of each shot of the observed data, s.
     facts
         Versions, site, jobs and hosts.
     """
 
-    wall: float
+    wall_seconds: float
     workers: int
     nodes: int
     cores: int
@@ -115,197 +97,175 @@ class TimeBreakdown:
     parts: dict[str, float]
     core_hours: float
     times: list[EvaluationTimes]
-    observing: list[float]
+    observed_seconds: list[float]
     facts: dict[str, Any]
 
     @property
+    def typical_times(self) -> list[EvaluationTimes]:
+        """All evaluations but the first, in which workers load solver and data; the first if it is the only one."""
+        return self.times[1:] or self.times
+
+    @property
     def evaluation_seconds(self) -> float:
-        """Mean wall time of an evaluation, from one answer to the next; the first, in which workers get ready, is left out."""
-        chosen = self.times[1:] or self.times
-        return sum(t.shots_seconds + t.sum_seconds + t.between_seconds for t in chosen) / len(chosen)
+        """Mean wall time of a typical evaluation, s."""
+        return sum(times.seconds for times in self.typical_times) / len(self.typical_times)
 
 
-@dataclass
-class _Worker:
-    """When a worker was there, s since 1970."""
-
-    came: float
-    left: float
-    job_began: float | None
-    name: str
-
-
-def time_breakdown(events: Iterable[Event], began: float, ended: float) -> TimeBreakdown:
-    """Take a run's events apart.
+def time_breakdown(log: Iterable[events.Event], began: float, ended: float) -> TimeBreakdown:
+    """Divide the wall time of a run into parts.
 
     Parameters
     ----------
-    events
-        Of a run with one start, that has come to its end.
+    log
+        All events of a complete run with one start.
     began, ended
-        When its command was typed, and when it had ended, s since 1970, by the clock of the driver's host.
+        When the command began and ended, s since 1970, by the clock of the driver's host.
 
     Raises
     ------
     RunError
-        If they are not those of such a run.
+        If the run is incomplete or was continued.
     """
-    told: dict[type[Event], list[Any]] = defaultdict(list)
-    for event in events:
-        told[type(event)].append(event)
-    try:
-        return _Breakdown(told, began, ended).account()
-    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise RunError(f"these are not the events of a run from its start to its end ({error!r})") from None
+    by_kind: dict[type[events.Event], list[Any]] = defaultdict(list)
+    for event in log:
+        by_kind[type(event)].append(event)
+    missing = [f'"{kind.event}"' for kind in REQUIRED if not by_kind[kind]]
+    if missing:
+        raise RunError(f"the run is not complete: its log has no event {' and no event '.join(missing)}")
+    if len(by_kind[events.RunStarted]) > 1 or not by_kind[events.RunStarted][0].workers_planned:
+        raise RunError("a time breakdown needs a run with one start and at least one planned worker")
+    return _Accounting(by_kind, began, ended).breakdown()
 
 
-class _Breakdown:
-    """Puts the measured pieces together."""
+class _Accounting:
+    """Adds up the seconds of all workers by part."""
 
-    def __init__(self, told: dict[type[Event], list[Any]], began: float, ended: float) -> None:
-        self.told, self.began, self.ended = told, began, ended
-        (self.start,) = told[RunStarted]
-        self.closed = told[RunClosed][-1].time
-        self.count = int(self.start.workers_planned)
-        self.workers = self._workers()
+    def __init__(self, log: dict[type[events.Event], list[Any]], began: float, ended: float) -> None:
+        self.log, self.began, self.ended = log, began, ended
+        self.start: events.RunStarted = log[events.RunStarted][0]
+        self.data_began, self.data_staged = log[events.StagingData][0].time, log[events.DataStaged][-1].time
+        self.closed: events.RunClosed = log[events.RunClosed][-1]
+        self.workers: dict[str, events.WorkerJoined] = {event.worker: event for event in log[events.WorkerJoined]}
+        left = {event.worker: event.time for event in log[events.WorkerLeft]}
+        self.left = {address: left.get(address, self.closed.time) for address in self.workers}
+        self.shots: dict[tuple[int, str], list[events.ShotDone]] = defaultdict(list)
+        for shot in sorted(log[events.ShotDone], key=lambda shot: shot.time):
+            self.shots[shot.evaluation, shot.worker].append(shot)
         self.parts = dict.fromkeys(PARTS, 0.0)
-        self.by_worker: dict[tuple[int, str], list[ShotDone]] = defaultdict(list)
-        for shot in told[ShotDone]:
-            self.by_worker[shot.evaluation, shot.worker].append(shot)
 
-    def _workers(self) -> dict[str, _Worker]:
-        found: dict[str, _Worker] = {}
-        for event in self.told[WorkerJoined]:
-            found[event.worker] = _Worker(event.time, self.closed, event.job_start, event.name)
-        for event in self.told[WorkerLeft]:
-            if event.worker in found:
-                found[event.worker].left = event.time
-        return found
-
-    def account(self) -> TimeBreakdown:
-        """All parts, and what the cost model needs."""
-        start, evaluated = self.start, [e for e in self.told[EvaluationDone] if not e.replayed]
-        self._before_workers()
-        observing = self._observed()
-        times = []
-        since = self.told[DataStaged][-1].time
-        for event in evaluated:
-            times.append(self._evaluation(event, since))
-            since = event.time
-        optimised, done = self.told[Optimised][-1], self.told[RunDone][-1].time
-        for name in ("optimiser_seconds", "writing_seconds"):
-            self._present("optimiser_and_driver", since, since + getattr(optimised, name))
-        self._present("results", optimised.time, done)
-        self._present("closing", done, self.closed)
-        self._everybody("closing", self.closed, self.ended)
+    def breakdown(self) -> TimeBreakdown:
+        start, planned = self.start, self.start.workers_planned
+        self._count_start()
+        self._count_observed_data()
+        times, since = [], self.data_staged
+        for evaluation in self.log[events.EvaluationDone]:
+            if not evaluation.replayed:
+                times.append(self._count_evaluation(evaluation, since))
+                since = evaluation.time
+        self._count_end(since)
         wall = self.ended - self.began
-        parts = {name: seconds / self.count for name, seconds in self.parts.items()}
+        parts = {name: seconds / planned for name, seconds in self.parts.items()}
         parts["unexplained"] = wall - sum(parts.values())
+        facts = {name: value for name in FACTS if (value := getattr(start, name)) is not None}
+        facts["jobs"] = sorted({event.job for event in self.log[events.JobStateChanged]})
+        facts["hosts"] = sorted({event.host for event in self.log[events.WorkerJoined]})
         return TimeBreakdown(
-            wall,
-            self.count,
-            int(start.nodes_planned or 1),
-            sum(int(e.cores or 1) for e in self.told[WorkerJoined][: self.count]),
-            int(start.shots),
-            len(evaluated),
-            parts,
-            float(self.told[RunClosed][-1].core_hours),
-            times,
-            observing,
-            self._facts(),
+            wall_seconds=wall,
+            workers=planned,
+            nodes=start.nodes_planned or 1,
+            cores=sum(event.cores or 1 for event in self.log[events.WorkerJoined][:planned]),
+            shots=start.shots,
+            evaluations=len(times),
+            parts=parts,
+            core_hours=self.closed.core_hours,
+            times=times,
+            observed_seconds=[event.seconds - event.solver_seconds for event in self.log[events.ShotStaged]],
+            facts=facts,
         )
 
-    def _facts(self) -> dict[str, Any]:
-        kept = ("version", "versions", "site", "launch", "layout", "host", "job", "stand_in")
-        return {name: value for name in kept if (value := getattr(self.start, name)) is not None} | {
-            "jobs": sorted({str(e.job) for e in self.told[JobStateChanged]}),
-            "hosts": sorted({str(e.host) for e in self.told[WorkerJoined]}),
+    def _add_all(self, part: str, since: float, until: float) -> None:
+        """Add a period of all planned workers, present or not."""
+        self.parts[part] += self.start.workers_planned * (until - since)
+
+    def _add_present(self, part: str, since: float, until: float) -> None:
+        """Add a period of the workers that were present."""
+        for address, worker in self.workers.items():
+            self.parts[part] += max(0.0, min(until, self.left[address]) - max(since, worker.time))
+
+    def _count_start(self) -> None:
+        """Until the observed data: the driver starts, each worker waits in the queue and starts."""
+        started = self.start.time
+        self._add_all("driver_start", self.began, started)
+        submitted = {
+            event.worker: event.time for event in self.log[events.JobStateChanged] if event.state == "submitted"
         }
-
-    def _everybody(self, part: str, since: float, until: float) -> None:
-        """All workers that were planned spent this time on a part, there or not."""
-        self.parts[part] += self.count * (until - since)
-
-    def _present(self, part: str, since: float, until: float) -> None:
-        """Those that were there did."""
-        for worker in self.workers.values():
-            self.parts[part] += max(0.0, min(until, worker.left) - max(since, worker.came))
-
-    def _before_workers(self) -> None:
-        """Until the observed data: what the driver did, and where each worker was."""
-        started, observing = self.start.time, self.told[StagingData][0].time
-        self._everybody("driver_start", self.began, started)
-        submitted = {e.worker: e.time for e in self.told[JobStateChanged] if e.state == "submitted"}
-        absent = self.count * (self.closed - started)
-        for worker in self.workers.values():
-            absent -= worker.left - worker.came
-            absent -= worker.came - started
-            # of several processes of a job each has its name and a number after it
+        missing = self.start.workers_planned * (self.closed.time - started)
+        for address, worker in self.workers.items():
+            missing -= self.left[address] - started
+            # each of several processes of a job has the job's name and a number
             names = (worker.name, worker.name.rpartition("-")[0])
-            asked = next((submitted[name] for name in names if name in submitted), None)
-            if asked is None or worker.job_began is None:
-                self.parts["worker_start"] += worker.came - started
+            submission = next((submitted[name] for name in names if name in submitted), None)
+            if submission is None or worker.job_start is None:
+                self.parts["worker_start"] += worker.time - started
             else:
-                self.parts["driver_start"] += asked - started
-                self.parts["queue_wait"] += worker.job_began - asked
-                self.parts["worker_start"] += worker.came - worker.job_began
-        self.parts["missing_workers"] += absent
-        built = [e for e in self.told[Solver] if e.source == "driver"]
-        ready = max((e.time for e in built), default=started)
-        self._present("solver", started, min(ready, observing))
-        self._present("driver_start", min(ready, observing), observing)
+                self.parts["driver_start"] += submission - started
+                self.parts["queue_wait"] += worker.job_start - submission
+                self.parts["worker_start"] += worker.time - worker.job_start
+        self.parts["missing_workers"] += missing
+        built = max((event.time for event in self.log[events.Solver] if event.source == "driver"), default=started)
+        self._add_present("solver", started, min(built, self.data_began))
+        self._add_present("driver_start", min(built, self.data_began), self.data_began)
 
-    def _observed(self) -> list[float]:
-        """The observed data; workers load their solvers at the first."""
-        since, until = self.told[StagingData][0].time, self.told[DataStaged][-1].time
-        loading = sum(e.solver_seconds for e in self.told[ShotStaged])
-        self._present("observed_data", since, until)
+    def _count_observed_data(self) -> None:
+        """The observed data; each worker loads its solver for its first shot."""
+        loading = sum(event.solver_seconds for event in self.log[events.ShotStaged])
+        self._add_present("observed_data", self.data_began, self.data_staged)
         self.parts["observed_data"] -= loading
         self.parts["solver"] += loading
-        return [e.seconds - e.solver_seconds for e in self.told[ShotStaged]]
 
-    def _evaluation(self, event: EvaluationDone, since: float) -> EvaluationTimes:
-        """What the driver did since the last one, then the shots, the sum, the journal."""
-        number, until = event.evaluation, event.time
-        written = until - event.journal_seconds
-        last = written - event.sum_seconds
+    def _count_evaluation(self, event: events.EvaluationDone, since: float) -> EvaluationTimes:
+        """One evaluation: the model, the shots, the sum, the journal."""
+        summed = event.time - event.journal_seconds
+        last = summed - event.sum_seconds
         first = last - event.shots_seconds
-        self._present("model_staging", first - event.model_seconds, first)
-        self._present("sum", last, written)
-        self._present("journal", written, until)
-        lengths: list[tuple[float, float, str, float]] = []
-        in_one_task = int(event.shots_per_task)
+        self._add_present("model_staging", first - event.model_seconds, first)
+        self._add_present("sum", last, summed)
+        self._add_present("journal", summed, event.time)
+        begun: list[tuple[float, float, str, float]] = []
         waits: list[float] = []
         for address, worker in self.workers.items():
-            shots = sorted(self.by_worker.get((number, address), []), key=lambda shot: shot.time)
-            at = together = max(first, worker.came)
-            for number_there, shot in enumerate(shots):
-                begins = shot.time - shot.seconds
-                if number_there % in_one_task == 0:
-                    together = begins
-                waits.append(max(0.0, begins - at))
-                at = shot.time
-                length = shot.seconds - shot.solver_seconds
-                lengths.append((together, begins, str(shot.shot), length))
-                self._shot(shot)
-            self.parts["dispatch"] += sum(waits[-len(shots) :]) if shots else 0.0
-            self.parts["imbalance"] += max(0.0, min(last, worker.left) - at)
+            free = task_began = max(first, worker.time)
+            for number, shot in enumerate(self.shots[event.evaluation, address]):
+                shot_began = shot.time - shot.seconds
+                if number % event.shots_per_task == 0:
+                    task_began = shot_began
+                waits.append(max(0.0, shot_began - free))
+                free = shot.time
+                begun.append((task_began, shot_began, shot.shot, shot.seconds - shot.solver_seconds))
+                self._count_shot(shot)
+            self.parts["imbalance"] += max(0.0, min(last, self.left[address]) - free)
+        self.parts["dispatch"] += sum(waits)
         return EvaluationTimes(
-            event.shots_seconds,
-            event.sum_seconds,
-            first - since + event.journal_seconds,
-            event.cpu_seconds,
-            {name: seconds for *_, name, seconds in sorted(lengths)},
-            sum(waits) / len(waits) if waits else 0.0,
-            in_one_task,
+            shots_seconds=event.shots_seconds,
+            sum_seconds=event.sum_seconds,
+            driver_seconds=first - since + event.journal_seconds,
+            cpu_seconds=event.cpu_seconds,
+            shot_seconds={name: seconds for *_, name, seconds in sorted(begun)},
+            dispatch_seconds=sum(waits) / len(waits) if waits else 0.0,
+            shots_per_task=event.shots_per_task,
         )
 
-    def _shot(self, shot: ShotDone) -> None:
-        measured = {
-            "kernels": shot.kernel_seconds,
-            "solver": shot.solver_seconds,
-            "model_staging": shot.model_seconds,
-        }
-        for part, seconds in measured.items():
-            self.parts[part] += seconds
-        self.parts["shot_overhead"] += shot.seconds - sum(measured.values())
+    def _count_shot(self, shot: events.ShotDone) -> None:
+        self.parts["kernels"] += shot.kernel_seconds
+        self.parts["solver"] += shot.solver_seconds
+        self.parts["model_staging"] += shot.model_seconds
+        self.parts["shot_overhead"] += shot.seconds - shot.kernel_seconds - shot.solver_seconds - shot.model_seconds
+
+    def _count_end(self, since: float) -> None:
+        """After the last evaluation: optimiser, results, the end of the workers and of the command."""
+        optimised, done = self.log[events.Optimised][-1], self.log[events.RunDone][-1].time
+        for seconds in (optimised.optimiser_seconds, optimised.writing_seconds):
+            self._add_present("optimiser_and_driver", since, since + seconds)
+        self._add_present("results", optimised.time, done)
+        self._add_present("closing", done, self.closed.time)
+        self._add_all("closing", self.closed.time, self.ended)

@@ -1,4 +1,4 @@
-"""The doctor, ``hpcfwi site check``: looks at everything that a run at a site relies on, on the driver's side."""
+"""The site check, and its first part: checks on the driver's host."""
 
 from __future__ import annotations
 
@@ -22,52 +22,45 @@ from hpcfwi.cluster.pool import choose_launch_mode
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.execution.affinity import PRELOAD_MODULES
+from hpcfwi.sitecheck import results
 from hpcfwi.sitecheck.probe import probe_host
-from hpcfwi.sitecheck.results import (
-    Finding,
-    Section,
-    kernels_finding,
-    memory_finding,
-    problem,
-    scratch_finding,
-    target_finding,
-    threads_finding,
-)
-from hpcfwi.sitecheck.storage import runs_findings, runs_folder
+from hpcfwi.sitecheck.results import Finding, Section, problem
+from hpcfwi.sitecheck.storage import runs_findings
 from hpcfwi.sitecheck.tls import tls_findings
 
-__all__ = ["LARGE_RUN", "check_here", "check_site", "network_findings", "ports_finding", "scheduler_findings"]
-
-# A run with more shots than any node has cores: layouts are those of full nodes.
-LARGE_RUN = ResourceRequest(100_000, 1)
+# More shots than any node has cores, so that workers fill a node.
+LARGE_RUN = ResourceRequest(shots=100_000, shot_bytes=1)
 LOOPBACK = "127.0.0.1"
 
 
 def check_site(
-    site: Site, job: bool = False, wait: float | None = 10.0, say: Callable[[str], None] = lambda _: None
+    site: Site,
+    job: bool = False,
+    wait_minutes: float | None = 10.0,
+    print_line: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Section]:
-    """Look at everything that a run relies on.
+    """Test everything that a run at a site relies on.
 
     Parameters
     ----------
     site
-        The machine.
+        The site.
     job
-        Whether to start a real worker job, and look at it too.
-    wait
-        Minutes that it may take to start; None: any number.
-    say
-        Takes a line for the user while that goes on.
+        Whether to start a real worker job (inside a job: workers on its nodes) and test that, too.
+    wait_minutes
+        How long that may take to start; None: any time.
+    print_line
+        Prints a line for the user while that goes on.
 
     Yields
     ------
     Section
-        The findings of each place, as soon as they are known.
+        The findings at each place, as soon as they are known.
 
     Raises
     ------
     InputError
-        If the site file says too little, or has no batch system for a job.
+        If the site file is incomplete, or has no batch system for a job.
     """
     if job and site.config.scheduler.kind == "none":
         raise InputError(
@@ -75,84 +68,80 @@ def check_site(
             "leave --job out, or choose another site (hpcfwi site list)"
         )
     silence_dask()
-    yield check_here(site)
+    yield check_driver(site)
     if job:
-        from hpcfwi.sitecheck.job_check import try_workers
+        from hpcfwi.sitecheck.worker_checks import check_workers
 
-        yield from try_workers(site, LARGE_RUN, wait, say)
+        yield from check_workers(site, LARGE_RUN, wait_minutes, print_line)
 
 
-def check_here(site: Site) -> Section:
-    """What can be seen on the driver's host, which has the workers too where there is no batch system."""
-    way = choose_launch_mode(site)[0]
+def check_driver(site: Site) -> Section:
+    """Test the driver's host, which has the workers too if there is no batch system."""
+    mode, _ = choose_launch_mode(site)
+    runs = site.runs_folder.absolute()
     findings = []
     try:
-        layout = _layout(site, way)
+        layout = _layout(site, mode, runs)
     except RunError as error:
-        findings.append(problem("allocation", str(error), "start from a shell that the batch system has made"))
+        findings.append(problem("allocation", str(error), "start from a shell that the batch system has opened"))
         layout = Layout(1, 1, 0)
     findings += scheduler_findings(site, layout)
     address, network = network_findings(site, layout)
     findings += network
-    if way != "local" and address is not None:
+    if mode != "local" and address is not None:
         findings += tls_findings(site.config.network, address)
-    findings += runs_findings(runs_folder(site))
-    findings += _host_findings(site, layout)
+    findings += [*runs_findings(runs), *_host_findings(site, layout)]
     return Section(f"on {socket.gethostname().partition('.')[0]}, where the driver runs", tuple(findings))
 
 
-def _layout(site: Site, way: str) -> Layout:
-    """How a node would be divided for a large run; of an allocation, the one with the least memory for each process."""
-    if way == "local":
+def _layout(site: Site, mode: str, runs: Path) -> Layout:
+    """How a large run divides a node; in an allocation, the node with the least memory for a worker."""
+    if mode == "local":
         return local_layout(site.config.worker, LARGE_RUN)
-    if way == "allocation":
-        return AllocatedWorkers.from_environment(site, LARGE_RUN, runs_folder(site)).layout
+    if mode == "allocation":
+        return AllocatedWorkers.from_environment(site, LARGE_RUN, runs).layout
     return node_layout(site, LARGE_RUN, 1)
 
 
 def scheduler_findings(site: Site, layout: Layout) -> list[Finding]:
-    """The batch system: whether it is here, answers, has the queue, and would take a worker job."""
+    """Check the batch system: its commands, its answer, the queue, and whether it would accept a worker job."""
     batch = site_batch_system(site)
     if batch is None:
         return [Finding("scheduler", "none: workers are processes of this machine")]
     if missing := batch.missing_commands():
-        advice = "log in where they are, or put their folder on PATH"
+        advice = "log in to a host that has them, or add their folder to PATH"
         return [problem("scheduler", f"{batch.name}, but no {', '.join(missing)} here", advice)]
     started = time.perf_counter()
     try:
         queues = batch.queues()
     except RunError as error:
-        found = f"{batch.name} does not answer: {error}"
-        return [problem("scheduler", found, "see whether it is up; ask its operators")]
+        return [problem("scheduler", f"{batch.name} does not answer: {error}", "ask its operators whether it is up")]
     seconds = time.perf_counter() - started
-    findings = [Finding("scheduler", f"{batch.name}: {', '.join(batch.commands)} found; answers in {seconds:.1f} s")]
-    findings.append(_queue_finding(site, queues))
+    found = f"{batch.name}: {', '.join(batch.commands)} found; answers in {seconds:.1f} s"
+    findings = [Finding("scheduler", found), _queue_finding(site, batch, queues)]
     if choose_launch_mode(site)[0] == "jobs":
-        findings += _submission_findings(site, layout, batch)
+        findings += _submission_findings(site, batch, layout)
     return findings
 
 
-def _queue_finding(site: Site, queues: list[Queue]) -> Finding:
-    section = site.config.scheduler
+def _queue_finding(site: Site, batch: BatchSystem, queues: list[Queue]) -> Finding:
+    wanted = site.config.scheduler.queue
     listed = ", ".join(f"{queue.name}{'*' if queue.default else ''}" for queue in queues) or "none"
-    if section.queue is None:
+    if wanted is None:
         if all(queue.default is False for queue in queues):
             return problem("queue", f"there is no default one; there are {listed}", "name one in scheduler.queue")
         return Finding("queue", f"the scheduler's own; there are {listed}")
-    accepts_jobs = {queue.name: queue.accepts_jobs for queue in queues}
-    # Slurm takes several, PBS one on another server
-    for wanted in section.queue.partition("@")[0].split(","):
-        if wanted not in accepts_jobs:
-            return problem("queue", f"there is no {wanted}; there are {listed}", site.where("scheduler.queue"))
-        if not accepts_jobs[wanted]:
-            return problem(
-                "queue", f"{wanted} takes no jobs now", f"wait, or choose another: {site.where('scheduler.queue')}"
-            )
-    return Finding("queue", section.queue)
+    accepts_jobs, where = {queue.name: queue.accepts_jobs for queue in queues}, site.where("scheduler.queue")
+    for name in batch.queue_names(wanted):
+        if name not in accepts_jobs:
+            return problem("queue", f"there is no {name}; there are {listed}", where)
+        if not accepts_jobs[name]:
+            return problem("queue", f"{name} accepts no jobs now", f"wait, or choose another: {where}")
+    return Finding("queue", wanted)
 
 
-def _submission_findings(site: Site, layout: Layout, batch: BatchSystem) -> list[Finding]:
-    """Return whether the batch system would accept the worker job, if it can say so."""
+def _submission_findings(site: Site, batch: BatchSystem, layout: Layout) -> list[Finding]:
+    """Check whether the batch system would accept the worker job, if it can say so."""
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
         context = JobContext("check", Path.cwd(), preload=PRELOAD_MODULES)
         script.write(job_script(site, layout, context, "tls://driver:0"))
@@ -162,14 +151,14 @@ def _submission_findings(site: Site, layout: Layout, batch: BatchSystem) -> list
         return []
     if answer.code:
         key = batch.site_key(answer.message)
-        about = site.where(key) if key else f"look at it: hpcfwi site script {site.name}"
+        advice = site.where(key) if key else f"read the script: hpcfwi site script {site.name}"
         found = f"{batch.name} would reject it: {' '.join(answer.message.split())}"
-        return [problem("worker job", found, about)]
+        return [problem("worker job", found, advice)]
     return [Finding("worker job", f"{batch.name} would accept it: {layout}")]
 
 
 def network_findings(site: Site, layout: Layout) -> tuple[str | None, list[Finding]]:
-    """The driver's address, None where there is none, and what there is to say of it and of its ports."""
+    """Find the driver's address, None if there is none, and check its ports."""
     network = site.config.network
     if site.config.scheduler.kind == "none" and network.interface is None:
         return LOOPBACK, [Finding("network", f"{LOOPBACK}: driver and workers are on this machine")]
@@ -181,22 +170,19 @@ def network_findings(site: Site, layout: Layout) -> tuple[str | None, list[Findi
     names = [name for name, of in known.items() if of == address]
     others = [f"{name} {of}" for name, of in known.items() if of != address]
     found = f"{address} ({', '.join(names)}{'; not ' + ', '.join(others) if others else ''})"
-    findings = [Finding("network", found)]
-    if network.ports is not None:
-        findings.append(ports_finding(network.ports, address, layout))
-    return address, findings
+    ports = [] if network.ports is None else [ports_finding(network.ports, address, layout)]
+    return address, [Finding("network", found), *ports]
 
 
 def ports_finding(ports: str, address: str, layout: Layout) -> Finding:
-    """Whether some of the ports are free here, and whether they are enough for the workers of a node."""
+    """Check that some ports are free here, and that there are enough for the workers of a node."""
     first, last = map(int, ports.split(":"))
-    free = sum(_is_free(address, port) for port in range(first, last + 1))
-    found = f"{free} of {last - first + 1} from {first} to {last} are free on {address}"
-    # a worker and its nanny have one each
-    needed = 2 * layout.processes
+    count, free = last - first + 1, sum(_is_free(address, port) for port in range(first, last + 1))
+    found = f"{free} of {count} from {first} to {last} are free on {address}"
+    needed = 2 * layout.processes  # a worker and its nanny have one each
     if not free:
         return problem("ports", found, "choose others in network.ports")
-    if last - first + 1 < needed:
+    if count < needed:
         return problem("ports", f"{found}; a node's workers need {needed}", "allow more in network.ports")
     return Finding("ports", found)
 
@@ -211,32 +197,30 @@ def _is_free(address: str, port: int) -> bool:
 
 
 def _host_findings(site: Site, layout: Layout) -> list[Finding]:
-    """This host: all that kernels need, and where it has the workers what they were promised."""
+    """Check what kernels need on this host and, if the workers are here, whether they have what the site promises."""
     local = site.config.scheduler.kind == "none"
     threads = layout.threads if local else min(layout.threads, len(os.sched_getaffinity(0)))
     variables = worker_environment(threads, site.config) | site.config.openmp.variables
     facts = probe_host(threads, {**os.environ, **variables})
     kernels = facts["kernels"]
-    findings = [scratch_finding(facts["scratch"], "TMPDIR"), kernels_finding(kernels)]
-    findings.append(target_finding(kernels, site.config.devito.target))
+    findings = [results.scratch_finding(facts["scratch"], "TMPDIR"), results.kernels_finding(kernels)]
+    findings.append(results.target_finding(kernels, site.config.devito.target))
     if "threads" in kernels:
-        # one process has tried it; the others of this host would be started alike
-        told = [
-            (str(number), kernels["threads"], kernels["cpus"]) for number in range(layout.processes if local else 1)
-        ]
-        threads_row = threads_finding(site, threads, facts["host"], told)
-        findings.append(threads_row if local else _elsewhere(threads_row, threads, layout))
+        # one process was tested; the other workers of this host would start alike
+        names = [str(number) for number in range(layout.processes if local else 1)]
+        processes = [(name, kernels["threads"], kernels["cpus"]) for name in names]
+        finding = results.threads_finding(site, threads, facts["host"], processes)
+        findings.append(finding if local else _without_workers(finding, threads, layout))
     if local:
-        findings.append(memory_finding(facts["memory"], layout, site.where("worker.memory")))
+        findings.append(results.memory_finding(facts["memory"], layout, site.where("worker.memory")))
     return findings
 
 
-def _elsewhere(finding: Finding, threads: int, layout: Layout) -> Finding:
-    """What was seen of threads on a host that has no workers: it may have fewer CPUs, and be set up in another way."""
+def _without_workers(finding: Finding, threads: int, layout: Layout) -> Finding:
+    """Weaken a finding about threads on a host without workers, which may differ from the nodes."""
     if threads < layout.threads:
-        finding = replace(
-            finding, found=f"{finding.found} (workers have {layout.threads}, which is more than CPUs here)"
-        )
+        note = f"workers have {layout.threads} threads, more than there are CPUs here"
+        finding = replace(finding, found=f"{finding.found} ({note})")
     if finding.verdict == "problem":
-        finding = replace(finding, verdict="warning", advice="--job tells of the nodes, where the workers are")
+        finding = replace(finding, verdict="warning", advice="--job tests the nodes, where the workers are")
     return finding

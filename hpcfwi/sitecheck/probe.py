@@ -1,8 +1,7 @@
-"""What a host gives to a worker process, seen from inside: facts, which :mod:`hpcfwi.sitecheck.results` judges.
+"""Facts about a host, from inside a process: :mod:`hpcfwi.sitecheck.results` judges them.
 
-Called by the doctor on its own host, and as tasks in the worker processes of others. Kernels are first tried in a child
-process (``python -m hpcfwi.sitecheck.probe``): one that dies of it, by an instruction that is not known here, say, takes
-nobody along.
+The driver calls these functions on its own host, and as tasks in workers. Kernels are first tried in a child process
+(``python -m hpcfwi.sitecheck.probe``), which alone dies if, for example, this processor lacks one of their instructions.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -30,26 +29,21 @@ import psutil
 from hpcfwi.artifacts import StagedFile
 from hpcfwi.version import __version__
 
-__all__ = ["clock", "examined_spec", "memory_limits", "probe_host", "run_staged", "scratch", "try_kernels", "versions"]
+if TYPE_CHECKING:  # imports Devito
+    from hpcfwi.solver.operators import Propagator
+    from hpcfwi.solver.spec import SolverSpec
 
+# What driver and workers must have in common.
 PACKAGES = ("cloudpickle", "dask", "devito", "distributed", "numpy")
-# Seconds that kernels run for their threads to be seen, and that a child process may take.
-LONG_ENOUGH, PATIENCE = 0.3, 180.0
-# Steps of the shortest and of the longest run of a kernel, and the rows of the grid that each thread has at least.
-FEW, STEPS, ROWS = 20, 1000, 16
+# Kernels run at least this long, for their threads to be seen; the child process may take this long.
+MIN_RUN_S, CHILD_TIMEOUT_S = 0.3, 180.0
+# Time steps of the shortest and the longest run of a kernel; rows of the grid for each thread.
+MIN_STEPS, MAX_STEPS, ROWS_PER_THREAD = 20, 1000, 16
 CGROUPS = Path("/sys/fs/cgroup")
 
 
 def probe_host(threads: int, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Facts about this host.
-
-    Parameters
-    ----------
-    threads
-        OpenMP threads for which the grid of the tried kernels is large enough.
-    environment
-        Variables of the child process that tries them; by default those of this process.
-    """
+    """Return the facts about this host; kernels with so many threads are tested in this environment (default: the own)."""
     return {
         "host": socket.gethostname().partition(".")[0],
         "versions": versions(),
@@ -60,12 +54,12 @@ def probe_host(threads: int, environment: Mapping[str, str] | None = None) -> di
 
 
 def clock() -> float:
-    """The time here, s."""
+    """Return the time of this host, s since 1970."""
     return time.time()
 
 
 def versions() -> dict[str, str]:
-    """Versions of what has to be the same on both sides."""
+    """Return the versions that driver and workers must have in common."""
     found = {"hpcfwi": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -76,17 +70,14 @@ def versions() -> dict[str, str]:
 
 
 def scratch() -> dict[str, Any]:
-    """The folder for temporary files, in which Devito compiles and from which it loads.
+    """Return facts about the folder for temporary files, in which Devito compiles and from which it loads kernels.
 
-    Returns
-    -------
-    dict
-        ``asked`` (TMPDIR), ``folder`` that is taken, ``free`` bytes, whether code in it is ``executable``; ``error`` where
-        there is none.
+    They are ``asked`` (TMPDIR), ``folder`` (the one in use), ``free`` (bytes) and whether code in it is ``executable``; or
+    ``error``, if there is none.
     """
     facts: dict[str, Any] = {"asked": os.environ.get("TMPDIR"), "error": ""}
     try:
-        folder = tempfile.gettempdir()
+        facts["folder"] = folder = tempfile.gettempdir()
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(mmap.PAGESIZE))
             file.flush()
@@ -95,27 +86,27 @@ def scratch() -> dict[str, Any]:
                 facts["executable"] = True
             except OSError:
                 facts["executable"] = False
-        facts |= {"folder": folder, "free": shutil.disk_usage(folder).free}
+        facts["free"] = shutil.disk_usage(folder).free
     except OSError as error:
         facts["error"] = str(error)
     return facts
 
 
 def memory_limits() -> dict[str, int]:
-    """Bytes that the ``machine`` has, and that the ``job`` (cgroup) and each ``process`` (ulimit) may have where limited."""
+    """Return the bytes of the ``machine``, and the limits of the ``job`` (cgroup) and of a ``process`` (ulimit), if any."""
     found = {"machine": int(psutil.virtual_memory().total)}
-    groups = [limit for limit in _cgroup_limits() if limit < found["machine"]]
-    if groups:
-        found["job"] = min(groups)
+    job = min(_cgroup_limits(), default=found["machine"])
+    if job < found["machine"]:
+        found["job"] = job
     limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
-    ours = [limit for limit in limits if limit != resource.RLIM_INFINITY]
-    if ours:
-        found["process"] = min(ours)
+    finite = [limit for limit in limits if limit != resource.RLIM_INFINITY]
+    if finite:
+        found["process"] = min(finite)
     return found
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """Limits of this process's memory cgroup and of all that it is in; version 1 or 2."""
+    """Limits of the memory cgroup of this process and of all that contain it; version 1 or 2."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -124,7 +115,7 @@ def _cgroup_limits() -> Iterator[int]:
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
-        top, name = (CGROUPS, "memory.max") if not controllers else (CGROUPS / "memory", "memory.limit_in_bytes")
+        top, name = (CGROUPS / "memory", "memory.limit_in_bytes") if controllers else (CGROUPS, "memory.max")
         inner = top / path.lstrip("/")
         for folder in (inner, *inner.parents):
             try:
@@ -138,12 +129,10 @@ def _cgroup_limits() -> Iterator[int]:
 
 
 def try_kernels(threads: int, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Build and run kernels in a child process whose JIT cache is empty.
+    """Build and run kernels in a child process with an empty JIT cache.
 
-    Returns
-    -------
-    dict
-        What :func:`_try_here` does; or ``error`` alone, and ``died``, the signal, where one has killed the process.
+    The facts are ``error`` (empty if all went well), ``fingerprint``, ``build_seconds`` and those of :func:`run_staged`, as
+    far as it came; and ``died``, the signal that has killed the process, if any.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="hpcfwi-check-") as folder:
@@ -153,11 +142,11 @@ def try_kernels(threads: int, environment: Mapping[str, str] | None = None) -> d
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=PATIENCE,
+                timeout=CHILD_TIMEOUT_S,
                 check=False,
             )
     except subprocess.TimeoutExpired:
-        return {"error": f"not done after {PATIENCE:g} s"}
+        return {"error": f"not done after {CHILD_TIMEOUT_S:g} s"}
     except OSError as error:
         return {"error": str(error)}
     if done.returncode < 0:
@@ -167,19 +156,12 @@ def try_kernels(threads: int, environment: Mapping[str, str] | None = None) -> d
         facts = dict(json.loads(done.stdout.splitlines()[-1]))
     except (ValueError, IndexError):
         return {"error": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
-    # the compiler's own words
-    said = next((line for line in done.stderr.splitlines() if "error:" in line), "")
-    return facts | {"error": f"{facts['error']}: {said}"} if facts["error"] and said else facts
+    message = next((line for line in done.stderr.splitlines() if "error:" in line), "")  # of the compiler
+    return facts | {"error": f"{facts['error']}: {message}"} if facts["error"] and message else facts
 
 
 def _try_here(threads: int) -> dict[str, Any]:
-    """Build and run kernels in this process.
-
-    Returns
-    -------
-    dict
-        The ``fingerprint``; where there is a compiler ``build_seconds`` and what :func:`_run` tells; ``error`` where it fails.
-    """
+    """Build and run kernels in this process; see :func:`try_kernels`."""
     from hpcfwi.solver.operators import Propagator, fingerprint
 
     facts: dict[str, Any] = {"error": "", "fingerprint": fingerprint()}
@@ -187,47 +169,38 @@ def _try_here(threads: int) -> dict[str, Any]:
         return facts
     try:
         started = time.perf_counter()
-        propagator = Propagator(examined_spec(threads))
+        propagator = Propagator(probe_spec(threads))
         propagator.forward.compile()
         facts["build_seconds"] = time.perf_counter() - started
         return facts | _run(propagator)
     except Exception as error:
-        return facts | {"error": _in_a_line(error)}
+        first_line = next(filter(None, map(str.strip, str(error).splitlines())), "")
+        return facts | {"error": f"{type(error).__name__}: {first_line}".removesuffix(": ")}
 
 
-def examined_spec(threads: int) -> Any:
-    """A small grid, on which so many threads all have something to do."""
+def probe_spec(threads: int) -> SolverSpec:
+    """Return the solver of the test: a small grid with enough work for so many threads."""
     from hpcfwi.model.grid import Domain
     from hpcfwi.solver.boundary import Sponge
     from hpcfwi.solver.spec import SolverSpec
 
-    domain = Domain((max(201, ROWS * threads), 201), (10.0, 10.0), (0.0, 0.0))
-    return SolverSpec(Sponge(domain, 10), 4, "float32", STEPS, STEPS - 1, 1)
+    domain = Domain((max(201, ROWS_PER_THREAD * threads), 201), (10.0, 10.0), (0.0, 0.0))
+    return SolverSpec(Sponge(domain, 10), 4, "float32", MAX_STEPS, MAX_STEPS - 1, 1)
 
 
-def run_staged(staged: StagedFile, spec: Any) -> dict[str, Any]:
-    """Run a staged solver in this worker process, which loads it in the way that shots do.
+def run_staged(staged: StagedFile, spec: SolverSpec) -> dict[str, Any]:
+    """Load a staged solver as shots do, and run its forward kernel for a while.
 
-    Returns
-    -------
-    dict
-        What :func:`_run` tells, and what :func:`hpcfwi.solver.operators.obtain_solver` does.
+    The facts are those of :func:`hpcfwi.solver.operators.obtain_solver`; whether the numbers are ``sound``; the ``seconds`` of
+    a few steps; the ``threads`` that computed, and the ``cpus`` that they may use, according to the operating system.
     """
     from hpcfwi.solver.operators import obtain_solver
 
     propagator, facts = obtain_solver(staged, spec)
-    return {**facts, "pid": os.getpid(), **_run(propagator)}
+    return {**facts, **_run(propagator)}
 
 
-def _run(propagator: Any) -> dict[str, Any]:
-    """Run the forward kernel for a while.
-
-    Returns
-    -------
-    dict
-        Whether its numbers are ``sound``; the ``seconds`` of a few steps; ``threads`` that computed and the ``cpus`` that they
-        may use, as the operating system tells.
-    """
+def _run(propagator: Propagator) -> dict[str, Any]:
     from hpcfwi.execution.affinity import observed_threads, ranges
     from hpcfwi.model.discretization import TimeAxis
     from hpcfwi.model.survey import Shot
@@ -235,7 +208,7 @@ def _run(propagator: Any) -> dict[str, Any]:
     from hpcfwi.solver.engine import DevitoEngine
 
     domain = propagator.spec.domain
-    engine = DevitoEngine(propagator, SampledWavelet((1.0,) * STEPS, 1.0))
+    engine = DevitoEngine(propagator, SampledWavelet((1.0,) * MAX_STEPS, 1.0))
     engine.set_model(np.full(domain.shape, 0.25))
     middle = np.array([h * (n // 2) for n, h in zip(domain.shape, domain.spacing, strict=True)])
     shot = Shot("probe", middle, middle[None])
@@ -244,22 +217,17 @@ def _run(propagator: Any) -> dict[str, Any]:
         record = engine.record(shot, TimeAxis(1.0, samples))
         return bool(np.isfinite(record).all() and record.any())
 
-    sound = forward(FEW)
+    sound = forward(MIN_STEPS)
     before = engine.kernel_seconds
-    sound &= forward(FEW)
+    sound &= forward(MIN_STEPS)
     seconds = engine.kernel_seconds - before
     with observed_threads() as use:
-        # where threads have to share a CPU a step takes much longer: that is found out in small doses
-        samples, began = FEW, time.perf_counter()
-        while time.perf_counter() - began < LONG_ENOUGH:
+        # steps take far longer where threads share a CPU: begin with few
+        samples, began = MIN_STEPS, time.perf_counter()
+        while time.perf_counter() - began < MIN_RUN_S:
             sound &= forward(samples)
-            samples = min(2 * samples, STEPS)
+            samples = min(2 * samples, MAX_STEPS)
     return {"sound": sound, "seconds": seconds, "threads": use.threads, "cpus": ranges(use.cpus)}
-
-
-def _in_a_line(error: Exception) -> str:
-    text = next(filter(None, map(str.strip, str(error).splitlines())), "")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the doctor finds, and how it is told: a table with a verdict and, where it is not well, what to do."""
+"""Findings of a site check, and how facts become findings: a verdict and, unless all is well, advice."""
 
 from __future__ import annotations
 
@@ -14,53 +14,31 @@ from hpcfwi.cluster.network import CLOCK_SKEW
 from hpcfwi.config.site import Site
 from hpcfwi.execution.affinity import AffinityCheck, numbers, ranges
 
-__all__ = [
-    "Finding",
-    "Section",
-    "bad",
-    "clock_finding",
-    "findings_table",
-    "instructions_finding",
-    "kernels_finding",
-    "memory_finding",
-    "problem",
-    "scratch_finding",
-    "staged_finding",
-    "target_finding",
-    "threads_finding",
-    "versions_finding",
-    "warning",
-]
-
+# With a warning, a run works, but not as well as it could; with a problem, it does not work.
 Verdict = Literal["ok", "warning", "problem"]
 STYLES: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+# Differences of clocks: certificates accept CLOCK_SKEW, half of which is kept as a reserve.
+SKEW_WARNING_S, SKEW_PROBLEM_S = 60.0, CLOCK_SKEW.total_seconds() / 2
+# Free bytes for compiled kernels.
+FREE_WARNING, FREE_PROBLEM = 10**9, 10**8
+# A batch system may round the memory of a job down to this share.
+MEMORY_ROUNDING = 0.99
+DEADLY_KERNELS = "devito.target may name instructions that this processor does not have; or there is too little memory"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One row.
-
-    Parameters
-    ----------
-    name
-        What was looked at.
-    found
-        What is there.
-    verdict
-        ``"ok"``, ``"warning"`` (a run will do, but not as it should) or ``"problem"`` (it will not).
-    advice
-        What to do; empty where all is well.
-    """
+    """One row of a site check."""
 
     name: str
     found: str
     verdict: Verdict = "ok"
-    advice: str = ""
+    advice: str = ""  # what to do, unless all is well
 
 
 @dataclass(frozen=True)
 class Section:
-    """What was found at one place."""
+    """The findings at one place."""
 
     place: str
     findings: tuple[Finding, ...]
@@ -74,13 +52,13 @@ def problem(name: str, found: str, advice: str) -> Finding:
     return Finding(name, found, "problem", advice)
 
 
-def bad(sections: Iterable[Section]) -> bool:
-    """Whether there is any problem."""
+def has_problem(sections: Iterable[Section]) -> bool:
+    """Return whether any finding is a problem."""
     return any(finding.verdict == "problem" for section in sections for finding in section.findings)
 
 
 def findings_table(section: Section) -> Table:
-    """The table of one place, under its name."""
+    """The findings of a section as a table, titled with the place."""
     table = Table(box=None, pad_edge=False, title=f"{section.place}:", title_justify="left", title_style="bold")
     table.add_column("check", no_wrap=True)
     table.add_column("found", overflow="fold")
@@ -92,26 +70,9 @@ def findings_table(section: Section) -> Table:
     return table
 
 
-# Seconds that a node's clock may differ from the driver's: certificates allow CLOCK_SKEW, of which half is left in reserve.
-SKEW_WARNING, SKEW_PROBLEM = 60.0, CLOCK_SKEW.total_seconds() / 2
-# Bytes that should be free for compiled kernels, and that have to be.
-FREE_WARNING, FREE_PROBLEM = 10**9, 10**8
-DEADLY = "devito.target may ask for instructions that this processor has not; or there is too little memory"
-# A batch system rounds what a job asks for.
-ROUNDING = 0.99
-
-
 def scratch_finding(facts: Mapping[str, Any], key: str) -> Finding:
-    """The folder for temporary files and the JIT cache.
-
-    Parameters
-    ----------
-    facts
-        Of :func:`hpcfwi.sitecheck.probe.scratch`.
-    key
-        What the user sets to choose another.
-    """
-    name, other = "scratch", f"set {key} to a folder of this node's own"
+    """Judge the folder for temporary files (:func:`hpcfwi.sitecheck.probe.scratch`); ``key`` is what chooses another one."""
+    name, other = "scratch", f"set {key} to a local folder of the node"
     if facts["error"]:
         return problem(name, facts["error"], f"{other} that can be written")
     found = f"{facts['folder']}, {facts['free'] / 1e9:.1f} GB free"
@@ -127,39 +88,31 @@ def scratch_finding(facts: Mapping[str, Any], key: str) -> Finding:
 
 
 def memory_finding(limits: Mapping[str, int], layout: Layout, where: str) -> Finding:
-    """The memory that there is, or that a job is held to, against what the workers of a node may use.
+    """Judge the memory of a node or job (:func:`hpcfwi.sitecheck.probe.memory_limits`) against that of its workers.
 
-    Parameters
-    ----------
-    limits
-        Of :func:`hpcfwi.sitecheck.probe.memory_limits`.
-    layout
-        What was promised.
-    where
-        Where the site says it.
+    ``where`` is the line of the site file that sets their memory.
     """
-    needed = layout.processes * layout.memory
-    words = {"machine": "physical memory", "job": "limit of the job (cgroup)", "process": "limit of a process (ulimit)"}
-    told = ", ".join(f"{words[name]} {limit / 1e9:.1f} GB" for name, limit in limits.items())
-    found = f"{told}; the workers may use {layout.processes} x {layout.memory / 1e9:.1f} GB"
-    per_node = min(limits["machine"], limits.get("job", limits["machine"]))
-    if per_node < ROUNDING * needed or limits.get("process", layout.memory) < layout.memory:
-        return problem("memory", found, f"ask for less memory or fewer processes: {where}")
+    kinds = {"machine": "physical memory", "job": "limit of the job (cgroup)", "process": "limit of a process (ulimit)"}
+    known = ", ".join(f"{kinds[name]} {limit / 1e9:.1f} GB" for name, limit in limits.items())
+    found = f"{known}; the workers may use {layout.processes} x {layout.memory / 1e9:.1f} GB"
+    node = min(limits["machine"], limits.get("job", limits["machine"]))
+    too_much = layout.processes * layout.memory * MEMORY_ROUNDING > node
+    if too_much or limits.get("process", layout.memory) < layout.memory:
+        return problem("memory", found, f"use less memory or fewer processes: {where}")
     return Finding("memory", found)
 
 
 def kernels_finding(facts: Mapping[str, Any]) -> Finding:
-    """Whether kernels can be built and run where there has to be a compiler: on the driver's host."""
+    """Judge whether the driver's host can build and run kernels (:func:`hpcfwi.sitecheck.probe.try_kernels`)."""
     compiler = facts.get("fingerprint", {}).get("compiler", "none")
-    if facts.get("died"):
-        return problem("kernels", facts["error"], DEADLY)
     if facts["error"]:
-        return problem("kernels", facts["error"], "mend the compiler (devito.arch, devito.target) or its environment")
+        repair = "repair the compiler or its environment, or choose another one (devito.arch)"
+        return problem("kernels", facts["error"], DEADLY_KERNELS if facts.get("died") else repair)
     if compiler == "none":
-        advice = "install gcc, load a module that brings a compiler, or name another in devito.arch"
-        return problem("kernels", "there is no C compiler, so none can be built", advice)
+        advice = "install gcc, load a module with a compiler, or name one in devito.arch"
+        return problem("kernels", "no C compiler, so kernels cannot be built", advice)
     if not facts["sound"]:
-        return problem("kernels", f"{compiler}: kernels give wrong numbers", "try another compiler (devito.arch)")
+        return problem("kernels", f"{compiler}: kernels compute wrong numbers", "try another compiler (devito.arch)")
     return Finding("kernels", f"{compiler}: built in {facts['build_seconds']:.1f} s, {_speed(facts)}")
 
 
@@ -168,26 +121,20 @@ def _speed(facts: Mapping[str, Any]) -> str:
 
 
 def staged_finding(facts: Mapping[str, Any], staged: Sequence[Mapping[str, Any]]) -> Finding:
-    """Kernels on a worker's node: its own compiler's, and the driver's, staged ones.
+    """Judge the kernels that a worker's node builds (:func:`hpcfwi.sitecheck.probe.try_kernels`), and the staged ones.
 
-    Parameters
-    ----------
-    facts
-        Of :func:`hpcfwi.sitecheck.probe.try_kernels`.
-    staged
-        Of :func:`hpcfwi.sitecheck.probe.run_staged`, for each process; not needed where kernels have ``died``.
+    ``staged`` has what :func:`hpcfwi.sitecheck.probe.run_staged` returns in each process; it is not needed if kernels ``died``.
     """
     compiler = facts.get("fingerprint", {}).get("compiler", "none")
     if facts.get("died"):
-        return problem("kernels", facts["error"], DEADLY)
+        return problem("kernels", facts["error"], DEADLY_KERNELS)
     if not all(process["sound"] for process in staged):
-        return problem(
-            "kernels", "the staged ones give wrong numbers here", "hpcfwi --verbose run lets Devito say more"
-        )
-    own = {process["source"] for process in staged} - {"staged"}
-    ran = f"{'its own' if own else 'the staged'} ones run, {_speed(staged[0])}"
+        advice = "hpcfwi --verbose run CONFIG shows the messages of Devito"
+        return problem("kernels", "the staged ones compute wrong numbers here", advice)
+    rebuilt = any(process["source"] != "staged" for process in staged)
+    ran = f"{'its own' if rebuilt else 'the staged'} ones run, {_speed(staged[0])}"
     if facts["error"]:
-        advice = "runs can do with the staged ones; mend the compiler, or leave it out of the jobs' environment"
+        advice = "runs use the staged ones; repair the compiler, or remove it from the environment of the jobs"
         return warning("kernels", f"none can be built here ({facts['error']}); {ran}", advice)
     if compiler == "none":
         return Finding("kernels", f"no compiler here; {ran}")
@@ -195,96 +142,80 @@ def staged_finding(facts: Mapping[str, Any], staged: Sequence[Mapping[str, Any]]
 
 
 def target_finding(facts: Mapping[str, Any], target: str | None) -> Finding:
-    """What kernels are compiled for."""
-    told = facts.get("fingerprint")
-    if told is None:
-        return warning("instructions", "not known, since kernels could not be tried", "see the kernels' row")
-    aim = f"for {target} (devito.target)" if target else "for this very processor (devito.target names another)"
-    return Finding("instructions", f"{told['processor']}, flags {told['flags']}; kernels are compiled {aim}")
+    """Show what the driver compiles kernels for."""
+    fingerprint = facts.get("fingerprint")
+    if fingerprint is None:
+        return _unknown_instructions()
+    aim = f"{target} (devito.target)" if target else "this very processor (devito.target names another)"
+    found = f"{fingerprint['processor']}, flags {fingerprint['flags']}; kernels are compiled for {aim}"
+    return Finding("instructions", found)
 
 
-def instructions_finding(facts: Mapping[str, Any], differs: Sequence[str], target: str | None) -> Finding:
-    """A node's processor, compiler and versions against the driver's, as far as kernels depend on them.
+def instructions_finding(facts: Mapping[str, Any], differences: Sequence[str], target: str | None) -> Finding:
+    """Judge whether a worker's node can run the driver's kernels.
 
-    Parameters
-    ----------
-    facts
-        Of :func:`hpcfwi.sitecheck.probe.try_kernels` there.
-    differs
-        Of :func:`hpcfwi.solver.operators.fingerprint_differences`.
-    target
-        The site's ``devito.target``.
+    ``differences`` are those of their fingerprints, ``target`` is ``devito.target`` of the site.
     """
-    told = facts.get("fingerprint")
-    if told is None:
-        return warning("instructions", "not known, since kernels could not be tried", "see the kernels' row")
-    processor = told["processor"]
-    if not differs:
-        return Finding("instructions", f"{processor}: the driver's kernels can be used")
-    found = f"{processor}: the driver's kernels cannot be used ({'; '.join(differs)})"
-    also = f"is {target}; name" if target else "may name"
-    common = f"devito.target {also} an instruction set that both have (x86-64-v3, say)"
-    if told.get("compiler") == "none":
+    fingerprint = facts.get("fingerprint")
+    if fingerprint is None:
+        return _unknown_instructions()
+    if not differences:
+        return Finding("instructions", f"{fingerprint['processor']}: the driver's kernels can be used")
+    found = f"{fingerprint['processor']}: the driver's kernels cannot be used ({'; '.join(differences)})"
+    now = f" (it is {target})" if target else ""
+    common = f"set devito.target to an instruction set that both have, for instance x86-64-v3{now}"
+    if fingerprint.get("compiler") == "none":
         return problem(
             "instructions", f"{found}, and there is no compiler", f"{common}, or load a compiler on the node"
         )
     return warning("instructions", f"{found}; nodes build their own", f"{common}: then nothing is built there")
 
 
-def threads_finding(site: Site, promised: int, host: str, told: Sequence[tuple[str, int, str]]) -> Finding:
-    """Threads and CPUs of all worker processes of a host against what was promised.
+def _unknown_instructions() -> Finding:
+    return warning("instructions", "unknown, since the test of the kernels failed", "see the row of the kernels")
 
-    Parameters
-    ----------
-    site
-        Who promised.
-    promised
-        Threads of each process.
-    host
-        Where.
-    told
-        For each process its name, the threads that computed, and the CPUs that they may use, as ``0-3,8``.
+
+def threads_finding(site: Site, threads: int, host: str, processes: Sequence[tuple[str, int, str]]) -> Finding:
+    """Judge the threads and CPUs of all worker processes of a host; each should have so many ``threads``.
+
+    ``processes`` has name, threads that computed, and CPUs that they may use (``0-3,8``) of each.
     """
-    if not all(threads for _, threads, _ in told):
+    if not all(computing for _, computing, _ in processes):
         return warning("threads", "cannot be seen here", "compare the times of runs with other worker.threads")
-    promise = AffinityCheck(site, lambda _: promised)
-    breaches = [text for process in told for text in promise.breaches(host, *process)]
+    check = AffinityCheck(site, lambda _: threads)
+    breaches = [text.partition(": ") for process in processes for text in check.breaches(host, *process)]
     if breaches:
-        found, advice = zip(*((text.partition(": ")[0], text.partition(": ")[2]) for text in breaches), strict=True)
+        found, _, advice = zip(*breaches, strict=True)
         return problem("threads", "; ".join(found), "; ".join(advice))
-    counts = "1 thread" if promised == 1 else f"{promised} threads"
-    own = [cpus for _, _, cpus in told]
-    if len(told) == 1:
-        return Finding("threads", f"{counts} on CPU {own[0]}")
-    masks = [numbers(cpus) for cpus in own]
+    each = "1 thread" if threads == 1 else f"{threads} threads"
+    cpus = [cpus for _, _, cpus in processes]
+    if len(processes) == 1:
+        return Finding("threads", f"{each} on CPU {cpus[0]}")
+    masks = [numbers(text) for text in cpus]
     together = frozenset().union(*masks)
-    apart = sum(map(len, masks)) == len(together)
-    return Finding(
-        "threads",
-        f"{len(told)} processes of {counts}, {'each with CPUs of its own out of' if apart else 'each anywhere on'} CPU "
-        f"{ranges(together)}",
-    )
+    separate = sum(map(len, masks)) == len(together)
+    where = "each with CPUs of its own out of" if separate else "each anywhere on"
+    return Finding("threads", f"{len(processes)} processes of {each}, {where} CPU {ranges(together)}")
 
 
-def clock_finding(skew: float, uncertainty: float) -> Finding:
-    """A clock's difference from the driver's, s."""
-    found = f"{skew:+.3f} s from the driver's (to {uncertainty:.3f} s)"
+def clock_finding(skew_s: float, uncertainty_s: float) -> Finding:
+    """Judge the difference of a clock from the driver's."""
+    found = f"{skew_s:+.3f} s from the driver's (to {uncertainty_s:.3f} s)"
     advice = "have the clock set (NTP): times in events.jsonl mislead"
-    if abs(skew) >= SKEW_PROBLEM:
-        return problem(
-            "clock", found, f"{advice}, and from {CLOCK_SKEW.total_seconds():.0f} s on keys are not accepted"
-        )
-    return warning("clock", found, advice) if abs(skew) >= SKEW_WARNING else Finding("clock", found)
+    if abs(skew_s) >= SKEW_PROBLEM_S:
+        limit = f"{CLOCK_SKEW.total_seconds():.0f} s"
+        return problem("clock", found, f"{advice}, and a difference of {limit} makes certificates invalid")
+    return warning("clock", found, advice) if abs(skew_s) >= SKEW_WARNING_S else Finding("clock", found)
 
 
-def versions_finding(here: Mapping[str, str], there: Mapping[str, str]) -> Finding:
-    """What is installed where workers start against what the driver has."""
-    differs = [
-        f"{name} {there.get(name, 'none')}, the driver has {version}"
-        for name, version in here.items()
-        if there.get(name) != version
+def versions_finding(driver: Mapping[str, str], worker: Mapping[str, str]) -> Finding:
+    """Judge whether workers have the same versions as the driver."""
+    differences = [
+        f"{name} {worker.get(name, 'none')}, the driver has {version}"
+        for name, version in driver.items()
+        if worker.get(name) != version
     ]
-    if differs:
-        advice = "let the workers have the driver's environment (environment.python, environment.commands)"
-        return problem("versions", "; ".join(differs), advice)
-    return Finding("versions", ", ".join(f"{name} {version}" for name, version in there.items()))
+    if differences:
+        advice = "give the workers the driver's environment (environment.python, environment.commands)"
+        return problem("versions", "; ".join(differences), advice)
+    return Finding("versions", ", ".join(f"{name} {version}" for name, version in worker.items()))

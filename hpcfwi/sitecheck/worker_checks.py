@@ -1,10 +1,13 @@
-"""A visit to workers that have come, however they were started: the doctor looks at each of their hosts from inside."""
+"""Checks inside real workers, which start as those of a run do: ``hpcfwi site check --job``."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,177 +15,266 @@ from typing import Any
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
-from hpcfwi.cluster.layout import Layout
-from hpcfwi.config.site import Site
-from hpcfwi.errors import HpcfwiError, RunError
-from hpcfwi.sitecheck.probe import clock, examined_spec, probe_host, run_staged, versions
-from hpcfwi.sitecheck.results import (
-    Finding,
-    Section,
-    clock_finding,
-    instructions_finding,
-    memory_finding,
-    problem,
-    scratch_finding,
-    staged_finding,
-    threads_finding,
-    versions_finding,
-    warning,
-)
-from hpcfwi.sitecheck.storage import shared_finding
+from hpcfwi.artifacts import StagedFile
+from hpcfwi.batch.registry import site_batch_system
+from hpcfwi.cluster.environment import apply_environment, restore_environment
+from hpcfwi.cluster.layout import Layout, ResourceRequest
+from hpcfwi.cluster.pool import Listener, Workload, choose_launch_mode, launch
+from hpcfwi.config.site import LaunchOptions, Site
+from hpcfwi.errors import HpcfwiError, InputError, RunError
+from hpcfwi.events.types import Event, JobLost, JobStateChanged
+from hpcfwi.execution.affinity import PRELOAD_MODULES
+from hpcfwi.process import defer_interrupts, ignoring_signals_at_exit
+from hpcfwi.sitecheck import results
+from hpcfwi.sitecheck.probe import clock, probe_host, probe_spec, run_staged, versions
+from hpcfwi.sitecheck.results import Finding, Section, has_problem, problem, warning
+from hpcfwi.sitecheck.storage import shared_finding, temporary_folder
 
-__all__ = ["WorkerChecks"]
+# For a batch system to remove ended jobs, for the other processes of a node to join, and for the answer of a worker.
+SETTLE_TIMEOUT_S, JOIN_TIMEOUT_S, ANSWER_TIMEOUT_S = 30.0, 60.0, 300.0
+# The difference of two clocks is measured so often; the quickest exchange is the most accurate.
+CLOCK_EXCHANGES = 5
 
-# Seconds for the other processes of a node to come after the first, and for one look at a worker.
-COMING, ANSWER = 60.0, 300.0
-# Exchanges of which the quickest tells the difference of clocks.
-EXCHANGES = 5
+
+def check_workers(
+    site: Site, request: ResourceRequest, wait_minutes: float | None, print_line: Callable[[str], None]
+) -> list[Section]:
+    """Start one worker job, or workers on the nodes of the current job, and check each of their hosts.
+
+    Returns one section for each host, or one that says why no worker has joined in ``wait_minutes`` (None: any time).
+    """
+    runs = site.runs_folder.absolute()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(temporary_folder(runs))
+            folder = Path(tempfile.mkdtemp(prefix="site-check-", dir=runs))
+        except OSError as error:
+            found = f"no folder can be created in {runs}: {error.strerror}"
+            return [Section("workers", (problem("run folder", found, "see the row of the runs folder"),))]
+        (folder / "shared").mkdir(mode=0o700)
+        check, keep = _JobCheck(site, request, folder, wait_minutes, print_line), False
+        try:
+            sections = check.sections()
+            keep = has_problem(sections) and any(folder.glob("logs/*"))
+        finally:
+            if not keep:
+                check.wait_for_end_of_jobs()
+                shutil.rmtree(folder, ignore_errors=True)
+        if keep:
+            print_line(f"scripts and output of the workers are kept in {folder / 'logs'}")
+        return sections
+
+
+@dataclass
+class _JobCheck:
+    """Starts the workers and checks their hosts; see :func:`check_workers`."""
+
+    site: Site
+    request: ResourceRequest
+    folder: Path
+    wait_minutes: float | None
+    print_line: Callable[[str], None]
+    jobs: set[str] = field(default_factory=set)
+    lost: list[JobLost] = field(default_factory=list)
+
+    def sections(self) -> list[Section]:
+        """Return the findings on each host; if workers do not start, one finding that says why."""
+        mode, _ = choose_launch_mode(self.site)
+        try:
+            with self._workers(mode) as (checks, seconds):
+                return checks.sections(seconds)
+        except InputError as error:
+            finding = problem("start", str(error), "correct the line of the site file that is named")
+        except (HpcfwiError, OSError) as error:
+            finding = self._start_problem(str(error))
+        return [Section("a worker job" if mode == "jobs" else "workers in this job", (finding,))]
+
+    def wait_for_end_of_jobs(self) -> None:
+        """Wait until the jobs are gone: PBS copies their output to the folder after their end."""
+        batch = site_batch_system(self.site)
+        deadline = time.monotonic() + SETTLE_TIMEOUT_S
+        with suppress(RunError):
+            while batch is not None and time.monotonic() < deadline:
+                if all(state.state == "ended" for state in batch.states(sorted(self.jobs)).values()):
+                    break
+                time.sleep(0.5)
+
+    @contextmanager
+    def _workers(self, mode: str) -> Iterator[tuple[WorkerChecks, float]]:
+        """Start workers, and yield their checks and the seconds until the first worker joined."""
+        # one job, which is not replaced
+        scheduler = self.site.config.scheduler.model_copy(update={"jobs": 1, "replacements": 0})
+        site = replace(self.site, config=self.site.config.model_copy(update={"scheduler": scheduler}))
+        options = LaunchOptions(nodes=1 if mode == "jobs" else None, wait_minutes=self.wait_minutes)
+        listener, workload = Listener(self._show, self._log_event), Workload(PRELOAD_MODULES)
+        with ExitStack() as stack:
+            stack.enter_context(restore_environment())
+            ignore_signals = stack.enter_context(ignoring_signals_at_exit())
+            try:
+                pool = launch(site, self.request, self.folder, options, listener, workload)
+                began = time.monotonic()
+                with defer_interrupts():  # so that no folder or process is left behind
+                    stack.enter_context(pool)
+                apply_environment(site.config, pool.threads)
+                from hpcfwi.execution.executor import DaskExecutor
+                from hpcfwi.solver.operators import stage_solver
+
+                staged, _ = stage_solver(self.folder / "staged", probe_spec(pool.threads))
+                client = stack.enter_context(Client(pool.cluster(), set_as_default=False))
+                DaskExecutor(client, check_workers=pool.check).wait_for_worker()
+                seconds = time.monotonic() - began
+                nodes: dict[str, Layout] = getattr(pool, "layouts", {})
+                layouts = {name.partition(".")[0]: layout for name, layout in nodes.items()} or {"": pool.layout}
+                yield WorkerChecks(self.site, client, self.folder, staged, pool.threads, layouts), seconds
+            finally:
+                ignore_signals()
+
+    def _show(self, line: str) -> None:
+        """Show a line of the pool, unless the table has it: a lost job, which is not replaced."""
+        if not line.startswith(("worker job ", "no more than ")):
+            self.print_line(line)
+
+    def _log_event(self, event: Event) -> None:
+        if isinstance(event, JobStateChanged):
+            self.jobs.add(event.job)
+        if isinstance(event, JobLost):
+            self.lost.append(event)
+
+    def _start_problem(self, message: str) -> Finding:
+        if self.lost:
+            lost = self.lost[-1]
+            advice = f"see its output; if there is none, do the nodes see {self.folder.parent} (filesystem.runs)?"
+            return problem("start", f"job {lost.job} {lost.reason}{lost.log}", advice)
+        message = message.partition("\n  Finished shots are kept")[0]
+        if "(--wait)" in message:
+            advice = "wait longer (--wait), or request what is free: another queue, less time, fewer cores"
+            return problem("start", message, advice)
+        return problem("start", message, "correct what it names")
 
 
 @dataclass
 class WorkerChecks:
-    """A visit to workers that have come.
-
-    Parameters
-    ----------
-    site
-        The machine.
-    client
-        Leads to them.
-    folder
-        The run folder.
-    staged, threads
-        The driver's solver, and the threads that its grid is large enough for.
-    layouts
-        How each node is divided, by its name; "" is any node.
-    """
+    """Checks of workers that have joined."""
 
     site: Site
     client: Client
-    folder: Path
-    staged: Any
-    threads: int
-    layouts: dict[str, Layout]
+    folder: Path  # the run folder
+    staged: StagedFile  # the driver's solver
+    threads: int  # that the grid of the solver is large enough for
+    layouts: dict[str, Layout]  # by name of the node; "" is any node
 
     def sections(self, seconds: float) -> list[Section]:
-        """Look at every host; the first worker came after so many seconds."""
+        """Check every host; the first worker joined after so many seconds."""
         expected = sum(layout.processes for layout in self.layouts.values())
-        deadline = time.monotonic() + COMING
+        deadline = time.monotonic() + JOIN_TIMEOUT_S
         while len(self._workers()) < expected and time.monotonic() < deadline:
             time.sleep(0.1)
         hosts: dict[str, list[str]] = {}
         for address, facts in sorted(self._workers().items()):
             hosts.setdefault(facts["host"], []).append(address)
-        sections = [self._host(number, addresses, seconds) for number, addresses in enumerate(hosts.values())]
+        sections = [self._host_section(number, addresses, seconds) for number, addresses in enumerate(hosts.values())]
         missing = len(self.layouts) - len(sections)
         if missing > 0:
-            row = problem(
-                "start", f"no workers have come from {missing} of {len(self.layouts)} nodes", "see their logs"
-            )
-            sections.append(Section("other nodes", (row,)))
+            found = f"no workers have come from {missing} of {len(self.layouts)} nodes"
+            sections.append(Section("other nodes", (problem("start", found, "see their logs"),)))
         return sections
 
     def _workers(self) -> dict[str, dict[str, Any]]:
         # not scheduler_info(), whose answer another thread of the client may replace by one without workers
         return dict(self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"])
 
-    def _host(self, number: int, addresses: list[str], seconds: float) -> Section:
-        """Look at a host through its first worker, and at the threads of all of them; until one fails."""
+    def _host_section(self, number: int, addresses: list[str], seconds: float) -> Section:
+        """Check a host in its first worker, and the threads of all its workers; stop when a call fails."""
         host, findings = addresses[0], [_encryption_finding(self.site, addresses)]
-        there = partial(self._call, addresses[0])
+        call = partial(self._call, addresses[0])
         try:
-            exchanges = [self._exchange(there) for _ in range(EXCHANGES)]
-            findings.append(clock_finding(*min(exchanges, key=lambda exchange: exchange[1])))
-            findings.append(self._shared(number, there))
-            facts = there(probe_host, self.threads)
+            exchanges = [_clock_exchange(call) for _ in range(CLOCK_EXCHANGES)]
+            findings.append(results.clock_finding(*min(exchanges, key=lambda exchange: exchange[1])))
+            shared = self.folder / "shared" / str(number)
+            shared.mkdir(parents=True, mode=0o700)
+            findings.append(shared_finding(shared, call))
+            facts = call(probe_host, self.threads)
             host = facts["host"]
             layout = self.layouts.get(host) or next(iter(self.layouts.values()))
             findings += [
-                _came_finding(len(addresses), layout, seconds),
-                versions_finding(versions(), facts["versions"]),
-                memory_finding(facts["memory"], layout, self.site.where("worker.memory")),
-                scratch_finding(facts["scratch"], "filesystem.scratch"),
+                _processes_finding(len(addresses), layout, seconds),
+                results.versions_finding(versions(), facts["versions"]),
+                results.memory_finding(facts["memory"], layout, self.site.where("worker.memory")),
+                results.scratch_finding(facts["scratch"], "filesystem.scratch"),
+                *self._kernel_findings(addresses, facts, layout),
             ]
-            findings += self._kernels(addresses, facts, layout)
         except RunError as error:
             findings.append(problem("worker", str(error), "see the workers' logs"))
         return Section(f"on {host}, in a worker", tuple(findings))
 
-    def _exchange(self, there: Callable[..., Any]) -> tuple[float, float]:
-        """How far the other clock is ahead, and half of the time that it took to ask, s."""
-        before = clock()
-        told = there(clock)
-        after = clock()
-        return told - (before + after) / 2, (after - before) / 2
-
-    def _shared(self, number: int, there: Callable[..., Any]) -> Finding:
-        folder = self.folder / "shared" / str(number)
-        folder.mkdir(parents=True, mode=0o700)
-        return shared_finding(folder, there)
-
-    def _kernels(self, addresses: list[str], facts: dict[str, Any], layout: Layout) -> list[Finding]:
+    def _kernel_findings(self, addresses: list[str], facts: dict[str, Any], layout: Layout) -> list[Finding]:
         from hpcfwi.solver.operators import fingerprint, fingerprint_differences
 
         kernels = facts["kernels"]
-        differs = fingerprint_differences(fingerprint(), kernels.get("fingerprint", {}))
-        instructions = instructions_finding(kernels, differs, self.site.config.devito.target)
+        differences = fingerprint_differences(fingerprint(), kernels.get("fingerprint", {}))
+        instructions = results.instructions_finding(kernels, differences, self.site.config.devito.target)
         if kernels.get("died"):
-            return [staged_finding(kernels, ()), instructions]
+            return [results.staged_finding(kernels, ()), instructions]
         try:
-            told = self._call_all(addresses, run_staged, self.staged, examined_spec(self.threads))
+            runs = self._call_all(addresses, run_staged, self.staged, probe_spec(self.threads))
         except RunError as error:
             return [problem("kernels", str(error), "see the row of the instructions"), instructions]
-        uses = [(address, use["threads"], use["cpus"]) for address, use in zip(addresses, told, strict=True)]
-        threads = threads_finding(self.site, layout.threads, facts["host"], uses)
-        return [staged_finding(kernels, told), instructions, threads]
+        processes = [(address, run["threads"], run["cpus"]) for address, run in zip(addresses, runs, strict=True)]
+        threads = results.threads_finding(self.site, layout.threads, facts["host"], processes)
+        return [results.staged_finding(kernels, runs), instructions, threads]
 
     def _call(self, address: str, function: Callable[..., Any], *arguments: Any) -> Any:
         return self._call_all([address], function, *arguments)[0]
 
     def _call_all(self, addresses: Sequence[str], function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Call a function in each of these workers.
-
-        Raises
-        ------
-        RunError
-            If one of them fails, or goes away.
-        """
+        """Call a function in each of these workers; raise RunError if one fails or dies."""
         futures: list[Future] = [
             self.client.submit(function, *arguments, pure=False, workers=[address]) for address in addresses
         ]
-        deadline = time.monotonic() + ANSWER
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while not all(future.done() for future in futures):
             gone = [address for address in addresses if address not in self._workers()]
             if gone:
-                raise _died(gone[0], function)
+                raise _death(gone[0], function)
             if time.monotonic() > deadline:
-                raise RunError(f"no answer within {ANSWER:g} s ({function.__name__})")
+                raise RunError(f"no answer within {ANSWER_TIMEOUT_S:g} s ({function.__name__})")
             time.sleep(0.01)
         try:
             return [future.result() for future in futures]
         except HpcfwiError as error:
             raise RunError(str(error)) from None
         except KilledWorker as error:
-            raise _died(error.last_worker.address, function) from None
+            raise _death(error.last_worker.address, function) from None
         except Exception as error:
             raise RunError(f"{function.__name__}: {type(error).__name__}: {error}") from error
 
 
-def _died(worker: str, function: Callable[..., Any]) -> RunError:
-    return RunError(f"worker {worker} died while it was looked at ({function.__name__})")
+def _death(worker: str, function: Callable[..., Any]) -> RunError:
+    return RunError(f"worker {worker} died during the check ({function.__name__})")
 
 
-def _came_finding(count: int, layout: Layout, seconds: float) -> Finding:
+def _clock_exchange(call: Callable[..., Any]) -> tuple[float, float]:
+    """Return how far a worker's clock is ahead, and the uncertainty of that, s."""
+    before = clock()
+    there = call(clock)
+    after = clock()
+    return there - (before + after) / 2, (after - before) / 2
+
+
+def _processes_finding(count: int, layout: Layout, seconds: float) -> Finding:
     found = f"{count} of {layout}; the first came after {seconds:.1f} s"
     if count < layout.processes:
-        return problem("processes", f"{found}, others not within {COMING:g} s", "see the job's output; network.ports?")
+        advice = "see the output of the job; are network.ports enough?"
+        return problem("processes", f"{found}, others not within {JOIN_TIMEOUT_S:g} s", advice)
     return Finding("processes", found)
 
 
 def _encryption_finding(site: Site, addresses: Sequence[str]) -> Finding:
     plain = [address for address in addresses if not address.startswith("tls://")]
     if plain and site.config.network.tls:
-        return problem("encryption", f"{plain[0]} is not encrypted, though network.tls is set", "report this")
+        advice = "do not run here, and report this: it should be impossible"
+        return problem("encryption", f"{plain[0]} is not encrypted, though network.tls is set", advice)
     if plain:
-        return warning("encryption", f"off: {plain[0]}", "leave network.tls out, unless nobody else is on this network")
+        advice = "remove network.tls = false, unless only you can reach this network"
+        return warning("encryption", f"off: {plain[0]}", advice)
     return Finding("encryption", addresses[0])

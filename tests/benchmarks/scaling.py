@@ -3,10 +3,10 @@
     python tests/benchmarks/scaling.py [--seconds 4] [--spread 0.25] [--shots 12] [--repeat 3] [--iterations 3] [--strong]
         [FOLDER]
 
-Starts a Slurm of four hosts of one core on this machine (as root; packages slurm-wlm munge iproute2) and runs
-``hpcfwi scale`` on 1, 2 and 4 worker jobs. Shots sleep, since the hosts share this machine's cores; --shots is their number a
-node. The start of workers is work all the same, and takes longer the more of them share the cores, as it would not on hosts of
-their own: what is predicted for 128 nodes is told with that growth, and without.
+Starts a Slurm of four hosts with one core each on this machine (as root; packages slurm-wlm munge iproute2) and runs
+``hpcfwi scale`` on 1, 2 and 4 worker jobs. Shots sleep, since the hosts share the cores of this machine; --shots is their
+number for each node. The start of workers is real work, and takes longer the more of them share the cores. On real hosts it
+would not: the table has the prediction for 128 nodes with that growth and without.
 
 The yardstick: Witte et al., An event-driven approach to serverless seismic imaging in the cloud, IEEE TPDS 31 (2020), weak
 scaling from 1 to 128 instances: 94.8 % of the part that computes, 67.6 % of whole jobs.
@@ -71,15 +71,15 @@ def on_login(lab: Path, words: list[str]) -> None:
 
 
 def study(folder: Path, options: argparse.Namespace) -> Scaling:
-    """Run the ladder, or go on with it."""
+    """Run the study, or continue it."""
     config = folder / "fwi.toml"
     config.write_text(CONFIG.format(shots=options.shots * max(NODES)))
     scale = ScaleOptions(
         site="generic-slurm",
-        way="jobs",
+        launch="jobs",
         nodes=NODES,
         weak=not options.strong,
-        repeat=options.repeat,
+        repeats=options.repeat,
         iterations=options.iterations,
         stand_in=f"{options.seconds}:{options.spread}",
     )
@@ -88,31 +88,32 @@ def study(folder: Path, options: argparse.Namespace) -> Scaling:
 
 
 def far(model: CostModel, shots: int, evaluations: int) -> tuple[float, float]:
-    """Efficiency, %, of evaluations and whole jobs on 128 nodes against one, with so many shots a node."""
+    """Predict the weak scaling efficiency, %, of evaluations and whole jobs on 128 nodes, with so many shots a node."""
     one, many = model.predict(1, shots, evaluations), model.predict(FAR, FAR * shots, evaluations)
-    return 100 * one.evaluation_seconds / many.evaluation_seconds, 100 * one.wall / many.wall
+    return 100 * one.evaluation_seconds / many.evaluation_seconds, 100 * one.wall_seconds / many.wall_seconds
 
 
 def show(scaling: Scaling, shots: int) -> None:
-    """Ours beside the yardstick."""
-    last, model = scaling.levels[-1], scaling.model
-    hosts = replace(model, worker_start=(sum(model.worker_start), 0.0))
+    """Print measurement and prediction beside the yardstick."""
+    last, model = scaling.node_counts[-1], scaling.model
+    start = {"worker_start": (sum(model.around["worker_start"]), 0.0)}
+    own_cores = replace(model, around={**model.around, **start})
     whole = round(1.3 * 30)
     print(f"weak scaling, {shots} shots a node, efficiency %     evaluations   whole jobs")
     print(f"  published, 1 to {FAR} instances                    {PUBLISHED[0]:8.1f}     {PUBLISHED[1]:8.1f}")
     measured = 100 * last.efficiency.value, 100 * last.job_efficiency.value
     print(f"  measured, 1 to {last.nodes} hosts that share two cores      {measured[0]:8.1f}     {measured[1]:8.1f}")
-    for what, chosen in (("that share them", model), ("with cores of their own", hosts)):
+    for what, chosen in (("that share them", model), ("with cores of their own", own_cores)):
         for evaluations in (last.evaluations, whole):
             found = far(chosen, shots, evaluations)
-            told = f"predicted, {FAR} {what}, {evaluations} evaluations"
-            print(f"  {told:50s} {found[0]:8.1f}     {found[1]:8.1f}")
+            label = f"predicted, {FAR} {what}, {evaluations} evaluations"
+            print(f"  {label:50s} {found[0]:8.1f}     {found[1]:8.1f}")
 
 
 def main() -> None:
-    """Start the hosts, and this script once more on one of them."""
+    """Start the hosts, and run this script on one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="folder of the studies, which go on there")
+    parser.add_argument("folder", type=Path, nargs="?", help="folder of the studies, which continue there")
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--spread", type=float, default=0.25)
     parser.add_argument("--shots", type=int, default=12)

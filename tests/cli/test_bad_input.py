@@ -30,11 +30,11 @@ GATHERS = {f"gathers/{shot}.npy": np.zeros((SAMPLES, RECEIVERS)) for shot in ran
 
 @dataclass(frozen=True)
 class Case:
-    """Something wrong with the circle, and what the message has to contain.
+    """A mistake in the circle, and the message about it.
 
     Parameters
     ----------
-    told
+    message
         Parts of the message, in this order.
     change
         Keys (with dots) of fwi.toml and their values.
@@ -46,7 +46,7 @@ class Case:
         Its argument.
     """
 
-    told: list[str]
+    message: list[str]
     change: dict = field(default_factory=dict)
     files: dict = field(default_factory=dict)
     options: list[str] = field(default_factory=list)
@@ -285,17 +285,17 @@ def outcomes(request, tmp_path_factory):
 def test_bad_input_is_one_message_and_exit_code_2(outcomes, name):
     folder, coming = outcomes[name]
     done = coming.result()
-    check(done, *CASES[name].told)
+    check(done, *CASES[name].message)
     if name != "NaN in a gather":  # which only the workers see
         assert not (folder / "runs").exists()
         assert not done.stdout
 
 
-def check(done: subprocess.CompletedProcess, *told: str) -> None:
+def check(done: subprocess.CompletedProcess, *parts: str) -> None:
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("hpcfwi: ") == 1
-    assert re.search(".*".join(map(re.escape, told)), done.stderr, re.DOTALL), done.stderr
+    assert re.search(".*".join(map(re.escape, parts)), done.stderr, re.DOTALL), done.stderr
 
 
 @pytest.fixture
@@ -316,8 +316,8 @@ def test_run_folder_at_which_another_driver_works_is_refused(tmp_path, circle):
     with RunFolder(tmp_path / "run") as folder:
         folder.claim(Problem.from_config(circle).identity, circle)
         done = hpcfwi(["run", "fwi.toml", "--run-dir", "run"], tmp_path)
-    told = f"run: another hpcfwi is at work on this run folder (process {os.getpid()} on "
-    check(done, told, "; wait for it, or choose another folder with --run-dir")
+    message = f"run: another hpcfwi is at work on this run folder (process {os.getpid()} on "
+    check(done, message, "; wait for it, or choose another folder with --run-dir")
 
 
 @pytest.fixture

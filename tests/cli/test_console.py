@@ -1,4 +1,4 @@
-"""What a user sees: a live display on a terminal, plain lines elsewhere, libraries only when asked for."""
+"""What a user sees: a live display on a terminal, plain lines elsewhere, messages of libraries only with --verbose."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_into_a_file_a_run_writes_plain_lines(first_run):
     assert "Operator" not in done.stdout
 
 
-def test_verbose_lets_the_libraries_speak(prepared):
+def test_verbose_shows_the_messages_of_the_libraries(prepared):
     done = prepared("--verbose", "run", "fwi.toml", "--run-dir", "run", "--set", "inversion.iterations=0")
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
@@ -137,7 +137,7 @@ def test_verbose_lets_the_libraries_speak(prepared):
     assert "Operator `Forward` ran in" in said
 
 
-def test_a_run_goes_on_when_nobody_reads_its_output_any_more(prepared):
+def test_a_run_survives_a_closed_stdout(prepared):
     process = prepared.start("run", "fwi.toml", "--run-dir", "run")
     process.stdout.readline()
     process.stdout.close()
@@ -147,13 +147,16 @@ def test_a_run_goes_on_when_nobody_reads_its_output_any_more(prepared):
     assert (prepared.folder / "run" / "model.npy").exists()
 
 
-def test_the_version_is_told(capsys):
+def test_the_version_is_printed(capsys):
     assert command(["--version"]) == 0
     assert capsys.readouterr().out == f"hpcfwi, version {__version__}\n"
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["model"], ["plan"], ["check"], ["status"]])
-def test_every_command_explains_itself(capsys, words):
+@pytest.mark.parametrize(
+    "words",
+    [[], ["run"], ["model"], ["plan"], ["check"], ["status"], ["report"], ["scale"], ["site"], ["site", "check"]],
+)
+def test_every_command_has_a_help_text(capsys, words):
     assert command([*words, "-h"]) == 0
     assert capsys.readouterr().out.startswith(f"Usage: hpcfwi {' '.join(words)}".rstrip())
 
@@ -161,14 +164,14 @@ def test_every_command_explains_itself(capsys, words):
 @pytest.mark.parametrize(
     "words", [["run"], ["fly"], ["run", "a.toml", "--fast"], ["plan", "a.toml", "b.toml"], ["status", "--watch"]]
 )
-def test_a_command_that_is_none_is_refused_in_a_line_or_two(capsys, words):
+def test_a_wrong_command_is_refused_in_one_or_two_lines(capsys, words):
     assert command(words) == 2
     out, err = capsys.readouterr()
     assert not out
     assert "Error: " in err
 
 
-def test_what_nobody_foresaw_is_one_message_and_with_verbose_a_traceback(capsys, monkeypatch, fwi_toml):
+def test_an_unexpected_error_is_one_message_and_with_verbose_a_traceback(capsys, monkeypatch, fwi_toml):
     import hpcfwi.run.plan
 
     monkeypatch.setattr(hpcfwi.run.plan, "make_plan", lambda _: 1 / 0)

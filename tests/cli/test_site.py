@@ -1,4 +1,4 @@
-"""``hpcfwi site``: which machines there are, what a site file means, and which job script it gives."""
+"""``hpcfwi site list``, ``show`` and ``script``."""
 
 import re
 import tomllib
@@ -28,7 +28,7 @@ tls = false
 
 @pytest.fixture
 def site(capsys, tmp_path, monkeypatch):
-    """Calls ``hpcfwi site`` in a folder with the small problem, with one site of the user's own; gives code, out and err."""
+    """Run ``hpcfwi site`` in a folder with the small problem and one site of the user; returns code, out and err."""
     (tmp_path / "sites").mkdir()
     (tmp_path / "sites" / "own.toml").write_text(OWN)
     monkeypatch.setenv("HPCFWI_SITES", str(tmp_path / "sites"))
@@ -141,7 +141,7 @@ def test_script_names_the_keys_that_a_run_would_have(site, fwi_toml, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("show", "moon"), "--site moon: no such site; the sites are "),
         (("show", "own", "--set", "worker.thread=1"), 'Did you mean "threads"?'),
@@ -159,8 +159,8 @@ def test_script_names_the_keys_that_a_run_would_have(site, fwi_toml, tmp_path):
     ],
 )
 @pytest.mark.usefixtures("fwi_toml")
-def test_a_mistake_is_one_message(site, words, told):
+def test_a_mistake_is_one_message(site, words, message):
     code, out, err = site(*words)
     assert (code, out) == (2, "")
-    assert told in err
+    assert message in err
     assert "Traceback" not in err

@@ -1,4 +1,4 @@
-"""The account of a run's time, on events that were made by hand and on those of a real run."""
+"""Where the time of a run went, from events that were written by hand and from those of a real run."""
 
 from __future__ import annotations
 
@@ -68,43 +68,43 @@ def test_every_second_of_every_worker_is_in_one_part():
     twice = {name: 2 * seconds for name, seconds in found.parts.items() if seconds}
     assert twice == pytest.approx(
         {
-            # two seconds before it tells of its start, one until jobs are submitted, one when a waited for it
+            # two seconds until its first event, one until jobs are submitted, one in which a waits for it
             "driver_start": 4.0 + 2.0 + 1.0,
             "queue_wait": 1.0 + 6.0,
             "worker_start": 1.0 + 3.0,
-            # a waited for that of the driver, then loaded its own; b loaded it in its first shot
+            # a waits for the driver's, then loads its own; b loads it in its first shot
             "solver": 1.0 + 0.5 + 1.0,
             "observed_data": 3.0 - 0.5,
             "model_staging": 1.0 + 0.25,
             "kernels": 3.0 + 3.0 + 2.0,
             "shot_overhead": 0.25 + 0.0 + 1.0,
-            # a began half a second after the shots did, and once waited for a second; b waited for one
+            # a begins half a second late and once waits for a second; b waits for one
             "dispatch": 0.5 + 1.0 + 1.0,
-            # the last shot was there at 20
+            # the last shot is there at 20
             "imbalance": 1.0 + 3.0,
             "sum": 4.0,
             "journal": 2.0,
             "optimiser_and_driver": 1.5,
             "results": 4.0,
             "closing": 6.0 + 2.0,
-            # between two measurements the driver was at something that it does not tell of
+            # between two measurements the driver does something else
             "unexplained": 2 * 30 - 59.5,
         }
     )
-    assert sum(found.parts.values()) == pytest.approx(found.wall)
+    assert sum(found.parts.values()) == pytest.approx(found.wall_seconds)
     assert (found.workers, found.nodes, found.shots, found.evaluations) == (2, 2, 3, 1)
     assert found.facts["jobs"] == ["7", "8"]
-    # without the second in which b loaded its solver
-    assert found.times[0].lengths == {"a15.0": 3.5, "b17.0": 3.0, "a19.0": 3.0}
+    # without the second in which b loads its solver
+    assert found.times[0].shot_seconds == {"a15.0": 3.5, "b17.0": 3.0, "a19.0": 3.0}
 
 
-def test_shots_that_went_together_stay_together():
-    told = events()
-    told[-4] = replace(told[-4], shots_per_task=2)
-    assert list(time_breakdown(told, 0.0, 30.0).times[0].lengths) == ["a15.0", "a19.0", "b17.0"]
+def test_the_shots_of_a_task_stay_together():
+    log = events()
+    log[-4] = replace(log[-4], shots_per_task=2)
+    assert list(time_breakdown(log, 0.0, 30.0).times[0].shot_seconds) == ["a15.0", "a19.0", "b17.0"]
 
 
-def test_a_worker_that_is_lost_is_missing_from_then_on():
+def test_a_lost_worker_is_missing_from_then_on():
     changed = [*events(), sample("worker left", time=27.0, worker="b")]
     found = time_breakdown(sorted(changed, key=lambda event: event.time), 0.0, 30.0)
     assert 2 * found.parts["missing_workers"] == pytest.approx(2.0)
@@ -113,23 +113,29 @@ def test_a_worker_that_is_lost_is_missing_from_then_on():
 
 def test_the_parts_of_a_real_run_explain_its_time(first_run):
     _, _, run_dir = first_run
-    told = list(read_events(run_dir / "events.jsonl"))
-    began = next(event for event in told if isinstance(event, RunStarted)).process_start
-    found = time_breakdown(told, began, told[-1].time)
-    assert abs(found.parts["unexplained"]) < 0.03 * found.wall
+    log = list(read_events(run_dir / "events.jsonl"))
+    began = next(event for event in log if isinstance(event, RunStarted)).process_start
+    found = time_breakdown(log, began, log[-1].time)
+    assert abs(found.parts["unexplained"]) < 0.03 * found.wall_seconds
     assert all(found.parts[name] >= -0.001 for name in PARTS)
     assert found.parts["kernels"] > 0
-    assert found.core_hours == pytest.approx(found.cores * found.wall / 3600, rel=0.7)
-    assert [len(times.lengths) for times in found.times] == [found.shots] * found.evaluations
+    assert found.core_hours == pytest.approx(found.cores * found.wall_seconds / 3600, rel=0.7)
+    assert [len(times.shot_seconds) for times in found.times] == [found.shots] * found.evaluations
 
 
 @pytest.mark.parametrize("missing", ["start", "closed", "data staged", "done"])
-def test_a_run_that_has_not_come_to_its_end_has_no_account(missing):
-    with pytest.raises(RunError, match="from its start to its end"):
+def test_an_incomplete_run_is_refused(missing):
+    with pytest.raises(RunError, match=f'the run is not complete: its log has no event "{missing}"'):
         time_breakdown([event for event in events() if event.event != missing], 0.0, 30.0)
 
 
-def test_shots_that_stand_in_have_the_lengths_that_were_asked_for():
+def test_a_run_with_two_starts_is_refused():
+    log = events()
+    with pytest.raises(RunError, match="one start"):
+        time_breakdown([log[0], *log], 0.0, 30.0)
+
+
+def test_sleeping_shots_have_the_requested_mean_and_spread():
     lengths = [SleepingShots(2.0, 0.25).duration(str(i)) for i in range(4000)]
     mean = sum(lengths) / len(lengths)
     deviation = (sum((length - mean) ** 2 for length in lengths) / len(lengths)) ** 0.5

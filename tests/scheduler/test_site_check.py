@@ -1,4 +1,4 @@
-"""``hpcfwi site check`` on a real Slurm: the driver's side of it, and with --job real workers, well and unwell."""
+"""``hpcfwi site check`` on a real Slurm: on the driver's host, and with --job in real workers, sound and faulty ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ commands = {commands}
 [openmp.variables]
 HPCFWI_TEST = "yes"
 """
-UNWELL = """
+FAULTY = """
 import time, importlib.metadata
 
 now, version = time.time, importlib.metadata.version
@@ -84,7 +84,7 @@ def site_check(on_login):
 HERE = "on login, where the driver runs"
 
 
-def bad(rows):
+def not_ok(rows):
     return {name: verdict for name, (verdict, _) in rows.items() if verdict != "ok"}
 
 
@@ -93,7 +93,7 @@ def bad(rows):
 
 def test_a_login_node_passes(site_check):
     (rows,) = site_check.check(name="generic-slurm", code=0).values()
-    assert bad(rows) == {}
+    assert not_ok(rows) == {}
     assert "Slurm: sbatch, squeue, scancel found" in rows["scheduler"][1]
     assert "the scheduler's own; there are debug*" in rows["queue"][1]
     assert "Slurm would accept it: 1 process of 1 thread, 2.0 GB each" in rows["worker job"][1]
@@ -110,11 +110,11 @@ def test_a_login_node_passes(site_check):
         ('scheduler.directives=["--mem=900G"]', "worker job", "Slurm would reject it: "),
     ],
 )
-def test_a_job_that_slurm_would_reject_is_shown_with_the_line_of_the_site_file(site_check, setting, row, said):
+def test_a_job_that_slurm_would_reject_is_a_problem_with_the_line_of_the_site_file(site_check, setting, row, said):
     rows = site_check.check("--set", setting, name="generic-slurm", code=1)[HERE]
     assert rows[row][0] == "problem"
     assert said in rows[row][1]
-    assert set(bad(rows)) <= {"queue", "worker job"}
+    assert set(not_ok(rows)) <= {"queue", "worker job"}
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_a_partition_that_is_down_and_a_missing_default_are_problems(lab, site_c
     finally:
         lab.run("scontrol", "update", "partitionname=debug", "state=up", "default=yes")
     assert down["queue"][0] == "problem"
-    assert "debug takes no jobs now" in down["queue"][1]
+    assert "debug accepts no jobs now" in down["queue"][1]
     assert none["queue"][0] == "problem"
     assert "there is no default one; there are debug | name one in scheduler.queue" in none["queue"][1]
 
@@ -135,7 +135,7 @@ def test_a_partition_that_is_down_and_a_missing_default_are_problems(lab, site_c
 
 
 @pytest.mark.slow
-def test_a_worker_job_passes_and_leaves_nothing(lab, site_check):
+def test_a_sound_worker_job_passes_and_leaves_nothing_behind(lab, site_check):
     found = site_check.check("--job", name="generic-slurm", code=0)
     (place,) = set(found) - {HERE}
     assert place.startswith("on node")
@@ -143,7 +143,7 @@ def test_a_worker_job_passes_and_leaves_nothing(lab, site_check):
     rows = found[place]
     names = ["encryption", "clock", "shared folder", "processes", "versions", "memory", "scratch", "kernels"]
     assert list(rows) == [*names, "instructions", "threads"]
-    assert bad(rows) == {}
+    assert not_ok(rows) == {}
     assert "tls://10.231.0." in rows["encryption"][1]
     assert "the staged ones run" in rows["kernels"][1]
     assert not site_check.runs.exists()
@@ -175,7 +175,7 @@ def test_a_job_that_never_starts_is_a_row(lab, site_check):
 
 
 @pytest.mark.slow
-def test_a_job_whose_worker_never_comes_is_a_row_with_the_end_of_its_output(lab, site_check):
+def test_a_job_whose_worker_never_joins_is_a_row_with_the_end_of_its_output(lab, site_check):
     site_check.site(commands=["echo no such module", "exit 7"])
     found = site_check.check("--job", code=1)
     verdict, line = found["a worker job"]["start"]
@@ -188,18 +188,18 @@ def test_a_job_whose_worker_never_comes_is_a_row_with_the_end_of_its_output(lab,
 
 
 @pytest.mark.slow
-def test_a_node_that_differs_from_its_site_file_is_a_problem_in_every_row(site_check, tmp_path):
+def test_a_node_that_differs_from_its_site_file_is_a_problem_in_each_row(site_check, tmp_path):
     """Fewer threads, another clock and Dask, less memory than the job asks for, and a folder that is the node's own."""
-    (tmp_path / "unwell").mkdir()
-    (tmp_path / "unwell" / "sitecustomize.py").write_text(UNWELL)
+    (tmp_path / "faulty").mkdir()
+    (tmp_path / "faulty" / "sitecustomize.py").write_text(FAULTY)
     own_folder = f"mount -t tmpfs none {site_check.runs}/site-check-*/shared"
-    commands = [f"export PYTHONPATH={tmp_path}/unwell", own_folder, "ulimit -v 5000000"]
+    commands = [f"export PYTHONPATH={tmp_path}/faulty", own_folder, "ulimit -v 5000000"]
     site_check.site(threads=2, memory=6.0, commands=commands, OMP_THREAD_LIMIT="1")
     found = site_check.check("--job", "--set", "network.tls=false", code=1)
     (place,) = set(found) - {HERE}
     rows = found[place]
     problems = {"threads", "clock", "versions", "memory", "shared folder"}
-    assert bad(rows) == {**dict.fromkeys(problems, "problem"), "encryption": "warning"}
+    assert not_ok(rows) == {**dict.fromkeys(problems, "problem"), "encryption": "warning"}
     assert "kernels run on 1 threads instead of 2 (worker.threads)" in rows["threads"][1]
     assert "+50000." in rows["clock"][1] or "+4999" in rows["clock"][1]
     assert "dask 1.0, the driver has " in rows["versions"][1]
@@ -210,7 +210,7 @@ def test_a_node_that_differs_from_its_site_file_is_a_problem_in_every_row(site_c
 
 
 @pytest.mark.slow
-def test_a_node_whose_scratch_forbids_to_load_kernels_is_a_problem(site_check, tmp_path):
+def test_a_node_whose_scratch_is_noexec_is_a_problem(site_check, tmp_path):
     (tmp_path / "scratch").mkdir()
     mounted = f"mount -t tmpfs -o noexec none {tmp_path}/scratch && export TMPDIR={tmp_path}/scratch"
     site_check.site(commands=[mounted])
@@ -224,17 +224,17 @@ def test_a_node_whose_scratch_forbids_to_load_kernels_is_a_problem(site_check, t
 
 @pytest.mark.slow
 def test_a_node_whose_kernels_kill_their_process_is_a_problem_and_the_worker_lives(site_check, tmp_path):
-    (tmp_path / "unwell").mkdir()
-    (tmp_path / "unwell" / "sitecustomize.py").write_text(DEADLY)
-    site_check.site(commands=[f"export PYTHONPATH={tmp_path}/unwell"])
+    (tmp_path / "faulty").mkdir()
+    (tmp_path / "faulty" / "sitecustomize.py").write_text(DEADLY)
+    site_check.site(commands=[f"export PYTHONPATH={tmp_path}/faulty"])
     found = site_check.check("--job", code=1)
     (place,) = set(found) - {HERE}
-    assert bad(found[place]) == {"kernels": "problem", "instructions": "warning"}
+    assert not_ok(found[place]) == {"kernels": "problem", "instructions": "warning"}
     assert "they kill their process (SIGILL)" in found[place]["kernels"][1]
 
 
 @pytest.mark.slow
-def test_a_node_without_a_compiler_passes_since_kernels_are_sent_to_it(site_check, tmp_path):
+def test_a_node_without_a_compiler_passes_with_the_staged_kernels(site_check, tmp_path):
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "mkdir").symlink_to("/usr/bin/mkdir")
     site_check.site(commands=[f"export PATH={tmp_path}/few"])
@@ -255,18 +255,18 @@ def test_a_runs_folder_that_nodes_do_not_see_is_named(new_lab, hpcfwi):
 
 
 @pytest.mark.slow
-def test_inside_an_allocation_all_nodes_are_examined(site_check):
+def test_inside_an_allocation_all_nodes_are_checked(site_check):
     site_check.shell.prefix += ["salloc", "--quiet", "-N2", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=2000M"]
     settings = ("--set", "worker.processes=auto", "--set", "worker.memory=1")
     found = site_check.check("--job", *settings, name="generic-slurm", code=0)
     assert set(found) == {HERE, "on node1, in a worker", "on node2, in a worker"}
     for place in set(found) - {HERE}:
-        assert bad(found[place]) == {}
+        assert not_ok(found[place]) == {}
         assert "2 of 2 processes of 1 thread, 1.0 GB each" in found[place]["processes"][1]
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_nothing(lab, site_check, driver_of):
+def test_ctrl_c_leaves_nothing_behind(lab, site_check, driver_of):
     site_check.site(["--begin=now+1hour"])
     process = site_check.shell.start("site", "check", "./mine.toml", "--job")
     lab.until(lambda: lab.jobs() and any(site_check.runs.glob("*/staged/*.pkl")))

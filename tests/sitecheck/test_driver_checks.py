@@ -1,4 +1,4 @@
-"""``hpcfwi site check``: what is well is told so, and everything that can go wrong is provoked, and seen."""
+"""``hpcfwi site check`` on this machine: a sound one passes, and each fault that can be provoked is found."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from distributed.security import Security
 
 import hpcfwi.batch.base as batch
 import hpcfwi.cluster.network as tls
-import hpcfwi.sitecheck.probe as examination
-import hpcfwi.sitecheck.storage as sharing
+import hpcfwi.sitecheck.probe as probe
+import hpcfwi.sitecheck.storage as storage
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.network import private_security
 from hpcfwi.config.site import load_site
-from hpcfwi.sitecheck.driver_checks import check_here, network_findings, ports_finding, scheduler_findings
+from hpcfwi.sitecheck.driver_checks import check_driver, network_findings, ports_finding, scheduler_findings
 from hpcfwi.sitecheck.probe import memory_limits, scratch, try_kernels
 from hpcfwi.sitecheck.results import memory_finding, scratch_finding
 from hpcfwi.sitecheck.storage import runs_findings
-from hpcfwi.sitecheck.tls import tls_findings, try_connections, why_not
+from hpcfwi.sitecheck.tls import connection_error, tls_findings, try_connections
 
 GB = 10**9
 LOOPBACK = "127.0.0.1"
@@ -42,7 +42,7 @@ needs_slurm = pytest.mark.skipif(not shutil.which("sinfo"), reason="no sinfo her
 
 
 def rows(text):
-    """(verdict, the other cells) of each row of the tables, by the check's name; what is folded is put together."""
+    """Verdict and other cells of each row of the tables, by the name of the check; folded cells are joined."""
     found, edges, row = {}, [], []
     for line in text.splitlines():
         if line.startswith("check "):
@@ -51,7 +51,7 @@ def rows(text):
             name, *cells = (line[a:b].strip() for a, b in pairwise(edges))
             row = found.setdefault(name, ["", "", ""]) if name else row
             row[:] = [f"{known} {cell}".strip() for known, cell in zip(row, cells, strict=True)]
-    return {name: (verdict, f"{told} | {advice}") for name, (told, verdict, advice) in found.items()}
+    return {name: (verdict, f"{message} | {advice}") for name, (message, verdict, advice) in found.items()}
 
 
 def check(shell, *words, code=0):
@@ -70,7 +70,7 @@ def named(findings, name):
 # --- the whole of it, as a user calls it
 
 
-def test_a_workstation_is_well(hpcfwi):
+def test_a_workstation_passes(hpcfwi):
     found = check(hpcfwi)
     names = ["scheduler", "network", "runs folder", "rename", "locks", "scratch", "kernels", "instructions", "threads"]
     assert list(found) == [*names, "memory"]
@@ -80,7 +80,7 @@ def test_a_workstation_is_well(hpcfwi):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--job"], "--job: the site workstation has no batch system"),
         (["moon"], "--site moon: no such site"),
@@ -89,13 +89,13 @@ def test_a_workstation_is_well(hpcfwi):
         (["--wait", "-1"], "Invalid value for '--wait'"),
     ],
 )
-def test_a_mistake_is_one_message(hpcfwi, words, told):
+def test_a_mistake_is_one_message(hpcfwi, words, message):
     done = hpcfwi("site", "check", *words)
     assert (done.returncode, done.stdout) == (2, "")
-    assert told in done.stderr
+    assert message in done.stderr
 
 
-def test_a_limit_on_threads_is_seen_whatever_the_site_says(hpcfwi):
+def test_a_limit_on_threads_is_found_whatever_the_site_says(hpcfwi):
     hpcfwi.environment["OMP_THREAD_LIMIT"] = "1"
     found = check(hpcfwi, "--set", "worker.processes=1", "--set", "worker.threads=2", code=1)
     verdict, line = found.pop("threads")
@@ -106,7 +106,7 @@ def test_a_limit_on_threads_is_seen_whatever_the_site_says(hpcfwi):
 
 
 @needs_two_cpus
-def test_processes_that_would_be_bound_to_the_same_core_are_seen(hpcfwi):
+def test_processes_that_are_bound_to_the_same_core_are_found(hpcfwi):
     bound = ('openmp.places="cores"', 'openmp.bind="close"', 'devito.language="openmp"')
     settings = ("worker.processes=2", "worker.threads=1", *bound)
     found = check(hpcfwi, *(word for setting in settings for word in ("--set", setting)), code=1)
@@ -118,21 +118,21 @@ def test_processes_that_would_be_bound_to_the_same_core_are_seen(hpcfwi):
     not re.search(r"^flags\s*:(?!.* fma4)", Path("/proc/cpuinfo").read_text(), re.MULTILINE),
     reason="this processor has the instructions of all others",
 )
-def test_an_instruction_set_that_this_processor_has_not_is_seen(hpcfwi):
+def test_instructions_that_this_processor_lacks_are_found(hpcfwi):
     found = check(hpcfwi, "--set", "devito.target=bdver4", code=1)
     assert found["kernels"][0] == "problem"
-    assert "they kill their process (SIGILL) | devito.target may ask for instructions" in found["kernels"][1]
+    assert "they kill their process (SIGILL) | devito.target may name instructions" in found["kernels"][1]
     assert found["instructions"][0] == "warning"
 
 
-def test_more_memory_than_there_is_is_seen(hpcfwi):
+def test_more_memory_than_the_machine_has_is_a_problem(hpcfwi):
     found = check(hpcfwi, "--set", "worker.memory=100000", code=1)
     assert found["memory"][0] == "problem"
     assert "the workers may use 1 x 100000.0 GB" in found["memory"][1]
     assert "--set site.worker.memory" in found["memory"][1]
 
 
-def test_a_site_whose_scheduler_is_not_here_is_a_problem_and_so_is_a_host_without_a_compiler(hpcfwi):
+def test_a_missing_scheduler_interface_and_compiler_are_problems(hpcfwi):
     hpcfwi.environment["PATH"] = "/nowhere"
     settings = ("--set", "network.interface=nope0")
     found = check(hpcfwi, "generic-pbs", *settings, code=1)
@@ -141,12 +141,12 @@ def test_a_site_whose_scheduler_is_not_here_is_a_problem_and_so_is_a_host_withou
     assert found["network"][0] == "problem"
     assert "there is no nope0 on this host" in found["network"][1]
     assert found["kernels"][0] == "problem"
-    assert "there is no C compiler" in found["kernels"][1]
+    assert "no C compiler, so kernels cannot be built" in found["kernels"][1]
     assert "encryption" not in found
 
 
 @needs_two_cpus
-def test_threads_of_a_host_that_has_no_workers_are_a_warning_at_most(hpcfwi):
+def test_wrong_threads_on_a_host_without_workers_are_only_a_warning(hpcfwi):
     (hpcfwi.folder / "bad.conf").write_text("Nonsense=1\n")
     conf = dict.fromkeys(("SLURM_CONF", "PBS_CONF_FILE"), str(hpcfwi.folder / "bad.conf"))
     hpcfwi.environment |= {"OMP_THREAD_LIMIT": "1", **conf}
@@ -154,8 +154,8 @@ def test_threads_of_a_host_that_has_no_workers_are_a_warning_at_most(hpcfwi):
     verdict, line = found["threads"]
     assert verdict == "warning"
     assert "kernels run on 1 threads instead of " in line
-    assert "(workers have 1000, which is more than CPUs here)" in line
-    assert "--job tells of the nodes" in line
+    assert "(workers have 1000 threads, more than there are CPUs here)" in line
+    assert "--job tests the nodes" in line
     assert found["scheduler"][0] == "problem"
 
 
@@ -164,10 +164,10 @@ MOUNTED = 'mount -t tmpfs -o size={0},{1} none "$0" && mkdir "$0/tmp" && TMPDIR=
 
 @pytest.fixture
 def mounted(hpcfwi, tmp_path):
-    """The command, with TMPDIR and the runs on a small file system of its own, which may be noexec."""
+    """``hpcfwi site check`` with TMPDIR and the runs on a small file system of its own, which may be noexec."""
     unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     if not shutil.which("unshare") or subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("no mounts may be made here")
+        pytest.skip("no permission to mount")
     place = tmp_path / "mounted"
     place.mkdir()
 
@@ -178,18 +178,18 @@ def mounted(hpcfwi, tmp_path):
     return called
 
 
-def test_a_folder_from_which_kernels_cannot_be_loaded_is_seen(mounted):
+def test_a_folder_from_which_kernels_cannot_be_loaded_is_a_problem(mounted):
     found = mounted("500m", "noexec")
     assert found["scratch"][0] == "problem"
     assert "mounted noexec, so kernels cannot be loaded from it" in found["scratch"][1]
-    assert "set TMPDIR to a folder" in found["scratch"][1]
+    assert "set TMPDIR to a local folder" in found["scratch"][1]
     assert found["kernels"][0] == "problem"
     assert "failed to map segment from shared object" in found["kernels"][1]
     assert found["runs folder"][0] == "warning"
     assert "0.5 GB free" in found["runs folder"][1]
 
 
-def test_a_folder_without_room_for_kernels_is_seen(mounted):
+def test_a_folder_without_space_for_kernels_is_a_problem(mounted):
     found = mounted("50m", "exec")
     assert found["scratch"][0] == "problem"
     assert "make room in it" in found["scratch"][1]
@@ -200,7 +200,7 @@ def test_a_folder_without_room_for_kernels_is_seen(mounted):
 
 
 @needs_slurm
-def test_a_scheduler_that_does_not_answer_is_told_with_its_words(monkeypatch, tmp_path):
+def test_the_error_of_a_scheduler_that_does_not_answer_is_shown(monkeypatch, tmp_path):
     (tmp_path / "slurm.conf").write_text("Nonsense=1\n")
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
     (found,) = scheduler_findings(load_site("generic-slurm"), ONE)
@@ -213,16 +213,16 @@ def test_a_scheduler_that_does_not_answer_is_told_with_its_words(monkeypatch, tm
     assert found.found.endswith("exit code 124: no answer within 0.5 s")
 
 
-def test_a_job_that_does_not_tell_its_nodes_is_a_problem_and_no_crash(monkeypatch, tmp_path):
+def test_a_job_whose_nodes_are_unknown_is_a_problem(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setattr(examination, "PATIENCE", 0.01)
-    found = named(check_here(load_site("generic-slurm", ["network.tls=false"])).findings, "allocation")
+    monkeypatch.setattr(probe, "CHILD_TIMEOUT_S", 0.01)
+    found = named(check_driver(load_site("generic-slurm", ["network.tls=false"])).findings, "allocation")
     assert found.verdict == "problem"
     assert "SLURM_JOB_NODELIST is not set in job 7" in found.found
 
 
-def test_an_interface_that_is_not_there_is_told_with_those_that_are():
+def test_the_message_about_a_missing_interface_lists_the_others():
     address, (found,) = network_findings(load_site("workstation", ["network.interface=nope0"]), ONE)
     assert address is None
     assert found.verdict == "problem"
@@ -232,7 +232,7 @@ def test_an_interface_that_is_not_there_is_told_with_those_that_are():
 
 @pytest.fixture
 def two_ports():
-    """Two ports that follow each other and are taken."""
+    """Two successive ports that are in use."""
     for first in range(20000, 30000, 7):
         with socket.socket() as one, socket.socket() as two:
             try:
@@ -244,7 +244,7 @@ def two_ports():
             return
 
 
-def test_ports_that_are_taken_or_too_few_are_seen(two_ports):
+def test_ports_that_are_taken_or_too_few_are_problems(two_ports):
     found = ports_finding(two_ports, LOOPBACK, ONE)
     assert found.verdict == "problem"
     assert found.found.startswith("0 of 2 from ")
@@ -263,17 +263,17 @@ def network(*settings):
     return load_site("generic-slurm", settings).config.network
 
 
-def test_those_with_the_key_get_through_and_strangers_do_not():
+def test_only_the_key_of_the_run_gets_through():
     assert [finding.verdict for finding in tls_findings(network(), LOOPBACK)] == ["ok", "ok"]
 
 
-def test_a_stranger_who_gets_in_would_be_noticed(tmp_path):
+def test_a_stranger_who_gets_in_is_noticed(tmp_path):
     with private_security(tmp_path / "ours") as ours:
         assert asyncio.run(try_connections(network(), LOOPBACK, ours, ours)) == ("", ["another key"])
 
     async def without_encryption():
         async with Scheduler(host=LOOPBACK, port=0, dashboard=False, dashboard_address=":0") as scheduler:
-            return await why_not(scheduler.address, Security(), 2.0)
+            return await connection_error(scheduler.address, Security(), 2.0)
 
     assert asyncio.run(without_encryption()) == ""
 
@@ -284,18 +284,18 @@ def test_without_encryption_there_is_a_warning():
     assert "whoever reaches the driver's port can run programs as you" in found.found
 
 
-def test_an_address_on_which_nobody_can_listen_is_a_problem():
+def test_an_address_of_another_host_is_a_problem():
     encryption, _ = tls_findings(network(), "192.0.2.77")
     assert encryption.verdict == "problem"
     assert "no scheduler can listen on 192.0.2.77" in encryption.found
 
 
-def test_a_certificate_that_the_clock_does_not_accept_is_seen_and_so_is_that_nobody_gets_through(monkeypatch):
+def test_a_wrong_clock_makes_certificate_and_encryption_a_problem(monkeypatch):
     monkeypatch.setattr(tls, "CLOCK_SKEW", timedelta(days=-1))
     monkeypatch.setattr("hpcfwi.sitecheck.tls.OWN_KEY_TIMEOUT_S", 1.0)
     encryption, certificate = tls_findings(network(), LOOPBACK)
     assert certificate.verdict == "problem"
-    assert "set this host's clock" in certificate.advice
+    assert "set the clock of this host" in certificate.advice
     assert encryption.verdict == "problem"
     assert "TLS does not get through" in encryption.found
 
@@ -303,12 +303,12 @@ def test_a_certificate_that_the_clock_does_not_accept_is_seen_and_so_is_that_nob
 # --- the folder for runs
 
 
-def test_a_folder_that_can_be_made_is_well_and_is_not_left_behind(tmp_path):
+def test_a_folder_that_can_be_created_passes_and_is_removed(tmp_path):
     assert [finding.verdict for finding in runs_findings(tmp_path / "a" / "b")] == ["ok", "ok", "ok"]
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_a_problem(tmp_path):
+def test_a_folder_that_cannot_be_created_is_a_problem(tmp_path):
     (tmp_path / "file").write_text("")
     (found,) = runs_findings(tmp_path / "file" / "runs")
     assert found.verdict == "problem"
@@ -317,7 +317,7 @@ def test_a_folder_that_cannot_be_made_is_a_problem(tmp_path):
     assert found.verdict == "problem"
 
 
-def test_a_folder_that_everybody_may_write_to_is_a_warning(tmp_path):
+def test_a_folder_that_everybody_can_write_to_is_a_warning(tmp_path):
     tmp_path.chmod(0o777)
     first, *_ = runs_findings(tmp_path)
     assert first.verdict == "warning"
@@ -326,20 +326,20 @@ def test_a_folder_that_everybody_may_write_to_is_a_warning(tmp_path):
     assert runs_findings(tmp_path)[0].verdict == "ok"
 
 
-def test_files_that_are_seen_half_written_are_a_problem(tmp_path, monkeypatch):
+def test_half_written_files_are_a_problem(tmp_path, monkeypatch):
     def in_place(path, write):
         with path.open("wb", buffering=0) as file:
             write(file)
 
-    monkeypatch.setattr(sharing, "write_atomic", in_place)
-    monkeypatch.setattr(sharing, "SIZE", 20 * 10**6)
+    monkeypatch.setattr(storage, "write_atomic", in_place)
+    monkeypatch.setattr(storage, "FILE_BYTES", 20 * 10**6)
     found = named(runs_findings(tmp_path), "rename")
     assert found.verdict == "problem"
     assert "half-written or missing" in found.found
 
 
 def test_slow_renames_are_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(sharing, "SLOW", 1e-9)
+    monkeypatch.setattr(storage, "SLOW_RENAME_S", 1e-9)
     assert named(runs_findings(tmp_path), "rename").verdict == "warning"
 
 
@@ -347,7 +347,7 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch):
     def none(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    for flock, said in ((none, "has none (No locks available)"), (lambda *_: None, "is given to two")):
+    for flock, said in ((none, "has none (No locks available)"), (lambda *_: None, "two processes get the same lock")):
         monkeypatch.setattr(fcntl, "flock", flock)
         found = named(runs_findings(tmp_path), "locks")
         assert found.verdict == "warning"
@@ -359,19 +359,19 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch):
 
 @pytest.fixture
 def fresh_tempdir(monkeypatch):
-    """Python forgets which folder for temporary files it has found."""
+    """Make Python look for a folder for temporary files again."""
     monkeypatch.setattr(tempfile, "tempdir", None)
     return monkeypatch
 
 
-def test_a_tmpdir_that_cannot_be_used_is_a_warning_since_another_is_taken(fresh_tempdir, tmp_path):
+def test_a_tmpdir_that_cannot_be_used_is_a_warning(fresh_tempdir, tmp_path):
     fresh_tempdir.setenv("TMPDIR", str(tmp_path / "nowhere"))
     found = scratch_finding(scratch(), "TMPDIR")
     assert found.verdict == "warning"
     assert f"instead of TMPDIR={tmp_path}/nowhere, which cannot be used" in found.found
 
 
-def test_without_any_folder_for_temporary_files_there_is_a_problem(monkeypatch, tmp_path):
+def test_a_missing_folder_for_temporary_files_is_a_problem(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     found = scratch_finding(scratch(), "TMPDIR")
     assert found.verdict == "problem"
@@ -379,7 +379,7 @@ def test_without_any_folder_for_temporary_files_there_is_a_problem(monkeypatch, 
     assert "No such file or directory" in try_kernels(1)["error"]
 
 
-def test_little_room_is_a_warning():
+def test_little_space_is_a_warning():
     assert scratch_finding(scratch() | {"free": 5 * 10**8}, "TMPDIR").verdict == "warning"
 
 
@@ -390,7 +390,7 @@ def test_little_room_is_a_warning():
         ("", "Error"),
     ],
 )
-def test_a_compiler_that_does_not_compile_is_seen(tmp_path, program, said):
+def test_the_error_of_a_compiler_that_does_not_compile_is_shown(tmp_path, program, said):
     gcc = tmp_path / "gcc"
     gcc.write_text(f"#!/bin/sh\n[ $1 != --version ] || exec echo gcc 0.1\n{program}\n")
     gcc.chmod(0o755)
@@ -399,18 +399,18 @@ def test_a_compiler_that_does_not_compile_is_seen(tmp_path, program, said):
     assert said in facts["error"]
 
 
-def test_kernels_that_kill_their_process_take_nobody_along(tmp_path):
+def test_kernels_that_kill_their_process_kill_only_the_child(tmp_path):
     program = "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n"
     (tmp_path / "sitecustomize.py").write_text(program)
     facts = try_kernels(1, {**os.environ, "PYTHONPATH": str(tmp_path)})
     assert facts == {"error": "they kill their process (SIGILL)", "died": "SIGILL"}
 
 
-def test_a_child_that_says_nothing_sensible_or_takes_too_long_is_told(tmp_path, monkeypatch):
+def test_a_child_that_prints_no_facts_or_takes_too_long_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text("import sys\nprint('no such thing', file=sys.stderr)\nsys.exit(3)\n")
     facts = try_kernels(1, {**os.environ, "PYTHONPATH": str(tmp_path)})
     assert facts["error"]
-    monkeypatch.setattr(examination, "PATIENCE", 0.01)
+    monkeypatch.setattr(probe, "CHILD_TIMEOUT_S", 0.01)
     assert try_kernels(1) == {"error": "not done after 0.01 s"}
 
 
@@ -425,7 +425,7 @@ def limits_of(*prefix):
 
 
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="no prlimit here (package util-linux)")
-def test_a_ulimit_below_what_was_promised_is_seen():
+def test_a_ulimit_below_the_memory_of_a_worker_is_a_problem():
     limits = limits_of("prlimit", f"--as={6 * GB}:{6 * GB}", "--")
     assert limits["process"] == 6 * GB
     assert memory_finding(limits, Layout(1, 1, 5 * GB), "").verdict == "ok"
@@ -437,7 +437,7 @@ def test_a_ulimit_below_what_was_promised_is_seen():
 
 @pytest.fixture
 def memory_group():
-    """A memory cgroup of this kernel with a limit of 3 GiB, inside of the one that we are in."""
+    """A memory cgroup with a limit of 3 GiB inside the current one."""
     mine = next(
         (line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines() if ":memory:" in line),
         None,
@@ -448,13 +448,13 @@ def memory_group():
     try:
         folder.mkdir()
     except OSError:
-        pytest.skip("no cgroups may be made here")
+        pytest.skip("no permission to create a cgroup")
     (folder / "memory.limit_in_bytes").write_text(str(3 * 2**30))
     yield folder
     folder.rmdir()
 
 
-def test_a_limit_of_the_job_is_seen(memory_group):
+def test_a_memory_limit_of_the_job_is_a_problem(memory_group):
     limits = limits_of("sh", "-c", f'echo $$ > {memory_group}/cgroup.procs; exec "$0" "$@"')
     assert limits["job"] == 3 * 2**30
     assert memory_finding(limits, Layout(1, 1, 3 * GB), "").verdict == "ok"
@@ -463,9 +463,9 @@ def test_a_limit_of_the_job_is_seen(memory_group):
     assert "limit of the job (cgroup) 3.2 GB; the workers may use 2 x 2.0 GB" in found.found
 
 
-def test_limits_of_cgroups_of_version_2_are_those_of_all_that_we_are_in(tmp_path, monkeypatch):
+def test_the_smallest_limit_of_nested_cgroups_of_version_2_counts(tmp_path, monkeypatch):
     (mine,) = (line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-    monkeypatch.setattr(examination, "CGROUPS", tmp_path)
+    monkeypatch.setattr(probe, "CGROUPS", tmp_path)
     inner = tmp_path / mine.lstrip("/")
     inner.mkdir(parents=True, exist_ok=True)
     (tmp_path / "memory.max").write_text(f"{10**9}\n")

@@ -1,4 +1,4 @@
-"""What the doctor makes of facts that no machine at hand gives."""
+"""Verdicts on facts that this machine does not have."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hpcfwi.config.site import Site
 from hpcfwi.sitecheck.results import (
     Finding,
     Section,
-    bad,
     clock_finding,
     findings_table,
+    has_problem,
     instructions_finding,
     kernels_finding,
     problem,
@@ -33,7 +33,7 @@ DIFFERS = ["flags: 12ab, here 34cd"]
     ("skew", "verdict"),
     [(0.1, "ok"), (-59.0, "ok"), (61.0, "warning"), (-3600.0, "warning"), (43200.0, "problem"), (-90000.0, "problem")],
 )
-def test_clocks_may_differ_by_less_than_half_of_what_certificates_allow(skew, verdict):
+def test_clocks_may_differ_by_half_of_what_certificates_accept(skew, verdict):
     assert CLOCK_SKEW.total_seconds() == 86400
     found = clock_finding(skew, 0.01)
     assert found.verdict == verdict
@@ -48,31 +48,31 @@ def test_other_versions_are_a_problem():
     assert found.found == "python 3.12.1, the driver has 3.11.2; dask none, the driver has 2026.8.0"
 
 
-def test_another_processor_is_a_warning_where_there_is_a_compiler_and_else_a_problem():
+def test_another_processor_is_a_warning_with_a_compiler_and_a_problem_without():
     assert instructions_finding(BUILT, [], None).verdict == "ok"
     found = instructions_finding(BUILT, DIFFERS, None)
     assert found.verdict == "warning"
     assert "flags: 12ab, here 34cd" in found.found
-    assert "devito.target may name an instruction set that both have" in found.advice
+    assert "set devito.target to an instruction set that both have" in found.advice
     found = instructions_finding({"error": "", "fingerprint": HERE | {"compiler": "none"}}, DIFFERS, "znver3")
     assert found.verdict == "problem"
-    assert "devito.target is znver3" in found.advice
+    assert "(it is znver3)" in found.advice
     assert instructions_finding({"error": "no answer"}, [], None).verdict == "warning"
 
 
-def test_what_kernels_are_compiled_for_is_told():
-    assert "for this very processor" in target_finding(BUILT, None).found
-    assert "for znver3 (devito.target)" in target_finding(BUILT, "znver3").found
+def test_the_target_of_the_kernels_is_shown():
+    assert "compiled for this very processor" in target_finding(BUILT, None).found
+    assert "compiled for znver3 (devito.target)" in target_finding(BUILT, "znver3").found
     assert target_finding({"error": "no answer"}, None).verdict == "warning"
 
 
-def test_kernels_that_give_wrong_numbers_are_a_problem_on_either_side():
+def test_kernels_that_compute_wrong_numbers_are_a_problem_on_both_sides():
     assert kernels_finding(BUILT).verdict == "ok"
     assert kernels_finding(BUILT | {"sound": False}).verdict == "problem"
     assert staged_finding(BUILT, [STAGED, STAGED | {"sound": False}]).verdict == "problem"
 
 
-def test_a_node_can_do_without_a_compiler():
+def test_a_node_needs_no_compiler():
     assert "the staged ones run" in staged_finding(BUILT, [STAGED]).found
     assert "its own ones run" in staged_finding(BUILT, [STAGED | {"source": "rebuilt"}]).found
     found = staged_finding({"error": "", "fingerprint": {"compiler": "none"}}, [STAGED])
@@ -81,8 +81,8 @@ def test_a_node_can_do_without_a_compiler():
 
 
 def test_threads_of_all_processes_of_a_host_are_judged_together():
-    def found(*told, threads=1):
-        return threads_finding(Site(), threads, "node1", [(f"worker{i}", *use) for i, use in enumerate(told)])
+    def found(*uses, threads=1):
+        return threads_finding(Site(), threads, "node1", [(f"worker{i}", *use) for i, use in enumerate(uses)])
 
     assert found((2, "0-1"), threads=2) == Finding("threads", "2 threads on CPU 0-1")
     assert found((1, "0"), (1, "1")).found == "2 processes of 1 thread, each with CPUs of its own out of CPU 0-1"
@@ -96,17 +96,17 @@ def test_threads_of_all_processes_of_a_host_are_judged_together():
     assert found((0, ""), (1, "0")).verdict == "warning"
 
 
-def test_files_that_the_other_side_sees_late_or_never_are_told():
+def test_files_that_the_other_side_sees_late_or_never_are_a_problem():
     assert shared_verdict("/runs", 0.0, 0.5, 0.0).verdict == "ok"
     assert "not seen here" in shared_verdict("/runs", None, None, None).found
     assert "not seen by the driver" in shared_verdict("/runs", 0.0, 0.0, None).found
     late = shared_verdict("/runs", 2.0, 0.0, 0.0)
-    assert (late.verdict, late.found) == ("problem", "new files are seen after 2.00 s only")
+    assert (late.verdict, late.found) == ("problem", "new files are seen only after 2.00 s")
     assert shared_verdict("/runs", 0.0, None, 0.0).verdict == "warning"
 
 
-def test_a_problem_is_bad_and_a_warning_is_not():
+def test_a_problem_counts_and_a_warning_does_not():
     rows = Finding("a", "b"), warning("c", "d", "e")
-    assert not bad([Section("here", rows)])
-    assert bad([Section("here", rows), Section("there", (problem("f", "g", "h"),))])
+    assert not has_problem([Section("here", rows)])
+    assert has_problem([Section("here", rows), Section("there", (problem("f", "g", "h"),))])
     assert findings_table(Section("here", rows)).row_count == 2

@@ -1,4 +1,4 @@
-"""A visit to workers: real ones, of this machine."""
+"""Checks inside real workers on this machine."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from hpcfwi.cluster.pool import Workload
 from hpcfwi.config.site import load_site
 from hpcfwi.errors import RunError
 from hpcfwi.execution.affinity import PRELOAD_MODULES
-from hpcfwi.sitecheck.job_check import try_workers
-from hpcfwi.sitecheck.probe import clock, examined_spec
-from hpcfwi.sitecheck.worker_checks import WorkerChecks
+from hpcfwi.sitecheck.probe import clock, probe_spec
+from hpcfwi.sitecheck.worker_checks import WorkerChecks, check_workers
 from hpcfwi.solver.operators import stage_solver
 
 LAYOUT = Layout(1, 1, 2 * 10**9)
@@ -31,16 +30,16 @@ def local():
         yield client
 
 
-def visit(client, folder, layouts, *settings):
+def checks_of(client, folder, layouts, *settings):
     (folder / "shared").mkdir()
-    staged, _ = stage_solver(folder / "staged", examined_spec(1))
+    staged, _ = stage_solver(folder / "staged", probe_spec(1))
     return WorkerChecks(load_site("generic-slurm", settings), client, folder, staged, 1, layouts)
 
 
-def test_everything_is_looked_at_and_what_is_not_as_promised_is_told(local, tmp_path, monkeypatch):
-    monkeypatch.setattr("hpcfwi.sitecheck.worker_checks.COMING", 0.1)
+def test_everything_is_checked_and_what_the_site_does_not_keep_is_a_problem(local, tmp_path, monkeypatch):
+    monkeypatch.setattr("hpcfwi.sitecheck.worker_checks.JOIN_TIMEOUT_S", 0.1)
     promised = Layout(2, 1, 20 * 10**12)
-    sections = visit(local, tmp_path, {"elsewhere": promised, "nowhere": promised}).sections(3.0)
+    sections = checks_of(local, tmp_path, {"elsewhere": promised, "nowhere": promised}).sections(3.0)
     here = {finding.name: finding for finding in sections[0].findings}
     assert {name for name, finding in here.items() if finding.verdict == "problem"} == {
         "processes",
@@ -54,19 +53,19 @@ def test_everything_is_looked_at_and_what_is_not_as_promised_is_told(local, tmp_
     assert other.found == "no workers have come from 1 of 2 nodes"
 
 
-def test_a_worker_that_fails_or_dies_is_told(local, tmp_path):
-    seen = visit(local, tmp_path, {"": LAYOUT}, "network.tls=false")
-    (address,) = seen._workers()
-    assert seen._call(address, clock) > 0
+def test_a_worker_that_fails_or_dies_during_the_check_is_named(local, tmp_path):
+    checks = checks_of(local, tmp_path, {"": LAYOUT}, "network.tls=false")
+    (address,) = checks._workers()
+    assert checks._call(address, clock) > 0
     with pytest.raises(RunError, match="int: ValueError"):
-        seen._call(address, int, "no number")
-    with pytest.raises(RunError, match="died while it was looked at \\(abort\\)"):
-        seen._call(address, os.abort)
+        checks._call(address, int, "no number")
+    with pytest.raises(RunError, match="died during the check \\(abort\\)"):
+        checks._call(address, os.abort)
 
 
-def test_a_folder_that_cannot_be_made_is_a_row(tmp_path):
+def test_a_folder_that_cannot_be_created_is_a_row(tmp_path):
     (tmp_path / "file").write_text("")
     site = load_site("generic-slurm", [f"filesystem.runs={tmp_path}/file/runs"])
-    ((row,),) = (section.findings for section in try_workers(site, None, None, print))
+    ((row,),) = (section.findings for section in check_workers(site, None, None, print))
     assert row.verdict == "problem"
     assert "Not a directory" in row.found
