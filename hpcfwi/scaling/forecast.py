@@ -184,10 +184,7 @@ def fit(runs: Sequence[TimeBreakdown], overhead: TaskOverhead = NO_OVERHEAD) -> 
 
 
 def replay(run: TimeBreakdown, overhead: TaskOverhead = NO_OVERHEAD) -> float:
-    """Compute the wall time of a measured run, s, from the durations of its shots and its typical costs.
-
-    Only what happened before and after the evaluations is taken from the measurement.
-    """
+    """Compute the wall time of a measured run, s, from the durations of its shots; start and end are those measured."""
     model = fit([run], overhead)
     around = sum(run.parts[name] for name in (*model.around, "observed_data", "missing_workers"))
     return around + sum(

@@ -39,7 +39,8 @@ PART_COLOURS = {
     "OrRd_r": ("sum", "imbalance"),
     "Purples_r": ("optimiser_and_driver", "model_staging", "journal"),
     "Blues_r": ("driver_start", "queue_wait", "worker_start", "solver", "observed_data"),
-    "Greys_r": ("unexplained", "missing_workers", "results", "closing"),
+    "Greys_r": ("missing_workers", "results", "closing"),
+    "gray": ("unexplained",),
 }
 
 
@@ -104,8 +105,8 @@ def _forecast_lines(forecast: Forecast) -> Iterator[str]:
         f"{p.nodes}: {100 * forecast.efficiency(p):.1f} ({100 * forecast.efficiency(p, job=True):.1f})" for p in printed
     )
     kind = "weak" if forecast.weak else "strong"
-    yield f"{kind} scaling, {forecast.title}, {counted(first.evaluations, 'evaluation')}: efficiency of evaluations (of whole"
-    yield f"  jobs) in % on nodes: {efficiency}"
+    yield f"{kind} scaling, {forecast.title}, {counted(first.evaluations, 'evaluation')}:"
+    yield f"  efficiency of evaluations (of whole jobs), %, by nodes: {efficiency}"
     for prediction, name in forecast.bottlenecks:
         share = 100 * prediction.losses[name] / prediction.evaluation_seconds
         since = counted(prediction.nodes, "node")

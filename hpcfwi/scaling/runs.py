@@ -93,10 +93,7 @@ class Study:
 
 
 class StudyRuns:
-    """The runs of a study of ``config``, which has these ``shots``, in a folder that is created if it does not exist.
-
-    An InputError says why the folder cannot be used, or what else it holds.
-    """
+    """The runs of a study of ``config``, which has these ``shots``; an InputError says why the folder cannot hold them."""
 
     def __init__(
         self, folder: Path, study: Study, config: Path, shots: Sequence[str], print_line: Callable[[str], None]

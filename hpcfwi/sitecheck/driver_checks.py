@@ -7,6 +7,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,12 +189,10 @@ def ports_finding(ports: str, address: str, layout: Layout) -> Finding:
 
 
 def _is_free(address: str, port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((address, port))
-        except OSError:
-            return False
-    return True
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind((address, port))
+        return True
+    return False
 
 
 def _host_findings(site: Site, layout: Layout) -> list[Finding]:
