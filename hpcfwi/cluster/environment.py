@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -82,8 +84,10 @@ def apply_environment(site: SiteConfig | None = None, threads: int | None = None
 
 
 def silence_dask() -> None:
-    """Let Dask log critical messages only, unless the user has set another level; call this before Dask is imported."""
-    os.environ.setdefault(LOG_LEVEL, "critical")
+    """Let Dask log critical messages only, here and in worker processes, unless the user has set another level."""
+    level = os.environ.setdefault(LOG_LEVEL, "critical")
+    if "distributed" in sys.modules:  # which has read the variable already
+        logging.getLogger("distributed").setLevel(int(level) if level.isdigit() else level.upper())
 
 
 def quiet_libraries(verbose: bool) -> None:

@@ -87,7 +87,7 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
     Interrupted
         If the study is stopped; the same call continues it.
     """
-    silence_dask()  # before the first import of Dask
+    silence_dask()
     console = console or Console(quiet=True)
 
     def print_line(line: str) -> None:

@@ -196,6 +196,17 @@ def test_a_folder_without_space_for_kernels_is_a_problem(mounted):
     assert found["kernels"][0] == "ok"
 
 
+def test_from_python_the_check_prints_nothing(tmp_path):
+    """``check_site`` starts a scheduler of Dask, whose messages would be printed."""
+    program = "from hpcfwi import check_site, load_site; next(check_site(load_site('generic-slurm')))"
+    (tmp_path / "slurm.conf").write_text("Nonsense=1\n")  # Slurm's commands fail at once
+    environment = {**os.environ, "SLURM_CONF": str(tmp_path / "slurm.conf")}
+    environment.pop("DASK_LOGGING__DISTRIBUTED", None)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 # --- the scheduler and the network
 
 
