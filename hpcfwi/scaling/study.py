@@ -96,7 +96,7 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
     problem, study = _prepare(config, options)
     runs = StudyRuns(folder, study, config, [shot.name for shot in problem.survey.shots], print_line)
     kind, nodes = "weak" if options.weak else "strong", ", ".join(map(str, options.nodes))
-    print_line(f"{kind} scaling of {config.stem} on {nodes} nodes, {counted(options.repeats, 'run')} each, in {folder}")
+    print_line(f"{kind} scaling of {config.stem} in {folder}; nodes: {nodes}; {counted(options.repeats, 'run')} each")
     if options.stand_in:
         print_line(f"the kernels are replaced by {SleepingShots.parse(options.stand_in)}")
     if study.launch == "local":

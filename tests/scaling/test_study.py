@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -39,10 +40,17 @@ def scale(hpcfwi, *words, nodes="1,2", repeat=1):
     return hpcfwi("scale", "fwi.toml", "--nodes", nodes, "--repeat", repeat, "--study-dir", "study", *QUICK, *words)
 
 
-def test_a_study_shows_where_the_time_goes_and_predicts(hpcfwi):
-    done = scale(hpcfwi)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, first_run):
+    """A finished study on one and two workers: its folder, and what the command printed."""
+    shell = type(first_run[0])(tmp_path_factory.mktemp("study"))
+    done = scale(shell)
     assert done.returncode == 0, done.stdout + done.stderr
-    study = hpcfwi.folder / "study"
+    return shell.folder / "study", done.stdout
+
+
+def test_a_study_shows_where_the_time_goes_and_predicts(finished):
+    study, printed = finished
     with (study / "scaling.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["nodes"], row["workers"], row["scaling"]) for row in rows] == [
@@ -66,10 +74,10 @@ def test_a_study_shows_where_the_time_goes_and_predicts(hpcfwi):
     assert max(p["nodes"] for p in results["forecasts"][1]["predictions"]) == 4096
     for name in ("scaling.png", "parts.png", "forecast.png"):
         assert (study / name).read_bytes()[:4] == b"\x89PNG"
-    assert "the kernels are replaced by shots that sleep for 0.05 s" in done.stdout
-    assert "a node stands for a worker process" in done.stdout
-    assert "the cost model, fitted without the runs on 2 nodes, predicts their evaluations to " in done.stdout
-    assert "the schedule of the measured shots gives the wall time of 2 runs to " in done.stdout
+    assert "the kernels are replaced by shots that sleep for 0.05 s" in printed
+    assert "a node stands for a worker process" in printed
+    assert "the cost model, fitted without the runs on 2 nodes, predicts their evaluations to " in printed
+    assert "the schedule of the measured shots gives the wall time of 2 runs to " in printed
 
 
 def test_a_killed_study_continues_with_the_missing_runs(hpcfwi):
@@ -116,13 +124,15 @@ def test_the_output_of_a_failed_run_is_shown(hpcfwi):
     assert "Traceback" not in done.stderr
 
 
-def test_a_folder_holds_one_study(hpcfwi):
-    assert scale(hpcfwi, nodes="1").returncode == 0
+def test_a_folder_holds_one_study(hpcfwi, finished):
+    shutil.copytree(finished[0], hpcfwi.folder / "study")
     done = scale(hpcfwi, "--weak", nodes="1")
     assert done.returncode == 2
     assert "holds another study:\n  weak_nodes: 0 there, 1 now\n" in done.stderr
     # more runs are the same study
-    assert scale(hpcfwi, nodes="1", repeat=2).returncode == 0
+    done = scale(hpcfwi, nodes="1", repeat=2)
+    assert done.returncode == 0, done.stderr
+    assert (hpcfwi.folder / "study" / "runs" / "n0001-r2" / "measured.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_a_weak_study_runs_on_parts_of_an_allocation(lab, on_login):
     assert [(row["nodes"], row["shots"], row["scaling"]) for row in rows] == [("1", "1", "weak"), ("3", "3", "weak")]
     assert study["provenance"]["launch"] == "allocation"
     assert len(study["provenance"]["hosts"]) == 3
-    assert "weak scaling of fwi on " in out
+    assert "weak scaling of fwi in study; nodes: 1, 3; 1 run each" in out
 
 
 def test_more_nodes_than_the_allocation_has_are_refused_before_anything_runs(on_login):
