@@ -44,9 +44,7 @@ def list_sites() -> None:
     screen = console()
     screen.print(table, soft_wrap=not screen.is_terminal, markup=False, highlight=False)
     if problems:
-        click.echo("\nThese cannot be used as they are:")
-        for line in problems:
-            click.echo(f"  {printable(line)}")
+        click.echo("\n  ".join(["\nThese cannot be used as they are:", *map(printable, problems)]))
 
 
 def _summary(path: Path) -> tuple[tuple[str, str, str], str]:

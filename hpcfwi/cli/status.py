@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,10 +35,7 @@ class _StatusCommand(click.Command):
 
 
 def _is_number(word: str) -> bool:
-    with suppress(ValueError):
-        float(word)
-        return True
-    return False
+    return re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", word) is not None
 
 
 @click.command(cls=_StatusCommand)

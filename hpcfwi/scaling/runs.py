@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -212,7 +212,7 @@ class StudyRuns:
             kind = InputError if code == InputError.exit_code else RunError
             raise kind(f"run {point} ended with exit code {code}:{shown}\n  {advice}")
         times = time_breakdown(read_events(folder / "events.jsonl"), began, ended)
-        times = replace(times, nodes=point.nodes)  # a local run has one node
+        times.nodes = point.nodes  # a local run has one node
         _write(folder / "measured.json", times)
         return times
 

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,12 +119,10 @@ def _cgroup_limits() -> Iterator[int]:
         top, name = (CGROUPS / "memory", "memory.limit_in_bytes") if controllers else (CGROUPS, "memory.max")
         inner = top / path.lstrip("/")
         for folder in (inner, *inner.parents):
-            try:
+            with suppress(OSError):
                 text = (folder / name).read_text().strip()
-            except OSError:
-                text = ""
-            if text.isdigit():
-                yield int(text)
+                if text.isdigit():
+                    yield int(text)
             if folder == top:
                 break
 

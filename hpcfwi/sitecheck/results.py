@@ -210,12 +210,9 @@ def clock_finding(skew_s: float, uncertainty_s: float) -> Finding:
 
 def versions_finding(driver: Mapping[str, str], worker: Mapping[str, str]) -> Finding:
     """Judge whether workers have the same versions as the driver."""
-    differences = [
-        f"{name} {worker.get(name, 'none')}, the driver has {version}"
-        for name, version in driver.items()
-        if worker.get(name) != version
-    ]
-    if differences:
+    different = {name: version for name, version in driver.items() if worker.get(name) != version}
+    if different:
+        found = [f"{name} {worker.get(name, 'none')}, the driver has {version}" for name, version in different.items()]
         advice = "give the workers the driver's environment (environment.python, environment.commands)"
-        return problem("versions", "; ".join(differences), advice)
+        return problem("versions", "; ".join(found), advice)
     return Finding("versions", ", ".join(f"{name} {version}" for name, version in worker.items()))

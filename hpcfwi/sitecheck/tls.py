@@ -52,10 +52,7 @@ async def try_connections(
 ) -> tuple[str, list[str]]:
     """Connect to a scheduler with the key of the run, without a key, and with another one.
 
-    Returns
-    -------
-    error, intruders
-        Why the own key fails (empty: it does not), and which of the others get in.
+    Returns why the own key fails (empty if it does not), and which of the others get in.
     """
     options = scheduler_options(network, address) | {"dashboard_address": "127.0.0.1:0", "dashboard": False}
     async with Scheduler(**options, protocol="tls://", security=own) as scheduler:

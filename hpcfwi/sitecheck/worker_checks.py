@@ -271,10 +271,11 @@ def _processes_finding(count: int, layout: Layout, seconds: float) -> Finding:
 
 def _encryption_finding(site: Site, addresses: Sequence[str]) -> Finding:
     plain = [address for address in addresses if not address.startswith("tls://")]
-    if plain and site.config.network.tls:
+    if not plain:
+        return Finding("encryption", addresses[0])
+    if site.config.network.tls:
         advice = "do not run here, and report this: it should be impossible"
         return problem("encryption", f"{plain[0]} is not encrypted, though network.tls is set", advice)
-    if plain:
-        advice = "remove network.tls = false, unless only you can reach this network"
-        return warning("encryption", f"off: {plain[0]}", advice)
-    return Finding("encryption", addresses[0])
+    return warning(
+        "encryption", f"off: {plain[0]}", "remove network.tls = false, unless only you can reach this network"
+    )
