@@ -5,8 +5,6 @@ import sys
 
 from hpcfwi.process import ignore_signals, install_handlers, mark_command_start, output_error, safe_stdio
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Run the command line and exit with its code."""

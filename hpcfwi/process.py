@@ -21,24 +21,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
 
-__all__ = [
-    "command_start",
-    "defer_interrupts",
-    "gc_paused",
-    "graceful_stop",
-    "ignore_signals",
-    "ignoring_signals_at_exit",
-    "install_handlers",
-    "interrupted",
-    "keep_handlers",
-    "mark_command_start",
-    "output_error",
-    "received_signal",
-    "safe_stdio",
-    "stdout_closed",
-    "stop_requested",
-]
-
 # Ctrl-C, a scheduler's signal before it kills, its warning (sbatch --signal), and the end of a terminal.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 # Signals that leave time to finish the shots in hand.

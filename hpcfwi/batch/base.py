@@ -17,8 +17,6 @@ from typing import Any, ClassVar, Literal
 from hpcfwi.config.site import SiteConfig
 from hpcfwi.errors import RunError
 
-__all__ = ["BatchSystem", "CommandResult", "JobState", "Node", "Queue", "SubmissionError", "run_command"]
-
 COMMAND_TIMEOUT_S = 20.0
 # Prefixes of the variables that size a job for OpenMP and MPI, whatever batch system started it.
 JOB_SIZE_PREFIXES = ("NCPUS", "OMP_", "GOMP_", "KMP_", "PMI_", "PMIX_", "OMPI_")

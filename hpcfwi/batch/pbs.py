@@ -16,8 +16,6 @@ from hpcfwi.batch.base import BatchSystem, JobState, Node, Queue, State, duratio
 from hpcfwi.config.site import SiteConfig
 from hpcfwi.errors import InputError, RunError
 
-__all__ = ["PBS", "job_attributes"]
-
 RUNNING, ENDED = set("RE"), set("FCX")
 DEFAULT_RESOURCES = "select=1:ncpus={cpus}:mem={memory}"
 # Resources that PBS derives from the select statement of a job.

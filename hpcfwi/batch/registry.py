@@ -15,8 +15,6 @@ from hpcfwi.batch.slurm import Slurm
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
 
-__all__ = ["ENTRY_POINTS", "CurrentJob", "batch_systems", "current_batch_system", "current_start", "site_batch_system"]
-
 ENTRY_POINTS = "hpcfwi.batch_systems"
 NO_BATCH_SYSTEM = "none"
 

@@ -23,8 +23,6 @@ from hpcfwi.batch.base import (
 from hpcfwi.config.site import SiteConfig
 from hpcfwi.errors import RunError
 
-__all__ = ["Slurm"]
-
 PENDING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 RUNNING = {"RUNNING", "SIGNALING", "STAGE_OUT"}
 

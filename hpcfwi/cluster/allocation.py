@@ -34,8 +34,6 @@ from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.types import NodeLost
 
-__all__ = ["AllocatedWorkers", "NodeWorkers", "allocated_nodes"]
-
 # The command that starts the workers of a node is started again this often in a row when it ends, after this pause; one that
 # ran for this time counts as the first again.
 MAX_RESTARTS, RESTART_PAUSE_S, STEADY_S = 3, 2.0, 600.0

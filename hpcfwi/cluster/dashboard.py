@@ -20,8 +20,6 @@ from hpcfwi.batch.registry import current_batch_system
 from hpcfwi.cluster.dask_internals import add_lazy_dashboard
 from hpcfwi.errors import InputError
 
-__all__ = ["OFF", "Dashboard", "dashboard_address", "open_dashboard", "reach_dashboard"]
-
 OFF, LOOPBACK, DASK_PORT = "off", "127.0.0.1", 8787
 NAME_SERVICE_TIMEOUT_S = 1.0
 

@@ -16,16 +16,6 @@ from distributed import Client
 from distributed.versions import BOKEH_REQUIREMENT
 from tornado.web import Application, RequestHandler
 
-__all__ = [
-    "ALL_TOPIC",
-    "MEMORY_TOPIC",
-    "SCHEDULER_TOPIC",
-    "add_lazy_dashboard",
-    "missing_dashboard_requirements",
-    "run_stranded_tasks",
-    "watch_worker_exit",
-]
-
 # Topics under which Dask logs events of its own: workers that leave, workers without heartbeats, workers out of memory.
 ALL_TOPIC, SCHEDULER_TOPIC, MEMORY_TOPIC = "all", "scheduler", "worker-restart-memory"
 

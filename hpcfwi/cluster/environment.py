@@ -20,21 +20,6 @@ if TYPE_CHECKING:  # Dask's import takes longer than a command, and workers do w
     from hpcfwi.cluster.layout import Layout
     from hpcfwi.config.site import SiteConfig
 
-__all__ = [
-    "DEATH_TIMEOUT_S",
-    "JOB_STARTED_VARIABLE",
-    "PROCESSES_VARIABLE",
-    "THREADS_VARIABLE",
-    "WORKER_SETTINGS",
-    "apply_environment",
-    "quiet_libraries",
-    "restore_environment",
-    "script_lines",
-    "silence_dask",
-    "worker_arguments",
-    "worker_environment",
-]
-
 # Variables that a job sets for its worker processes: how many there are on the node, the OpenMP threads of each, and the time
 # (s since 1970) at which the job script started.
 PROCESSES_VARIABLE, THREADS_VARIABLE = "HPCFWI_PROCESSES", "HPCFWI_THREADS"

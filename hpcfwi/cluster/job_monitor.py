@@ -19,8 +19,6 @@ from hpcfwi.events.types import JobDrained, JobDraining, JobLost, JobRejected, J
 if TYPE_CHECKING:
     from hpcfwi.cluster.jobs import WorkerJobs
 
-__all__ = ["JobMonitor"]
-
 POLL_INTERVAL_S = 2.0
 HOUR_S = 3600.0
 # A job that runs this long without a connected worker has failed.

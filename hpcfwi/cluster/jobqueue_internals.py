@@ -20,9 +20,6 @@ with keep_handlers():  # importing dask-jobqueue 0.9.0 replaces the handlers of 
     from dask_jobqueue import JobQueueCluster
     from dask_jobqueue.core import Job
 
-__all__ = ["JobQueueCluster", "WorkerJob", "jobqueue_defaults", "worker_cluster_class", "worker_job_class"]
-
-
 # Many jobs are submitted and cancelled at the same time; a batch system that hangs must not make them wait for each other.
 _threads = ThreadPoolExecutor(64, thread_name_prefix="hpcfwi-batch")
 

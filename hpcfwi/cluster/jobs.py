@@ -28,8 +28,6 @@ from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.log import read_state
 from hpcfwi.events.types import JobsLeftOver, JobStateChanged
 
-__all__ = ["JobContext", "WorkerJobs", "job_script"]
-
 # dask-jobqueue rounds the memory of a worker to a hundredth of 2^30 bytes, up or down; here it is rounded down before.
 MEMORY_GRAIN = -(-(2**30) // 100)
 # Some versions of PBS allow no longer names of jobs.

@@ -9,8 +9,6 @@ from hpcfwi.batch.base import Node
 from hpcfwi.config.site import Site, WorkerSection
 from hpcfwi.errors import InputError
 
-__all__ = ["Layout", "ResourceRequest", "allocated_layout", "divide", "node_layout"]
-
 # What a worker process needs besides its wavefields: Python, Devito, Dask, and observed data.
 BASE_MEMORY_BYTES = 400e6
 

@@ -29,8 +29,6 @@ from hpcfwi.errors import InputError
 from hpcfwi.events.types import WorkerStartFailed
 from hpcfwi.process import interrupted
 
-__all__ = ["LocalWorkers", "local_layout", "scratch_folder"]
-
 LOOPBACK = "127.0.0.1"
 # Scratch folders of drivers, and the file in each that its driver keeps locked. One that is older than this age and not locked
 # has lost its driver; a younger one may be about to be locked.

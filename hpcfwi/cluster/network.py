@@ -26,18 +26,6 @@ from hpcfwi.config.site import NetworkSection
 from hpcfwi.errors import InputError
 from hpcfwi.io import make_private
 
-__all__ = [
-    "ALLOWED_FAILURES",
-    "CERTIFICATE_LIFETIME",
-    "CLOCK_SKEW",
-    "driver_address",
-    "interfaces",
-    "network_options",
-    "private_security",
-    "scheduler_options",
-    "security_of",
-]
-
 # Dask itself must not run a task again whose worker has died: the executor decides where it goes, and how often.
 ALLOWED_FAILURES = 0
 # Interfaces of containers and virtual machines, which lead to no other host.

@@ -25,19 +25,6 @@ from hpcfwi.errors import HpcfwiError, InputError, RunError
 from hpcfwi.events.types import Event
 from hpcfwi.io import make_private
 
-__all__ = [
-    "KEEP_LOST_WORKERS",
-    "POOL_SETTINGS",
-    "REMOTE_SETTINGS",
-    "SCHEDULER_SETTINGS",
-    "Listener",
-    "WorkerPool",
-    "Workload",
-    "choose_launch_mode",
-    "launch",
-    "log_tail",
-]
-
 # The driver decides which worker computes what. A worker that sends no heartbeats for WORKER_TTL is restarted by its nanny;
 # Dask looks that often, so it takes up to twice as long. Devito's kernels do not hold heartbeats up.
 WORKER_TTL = "60s"

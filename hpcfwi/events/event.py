@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, dataclass_t
 if TYPE_CHECKING:  # workers make events but read none, and have no use for what pydantic needs
     from pydantic import TypeAdapter
 
-__all__ = ["EVENTS", "SCHEMA", "Event", "event_schema", "parse_event"]
-
 # Version in the first line of each file. It changes when a field changes its meaning or goes, not when one is added.
 SCHEMA = 2
 # Decimals of durations, and of the time, in the file.

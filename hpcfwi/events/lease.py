@@ -27,8 +27,6 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from hpcfwi.errors import InputError, RunError, StagingError
 from hpcfwi.io import require_regular_file, shortened, write_atomic
 
-__all__ = ["DEAD_AFTER_S", "HEARTBEAT_INTERVAL_S", "Holder", "Lease", "Liveness", "parse_holder"]
-
 # A driver on another host is dead after DEAD_AFTER_S without a heartbeat.
 HEARTBEAT_INTERVAL_S, DEAD_AFTER_S = 5.0, 30.0
 # For another driver that takes the lease at the same moment.

@@ -33,8 +33,6 @@ from hpcfwi.events.state import RunState
 from hpcfwi.events.types import SCHEMA, Event, LogSegment, Summary, parse_event
 from hpcfwi.io import UNFINISHED_SUFFIX, require_regular_file, write_atomic
 
-__all__ = ["EventLog", "Follower", "read_events", "read_state"]
-
 MAX_LINE_BYTES = 1_000_000
 # Some 100,000 shots; compressed, a tenth of that.
 SEGMENT_BYTES = 32_000_000

@@ -15,8 +15,6 @@ from hpcfwi.events import types as events
 from hpcfwi.events.types import Event
 from hpcfwi.io import shortened
 
-__all__ = ["ENDED", "RunState", "WorkerState", "failure_line"]
-
 # Limits of what a state keeps, whatever the number of events.
 MAX_KINDS_OF_FAILURES, MAX_HOSTS, MAX_LINE_LENGTH, MAX_LEFT_OVER_JOBS = 50, 5000, 300, 1000
 # Iterations that the time left is estimated from.

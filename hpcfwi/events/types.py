@@ -14,9 +14,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from hpcfwi.events import event as f
-from hpcfwi.events.event import EVENTS, SCHEMA, Event, event_schema, parse_event
-
-__all__ = ["EVENTS", "SCHEMA", "Event", "event_schema", "parse_event"]
+from hpcfwi.events.event import EVENTS, SCHEMA, Event, event_schema, parse_event  # noqa: F401 - importers find all of it here
 
 
 class _AboutWorker(Event):

@@ -21,19 +21,6 @@ from hpcfwi.process import gc_paused
 if TYPE_CHECKING:  # workers do not need pydantic
     from hpcfwi.config.site import Site
 
-__all__ = [
-    "PRELOAD_MODULES",
-    "AffinityCheck",
-    "ThreadUse",
-    "assigned_cores",
-    "cores_of",
-    "dask_setup",
-    "dask_teardown",
-    "numbers",
-    "observed_threads",
-    "ranges",
-]
-
 # Modules that each Dask worker imports when it starts (Dask calls them preloads).
 PRELOAD_MODULES = (__name__,)
 BINDING = ("OMP_PROC_BIND", "OMP_PLACES")

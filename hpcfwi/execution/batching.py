@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from hpcfwi.inversion.misfit import BLOCK
 
-__all__ = ["BATCH_KEY", "NO_OVERHEAD", "TYPICAL_OVERHEAD", "TaskOverhead", "should_batch"]
-
 # Keys of these tasks begin with this word and a hyphen.
 BATCH_KEY = "batch"
 # All shots of a batch together take at most this long, so that a batch in hand ends in time after a signal.

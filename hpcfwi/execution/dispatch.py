@@ -35,8 +35,6 @@ from hpcfwi.process import graceful_stop, stop_requested
 if TYPE_CHECKING:
     from hpcfwi.execution.executor import DaskExecutor
 
-__all__ = ["Dispatch"]
-
 # Time between two looks at workers, overdue tasks, clocks and stop conditions.
 POLL_INTERVAL_S = 1.0
 # A sum, which takes seconds, may take this long before its worker is restarted.

@@ -24,8 +24,6 @@ from hpcfwi.execution.window import DURATIONS_KEPT, Window, host_of
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.misfit import FunctionalGradient
 
-__all__ = ["DaskExecutor"]
-
 # A worker that hangs may take this long to restart.
 RESTART_TIMEOUT_S = 20.0
 # A clock that is set back by more than this is worth a warning.

@@ -15,8 +15,6 @@ from hpcfwi.cluster.dask_internals import watch_worker_exit
 from hpcfwi.cluster.environment import JOB_STARTED_VARIABLE, THREADS_VARIABLE
 from hpcfwi.events.types import WorkerJoined
 
-__all__ = ["EXIT_TOPIC", "WorkerExitPlugin", "WorkerInfoPlugin", "exit_reason"]
-
 # Dask topic of the reports.
 EXIT_TOPIC = "hpcfwi-worker-exit"
 LIKELY_CAUSES = {

@@ -12,8 +12,6 @@ from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient, blocks, total
 from hpcfwi.inversion.objective import task_key
 
-__all__ = ["Node", "Repair", "SumTree"]
-
 # Failures of one sum after which the run stops.
 MAX_ATTEMPTS = 4
 

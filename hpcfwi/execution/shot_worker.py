@@ -24,8 +24,6 @@ from hpcfwi.solver.engine import SleepingShots, open_engine
 from hpcfwi.solver.operators import obtain_solver
 from hpcfwi.solver.spec import SolverSpec
 
-__all__ = ["ShotContext", "ShotWorker"]
-
 
 @dataclass(frozen=True)
 class ShotContext:

@@ -30,8 +30,6 @@ from enum import Enum
 from hpcfwi.errors import ShotFailed
 from hpcfwi.execution.window import Window
 
-__all__ = ["Failure", "Shots", "State", "Unit"]
-
 # Errors of a shot, and deaths of its workers (which may have other causes), after which the run stops.
 MAX_ATTEMPTS, MAX_WORKER_DEATHS = 3, 4
 # Workers that compute the same shot at most.

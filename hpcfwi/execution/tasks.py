@@ -30,20 +30,6 @@ from hpcfwi.model.survey import Shot
 if TYPE_CHECKING:
     from hpcfwi.inversion.objective import ShotOperations
 
-__all__ = [
-    "EVENT_TOPIC",
-    "TaskFailure",
-    "add_parts",
-    "add_shots",
-    "evaluate_shot",
-    "load_part",
-    "log_event",
-    "observe_shot",
-    "predict_shot",
-    "shot_operations",
-    "task",
-]
-
 # Dask topic of the events that workers send.
 EVENT_TOPIC = "hpcfwi"
 

@@ -15,8 +15,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-__all__ = ["Window", "host_of", "queue_depth", "shortest_unqueued_shot"]
-
 # A host is excluded after this many different shots have failed on it within this time.
 MAX_HOST_FAILURES, HOST_FAILURE_WINDOW_S = 3, 3600.0
 # Seconds that a worker is idle between two shots at depth 1 (measured: 0.004 with small gradients, 0.008 with a sum of some MB

@@ -29,8 +29,6 @@ from hpcfwi.run.shot_exclusion import ShotExclusion
 from hpcfwi.run.stopping import Requeue
 from hpcfwi.solver.engine import SleepingShots
 
-__all__ = ["RunResult", "model_data", "run_inversion"]
-
 
 @dataclass(frozen=True)
 class RunResult:

@@ -20,8 +20,6 @@ from hpcfwi.events.lease import Lease
 from hpcfwi.io import make_private, parse_json, remove_unfinished, require_regular_file, shortened, write_atomic
 from hpcfwi.version import __version__
 
-__all__ = ["RunFolder", "fresh_folder"]
-
 
 def fresh_folder(path: Path) -> Path:
     """The folder in which a run begins anew: ``path``, or the first of ``path-2``, ``path-3``, ... that does not exist.

@@ -22,8 +22,6 @@ from hpcfwi.solver.spec import SolverSpec
 if TYPE_CHECKING:  # imports Dask, for which the command line has no time
     from hpcfwi.cluster.layout import Layout
 
-__all__ = ["Plan", "make_plan", "plan_workers"]
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 from hpcfwi.run.folder import RunFolder
 
-__all__ = ["Reproducibility"]
-
 FILE = "reproducibility.json"
 Role = Literal["drivers", "workers"]
 

@@ -42,8 +42,6 @@ from hpcfwi.version import __version__
 if TYPE_CHECKING:  # imports Dask, for which the command line has no time
     from hpcfwi.cluster.pool import WorkerPool
 
-__all__ = ["Session", "session"]
-
 # Libraries that the results and the speed of a run depend on.
 LIBRARIES = ("dask", "dask-jobqueue", "devito", "distributed", "numpy", "scipy")
 

@@ -10,8 +10,6 @@ from hpcfwi.errors import DataError, InputError, ShotFailed
 from hpcfwi.model.problem import Problem
 from hpcfwi.run.folder import RunFolder
 
-__all__ = ["ShotExclusion"]
-
 FILE = "excluded-shots.json"
 
 

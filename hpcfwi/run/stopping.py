@@ -12,8 +12,6 @@ from hpcfwi.events.types import Requeued
 from hpcfwi.process import ignore_signals, received_signal, stop_requested
 from hpcfwi.run.folder import RunFolder
 
-__all__ = ["Requeue", "StopConditions", "finishing_time", "signal_reason"]
-
 # For the shots in hand after a signal (batch systems kill after 30 s by default), and to end the workers and the driver.
 LAST_SHOTS_S, CLOSING_S = 20.0, 10.0
 # A SIGTERM this close to the job's end comes from the batch system; an earlier one from the user's scancel or qdel.

@@ -18,8 +18,6 @@ if TYPE_CHECKING:  # imports Dask, for which the command line has no time
     from hpcfwi.execution.affinity import AffinityCheck
     from hpcfwi.execution.executor import DaskExecutor
 
-__all__ = ["WorkerEvents", "failure_summary"]
-
 # The nanny reports why a worker died a moment after the scheduler has lost it.
 EXIT_REASON_TIMEOUT_S = 1.0
 MAX_KINDS_SHOWN = 10
