@@ -169,7 +169,7 @@ class Shell:
         """Run the command to its end."""
         with self.start(*arguments) as process:
             try:
-                out, err = process.communicate(timeout=300)
+                out, err = process.communicate(timeout=900)
             except BaseException:
                 process.kill()
                 raise

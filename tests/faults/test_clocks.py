@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 import shlex
@@ -13,34 +12,22 @@ import time
 from pathlib import Path
 
 import pytest
+from watching import logged_events, options, shots_for, wait_until
 
-SETTINGS = (
-    "site.worker.threads=1",
-    "site.worker.processes=2",
-    "acquisition.sources.count=150",
-    "inversion.iterations=40",
-    "inversion.ftol=0",
-    "inversion.gtol=0",
-)
-COMMAND = ("run", "fwi.toml", "--run-dir", "run", *(word for setting in SETTINGS for word in ("--set", setting)))
+# Seconds of work, enough for two changes of the clock, which every process notices within a second.
+WORK_S, ITERATIONS = 12.0, 40
 
 
 @pytest.fixture(scope="module")
-def undisturbed(first_run, tmp_path_factory):
-    shell = type(first_run[0])(tmp_path_factory.mktemp("undisturbed"))
-    shell.run("run", *SETTINGS)
-    return (shell.folder / "run" / "model.npy").read_bytes()
-
-
-def events(run_dir, *kinds):
-    told = (json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines() if line.endswith("}"))
-    return [event for event in told if event["event"] in kinds]
+def whole(undisturbed, run_undisturbed):
+    shots = shots_for(undisturbed.run_dir, WORK_S, ITERATIONS)
+    return run_undisturbed(shots, ITERATIONS, "inversion.gtol=0")
 
 
 def clock_of(run_dir):
-    """What it was when the last evaluation was done."""
-    told = events(run_dir, "evaluation") if (run_dir / "events.jsonl").exists() else []
-    return told[-1]["time"] if told else 0.0
+    """Time of the last evaluation by the clock of the run; 0 before the first."""
+    evaluations = logged_events(run_dir, "evaluation")
+    return evaluations[-1]["time"] if evaluations else 0.0
 
 
 def jump(process, run_dir, set_clock, hours):
@@ -54,28 +41,19 @@ def jump(process, run_dir, set_clock, hours):
     return True
 
 
-def begun(process, run_dir):
-    """Wait until an evaluation is done."""
-    until = time.monotonic() + 100
-    while not clock_of(run_dir):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 @pytest.mark.slow
-def test_a_clock_that_is_set_forward_by_hours_changes_nothing(hpcfwi, undisturbed, set_clock):
+def test_a_clock_that_is_set_forward_by_hours_changes_nothing(hpcfwi, whole, set_clock):
     run_dir, began = hpcfwi.folder / "run", time.monotonic()
-    process = hpcfwi.start(*COMMAND)
-    begun(process, run_dir)
+    process = hpcfwi.start(*whole.command)
+    wait_until(lambda: clock_of(run_dir), process)
     for hours in (5, 12):
         assert jump(process, run_dir, set_clock, hours), process.poll()
-    out, errors = process.communicate(timeout=100)
+    out, errors = process.communicate(timeout=300)
     seconds = time.monotonic() - began
     assert process.returncode == 0, out + errors
     assert not errors
-    assert (run_dir / "model.npy").read_bytes() == undisturbed
-    assert not events(run_dir, "task overdue")
+    whole.assert_same(run_dir)
+    assert not logged_events(run_dir, "task overdue")
     with (run_dir / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert all(0 <= float(row["step_seconds"]) < seconds for row in rows)
@@ -85,21 +63,21 @@ def test_a_clock_that_is_set_forward_by_hours_changes_nothing(hpcfwi, undisturbe
 
 
 @pytest.mark.slow
-def test_a_clock_that_is_set_back_loses_nothing(hpcfwi, undisturbed, set_clock):
+def test_a_clock_that_is_set_back_loses_nothing(hpcfwi, whole, set_clock):
     """The run goes on, or stands still until it is stopped; the same command then comes to the same bytes."""
     run_dir = hpcfwi.folder / "run"
-    process = hpcfwi.start(*COMMAND)
-    begun(process, run_dir)
+    process = hpcfwi.start(*whole.command)
+    wait_until(lambda: clock_of(run_dir), process)
     goes_on = jump(process, run_dir, set_clock, -7)
     if not goes_on and process.poll() is None:
         process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=100)
+    out, errors = process.communicate(timeout=300)
     assert process.returncode in (0, 75), out + errors
     assert "the clock of this machine was set back by 25" in out
     if process.returncode == 75:
-        done = hpcfwi(*COMMAND)
+        done = hpcfwi(*whole.command)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert (run_dir / "model.npy").read_bytes() == undisturbed
+    whole.assert_same(run_dir)
 
 
 @pytest.fixture
@@ -114,13 +92,12 @@ def another_start(hpcfwi):
     return words
 
 
+COMMAND = ("run", "fwi.toml", "--run-dir", "run", *options("site.worker.threads=1", "inversion.iterations=5000"))
+
+
 def test_a_driver_is_known_to_be_alive_when_the_clock_was_set_since_it_began(hpcfwi, another_start):
     process = hpcfwi.start(*COMMAND)
-    until = time.monotonic() + 60
-    while not (hpcfwi.folder / "run" / "driver.json").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_until((hpcfwi.folder / "run" / "driver.json").exists, process)
     try:
         hpcfwi.prefix = another_start
         done = hpcfwi(*COMMAND)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import signal
 
 import numpy as np
 import pytest
+from watching import logged_events
 
 from hpcfwi.artifacts import read_container, unpickle
 
 COMMAND = ("run", "fwi.toml", "--run-dir", "run", "--set", "site.worker.threads=1")
-
-
-def events(run_dir, kind):
-    told = (json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines())
-    return [event for event in told if event["event"] == kind]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +75,7 @@ def test_a_shot_that_ends_all_its_workers_is_named_after_four_of_them(
     assert "Traceback" not in done.stderr
     assert "hpcfwi: shot 1 failed 4 times:\n" in done.stderr
     assert len(re.findall(rf"^  its worker tcp://\S+ died: {re.escape(reason)}$", done.stderr, re.MULTILINE)) == 4
-    assert len(events(run_dir, "worker died")) == 4
+    assert len(logged_events(run_dir, "worker died")) == 4
     assert begin_anew_as_told(hpcfwi, done.stderr) == without_1
     meddle()
     hpcfwi.run("run")
@@ -93,7 +88,7 @@ def test_a_worker_that_takes_too_much_memory_is_ended_and_told_of(hpcfwi, meddle
     meddle("devour", shot="1", limit=gigabytes * 1e9, once=hpcfwi.folder / "once")
     done = hpcfwi.run("run", f"site.worker.memory={gigabytes}")
     reason = f"out of memory: it came too close to its limit of {gigabytes} GB (site.worker.memory)"
-    (died,) = events(run_dir, "worker died")
+    (died,) = logged_events(run_dir, "worker died")
     assert died["reason"] == reason
     assert died["pid"] == int((hpcfwi.folder / "once").read_text())
     assert f"died: {reason}" in done.stdout

@@ -6,13 +6,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from watching import shots_for, wait_until
 
 HOSTS = Path(__file__).parent / "slurm-hosts"
 NEEDED = ("munged", "slurmctld", "slurmd", "nsenter", "unshare", "ip", "setpriv")
@@ -43,7 +43,7 @@ class Lab:
         return [str(HOSTS), "-x", str(self.folder), host, *map(str, words)]
 
     def run(self, *words: object, host: str = "login", check: bool = True) -> str:
-        done = subprocess.run(self.command(*words, host=host), capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(self.command(*words, host=host), capture_output=True, text=True, check=False, timeout=300)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -62,7 +62,7 @@ class Lab:
         """Numbers of the jobs in the queue."""
         return self.run("squeue", "--noheader", "--format=%i").split()
 
-    def submit(self, folder: Path, *words: object, seconds: float = 120) -> str:
+    def submit(self, folder: Path, *words: object, seconds: float = 300) -> str:
         """``sbatch`` in a folder, wait for the job's end, and return its output."""
         command = self.command("sbatch", "--parsable", "--output=job.log", *words)
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -71,12 +71,9 @@ class Lab:
         return (folder / "job.log").read_text()
 
     @staticmethod
-    def until(true: Callable[[], object], seconds: float = 60, every: float = 0.2) -> None:
+    def until(true: Callable[[], object], seconds: float = 120, every: float = 0.05) -> None:
         """Wait for something."""
-        deadline = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < deadline, "it has not come true"
-            time.sleep(every)
+        wait_until(true, seconds=seconds, every=every)
 
 
 @contextmanager
@@ -139,3 +136,23 @@ def driver_of() -> Callable[[subprocess.Popen[str]], psutil.Process]:
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def longer_than_a_minute(first_run, tmp_path_factory) -> tuple[tuple[str, ...], Path]:
+    """Settings of a run that takes two workers of this machine 80 s, and its run folder undisturbed."""
+    shell = type(first_run[0])(tmp_path_factory.mktemp("undisturbed"))
+    evaluations = 120
+    problem = (
+        "grid.shape=[101, 101]",
+        "grid.spacing=[6.0, 6.0]",
+        "inversion.ftol=0",
+        "inversion.gtol=0",
+        "inversion.iterations=1000",
+    )
+    local = ("site.worker.processes=2", *problem)
+    shell.run("measured", *local, "acquisition.sources.count=60", "inversion.evaluations=6")
+    shots = shots_for(shell.folder / "measured", 80, evaluations)
+    settings = (*problem, f"acquisition.sources.count={shots}", f"inversion.evaluations={evaluations}")
+    shell.run("undisturbed", *local, *settings)
+    return settings, shell.folder / "undisturbed"

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from watching import logged_events, options
 
 MEDDLING = Path(__file__).parents[1] / "faults" / "meddling"
 # Long enough for another job to be submitted, and for it to begin.
@@ -27,20 +28,18 @@ def test_a_node_on_which_shots_fail_is_excluded_and_replaced(on_login):
         "MEDDLING": json.dumps(["fail_on", {"host": "node1"}]),
     }
     settings = (*PROBLEM, "site.worker.processes=1")
-    words = [word for setting in settings for word in ("--set", setting)]
     # jobs that share no node
-    words += ["--set", 'site.scheduler.directives=["--exclusive"]']
+    words = options(*settings, 'site.scheduler.directives=["--exclusive"]')
     done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--nodes", "2", "--run-dir", "run", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     run_dir = on_login.folder / "run"
-    logged = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    (excluded,) = [event for event in logged if event["event"] == "host excluded"]
+    (excluded,) = logged_events(run_dir, "host excluded")
     assert len(excluded["failed_shots"]) >= 3
-    (draining,) = [event for event in logged if event["event"] == "job draining"]
+    (draining,) = logged_events(run_dir, "job draining")
     assert (draining["nodes"], draining["excluded"]) == ("node1", True)
     scripts = [path.read_text() for path in (run_dir / "logs").glob("*.sh")]
     assert sum("#SBATCH --exclude=node1\n" in f"{script}\n" for script in scripts) >= 1
-    failed = [event for event in logged if event["event"] == "retry"]
+    failed = logged_events(run_dir, "retry")
     assert all("on node1: OSError: libfftw3.so.3" in event["reason"] for event in failed)
     # none of them afterwards
     assert not [event for event in failed if event["time"] > draining["time"] + 5]

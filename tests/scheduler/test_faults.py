@@ -11,46 +11,31 @@ from contextlib import suppress
 
 import psutil
 import pytest
+from watching import logged_events, options, shots_for, wait_until
 
 # Slow enough not to come to its end before the faults do.
 SLOW = ("grid.shape=[201, 201]", "grid.spacing=[3.0, 3.0]", "acquisition.sources.count=12")
-LONG = ("--set", "inversion.iterations=5000", "--set", "inversion.ftol=0", "--set", "inversion.gtol=0")
-SETTINGS = [word for setting in SLOW for word in ("--set", setting)]
-
-
-def whole(shots):
-    """Settings of a run that comes to its own end."""
-    return (*SLOW, f"acquisition.sources.count={shots}", "inversion.iterations=7", "inversion.ftol=0")
-
-
-WHOLE = whole(100)
-TO_ITS_END = [word for setting in WHOLE for word in ("--set", setting)]
+LONG = options(*SLOW, "inversion.iterations=5000", "inversion.ftol=0", "inversion.gtol=0")
+# Seconds that a run takes two workers which comes to its own end after the faults.
+WHOLE_S, ITERATIONS = 60.0, 7
 
 
 class Run:
     """A run, by default a long one, with two worker jobs, on different nodes."""
 
-    def __init__(self, lab, shell, driver_of, *allocation, words=(*LONG, *SETTINGS)):
+    def __init__(self, lab, shell, driver_of, *allocation, words=LONG):
         self.lab, self.shell, self.find = lab, shell, driver_of
         shell.prefix += allocation
         site = ("--site", "generic-slurm", "--set", 'site.scheduler.directives=["--exclusive"]')
         self.process = shell.start("run", "fwi.toml", *site, "--run-dir", "run", *words, stdout=subprocess.DEVNULL)
 
     def events(self, *kinds):
-        path = self.shell.folder / "run" / "events.jsonl"
-        if not path.exists():
-            return []
-        logged = (json.loads(line) for line in path.read_text().splitlines() if line.endswith("}"))
-        return [event for event in logged if event["event"] in kinds]
+        return logged_events(self.shell.folder / "run", *kinds)
 
-    def wait(self, what, seconds=60.0):
-        def true():
-            assert self.process.poll() is None, self.process.communicate()
-            return what()
+    def wait(self, condition, seconds=180.0):
+        wait_until(condition, self.process, seconds, every=0.05)
 
-        self.lab.until(true, seconds)
-
-    def wait_for_work_on(self, count, since=0, seconds=60.0):
+    def wait_for_work_on(self, count, since=0, seconds=180.0):
         """Until so many nodes have worked on shots since an event; returns their names."""
         found: set[str] = set()
 
@@ -80,15 +65,15 @@ class Run:
     def stop(self):
         """End it as a user would, and see that it ends well."""
         self.driver.send_signal(signal.SIGINT)
-        _, err = self.process.communicate(timeout=60)
+        _, err = self.process.communicate(timeout=300)
         assert self.process.returncode == 75, self.process.returncode
         assert "stopped; the same command continues the run" in err, err
         assert "Traceback" not in err
-        self.lab.until(lambda: self.lab.jobs() == [], 10)
+        self.lab.until(lambda: self.lab.jobs() == [], 30)
 
     def finish(self):
         """Let it come to its own end."""
-        _, err = self.process.communicate(timeout=300)
+        _, err = self.process.communicate(timeout=500)
         assert self.process.returncode == 0, err
         assert not err
 
@@ -105,11 +90,26 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(first_run, tmp_path_factory):
-    """Bytes of the model that a run which nothing happens to ends with."""
-    shell = type(first_run[0])(tmp_path_factory.mktemp("undisturbed"))
-    shell.run("run", *SLOW)
-    return (shell.folder / "run" / "model.npy").read_bytes()
+def run_undisturbed(first_run, tmp_path_factory):
+    """Compute with these settings on two workers of this machine; return the run folder."""
+
+    def run(*settings):
+        shell = type(first_run[0])(tmp_path_factory.mktemp("undisturbed"))
+        shell.run("run", "site.worker.processes=2", *settings)
+        return shell.folder / "run"
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def short(run_undisturbed):
+    return run_undisturbed(*SLOW)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(short):
+    """Bytes of the model that an undisturbed run ends with."""
+    return (short / "model.npy").read_bytes()
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_replacement_that_is_rejected_is_submitted_again(run, undisturbed):
         assert {event["host"] for event in run.events("shot")[done:]} != {"node1", "node2"}
     finally:
         run.lab.run("scontrol", "update", "partitionname=debug", "state=up")
-    run.wait_for_work_on(2, run.shots(), 120)
+    run.wait_for_work_on(2, run.shots())
     run.stop()
     run.assert_nothing_lost(undisturbed)
 
@@ -160,8 +160,8 @@ def test_a_node_that_dies_costs_only_its_workers(run, undisturbed, fault):
         run.lab.run("scontrol", "update", f"nodename={nodes[0]}", "state=down", "reason=test")
     else:
         run.lab.power(nodes[0], "off")
-    run.wait(lambda: run.events("job lost"), 90)
-    others = run.wait_for_work_on(2, run.shots(), 90)
+    run.wait(lambda: run.events("job lost"))
+    others = run.wait_for_work_on(2, run.shots())
     assert nodes[0] not in others
     if fault == "down":
         run.lab.run("scontrol", "update", f"nodename={nodes[0]}", "state=resume")
@@ -180,9 +180,9 @@ def test_a_run_survives_a_link_that_is_cut(run, undisturbed, seconds):
     if seconds < 100:
         time.sleep(seconds)
         run.lab.link(nodes[0], "up")
-        assert set(run.wait_for_work_on(2, run.shots(), 90)) <= {"node1", "node2", "node3"}
+        assert set(run.wait_for_work_on(2, run.shots())) <= {"node1", "node2", "node3"}
     else:
-        others = run.wait_for_work_on(2, cut + 1, 150)
+        others = run.wait_for_work_on(2, cut + 1)
         assert nodes[0] not in others
     run.stop()
     run.lab.link(nodes[0], "up")
@@ -231,7 +231,7 @@ def test_in_an_allocation_a_node_that_dies_costs_only_its_workers(run_in_allocat
     run = run_in_allocation
     nodes = run.wait_for_work_on(3)
     run.lab.power(nodes[2], "off")
-    run.wait(lambda: any(not event["restarted"] for event in run.events("node lost")), 120)
+    run.wait(lambda: any(not event["restarted"] for event in run.events("node lost")))
     assert run.wait_for_work_on(2, run.shots()) == nodes[:2]
     run.stop()
     run.lab.power(nodes[2], "on")
@@ -260,14 +260,14 @@ def test_the_next_driver_lists_the_queued_jobs_of_a_killed_one_which_end_when_th
     assert done.returncode == 0, done.stderr
     assert "jobs of an earlier driver of this run are still there" in done.stdout
     assert f"or now: scancel {' '.join(left)}" in done.stdout
-    lab.until(lambda: not lab.jobs(), 90)
+    lab.until(lambda: not lab.jobs())
 
 
 @pytest.mark.slow
 def test_a_run_survives_a_slurm_that_does_not_answer_for_a_while(run, undisturbed):
     run.wait_for_work_on(2)
     run.lab.run("pkill", "-STOP", "slurmctld")
-    run.wait(lambda: any("squeue does not answer" in e["message"] for e in run.events("warning")), 90)
+    run.wait(lambda: any("squeue does not answer" in e["message"] for e in run.events("warning")))
     done = run.shots()
     run.wait(lambda: run.shots() > done + 10)
     run.lab.run("pkill", "-CONT", "slurmctld")
@@ -276,19 +276,25 @@ def test_a_run_survives_a_slurm_that_does_not_answer_for_a_while(run, undisturbe
 
 
 @pytest.fixture(scope="module")
-def undisturbed_whole(first_run, tmp_path_factory):
-    shell = type(first_run[0])(tmp_path_factory.mktemp("whole"))
-    shell.run("run", *WHOLE)
-    return (shell.folder / "run" / "model.npy").read_bytes()
+def whole(short, run_undisturbed):
+    """Settings of a run that comes to its own end after the faults, and the bytes of its model."""
+    shots = shots_for(short, WHOLE_S, ITERATIONS)
+    settings = (*SLOW, f"acquisition.sources.count={shots}", f"inversion.iterations={ITERATIONS}", "inversion.ftol=0")
+    return settings, (run_undisturbed(*settings) / "model.npy").read_bytes()
 
 
 @pytest.fixture
-def start_whole(lab, on_login, driver_of):
+def undisturbed_whole(whole):
+    return whole[1]
+
+
+@pytest.fixture
+def start_whole(lab, on_login, driver_of, whole):
     """Starts a run that comes to its own end."""
     started = []
 
     def start(*words):
-        started.append(Run(lab, on_login, driver_of, words=(*TO_ITS_END, *words)))
+        started.append(Run(lab, on_login, driver_of, words=(*options(*whole[0]), *words)))
         return started[-1]
 
     yield start
@@ -316,22 +322,20 @@ def test_a_restarted_controller_finds_the_jobs_again(start_whole, undisturbed_wh
 
 
 @pytest.mark.slow
-def test_a_node_whose_slurmd_is_killed_computes_its_shots_and_is_left_clean(new_lab, hpcfwi, driver_of):
+def test_a_node_whose_slurmd_is_killed_computes_its_shots_and_is_left_clean(new_lab, hpcfwi, driver_of, whole):
     """Slurm takes the node for dead, after a while, and its job for lost, but can end no process there."""
-    settings = whole(300)
+    settings, undisturbed = whole
     with new_lab() as lab:
         lab.up(2, TIMEOUT="3")
         hpcfwi.prefix = lab.command()
-        run = Run(lab, hpcfwi, driver_of, words=[word for setting in settings for word in ("--set", setting)])
+        run = Run(lab, hpcfwi, driver_of, words=options(*settings))
         try:
             node, _ = run.wait_for_work_on(2)
             lab.run("pkill", "-KILL", "-x", "slurmd", host=node)
             run.wait(lambda: "down" in lab.run("sinfo", "--noheader", "--nodes", node, "--format=%T"))
             run.wait_for_work_on(1, run.shots())
             run.finish()
-            hpcfwi.prefix = []
-            hpcfwi.run("undisturbed", *settings)
-            run.assert_same((hpcfwi.folder / "undisturbed" / "model.npy").read_bytes())
+            run.assert_same(undisturbed)
         finally:
             run.end()
         lab.until(lambda: not lab.run("pgrep", "-f", "dask_worker", host=node, check=False))
@@ -376,8 +380,9 @@ def test_a_run_survives_a_clock_of_the_driver_that_jumps_by_hours(
 
 
 @pytest.mark.slow
-def test_a_second_driver_on_another_host_waits_until_the_first_is_dead(lab, hpcfwi, undisturbed_whole):
-    words = ("run", "fwi.toml", "--run-dir", "run", "--set", "site.worker.threads=1", *TO_ITS_END)
+def test_a_second_driver_on_another_host_waits_until_the_first_is_dead(lab, hpcfwi, whole):
+    settings, undisturbed = whole
+    words = ("run", "fwi.toml", "--run-dir", "run", *options("site.worker.threads=1", *settings))
     hpcfwi.prefix = lab.command(host="node1")
     first = hpcfwi.start(*words)
     try:
@@ -399,4 +404,4 @@ def test_a_second_driver_on_another_host_waits_until_the_first_is_dead(lab, hpcf
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     assert re.search(r"process \d+ on node1 used it last; waiting 30 s", done.stdout)
-    assert (hpcfwi.folder / "run" / "model.npy").read_bytes() == undisturbed_whole
+    assert (hpcfwi.folder / "run" / "model.npy").read_bytes() == undisturbed

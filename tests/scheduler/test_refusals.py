@@ -19,6 +19,10 @@ memory = {}
 """
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def refused(shell, scheduler="", memory="2.0", *options):
     (shell.folder / "mine.toml").write_text(SITE.format(scheduler, memory))
     began = time.monotonic()
@@ -31,9 +35,9 @@ def refused(shell, scheduler="", memory="2.0", *options):
     ("scheduler", "memory", "line", "said"),
     [
         ('queue = "nope"', "2.0", 'line 5: queue = "nope"', "Invalid partition name specified"),
-        ("", "9000.0", "line 10: memory = 9000.0", "Memory specification can not be satisfied"),
-        ('directives = ["--constraint=gpu"]', "2.0", 'line 5: directives = ["--constraint=gpu"]', "feature"),
-        ('directives = ["--tpyo"]', "2.0", 'line 5: directives = ["--tpyo"]', "unrecognized option"),
+        slow("", "9000.0", "line 10: memory = 9000.0", "Memory specification can not be satisfied"),
+        slow('directives = ["--constraint=gpu"]', "2.0", 'line 5: directives = ["--constraint=gpu"]', "feature"),
+        slow('directives = ["--tpyo"]', "2.0", 'line 5: directives = ["--tpyo"]', "unrecognized option"),
     ],
 )
 def test_a_rejected_job_stops_the_run_with_the_line_of_the_site_file(on_login, scheduler, memory, line, said):
@@ -55,7 +59,7 @@ def test_a_job_that_slurm_accepts_but_never_starts_stops_the_run(lab, on_login):
     assert lab.jobs() == []
 
 
-@pytest.fixture(scope="module", params=["NO", "ALL"])
+@pytest.fixture(scope="module", params=[slow("NO"), slow("ALL")])
 def choosy(request, new_lab):
     """A lab whose partition is for one account only, and whether sbatch asks for that."""
     with new_lab() as lab:
@@ -79,14 +83,15 @@ def test_an_account_that_may_not_use_the_partition_stops_the_run(choosy, hpcfwi)
 
 
 def test_a_run_shows_why_its_jobs_wait_and_stops_after_the_given_minutes(lab, on_login):
-    done, seconds = refused(on_login, 'directives = ["--begin=now+1hour"]', "2.0", "--wait", "0.1")
+    done, seconds = refused(on_login, 'directives = ["--begin=now+1hour"]', "2.0", "--wait", "0.05")
     assert done.returncode == 3, done.stdout + done.stderr
     assert "no worker yet; jobs: 1 waiting (BeginTime)" in done.stdout
-    assert "no worker has come for 0.1 minutes (--wait); jobs: 1 waiting (BeginTime)" in done.stderr
+    assert "no worker has come for 0.05 minutes (--wait); jobs: 1 waiting (BeginTime)" in done.stderr
     assert seconds < 30
     assert lab.jobs() == []
 
 
+@pytest.mark.slow
 def test_jobs_that_end_before_a_worker_connects_stop_the_run_with_their_output(lab, on_login):
     site = 'directives = ["--begin=now"]\n\n[environment]\ncommands = ["echo no such module", "exit 7"]\n\n[filesystem]'
     done, _ = refused(on_login, site)

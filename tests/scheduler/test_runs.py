@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
+from watching import logged_events
+from watching import options as set_options
 
 ROOT = Path(__file__).parents[2]
 ALLOCATION = ("--ntasks-per-node=1", "--cpus-per-task=1", "--mem=2000M")
 BATCH = f"#!/bin/bash\nexec '{sys.executable}' -m hpcfwi run fwi.toml --site generic-slurm --run-dir 'a run' "
 
 
-def events(shell, kind):
-    logged = map(json.loads, (shell.folder / "a run" / "events.jsonl").read_text().splitlines())
-    return [event for event in logged if event["event"] == kind]
-
-
 def hosts(shell):
-    return {event["host"] for event in events(shell, "shot")}
+    return {event["host"] for event in logged_events(shell.folder / "a run", "shot")}
 
 
 def assert_same(shell, first_run):
@@ -39,15 +35,15 @@ def assert_same(shell, first_run):
     ids=["two jobs", "three jobs", "one job of two processes", "one to three jobs", "without TLS"],
 )
 def test_worker_jobs_give_the_bytes_of_a_local_run(lab, on_login, first_run, settings, options):
-    settings = [word for setting in settings for word in ("--set", f"site.{setting}")]
-    done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "a run", *options, *settings)
+    words = [*options, *set_options(*(f"site.{setting}" for setting in settings))]
+    done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "a run", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "of Slurm (generic-slurm), each" in done.stdout
     assert_same(on_login, first_run)
     assert hosts(on_login) <= {"node1", "node2", "node3"}
-    (address,) = {event["scheduler"] for event in events(on_login, "first workers")}
+    (address,) = {event["scheduler"] for event in logged_events(on_login.folder / "a run", "first workers")}
     assert "127.0.0.1" not in address
-    lab.until(lambda: not lab.jobs(), 10)  # they may be ending still; by themselves they would only after 45 s
+    lab.until(lambda: not lab.jobs(), 30)  # they may be ending still; by themselves they would only after 45 s
 
 
 def test_an_allocation_of_salloc_gives_the_bytes_of_a_local_run(on_login, first_run):

@@ -17,6 +17,7 @@ def results(folder):
         return list(csv.DictReader(file)), json.loads((folder / "study" / "scaling.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_study_runs_with_worker_jobs(on_login):
     done = on_login("scale", *WORDS, "--nodes", "1,2", "--stand-in", "0.2")
     assert done.returncode == 0, done.stdout + done.stderr

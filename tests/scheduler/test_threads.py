@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import pytest
+from watching import logged_events, options
 
 from hpcfwi.execution.affinity import ranges
 
@@ -13,20 +13,27 @@ pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this m
 AFFINITY = {"CPUS": "2", "CONF": "TaskPlugin=task/affinity"}
 
 
-@pytest.fixture
-def bound(new_lab, hpcfwi):
-    """The command on the login host of a lab whose nodes have two CPUs, to which jobs are bound."""
+@pytest.fixture(scope="module")
+def binding_lab(new_lab):
+    """A lab whose one node has two CPUs, to which its Slurm binds jobs."""
     with new_lab() as lab:
         lab.up(1, **AFFINITY)
-        hpcfwi.prefix = lab.command()
-        yield hpcfwi
+        yield lab
+
+
+@pytest.fixture
+def bound(binding_lab, hpcfwi):
+    """The command on the login host of that lab."""
+    hpcfwi.prefix = binding_lab.command()
+    yield hpcfwi
+    binding_lab.until(lambda: not binding_lab.jobs())
 
 
 def run(shell, *settings):
-    words = [word for setting in settings for word in ("--set", f"site.{setting}")]
+    words = options(*(f"site.{setting}" for setting in settings))
     done = shell("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "run", "--nodes", "1", *words)
-    threads = map(json.loads, (shell.folder / "run" / "events.jsonl").read_text().splitlines())
-    return done, [(event["threads"], event["cpus"]) for event in threads if event["event"] == "threads"]
+    threads = logged_events(shell.folder / "run", "threads")
+    return done, [(event["threads"], event["cpus"]) for event in threads]
 
 
 @pytest.mark.slow

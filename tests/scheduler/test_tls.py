@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
+
+from watching import logged_events, options
 
 STRANGER = """
 import sys
@@ -28,17 +29,10 @@ SETTINGS = ("inversion.iterations=5000", "inversion.ftol=0", "grid.shape=[201, 2
 
 
 def test_connections_without_the_runs_key_are_refused_and_the_run_goes_on(lab, on_login, driver_of):
-    run_dir, words = on_login.folder / "run", [word for setting in SETTINGS for word in ("--set", setting)]
-    options = ("--site", "generic-slurm", "--run-dir", "run", "--nodes", "1")
-    process = on_login.start("run", "fwi.toml", *options, *words, stdout=subprocess.DEVNULL)
-
-    def events(kind):
-        path = run_dir / "events.jsonl"
-        logged = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
-        return [event for event in logged if event["event"] == kind]
-
-    lab.until(lambda: events("shot"))
-    address = events("first workers")[0]["scheduler"]
+    run_dir, words = on_login.folder / "run", ("--site", "generic-slurm", "--run-dir", "run", "--nodes", "1")
+    process = on_login.start("run", "fwi.toml", *words, *options(*SETTINGS), stdout=subprocess.DEVNULL)
+    lab.until(lambda: logged_events(run_dir, "shot"))
+    address = logged_events(run_dir, "first workers")[0]["scheduler"]
     assert address.startswith("tls://10.")
     assert {path.name: path.stat().st_mode & 0o777 for path in [run_dir / "tls", *(run_dir / "tls").iterdir()]} == {
         "tls": 0o700,
@@ -47,9 +41,9 @@ def test_connections_without_the_runs_key_are_refused_and_the_run_goes_on(lab, o
     }
     for kind in ("plain", "own certificate"):
         assert lab.run(sys.executable, "-c", STRANGER, address, kind, host="node3").startswith("refused:")
-    done = len(events("shot"))
-    lab.until(lambda: len(events("shot")) > done)
+    done = len(logged_events(run_dir, "shot"))
+    lab.until(lambda: len(logged_events(run_dir, "shot")) > done)
     driver_of(process).send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 75, err
     assert not (run_dir / "tls").exists()
