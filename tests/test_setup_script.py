@@ -230,6 +230,7 @@ def test_extras_are_added_and_stay(ready):
     assert (ready.venv / "hpcfwi.stamp").read_text().splitlines()[1] == "mpi,test"
 
 
+@pytest.mark.slow
 def test_a_venv_of_the_users_stays_but_a_moved_or_copied_one_is_made_again(bare, tmp_path):
     subprocess.run([sys.executable, "-m", "venv", bare.venv], check=True)
     (bare.venv / "kept").touch()
@@ -246,7 +247,9 @@ def test_a_venv_of_the_users_stays_but_a_moved_or_copied_one_is_made_again(bare,
         assert not (project.venv / "kept").exists()
 
 
-@pytest.mark.parametrize("flock", ["as it is", "refused", "missing"])
+@pytest.mark.parametrize(
+    "flock", ["as it is", *(pytest.param(how, marks=pytest.mark.slow) for how in ("refused", "missing"))]
+)
 def test_only_one_of_two_starts_sets_up(ready, flock):
     if flock == "refused":
         ready.program("flock", "echo 'flock: 9: No locks available' >&2; exit 71")

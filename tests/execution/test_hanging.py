@@ -86,7 +86,7 @@ def stop_when_done(number, folder, wanted):
 
 
 @pytest.mark.usefixtures("short_ttl")
-@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_what_a_stopped_worker_has_finished_is_computed_elsewhere_and_meanwhile_the_driver_goes_on_looking(
     tasks, tmp_path, small
 ):
@@ -101,7 +101,7 @@ def test_what_a_stopped_worker_has_finished_is_computed_elsewhere_and_meanwhile_
     assert not tasks.retries
 
 
-@pytest.mark.parametrize("how", ["stopped", "without an answer"])
+@pytest.mark.parametrize("how", ["stopped", pytest.param("without an answer", marks=pytest.mark.slow)])
 def test_a_shot_that_hangs_is_computed_elsewhere_and_its_worker_started_anew(tasks, tmp_path, how):
     names = [str(i) for i in range(SHOTS)]
     arguments = [(i, str(tmp_path), how) for i in range(SHOTS)]
@@ -122,6 +122,7 @@ def test_a_shot_that_hangs_is_computed_elsewhere_and_its_worker_started_anew(tas
     assert len(tasks.workers()) == 2
 
 
+@pytest.mark.slow
 def test_shots_that_go_together_and_hang_are_computed_elsewhere_together(tasks, tmp_path):
     names = [str(i) for i in range(SHOTS)]
     arguments = [(i, str(tmp_path), "stopped") for i in range(SHOTS)]
@@ -142,7 +143,7 @@ def stand_still(number, folder):
     return FunctionalGradient(0.1 * number, np.array([0.3 / (number + 1)]))
 
 
-@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("batched", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_no_worker_is_ended_where_all_stand_still(tasks, tmp_path, batched, monkeypatch):
     monkeypatch.setattr(window, "MIN_OVERDUE_S", 1.0)
     monkeypatch.setattr(window, "OVERDUE_RATIO", 2.0)
@@ -229,13 +230,13 @@ def alone(monkeypatch):
         yield tasks
 
 
-@pytest.mark.parametrize("another", [True, False])
+@pytest.mark.parametrize("another", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_shot_that_hangs_on_the_only_worker_waits_for_another_one_and_not_for_ever(
     alone, tmp_path, monkeypatch, another
 ):
     monkeypatch.setattr(shots_module, "LONE_WORKER_TIMEOUT_S", 600.0 if another else 3.0)
     if another:
-        threading.Timer(6, alone.client.cluster.scale, (2,)).start()
+        threading.Timer(3, alone.client.cluster.scale, (2,)).start()
     names = ["0", "1", "2"]
     arguments = [(i, str(tmp_path)) for i in range(3)]
     found = alone.map(hang_once, names, arguments, [task_key(tmp_path, name) for name in names])
@@ -271,7 +272,7 @@ def test_a_worker_that_hangs_in_a_sum_is_restarted(tasks, tmp_path, monkeypatch)
 
 def long_once(number):
     """A shot that takes long, on the worker on which a sum is made meanwhile."""
-    time.sleep(5 if number == 8 else 0.1)
+    time.sleep(3 if number == 8 else 0.1)
     return FunctionalGradient(float(number), np.array([float(number)]))
 
 

@@ -42,7 +42,8 @@ TWO_CPUS = len(os.sched_getaffinity(0)) >= 2
 def measured(prefix=(), **variables):
     """Threads, and the number of CPUs that they may use, of a kernel in a process with these variables."""
     words = [*prefix, sys.executable, "-c", PROGRAM]
-    environment = {**os.environ, "DEVITO_LANGUAGE": "openmp", **variables}
+    # threads that wait must not spin, which takes minutes where two of them share a CPU
+    environment = {**os.environ, "DEVITO_LANGUAGE": "openmp", "OMP_WAIT_POLICY": "passive", **variables}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     return tuple(json.loads(done.stdout))
 

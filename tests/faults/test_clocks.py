@@ -95,6 +95,7 @@ def another_start(hpcfwi):
 COMMAND = ("run", "fwi.toml", "--run-dir", "run", *options("site.worker.threads=1", "inversion.iterations=5000"))
 
 
+@pytest.mark.slow
 def test_a_driver_is_known_to_be_alive_when_the_clock_was_set_since_it_began(hpcfwi, another_start):
     process = hpcfwi.start(*COMMAND)
     wait_until((hpcfwi.folder / "run" / "driver.json").exists, process)

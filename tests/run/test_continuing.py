@@ -7,10 +7,10 @@ import json
 import platform
 import shutil
 import subprocess
-import time
 
 import numpy as np
 import pytest
+from watching import logged_events, options, wait_until
 
 from hpcfwi.artifacts import StagedFile, load, read_header
 from hpcfwi.inversion.journal import Journal
@@ -23,19 +23,13 @@ def finished(hpcfwi, first_run):
     return hpcfwi
 
 
-def events(run_dir, kind):
-    told = map(json.loads, (run_dir / "events.jsonl").read_text().splitlines())
-    return [event for event in told if event["event"] == kind]
-
-
 def history(run_dir):
     with (run_dir / "history.csv").open() as file:
         return list(csv.DictReader(file))
 
 
 def refused(shell, *settings, code=2):
-    words = [word for setting in settings for word in ("--set", setting)]
-    done = shell("run", "fwi.toml", "--run-dir", "run", *words)
+    done = shell("run", "fwi.toml", "--run-dir", "run", *options(*settings))
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -43,17 +37,17 @@ def refused(shell, *settings, code=2):
 
 def test_fewer_iterations_take_back_the_later_ones_and_compute_nothing(finished):
     run_dir = finished.folder / "run"
-    computed = len(events(run_dir, "shot"))
+    computed = len(logged_events(run_dir, "shot"))
     finished.run("run", "inversion.iterations=1")
     assert [row["iteration"] for row in history(run_dir)] == ["0", "1"]
     assert json.loads((run_dir / "result.json").read_text())["summary"]["iterations"] == 1
-    assert len(events(run_dir, "shot")) == computed
+    assert len(logged_events(run_dir, "shot")) == computed
     assert not (run_dir / "model-current.npy").exists()
 
 
 def test_a_result_and_a_log_that_were_damaged_are_made_again_from_the_journal(finished, first_run):
     run_dir = finished.folder / "run"
-    computed = len(events(run_dir, "shot"))
+    computed = len(logged_events(run_dir, "shot"))
     (run_dir / "model.npy").write_bytes(b"x")
     (run_dir / "result.json").write_text('{"state": "do')
     (run_dir / "history.csv").unlink()
@@ -61,10 +55,11 @@ def test_a_result_and_a_log_that_were_damaged_are_made_again_from_the_journal(fi
         file.write(b'{"time": 1, "event": "half a li')
     finished.run("run")
     assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
-    assert len(events(run_dir, "shot")) == computed
+    assert len(logged_events(run_dir, "shot")) == computed
     assert [row["misfit"] for row in history(run_dir)] == [row["misfit"] for row in history(first_run[2])]
 
 
+@pytest.mark.slow
 def test_a_damaged_answer_in_the_journal_stops_the_run_until_it_is_removed(finished, first_run):
     run_dir = finished.folder / "run"
     entry = sorted((run_dir / "journal").iterdir())[0]
@@ -113,6 +108,7 @@ def test_figures_that_cannot_be_drawn_are_no_reason_to_lose_the_model(finished, 
     assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the name of a processor that BLAS knows is one of x86_64")
 def test_a_run_that_goes_on_on_another_kind_of_processor_uses_its_answers_and_says_that_bits_may_differ(hpcfwi):
     """BLAS rounds as on another processor when it is told to be on one, and so does L-BFGS-B."""
@@ -122,13 +118,13 @@ def test_a_run_that_goes_on_on_another_kind_of_processor_uses_its_answers_and_sa
     hpcfwi.environment["OPENBLAS_CORETYPE"] = "Prescott"
     run_dir = hpcfwi.folder / "run"
     done = hpcfwi.run("run", *whole)
-    told = events(run_dir, "evaluation")
+    told = logged_events(run_dir, "evaluation")
     first = [event for event in told if not event["replayed"]]
     replayed = [event for event in told if event["replayed"]]
     assert [event["number"] for event in first] == list(range(1, len(first) + 1))
     assert 0 < max(event["drift"] for event in replayed) <= 1e-12
     assert [event["misfit"] for event in replayed] == [event["misfit"] for event in first][: len(replayed)]
-    (warning,) = (event for event in events(run_dir, "warning") if "bytes" in event["message"])
+    (warning,) = (event for event in logged_events(run_dir, "warning") if "bytes" in event["message"])
     assert "on another kind of processor" in warning["message"]
     assert "\nthe last bits may differ from run to run: on another kind of processor" in done.stdout
     assert "another kind of processor" in json.loads((run_dir / "result.json").read_text())["summary"]["irreproducible"]
@@ -169,12 +165,12 @@ def test_what_can_be_made_again_may_be_missing(finished, first_run):
     run_dir = finished.folder / "run"
     shutil.rmtree(run_dir / "staged")
     (run_dir / "model.npy").unlink()
-    computed = len(events(run_dir, "shot"))
+    computed = len(logged_events(run_dir, "shot"))
     done = finished.run("run", "output.figures=true")
     assert "figures/ has its pictures" in done.stdout
     assert len(list((run_dir / "figures").glob("*.png"))) == 5
     assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
-    assert len(events(run_dir, "shot")) == computed
+    assert len(logged_events(run_dir, "shot")) == computed
 
 
 def test_a_run_whose_account_of_its_machines_is_gone_promises_no_bytes(finished):
@@ -185,6 +181,7 @@ def test_a_run_whose_account_of_its_machines_is_gone_promises_no_bytes(finished)
     )
 
 
+@pytest.mark.slow
 def test_no_iteration_is_one_evaluation_which_can_be_gone_on_from(hpcfwi, first_run):
     run_dir = hpcfwi.folder / "run"
     hpcfwi.run("run", "inversion.iterations=0")
@@ -195,15 +192,11 @@ def test_no_iteration_is_one_evaluation_which_can_be_gone_on_from(hpcfwi, first_
 
 def test_a_run_folder_that_is_moved_away_during_the_run_is_no_fault_of_a_shot(hpcfwi):
     run_dir = hpcfwi.folder / "run"
-    words = [word for setting in ("inversion.iterations=5000", "inversion.ftol=0") for word in ("--set", setting)]
+    words = options("inversion.iterations=5000", "inversion.ftol=0")
     process = hpcfwi.start("run", "fwi.toml", "--run-dir", "run", *words)
-    until = time.monotonic() + 60
-    while not (run_dir / "history.csv").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_until((run_dir / "history.csv").exists, process)
     run_dir.rename(hpcfwi.folder / "moved")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 3, err
     assert "Traceback" not in err
     assert "data.exclude" not in err

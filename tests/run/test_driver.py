@@ -1,18 +1,17 @@
 """Whole runs through the command line: what the folder holds, the same bytes everywhere, stopping and going on."""
 
 import csv
-import json
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import psutil
 import pytest
+from watching import logged_events, wait_until
 
 ROOT = Path(__file__).parents[2]
 JOB = """
@@ -62,7 +61,7 @@ def start(folder, *words):
 
 def hpcfwi(folder, *words, code=0):
     process = start(folder, *words)
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=900)
     assert process.returncode == code, output + errors
     assert "Traceback" not in output + errors
     return output + errors
@@ -71,10 +70,6 @@ def hpcfwi(folder, *words, code=0):
 def run(folder, *words, code=0, figures=False):
     extra = () if figures else ("--set", "output.figures=false")
     return hpcfwi(folder, "run", "fwi.toml", *extra, *words, code=code)
-
-
-def events(run_dir):
-    return [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
 
 
 def history(run_dir):
@@ -110,7 +105,7 @@ def test_a_run_folder_holds_what_was_promised(job):
     assert rows[0]["evaluations"] == "1"
     misfits = [float(row["misfit"]) for row in rows]
     assert misfits == sorted(misfits, reverse=True)
-    told = events(folder)
+    told = logged_events(folder)
     assert all("time" in event and "event" in event for event in told)
     evaluations = [e for e in told if e["event"] == "evaluation"]
     assert [e["number"] for e in evaluations] == list(range(1, len(evaluations) + 1))
@@ -147,21 +142,13 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(job):
     assert models[0] == models[1] == models[2]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_workers_take_the_solver_of_the_driver_however_many_threads_they_have(job, threads):
     words = ("--set", "site.worker.processes=1", "--set", f"site.worker.threads={threads}")
     run(job, "--run-dir", "run", *words, "--set", "inversion.iterations=1")
-    told = list(events(job / "run"))
+    told = list(logged_events(job / "run"))
     assert [e["source"] for e in told if e["event"] == "solver"] == ["driver", "staged"]
     assert {e["threads"] for e in told if e["event"] == "threads"} <= {0, threads}
-
-
-def wait_for(run_dir, what, count=1):
-    for _ in range(1200):
-        if (run_dir / "events.jsonl").exists() and sum(e["event"] == what for e in events(run_dir)) >= count:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"no event {what}")
 
 
 @pytest.mark.slow
@@ -170,10 +157,10 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(job, how):
     iterations = ("--set", "inversion.iterations=12", "--set", "output.figures=false")
     process = start(job, "run", "fwi.toml", *iterations)
     folder = job / "runs" / "fwi"
-    wait_for(folder, "evaluation", 3)
+    wait_until(lambda: len(logged_events(folder, "evaluation")) >= 3, process)
     workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(how)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
     if how != signal.SIGKILL:
@@ -185,7 +172,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(job, how):
     known = len(list((folder / "journal").glob("*.bin")))  # one that was being written has another name
     assert known >= 3
     run(job, "--set", "inversion.iterations=12")
-    replayed = [e["replayed"] for e in events(folder) if e["event"] == "evaluation"]
+    replayed = [e["replayed"] for e in logged_events(folder) if e["event"] == "evaluation"]
     assert sum(replayed) == known
     assert [row["iteration"] for row in history(folder)] == [str(i) for i in range(len(history(folder)))]
     run(job, "--set", "inversion.iterations=12", "--run-dir", "undisturbed")
@@ -203,10 +190,10 @@ def test_more_iterations_extend_a_finished_run_to_the_same_bytes(job):
 
 def test_another_problem_and_a_second_driver_are_refused(job):
     process = start(job, "run", "fwi.toml", "--set", "inversion.iterations=50", "--set", "output.figures=false")
-    wait_for(job / "runs" / "fwi", "evaluation")
+    wait_until(lambda: logged_events(job / "runs" / "fwi", "evaluation"), process)
     assert "another hpcfwi is at work" in run(job, code=2)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     message = run(job, "--set", "wavelet.peak_frequency=12.0", code=2)
     assert "holds a run of another problem" in message
     assert "wavelet.peak_frequency: 15.0 there, 12.0 now" in message
@@ -243,6 +230,7 @@ def test_observed_data_from_files_with_receivers_that_differ_from_shot_to_shot(j
     assert "shot b" in run(job, "--run-dir", "transposed", code=2)
 
 
+@pytest.mark.slow
 def test_nan_in_a_gather_names_its_shot(job):
     hpcfwi(job, "model", "fwi.toml", "--run-dir", "made")
     gather = np.load(job / "made" / "data" / "1.npy")
@@ -253,7 +241,7 @@ def test_nan_in_a_gather_names_its_shot(job):
     assert "sample 8 of receiver 4" in message
 
 
-@pytest.mark.parametrize("settings", [(), ("--set", "solver.free_surface=true")])
+@pytest.mark.parametrize("settings", [(), pytest.param(("--set", "solver.free_surface=true"), marks=pytest.mark.slow)])
 def test_check_prints_a_verdict(job, settings):
     output = hpcfwi(job, "check", "fwi.toml", *settings)
     assert "verdict: the gradient is right" in output
