@@ -89,7 +89,7 @@ class Project:
     def run(self, *words, status=0, **more):
         """What a script prints on standard output and standard error."""
         process = self.start(*words, **more)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == status, err
         return out, err
 
@@ -204,7 +204,7 @@ def test_a_start_waits_for_the_pip_of_a_killed_one_and_then_begins_again(ready):
     waiting = ready.start("--setup")
     assert "waiting for another start" in waiting.stderr.readline()
     os.killpg(killed.pid, signal.SIGKILL)
-    waiting.communicate(timeout=120)
+    waiting.communicate(timeout=300)
     killed.communicate()
     assert waiting.returncode == 0
     assert not remnant.exists()
@@ -257,7 +257,7 @@ def test_only_one_of_two_starts_sets_up(ready, flock):
         (ready.bin / "flock").unlink()
     ready.change("linger")
     both = [ready.start("--setup") for _ in range(2)]
-    errors = sorted((process.communicate(timeout=120)[1] for process in both), key=len)
+    errors = sorted((process.communicate(timeout=300)[1] for process in both), key=len)
     assert [process.returncode for process in both] == [0, 0], errors
     assert ready.diary() == ["begin", "end"]
     waiting = next(error for error in errors if "waiting for another start" in error)

@@ -70,7 +70,7 @@ def write(folder: Path, files: dict) -> None:
 
 def hpcfwi(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "hpcfwi", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 def npy(velocity: np.ndarray, **keys) -> dict:

@@ -43,7 +43,7 @@ class Terminal:
             os.execve(sys.executable, [sys.executable, "-m", "hpcfwi", *arguments], environment)
         self.text = ""
 
-    def read(self, until=None, seconds=90):
+    def read(self, until=None, seconds=300):
         """What is on the screen, until a pattern is there or the command has ended."""
         deadline = time.monotonic() + seconds
         while until is None or not re.search(until, self.text):
@@ -129,6 +129,7 @@ def test_into_a_file_a_run_writes_plain_lines(first_run):
     assert "Operator" not in done.stdout
 
 
+@pytest.mark.slow
 def test_verbose_shows_the_messages_of_the_libraries(prepared):
     done = prepared("--verbose", "run", "fwi.toml", "--run-dir", "run", "--set", "inversion.iterations=0")
     assert done.returncode == 0, done.stderr
@@ -137,11 +138,12 @@ def test_verbose_shows_the_messages_of_the_libraries(prepared):
     assert "Operator `Forward` ran in" in said
 
 
+@pytest.mark.slow
 def test_a_run_survives_a_closed_stdout(prepared):
     process = prepared.start("run", "fwi.toml", "--run-dir", "run")
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(timeout=90) == 0
+    assert process.wait(timeout=300) == 0
     assert process.stderr.read() == ""
     process.stderr.close()
     assert (prepared.folder / "run" / "model.npy").exists()

@@ -145,7 +145,7 @@ def test_the_dashboard_of_a_local_run_answers_where_the_run_says_and_nowhere_els
         shown = json.loads(hpcfwi("status", "run", "--json").stdout)
         assert (shown["dashboard"], shown["dashboard_command"]) == (address, command)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     finally:
         process.kill()
         process.communicate()

@@ -37,7 +37,7 @@ def test_exits_of_present_and_later_workers_are_seen():
         client.subscribe_topic("exits", lambda event: codes.append(event[1]))
         client.register_plugin(Exits())
         for number, how in enumerate((signal.SIGKILL, signal.SIGSEGV), 1):
-            client.wait_for_workers(1, timeout=30)
+            client.wait_for_workers(1, timeout=300)
             (pid,) = client.run(os.getpid).values()
             os.kill(pid, how)
             until = time.monotonic() + 20
@@ -86,7 +86,7 @@ def test_tasks_that_were_stranded_without_a_worker_run_on_one_that_joins():
             time.sleep(0.01)
         task = client.submit(where, 0, pure=False, workers=[gone], allow_other_workers=True)
         cluster.scale(1)
-        client.wait_for_workers(1, timeout=60)
+        client.wait_for_workers(1, timeout=300)
         run_stranded_tasks(client)
         assert task.result(timeout=20) == next(iter(client.nthreads())) != gone
 

@@ -75,7 +75,7 @@ def background(function):
 
 def test_a_shot_that_failed_twice_is_tried_on_a_third_worker(client, tmp_path):
     client.cluster.scale(3)
-    client.wait_for_workers(3, timeout=60)
+    client.wait_for_workers(3, timeout=300)
     try:
         tasks = DaskExecutor(client)
         found = tasks.sum(fail_on_the_first_workers, ["a"], [(str(tmp_path), 2)], [task_key(tmp_path)])

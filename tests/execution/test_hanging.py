@@ -48,7 +48,7 @@ def executor(workers):
     """An executor on some workers, which notes its retries and events."""
     pool = LocalWorkers(Layout(workers, 1, 2 * 10**9), workload=Workload(PRELOAD_MODULES))
     with pool, Client(pool.cluster(), set_as_default=False) as client:
-        client.wait_for_workers(workers, timeout=60)
+        client.wait_for_workers(workers, timeout=300)
         retries, reported = [], []
         tasks = DaskExecutor(client, on_retry=lambda *facts: retries.append(facts), log_event=reported.append)
         tasks.retries, tasks.reported = retries, reported

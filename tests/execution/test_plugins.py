@@ -84,7 +84,7 @@ def told():
 def test_the_cause_of_a_death_is_reported(told, function, arguments, reason):
     client, events = told
     events.clear()
-    client.wait_for_workers(1, timeout=30)
+    client.wait_for_workers(1, timeout=300)
     future = client.submit(function, *arguments, pure=False)
     error = future.exception(timeout=60)
     address = error.last_worker.address
@@ -101,7 +101,7 @@ def test_the_cause_of_a_death_is_reported(told, function, arguments, reason):
 def test_a_worker_out_of_memory_is_reported_by_its_nanny_before_its_exit(told):
     client, events = told
     events.clear()
-    client.wait_for_workers(1, timeout=30)
+    client.wait_for_workers(1, timeout=300)
     client.subscribe_topic(MEMORY_TOPIC, lambda event: events.append(event[1]))
     error = client.submit(eat, pure=False).exception(timeout=60)
     until = time.monotonic() + 10
@@ -119,7 +119,7 @@ def test_a_worker_that_joins_is_described():
         client.subscribe_topic("joined", lambda event: events.append(parse_event(event[1])))
         client.register_plugin(WorkerInfoPlugin("joined"))
         cluster.scale(2)
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=300)
         pids = client.run(os.getpid)
         until = time.monotonic() + 10
         while len(events) < 2 and time.monotonic() < until:

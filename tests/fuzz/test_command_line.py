@@ -175,7 +175,7 @@ def test_a_name_that_the_terminal_cannot_show_is_listed(tmp_path):
     (tmp_path / os.fsdecode(b"\xff.toml")).write_text("tried = [1]\n")
     environment = os.environ | {"HPCFWI_SITES": str(tmp_path), "PYTHONIOENCODING": "utf-8:strict"}
     words = [sys.executable, "-m", "hpcfwi", "site", "list"]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "\\udcff" in done.stdout
     assert "tried: is [1]" in done.stdout

@@ -468,7 +468,7 @@ def test_watching_ends_with_the_run(folder):
         assert "running: starting" in process.stdout.readline()
         work(log)
         log.write(sample("interrupted", reason="SIGTERM was received"))
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
     assert re.search(r"^\d\d:\d\d:\d\d stopped: SIGTERM was received, iteration 1,", out, re.MULTILINE)
 
@@ -479,7 +479,7 @@ def test_watching_as_json_prints_one_object_per_line(folder):
     with watch(folder.path.parent, "a run", "--json", "--watch=0.1") as process:
         assert json.loads(process.stdout.readline())["stage"] == "starting"
         log.write(sample("interrupted", reason=""))
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=300)
     assert json.loads(out.splitlines()[-1])["state"] == "stopped"
 
 
@@ -490,7 +490,7 @@ def test_ctrl_c_ends_the_watching_quietly(folder):
         process.stdout.readline()
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20) == ("", "")
+        assert process.communicate(timeout=300) == ("", "")
     assert process.returncode == 0
 
 
@@ -501,7 +501,7 @@ def test_watching_ends_when_its_output_is_closed(folder):
         process.stdout.readline()
         process.stdout.close()
         log.write(sample("job", job="1", worker="w", state="pending"))
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=300) == 0
 
 
 def test_long_lists_of_hosts_and_failures_are_cut_and_counted(folder):

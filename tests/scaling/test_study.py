@@ -107,7 +107,7 @@ def test_ctrl_c_ends_the_run_too_and_the_same_command_continues(hpcfwi):
     process = hpcfwi.start("scale", "fwi.toml", "--nodes", "1", "--repeat", 1, "--study-dir", "study", "--stand-in", 30)
     wait_until((study / "runs" / "n0001-r1" / "events.jsonl").exists, process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 75, out + err
     assert err == "hpcfwi: stopped in run n0001-r1; the same command continues the study (study)\n"
     wait_for = time.monotonic() + 20

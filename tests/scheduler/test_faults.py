@@ -396,7 +396,7 @@ def test_a_second_driver_on_another_host_waits_until_the_first_is_dead(lab, hpcf
         assert first.poll() is None, first.communicate()
     finally:
         lab.power("node1", "off")
-        first.communicate(timeout=60)
+        first.communicate(timeout=300)
     try:
         done = hpcfwi(*words)
     finally:

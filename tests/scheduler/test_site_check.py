@@ -282,7 +282,7 @@ def test_ctrl_c_leaves_nothing_behind(lab, site_check, driver_of):
     process = site_check.shell.start("site", "check", "./mine.toml", "--job")
     lab.until(lambda: lab.jobs() and any(site_check.runs.glob("*/staged/*.pkl")))
     driver_of(process).send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 75, err
     assert "Traceback" not in err
     assert not site_check.runs.exists()

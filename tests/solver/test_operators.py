@@ -87,7 +87,7 @@ def worker(tmp_path, problem):
 
 
 def answer(process):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return json.loads(out)
 
@@ -215,7 +215,7 @@ except RunError as error:
 def test_a_host_without_compiler_and_of_another_kind_is_told_what_to_set(staged, worker, tmp_path):
     nothing = tmp_path / "nothing"
     nothing.mkdir()
-    _, err = worker(staged, path=str(nothing), processor="another processor").communicate(timeout=120)
+    _, err = worker(staged, path=str(nothing), processor="another processor").communicate(timeout=300)
     assert "the kernels do not fit this host, which has no compiler (processor: " in err
     assert "set devito.target to an instruction set that both machines have" in err
 
