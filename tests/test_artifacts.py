@@ -66,7 +66,7 @@ def test_a_writer_that_is_interrupted_leaves_nothing(folder):
     assert not list(folder.iterdir())
 
 
-def test_a_name_is_never_half_a_file_while_it_is_written_again_and_again(folder):
+def test_a_file_that_is_rewritten_again_and_again_is_never_incomplete(folder):
     program = """
         import sys
         from pathlib import Path
@@ -118,7 +118,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_file_and_nothing_else(full_disk
     assert [path.name for path in full_disk.iterdir()] == ["model.pkl"]
 
 
-def test_a_file_that_may_not_grow_is_named_and_leaves_nothing(folder):
+def test_a_file_size_limit_is_named_and_leaves_nothing(folder):
     program = """
         import resource, signal, sys
         from pathlib import Path
@@ -137,7 +137,7 @@ def test_a_file_that_may_not_grow_is_named_and_leaves_nothing(folder):
     assert not list(folder.iterdir())
 
 
-def test_what_cannot_be_unpickled_here_is_named(folder, tmp_path, monkeypatch):
+def test_a_staged_file_that_cannot_be_unpickled_is_named(folder, tmp_path, monkeypatch):
     (tmp_path / "of_an_old_version.py").write_text("class Gone: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     import of_an_old_version
@@ -148,7 +148,7 @@ def test_what_cannot_be_unpickled_here_is_named(folder, tmp_path, monkeypatch):
         load(staged, "solver")
 
 
-def test_facts_are_in_the_header_and_cost_no_unpickling(folder):
+def test_facts_are_read_from_the_header_without_unpickling(folder):
     staged = stage(folder, "solver", 1, spec="2-D")
     header = read_header(Path(staged.path))
     assert (header["kind"], header["spec"], header["digest"]) == ("solver", "2-D", staged.digest)
@@ -157,7 +157,7 @@ def test_facts_are_in_the_header_and_cost_no_unpickling(folder):
     assert read_header(folder / "absent.pkl") is None
 
 
-def test_a_file_that_is_being_written_anew_still_has_its_old_content(folder):
+def test_a_file_keeps_its_old_content_while_it_is_rewritten(folder):
     old = stage(folder, "model", b"old", name="model.pkl")
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(write_atomic, folder / "model.pkl", lambda file: (time.sleep(0.5), file.write(b"new")))

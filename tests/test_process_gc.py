@@ -17,7 +17,7 @@ def thawed():
     gc.unfreeze()
 
 
-def test_what_is_made_inside_is_never_looked_at():
+def test_objects_created_while_the_collector_is_paused_are_not_scanned():
     before = gc.get_freeze_count()
     with gc_paused():
         assert not gc.isenabled()
@@ -48,7 +48,7 @@ def test_a_run_from_python_leaves_the_collector_as_it_was(fwi_toml, tmp_path):
     assert gc.get_freeze_count() == 0
 
 
-def test_a_worker_has_what_shots_need_before_the_first_one_comes():
+def test_a_worker_loads_its_modules_before_the_first_shot():
     code = (
         "import gc, sys, hpcfwi.execution.affinity as p; p.dask_setup(None); "
         "assert 'devito' in sys.modules and 'hpcfwi.execution.tasks' in sys.modules; "

@@ -40,7 +40,7 @@ def handlers(monkeypatch):
 
 
 @pytest.mark.parametrize("number", interrupts.STOP_SIGNALS)
-def test_every_ending_is_an_interrupt_once_somebody_listens(number):
+def test_every_signal_is_an_interrupt_once_handlers_are_installed(number):
     install_handlers()
     assert not interrupted()
     with pytest.raises(KeyboardInterrupt):
@@ -48,7 +48,7 @@ def test_every_ending_is_an_interrupt_once_somebody_listens(number):
     assert interrupted()
 
 
-def test_a_second_signal_does_not_break_off_what_the_first_began():
+def test_a_second_signal_does_not_interrupt_the_clean_up_after_the_first():
     install_handlers()
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
@@ -57,7 +57,7 @@ def test_a_second_signal_does_not_break_off_what_the_first_began():
 
 
 @pytest.mark.parametrize("number", interrupts.GRACEFUL_SIGNALS)
-def test_a_gentle_signal_asks_first_and_interrupts_when_it_comes_again(number):
+def test_a_signal_asks_for_a_graceful_stop_and_a_second_one_interrupts(number):
     install_handlers()
     with graceful_stop():
         os.kill(os.getpid(), number)
@@ -67,7 +67,7 @@ def test_a_gentle_signal_asks_first_and_interrupts_when_it_comes_again(number):
             os.kill(os.getpid(), number)
 
 
-def test_outside_a_gentle_signal_interrupts_and_ctrl_c_always_does():
+def test_outside_a_graceful_stop_every_signal_interrupts_and_ctrl_c_always_does():
     install_handlers()
     with graceful_stop(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
@@ -77,13 +77,13 @@ def test_outside_a_gentle_signal_interrupts_and_ctrl_c_always_does():
     assert not stop_requested()
 
 
-def test_what_was_ignored_stays_ignored():
+def test_ignored_signals_stay_ignored():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     install_handlers()
     os.kill(os.getpid(), signal.SIGHUP)
 
 
-def test_a_callers_handlers_are_put_back_after_a_quiet_end():
+def test_the_callers_handlers_are_restored_after_a_clean_end():
     before = signal.getsignal(signal.SIGTERM)
     with ignoring_signals_at_exit() as deafen:
         deafen()
@@ -91,7 +91,7 @@ def test_a_callers_handlers_are_put_back_after_a_quiet_end():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_command_listens_again_after_a_quiet_end_unless_it_was_told_to_stop():
+def test_handlers_are_installed_again_after_a_clean_end_unless_a_stop_was_requested():
     install_handlers()
     with ignoring_signals_at_exit() as deafen:
         deafen()
@@ -103,7 +103,7 @@ def test_a_command_listens_again_after_a_quiet_end_unless_it_was_told_to_stop():
         os.kill(os.getpid(), number)
 
 
-def test_an_interrupt_that_is_lost_in_a_collection_of_garbage_comes_again_without_a_word(monkeypatch, capfd):
+def test_an_interrupt_lost_in_a_garbage_collection_is_raised_again_without_a_message(monkeypatch, capfd):
     monkeypatch.setattr(interrupts, "REPEAT_WINDOW_S", 0.1)
     sent = []
 
@@ -128,7 +128,7 @@ def test_an_interrupt_that_is_lost_in_a_collection_of_garbage_comes_again_withou
     assert "Exception ignored" not in capfd.readouterr().err
 
 
-def test_an_error_that_an_interrupt_was_made_into_is_told_as_a_stop(monkeypatch, capsys):
+def test_an_error_caused_by_an_interrupt_is_reported_as_a_stop(monkeypatch, capsys):
     def interrupted_clean_up(*_):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -141,7 +141,7 @@ def test_an_error_that_an_interrupt_was_made_into_is_told_as_a_stop(monkeypatch,
     assert capsys.readouterr().err == "hpcfwi: stopped\n"
 
 
-def test_an_interrupt_that_was_heard_does_not_come_again(monkeypatch):
+def test_a_handled_interrupt_is_not_raised_again(monkeypatch):
     monkeypatch.setattr(interrupts, "REPEAT_WINDOW_S", 0.05)
     install_handlers()
     with pytest.raises(KeyboardInterrupt):
@@ -152,7 +152,7 @@ def test_an_interrupt_that_was_heard_does_not_come_again(monkeypatch):
     time.sleep(0.2)
 
 
-def test_what_is_held_back_comes_after_the_block_and_once():
+def test_a_delayed_interrupt_is_raised_once_after_the_block():
     done = []
 
     def work():
@@ -169,7 +169,7 @@ def test_what_is_held_back_comes_after_the_block_and_once():
         pass
 
 
-def test_an_interrupt_amid_an_import_waits_until_the_import_machinery_has_let_go_of_its_lock():
+def test_an_interrupt_during_an_import_waits_until_the_import_lock_is_released():
     """Another thread would wait for it for ever, and the end of the run for that thread."""
     install_handlers()
     amid = {}
@@ -180,7 +180,7 @@ def test_an_interrupt_amid_an_import_waits_until_the_import_machinery_has_let_go
         time.sleep(5)
 
 
-def test_an_interrupt_amid_the_execution_of_text_is_no_death_by_signal(tmp_path):
+def test_an_interrupt_in_executed_text_is_not_a_death_by_signal(tmp_path):
     """Python remembers one, however it was caught, and ``python -m`` then ends by SIGINT."""
     (tmp_path / "interrupted_import.py").write_text("""
 import hpcfwi.cli.main

@@ -6,7 +6,7 @@ import sys
 PROGRAM = "import time; from hpcfwi import process; process.mark_command_start(); print(time.time() - process.command_start())"
 
 
-def test_what_a_job_script_does_before_it_calls_exec_is_not_counted():
+def test_the_time_before_exec_in_a_job_script_does_not_count():
     script = f'sleep 2; exec "{sys.executable}" -c "{PROGRAM}"'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     assert 0 <= float(done.stdout) < 1

@@ -32,7 +32,7 @@ def in_a_shell(shell, redirected):
         pytest.param(f">{FULL} 2>{FULL}", "", marks=[needs_full, pytest.mark.slow]),
     ],
 )
-def test_a_run_needs_nobody_to_tell(hpcfwi, first_run, redirected, told):
+def test_a_run_needs_no_output(hpcfwi, first_run, redirected, told):
     done = in_a_shell(hpcfwi, redirected)
     assert done.returncode == 0, done.stderr
     assert done.stderr == told
@@ -40,7 +40,7 @@ def test_a_run_needs_nobody_to_tell(hpcfwi, first_run, redirected, told):
 
 
 @pytest.mark.parametrize("ignored", [pytest.param(True, marks=pytest.mark.slow), False])
-def test_a_terminal_that_is_closed_stops_a_run_properly_or_not_at_all(hpcfwi, first_run, ignored):
+def test_a_closed_terminal_stops_a_run_cleanly_or_not_at_all(hpcfwi, first_run, ignored):
     """Its end is SIGHUP, for those that do not ignore it, and every word to it from then on an error."""
     main, terminal = pty.openpty()
     words = [sys.executable, "-m", "hpcfwi", "run", "fwi.toml", "--run-dir", "run"]

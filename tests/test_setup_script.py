@@ -138,7 +138,7 @@ def ready(shared, bare):
         ("jobs/scaling.sh", [], "scale|{}/jobs/circle.toml|--nodes|1,2"),
     ],
 )
-def test_runs_in_the_current_folder_what_it_is_given(ready, tmp_path, script, words, called):
+def test_a_script_passes_its_arguments_and_runs_in_the_current_folder(ready, tmp_path, script, words, called):
     began = time.perf_counter()
     out, err = ready.run(*words, script=script, cwd=tmp_path, PYTHONPATH="/of/a/module")
     assert out == f"{ready.root}/hpcfwi|{tmp_path}|None|{called.format(ready.root)}\n"
@@ -148,7 +148,7 @@ def test_runs_in_the_current_folder_what_it_is_given(ready, tmp_path, script, wo
 
 
 @pytest.mark.parametrize("script", ["jobs/fwi.sh", "jobs/scaling.sh", "tests/run.sh"])
-def test_help_is_the_header(bare, script):
+def test_help_prints_the_header_of_the_script(bare, script):
     out, _ = bare.run("--help", script=script)
     assert f"bash {script}" in out
     assert not any(line.startswith(("#", "set ")) for line in out.splitlines())
@@ -192,7 +192,7 @@ def test_a_job_keeps_an_environment_that_does_not_work_on_its_node(ready):
     assert ready.run()[1] == ""
 
 
-def test_a_start_waits_for_the_pip_of_a_killed_one_and_then_begins_again(ready):
+def test_a_start_waits_for_the_pip_of_a_killed_start_and_then_sets_up_again(ready):
     ready.change("hang")
     killed = ready.start("--setup")
     end = time.monotonic() + 60
@@ -221,7 +221,7 @@ def test_a_changed_project_is_installed_again_into_the_same_environment_even_if_
     assert (ready.venv / "kept").exists()
 
 
-def test_extras_are_added_and_stay(ready):
+def test_extras_are_added_and_kept(ready):
     code = 'set -eu; . "$1/jobs/environment.sh"; hpcfwi_environment "$1" "$2"; echo "$HPCFWI_BIN"'
     (ready.root / "jobs/extras.sh").write_text(f'set -- "{ready.root}" "$1"; {code}')
     for extras, begun in [("test", 1), ("test", 1), ("", 1), ("mpi,test", 2), ("test,mpi", 2)]:
@@ -231,7 +231,7 @@ def test_extras_are_added_and_stay(ready):
 
 
 @pytest.mark.slow
-def test_a_venv_of_the_users_stays_but_a_moved_or_copied_one_is_made_again(bare, tmp_path):
+def test_a_venv_made_by_the_user_is_kept_and_a_moved_or_copied_one_is_made_again(bare, tmp_path):
     subprocess.run([sys.executable, "-m", "venv", bare.venv], check=True)
     (bare.venv / "kept").touch()
     (bare.root / "mood").write_text("fail")

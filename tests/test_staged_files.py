@@ -34,7 +34,7 @@ def bomb(folder, tmp_path):
     return stage(folder, "model", Bomb(tmp_path / "mark")), tmp_path / "mark"
 
 
-def test_what_was_staged_comes_back(folder):
+def test_a_staged_object_is_loaded_unchanged(folder):
     values = np.arange(6.0).reshape(2, 3)
     staged = stage(folder, "model", values)
     assert Path(staged.path).name == f"model-{staged.digest}.pkl"
@@ -63,7 +63,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_file_that_is_not_what_was_staged_is_named_and_never_unpickled(bomb, damage):
+def test_a_changed_staged_file_is_named_and_not_unpickled(bomb, damage):
     staged, mark = bomb
     DAMAGES[damage](Path(staged.path))
     with pytest.raises(StagingError, match=Path(staged.path).name):
@@ -73,7 +73,7 @@ def test_a_file_that_is_not_what_was_staged_is_named_and_never_unpickled(bomb, d
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("what", ["file", "folder"])
-def test_what_belongs_to_somebody_else_is_not_unpickled(bomb, what):
+def test_a_file_of_another_user_is_not_unpickled(bomb, what):
     staged, mark = bomb
     path = Path(staged.path)
     os.chown(path if what == "file" else path.parent, 12345, 12345)
@@ -111,7 +111,7 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(folder):
     assert list(folder.iterdir()) == [path]
 
 
-def test_staged_files_and_folders_are_for_their_owner_alone(folder):
+def test_staged_files_and_folders_are_private_to_their_owner(folder):
     staged = stage(folder / "shots", "shot", 1)
     for path in (folder, folder / "shots", Path(staged.path)):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0

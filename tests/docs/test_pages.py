@@ -123,14 +123,14 @@ def test_every_command_and_key_in_the_text_exists(page):
 
 
 @each_page
-def test_python_examples_can_be_compiled_and_import_what_there_is(page):
+def test_python_examples_compile_and_import_existing_names(page):
     for block in blocks(page, "python"):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module == "hpcfwi":
                 assert {name.name for name in node.names} <= set(hpcfwi.__all__)
 
 
-def test_readme_is_short_and_its_links_lead_somewhere():
+def test_the_readme_is_short_and_its_links_work():
     text = README.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 220
     for link in re.findall(r"\]\(([^)#]+)", text):
@@ -141,7 +141,7 @@ def test_readme_is_short_and_its_links_lead_somewhere():
     not all(map(find_spec, ("mkdocs", "material", "mkdocstrings", "latex2mathml"))),
     reason="needs the extra docs: pip install --editable '.[docs]'",
 )
-def test_the_documentation_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
+def test_the_documentation_builds_without_warnings_and_loads_nothing_from_other_hosts(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ROOT / "docs" / "mkdocs.yml", "-d", tmp_path]
     built = subprocess.run(
         command, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False

@@ -98,7 +98,7 @@ def commands(command: click.Command, path: str = "hpcfwi"):
         yield from commands(inner, f"{path} {name}")
 
 
-def test_every_command_and_option_is_there():
+def test_every_command_and_option_is_documented():
     text = page("commands")
     for path, command in commands(cli):
         part = text.partition(f"## {path}\n")[2].partition("\n## ")[0]
@@ -108,7 +108,7 @@ def test_every_command_and_option_is_there():
                 assert option.opts[-1] in part, f"{path} {option.opts[-1]}"
 
 
-def test_everything_that_can_be_imported_is_there():
+def test_every_public_name_is_documented():
     assert re.findall(r"^::: hpcfwi\.(\w+)$", page("python"), re.MULTILINE) == [
         name for name in hpcfwi.__all__ if not name.startswith("__")
     ]

@@ -96,7 +96,7 @@ COMMAND = ("run", "fwi.toml", "--run-dir", "run", *options("site.worker.threads=
 
 
 @pytest.mark.slow
-def test_a_driver_is_known_to_be_alive_when_the_clock_was_set_since_it_began(hpcfwi, another_start):
+def test_a_driver_counts_as_alive_although_the_clock_was_set_since_it_started(hpcfwi, another_start):
     process = hpcfwi.start(*COMMAND)
     wait_until((hpcfwi.folder / "run" / "driver.json").exists, process)
     try:

@@ -75,8 +75,8 @@ def test_a_driver_that_is_killed_in_an_evaluation_loses_only_the_shots_in_hand(h
     undisturbed.assert_same(run_dir)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
-def test_a_driver_that_is_asked_to_end_finishes_the_shots_in_hand_and_computes_none_twice(hpcfwi, undisturbed, number):
+@pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_driver_that_gets_a_signal_finishes_the_shots_in_hand_and_computes_none_twice(hpcfwi, undisturbed, number):
     run_dir = hpcfwi.folder / "run"
     process = hpcfwi.start(*undisturbed.command)
     wait_until(lambda: len(partial_sums(run_dir)) >= 4, process, every=0.005)
@@ -92,7 +92,7 @@ def test_a_driver_that_is_asked_to_end_finishes_the_shots_in_hand_and_computes_n
 
 
 @pytest.mark.slow
-def test_no_more_is_lost_of_shots_that_go_to_workers_eight_at_a_time(hpcfwi):
+def test_a_killed_driver_loses_only_the_batches_in_hand_of_very_short_shots(hpcfwi):
     """Shots far shorter than what the scheduler does for each of them."""
     shots, run_dir, undisturbed = 300, hpcfwi.folder / "run", hpcfwi.folder / "undisturbed"
     settings = (f"acquisition.sources.count={shots}", "inversion.iterations=8", "inversion.ftol=0")

@@ -33,7 +33,7 @@ def begin_anew_as_told(shell, message, *more):
 
 
 @pytest.mark.slow
-def test_a_record_that_is_infinite_stops_the_run_which_goes_on_without_it_or_with_a_better_one(
+def test_a_run_with_an_infinite_value_in_a_record_stops_and_continues_without_it_or_with_a_sound_one(
     hpcfwi, first_run, without_1
 ):
     (hpcfwi.folder / "gathers").mkdir()
@@ -64,7 +64,7 @@ def test_a_record_that_is_infinite_stops_the_run_which_goes_on_without_it_or_wit
     [(signal.SIGSEGV, "killed by signal 11 (SIGSEGV)"), (None, "exited with status 7")],
     ids=["segfault", "exit"],
 )
-def test_a_shot_that_ends_all_its_workers_is_named_after_four_of_them(
+def test_a_shot_that_kills_its_workers_stops_the_run_after_four_of_them(
     hpcfwi, meddle, first_run, without_1, number, reason
 ):
     run_dir = hpcfwi.folder / "run"
@@ -83,7 +83,7 @@ def test_a_shot_that_ends_all_its_workers_is_named_after_four_of_them(
 
 
 @pytest.mark.slow
-def test_a_worker_that_takes_too_much_memory_is_ended_and_told_of(hpcfwi, meddle, first_run):
+def test_a_worker_that_takes_too_much_memory_is_killed_and_reported(hpcfwi, meddle, first_run):
     run_dir, gigabytes = hpcfwi.folder / "run", 0.8
     meddle("devour", shot="1", limit=gigabytes * 1e9, once=hpcfwi.folder / "once")
     done = hpcfwi.run("run", f"site.worker.memory={gigabytes}")

@@ -43,7 +43,7 @@ def test_work_moves_away_from_a_worker_whose_disk_is_slow(hpcfwi, meddle, undist
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["amid", "before its name"])
-def test_a_driver_that_is_killed_while_it_writes_to_the_journal(hpcfwi, meddle, undisturbed, where):
+def test_a_driver_that_is_killed_while_it_writes_to_the_journal_loses_nothing(hpcfwi, meddle, undisturbed, where):
     run_dir = hpcfwi.folder / "run"
     meddle("tear", folder="run/journal", at=2, where=where, once=hpcfwi.folder / "once")
     done = hpcfwi(*undisturbed.command)
@@ -62,7 +62,7 @@ def test_a_driver_that_is_killed_while_it_writes_to_the_journal(hpcfwi, meddle, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["amid", "before its name"])
-def test_a_worker_that_is_killed_while_it_keeps_a_sum(hpcfwi, meddle, undisturbed, where):
+def test_a_worker_that_is_killed_while_it_writes_a_partial_sum_costs_nothing_else(hpcfwi, meddle, undisturbed, where):
     run_dir = hpcfwi.folder / "run"
     meddle("tear", folder="run/journal/partial-*", at=3, where=where, once=hpcfwi.folder / "once")
     done = hpcfwi(*undisturbed.command)

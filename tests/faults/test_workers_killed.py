@@ -45,7 +45,7 @@ def test_workers_that_die_cost_their_shots_and_are_reported(hpcfwi, undisturbed,
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_stopped_for_ever_is_replaced(hpcfwi, undisturbed):
+def test_a_worker_that_is_stopped_forever_is_replaced(hpcfwi, undisturbed):
     run_dir = hpcfwi.folder / "run"
     process = hpcfwi.start(*undisturbed.command)
     pid = wait_for_second_evaluation(process, run_dir)[0]

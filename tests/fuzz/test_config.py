@@ -145,7 +145,7 @@ def plan(path: Path, settings: tuple[str, ...] = ()) -> None:
 
 @pytest.mark.usefixtures("inputs")
 @pytest.mark.parametrize("text", [FILES, DEEP])
-def test_what_is_damaged_here_is_sound_before(tmp_path, text):
+def test_the_configurations_to_be_damaged_are_valid(tmp_path, text):
     path = tmp_path / "cases" / "one" / "fwi.toml"
     path.parent.mkdir(parents=True)
     path.write_text(text)
@@ -270,7 +270,7 @@ def test_deep_nesting_is_refused(tmp_path, text):
     assert "levels deep" in refused(tmp_path, text) or "is not valid TOML" in refused(tmp_path, text)
 
 
-def test_of_many_mistakes_the_message_has_the_first(tmp_path):
+def test_a_message_about_many_mistakes_names_the_first(tmp_path):
     told = refused(tmp_path, "\n".join(f"k{i} = 1" for i in range(20_000)))
     assert told.startswith("FILE: 20005 mistakes\n")
     assert told.endswith("  and 19955 more")

@@ -50,7 +50,7 @@ def original(tmp_path):
 
 
 @pytest.mark.cases(1000)
-def test_nothing_but_what_was_staged_is_unpickled(fuzz, hostile, told, unpickled, original):
+def test_only_staged_content_is_unpickled(fuzz, hostile, told, unpickled, original):
     content, expected = original
     bomb = pickle.dumps(Bomb())
 
@@ -69,7 +69,7 @@ def test_nothing_but_what_was_staged_is_unpickled(fuzz, hostile, told, unpickled
 
 
 @pytest.mark.cases(1)
-def test_the_watch_sees_what_is_unpickled(fuzz, unpickled):
+def test_the_watch_notices_unpickling(fuzz, unpickled):
     """Without this the test above would prove nothing."""
 
     def check(folder, _):
@@ -82,7 +82,7 @@ def test_the_watch_sees_what_is_unpickled(fuzz, unpickled):
 
 
 @pytest.mark.cases(600)
-def test_what_is_looked_for_is_found_or_passed_over(fuzz, hostile, original):
+def test_a_search_finds_a_staged_file_or_skips_it(fuzz, hostile, original):
     """A header is read by who looks for a staged shot or solver; he goes on where it is not as it should be."""
 
     def check(folder, content):
@@ -101,7 +101,7 @@ def test_what_is_looked_for_is_found_or_passed_over(fuzz, hostile, original):
 
 
 @pytest.mark.cases(900)
-def test_a_damaged_answer_is_never_taken_for_another_one(fuzz, hostile, told, tmp_path):
+def test_a_damaged_journal_entry_is_never_taken_for_another_one(fuzz, hostile, told, tmp_path):
     kept = Journal(tmp_path / "journal", "problem")
     kept.write(X, ANSWER, 1)
     write_partial(tmp_path / "journal" / "sum.bin", ANSWER)
@@ -145,7 +145,7 @@ def test_a_damaged_answer_is_never_taken_for_another_one(fuzz, hostile, told, tm
 
 
 @pytest.mark.parametrize("at", range(0, 60, 3))
-def test_a_bit_that_flips_anywhere_in_an_answer_is_noticed_or_changes_nothing(told, tmp_path, at):
+def test_a_flipped_bit_in_a_journal_entry_is_noticed_or_changes_nothing(told, tmp_path, at):
     journal = Journal(tmp_path, "problem")
     journal.write(X, ANSWER, 1)
     (path,) = tmp_path.glob("*.bin")
@@ -158,7 +158,7 @@ def test_a_bit_that_flips_anywhere_in_an_answer_is_noticed_or_changes_nothing(to
             assert found[0].g.tobytes() == ANSWER.g.tobytes()
 
 
-def test_an_answer_of_another_size_is_none_of_this_x(tmp_path):
+def test_a_journal_entry_of_another_size_is_not_the_answer(tmp_path):
     journal = Journal(tmp_path, "problem")
     journal.write(X, FunctionalGradient(1.0, np.zeros(5)), 1)
     with pytest.raises(StagingError, match=r"\.bin: is damaged: .*\n  Remove it and start the same command again"):
@@ -166,7 +166,7 @@ def test_an_answer_of_another_size_is_none_of_this_x(tmp_path):
 
 
 @pytest.mark.cases(200)
-def test_sums_of_whatever_name_are_those_of_this_evaluation_or_go(fuzz):
+def test_partial_sums_of_any_name_belong_to_this_evaluation_or_are_removed(fuzz):
     """Names of files in the journal's folder, and links in it that lead elsewhere."""
     names = st.lists(st.sampled_from(["a.bin", ".bin", "x.bin.part", "deep/a.bin", "link.bin", "pipe.bin"]), max_size=4)
     folders = st.sampled_from(["partial-now", "partial-before", "partial-", "partial-link"])

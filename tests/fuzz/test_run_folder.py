@@ -66,7 +66,7 @@ def json_file(hostile, sound: dict) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.cases(600)
-def test_a_damaged_event_log_is_read_and_written_on(fuzz, hostile):
+def test_a_damaged_event_log_can_be_read_and_continued(fuzz, hostile):
     def check(folder, content):
         path = folder / "events.jsonl"
         path.write_bytes(content)
@@ -83,7 +83,7 @@ def test_a_damaged_event_log_is_read_and_written_on(fuzz, hostile):
 
 
 @pytest.mark.cases(600)
-def test_a_damaged_history_is_taken_over_or_refused(fuzz, hostile, told):
+def test_a_damaged_history_is_continued_or_refused(fuzz, hostile, told):
     cells = hostile.numbers.map(repr) | hostile.texts | st.sampled_from(["", "0", "1", "-1", "1e3", "0x1"])
     rows = st.lists(st.lists(cells, min_size=7, max_size=9).map(",".join), max_size=3)
     tables = rows.map(
@@ -141,7 +141,7 @@ def test_a_damaged_lease_has_a_holder_or_none(fuzz, hostile, told):
 
 
 @pytest.mark.cases(700)
-def test_a_damaged_problem_is_this_one_or_another_or_refused(fuzz, hostile, told, config, problem, tmp_path):
+def test_a_damaged_problem_file_is_recognised_or_refused(fuzz, hostile, told, config, problem, tmp_path):
     with RunFolder(tmp_path / "sound") as folder:
         folder.claim(problem.identity, config)
     sound = json.loads((folder.path / "problem.json").read_bytes())
@@ -171,7 +171,7 @@ def test_a_damaged_problem_is_this_one_or_another_or_refused(fuzz, hostile, told
 
 
 @pytest.mark.cases(500)
-def test_the_result_of_a_finished_run_is_as_it_was_or_made_again(fuzz, hostile, told, config, problem):
+def test_the_result_of_a_finished_run_is_unchanged_or_made_again(fuzz, hostile, told, config, problem):
     velocity = np.full(problem.domain.shape, 2.5, dtype=np.float32)
     file = io.BytesIO()
     np.save(file, velocity)
@@ -291,7 +291,7 @@ def start(path: Path, config, problem) -> None:
 
 
 @pytest.mark.parametrize("depth", [100, 900, 990])
-def test_values_in_one_another_without_end_are_refused(tmp_path, config, problem, depth):
+def test_deeply_nested_values_are_refused(tmp_path, config, problem, depth):
     nested = b"[" * depth + b"]" * depth
     with RunFolder(tmp_path / "run") as run:
         run.claim(problem.identity, config)
@@ -308,7 +308,7 @@ def test_values_in_one_another_without_end_are_refused(tmp_path, config, problem
 @pytest.mark.parametrize(
     "changed", [{"pid": "x"}, {"pid": -1}, {"started": "now"}, {"restarts": "0"}, {"host": ["[/b]"]}]
 )
-def test_a_lease_of_other_types_is_nobodys(tmp_path, changed):
+def test_a_lease_with_wrong_types_has_no_holder(tmp_path, changed):
     path = tmp_path / "driver.json"
     path.write_text(json.dumps(asdict(Holder.current()) | changed))
     lease = Lease(path)
@@ -317,14 +317,14 @@ def test_a_lease_of_other_types_is_nobodys(tmp_path, changed):
 
 
 @pytest.mark.parametrize("left", ["0,1,,2.0,,,0.5,1.5\n", "0,1,1,2.0,,,0.5,\n", "1,1,1,2.0,,,0.5,1\n"])
-def test_a_row_that_nobody_can_have_written_is_refused(tmp_path, left):
+def test_an_impossible_history_row_is_refused(tmp_path, left):
     path = tmp_path / "history.csv"
     path.write_text(HISTORY.decode().split("\n")[0] + "\n" + left)
     with pytest.raises(RunError, match=r"history\.csv: cannot be read \(row 1 is malformed\)"):
         History(path)
 
 
-def test_half_a_file_of_a_killed_writer_may_be_a_folder(tmp_path):
+def test_a_folder_with_the_name_of_a_part_file_is_accepted(tmp_path):
     run = RunFolder(tmp_path / "run")
     (run.path / ".x.part").mkdir()
     with run:

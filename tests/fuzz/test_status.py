@@ -98,7 +98,7 @@ def test_the_status_with_a_damaged_lease_and_result_is_printable(fuzz, hostile, 
 
 
 @pytest.mark.cases(150)
-def test_any_argument_of_status_is_found_or_refused(fuzz, hostile, told):
+def test_status_finds_any_argument_or_refuses_it(fuzz, hostile, told):
     def check(folder, word):
         (folder / "runs" / "a").mkdir(parents=True)
         (folder / "runs" / "a" / "events.jsonl").touch()

@@ -216,7 +216,9 @@ def test_in_an_allocation_a_worker_that_dies_is_started_again(run_in_allocation,
 
 
 @pytest.mark.slow
-def test_in_an_allocation_the_command_that_runs_a_nodes_workers_is_started_again(run_in_allocation, undisturbed):
+def test_in_an_allocation_the_command_that_starts_the_workers_of_a_node_is_started_again(
+    run_in_allocation, undisturbed
+):
     run = run_in_allocation
     nodes = run.wait_for_work_on(3)
     run.lab.run("pkill", "-KILL", "-f", "distributed.cli.dask_worker", host=nodes[0])
@@ -248,7 +250,7 @@ def test_the_workers_of_a_killed_driver_end_within_a_minute(run, undisturbed):
 
 
 @pytest.mark.slow
-def test_the_next_driver_lists_the_queued_jobs_of_a_killed_one_which_end_when_they_start(lab, on_login, driver_of):
+def test_the_next_driver_lists_the_queued_jobs_of_a_killed_one_and_they_end_when_they_start(lab, on_login, driver_of):
     waiting = ("--site", "generic-slurm", "--run-dir", "run", "--set", 'site.scheduler.directives=["--begin=now+20"]')
     process = on_login.start("run", "fwi.toml", *waiting, stdout=subprocess.DEVNULL)
     events = on_login.folder / "run" / "events.jsonl"

@@ -347,7 +347,7 @@ def test_site_check_examines_a_worker_job(pbs):
 
 @needs_openpbs
 @pytest.mark.slow
-def test_a_job_that_pbs_never_runs_is_a_row_of_site_check(pbs):
+def test_site_check_shows_a_job_that_pbs_never_runs(pbs):
     settings = ("--set", "worker.memory=70", "--set", "scheduler.queue=workq")
     done = pbs.hpcfwi("site", "check", "generic-pbs", "--job", *settings, check=False)
     assert done.returncode == 1, done.stdout + done.stderr

@@ -162,7 +162,7 @@ def test_a_sound_worker_job_passes_and_leaves_nothing_behind(lab, site_check):
 
 
 @pytest.mark.slow
-def test_a_job_that_slurm_rejects_is_a_row(lab, site_check):
+def test_site_check_shows_a_job_that_slurm_rejects(lab, site_check):
     site_check.site(["--partition=nope"])
     found = site_check.check("--job", code=1)
     verdict, line = found["a worker job"]["start"]
@@ -175,7 +175,7 @@ def test_a_job_that_slurm_rejects_is_a_row(lab, site_check):
 
 
 @pytest.mark.slow
-def test_a_job_that_never_starts_is_a_row(lab, site_check):
+def test_site_check_shows_a_job_that_never_starts(lab, site_check):
     site_check.site(["--begin=now+1hour"])
     found = site_check.check("--job", "--wait", "0.1", code=1)
     verdict, line = found["a worker job"]["start"]
@@ -186,7 +186,7 @@ def test_a_job_that_never_starts_is_a_row(lab, site_check):
 
 
 @pytest.mark.slow
-def test_a_job_whose_worker_never_joins_is_a_row_with_the_end_of_its_output(lab, site_check):
+def test_site_check_shows_the_output_of_a_job_whose_worker_never_joins(lab, site_check):
     site_check.site(commands=["echo no such module", "exit 7"])
     found = site_check.check("--job", code=1)
     verdict, line = found["a worker job"]["start"]
@@ -255,7 +255,7 @@ def test_a_node_without_a_compiler_passes_with_the_staged_kernels(site_check, tm
 
 
 @pytest.mark.slow
-def test_a_runs_folder_that_nodes_do_not_see_is_named(new_lab, hpcfwi):
+def test_site_check_names_a_runs_folder_that_nodes_do_not_see(new_lab, hpcfwi):
     with new_lab() as lab:
         lab.up(1, PRIVATE_TMP="1")
         hpcfwi.prefix = lab.command()

@@ -104,7 +104,7 @@ def edited(script: str, pattern: str, text: str) -> str:
     return changed
 
 
-def test_every_site_for_slurm_has_its_machine_in_this_test():
+def test_every_slurm_site_is_in_this_test():
     contents = {path.stem: tomllib.loads(path.read_text()) for path in packaged_folder("site-configs").glob("*.toml")}
     slurm = {name for name, content in contents.items() if content.get("scheduler", {}).get("kind") == "slurm"}
     assert slurm == set(MACHINES)

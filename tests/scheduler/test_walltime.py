@@ -41,6 +41,7 @@ def test_an_inversion_longer_than_its_job_requeues_itself_and_ends_with_the_same
     assert_no_shot_was_computed_twice(run_dir, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_job_that_must_not_be_requeued_stops(lab, on_login):
     script = [ROOT / "jobs" / "fwi.sh", "fwi.toml", "--site", "generic-slurm", "--run-dir", "run"]
     # Slurm looks every half minute whether it is time for a signal
