@@ -69,8 +69,8 @@ def devour(shot, limit, once):
     return "hpcfwi.execution.shot_worker", meddle
 
 
-def slow_disk(seconds, once):
-    """Each shot that the first worker reads takes so long, and is not kept; that worker's number is in the file ``once``."""
+def slow_disk(seconds, others, once):
+    """The first worker takes so many seconds to read a shot, the others take fewer; its process id is in the file ``once``."""
 
     def meddle(module):
         observed = module.ShotWorker.observed
@@ -78,8 +78,7 @@ def slow_disk(seconds, once):
         def meddled(self, *rest):
             if not hasattr(self, "slow"):
                 self.slow = first(once)
-            if self.slow:
-                time.sleep(seconds)
+            time.sleep(seconds if self.slow else others)
             return observed(self, *rest)
 
         module.ShotWorker.observed = meddled
