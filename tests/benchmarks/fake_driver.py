@@ -89,11 +89,11 @@ class _Work:
 
 
 def _work(case: Case, staged: Path) -> _Work:
-    told = digest(b"nothing that would ever be read")
+    unread = digest(b"never read")
     domain = Domain((case.values // 100, 100), (10.0, 10.0), (0.0, 0.0))
     samples = tuple(np.random.default_rng(0).normal(size=case.wavelet).tolist())
     wavelet = SampledWavelet(samples, 2.0) if samples else RickerWavelet(0.01, 100.0)
-    solver, model = (StagedFile(str(staged / f"{kind}-{told}.pkl"), told) for kind in ("solver", "model"))
+    solver, model = (StagedFile(str(staged / f"{kind}-{unread}.pkl"), unread) for kind in ("solver", "model"))
     wavelet = stage(make_private(staged), "wavelet", wavelet)
     spec = SolverSpec(Sponge(domain, 40), 8, "float32", 2000, 8, 400)
     work = _Work(ShotContext(solver, spec, wavelet, "exact", "cut", 0), [str(i) for i in range(case.shots)])
@@ -102,23 +102,23 @@ def _work(case: Case, staged: Path) -> _Work:
         path = shard_folder(staged / "shots", name, case.shots) / f"{name}.pkl"
         shot = StagedFile(str(path), digest(name.encode()))
         work.arguments.append((work.context, name, model, shot, axis, 1))
-        work.keys.append(task_key(told, "exact", told, shot.digest, axis))
+        work.keys.append(task_key(unread, "exact", unread, shot.digest, axis))
     return work
 
 
 def _driver(client: Client, log: EventLog) -> tuple[DaskExecutor, WorkerEvents]:
-    """Tasks and news as a session has them."""
+    """Executor and worker events as in a session."""
     tasks = DaskExecutor(client)
-    promise = AffinityCheck(load_site("workstation"), lambda _: 1)
-    news = WorkerEvents(log, print, promise, tasks, lambda _: None)
-    client.subscribe_topic(EVENT_TOPIC, lambda event: news(event[1]))
+    affinity = AffinityCheck(load_site("workstation"), lambda _: 1)
+    worker_events = WorkerEvents(log, print, affinity, tasks, lambda _: None)
+    client.subscribe_topic(EVENT_TOPIC, lambda event: worker_events(event[1]))
     client.subscribe_topic(ALL_TOPIC, lambda _: None)
     client.register_plugin(WorkerInfoPlugin(EVENT_TOPIC))
-    return tasks, news
+    return tasks, worker_events
 
 
 def measure(case: Case, folder: Path) -> dict[str, Any]:
-    """One sum over shots that nothing went before, and what it cost."""
+    """Sum over shots once, on workers that have just started; return the costs."""
     count_traffic()
     work = _work(case, folder / "staged")
     log = EventLog(folder / "events.jsonl")
@@ -126,23 +126,23 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
         there = fake_cluster(case.workers, case.processes, case.seconds, case.together, folder)
         cluster = stack.enter_context(there)
         client = stack.enter_context(Client(cluster.address, set_as_default=False))
-        tasks, news = _driver(client, log)
+        tasks, worker_events = _driver(client, log)
         client.wait_for_workers(case.workers, timeout=120)
-        time.sleep(1)  # what the start has left to do
+        time.sleep(1)  # let the start settle
         account = _Account(cluster, hold=8 * case.values > MAX_DRIVER_SUM_BYTES)
         found = tasks.sum(
             fake_shot,
             work.names,
             work.arguments,
             work.keys,
-            progress=lambda *_: news.raise_error(),
+            progress=lambda *_: worker_events.raise_error(),
             small=8 * case.values <= MAX_DRIVER_SUM_BYTES,
             partials=Partials(folder) if case.kept else None,
             evaluation="1",
             batched=case.batched,
         )
         ended = time.time()
-        told = account.told(case)
+        rows = account.rows(case)
         for topic in (EVENT_TOPIC, ALL_TOPIC):  # or the scheduler complains when workers leave
             client.unsubscribe_topic(topic)
         stack.callback(log.close)
@@ -150,7 +150,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     right = len(times) == case.shots and _right(found, case, work.context.spec.domain.shape)
     levels = next(level for level in range(case.shots) if BLOCK**level >= case.shots)
     rest = {"last shot to root, s": ended - max(times), "levels of sums": levels}
-    return {"case": str(case), "right": right, **told, **rest}
+    return {"case": str(case), "right": right, **rows, **rest}
 
 
 def _right(found: FunctionalGradient, case: Case, shape: tuple[int, ...]) -> bool:
@@ -178,7 +178,7 @@ class _Account:
     def _costs(self) -> list[dict[str, float]]:
         return [costs(), *(served.ask("costs") for served in self.others)]
 
-    def told(self, case: Case) -> dict[str, Any]:
+    def rows(self, case: Case) -> dict[str, Any]:
         """The rows of the table."""
         seconds = time.perf_counter() - self.began
         after = self._costs()
@@ -186,21 +186,21 @@ class _Account:
         grown = [(now["peak"] - then["memory"]) / 1e6 for then, now in zip(self.before, after, strict=True)]
         workers_most = self.cluster.watch.ask("most")
         first_worker = len(used) - case.processes
-        told: dict[str, Any] = {
+        rows: dict[str, Any] = {
             "seconds": seconds,
             "shots/s": case.shots / seconds,
             "idle per shot and worker, ms": 1000
             * (seconds * min(case.workers, case.shots) / case.shots - case.seconds),
         }
-        for i, who in enumerate(["driver", "scheduler"][:first_worker]):
-            told |= {
-                f"{who} CPU, ms/shot": 1000 * used[i]["cpu"] / case.shots,
-                f"{who} sends, B/shot": used[i]["sent"] / case.shots,
-                f"{who} receives, B/shot": used[i]["received"] / case.shots,
-                f"{who} grows by, MB": grown[i],
-                f"{who} at most, MB": after[i]["peak"] / 1e6,
+        for i, process in enumerate(["driver", "scheduler"][:first_worker]):
+            rows |= {
+                f"{process} CPU, ms/shot": 1000 * used[i]["cpu"] / case.shots,
+                f"{process} sends, B/shot": used[i]["sent"] / case.shots,
+                f"{process} receives, B/shot": used[i]["received"] / case.shots,
+                f"{process} grows by, MB": grown[i],
+                f"{process} at most, MB": after[i]["peak"] / 1e6,
             }
-        return told | {
+        return rows | {
             "workers CPU, ms/shot": 1000 * sum(cost["cpu"] for cost in used[first_worker:]) / case.shots,
             "workers grow by, MB": (workers_most - self.workers_before) / 1e6,
             "all gradients, MB": case.shots * case.values * 8 / 1e6,
@@ -215,7 +215,7 @@ def _measure(connection: Connection, case: Case) -> None:
 
 
 def measured(case: Case) -> dict[str, Any]:
-    """Measure a case in a process of its own, whose memory tells of this case alone."""
+    """Measure a case in a process of its own, so that its memory is that of this case alone."""
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     process = spawn.Process(target=_measure, args=(there, case))

@@ -1,6 +1,6 @@
-"""A cluster of light workers on this machine, its scheduler and workers in processes of their own that tell what they cost.
+"""A cluster of light workers on this machine, its scheduler and workers in processes of their own that report their costs.
 
-For driver_at_scale.py, in a module that tasks, and processes that are spawned, can import by name.
+For driver_at_scale.py, in a module that tasks and spawned processes can import by name.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DRAWN = 1021
 # Seconds that a fake shot takes, in a worker's process.
 shot_seconds = 0.0
 
-# Of workers that do nothing beside their tasks: 500 in two processes would look after themselves all the time.
+# Workers without monitoring: 500 of them in two processes would spend all their time on it.
 LIGHT = {
     **REMOTE_SETTINGS,
     **POOL_SETTINGS,
@@ -154,7 +154,7 @@ class Held(SchedulerPlugin):
 
 
 def _answer(connection: Connection, **answers: Callable[[], Any]) -> None:
-    """Answer questions until nobody asks any more; ends the process then, whatever it is at."""
+    """Answer questions until the connection is closed; then end the process at once."""
     with suppress(EOFError, OSError):
         while True:
             connection.send(answers[connection.recv()]())
@@ -162,12 +162,12 @@ def _answer(connection: Connection, **answers: Callable[[], Any]) -> None:
 
 
 def _in_background(connection: Connection, **answers: Callable[[], Any]) -> None:
-    told = {"costs": costs, "forget peak": forget_peak, **answers}
-    threading.Thread(target=_answer, args=(connection,), kwargs=told, daemon=True).start()
+    every = {"costs": costs, "forget peak": forget_peak, **answers}
+    threading.Thread(target=_answer, args=(connection,), kwargs=every, daemon=True).start()
 
 
 def serve_scheduler(connection: Connection) -> None:
-    """A scheduler; its address is the first thing that is told."""
+    """Run a scheduler; send its address first."""
     count_traffic()
 
     async def serve() -> None:
@@ -186,7 +186,7 @@ def serve_scheduler(connection: Connection) -> None:
 
 
 def serve_workers(connection: Connection, address: str, count: int, seconds: float, folder: str) -> None:
-    """Workers of one thread each in one event loop; that all are there is the first thing that is told."""
+    """Run workers of one thread each in one event loop; send their number when all are there."""
     global shot_seconds
     shot_seconds = seconds
 
@@ -196,7 +196,7 @@ def serve_workers(connection: Connection, address: str, count: int, seconds: flo
                 Worker(address, nthreads=1, memory_limit=0, dashboard=False, local_directory=folder, host=HOST)
                 for _ in range(count)
             ]
-            for worker in workers:  # one after the other: they are no test of how many can come at once
+            for worker in workers:  # one after the other: how many can start at once is not measured here
                 await stack.enter_async_context(worker)
             connection.send(count)
             _in_background(connection)
@@ -207,7 +207,7 @@ def serve_workers(connection: Connection, address: str, count: int, seconds: flo
 
 
 def serve_watch(connection: Connection, pids: list[int]) -> None:
-    """Looks at the memory of processes all the time; tells the most that they had together."""
+    """Watch the memory of processes; answer with the most that they had together."""
     together = {"most": 0, "now": 0}
 
     def most() -> int:
@@ -225,19 +225,19 @@ def serve_watch(connection: Connection, pids: list[int]) -> None:
 
 
 class Served:
-    """A process of these, which is asked over a pipe.
+    """One of these processes, with a pipe for questions.
 
     Parameters
     ----------
     serve
-        What it does.
+        Function that the process runs.
     arguments
-        Of that, after the connection.
+        Arguments of that function after the connection.
 
     Attributes
     ----------
     ready
-        The first thing that it has told.
+        The first message of the process.
     """
 
     def __init__(self, serve: Callable[..., None], *arguments: Any) -> None:
@@ -249,12 +249,12 @@ class Served:
         self.ready: Any = None
 
     def wait(self) -> Any:
-        """Return when it is ready."""
+        """Wait until it is ready; return its first message."""
         self.ready = self._connection.recv()
         return self.ready
 
     def ask(self, what: str) -> Any:
-        """Ask for ``costs``, or what else it tells."""
+        """Ask for ``costs``, or another of its answers."""
         self._connection.send(what)
         return self._connection.recv()
 

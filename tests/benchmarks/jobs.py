@@ -44,8 +44,8 @@ def run(way: str, lab: Path, folder: Path, settings: list[str]) -> tuple[Path, f
 
 def events(run_dir: Path, kind: str, since: float = 0.0) -> list[dict]:
     """Events of a run after a time."""
-    told = map(json.loads, (run_dir / "events.jsonl").read_text().splitlines())
-    return [event for event in told if event["event"] == kind and event["time"] >= since]
+    logged = map(json.loads, (run_dir / "events.jsonl").read_text().splitlines())
+    return [event for event in logged if event["event"] == kind and event["time"] >= since]
 
 
 def evaluation_seconds(run_dir: Path) -> float:

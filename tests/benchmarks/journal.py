@@ -40,7 +40,7 @@ WARMING_UP, FINISHED = 2, 25
 
 
 class NoJournal(Journal):
-    """Forgets everything, and asks nobody."""
+    """A journal that writes nothing."""
 
     def write(self, *_: object) -> None:
         """Do nothing."""

@@ -1,4 +1,4 @@
-"""What README and the pages of ``docs/`` tell users to write and to type is what hpcfwi takes."""
+"""Everything that the README and the pages of ``docs/`` tell users to write or type is valid."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""Clocks that are set amid a run: forward harms nothing; back, the run may stand still, and the same command continues it."""
+"""Clocks that are set during a run: forward changes nothing; back may halt the run, and the same command continues it."""
 
 from __future__ import annotations
 
@@ -82,10 +82,12 @@ def test_a_clock_that_is_set_back_loses_nothing(hpcfwi, whole, set_clock):
 
 @pytest.fixture
 def another_start(hpcfwi):
-    """Words before a command that let it see this machine's start at another time of day, as after its clock was set."""
+    """Words before a command that show it another boot time of this machine, as after a change of the clock."""
     stat = hpcfwi.folder / "stat"
-    told = Path("/proc/stat").read_text()
-    stat.write_text(re.sub(r"^btime (\d+)$", lambda found: f"btime {int(found[1]) + 3600}", told, flags=re.MULTILINE))
+    content = Path("/proc/stat").read_text()
+    stat.write_text(
+        re.sub(r"^btime (\d+)$", lambda found: f"btime {int(found[1]) + 3600}", content, flags=re.MULTILINE)
+    )
     words = ["unshare", "--mount", "sh", "-c", f'mount --bind {shlex.quote(str(stat))} /proc/stat && exec "$@"', "sh"]
     if os.geteuid() != 0 or subprocess.run([*words, "true"], capture_output=True, check=False).returncode:
         pytest.skip("only root can let a process see another /proc/stat")

@@ -1,6 +1,6 @@
-"""Faults that real processes of a run have at a chosen place; Python imports this at its start where it is on PYTHONPATH.
+"""Faults at chosen places of a run; Python imports this module at its start where it is on PYTHONPATH.
 
-``MEDDLING`` is JSON: the name of a fault here, and its arguments. Nothing of hpcfwi knows of it.
+``MEDDLING`` is JSON: the name of a fault here, and its arguments. hpcfwi itself knows nothing of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 def crash(shot, number=None):
-    """Whoever computes this shot dies of a signal, or exits with status 7."""
+    """A worker that computes this shot dies of a signal, or exits with status 7."""
 
     def meddle(module):
         evaluate = module.ShotWorker.evaluate
@@ -49,7 +49,7 @@ def fail_on(host):
 
 
 def devour(shot, limit, once):
-    """Whoever computes this shot first takes more memory than it may have."""
+    """The first worker that computes this shot takes more memory than its limit."""
 
     def meddle(module):
         evaluate = module.ShotWorker.evaluate
@@ -61,7 +61,7 @@ def devour(shot, limit, once):
                 while time.monotonic() < until:
                     if len(kept) * 20_000_000 < 1.5 * limit:
                         kept.append(bytearray(b"x") * 20_000_000)
-                    time.sleep(0.01)  # whoever looks after the worker's memory looks ten times a second
+                    time.sleep(0.01)  # the nanny checks the memory ten times a second
             return evaluate(self, name, *rest)
 
         module.ShotWorker.evaluate = meddled
@@ -87,7 +87,7 @@ def slow_disk(seconds, others, once):
 
 
 def tear(folder, at, where, once):
-    """Whoever writes a file in a folder of this pattern is killed, at its ``at``-th: amid it, or before it has its name."""
+    """A process is killed at the ``at``-th file that it writes to a folder of this pattern: amid it, or before the rename."""
 
     def meddle(module):
         write_atomic, count = module.write_atomic, iter(range(1, 10**9))
@@ -112,7 +112,7 @@ def tear(folder, at, where, once):
 
 
 def first(path):
-    """Whether nobody was here before; the file is left with the number of this process."""
+    """Whether this call is the first of all processes; write the process id to the file."""
     try:
         with Path(path).open("x") as file:
             file.write(str(os.getpid()))
@@ -122,7 +122,7 @@ def first(path):
 
 
 class Meddler:
-    """Lets a module be imported as usual, and then has its way with it."""
+    """Imports a module as usual, and then changes it."""
 
     def __init__(self, module, meddle):
         self.module, self.meddle = module, meddle
