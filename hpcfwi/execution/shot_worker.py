@@ -16,13 +16,13 @@ from hpcfwi.errors import RunError
 from hpcfwi.events.types import Solver, ThreadPlacement
 from hpcfwi.execution.affinity import observed_threads, ranges
 from hpcfwi.inversion.misfit import FunctionalGradient, ShotMisfit, load_misfit
-from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.processing import Tail, resample
 from hpcfwi.model.survey import Shot
 from hpcfwi.process import gc_paused
+from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.engine import SleepingShots, open_engine
 from hpcfwi.solver.operators import obtain_solver
-from hpcfwi.solver.spec import SolverSpec
 
 
 @dataclass(frozen=True)

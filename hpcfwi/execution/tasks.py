@@ -23,7 +23,7 @@ from hpcfwi.events.types import Event, RunWarning, ShotDone, ShotStaged, TaskFai
 from hpcfwi.execution.shot_worker import ShotContext, ShotWorker
 from hpcfwi.inversion.journal import read_partial, write_partial
 from hpcfwi.inversion.misfit import FunctionalGradient, total
-from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.processing import resample
 from hpcfwi.model.survey import Shot
 

@@ -12,15 +12,15 @@ from scipy.ndimage import gaussian_filter
 
 from hpcfwi.errors import InputError
 from hpcfwi.inversion.misfit import ShotMisfit, load_misfit
-from hpcfwi.model.discretization import TimeAxis, critical_step
 from hpcfwi.model.gathers import read_gather
+from hpcfwi.model.grid import TimeAxis, critical_step
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.processing import Operator, Tail, resample
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
+from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.engine import DevitoEngine
 from hpcfwi.solver.operators import Propagator
-from hpcfwi.solver.spec import SolverSpec
 
 # Relative error of the dot-product test.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}

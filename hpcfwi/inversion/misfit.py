@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcfwi.errors import InputError, RunError
-from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.processing import Operator
 
 # Group of entry points with the misfits of other packages.

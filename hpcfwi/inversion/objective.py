@@ -17,7 +17,7 @@ from hpcfwi.errors import RunError
 from hpcfwi.inversion.journal import Journal, Partials
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.inversion.parametrisation import Parametrisation
-from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import squared_slowness, velocity_from
 from hpcfwi.version import __version__

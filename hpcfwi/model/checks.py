@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.discretization import courant_limit, critical_step, phase_error, points_per_wavelength, safe_step
-from hpcfwi.model.grid import Domain
+from hpcfwi.model.grid import Domain, courant_limit, critical_step, phase_error, points_per_wavelength, safe_step
 from hpcfwi.model.survey import Survey
 from hpcfwi.model.wavelet import RickerWavelet, Wavelet, highest_frequency
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.config.run import MAX_AMPLITUDE
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import read_array
 

@@ -1,8 +1,10 @@
-"""The regular grid of a model."""
+"""Discretisation: the grid, time axes, and stability and numerical dispersion of the finite differences."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,3 +50,109 @@ class Domain:
         slack = 1e-6 * np.asarray(self.spacing)
         inside = (points >= np.asarray(self.origin) - slack) & (points <= np.asarray(self.last) + slack)
         return np.asarray(inside.all(axis=-1))
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """Samples at 0, step, 2 step, ...
+
+    Parameters
+    ----------
+    step
+        Time step, ms.
+    samples
+        Number of samples.
+    """
+
+    step: float
+    samples: int
+
+    @classmethod
+    def covering(cls, duration: float, step: float) -> TimeAxis:
+        """The shortest axis with this step that reaches ``duration``, ms."""
+        return cls(step=step, samples=math.ceil(duration / step - 1e-9) + 1)
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Time of each sample, ms."""
+        return self.step * np.arange(self.samples, dtype=np.float64)
+
+
+@cache
+def second_derivative_weights(order: int) -> tuple[float, ...]:
+    """Weights of the centred second derivative of even ``order`` on a grid of spacing 1, from offset 0 outwards.
+
+    Notes
+    -----
+    For offset j > 0 and N = order / 2: ``2 (-1)^(j+1) (N!)^2 / (j^2 (N-j)! (N+j)!)``; the weight at 0 makes the sum over
+    all offsets zero (Fornberg 1988, doi:10.1090/S0025-5718-1988-0935077-0).
+    """
+    half = order // 2
+    outer = [
+        2 * (-1) ** (j + 1) * math.factorial(half) ** 2 / (j**2 * math.factorial(half - j) * math.factorial(half + j))
+        for j in range(1, half + 1)
+    ]
+    return (-2 * math.fsum(outer), *outer)
+
+
+def courant_limit(domain: Domain, space_order: int, velocity: float) -> float:
+    """Longest stable time step of the acoustic equation, ms, for the highest ``velocity``, km/s.
+
+    The only place of this limit: :mod:`hpcfwi.model.checks` plans with it before there is a solver, and
+    :meth:`hpcfwi.solver.equations.AcousticEquation.stable_step` returns it, rounded by :func:`critical_step`. An equation
+    with another limit adds its own function here, for both.
+
+    Notes
+    -----
+    Von Neumann stability of the leap-frog scheme with weights a_i: ``dt <= 2 / (v sqrt(sum_d sum_i |a_i| / h_d^2))``
+    (Lines, Slawinski and Bording 1999, doi:10.1190/1.1444605).
+    """
+    weights = second_derivative_weights(space_order)
+    absolute_sum = abs(weights[0]) + 2 * math.fsum(map(abs, weights[1:]))
+    return 2.0 / (velocity * math.sqrt(sum(absolute_sum / h**2 for h in domain.spacing)))
+
+
+def critical_step(domain: Domain, space_order: int, velocity: float) -> float:
+    """The Courant limit for the highest ``velocity``, km/s, rounded to four digits; ms.
+
+    Devito's tutorials take this step. The rounding may put it up to 0.05 % above the limit; :func:`safe_step` does not.
+    """
+    return float(f"{courant_limit(domain, space_order, velocity):.3e}")
+
+
+def safe_step(domain: Domain, space_order: int, velocity: float) -> float:
+    """The Courant limit of a stencil of twice the space order, rounded to four digits; ms.
+
+    Devito's ``examples.seismic.model`` takes this step for a model of that space order. It is a few per cent below the
+    limit, where the shortest waves are only marginally stable.
+    """
+    return float(f"{courant_limit(domain, 2 * space_order, velocity):.3e}")
+
+
+def points_per_wavelength(velocity: float, frequency: float, spacing: float) -> float:
+    """Grid points per wavelength; velocity in km/s, frequency in kHz, spacing in m."""
+    return velocity / (frequency * spacing)
+
+
+def phase_error(points: float, space_order: int, courant: float) -> float:
+    """Relative error of the phase velocity of a plane wave along a grid axis.
+
+    Parameters
+    ----------
+    points
+        Grid points per wavelength, above 2.
+    space_order
+        Order of the finite differences.
+    courant
+        velocity x time step / spacing.
+
+    Notes
+    -----
+    From the dispersion relation of the leap-frog scheme, ``sin(w dt / 2) = (c dt / 2) K`` with ``K^2`` the negative
+    symbol of the stencil at the wavenumber k (Alford, Kelly and Boore 1974, doi:10.1190/1.1440470).
+    """
+    kh = 2 * math.pi / points
+    weights = second_derivative_weights(space_order)
+    symbol = -(weights[0] + 2 * sum(a * math.cos(j * kh) for j, a in enumerate(weights) if j))
+    inner = 0.5 * courant * math.sqrt(symbol)
+    return 2 * math.asin(min(inner, 1.0)) / (courant * kh) - 1

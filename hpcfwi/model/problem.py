@@ -18,9 +18,8 @@ from hpcfwi.config.parsing import PATH_KEYS
 from hpcfwi.config.run import FileModel, RunConfig, SmoothModel
 from hpcfwi.errors import InputError
 from hpcfwi.model.checks import check_positions, check_sampling, choose_time_steps, dispersion
-from hpcfwi.model.discretization import TimeAxis, critical_step
 from hpcfwi.model.gathers import check_gathers
-from hpcfwi.model.grid import Domain
+from hpcfwi.model.grid import Domain, TimeAxis, critical_step
 from hpcfwi.model.survey import Survey, build_survey, list_names, read_geometry
 from hpcfwi.model.velocity import (
     FLOAT32_ROUNDING,

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.grid import TimeAxis
 
 
 class Operator(Protocol):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.errors import InputError
 from hpcfwi.io import quoted, require_regular_file
-from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.grid import TimeAxis
 
 if TYPE_CHECKING:
     from hpcfwi.config.run import RickerSection, WaveletFileSection  # workers import this module without pydantic

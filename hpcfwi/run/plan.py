@@ -14,10 +14,10 @@ from hpcfwi.batch.registry import site_batch_system
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError
 from hpcfwi.inversion.journal import Partials
-from hpcfwi.model.discretization import courant_limit
+from hpcfwi.model.grid import courant_limit
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.wavelet import highest_frequency, peak_frequency
-from hpcfwi.solver.spec import SolverSpec
+from hpcfwi.solver.boundary import SolverSpec
 
 if TYPE_CHECKING:  # imports Dask, for which the command line has no time
     from hpcfwi.cluster.layout import Layout

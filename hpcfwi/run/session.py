@@ -35,8 +35,8 @@ from hpcfwi.run.plan import make_plan
 from hpcfwi.run.reproducibility import Reproducibility
 from hpcfwi.run.stopping import StopConditions, signal_reason
 from hpcfwi.run.worker_events import WorkerEvents, failure_summary
+from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.engine import SleepingShots
-from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:  # imports Dask, for which the command line has no time

@@ -31,8 +31,8 @@ from hpcfwi.artifacts import StagedFile
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:  # imports Devito
+    from hpcfwi.solver.boundary import SolverSpec
     from hpcfwi.solver.operators import Propagator
-    from hpcfwi.solver.spec import SolverSpec
 
 # What driver and workers must have in common.
 PACKAGES = ("cloudpickle", "dask", "devito", "distributed", "numpy")
@@ -180,8 +180,7 @@ def _try_here(threads: int) -> dict[str, Any]:
 def probe_spec(threads: int) -> SolverSpec:
     """Return the solver of the test: a small grid with enough work for so many threads."""
     from hpcfwi.model.grid import Domain
-    from hpcfwi.solver.boundary import Sponge
-    from hpcfwi.solver.spec import SolverSpec
+    from hpcfwi.solver.boundary import SolverSpec, Sponge
 
     domain = Domain((max(201, ROWS_PER_THREAD * threads), 201), (10.0, 10.0), (0.0, 0.0))
     return SolverSpec(Sponge(domain, 10), 4, "float32", MAX_STEPS, MAX_STEPS - 1, 1)
@@ -201,7 +200,7 @@ def run_staged(staged: StagedFile, spec: SolverSpec) -> dict[str, Any]:
 
 def _run(propagator: Propagator) -> dict[str, Any]:
     from hpcfwi.execution.affinity import observed_threads, ranges
-    from hpcfwi.model.discretization import TimeAxis
+    from hpcfwi.model.grid import TimeAxis
     from hpcfwi.model.survey import Shot
     from hpcfwi.model.wavelet import SampledWavelet
     from hpcfwi.solver.engine import DevitoEngine

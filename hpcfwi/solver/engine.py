@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcfwi.errors import InputError
-from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.wavelet import Wavelet
 

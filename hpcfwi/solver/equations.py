@@ -8,10 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from devito import Eq, Function, Grid, Inc, Operator, SparseTimeFunction, TimeFunction, solve
 
-from hpcfwi.model.discretization import critical_step
-from hpcfwi.solver.boundary import Sponge
+from hpcfwi.model.grid import critical_step
+from hpcfwi.solver.boundary import SolverSpec, Sponge
 from hpcfwi.solver.devito_internals import operator_name, set_instruction_set
-from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.solver.storage import WavefieldStorage
 
 
@@ -80,7 +79,7 @@ class AcousticEquation:
 
     *Step*: ``u_tt`` is a centred difference, ``u_t`` the one-sided ``(u(t + dt) - u(t)) / dt``, as in Devito's
     ``examples.seismic.acoustic`` (Louboutin et al. 2019, doi:10.5194/gmd-12-1165-2019). The Courant limit is that of
-    :func:`hpcfwi.model.discretization.courant_limit`.
+    :func:`hpcfwi.model.grid.courant_limit`.
 
     *Source and receivers*: the source is injected with ``dt^2 / m`` after the step, every sample of the wavelet; receivers
     read the field by bilinear interpolation.

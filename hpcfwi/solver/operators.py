@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 
 from hpcfwi.artifacts import StagedFile, load, read_container, read_header, stage, unpickle
 from hpcfwi.errors import RunError, StagingError
+from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.devito_internals import Kernel, instruction_set
 from hpcfwi.solver.equations import EQUATIONS, WaveEquation
-from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.solver.storage import STORAGES, WavefieldStorage
 from hpcfwi.version import __version__
 

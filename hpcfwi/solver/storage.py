@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from devito import ConditionalDimension, Eq, Grid, TimeFunction
 
-from hpcfwi.solver.spec import SolverSpec
+from hpcfwi.solver.boundary import SolverSpec
 
 
 class WavefieldStorage(Protocol):
@@ -49,7 +49,7 @@ class SnapshotStorage:
     Notes
     -----
     k times the sum over the kept levels approximates the sum over all steps. Both are the same integral while the product of
-    the two wavefields is sampled above its Nyquist rate (:func:`hpcfwi.solver.spec.snapshot_interval`).
+    the two wavefields is sampled above its Nyquist rate (:func:`hpcfwi.solver.boundary.snapshot_interval`).
     """
 
     def __init__(self, grid: Grid, spec: SolverSpec) -> None:

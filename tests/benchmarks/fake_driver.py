@@ -30,12 +30,10 @@ from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 from hpcfwi.inversion.objective import MAX_DRIVER_SUM_BYTES, task_key
 from hpcfwi.io import make_private
-from hpcfwi.model.discretization import TimeAxis
-from hpcfwi.model.grid import Domain
+from hpcfwi.model.grid import Domain, TimeAxis
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet
 from hpcfwi.run.worker_events import WorkerEvents
-from hpcfwi.solver.boundary import Sponge
-from hpcfwi.solver.spec import SolverSpec
+from hpcfwi.solver.boundary import SolverSpec, Sponge
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from hpcfwi.events.types import ShotDone
 from hpcfwi.execution.shot_worker import ShotContext
 from hpcfwi.execution.tasks import _kept, log_event, task
 from hpcfwi.inversion.misfit import FunctionalGradient
-from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.grid import TimeAxis
 
 HOST = "127.0.0.1"
 # Values of a gradient that are drawn; they are repeated over it, so that what a sum should be is known at little cost.

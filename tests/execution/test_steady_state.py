@@ -15,11 +15,11 @@ from hpcfwi.config.run import load_run_config
 from hpcfwi.execution.shot_worker import ShotContext, ShotWorker
 from hpcfwi.execution.tasks import observe_shot
 from hpcfwi.io import make_private
-from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import squared_slowness
+from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.operators import stage_solver
-from hpcfwi.solver.spec import SolverSpec
 
 CIRCLE = Path(__file__).parents[2] / "jobs" / "circle.toml"
 SMALL = [

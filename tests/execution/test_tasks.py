@@ -17,8 +17,8 @@ from hpcfwi.execution.tasks import TaskFailure, evaluate_shot, observe_shot
 from hpcfwi.io import make_private
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
+from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.operators import stage_solver
-from hpcfwi.solver.spec import SolverSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from hpcfwi.config.run import FileModel
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.gathers import check_gathers, read_gather
-from hpcfwi.model.grid import Domain
+from hpcfwi.model.grid import Domain, TimeAxis
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import build_model, file_grid_shape, read_mask
 from hpcfwi.model.wavelet import SampledWavelet, highest_frequency, peak_frequency, read_wavelet

@@ -11,8 +11,8 @@ import pytest
 
 from hpcfwi.config.parsing import parse_setting
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.discretization import TimeAxis
 from hpcfwi.model.gathers import check_gathers, read_gather
+from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.survey import Shot
 
 RECORD = np.arange(12.0, dtype="f4").reshape(4, 3)

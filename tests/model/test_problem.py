@@ -17,7 +17,7 @@ from hpcfwi.config.messages import validate
 from hpcfwi.config.parsing import apply_settings, parse_setting
 from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.discretization import courant_limit
+from hpcfwi.model.grid import courant_limit
 from hpcfwi.model.problem import Problem
 from hpcfwi.run.plan import make_plan
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import splev, splrep
 
-from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.processing import Operator, Tail, resample
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hpcfwi.config.run import RickerSection, WaveletFileSection
 from hpcfwi.errors import InputError
-from hpcfwi.model.discretization import TimeAxis
+from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.wavelet import (
     RickerWavelet,
     SampledWavelet,

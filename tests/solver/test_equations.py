@@ -8,16 +8,14 @@ from scipy.special import hankel2
 
 from hpcfwi.inversion.gradient_check import dot_product_error, taylor_remainders
 from hpcfwi.inversion.misfit import LeastSquares
-from hpcfwi.model.discretization import TimeAxis, safe_step
-from hpcfwi.model.grid import Domain
+from hpcfwi.model.grid import Domain, TimeAxis, safe_step
 from hpcfwi.model.processing import Tail
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet
-from hpcfwi.solver.boundary import Sponge
+from hpcfwi.solver.boundary import SolverSpec, Sponge
 from hpcfwi.solver.engine import DevitoEngine
 from hpcfwi.solver.operators import Propagator
-from hpcfwi.solver.spec import SolverSpec
 
 FIFTEEN_HZ = RickerWavelet(0.015, 70.0)
 
