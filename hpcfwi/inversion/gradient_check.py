@@ -20,7 +20,7 @@ from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.engine import DevitoEngine
-from hpcfwi.solver.operators import Propagator
+from hpcfwi.solver.operators import Propagator, quiet_devito
 
 # Relative error of the dot-product test.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
@@ -91,6 +91,11 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     ``|f(m + h dm) - f(m) - h <g, dm>|`` falls with h^2 if and only if g is exact. dm is smoothed noise that does not vanish
     at the edges.
     """
+    with quiet_devito():
+        return _check(problem, shot)
+
+
+def _check(problem: Problem, shot: str | None) -> CheckReport:
     chosen, axis, spec = _shot(problem, shot), _frozen_axis(problem), SolverSpec.from_problem(problem)
     production_misfit = load_misfit(problem.config.inversion.misfit)
     spec = replace(spec, receivers=len(chosen.receivers), time_samples=axis.samples)

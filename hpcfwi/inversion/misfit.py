@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -70,13 +73,9 @@ def load_misfit(name: str) -> Misfit:
     InputError
         If there is no such misfit, or it cannot be imported.
     """
-    found: Callable[[], Any] | None = MISFITS.get(name)
-    points = entry_points(group=ENTRY_POINTS)
+    point = _entry_point(name)
     try:
-        if found is None and name in points.names:
-            found = points[name].load()
-        elif found is None and ":" in name:
-            found = EntryPoint(name, name, ENTRY_POINTS).load()
+        found: Callable[[], Any] | None = MISFITS.get(name) or (point.load() if point is not None else None)
         misfit = None if found is None else found()
     except Exception as error:  # a foreign module can raise anything
         raise InputError(
@@ -84,11 +83,34 @@ def load_misfit(name: str) -> Misfit:
             "environment, or on PYTHONPATH?"
         ) from error
     if misfit is None:
-        known = ", ".join(f'"{known}"' for known in sorted({*MISFITS, *points.names}))
+        known = ", ".join(f'"{known}"' for known in sorted({*MISFITS, *entry_points(group=ENTRY_POINTS).names}))
         raise InputError(f'inversion.misfit: is "{name}"; it should be one of {known}, or "module:name"')
     if not hasattr(misfit, "evaluate"):
         raise InputError(f'inversion.misfit: "{name}" makes a {type(misfit).__name__}, which has no method evaluate')
     return misfit
+
+
+def misfit_identity(name: str) -> dict[str, str]:
+    """What identifies the code of another package's misfit: package, version, and digest of its module's file.
+
+    Raises :class:`InputError` as :func:`load_misfit` does.
+    """
+    load_misfit(name)
+    point = _entry_point(name)
+    if name in MISFITS or point is None:
+        return {}
+    package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.module
+    file = import_module(point.module).__file__
+    content = Path(file).read_bytes() if file is not None else b""
+    return {"misfit code": f"{package}, {hashlib.blake2b(content, digest_size=10).hexdigest()}"}
+
+
+def _entry_point(name: str) -> EntryPoint | None:
+    """The entry point of another package that has this name, or that ``module:name`` would be."""
+    points = entry_points(group=ENTRY_POINTS)
+    if name in points.names:
+        return points[name]
+    return EntryPoint(name, name, ENTRY_POINTS) if ":" in name else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, ShotFailed
 from hpcfwi.events import types as events
 from hpcfwi.inversion.history import History, Row
-from hpcfwi.inversion.misfit import load_misfit
+from hpcfwi.inversion.misfit import misfit_identity
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import read_array, squared_slowness, velocity_from
 from hpcfwi.run.folder import RunFolder
@@ -124,9 +124,11 @@ def run_inversion(
     """
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
-    load_misfit(config.inversion.misfit)  # a wrong name must not cost a start of workers
+    # before there is a folder: a wrong name must not cost a start of workers
+    identity = problem.identity | misfit_identity(config.inversion.misfit)
+    if stand_in is not None:
+        identity["stand-in"] = str(stand_in)
     with RunFolder(Path(run_dir), _line_printer(console)) as folder:
-        identity = problem.identity | ({} if stand_in is None else {"stand-in": str(stand_in)})
         folder.claim(identity, config, accept_versions)
         finished = _finished(folder, problem)
         if finished is not None:
@@ -171,7 +173,7 @@ def model_data(
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
     with RunFolder(Path(run_dir), _line_printer(console)) as folder:
-        folder.claim(problem.identity, config)
+        folder.claim(problem.identity | misfit_identity(config.inversion.misfit), config)
         with session(problem, site or Site(), options, folder, console) as current:
             paths = []
             for shot, staged in zip(problem.survey.shots, current.stage_data(), strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import subprocess
@@ -14,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from devito import configuration
+from devito import configuration, switchconfig
 from filelock import FileLock, Timeout
 
 from hpcfwi.artifacts import StagedFile, load, read_container, read_header, stage, unpickle
@@ -53,6 +54,11 @@ class Propagator:
         """Compile and load the kernels that every shot needs."""
         self.forward.compile()
         self.gradient.compile()
+
+
+def quiet_devito() -> switchconfig:
+    """A context in which Devito logs errors only, or what the variable ``DEVITO_LOGGING`` says."""
+    return switchconfig(log_level=os.environ.get("DEVITO_LOGGING", "ERROR"))
 
 
 def stage_solver(folder: Path, spec: SolverSpec) -> tuple[StagedFile, bool]:

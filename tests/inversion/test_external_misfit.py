@@ -77,6 +77,18 @@ def test_a_misfit_that_cannot_be_used_is_refused_before_anything_starts(hpcfwi, 
     assert not (hpcfwi.folder / "runs").exists()
 
 
+@pytest.mark.parametrize("name", ["pseudo-huber", "robust_misfits:PseudoHuber"])
+def test_a_run_is_not_continued_with_other_code_of_its_misfit(hpcfwi, other_distribution, name):
+    settings = f"inversion.misfit={name}", "output.report=false", "inversion.iterations=0"
+    hpcfwi.run("run", *settings)
+    module = other_distribution / "robust_misfits.py"
+    module.write_text(MISFIT.replace("1 + residual**2", "2 + residual**2"))
+    command = ["run", "fwi.toml", "--run-dir", "run"]
+    done = hpcfwi(*command, *(part for setting in settings for part in ("--set", setting)))
+    assert done.returncode == 2, done.stderr
+    assert "holds a run of another problem:\n  misfit code: " in done.stderr
+
+
 @pytest.mark.usefixtures("other_distribution")
 def test_an_adjoint_source_of_the_wrong_shape_says_what_evaluate_must_return(hpcfwi):
     done = hpcfwi("check", "fwi.toml", "--set", "inversion.misfit=robust_misfits:WrongShape")

@@ -21,8 +21,10 @@ def problem(*settings):
 
 
 @pytest.mark.parametrize("settings", [(), ("solver.free_surface=true", "solver.dtype=float64")])
-def test_a_right_gradient_passes(settings):
+def test_a_right_gradient_passes_and_devito_is_quiet(settings, capfd, monkeypatch):
+    monkeypatch.delenv("DEVITO_LOGGING", raising=False)
     report = check_gradient(problem(*settings))
+    assert capfd.readouterr() == ("", "")
     assert report.passed
     assert report.dot_product["float64"] < 1e-10
     assert report.dot_product.get("float32", 0) < 1e-4
