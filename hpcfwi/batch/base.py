@@ -6,12 +6,12 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from typing import Any, ClassVar, Literal
 
 from hpcfwi.config.site import SiteConfig
@@ -57,27 +57,19 @@ class SubmissionError(RunError):
 
 def run_command(*command: str, cwd: str | None = None) -> CommandResult:
     """Run a command of a batch system, without the variables of the job that this process runs in."""
-    line, pipe = shlex.join(command), subprocess.PIPE
-    environment = clean_environment(os.environ)
+    line, environment = shlex.join(command), clean_environment(os.environ)
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=pipe,
-            stderr=pipe,
-            env=environment,
-            cwd=cwd,
-            text=True,
-            errors="replace",
+        process = Popen(
+            command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=environment, cwd=cwd, text=True, errors="replace"
         )
     except OSError as error:
         reason = "no such command here" if isinstance(error, FileNotFoundError) else str(error.strerror)
         return CommandResult(line, 127, err=reason)
     try:
         out, err = process.communicate(timeout=COMMAND_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
+    except TimeoutExpired:
         process.kill()
-        with suppress(subprocess.TimeoutExpired):  # a process that waits for a file system outlives SIGKILL
+        with suppress(TimeoutExpired):  # a process that waits for a file system outlives SIGKILL
             process.wait(COMMAND_TIMEOUT_S)
         return CommandResult(line, 124, err=f"no answer within {COMMAND_TIMEOUT_S:g} s")
     except BaseException:
@@ -105,14 +97,10 @@ class JobState:
     """The state of a job; two states that differ in ``left_s`` alone are equal."""
 
     state: State
-    # the batch system's word for it; of an ended job, how it ended
-    word: str
-    # why the job waits; empty if unknown
-    reason: str = ""
-    # where it runs
-    nodes: str = ""
-    # seconds until its time limit; None if it has none or it is unknown
-    left_s: float | None = field(default=None, compare=False)
+    word: str  # the batch system's word for it; of an ended job, how it ended
+    reason: str = ""  # why the job waits; empty if unknown
+    nodes: str = ""  # where it runs
+    left_s: float | None = field(default=None, compare=False)  # until its time limit; None without one, or if unknown
 
     def __str__(self) -> str:
         return f"{self.word} ({self.reason})" if self.reason else self.word
@@ -147,10 +135,7 @@ class BatchSystem(ABC):
     To add one, write a subclass and register it as an entry point of the group ``hpcfwi.batch_systems``; the name of the
     entry point is what users write in ``scheduler.kind``. Only the abstract methods are needed for worker jobs.
 
-    Parameters
-    ----------
-    environment
-        The variables of this process, which describe its job.
+    ``environment`` has the variables of this process, which describe its job.
     """
 
     # the name to show, and the commands that submit, query and cancel jobs
@@ -228,14 +213,8 @@ class BatchSystem(ABC):
     def job_options(self, config: SiteConfig, cpus: int, megabytes: int, logs: Path) -> dict[str, Any]:
         """Return the keywords that only this batch system's ``job_cls`` has.
 
-        Parameters
-        ----------
-        config
-            The site.
-        cpus, megabytes
-            What a worker job needs: CPUs, as the batch system counts them, and units of 2^20 bytes.
-        logs
-            Folder for the output of the jobs, each in ``<job number>.log``.
+        Such a job needs ``cpus``, as the batch system counts them, and ``megabytes`` of 2^20 bytes. The output of each goes to
+        ``<job number>.log`` in the folder ``logs``.
         """
 
     def exclude_directives(self, nodes: Collection[str]) -> list[str]:  # noqa: ARG002 - part of the protocol
@@ -269,10 +248,7 @@ class BatchSystem(ABC):
     def requeue(self, starts: int) -> str:  # noqa: ARG002 - part of the protocol
         """Start the job once more after its end, and return what happens now, for the user; raise RunError if that fails.
 
-        Parameters
-        ----------
-        starts
-            How many starts there were.
+        ``starts`` is the number of its starts so far.
         """
         raise RunError(f"hpcfwi cannot start a job of {self.name} again")
 

@@ -139,12 +139,9 @@ class PBS(BatchSystem):
         return f"job {run_command(*command, cwd=self.variable('submit_folder') or None).output().strip()} follows"
 
     def nodes(self) -> list[Node]:
-        names = self._node_file()
-        cpus, memory = self._chunks()
-        return [
-            Node(name, cpus.get(_short(name), names.count(name)), memory.get(_short(name)))
-            for name in dict.fromkeys(names)
-        ]
+        names, (cpus, memory) = self._node_file(), self._chunks()
+        known = {name: _short(name) for name in names}
+        return [Node(name, cpus.get(host, names.count(name)), memory.get(host)) for name, host in known.items()]
 
     def _node_file(self) -> list[str]:
         """Return the hosts of the job, each once for every MPI process that it was asked for."""
@@ -173,15 +170,13 @@ class PBS(BatchSystem):
         return cpus, memory
 
     def start_command(self, node: Node, script: Path) -> tuple[list[str], dict[str, str]]:
-        return self._start_command(node, ["/bin/bash", str(script)]), dict(os.environ)
-
-    def _start_command(self, node: Node, command: list[str]) -> list[str]:
+        command, environment = ["/bin/bash", str(script)], dict(os.environ)
         if remote_shell := self._find_command("pbs_tmrsh"):
-            return [remote_shell, node.name, *command]
+            return [remote_shell, node.name, *command], environment
         if everywhere := self._find_command("pbsdsh"):
-            return [everywhere, "-n", str(self._node_file().index(node.name)), "--", *command]
+            return [everywhere, "-n", str(self._node_file().index(node.name)), "--", *command], environment
         if shutil.which("ssh"):
-            return ["ssh", "-o", "BatchMode=yes", node.name, shlex.join(command)]
+            return ["ssh", "-o", "BatchMode=yes", node.name, shlex.join(command)], environment
         raise InputError(
             "this host has none of pbs_tmrsh, pbsdsh and ssh, so nothing can be started on the other nodes of this job; "
             "take --launch jobs"
@@ -190,16 +185,8 @@ class PBS(BatchSystem):
 
 def job_attributes(text: str) -> dict[str, str]:
     """Return the attributes in a ``qstat -f`` listing of one job; a long value continues in the next line, after a tab."""
-    attributes: dict[str, str] = {}
-    name = ""
-    for line in text.splitlines():
-        match = re.fullmatch(r"\s+([\w.]+) = (.*)", line)
-        if match:
-            name = match[1]
-            attributes[name] = match[2]
-        elif name and line.startswith("\t"):
-            attributes[name] += line.removeprefix("\t")
-    return attributes
+    joined = re.sub(r"\n\t(?![\w.]+ = )", "", text)  # Torque begins attributes with a tab, too
+    return dict(re.findall(r"^[ \t]+([\w.]+) = (.*)$", joined, re.MULTILINE))
 
 
 def _seconds_left(attributes: Mapping[str, str]) -> float | None:

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -78,14 +79,12 @@ class CurrentJob:
 
     def refresh(self) -> float:
         """Ask the batch system again, since a limit can be moved; return the seconds that are left."""
-        system = current_batch_system()
+        system, left_s = current_batch_system(), None
         if system is not None:
-            try:
+            with suppress(RunError):
                 left_s = system.states([system.job_id])[system.job_id].left_s
-            except RunError:
-                left_s = None
-            if left_s is not None:
-                self._end = time.monotonic() + left_s
+        if left_s is not None:
+            self._end = time.monotonic() + left_s
         return self.seconds_left()
 
     def seconds_left(self) -> float:

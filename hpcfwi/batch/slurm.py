@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -78,7 +77,7 @@ class Slurm(BatchSystem):
 
     def queues(self) -> list[Queue]:
         lines = run_command("sinfo", "--noheader", "--format=%P|%a").output().split()
-        names = [(*line.partition("|")[::2],) for line in lines]
+        names = [line.split("|") for line in lines]
         return [Queue(name.removesuffix("*"), state == "up", name.endswith("*")) for name, state in names]
 
     def queue_names(self, queue: str) -> list[str]:
@@ -88,8 +87,6 @@ class Slurm(BatchSystem):
         return run_command("sbatch", "--test-only", str(script))
 
     def server_hosts(self) -> list[str]:
-        if shutil.which("scontrol") is None:
-            return []
         text = run_command("scontrol", "show", "config").out
         return re.findall(r"^SlurmctldHost\[\d+\]\s*=\s*([^\s(]+)", text, re.MULTILINE)
 

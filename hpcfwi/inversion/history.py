@@ -13,36 +13,18 @@ from hpcfwi.io import require_regular_file, write_atomic
 
 @dataclass(frozen=True)
 class Row:
-    """One iteration.
-
-    Parameters
-    ----------
-    iteration
-        0 is the initial model.
-    evaluations
-        Evaluations of misfit and gradient since the start.
-    misfit
-        Sum over all shots.
-    gradient_norm
-        Two-norm of the gradient; frozen cells count as zero.
-    model_error
-        ``norm(vp - vp_true) / norm(vp_true)``; None without a true model.
-    m_error
-        Norm of the element-wise relative error of the squared slowness; None without a true model.
-    step_seconds
-        Wall time of this iteration.
-    elapsed_seconds
-        Wall time of all iterations so far.
-    """
+    """One iteration; 0 is the initial model."""
 
     iteration: int
-    evaluations: int
-    misfit: float
-    gradient_norm: float
+    evaluations: int  # of misfit and gradient since the start
+    misfit: float  # sum over all shots
+    gradient_norm: float  # two-norm; frozen cells count as zero
+    # norm(vp - vp_true) / norm(vp_true), and the norm of the element-wise relative error of the squared slowness; None
+    # without a true model
     model_error: float | None
     m_error: float | None
-    step_seconds: float
-    elapsed_seconds: float
+    step_seconds: float  # wall time of this iteration
+    elapsed_seconds: float  # wall time of all iterations so far
 
 
 COLUMNS = [field.name for field in fields(Row)]
@@ -50,18 +32,7 @@ MAY_BE_EMPTY = ("model_error", "m_error")
 
 
 class History:
-    """The rows on disk; a continued run does not repeat them.
-
-    Parameters
-    ----------
-    path
-        ``history.csv``; existing rows are read.
-
-    Raises
-    ------
-    RunError
-        If the file is malformed.
-    """
+    """The rows in ``history.csv``, which a continued run does not repeat; a RunError if the file is malformed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

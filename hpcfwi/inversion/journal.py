@@ -41,20 +41,10 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the journal, for readers such as the report.
-
-    Parameters
-    ----------
-    path
-        The file.
-    number
-        Number of the evaluation.
-    bytes
-        Size of the file.
-    """
+    """A file of the journal, for readers such as the report."""
 
     path: Path
-    number: int
+    number: int  # of the evaluation
     bytes: int
 
     def read(self, size: int) -> tuple[FunctionalGradient, Vector]:
@@ -82,14 +72,8 @@ def entries(folder: Path) -> tuple[list[Entry], int]:
 class Journal:
     """The answers of one problem, by the digest of x and by the number of the evaluation.
 
-    Parameters
-    ----------
-    folder
-        Folder of the entries.
-    problem
-        Digest of the problem; entries of other problems in the folder are ignored.
-    verify
-        Called before each write; raises if another driver has taken over the run.
+    Entries of other problems in the folder are ignored. ``problem`` is a digest; ``verify`` is called before each write, and
+    raises if another driver has taken over the run.
     """
 
     def __init__(self, folder: Path, problem: str, verify: Callable[[], None] = lambda: None) -> None:
@@ -110,12 +94,8 @@ class Journal:
     def read(self, x: Vector, number: int) -> Recorded | None:
         """Look up the answer for x, the vector of evaluation ``number``.
 
-        Raises
-        ------
-        StagingError
-            If the entry is damaged: a lost answer is never replaced silently.
-        RunError
-            If the journal has another x for this number.
+        Raises StagingError if the entry is damaged, since a lost answer is never replaced silently; and RunError if the journal
+        has another x for this number.
         """
         path = self._path(x)
         if _exists(path):
@@ -174,14 +154,9 @@ class Journal:
 class Partials:
     """Sums of blocks of shots of the current evaluation, so that a restart does not compute them again.
 
-    Their names are digests of what they depend on. They are removed once the journal has the evaluation.
-
-    Parameters
-    ----------
-    folder
-        The journal's folder; each evaluation has a subfolder for its sums.
-    block
-        Shots in a sum: 1, 8, 64, ... as in the summation tree; 0 keeps none, None chooses about 3 % of the shots.
+    Their names are digests of what they depend on. Each evaluation has a subfolder of the journal for its sums, which goes once
+    the journal has the evaluation. ``block`` is the number of shots in a sum: 1, 8, 64, ... as in the summation tree; 0 keeps
+    none, None chooses about 3 % of the shots.
     """
 
     def __init__(self, folder: Path, block: int | None = None) -> None:

@@ -62,16 +62,9 @@ MISFITS: dict[str, Callable[[], Misfit]] = {"l2": LeastSquares}
 def load_misfit(name: str) -> Misfit:
     """Make the misfit that ``inversion.misfit`` names.
 
-    Parameters
-    ----------
-    name
-        A name in :data:`MISFITS`, an entry point of the group ``hpcfwi.misfits``, or ``module:name``. The last two name a
-        class or a function that makes a misfit and takes no arguments.
-
-    Raises
-    ------
-    InputError
-        If there is no such misfit, or it cannot be imported.
+    ``name`` is in :data:`MISFITS`, an entry point of the group ``hpcfwi.misfits``, or ``module:name``; the last two name a
+    class or a function that makes a misfit and takes no arguments. Raises InputError if there is no such misfit, or it cannot
+    be imported.
     """
     point = _entry_point(name)
     try:
@@ -115,28 +108,12 @@ def _entry_point(name: str) -> EntryPoint | None:
 
 @dataclass(frozen=True, eq=False)
 class ShotMisfit:
-    """The misfit of one shot as a function of its predicted gather, including the processing.
+    """The misfit of one shot as a function of its predicted gather d: value ``J(P d)``, adjoint source ``P^T dJ/d(P d)``."""
 
-    Parameters
-    ----------
-    misfit
-        Compares the processed gathers.
-    processing
-        The operator P on the predicted gather.
-    observed
-        The observed gather, processed.
-    axis
-        Time axis of the predicted gather.
-
-    Notes
-    -----
-    The value is ``J(P d)``, the adjoint source ``P^T dJ/d(P d)``.
-    """
-
-    misfit: Misfit
-    processing: Operator
-    observed: NDArray
-    axis: TimeAxis
+    misfit: Misfit  # J, which compares the processed gathers
+    processing: Operator  # P
+    observed: NDArray  # the observed gather, processed
+    axis: TimeAxis  # of the predicted gather
 
     def __call__(self, predicted: NDArray) -> tuple[float, NDArray]:
         """Misfit and adjoint source of a predicted gather, shape (samples, receivers)."""

@@ -85,67 +85,35 @@ class ShotExecutor(Protocol):
 
 @dataclass(frozen=True)
 class ShotOperations:
-    """The functions that an executor runs, and their common context.
+    """The functions that an executor runs; the first argument of all three is their common ``context``."""
 
-    Parameters
-    ----------
-    observe
-        ``(context, shot, folder, origin, recording, file, model, axis) -> StagedFile``: stage the observed data of a
-        :class:`~hpcfwi.model.survey.Shot`, read from ``file`` or modelled in the staged ``model`` on its ``axis``. Modelled
-        data of the same ``origin`` are reused, on any machine.
-    evaluate
-        ``(context, name, model, shot, axis, number) -> FunctionalGradient``: misfit and gradient of a staged shot.
-    predict
-        ``(context, name, model, shot, axis) -> (observed, predicted)``: both gathers of a staged shot.
-    context
-        First argument of all three.
-    context_key
-        Digest of the part of the context that results depend on.
-    """
-
+    # (context, shot, folder, origin, recording, file, model, axis) -> StagedFile: stage the observed data of a Shot, read from
+    # file or modelled in the staged model on its axis. Modelled data of the same origin are reused, on any machine.
     observe: Callable[..., StagedFile]
+    # (context, name, model, shot, axis, number) -> FunctionalGradient: misfit and gradient of a staged shot
     evaluate: Callable[..., FunctionalGradient]
+    # (context, name, model, shot, axis) -> (observed, predicted): both gathers of a staged shot
     predict: Callable[..., tuple[NDArray, NDArray]]
     context: Any
-    context_key: str
+    context_key: str  # digest of the part of the context that results depend on
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of misfit and gradient.
+    """One evaluation of misfit and gradient."""
 
-    Parameters
-    ----------
-    number
-        1, 2, ..., including replayed ones.
-    misfit
-        Sum over all shots.
-    seconds
-        Wall time.
-    replayed
-        Whether the answer came from the journal.
-    drift
-        Relative difference of x from that of the journal's answer; 0 for the same bytes.
-    model_seconds, shots_seconds, sum_seconds, journal_seconds
-        Parts of the wall time: staging the model; until the last shot is done; the rest of the sum; reading and writing the
-        journal.
-    cpu_seconds
-        CPU time of driver and Dask scheduler, which are one process, during shots and sum.
-    in_one_task
-        Shots that a task computed.
-    """
-
-    number: int
-    misfit: float
-    seconds: float
-    replayed: bool
-    drift: float = 0.0
-    model_seconds: float = 0.0
-    shots_seconds: float = 0.0
-    sum_seconds: float = 0.0
-    journal_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    in_one_task: int = 1
+    number: int  # 1, 2, ..., including replayed ones
+    misfit: float  # sum over all shots
+    seconds: float  # wall time
+    replayed: bool  # whether the answer came from the journal
+    drift: float = 0.0  # relative difference of x from that of the journal's answer; 0 for the same bytes
+    # parts of the wall time
+    model_seconds: float = 0.0  # staging the model
+    shots_seconds: float = 0.0  # until the last shot is done
+    sum_seconds: float = 0.0  # the rest of the sum
+    journal_seconds: float = 0.0  # reading and writing the journal
+    cpu_seconds: float = 0.0  # CPU time of driver and Dask scheduler, which are one process, during shots and sum
+    in_one_task: int = 1  # shots that a task computed
 
 
 def task_key(*parts: object) -> str:
@@ -181,35 +149,22 @@ class Objective:
 
     Parameters
     ----------
-    problem
-        What is inverted.
-    parametrisation
-        What x stands for.
+    problem, parametrisation
+        What is inverted, and what x stands for.
     operations, executor
         The functions of a shot, and what runs them.
     shots
         The staged shots, in survey order.
     staged
         Folder for models.
-    journal
-        Recorded evaluations.
-    partials
-        Partial sums of the current evaluation.
+    journal, partials
+        Recorded evaluations, and partial sums of the current one.
     progress
         Called with the number of shots done and of all shots.
     on_begin
         Called with the number of an evaluation before its shots begin.
     on_evaluation
         Called after each evaluation with it, x and the gradient.
-
-    Attributes
-    ----------
-    evaluations
-        All evaluations so far.
-    gradient
-        Gradient of the last evaluation.
-    seconds
-        Wall time of all evaluations.
     """
 
     def __init__(
@@ -231,8 +186,8 @@ class Objective:
         self.staged, self.journal, self.partials = staged, journal, partials
         self.progress, self.on_begin, self.on_evaluation = progress, on_begin, on_evaluation
         self.evaluations: list[Evaluation] = []
-        self.gradient: NDArray = np.zeros(0)
-        self.seconds = 0.0
+        self.gradient: NDArray = np.zeros(0)  # of the last evaluation
+        self.seconds = 0.0  # wall time of all evaluations
         self._names = [shot.name for shot in problem.survey.shots]
 
     def __call__(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

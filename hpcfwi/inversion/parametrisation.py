@@ -36,21 +36,11 @@ class Parametrisation(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class SquaredSlowness:
-    """``x = m``, flat, in C order. Frozen cells are in x, with the initial model as both bounds and a gradient of zero.
+    """``x = m``, flat, in C order. Frozen cells are in x, with the initial model as both bounds and a gradient of zero."""
 
-    Parameters
-    ----------
-    initial
-        Initial model, squared slowness, (s/km)^2.
-    frozen
-        Cells that keep the initial model.
-    velocity_bounds
-        Lowest and highest velocity, km/s.
-    """
-
-    initial: NDArray[np.float64]
-    frozen: NDArray[np.bool_]
-    velocity_bounds: tuple[float, float]
+    initial: NDArray[np.float64]  # initial model, squared slowness, (s/km)^2
+    frozen: NDArray[np.bool_]  # cells that keep it
+    velocity_bounds: tuple[float, float]  # lowest and highest, km/s
 
     @classmethod
     def from_problem(cls, problem: Problem) -> SquaredSlowness:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.grid import Domain, courant_limit, critical_step, phase_error, points_per_wavelength, safe_step
+from hpcfwi.model.grid import Domain, courant_limit, critical_step, phase_error, safe_step
 from hpcfwi.model.survey import Survey
 from hpcfwi.model.wavelet import RickerWavelet, Wavelet, highest_frequency
 
@@ -22,10 +22,7 @@ MAX_TIME_SAMPLES = 10_000_000
 def choose_time_steps(config: RunConfig, domain: Domain, velocities: tuple[float, float]) -> tuple[float, float]:
     """Shortest and longest time step, ms, of models between the lowest and the highest velocity, km/s.
 
-    Raises
-    ------
-    InputError
-        If ``solver.time_step`` is unstable, or the time axis has too many samples.
+    An InputError if ``solver.time_step`` is unstable, or the time axis has too many samples.
     """
     order, rule = config.solver.space_order, config.solver.time_step
     fixed = safe_step(domain, order, velocities[1])
@@ -56,10 +53,7 @@ def check_sampling(
 ) -> tuple[str, ...]:
     """Check Nyquist and dispersion; returns a warning if the phase error on the grid is large.
 
-    Raises
-    ------
-    InputError
-        If the sample interval or the grid does not carry the highest frequency of the wavelet.
+    An InputError if the sample interval or the grid does not carry the highest frequency of the wavelet.
     """
     highest, interval = highest_frequency(wavelet), config.data.sample_interval
     # A stable time step on a grid with enough points is always below Nyquist.
@@ -94,22 +88,14 @@ def dispersion(
 ) -> tuple[float, float]:
     """Grid points per shortest wavelength, and the relative error of its speed."""
     spacing, order = max(domain.spacing), config.solver.space_order
-    points = points_per_wavelength(velocities[0], highest_frequency(wavelet), spacing)
+    points = velocities[0] / (highest_frequency(wavelet) * spacing)
     if not 2 < points < MAX_POINTS_PER_WAVELENGTH:
         return points, 0.0
     return points, phase_error(points, order, velocities[0] * steps[0] / spacing)
 
 
 def check_positions(survey: Survey, domain: Domain) -> None:
-    """Raise unless every source and receiver lies inside the grid.
-
-    Raises
-    ------
-    DataError
-        Naming the shot, the position and the limits of the grid.
-    InputError
-        If the survey has no shot.
-    """
+    """Raise a DataError for a shot without receivers, or one with a position outside the grid; an InputError without shots."""
     if not survey.shots:
         raise InputError("the survey is empty: it has no shot")
     inside = domain.contains(np.stack([shot.source for shot in survey.shots]))

@@ -1,8 +1,7 @@
 """Observed data: the gather of each shot, from a folder of .npy files or an HDF5 file.
 
-A folder has ``<shot>.npy`` for each shot, named by :attr:`Shot.file_name`; the plain name is accepted, too, unless it has
-a slash or a percent sign. An HDF5 file has a dataset for each shot; there, a slash in a
-name leads through groups, as in h5py's ``file["A/1"]``.
+A folder has ``<shot>.npy`` for each shot, named by :attr:`Shot.file_name`; the plain name is accepted, too, unless it has a
+slash or a percent sign. In an HDF5 file, which has a dataset for each shot, a slash in a name leads through groups.
 """
 
 from __future__ import annotations
@@ -37,14 +36,8 @@ def check_gathers(
 ) -> tuple[str, ...]:
     """Check that every shot has a gather, and the shapes of three of them; warn if gathers are longer than the recording.
 
-    ``excluded`` are the names in ``data.exclude``, for the message.
-
-    Raises
-    ------
-    InputError
-        If a shot has no gather.
-    DataError
-        If the gather of the first shot has the wrong shape.
+    ``excluded`` are the names in ``data.exclude``, for the message. An InputError if a shot has no gather, a DataError if that
+    of the first shot has the wrong shape.
     """
     try:
         if not (path.is_dir() or path.is_file()):
@@ -57,15 +50,17 @@ def check_gathers(
         ) from None
     if missing:
         raise InputError(_missing_message(path, missing, excluded))
-    _check_shape(shots[0], _shape(path, shots[0]), recording)
+    with _gather(path, shots[0]) as stored:
+        _check_shape(shots[0], stored.shape, recording)
     for shot in (shots[0], shots[len(shots) // 2], shots[-1]):
-        samples: tuple[int, ...] = ()
-        with suppress(DataError):  # data.quorum may allow the run to exclude this shot
-            samples = _shape(path, shot)[:1]
-        if samples > (recording.samples,):
-            length = (samples[0] - 1) * recording.step
+        samples = 0
+        # data.quorum may allow the run to exclude a shot without a readable gather
+        with suppress(DataError), _gather(path, shot) as stored:
+            samples = len(stored) if stored.shape else 0
+        if samples > recording.samples:
+            length = (samples - 1) * recording.step
             return (
-                f"data.file: gathers are longer than data.recording_time; that of shot {shot.name} has {samples[0]} samples "
+                f"data.file: gathers are longer than data.recording_time; that of shot {shot.name} has {samples} samples "
                 f"of {recording.step:g} ms ({length:g} ms), of which the first {recording.samples} are used. Correct "
                 "data.sample_interval if the records are not that long",
             )
@@ -75,10 +70,7 @@ def check_gathers(
 def read_gather(path: Path, shot: Shot, recording: TimeAxis) -> NDArray:
     """Read the observed gather of a shot, shape (recording.samples, receivers); longer gathers are cut.
 
-    Raises
-    ------
-    DataError
-        If the gather cannot be read, is too short, has another number of receivers, or values that are not finite.
+    A DataError if it cannot be read, is too short, has another number of receivers, or values that are not finite.
     """
     with _gather(path, shot) as stored:
         _check_shape(shot, stored.shape, recording)
@@ -132,11 +124,6 @@ def _check_shape(shot: Shot, shape: tuple[int, ...], recording: TimeAxis) -> Non
             f"{recording.step:g} ms), but data.recording_time needs {(samples - 1) * recording.step:g} ms ({samples} samples); "
             "shorten data.recording_time, or correct data.sample_interval",
         )
-
-
-def _shape(path: Path, shot: Shot) -> tuple[int, ...]:
-    with _gather(path, shot) as stored:
-        return tuple(stored.shape)
 
 
 @contextmanager

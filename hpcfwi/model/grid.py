@@ -14,21 +14,11 @@ AXIS_NAMES = {2: ("x", "z"), 3: ("x", "y", "z")}
 
 @dataclass(frozen=True)
 class Domain:
-    """A regular grid; arrays are indexed ``[x, z]`` or ``[x, y, z]``, z pointing down.
+    """A regular grid; arrays are indexed ``[x, z]`` or ``[x, y, z]``, z pointing down."""
 
-    Parameters
-    ----------
-    shape
-        Grid points along each axis.
-    spacing
-        Distance between grid points along each axis, m.
-    origin
-        Position of the first grid point, m.
-    """
-
-    shape: tuple[int, ...]
-    spacing: tuple[float, ...]
-    origin: tuple[float, ...]
+    shape: tuple[int, ...]  # grid points along each axis
+    spacing: tuple[float, ...]  # distance between them, m
+    origin: tuple[float, ...]  # position of the first one, m
 
     @property
     def ndim(self) -> int:
@@ -54,17 +44,9 @@ class Domain:
 
 @dataclass(frozen=True)
 class TimeAxis:
-    """Samples at 0, step, 2 step, ...
+    """Samples at 0, step, 2 step, ..."""
 
-    Parameters
-    ----------
-    step
-        Time step, ms.
-    samples
-        Number of samples.
-    """
-
-    step: float
+    step: float  # ms
     samples: int
 
     @classmethod
@@ -127,11 +109,6 @@ def safe_step(domain: Domain, space_order: int, velocity: float) -> float:
     limit, where the shortest waves are only marginally stable.
     """
     return float(f"{courant_limit(domain, 2 * space_order, velocity):.3e}")
-
-
-def points_per_wavelength(velocity: float, frequency: float, spacing: float) -> float:
-    """Grid points per wavelength; velocity in km/s, frequency in kHz, spacing in m."""
-    return velocity / (frequency * spacing)
 
 
 def phase_error(points: float, space_order: int, courant: float) -> float:

@@ -34,20 +34,11 @@ class Tail:
     The last step of a time axis usually lies past the end of the observed data. ``"cut"`` drops the samples past the end.
     ``"extrapolate"`` compares them with the spline of the observed data, and takes the last one to be zero: Devito's
     tutorials do not model it.
-
-    Parameters
-    ----------
-    samples
-        Samples of the predicted gather.
-    observed
-        Samples of the observed gather on the same time axis.
-    zero_last
-        Whether the last predicted sample counts as zero.
     """
 
-    samples: int
-    observed: int
-    zero_last: bool = False
+    samples: int  # of the predicted gather
+    observed: int  # samples of the observed gather on the same time axis
+    zero_last: bool = False  # whether the last predicted sample counts as zero
 
     def apply(self, gather: NDArray) -> NDArray:
         """Return the compared samples, shape (observed, receivers); a gather that ends there comes back unchanged."""
@@ -67,33 +58,17 @@ class Tail:
 
 
 def resample(record: NDArray, interval: float, axis: TimeAxis, dtype: str, extrapolate: bool = False) -> NDArray:
-    """Interpolate a record to a time axis by a cubic spline per trace.
+    """Interpolate a record, shape (samples, traces), to a time axis by a cubic spline per trace.
 
-    Parameters
-    ----------
-    record
-        Shape (samples, traces).
-    interval
-        Sample interval of the record, ms.
-    axis
-        The new time axis.
-    dtype
-        Data type of the result.
-    extrapolate
-        Whether to follow the spline past the end of the record.
-
-    Returns
-    -------
-    ndarray, shape (n, traces)
-        All samples of the axis, or without ``extrapolate`` those that the record covers.
+    ``interval`` is the record's, ms. The result has the samples that the record covers, or with ``extrapolate`` all samples of
+    the axis, where the spline goes on past the end of the record.
     """
     end = (len(record) - 1) * interval
     covered = axis.samples if extrapolate else min(axis.samples, math.floor(end / axis.step + 1e-9) + 1)
     if math.isclose(interval, axis.step, rel_tol=1e-9) and covered <= len(record):
         return np.ascontiguousarray(record[:covered], dtype=dtype)
-    known = interval * np.arange(len(record))
-    degree = min(3, len(record) - 1)
     from scipy.interpolate import make_interp_spline  # takes a third of a second, and reports do not need it
 
+    known, degree = interval * np.arange(len(record)), min(3, len(record) - 1)
     spline = make_interp_spline(known, np.asarray(record, dtype=np.float64), k=degree, axis=0)
     return spline(axis.times[:covered]).astype(dtype)

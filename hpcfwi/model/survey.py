@@ -31,21 +31,11 @@ MAX_FILE_NAME_LENGTH = 200
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """One source and its receivers.
+    """One source and its receivers."""
 
-    Parameters
-    ----------
-    name
-        The user's name, unique in the survey.
-    source
-        Position, shape (ndim,), m.
-    receivers
-        Positions, shape (n, ndim), m.
-    """
-
-    name: str
-    source: NDArray[np.float64]
-    receivers: NDArray[np.float64]
+    name: str  # the user's, unique in the survey
+    source: NDArray[np.float64]  # position, shape (ndim,), m
+    receivers: NDArray[np.float64]  # positions, shape (n, ndim), m
 
     @property
     def file_name(self) -> str:
@@ -79,13 +69,7 @@ class Survey:
         return max(len(shot.receivers) for shot in self.shots)
 
     def without(self, names: Collection[str]) -> Survey:
-        """Return the survey without the named shots.
-
-        Raises
-        ------
-        InputError
-            If the survey has no shot of such a name, or no shot would remain.
-        """
+        """Return the survey without the named shots; an InputError for unknown names, or if no shot would remain."""
         known, excluded = [shot.name for shot in self.shots], set(names)
         unknown = sorted(excluded.difference(known))
         if unknown:
@@ -104,10 +88,7 @@ def list_names(names: Sequence[str]) -> str:
 def build_survey(sources: Positions, receivers: Positions, axes: tuple[str, ...]) -> Survey:
     """Make the survey that ``[acquisition]`` describes; ``axes`` are the names of the grid's axes.
 
-    Raises
-    ------
-    InputError
-        If a CSV file cannot be read, or its shots do not match the sources.
+    An InputError if a CSV file cannot be read, or its shots do not match the sources.
     """
     names, positions = _named_sources(sources, axes)
     table = _Table(receivers.file, "acquisition.receivers.file") if receivers.file else None
@@ -131,10 +112,7 @@ def build_survey(sources: Positions, receivers: Positions, axes: tuple[str, ...]
 def read_geometry(path: Path, axes: tuple[str, ...]) -> Survey:
     """Read ``data.geometry``, a CSV file with a row for each trace: shot, source_x, source_z, receiver_x, receiver_z.
 
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or a shot has two sources.
+    An InputError if it cannot be read, or a shot has two sources.
     """
     table = _Table(path, "data.geometry")
     sources = table.positions(axes, "source_")

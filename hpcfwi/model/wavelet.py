@@ -23,21 +23,11 @@ MAX_WAVELET_SAMPLES = 10_000_000
 
 @dataclass(frozen=True)
 class RickerWavelet:
-    """The Ricker wavelet ``amplitude (1 - 2 r^2) exp(-r^2)`` with ``r = pi f (t - delay)`` (Ricker 1953).
+    """The Ricker wavelet ``amplitude (1 - 2 r^2) exp(-r^2)`` with ``r = pi f (t - delay)`` (Ricker 1953)."""
 
-    Parameters
-    ----------
-    frequency
-        Peak frequency, kHz.
-    delay
-        Time of the peak, ms.
-    amplitude
-        Value at the peak.
-    """
-
-    frequency: float
-    delay: float
-    amplitude: float = 1.0
+    frequency: float  # of the peak of the spectrum, kHz
+    delay: float  # time of the peak, ms
+    amplitude: float = 1.0  # value at the peak
 
     def sample(self, axis: TimeAxis) -> NDArray[np.float64]:
         """Return the values on a time axis, shape (axis.samples,)."""
@@ -47,18 +37,10 @@ class RickerWavelet:
 
 @dataclass(frozen=True)
 class SampledWavelet:
-    """A wavelet given by its samples; zero after the last one.
+    """A wavelet given by its samples; zero after the last one."""
 
-    Parameters
-    ----------
-    values
-        Samples from time zero on.
-    interval
-        Sample interval, ms.
-    """
-
-    values: tuple[float, ...]
-    interval: float
+    values: tuple[float, ...]  # from time zero on
+    interval: float  # between samples, ms
 
     def sample(self, axis: TimeAxis) -> NDArray[np.float64]:
         """Return the values of a cubic spline on a time axis, shape (axis.samples,)."""

@@ -18,21 +18,11 @@ if TYPE_CHECKING:  # workers do not need it
 
 @dataclass(frozen=True)
 class Sponge:
-    """An absorbing layer whose damping grows towards its outer edge.
+    """An absorbing layer whose damping grows towards its outer edge."""
 
-    Parameters
-    ----------
-    domain
-        The model's grid.
-    cells
-        Width of the layer on every absorbing side.
-    free_surface
-        Whether the top (z = origin) is a free surface (pressure zero) instead of absorbing.
-    """
-
-    domain: Domain
-    cells: int
-    free_surface: bool = False
+    domain: Domain  # the model's grid
+    cells: int  # width of the layer on every absorbing side
+    free_surface: bool = False  # whether the top (z = origin) is one (pressure zero) instead of absorbing
 
     @property
     def widths(self) -> tuple[tuple[int, int], ...]:
@@ -110,32 +100,15 @@ def _profile(cells: int, spacing: float) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class SolverSpec:
-    """Everything that the generated code depends on.
+    """Everything that the generated code depends on."""
 
-    Parameters
-    ----------
-    boundary
-        The grid and its absorbing layer.
-    space_order
-        Order of the Laplacian's finite differences, even, 2 to 16.
-    dtype
-        ``"float32"`` or ``"float64"``.
-    time_samples
-        Samples of the longest time axis.
-    snapshot_every
-        Steps between two kept levels of the forward wavefield.
-    receivers
-        Largest number of receivers of a shot.
-    equation, storage
-        Names in :data:`hpcfwi.solver.equations.EQUATIONS` and :data:`hpcfwi.solver.storage.STORAGES`.
-    """
-
-    boundary: Sponge
-    space_order: int
-    dtype: str
-    time_samples: int
-    snapshot_every: int
-    receivers: int
+    boundary: Sponge  # the grid and its absorbing layer
+    space_order: int  # of the Laplacian's finite differences: even, 2 to 16
+    dtype: str  # "float32" or "float64"
+    time_samples: int  # of the longest time axis
+    snapshot_every: int  # steps between two kept levels of the forward wavefield
+    receivers: int  # largest number of a shot
+    # names in hpcfwi.solver.equations.EQUATIONS and hpcfwi.solver.storage.STORAGES
     equation: str = "acoustic"
     storage: str = "snapshots"
 
@@ -172,16 +145,9 @@ class SolverSpec:
 
 
 def snapshot_interval(step: float, highest_frequency: float, margin: float) -> int:
-    """Largest number of steps between two kept levels of the wavefield.
+    """Largest number of steps of ``step`` ms between two kept levels of the wavefield.
 
-    Parameters
-    ----------
-    step
-        Time step, ms.
-    highest_frequency
-        Highest frequency of the wavelet, kHz.
-    margin
-        Samples per period of the highest frequency in the product of two wavefields, which is twice ``highest_frequency``.
-        The sum of the samples equals the integral while this is above 1.
+    The product of two wavefields has twice the ``highest_frequency``, kHz, of the wavelet; ``margin`` is the number of samples
+    in its period. The sum of the samples equals the integral while this is above 1 (Nyquist).
     """
     return max(1, math.floor(1.0 / (margin * 2.0 * highest_frequency * step)))

@@ -51,11 +51,6 @@ class Kernel:
 
     ``Operator.apply`` spends 3 to 6 ms on the arguments of each call. Arrays and grid limits stay the same, so a kernel only
     replaces the arguments that change.
-
-    Parameters
-    ----------
-    operator
-        A compiled operator, or one that the first call compiles.
     """
 
     def __init__(self, operator: Operator) -> None:
@@ -67,17 +62,9 @@ class Kernel:
         _ = self.operator.cfunction
 
     def __call__(self, **changing: float) -> float:
-        """Run the kernel; returns the seconds in compiled code.
+        """Run the kernel with the arguments that change, by their names in the code; returns the seconds in compiled code.
 
-        Parameters
-        ----------
-        changing
-            Arguments by their names in the generated code; the same names in every call.
-
-        Raises
-        ------
-        RunError
-            If the kernel ends with an error code.
+        Every call changes the same arguments. A RunError if the kernel ends with an error code.
         """
         from devito.logger import is_log_enabled_for
 

@@ -65,14 +65,8 @@ class ShotEngine(Protocol):
 class DevitoEngine:
     """Runs a propagator's kernels in this process, in memory that is allocated once.
 
-    Parameters
-    ----------
-    propagator
-        The operators.
-    wavelet
-        The source time function.
-    boundary_gradient
-        ``"exact"`` folds the gradient in the absorbing layer onto the model's edge; ``"crop"`` drops it.
+    ``boundary_gradient`` is the configuration's: ``"exact"`` folds the gradient in the absorbing layer onto the model's edge,
+    ``"crop"`` drops it.
     """
 
     runs_kernels = True
@@ -152,28 +146,14 @@ class DevitoEngine:
 
 @dataclass(frozen=True)
 class SleepingShots:
-    """How long shots sleep in scaling studies, which leave out the kernels.
-
-    Parameters
-    ----------
-    mean_s
-        Mean duration, s.
-    spread
-        Standard deviation of the durations over their mean; they are log-normal.
-    """
+    """How long shots sleep in scaling studies, which leave out the kernels; durations are log-normal."""
 
     mean_s: float
-    spread: float = 0.0
+    spread: float = 0.0  # standard deviation of the durations over their mean
 
     @classmethod
     def parse(cls, text: str) -> SleepingShots:
-        """Parse ``SECONDS`` or ``SECONDS:SPREAD``, the value of ``--stand-in``.
-
-        Raises
-        ------
-        InputError
-            If it is neither.
-        """
+        """Parse ``SECONDS`` or ``SECONDS:SPREAD``, the value of ``--stand-in``; an InputError if it is neither."""
         mean, _, spread = text.partition(":")
         try:
             found = cls(float(mean), float(spread or 0))
@@ -203,15 +183,6 @@ class SleepingShots:
 class SleepingEngine:
     """Sleeps in place of the kernels; models, data and gradients have their real sizes.
 
-    Parameters
-    ----------
-    shots
-        How long each shot sleeps.
-    dtype
-        Data type of the gathers.
-
-    Notes
-    -----
     The misfit of each shot is ``0.5 sum_i w_i (m_i - 0.25)^2``, with weights from 1 to 100.
     """
 

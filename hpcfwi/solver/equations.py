@@ -67,13 +67,6 @@ class WaveEquation(Protocol):
 class AcousticEquation:
     """The acoustic wave equation with constant density, ``m u_tt - laplace(u) + damp u_t = q``.
 
-    Parameters
-    ----------
-    spec
-        Grid, boundary, orders and sizes.
-
-    Notes
-    -----
     ``m = 1 / v^2`` is the squared slowness, (s/km)^2, and ``damp`` the sponge's damping
     (:meth:`hpcfwi.solver.boundary.Sponge.damping`).
 

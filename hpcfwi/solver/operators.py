@@ -34,12 +34,7 @@ BUILD_LOCK_TIMEOUT_S = 300.0
 class Propagator:
     """The operators of one wave equation with one wavefield storage; the driver pickles them with their kernels.
 
-    Parameters
-    ----------
-    spec
-        What to build.
-    born
-        Whether to build the Born operator as well, for the checks.
+    ``born`` asks for the Born operator as well, for the gradient check.
     """
 
     def __init__(self, spec: SolverSpec, born: bool = False) -> None:
@@ -64,10 +59,7 @@ def quiet_devito() -> switchconfig:
 def stage_solver(folder: Path, spec: SolverSpec) -> tuple[StagedFile, bool]:
     """Stage the compiled solver for this kind of machine; returns it, and whether it was built now.
 
-    Raises
-    ------
-    RunError
-        If it cannot be built; the message says what to try.
+    A RunError says what to try if it cannot be built.
     """
     found = _find(folder, spec, fingerprint())
     if found is not None:
@@ -83,18 +75,9 @@ def stage_solver(folder: Path, spec: SolverSpec) -> tuple[StagedFile, bool]:
 def obtain_solver(staged: StagedFile, spec: SolverSpec) -> tuple[Propagator, dict[str, Any]]:
     """Load the driver's solver, or build one if its kernels do not fit this machine.
 
-    Returns
-    -------
-    Propagator, dict
-        The solver, and facts for the event log: ``source`` (``"staged"``, ``"rebuilt"``, or ``"found"`` if another worker
-        has built it), ``differences`` of the machines, and ``machine`` (:func:`result_fingerprint`).
-
-    Raises
-    ------
-    StagingError
-        If the staged file is missing or damaged.
-    RunError
-        If the kernels do not fit and there is no compiler here.
+    Returns it and facts for the event log: ``source`` (``"staged"``, ``"rebuilt"``, or ``"found"`` if another worker has built
+    it), ``differences`` of the machines, and ``machine`` (:func:`result_fingerprint`). A StagingError if the staged file is
+    missing or damaged, a RunError if its kernels do not fit and there is no compiler here.
     """
     path = Path(staged.path)
     header, payload = read_container(path, KIND, staged.digest)
@@ -164,14 +147,9 @@ def _find(folder: Path, spec: SolverSpec, here: dict[str, str]) -> StagedFile | 
 
 @cache
 def fingerprint() -> dict[str, str]:
-    """Describe what compiled kernels depend on, for this machine.
+    """Describe what compiled kernels depend on, for this machine; ``flags`` is a digest of its instruction set.
 
-    Returns
-    -------
-    dict
-        ``processor``, ``flags`` (digest of the instruction set), ``compiler``, ``language``, and the versions of ``python``,
-        ``devito``, ``numpy`` and ``cloudpickle``. A named instruction set
-        (:func:`~hpcfwi.solver.devito_internals.instruction_set`) takes the place of the processor.
+    A named instruction set (:func:`~hpcfwi.solver.devito_internals.instruction_set`) takes the place of the processor.
     """
     wanted = instruction_set()
     model, flags = _processor() if wanted is None else (f"any with {wanted}", wanted)

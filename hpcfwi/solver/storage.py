@@ -39,15 +39,6 @@ class WavefieldStorage(Protocol):
 class SnapshotStorage:
     """Keeps every k-th level of the wavefield in memory.
 
-    Parameters
-    ----------
-    grid
-        The padded grid.
-    spec
-        Steps from one kept level to the next (1 keeps all), and samples of the longest time axis.
-
-    Notes
-    -----
     k times the sum over the kept levels approximates the sum over all steps. Both are the same integral while the product of
     the two wavefields is sampled above its Nyquist rate (:func:`hpcfwi.solver.boundary.snapshot_interval`).
     """

@@ -10,7 +10,6 @@ from hpcfwi.model.grid import (
     courant_limit,
     critical_step,
     phase_error,
-    points_per_wavelength,
     safe_step,
     second_derivative_weights,
 )
@@ -76,10 +75,6 @@ def test_phase_error_is_that_of_a_plane_wave_on_the_grid(order):
     eigenvalue = (step / wave).real.mean()
     frequency = np.arccos(1 + 0.5 * courant**2 * eigenvalue) / courant
     assert phase_error(points, order, courant) == pytest.approx(frequency / wavenumber - 1, abs=1e-10)
-
-
-def test_points_per_wavelength():
-    assert points_per_wavelength(1.5, 0.0125, 30.0) == pytest.approx(4.0)
 
 
 def test_positions_on_the_edge_are_inside_and_those_beyond_are_not():
