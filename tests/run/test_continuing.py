@@ -167,7 +167,7 @@ def test_what_can_be_made_again_may_be_missing(finished, first_run):
     (run_dir / "model.npy").unlink()
     computed = len(logged_events(run_dir, "shot"))
     done = finished.run("run", "output.figures=true")
-    assert "figures/ has its pictures" in done.stdout
+    assert "  figures/       the model, the data" in done.stdout
     assert len(list((run_dir / "figures").glob("*.png"))) == 5
     assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
     assert len(logged_events(run_dir, "shot")) == computed
