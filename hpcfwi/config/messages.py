@@ -16,14 +16,9 @@ from hpcfwi.errors import InputError
 MAX_MISTAKES = 50
 # What to write in TOML, by pydantic's type of error.
 EXPECTED = {
-    "bool_parsing": "true or false",
     "bool_type": "true or false",
     "finite_number": "a finite number",
-    "float_parsing": "a number",
     "float_type": "a number",
-    "int_from_float": "a whole number",
-    "int_parsing": "a whole number",
-    "int_parsing_size": "a whole number of fewer digits",
     "int_type": "a whole number",
     "model_type": "a section",
     "path_type": "a path in quotes",
@@ -227,7 +222,7 @@ def _describe(section: type[Section] | None, keys: Sequence[int | str]) -> str:
     meaning = f" ({field.description})" if field.description else ""
     if kinds:
         return f"; a section with kind = {_either(kinds)}{meaning}"
-    if inside:
-        needed = [name for name, part in inside[0].model_fields.items() if part.is_required()]
-        return f"; a section with {' and '.join(needed) if needed else 'keys of its own'}"
-    return meaning
+    if not inside:
+        return meaning
+    needed = [name for name, part in inside[0].model_fields.items() if part.is_required()]
+    return f"; a section with {' and '.join(needed) or 'keys of its own'}"

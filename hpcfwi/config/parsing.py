@@ -54,10 +54,7 @@ def read_toml(path: Path, kind: str) -> dict[str, Any]:
 
 
 def parse_setting(setting: str) -> tuple[list[str], Any]:
-    """Split ``section.key=value`` into keys and value, which is TOML or else plain text.
-
-    A relative path starts from the current folder.
-    """
+    """Split ``section.key=value`` into keys and value, TOML or else plain text; relative paths start in the current folder."""
     name, equals, text = setting.partition("=")
     keys = [part.strip() for part in name.split(".")]
     if not equals or not all(keys) or not 2 <= len(keys) <= MAX_NESTING:
@@ -127,8 +124,8 @@ def expand_variables(content: dict[str, Any], where: str, skip: Sequence[str] = 
     return result
 
 
-def find_line(path: Path, key: str) -> tuple[int, str] | None:
-    """Find the line of a TOML file that sets ``section.key``: its number and content, or None."""
+def find_line(path: Path, key: str) -> str | None:
+    """Find the line of a TOML file that sets ``section.key``: ``number: content``, or None."""
     section: list[str] = []
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -136,17 +133,13 @@ def find_line(path: Path, key: str) -> tuple[int, str] | None:
         return None
     for number, line in enumerate(lines, 1):
         heading = re.fullmatch(r"\s*\[([^\[\]]+)\]\s*(#.*)?", line)
+        name, equals, _ = (heading[1] if heading else line).partition("=")
+        parts = [part.strip().strip('"') for part in name.split(".")]
         if heading:
-            section = _key_parts(heading[1])
-            continue
-        name, equals, _ = line.partition("=")
-        if equals and [*section, *_key_parts(name)] == key.split("."):
-            return number, line.strip()
+            section = parts
+        elif equals and [*section, *parts] == key.split("."):
+            return f"{number}: {line.strip()}"
     return None
-
-
-def _key_parts(text: str) -> list[str]:
-    return [part.strip().strip('"') for part in text.split(".")]
 
 
 def expand_home(path: str) -> Path:

@@ -47,9 +47,7 @@ class GridSection(Section):
     """The grid of the model; arrays are indexed [x, z] in 2-D and [x, y, z] in 3-D, and z points down."""
 
     spacing: Spacing = Field(description="m; distance between grid points along each axis, after decimation")
-    shape: GridShape | None = Field(
-        None, description="grid points along each axis; default: the shape of the model file, if there is one"
-    )
+    shape: GridShape | None = Field(None, description="grid points along each axis; default: those of the model file")
     origin: Vector | None = Field(None, description="m; position of the first grid point; default: zeros")
 
     @model_validator(mode="after")
@@ -75,9 +73,7 @@ class LayersModel(Section):
     """Horizontal layers."""
 
     kind: Literal["layers"]
-    velocities: Annotated[tuple[Velocity, ...], Field(min_length=1)] = Field(
-        description="km/s; velocity of each layer, from top to bottom"
-    )
+    velocities: tuple[Velocity, ...] = Field(min_length=1, description="km/s; velocity of each layer, from the top")
     interfaces: tuple[Metres, ...] = Field(description="m; depth of the top of every layer but the first")
 
     @model_validator(mode="after")
@@ -117,10 +113,9 @@ class SmoothModel(Section):
     keep_frozen: bool = Field(True, description="whether frozen cells (inversion.frozen) keep the true velocity")
 
 
-TrueModel = Annotated[CircleModel | LayersModel | ConstantModel | FileModel, Field(discriminator="kind")]
-InitialModel = Annotated[
-    CircleModel | LayersModel | ConstantModel | FileModel | SmoothModel, Field(discriminator="kind")
-]
+Model = CircleModel | LayersModel | ConstantModel | FileModel
+TrueModel = Annotated[Model, Field(discriminator="kind")]
+InitialModel = Annotated[Model | SmoothModel, Field(discriminator="kind")]
 
 
 class Positions(Section):
@@ -132,7 +127,7 @@ class Positions(Section):
     file: FilePath | None = Field(
         None,
         description="CSV with a header and the columns x, z (and y), m; separated by comma, semicolon or tab. A column shot "
-        "names the shots: in a file of sources each row, in a file of receivers the shot that the row belongs to",
+        "names each source's shot, or the shot that a receiver belongs to",
     )
 
     @model_validator(mode="after")
@@ -162,10 +157,10 @@ class Positions(Section):
             if total == 1 and first != last:
                 raise ValueError("last is given, so count must be 2 or more: the number of positions on the line")
             return
-        for i, (a, b, n) in enumerate(zip(first, last, self.count, strict=True)):
+        for axis, (a, b, n) in enumerate(zip(first, last, self.count, strict=True), 1):
             if (a == b) != (n == 1):
                 raise ValueError(
-                    f"along axis {i + 1} count is {n}, but first is {a:g} m and last is {b:g} m; a count of 1 goes with equal "
+                    f"along axis {axis} count is {n}, but first is {a:g} m and last is {b:g} m; a count of 1 goes with equal "
                     "coordinates, a larger one with different ones"
                 )
 
@@ -194,8 +189,8 @@ class DataSection(Section):
     )
     geometry: FilePath | None = Field(
         None,
-        description="CSV with a row for each trace, in the order of the gathers: shot, source_x, source_z, "
-        "receiver_x, receiver_z (and source_y, receiver_y), m",
+        description="CSV with a row for each trace, in the gathers' order: shot, source_x, source_z, receiver_x, receiver_z "
+        "(and source_y, receiver_y), m",
     )
     exclude: tuple[str, ...] = Field((), description="names of shots to leave out; the results list them")
     quorum: float = Field(
@@ -220,7 +215,7 @@ class RickerSection(Section):
     def _not_zero(cls, amplitude: float) -> float:
         if abs(amplitude) < 1 / MAX_AMPLITUDE:
             raise ValueError(
-                f"is {amplitude:g}, which makes no waves; its size should be at least {1 / MAX_AMPLITUDE:g}"
+                f"is {amplitude:g}, which makes no waves; at least {1 / MAX_AMPLITUDE:g} does, or its negative"
             )
         return amplitude
 
@@ -242,16 +237,14 @@ class SolverSection(Section):
     free_surface: bool = Field(False, description="whether the top is a free surface instead of absorbing")
     time_step: Literal["fixed", "critical"] | Milliseconds = Field(
         "fixed",
-        description='"fixed": stable for the highest velocity allowed; "critical": follows the current model at every '
-        "evaluation; or a number, ms",
+        description='stable for the highest velocity allowed ("fixed") or for the current model ("critical"); or a number, ms',
     )
     strategy: Literal["sampled", "full"] = Field(
-        "sampled",
-        description='time steps at which the forward wavefield is kept: every k-th ("sampled") or every one ("full")',
+        "sampled", description='steps at which the forward wavefield is kept: every k-th ("sampled") or all ("full")'
     )
     sampling_margin: float = Field(2.5, ge=1, description="kept samples in a period of twice the highest frequency")
     boundary_gradient: Literal["exact", "crop"] = Field(
-        "exact", description='gradient of the absorbing layer: folded onto the edges ("exact"), or dropped ("crop")'
+        "exact", description='gradient in the absorbing layer: folded onto the edges ("exact"), or dropped ("crop")'
     )
 
 
@@ -259,8 +252,7 @@ class FrozenSection(Section):
     """Cells that keep their initial velocity; a cell is frozen if any of these keys selects it."""
 
     velocity_below: Velocity | None = Field(
-        None,
-        description="km/s; freezes cells, such as water, where the true (else the initial) model is not faster than this",
+        None, description="km/s; freezes cells, such as water, where the true (else the initial) model is not faster"
     )
     depth_above: Metres | None = Field(None, description="m; freezes everything down to this depth")
     mask_file: FilePath | None = Field(None, description=".npy with the shape of the grid, nonzero where frozen")
@@ -282,14 +274,9 @@ class InversionSection(Section):
     )
     iterations: int = Field(20, ge=0, le=1_000_000, description="maximum number of iterations")
     evaluations: int = Field(
-        15000,
-        ge=1,
-        le=1_000_000,
-        description="maximum number of evaluations of misfit and gradient; a line search in progress is completed",
+        15000, ge=1, le=1_000_000, description="maximum number of evaluations; a line search in progress is completed"
     )
-    ftol: float = Field(
-        2.220446049250313e-09, ge=0, description="stop when the misfit falls by less than this fraction"
-    )
+    ftol: float = Field(2.220446049250313e-09, ge=0, description="stop when the misfit falls by less than this share")
     gtol: float = Field(1e-5, ge=0, description="stop when the largest entry of the projected gradient is below this")
     corrections: int = Field(10, ge=1, le=1000, description="pairs of vectors that L-BFGS-B remembers")
     line_search_steps: int = Field(20, ge=1, le=1000, description="maximum number of evaluations in a line search")
@@ -315,7 +302,7 @@ class JournalSection(Section):
     @property
     def shots_per_sum(self) -> int | None:
         """None for "auto"."""
-        return None if self.block == "auto" else int(self.block)
+        return None if self.block == "auto" else self.block
 
 
 class OutputSection(Section):
@@ -329,15 +316,11 @@ class RunConfig(Section):
     """A whole ``fwi.toml``."""
 
     grid: GridSection
-    model: TrueModel | None = Field(
-        None, description="the true model, to make data from and compare results with; needed unless there is data.file"
-    )
+    model: TrueModel | None = Field(None, description="the true model, to make data from, and to compare results with")
     initial: InitialModel = Field(description="the model that the inversion starts from")
     acquisition: AcquisitionSection = AcquisitionSection()
     data: DataSection
-    wavelet: Annotated[RickerSection | WaveletFileSection, Field(discriminator="kind")] = Field(
-        description="the source time function"
-    )
+    wavelet: RickerSection | WaveletFileSection = Field(discriminator="kind", description="the source time function")
     solver: SolverSection = SolverSection()
     inversion: InversionSection
     journal: JournalSection = JournalSection()
@@ -360,12 +343,11 @@ class RunConfig(Section):
 
     def _check_positions(self, key: str, positions: Positions | None) -> None:
         ndim = len(self.grid.spacing)
-        if positions is None:
-            if self.data.geometry is None:
-                raise ValueError(f"{key}: is missing; add a section with first, last and count, or with file (a CSV)")
-        elif self.data.geometry is not None:
+        if positions is None and self.data.geometry is None:
+            raise ValueError(f"{key}: is missing; add a section with first, last and count, or with file (a CSV)")
+        if positions is not None and self.data.geometry is not None:
             raise ValueError(f"{key}: data.geometry has these positions, too; keep one of the two")
-        elif positions.first is not None and len(positions.first) != ndim:
+        if positions is not None and positions.first is not None and len(positions.first) != ndim:
             raise ValueError(f"{key}.first: has {len(positions.first)} coordinates, but the grid has {ndim} axes")
 
 

@@ -42,32 +42,19 @@ def _matching(pattern: str, form: str, accept: Callable[[re.Match[str]], bool] =
 
 # Characters that end a line or control a terminal, but not the tab.
 CONTROL = r"\x00-\x08\x0a-\x1f\x7f-\x9f"
+WALLTIME, WALLTIME_FORM = (
+    r"(?!0+:00)[0-9]{1,4}(:[0-5][0-9]){2}",
+    'hours:minutes:seconds, a minute or more, like "12:00:00"',
+)
+PORTS, PORTS_FORM = r"([0-9]{1,5}):([0-9]{1,5})", 'first:last between 1024 and 65535, for example "9000:9100"'
+ADDRESS, ADDRESS_FORM = r"off|[A-Za-z0-9.-]+:([0-9]{1,5})", 'address:port, for example "127.0.0.1:8787", or "off"'
 Auto = Literal["auto"]
 Line = Annotated[str, _matching(rf"[^{CONTROL}]*", "one line")]
 Word = Annotated[str, _matching(rf"[^\s{CONTROL}]+", "one word")]
 Variable = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a variable")]
-Walltime = Annotated[
-    str,
-    _matching(
-        r"(?!0+:00)[0-9]{1,4}(:[0-5][0-9]){2}", 'hours:minutes:seconds, a minute or more, for example "12:00:00"'
-    ),
-]
-Ports = Annotated[
-    str,
-    _matching(
-        r"([0-9]{1,5}):([0-9]{1,5})",
-        'first:last between 1024 and 65535, for example "9000:9100"',
-        lambda match: 1024 <= int(match[1]) < int(match[2]) <= 65535,
-    ),
-]
-Address = Annotated[
-    str,
-    _matching(
-        r"off|[A-Za-z0-9.-]+:([0-9]{1,5})",
-        'address:port, for example "127.0.0.1:8787", or "off"',
-        lambda match: int(match[1] or 0) <= 65535,
-    ),
-]
+Walltime = Annotated[str, _matching(WALLTIME, WALLTIME_FORM)]
+Ports = Annotated[str, _matching(PORTS, PORTS_FORM, lambda ports: 1024 <= int(ports[1]) < int(ports[2]) <= 65535)]
+Address = Annotated[str, _matching(ADDRESS, ADDRESS_FORM, lambda address: int(address[1] or 0) <= 65535)]
 PerNode = Annotated[int, Field(ge=1, le=1024)]
 Jobs = Annotated[int, Field(ge=1, le=100_000)]
 Gigabytes = Annotated[float, Field(gt=0, le=1e6)]
@@ -82,21 +69,10 @@ class SchedulerSection(Section):
     qos: Word | None = Field(None, description="Slurm's quality of service; default: the batch system's own")
     walltime: Walltime = Field("01:00:00", description="hours:minutes:seconds; time limit of a worker job")
     directives: tuple[Line, ...] = Field((), description="further options, as they stand after #SBATCH or #PBS")
-    resources: Word | None = Field(
-        None,
-        description="PBS resources of a worker job, with the placeholders {cpus} and {memory}; "
-        "default: `select=1:ncpus={cpus}:mem={memory}`",
-    )
-    request_memory: bool = Field(
-        True,
-        description="whether a worker job requests memory; machines that give whole nodes may refuse such requests",
-    )
-    jobs: Jobs | tuple[Jobs, Jobs] = Field(
-        1, description="worker jobs, one node each; or [least, most], as work requires"
-    )
-    replacements: int = Field(
-        10, ge=0, le=10_000, description="worker jobs that replace ended ones in an hour, at most"
-    )
+    resources: Word | None = Field(None, description="of PBS; default: `select=1:ncpus={cpus}:mem={memory}`")
+    request_memory: bool = Field(True, description="whether worker jobs request memory, which some systems refuse")
+    jobs: Jobs | tuple[Jobs, Jobs] = Field(1, description="worker jobs, one node each; or [least, most], as needed")
+    replacements: int = Field(10, ge=0, le=10_000, description="worker jobs that may replace ended ones in an hour")
     submit_from_compute: bool = Field(True, description="whether a job may submit jobs")
     max_walltime: Walltime | None = Field(None, description="hours:minutes:seconds; limit of the queue")
     max_jobs: Jobs | None = Field(None, description="number of jobs that a user may have at a time")
@@ -172,17 +148,13 @@ class DevitoSection(Section):
         description='DEVITO_LANGUAGE; "auto": C if every worker process has one thread, where OpenMP costs a fifth of the time '
         "of a small shot, else openmp",
     )
-    arch: Word | None = Field(
-        None, description="DEVITO_ARCH, the compiler: gcc, clang, icx, cray, ...; default: the first of gcc, clang, icx"
-    )
+    arch: Word | None = Field(None, description="DEVITO_ARCH, the compiler; default: the first of gcc, clang and icx")
     platform: Word | None = Field(None, description="DEVITO_PLATFORM; default: what Devito detects")
     autotuning: Literal["off", "basic", "aggressive", "max"] = Field(
-        "off", description="DEVITO_AUTOTUNING, the search for block sizes"
+        "off", description="DEVITO_AUTOTUNING, block sizes"
     )
     target: Word | None = Field(
-        None,
-        description="instruction set of the kernels (znver3, sapphirerapids, x86-64-v3, ...), with which a login node compiles "
-        "for compute nodes; default: that of the compiling machine",
+        None, description="instruction set of the kernels (znver3, x86-64-v3, ...); default: the compiling machine's"
     )
 
 
@@ -197,22 +169,17 @@ class EnvironmentSection(Section):
 class FilesystemSection(Section):
     """Folders."""
 
-    runs: Line | None = Field(
-        None, description="parent of run folders, visible to all nodes; default: `runs` in the current folder"
-    )
+    runs: Line | None = Field(None, description="parent of run folders, visible to all nodes; default: `runs` here")
     scratch: Line | None = Field(
         None,
-        description="folder on each node for temporary files and the JIT cache (TMPDIR); the node expands variables; default: "
-        "TMPDIR of the node, else /tmp",
+        description="folder on each node for temporary files; the node expands variables; default: its TMPDIR, else /tmp",
     )
 
 
 class NetworkSection(Section):
     """Network between driver and workers."""
 
-    interface: Word | None = Field(
-        None, description="interface of the scheduler in the driver; default: that towards the nodes"
-    )
+    interface: Word | None = Field(None, description="interface of the driver; default: that towards the nodes")
     worker_interface: Word | None = Field(None, description="interface of the workers; default: the same")
     ports: Ports | None = Field(None, description="first:last port to use; default: any free port")
     tls: bool = Field(True, description="whether connections between machines are encrypted and authenticated")
@@ -250,14 +217,12 @@ class SiteConfig(Section):
                     f"worker.processes: {processes} processes of {worker.threads} threads need {cores} cores, but a node has "
                     f"{node.cores} (node.cores)"
                 )
-        if node.memory is not None and isinstance(worker.memory, float):
-            memory = processes * worker.memory
-            if memory > node.memory:
-                counted = "1 process" if processes == 1 else f"{processes} processes"
-                raise ValueError(
-                    f"worker.memory: {counted} of {worker.memory:g} GB need {memory:g} GB, but a node has {node.memory:g} GB "
-                    "(node.memory)"
-                )
+        if node.memory is not None and isinstance(worker.memory, float) and processes * worker.memory > node.memory:
+            counted = "1 process" if processes == 1 else f"{processes} processes"
+            raise ValueError(
+                f"worker.memory: {counted} of {worker.memory:g} GB need {processes * worker.memory:g} GB, but a node has "
+                f"{node.memory:g} GB (node.memory)"
+            )
         return self
 
 
@@ -292,9 +257,7 @@ class Site:
         if key in self.changed:
             return f"--set site.{key}"
         found = find_line(self.path, key) if self.path is not None else None
-        if found is None:
-            return f"{key} (not set in {self.path or self.name})"
-        return f"{self.path}, line {found[0]}: {found[1]}"
+        return f"{key} (not set in {self.path or self.name})" if found is None else f"{self.path}, line {found}"
 
 
 @dataclass(frozen=True)
@@ -329,13 +292,7 @@ def known_sites() -> dict[str, Path]:
 
 
 def find_site(name: str) -> Path:
-    """Find a site by its name or path.
-
-    Raises
-    ------
-    InputError
-        With the known names.
-    """
+    """Find a site by its name or path; an InputError has the known names."""
     if "/" in name or name.endswith(".toml"):
         return expand_home(name)
     sites = known_sites()

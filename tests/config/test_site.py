@@ -163,7 +163,7 @@ def test_a_setting_replaces_a_value_with_an_unset_variable(mine, monkeypatch):
     ],
 )
 def test_the_line_of_a_key_is_found(mine, key, line, content):
-    assert find_line(mine, key) == (line, content)
+    assert find_line(mine, key) == f"{line}: {content}"
     assert load_site(str(mine)).where(key) == f"{mine}, line {line}: {content}"
 
 
