@@ -20,8 +20,7 @@ RUNNING, ENDED = set("RE"), set("FCX")
 DEFAULT_RESOURCES = "select=1:ncpus={cpus}:mem={memory}"
 # Resources that PBS derives from the select statement of a job.
 DERIVED_RESOURCES = {"mem", "mpiprocs", "ncpus", "ngpus", "nodect", "nodes", "vmem"}
-# The script that jobs/fwi.pbs says it is, and the variables that it hands on to its successor.
-SCRIPT_VARIABLE = "HPCFWI_PBS_SCRIPT"
+# The variables of jobs/fwi.pbs that its successor needs, too; HPCFWI_PBS_SCRIPT has the path of that script.
 INHERITED_VARIABLES = ("HPCFWI_CONFIG", "HPCFWI_ARGS", "HPCFWI_ROOT", "HPCFWI_REQUEUE", "VIRTUAL_ENV")
 
 
@@ -124,7 +123,7 @@ class PBS(BatchSystem):
 
     def requeue(self, starts: int) -> str:
         """Submit a successor with the same requests, since ordinary users cannot requeue a running job of PBS."""
-        script = self.environment.get(SCRIPT_VARIABLE)
+        script = self.environment.get("HPCFWI_PBS_SCRIPT")
         if not script:
             raise RunError("only jobs/fwi.pbs can be submitted again, and this job does not run that script")
         asked = job_attributes(run_command("qstat", "-f", self.job_id).output())
@@ -149,9 +148,8 @@ class PBS(BatchSystem):
         try:
             return Path(path).read_text().split()
         except OSError as error:
-            raise RunError(
-                f"PBS_NODEFILE ({path or 'not set'}) cannot be read: {error.strerror}; is this the first node of the job?"
-            ) from None
+            reason = f"PBS_NODEFILE ({path or 'not set'}) cannot be read: {error.strerror}"
+            raise RunError(f"{reason}; is this the first node of the job?") from None
 
     def _chunks(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return the CPUs and the bytes of the job by host, as far as qstat lists them."""

@@ -132,13 +132,12 @@ class Slurm(BatchSystem):
         return [Node(name, cpus, self._memory(cpus)) for name, cpus in zip(names, counts, strict=True)]
 
     def _required(self, meaning: str) -> str:
-        value = self.variable(meaning)
-        if not value:
-            raise RunError(
-                f"{self.variables[meaning]} is not set in job {self.job_id}, so its nodes are unknown; is this shell inside "
-                "the job?"
-            )
-        return value
+        if value := self.variable(meaning):
+            return value
+        name = self.variables[meaning]
+        raise RunError(
+            f"{name} is not set in job {self.job_id}, so its nodes are unknown; is this shell inside the job?"
+        )
 
     def _memory(self, cpus: int) -> int | None:
         """Return the bytes of the job on a node: Slurm gives 2^20 bytes a node or a CPU, and 0 means all."""

@@ -44,7 +44,7 @@ def _matching(pattern: str, form: str, accept: Callable[[re.Match[str]], bool] =
 CONTROL = r"\x00-\x08\x0a-\x1f\x7f-\x9f"
 WALLTIME, WALLTIME_FORM = (
     r"(?!0+:00)[0-9]{1,4}(:[0-5][0-9]){2}",
-    'hours:minutes:seconds, a minute or more, like "12:00:00"',
+    'hours:minutes:seconds, a minute or more, for example "12:00:00"',
 )
 PORTS, PORTS_FORM = r"([0-9]{1,5}):([0-9]{1,5})", 'first:last between 1024 and 65535, for example "9000:9100"'
 ADDRESS, ADDRESS_FORM = r"off|[A-Za-z0-9.-]+:([0-9]{1,5})", 'address:port, for example "127.0.0.1:8787", or "off"'
@@ -69,10 +69,12 @@ class SchedulerSection(Section):
     qos: Word | None = Field(None, description="Slurm's quality of service; default: the batch system's own")
     walltime: Walltime = Field("01:00:00", description="hours:minutes:seconds; time limit of a worker job")
     directives: tuple[Line, ...] = Field((), description="further options, as they stand after #SBATCH or #PBS")
-    resources: Word | None = Field(None, description="of PBS; default: `select=1:ncpus={cpus}:mem={memory}`")
+    resources: Word | None = Field(None, description="PBS resources; default: `select=1:ncpus={cpus}:mem={memory}`")
     request_memory: bool = Field(True, description="whether worker jobs request memory, which some systems refuse")
     jobs: Jobs | tuple[Jobs, Jobs] = Field(1, description="worker jobs, one node each; or [least, most], as needed")
-    replacements: int = Field(10, ge=0, le=10_000, description="worker jobs that may replace ended ones in an hour")
+    replacements: int = Field(
+        10, ge=0, le=10_000, description="worker jobs that replace ended ones in an hour, at most"
+    )
     submit_from_compute: bool = Field(True, description="whether a job may submit jobs")
     max_walltime: Walltime | None = Field(None, description="hours:minutes:seconds; limit of the queue")
     max_jobs: Jobs | None = Field(None, description="number of jobs that a user may have at a time")
@@ -256,8 +258,8 @@ class Site:
         """File, line and content that set a key, for messages."""
         if key in self.changed:
             return f"--set site.{key}"
-        found = find_line(self.path, key) if self.path is not None else None
-        return f"{key} (not set in {self.path or self.name})" if found is None else f"{self.path}, line {found}"
+        line = find_line(self.path, key) if self.path is not None else None
+        return f"{key} (not set in {self.path or self.name})" if line is None else f"{self.path}, line {line}"
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,7 @@ def known_sites() -> dict[str, Path]:
 
 
 def find_site(name: str) -> Path:
-    """Find a site by its name or path; an InputError has the known names."""
+    """Find a site by its name or path; an unknown name raises InputError."""
     if "/" in name or name.endswith(".toml"):
         return expand_home(name)
     sites = known_sites()

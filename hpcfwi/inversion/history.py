@@ -32,7 +32,7 @@ MAY_BE_EMPTY = ("model_error", "m_error")
 
 
 class History:
-    """The rows in ``history.csv``, which a continued run does not repeat; a RunError if the file is malformed."""
+    """The rows in ``history.csv``, which a continued run does not repeat; raises RunError if the file is malformed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

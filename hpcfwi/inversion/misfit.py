@@ -86,7 +86,7 @@ def load_misfit(name: str) -> Misfit:
 def misfit_identity(name: str) -> dict[str, str]:
     """What identifies the code of another package's misfit: package, version, and digest of its module's file.
 
-    Raises :class:`InputError` as :func:`load_misfit` does.
+    Raises InputError as :func:`load_misfit` does.
     """
     load_misfit(name)
     point = _entry_point(name)

@@ -22,7 +22,7 @@ MAX_TIME_SAMPLES = 10_000_000
 def choose_time_steps(config: RunConfig, domain: Domain, velocities: tuple[float, float]) -> tuple[float, float]:
     """Shortest and longest time step, ms, of models between the lowest and the highest velocity, km/s.
 
-    An InputError if ``solver.time_step`` is unstable, or the time axis has too many samples.
+    Raises InputError if ``solver.time_step`` is unstable, or the time axis has too many samples.
     """
     order, rule = config.solver.space_order, config.solver.time_step
     fixed = safe_step(domain, order, velocities[1])
@@ -53,7 +53,7 @@ def check_sampling(
 ) -> tuple[str, ...]:
     """Check Nyquist and dispersion; returns a warning if the phase error on the grid is large.
 
-    An InputError if the sample interval or the grid does not carry the highest frequency of the wavelet.
+    Raises InputError if the sample interval or the grid does not carry the highest frequency of the wavelet.
     """
     highest, interval = highest_frequency(wavelet), config.data.sample_interval
     # A stable time step on a grid with enough points is always below Nyquist.
@@ -95,7 +95,7 @@ def dispersion(
 
 
 def check_positions(survey: Survey, domain: Domain) -> None:
-    """Raise a DataError for a shot without receivers, or one with a position outside the grid; an InputError without shots."""
+    """Raise DataError if a shot has no receivers or a position outside the grid, and InputError if there is no shot."""
     if not survey.shots:
         raise InputError("the survey is empty: it has no shot")
     inside = domain.contains(np.stack([shot.source for shot in survey.shots]))

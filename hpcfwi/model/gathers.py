@@ -36,8 +36,8 @@ def check_gathers(
 ) -> tuple[str, ...]:
     """Check that every shot has a gather, and the shapes of three of them; warn if gathers are longer than the recording.
 
-    ``excluded`` are the names in ``data.exclude``, for the message. An InputError if a shot has no gather, a DataError if that
-    of the first shot has the wrong shape.
+    ``excluded`` are the names in ``data.exclude``, for the message. Raises InputError if a shot has no gather, and DataError if
+    that of the first shot has the wrong shape.
     """
     try:
         if not (path.is_dir() or path.is_file()):
@@ -70,7 +70,7 @@ def check_gathers(
 def read_gather(path: Path, shot: Shot, recording: TimeAxis) -> NDArray:
     """Read the observed gather of a shot, shape (recording.samples, receivers); longer gathers are cut.
 
-    A DataError if it cannot be read, is too short, has another number of receivers, or values that are not finite.
+    Raises DataError if it cannot be read, is too short, has another number of receivers, or values that are not finite.
     """
     with _gather(path, shot) as stored:
         _check_shape(shot, stored.shape, recording)

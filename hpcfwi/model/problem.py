@@ -42,14 +42,10 @@ class Problem:
 
     Parameters
     ----------
-    config
-        The configuration.
-    domain
-        The grid.
-    true_velocity
-        True model, km/s, shape ``domain.shape``; None if unknown.
-    initial_velocity
-        Initial model, km/s, shape ``domain.shape``.
+    config, domain
+        The configuration, and the grid.
+    true_velocity, initial_velocity
+        True model (None if unknown) and initial model, km/s, shape ``domain.shape``.
     frozen
         Cells that keep their initial velocity, shape ``domain.shape``.
     survey

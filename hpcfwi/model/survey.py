@@ -69,7 +69,7 @@ class Survey:
         return max(len(shot.receivers) for shot in self.shots)
 
     def without(self, names: Collection[str]) -> Survey:
-        """Return the survey without the named shots; an InputError for unknown names, or if no shot would remain."""
+        """Return the survey without the named shots; raises InputError for unknown names, or if no shot would remain."""
         known, excluded = [shot.name for shot in self.shots], set(names)
         unknown = sorted(excluded.difference(known))
         if unknown:
@@ -88,7 +88,7 @@ def list_names(names: Sequence[str]) -> str:
 def build_survey(sources: Positions, receivers: Positions, axes: tuple[str, ...]) -> Survey:
     """Make the survey that ``[acquisition]`` describes; ``axes`` are the names of the grid's axes.
 
-    An InputError if a CSV file cannot be read, or its shots do not match the sources.
+    Raises InputError if a CSV file cannot be read, or its shots do not match the sources.
     """
     names, positions = _named_sources(sources, axes)
     table = _Table(receivers.file, "acquisition.receivers.file") if receivers.file else None
@@ -112,7 +112,7 @@ def build_survey(sources: Positions, receivers: Positions, axes: tuple[str, ...]
 def read_geometry(path: Path, axes: tuple[str, ...]) -> Survey:
     """Read ``data.geometry``, a CSV file with a row for each trace: shot, source_x, source_z, receiver_x, receiver_z.
 
-    An InputError if it cannot be read, or a shot has two sources.
+    Raises InputError if it cannot be read, or a shot has two sources.
     """
     table = _Table(path, "data.geometry")
     sources = table.positions(axes, "source_")

@@ -36,7 +36,7 @@ def build_model(
 ) -> NDArray[np.float64]:
     """Make the velocities, km/s, shape ``domain.shape``, that the section ``[name]`` describes.
 
-    An InputError if a file cannot be read, does not fit the grid, or has impossible velocities.
+    Raises InputError if a file cannot be read, does not fit the grid, or has impossible velocities.
     """
     shape = domain.shape
     axes = [o + h * np.arange(n) for o, h, n in zip(domain.origin, domain.spacing, shape, strict=True)]

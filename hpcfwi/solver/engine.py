@@ -153,7 +153,7 @@ class SleepingShots:
 
     @classmethod
     def parse(cls, text: str) -> SleepingShots:
-        """Parse ``SECONDS`` or ``SECONDS:SPREAD``, the value of ``--stand-in``; an InputError if it is neither."""
+        """Parse ``SECONDS`` or ``SECONDS:SPREAD``, the value of ``--stand-in``; raises InputError if it is neither."""
         mean, _, spread = text.partition(":")
         try:
             found = cls(float(mean), float(spread or 0))

@@ -59,7 +59,7 @@ def quiet_devito() -> switchconfig:
 def stage_solver(folder: Path, spec: SolverSpec) -> tuple[StagedFile, bool]:
     """Stage the compiled solver for this kind of machine; returns it, and whether it was built now.
 
-    A RunError says what to try if it cannot be built.
+    If it cannot be built, a RunError says what to try.
     """
     found = _find(folder, spec, fingerprint())
     if found is not None:
@@ -76,8 +76,8 @@ def obtain_solver(staged: StagedFile, spec: SolverSpec) -> tuple[Propagator, dic
     """Load the driver's solver, or build one if its kernels do not fit this machine.
 
     Returns it and facts for the event log: ``source`` (``"staged"``, ``"rebuilt"``, or ``"found"`` if another worker has built
-    it), ``differences`` of the machines, and ``machine`` (:func:`result_fingerprint`). A StagingError if the staged file is
-    missing or damaged, a RunError if its kernels do not fit and there is no compiler here.
+    it), ``differences`` of the machines, and ``machine`` (:func:`result_fingerprint`). Raises StagingError if the staged file
+    is missing or damaged, and RunError if its kernels do not fit and there is no compiler here.
     """
     path = Path(staged.path)
     header, payload = read_container(path, KIND, staged.digest)
