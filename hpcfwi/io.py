@@ -7,8 +7,8 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,26 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_json(path: Path, content: Any, sync: bool = True) -> None:
+    """Write a small JSON file as :func:`write_atomic` does."""
+    text = json.dumps(content, indent=1)
+    write_atomic(path, lambda file: file.write(text.encode()), sync)
+
+
+@contextmanager
+def file_lock(path: Path, timeout_s: float) -> Iterator[None]:
+    """Exclude other processes, where the file system has locks; after the timeout the context begins without the lock."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    with suppress(Timeout, OSError, NotImplementedError):
+        lock.acquire(timeout=timeout_s)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def remove_unfinished(folder: Path) -> None:

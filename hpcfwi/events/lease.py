@@ -7,25 +7,22 @@ separate two drivers that start at the same moment.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import psutil
-from filelock import FileLock, Timeout
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from hpcfwi.errors import InputError, RunError, StagingError
-from hpcfwi.io import require_regular_file, shortened, write_atomic
+from hpcfwi.io import file_lock, require_regular_file, shortened, write_json
 
 # A driver on another host is dead after DEAD_AFTER_S without a heartbeat.
 HEARTBEAT_INTERVAL_S, DEAD_AFTER_S = 5.0, 30.0
@@ -39,32 +36,17 @@ READ_ATTEMPTS, READ_PAUSE_S = 3, 0.05
 
 @dataclass(frozen=True)
 class Holder:
-    """The driver that holds a lease.
-
-    Parameters
-    ----------
-    token
-        Unique for each driver.
-    host
-        Short name of its host.
-    machine
-        What distinguishes this boot of the host, and this process namespace, from others.
-    pid
-        Number of its process.
-    started
-        When the process began, s since the host's boot, which does not change when the clock is set.
-    job, restarts
-        Its batch job, and how often the batch system has restarted that job; empty and 0 outside of a job.
-    heartbeats
-        Number of heartbeats so far.
-    """
+    """The driver that holds a lease; ``token`` is unique for each."""
 
     __pydantic_config__ = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
     token: str
     host: str
+    # this boot of the host, and this process namespace
     machine: str
     pid: Annotated[int, Field(gt=0, lt=2**31)]
+    # when the process began, s since the host's boot, which does not change when the clock is set
     started: float
+    # its batch job, and how often the batch system has restarted that; empty and 0 outside of a job
     job: str
     restarts: int
     heartbeats: int = 0
@@ -94,17 +76,7 @@ class Holder:
 
 
 class Lease:
-    """A driver's right to write to a run folder.
-
-    Parameters
-    ----------
-    path
-        The file.
-    print_line
-        Prints why the driver has to wait.
-    job, restarts
-        The driver's batch job, and how often the batch system has restarted it.
-    """
+    """A driver's right to write to a run folder; ``print_line`` prints why the driver has to wait."""
 
     def __init__(
         self, path: Path, print_line: Callable[[str], None] = lambda _: None, job: str = "", restarts: int = 0
@@ -145,10 +117,10 @@ class Lease:
         RunError
             If another driver has taken it.
         """
-        holder = self._read()
-        if self._own is not None and holder is not None and holder.token != self._own.token:
+        other = self._other_holder()
+        if other is not None:
             raise RunError(
-                f"{self.path.parent}: another driver ({holder}) has taken over this run; this one stops and writes nothing more"
+                f"{self.path.parent}: another driver ({other}) has taken over this run; this one stops and writes nothing more"
             )
 
     def release(self) -> None:
@@ -158,8 +130,7 @@ class Lease:
         self._released.set()
         self._thread.join(HEARTBEAT_INTERVAL_S)
         with self._locked():
-            holder = self._read()
-            if holder is not None and holder.token == self._own.token:
+            if self._other_holder() is None:
                 self.path.unlink(missing_ok=True)
         self._own = None
 
@@ -170,8 +141,7 @@ class Lease:
                 if not self.path.parent.is_dir():
                     continue  # the user has moved the folder: do not make it again
                 with self._locked():
-                    holder = self._read()
-                    if self._own is None or (holder is not None and holder.token != self._own.token):
+                    if self._own is None or self._other_holder() is not None:
                         return
                     self._own = replace(self._own, heartbeats=self._own.heartbeats + 1)
                     self._write(self._own)
@@ -195,44 +165,30 @@ class Lease:
         except OSError:
             return None
 
-    def _write(self, holder: Holder) -> None:
-        text = json.dumps(asdict(holder)).encode()
-        write_atomic(self.path, lambda file: file.write(text), sync=False)
+    def _other_holder(self) -> Holder | None:
+        """The driver that has taken the lease from this one, if any."""
+        holder = self._read()
+        taken = holder is not None and self._own is not None and holder.token != self._own.token
+        return holder if taken else None
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Exclude other drivers for a moment, where the file system has locks."""
-        lock = FileLock(self.path.with_name(".lock"))
-        with suppress(Timeout, OSError, NotImplementedError):
-            lock.acquire(timeout=LOCK_TIMEOUT_S)
-        try:
-            yield
-        finally:
-            lock.release()
+    def _write(self, holder: Holder) -> None:
+        write_json(self.path, asdict(holder), sync=False)
+
+    def _locked(self) -> AbstractContextManager[None]:
+        """Exclude other drivers for a moment."""
+        return file_lock(self.path.with_name(".lock"), LOCK_TIMEOUT_S)
 
 
 class Liveness:
     """Whether the driver of a run is alive, seen from any host by reading its lease once or repeatedly.
 
-    On this host the driver's process tells. On another host a heartbeat that changes is believed, or one that is recent by the
-    time of the file, which the file server sets, and this host's clock. If these clocks differ, the reader has to wait for a
-    heartbeat.
-
-    Parameters
-    ----------
-    path
-        ``driver.json``.
-
-    Attributes
-    ----------
-    exists
-        Whether there is a lease.
-    holder
-        The driver; None if there is no lease, or it is malformed or may not be read.
+    A driver on another host is alive if its heartbeat changes, or is recent by the time of the file, which the file server
+    sets, and this host's clock. If these clocks differ, the reader has to wait for a heartbeat.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # whether there is a lease; and its driver, None if the lease is malformed or may not be read
         self.exists = False
         self.holder: Holder | None = None
         self._version: tuple[int, int] | None = None
@@ -242,7 +198,8 @@ class Liveness:
 
     def check(self) -> None:
         """Read the lease."""
-        for left in reversed(range(READ_ATTEMPTS)):
+        self.exists = True
+        for _ in range(READ_ATTEMPTS):
             try:
                 version = self._read()
                 break
@@ -250,15 +207,14 @@ class Liveness:
                 self.exists, self.holder, self._version = False, None, None
                 return
             except OSError:
-                if not left:
-                    self.exists, self.holder = True, None
-                    return
                 time.sleep(READ_PAUSE_S)
+        else:
+            self.holder = None
+            return
         if version != self._version:
             self._beating = self._version is not None
             self._version, self._changed = version, time.monotonic()
             self._fresh = -CLOCK_SKEW_S <= self.heartbeat_age <= FRESH_S
-        self.exists = True
 
     def _read(self) -> tuple[int, int]:
         """Read the holder; returns what changes with every heartbeat."""
@@ -299,15 +255,13 @@ class Liveness:
             self.check()
 
 
-@cache
-def _adapter() -> TypeAdapter[Holder]:
-    return TypeAdapter(Holder)
+_ADAPTER = TypeAdapter(Holder)
 
 
 def parse_holder(content: bytes) -> Holder | None:
     """The driver in a lease's content; None if it is malformed."""
     try:
-        return _adapter().validate_json(content)
+        return _ADAPTER.validate_json(content)
     except ValidationError:
         return None
 

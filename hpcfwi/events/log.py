@@ -1,7 +1,7 @@
 """The event log ``events.jsonl``: one JSON object a line, appended by one driver and never changed.
 
-A file that has grown to :data:`SEGMENT_BYTES` is renamed to ``events-0001.jsonl`` and compressed, and the log continues in a
-new ``events.jsonl`` that begins with a summary of the older ones. Any number of readers follow it, on any host::
+A file that has grown to :data:`SEGMENT_BYTES` is compressed to ``events-0001.jsonl.gz``, and a new ``events.jsonl`` takes its
+place that begins with a summary of the older ones. Any number of readers follow the log, on any host::
 
     log = EventLog(folder / "events.jsonl")
     log.write(RunWarning(message="the disk is nearly full"))
@@ -20,25 +20,21 @@ import errno
 import gzip
 import os
 import re
-import shutil
 import threading
-import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
-from hpcfwi.errors import RunError, StagingError
+from hpcfwi.errors import RunError
 from hpcfwi.events.state import RunState
 from hpcfwi.events.types import SCHEMA, Event, LogSegment, Summary, parse_event
-from hpcfwi.io import UNFINISHED_SUFFIX, require_regular_file, write_atomic
+from hpcfwi.io import require_regular_file, write_atomic
 
 MAX_LINE_BYTES = 1_000_000
-# Some 100,000 shots; compressed, a tenth of that.
-SEGMENT_BYTES = 32_000_000
-# The two renames of a rotation leave a moment without events.jsonl.
-ROTATION_TIMEOUT_S = 0.5
-COMPRESSION_TIMEOUT_S = 10.0
+# Some 100,000 shots; to a tenth of that they are compressed, in a quarter of a second.
+SEGMENT_BYTES, COMPRESSION_LEVEL = 32_000_000, 3
 
 
 class EventLog:
@@ -69,16 +65,13 @@ class EventLog:
     ) -> None:
         self.path, self.segment_bytes, self.on_event = path, segment_bytes, on_event
         self._lock = threading.RLock()
-        self._compression: threading.Thread | None = None
         try:
             _cut_unfinished_line(path)
             self.state = read_state(path)
             self._open()
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror or error})") from None
-        self._compress_older()
-        self._segment = max(self.state.segment, _last_older(path) + 1)
-        self.write(LogSegment(schema=SCHEMA, segment=self._segment))
+        self.write(LogSegment(schema=SCHEMA, segment=self.state.segment or _last_older(path) + 1))
 
     def _open(self) -> None:
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -118,28 +111,18 @@ class EventLog:
 
     def _rotate(self) -> None:
         """Continue in a new file. A reader that has the old one open reads it to its end."""
-        first = LogSegment(schema=SCHEMA, segment=self._segment + 1)
-        self.state.apply(first)
-        text = first.line() + Summary(summary=self.state.summary()).line()
-        fresh = self.path.with_name(f".{self.path.name}.next{UNFINISHED_SUFFIX}")
+        first = LogSegment(schema=SCHEMA, segment=self.state.segment + 1)
+        summary = Summary(summary=replace(self.state, segment=first.segment).summary())
         try:
-            # complete before it gets its name: its first line tells readers which older files there are
-            write_atomic(fresh, lambda file: file.write(text))
-            self.path.rename(_older(self.path, self._segment))
-            fresh.rename(self.path)
+            compressed = gzip.compress(self.path.read_bytes(), COMPRESSION_LEVEL)
+            write_atomic(_older(self.path, self.state.segment), lambda file: file.write(compressed))
+            # a driver that is killed here continues in the file that it has, and writes the older one again
+            write_atomic(self.path, lambda file: file.write(first.line() + summary.line()))
             os.close(self._file)
             self._open()
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be renamed or created anew ({error.strerror})") from None
-        self._segment += 1
-        self._compress_older()
-
-    def _compress_older(self) -> None:
-        """Compress older files in the background; the next start does what this one leaves, on a full disk for example."""
-        plain = sorted(self.path.parent.glob(f"{self.path.stem}-[0-9]*.jsonl"))
-        if plain and (self._compression is None or not self._compression.is_alive()):
-            self._compression = threading.Thread(target=_compress, args=(plain,), name="hpcfwi-events", daemon=True)
-            self._compression.start()
+            raise RunError(f"{self.path}: cannot be read or created anew ({error.strerror})") from None
+        self.state.apply(first)
 
     def close(self) -> None:
         """Close the file."""
@@ -147,19 +130,6 @@ class EventLog:
             if self._file >= 0:
                 os.close(self._file)
                 self._file = -1
-        if self._compression is not None:
-            self._compression.join(COMPRESSION_TIMEOUT_S)
-
-
-def _compress(paths: list[Path]) -> None:
-    def copy(path: Path, target: IO[bytes]) -> None:
-        with path.open("rb") as source, gzip.GzipFile(path.name, "wb", 6, target) as compressed:
-            shutil.copyfileobj(source, compressed, 1 << 20)
-
-    for path in paths:
-        with suppress(OSError, StagingError):
-            write_atomic(path.with_name(f"{path.name}.gz"), lambda file, path=path: copy(path, file))  # type: ignore[misc]
-            path.unlink()
 
 
 def _cut_unfinished_line(path: Path) -> None:
@@ -173,62 +143,44 @@ def _cut_unfinished_line(path: Path) -> None:
 
 
 def _older(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.stem}-{number:04d}.jsonl")
+    return path.with_name(f"{path.stem}-{number:04d}.jsonl.gz")
 
 
 def _last_older(path: Path) -> int:
     """The number of the last older file of a log; 0 where there is none."""
-    names = (file.name[len(path.stem) :] for file in path.parent.glob(f"{path.stem}-*.jsonl*"))
-    return max((int(found[1]) for name in names if (found := re.fullmatch(r"-(\d{4})\.jsonl(\.gz)?", name))), default=0)
-
-
-def _open_current(path: Path) -> IO[bytes] | None:
-    """Open the last file of a log; None where there is none, even after a rotation that may be under way."""
-    until = time.monotonic() + ROTATION_TIMEOUT_S
-    while True:
-        try:
-            return require_regular_file(path).open("rb")
-        except FileNotFoundError:
-            if time.monotonic() > until or not _last_older(path):
-                return None
-        time.sleep(0.01)
-
-
-def _older_events(path: Path, number: int) -> Iterator[Event]:
-    """The events of an older file, which may be compressed at this moment; none where the user has removed it."""
-    plain = _older(path, number)
-    # the compressed file has its name before the other one is removed
-    for name, opener in ((plain, open), (Path(f"{plain}.gz"), gzip.open)):
-        with suppress(FileNotFoundError), opener(require_regular_file(name), "rb") as file:
-            yield from _parsed(file)
-            return
+    names = (file.name[len(path.stem) :] for file in path.parent.glob(f"{path.stem}-*.jsonl.gz"))
+    return max((int(found[1]) for name in names if (found := re.match(r"-(\d{4})\.", name))), default=0)
 
 
 def _parsed(lines: Iterable[bytes]) -> Iterator[Event]:
-    return (event for event in map(parse_event, lines) if event is not None)
+    return (event for event in map(parse_event, lines) if event is not None and not isinstance(event, Summary))
 
 
-def read_events(path: Path) -> Iterator[Event]:
+def read_events(path: Path | str) -> Iterator[Event]:
     """Read all events of a log, the oldest first; malformed lines and the summaries of older files are skipped.
+
+    Parameters
+    ----------
+    path
+        ``events.jsonl`` of a run folder.
 
     Raises
     ------
     RunError
         If there is no log, or it cannot be read.
     """
+    path = Path(path)
     try:
         # opened before the older files: a rotation from now on neither hides nor repeats an event
-        file = _open_current(path)
-        if file is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        with file:
+        with require_regular_file(path).open("rb") as file:
             first = next(_parsed(file), None)
             file.seek(0)
-            # by number, not by the folder's listing, which may miss a file that is being renamed
             for number in range(1, first.segment if isinstance(first, LogSegment) else 1):
-                yield from (event for event in _older_events(path, number) if not isinstance(event, Summary))
-            yield from (event for event in _parsed(file) if not isinstance(event, Summary))
-    except (OSError, EOFError) as error:
+                # the user may have removed it
+                with suppress(FileNotFoundError), gzip.open(require_regular_file(_older(path, number))) as older:
+                    yield from _parsed(older)
+            yield from _parsed(file)
+    except (OSError, EOFError, zlib.error) as error:
         raise RunError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
@@ -246,17 +198,12 @@ def read_state(path: Path) -> RunState:
 
 
 class Follower:
-    """Apply the events of a log to a state as they come.
+    """Keeps ``state``, how a run stands, up to date with its log.
 
     Parameters
     ----------
     path
         ``events.jsonl``.
-
-    Attributes
-    ----------
-    state
-        How the run stands.
     """
 
     # Bytes of the first line by which files are told apart: the inode number of a removed file may be reused.
@@ -275,10 +222,9 @@ class Follower:
         OSError
             If the log cannot be read.
         """
-        file = _open_current(self.path)
-        if file is None:
-            return self._read_last_older()
-        with file:
+        if not self.path.exists():
+            return False
+        with require_regular_file(self.path).open("rb") as file:
             first = file.readline(self.FIRST_LINE_BYTES)
             if not first.endswith(b"\n") and len(first) < self.FIRST_LINE_BYTES:
                 return False  # still being written
@@ -295,14 +241,3 @@ class Follower:
                 if event is not None:
                     self.state.apply(event)
             return self._offset > before
-
-    def _read_last_older(self) -> bool:
-        """A driver was killed between the two renames of a rotation; its last file has a number already."""
-        number = _last_older(self.path)
-        if not number or self._identity is not None:
-            return False  # what is in it was read while it was the current file
-        self.state = RunState()
-        with suppress(EOFError, gzip.BadGzipFile):
-            for event in _older_events(self.path, number):
-                self.state.apply(event)
-        return True

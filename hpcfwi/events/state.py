@@ -35,23 +35,11 @@ Line = Annotated[str, AfterValidator(one_line)]
 
 @dataclass
 class WorkerState:
-    """A worker process that is connected.
-
-    Parameters
-    ----------
-    host, name
-        Where it runs, and Dask's name for it.
-    held_since
-        When its cores began to be held: the start of its job or process, s since 1970.
-    cores
-        Its cores.
-    shots, seconds
-        Shots of evaluations that it has done, and the time that they took.
-    """
+    """A worker process that is connected, and the shots of evaluations that it has done."""
 
     host: Line
-    name: Line
-    held_since: float
+    name: Line  # Dask's
+    held_since: float  # start of its job or process, from which on its cores are held, s since 1970
     cores: int
     shots: int = 0
     seconds: float = 0.0
@@ -63,76 +51,53 @@ class WorkerState:
 
 @dataclass
 class RunState:
-    """How a run stands after the events so far; :meth:`apply` takes the next event.
-
-    Attributes
-    ----------
-    state
-        ``"new"``, ``"starting"``, ``"waiting"`` (for workers), ``"data"``, ``"inverting"``, ``"finishing"``, ``"done"``,
-        ``"stopped"`` (can be continued) or ``"failed"``. A driver that was killed logs no event: see
-        :class:`~hpcfwi.events.lease.Liveness`.
-    reason
-        Why it has stopped or failed.
-    since
-        When it came into its state, s since 1970.
-    start, starts
-        The last start, and the number of starts.
-    dashboard
-        Where the dashboard is, while one is open.
-    iteration, iterations
-        The last iteration that is done, and the limit.
-    evaluation
-        Evaluations that are done.
-    misfit, model_error
-        Of the last iteration.
-    shots_done, shots_total
-        Of the evaluation, or of the data, that is under way.
-    jobs
-        State of each worker job that has not ended, with the batch system's reason.
-    left_over_jobs
-        Worker jobs of earlier starts that had not ended when a new driver began.
-    workers
-        Connected workers, by address.
-    shots_on
-        Shots of evaluations that were done on each host, in all starts.
-    failures, warnings
-        How often each happened, as a line of text; the latest failure comes last.
-    step_seconds
-        Durations of the last iterations.
-    last
-        Time of the last event, s since 1970.
-    segment
-        Number of the file of the log that it is in.
-    """
+    """How a run stands after the events so far; :meth:`apply` takes the next event."""
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)
+    # "new", "starting", "waiting" (for workers), "data", "inverting", "finishing", "done", "stopped" (can be continued) or
+    # "failed", and since when, s since 1970. A driver that was killed logs no event: see hpcfwi.events.lease.Liveness.
     state: Line = "new"
-    reason: str = ""
     since: float | None = None
+    # why it has stopped or failed
+    reason: str = ""
+    # the last start, and the number of starts
     start: events.RunStarted | None = None
     starts: int = 0
+    # None if it is not open
     dashboard: events.Dashboard | None = None
+    # the last iteration that is done, and the limit
     iteration: int | None = None
     iterations: int = 0
+    # evaluations that are done
     evaluation: int = 0
+    # of the last iteration
     misfit: float | None = None
-    initial_misfit: float | None = None
     model_error: float | None = None
+    initial_misfit: float | None = None
+    # of the evaluation, or of the data, that is under way
     shots_done: int = 0
     shots_total: int = 0
+    # state of each worker job that has not ended, with the batch system's reason; and jobs of earlier starts
     jobs: dict[Line, Line] = field(default_factory=dict)
     left_over_jobs: list[Line] = field(default_factory=list)
+    # connected workers by address; and those that are gone
     workers: dict[str, WorkerState] = field(default_factory=dict)
-    shots_on: Counter[Line] = field(default_factory=Counter)
     workers_gone: int = 0
     core_seconds_gone: float = 0.0
+    # shots of evaluations by host, in all starts
+    shots_on: Counter[Line] = field(default_factory=Counter)
+    # how often each happened, as a line of text; the latest comes last
     failures: Counter[Line] = field(default_factory=Counter)
     warnings: Counter[Line] = field(default_factory=Counter)
+    # durations of the last iterations
     step_seconds: list[float] = field(default_factory=list)
+    # time of the last event, s since 1970
     last: float = 0.0
+    # number of the file of the log
     segment: int = 0
 
     def __post_init__(self) -> None:
+        # shots that are counted in shots_done
         self._seen: set[str] = set()
 
     def apply(self, event: Event) -> None:
@@ -160,8 +125,12 @@ class RunState:
                 self.dashboard = event
             case events.RunWarning():
                 _count(self.warnings, event.message)
+            case events.JobStateChanged(state="ended"):
+                self.jobs.pop(one_line(event.job), None)
             case events.JobStateChanged():
-                self._job_changed(event)
+                text = f"{event.state} ({event.reason})" if event.reason else event.state
+                self.jobs[one_line(event.job)] = one_line(text)
+                self.state = "waiting" if self.state == "starting" else self.state
             case events.WorkerJoined():
                 held_since = min(event.time, event.job_start or event.process_start or event.time)
                 host, name = one_line(event.host), one_line(event.name)
@@ -202,8 +171,12 @@ class RunState:
                 self._all_workers_left()
                 if self.state not in ENDED:  # of hpcfwi model
                     self.state, self.reason = "stopped", "only the observed data were requested"
-            case _:
-                self._failed(event)
+            case events.ShotExcluded():  # the inversion begins anew
+                self.iteration, self.evaluation, self.misfit, self.model_error = None, 0, None, None
+                self.initial_misfit, self.step_seconds = None, []
+        line = failure_line(event)
+        if line is not None:
+            _count(self.failures, line)
 
     def core_hours(self, now: float) -> float:
         """Cores of all workers so far times the hours for which they were held."""
@@ -226,15 +199,6 @@ class RunState:
         self.start, self.starts = event, self.starts + 1
         self.state, self.reason, self.dashboard = "starting", "", None
         self.iterations, self.shots_done, self.shots_total, self.jobs = event.iterations, 0, event.shots, {}
-
-    def _job_changed(self, event: events.JobStateChanged) -> None:
-        job = one_line(event.job)
-        if event.state == "ended":
-            self.jobs.pop(job, None)
-        else:
-            self.jobs[job] = one_line(f"{event.state}{_bracketed(event.reason)}")
-        if self.state == "starting":
-            self.state = "waiting"
 
     def _worker_left(self, address: str) -> None:
         worker = self.workers.pop(address, None)
@@ -265,20 +229,13 @@ class RunState:
         if event.evaluation == self.evaluation + 1:  # not a late one of an earlier evaluation
             self._count_shot(event.shot)
 
-    def _failed(self, event: Event) -> None:
-        line = failure_line(event)
-        if line is not None:
-            _count(self.failures, line)
-        if isinstance(event, events.ShotExcluded):  # the inversion begins anew
-            self.iteration, self.evaluation, self.misfit, self.model_error = None, 0, None, None
-            self.initial_misfit, self.step_seconds = None, []
-
 
 def failure_line(event: Event) -> str | None:
     """A line about something that went wrong; None for events that are no failures."""
     text = _FAILURES.get(type(event))
-    shots = ", ".join(vars(event).get("failed_shots", ()))
-    return None if text is None else text.format_map({**vars(event), "failed_shots": shots})
+    if text is None:
+        return None
+    return text.format_map({**vars(event), "failed_shots": ", ".join(vars(event).get("failed_shots", ()))})
 
 
 def _count(counter: Counter[str], text: str) -> None:
@@ -286,10 +243,6 @@ def _count(counter: Counter[str], text: str) -> None:
     if line not in counter and len(counter) >= MAX_KINDS_OF_FAILURES:
         line = "others"
     counter[line] = counter.pop(line, 0) + 1  # the latest comes last
-
-
-def _bracketed(text: str | None) -> str:
-    return f" ({text})" if text else ""
 
 
 @cache

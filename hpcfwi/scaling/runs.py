@@ -19,7 +19,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from distributed import Client
@@ -38,7 +38,7 @@ from hpcfwi.execution.batching import TaskOverhead
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.tasks import EVENT_TOPIC, log_event
 from hpcfwi.inversion.misfit import FunctionalGradient
-from hpcfwi.io import make_private, require_regular_file, shortened, write_atomic
+from hpcfwi.io import make_private, require_regular_file, shortened, write_json
 from hpcfwi.process import interrupted, received_signal
 from hpcfwi.scaling.time_breakdown import TimeBreakdown, time_breakdown
 
@@ -105,7 +105,7 @@ class StudyRuns:
         make_private(folder, "--study-dir")
         known = _read(path, Study)
         if known is None:
-            _write(path, study)
+            write_json(path, asdict(study))
         elif known != study:
             differences = "".join(
                 f"  {name}: {shortened(str(there))} there, {shortened(str(vars(study)[name]))} now\n"
@@ -134,7 +134,7 @@ class StudyRuns:
         known = _read(path, TaskOverhead)
         if known is None:
             known = measure_overhead()
-            _write(path, known)
+            write_json(path, asdict(known))
         return known
 
     def command(self, point: RunPoint) -> list[str]:
@@ -213,7 +213,7 @@ class StudyRuns:
             raise kind(f"run {point} ended with exit code {code}:{shown}\n  {advice}")
         times = time_breakdown(read_events(folder / "events.jsonl"), began, ended)
         times.nodes = point.nodes  # a local run has one node
-        _write(folder / "measured.json", times)
+        write_json(folder / "measured.json", asdict(times))
         return times
 
 
@@ -238,11 +238,6 @@ def _read(path: Path, kind: type[T]) -> T | None:
         reason = "it is malformed" if isinstance(error, ValidationError) else error.strerror
         what = path.parent if kind is Study else path
         raise InputError(f"{path}: cannot be read ({reason}); remove {what} and type the same command again") from None
-
-
-def _write(path: Path, content: Any) -> None:
-    text = json.dumps(asdict(content), indent=1)
-    write_atomic(path, lambda file: file.write(text.encode()))
 
 
 def measure_overhead() -> TaskOverhead:

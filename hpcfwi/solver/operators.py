@@ -8,18 +8,16 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from devito import configuration, switchconfig
-from filelock import FileLock, Timeout
 
 from hpcfwi.artifacts import StagedFile, load, read_container, read_header, stage, unpickle
 from hpcfwi.errors import RunError, StagingError
+from hpcfwi.io import file_lock
 from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.devito_internals import Kernel, instruction_set
 from hpcfwi.solver.equations import EQUATIONS, WaveEquation
@@ -90,7 +88,8 @@ def obtain_solver(staged: StagedFile, spec: SolverSpec) -> tuple[Propagator, dic
             f"the kernels do not fit this host, which has no compiler ({'; '.join(differences)}): in the site file, set "
             "devito.target to an instruction set that both machines have, or load a compiler with environment.modules"
         )
-    with _build_lock(path.with_name(f"solver-{fingerprint_digest(here)}.lock")):
+    # one worker per kind of machine builds
+    with file_lock(path.with_name(f"solver-{fingerprint_digest(here)}.lock"), BUILD_LOCK_TIMEOUT_S):
         found = _find(path.parent, spec, here)
         fitting = found or _build(path.parent, spec)
     facts = {"source": "rebuilt" if found is None else "found", "differences": differences}
@@ -114,18 +113,6 @@ def _build_advice() -> str:
     if wanted is not None:
         return f'Does the compiler know devito.target = "{wanted}"? Try: gcc -march={wanted} -E -x c /dev/null'
     return "Is there a working C compiler? Try: gcc --version. DEVITO_ARCH names another one (clang, icx, ...)."
-
-
-@contextmanager
-def _build_lock(path: Path) -> Iterator[None]:
-    """Let one worker per kind of machine build; without file locks, each builds its own."""
-    lock = FileLock(path)
-    with suppress(Timeout, OSError, NotImplementedError):
-        lock.acquire(timeout=BUILD_LOCK_TIMEOUT_S)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _find(folder: Path, spec: SolverSpec, here: dict[str, str]) -> StagedFile | None:

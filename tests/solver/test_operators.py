@@ -141,7 +141,7 @@ def test_where_locks_do_not_work_every_worker_builds(staged, problem, monkeypatc
         def release(self):
             pass
 
-    monkeypatch.setattr(solver_module, "FileLock", NoLock)
+    monkeypatch.setattr("filelock.FileLock", NoLock)
     described = {**solver_module.fingerprint(), "compiler": "another compiler"}
     monkeypatch.setattr(solver_module, "fingerprint", lambda: described)
     _, facts = obtain_solver(staged, SolverSpec.from_problem(problem))
