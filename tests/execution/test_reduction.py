@@ -80,7 +80,7 @@ def undisturbed(client, tmp_path):
 
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("small", [False, True])
-@pytest.mark.parametrize("block", [1, BLOCK])
+@pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.slow), BLOCK])
 def test_a_restart_computes_only_what_is_not_kept_to_the_same_bytes(
     client, tmp_path, undisturbed, block, small, batched
 ):
@@ -109,8 +109,8 @@ def test_a_restart_computes_only_what_is_not_kept_to_the_same_bytes(
     assert not list((folder / "journal").iterdir())
 
 
-@pytest.mark.parametrize("batched", [False, True])
-@pytest.mark.parametrize("block", [1, BLOCK])
+@pytest.mark.parametrize("batched", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.slow), BLOCK])
 def test_when_time_presses_what_is_in_hand_is_finished_and_no_shot_computed_twice(
     client, tmp_path, undisturbed, block, batched
 ):

@@ -106,6 +106,7 @@ def test_signals_without_end_do_not_disturb_the_end(shell):
     assert_stopped_cleanly(shell, process)
 
 
+@pytest.mark.slow
 def test_what_a_killed_driver_leaves_is_removed_by_the_next(shell):
     process = start(shell)
     wait_until(lambda: len(journal(shell.folder / "run")) > 2, process)
@@ -142,6 +143,7 @@ def fill(path):
             file.write(bytes(1024))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_stops_the_run_which_then_goes_on(shell, small_disk, first_run):
     run_dir = small_disk / "run"
     shutil.copytree(shell.folder / "run", run_dir)

@@ -108,6 +108,7 @@ def assert_dashboard(lab, seen):
         assert "ConnectionRefusedError" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_done_on_every_host(on_login, status):
     done = on_login(*RUN)
     assert done.returncode == 0, done.stdout + done.stderr
