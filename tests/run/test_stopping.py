@@ -106,7 +106,6 @@ def test_signals_without_end_do_not_disturb_the_end(shell):
     assert_stopped_cleanly(shell, process)
 
 
-@pytest.mark.slow
 def test_what_a_killed_driver_leaves_is_removed_by_the_next(shell):
     process = start(shell)
     wait_until(lambda: len(journal(shell.folder / "run")) > 2, process)
