@@ -82,10 +82,12 @@ class AcousticEquation:
     doi:10.1111/j.1365-246X.2006.02978.x). Summation by parts makes it equal to ``-sum_t u_tt v``; in this form it is the
     exact gradient of the discrete misfit.
 
-    *Born*: the scattered field du solves the same equation with the source ``-dm u_tt``.
+    *Born*: the scattered field du solves the same equation with the source ``-dm u_tt`` (Tarantola 1984,
+    doi:10.1190/1.1441754).
 
-    *Free surface*: after injection the field is zero on the surface row and mirrored with the opposite sign above it. The
-    stencil that results is symmetric, so the adjoint step takes the same form.
+    *Free surface*: after injection the field is zero on the surface row and mirrored with the opposite sign above it
+    (method of images; Levander 1988, doi:10.1190/1.1442422). The stencil that results is symmetric, so the adjoint step takes
+    the same form.
     """
 
     def __init__(self, spec: SolverSpec) -> None:

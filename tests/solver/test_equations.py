@@ -1,22 +1,28 @@
 """The wave operators against solutions that others made: Devito's examples, an analytic one, an image source."""
 
+from pathlib import Path
+
 import devito
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.special import hankel2
 
+from hpcfwi.config.run import load_run_config
 from hpcfwi.inversion.gradient_check import dot_product_error, taylor_remainders
 from hpcfwi.inversion.misfit import LeastSquares
 from hpcfwi.model.grid import Domain, TimeAxis, safe_step
+from hpcfwi.model.problem import Problem
 from hpcfwi.model.processing import Tail
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet
 from hpcfwi.solver.boundary import SolverSpec, Sponge
 from hpcfwi.solver.engine import DevitoEngine
+from hpcfwi.solver.equations import AcousticEquation
 from hpcfwi.solver.operators import Propagator
 
+CIRCLE = Path(__file__).parents[2] / "jobs" / "circle.toml"
 FIFTEEN_HZ = RickerWavelet(0.015, 70.0)
 
 
@@ -44,6 +50,14 @@ def line_of_receivers(domain, count=21, depth=25.0):
     ends = np.array([domain.origin, domain.last])
     ends[:, -1] = depth
     return np.linspace(*ends, count)
+
+
+def test_a_problem_plans_with_the_stable_step_of_its_equation():
+    critical = Problem.from_config(load_run_config(CIRCLE, ["solver.time_step=critical"]))
+    equation = AcousticEquation(SolverSpec.from_problem(critical))
+    low, high = critical.config.inversion.bounds
+    assert critical.time_steps == (equation.stable_step(high), equation.stable_step(low))
+    assert critical.time_axis(np.full(critical.domain.shape, 2.7)).step == equation.stable_step(2.7)
 
 
 @pytest.mark.parametrize(("shape", "order"), [((51, 41), 4), ((51, 41), 8), ((25, 23, 21), 4)])
