@@ -49,8 +49,8 @@ def misfits(path):
 @pytest.mark.usefixtures("other_distribution")
 @pytest.mark.parametrize("name", ["pseudo-huber", "robust_misfits:PseudoHuber"])
 def test_a_run_and_its_check_use_the_misfit_of_another_distribution(hpcfwi, name):
-    hpcfwi.run("run", f"inversion.misfit={name}", "output.report=false")
-    hpcfwi.run("least-squares", "output.report=false")
+    hpcfwi.run("run", f"inversion.misfit={name}", "inversion.iterations=2", "output.report=false")
+    hpcfwi.run("least-squares", "inversion.iterations=0", "output.report=false")
     found, other = (misfits(hpcfwi.folder / run / "history.csv") for run in ("run", "least-squares"))
     assert found[-1] < found[0] < other[0]  # sqrt(1 + r^2) - 1 < r^2 / 2
     checked = hpcfwi("check", "fwi.toml", "--set", f"inversion.misfit={name}")
