@@ -27,15 +27,7 @@ MAX_FILES_PER_FOLDER = 2000
 
 @dataclass(frozen=True)
 class StagedFile:
-    """A staged file and its expected content.
-
-    Parameters
-    ----------
-    path
-        Absolute path on the shared file system.
-    digest
-        Of the payload.
-    """
+    """A staged file, by its absolute path on the shared file system, and the digest of its payload."""
 
     path: str
     digest: str
@@ -51,28 +43,17 @@ def digest(*parts: bytes | memoryview) -> str:
 
 def shard_folder(folder: Path, name: str, total: int) -> Path:
     """The folder of one of ``total`` files; file systems are slow with many thousands in one folder."""
-    return (
-        folder if total <= MAX_FILES_PER_FOLDER else folder / hashlib.blake2b(name.encode(), digest_size=1).hexdigest()
-    )
+    if total <= MAX_FILES_PER_FOLDER:
+        return folder
+    return folder / hashlib.blake2b(name.encode(), digest_size=1).hexdigest()
 
 
 def stage(
     folder: Path, kind: str, content: Any, name: str | None = None, *, sync: bool = True, **facts: Any
 ) -> StagedFile:
-    """Pickle ``content`` into a staged file.
+    """Pickle ``content`` into a staged file, by default ``<kind>-<digest>.pkl``; ``facts`` are more entries of its header.
 
-    Parameters
-    ----------
-    folder, name
-        Where; by default the name is ``<kind>-<digest>.pkl``.
-    kind
-        What the content is.
-    content
-        The object to pickle.
-    sync
-        Whether to wait for the disk; unnecessary for files that a restart does not need.
-    **facts
-        More entries of the header.
+    Files that a restart does not need need no ``sync``, which waits for the disk.
     """
     payload = cloudpickle.dumps(content)
     payload_digest = digest(payload)
@@ -147,15 +128,12 @@ def read_container(path: Path, kind: str, expected: str | None = None) -> tuple[
     if header.get("kind") != kind:
         raise StagingError(f"{path}: holds a {shortened(repr(header.get('kind')))}, not a {kind!r}")
     if header.get("bytes") != len(payload):
-        raise StagingError(
-            f"{path}: is damaged: {len(payload)} bytes of content where {shortened(str(header.get('bytes')))} belong"
-        )
+        belong = shortened(str(header.get("bytes")))
+        raise StagingError(f"{path}: is damaged: {len(payload)} bytes of content where {belong} belong")
     found = digest(payload)
     if found != header.get("digest"):
-        raise StagingError(
-            f"{path}: is damaged: its content has the digest {found}, its header says "
-            f"{shortened(str(header.get('digest')))}"
-        )
+        wanted = shortened(str(header.get("digest")))
+        raise StagingError(f"{path}: is damaged: its content has the digest {found}, its header says {wanted}")
     if expected is not None and found != expected:
         raise StagingError(f"{path}: is another file than the one that was staged (digest {found}, not {expected})")
     return header, payload

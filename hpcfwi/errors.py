@@ -17,31 +17,25 @@ class InputError(HpcfwiError):
     exit_code = 2
 
 
-class DataError(InputError):
-    """The data or geometry of a shot cannot be used, on any worker."""
+class RunError(HpcfwiError):
+    """The run failed; the message says what to do."""
 
+
+class _ShotError(HpcfwiError):
     def __init__(self, shot: str, problem: str) -> None:
         super().__init__(shot, problem)
-        self.shot = shot
-        self.problem = problem
+        self.shot, self.problem = shot, problem
+
+
+class DataError(_ShotError, InputError):
+    """The data or geometry of a shot cannot be used, on any worker."""
 
     def __str__(self) -> str:
         return f"shot {self.shot}: {self.problem}"
 
 
-class RunError(HpcfwiError):
-    """The run failed; the message says what to do."""
-
-    exit_code = 3
-
-
-class ShotFailed(RunError):
+class ShotFailed(_ShotError, RunError):
     """A shot failed on every worker that tried it; ``problem`` says where and why."""
-
-    def __init__(self, shot: str, problem: str) -> None:
-        super().__init__(shot, problem)
-        self.shot = shot
-        self.problem = problem
 
     def __str__(self) -> str:
         return f"shot {self.shot} {self.problem}"

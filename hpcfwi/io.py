@@ -19,13 +19,7 @@ MAX_NESTING = 50
 
 
 def require_regular_file(path: Path) -> Path:
-    """Return the path unless it is a device or a pipe, which may never end or never deliver.
-
-    Raises
-    ------
-    OSError
-        If it is a device or a pipe, or does not exist.
-    """
+    """Return the path; raises OSError if it does not exist, or is a device or a pipe, which may never end or never deliver."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder fails by itself
         raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(path))
@@ -33,13 +27,7 @@ def require_regular_file(path: Path) -> Path:
 
 
 def parse_json(content: bytes) -> Any:
-    """Parse JSON.
-
-    Raises
-    ------
-    ValueError
-        If it is malformed, or nested deeper than 50 levels.
-    """
+    """Parse JSON; raises ValueError if it is malformed, or nested deeper than 50 levels."""
     try:
         found = json.loads(content)
         _check_nesting(found)
@@ -85,20 +73,8 @@ UNFINISHED_SUFFIX = ".part"
 def write_atomic(path: Path, write: Callable[[Any], object], sync: bool = True) -> None:
     """Write a temporary file in the same folder, bring it to disk and rename it, so that no reader sees half a file.
 
-    Parameters
-    ----------
-    path
-        The file; its folder is created if it does not exist.
-    write
-        Takes the open file and fills it.
-    sync
-        Whether to wait for the disk first. Without it a crash of the machine (not of the process) may lose or truncate
-        the file, which its readers have to expect.
-
-    Raises
-    ------
-    StagingError
-        If it cannot be written; the temporary file is removed.
+    ``write`` takes the open file and fills it. Without ``sync`` a crash of the machine (not of the process) may lose or
+    truncate the file, which its readers have to expect. Raises StagingError if it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -125,11 +101,9 @@ def write_atomic(path: Path, write: Callable[[Any], object], sync: bool = True) 
 def _sync_folder(folder: Path) -> None:
     """Bring the names in a folder to disk, if the file system can."""
     handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
+    with suppress(OSError):
+        os.fsync(handle)
+    os.close(handle)
 
 
 def write_json(path: Path, content: Any, sync: bool = True) -> None:
@@ -160,13 +134,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def make_private(folder: Path, option: str = "--run-dir") -> Path:
-    """Create a folder that only its owner can enter; ``option`` is how a user chooses another one, for messages.
-
-    Raises
-    ------
-    InputError
-        If it cannot be created, belongs to another user, or can be written by others.
-    """
+    """Create a folder that only its owner can enter; raises InputError, which names the option to choose another one."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if folder.stat().st_uid == os.geteuid():

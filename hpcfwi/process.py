@@ -29,11 +29,8 @@ GRACEFUL_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 REPEAT_WINDOW_S, RETRY_DELAY_S = 2.0, 0.01
 
 _command_start: float | None = None
-_received = False
-_deferred = False
-_graceful = False
-_stop_requested = ""
-_received_signal = ""
+_received = _deferred = _graceful = False
+_stop_requested = _received_signal = ""
 
 
 def mark_command_start() -> None:
@@ -90,10 +87,7 @@ def install_handlers() -> None:
 
 @contextmanager
 def ignoring_signals_at_exit() -> Iterator[Callable[[], None]]:
-    """Yield a function that ignores signals for the rest of the context; the caller's handlers are restored after it.
-
-    The handlers of :func:`install_handlers` are not restored after a signal: the whole process is about to end.
-    """
+    """Yield a function that ignores signals for the rest of the context; a Python caller's handlers are restored after it."""
     before: dict[int, Any] = {}
     try:
         yield lambda: before.update(ignore_signals())
@@ -242,8 +236,7 @@ def stdout_closed() -> bool:
 def gc_paused() -> Iterator[None]:
     """Pause garbage collection, and exempt the objects made in this context from it until ``gc.unfreeze()``.
 
-    Devito and sympy make some hundred thousand objects that stay. Each collection of them takes a tenth of a second: many
-    while they are imported, some in the middle of a shot, one at exit.
+    Devito and sympy make some hundred thousand objects that stay: each collection would take a tenth of a second.
     """
     enabled = gc.isenabled()
     gc.disable()

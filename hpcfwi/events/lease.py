@@ -86,13 +86,7 @@ class Lease:
         self._released = threading.Event()
 
     def acquire(self) -> Holder | None:
-        """Take the lease, and return the dead driver that held it, if any.
-
-        Raises
-        ------
-        InputError
-            If a driver that is alive holds it.
-        """
+        """Take the lease, and return the dead driver that held it, if any; raises InputError if a living one holds it."""
         own, holder = Holder.current(self.job, self.restarts), self._read()
         # outside of the lock, which the other driver's heartbeat needs
         refused = holder is not None and not holder.yields_to(own) and self._is_alive(holder)
@@ -110,13 +104,7 @@ class Lease:
         return holder
 
     def verify(self) -> None:
-        """Check that this driver still holds the lease; to be called before it writes anything that others rely on.
-
-        Raises
-        ------
-        RunError
-            If another driver has taken it.
-        """
+        """Raise RunError if another driver has taken the lease; call it before writing anything that others rely on."""
         other = self._other_holder()
         if other is not None:
             raise RunError(

@@ -38,26 +38,10 @@ SEGMENT_BYTES, COMPRESSION_LEVEL = 32_000_000, 3
 
 
 class EventLog:
-    """Append events to ``events.jsonl``; safe from several threads.
+    """Appends events to ``events.jsonl``, or continues an existing log; safe from several threads.
 
-    Parameters
-    ----------
-    path
-        The file; created if it does not exist. A log that exists is continued.
-    segment_bytes
-        Size at which a new file is begun.
-    on_event
-        Called with each event after it is written, in the thread that writes it.
-
-    Attributes
-    ----------
-    state
-        How the run stands after the events so far.
-
-    Raises
-    ------
-    RunError
-        If the log cannot be read or opened.
+    ``state`` is how the run stands after the events so far. ``on_event`` is called with each event after it is written, in the
+    thread that writes it. Raises RunError if the log cannot be read or opened.
     """
 
     def __init__(
@@ -79,13 +63,7 @@ class EventLog:
         self._size = os.fstat(self._file).st_size
 
     def write(self, event: Event) -> None:
-        """Append an event; after :meth:`close` it is dropped.
-
-        Raises
-        ------
-        RunError
-            If the line cannot be written in full; no part of it stays in the file.
-        """
+        """Append an event, or drop it after :meth:`close`; raises RunError, and leaves no part of a line that does not fit."""
         line = event.line()
         with self._lock:
             if self._file < 0:
@@ -185,26 +163,14 @@ def read_events(path: Path | str) -> Iterator[Event]:
 
 
 def read_state(path: Path) -> RunState:
-    """How the run stands whose log this is; a new :class:`RunState` where there is no log.
-
-    Raises
-    ------
-    OSError
-        If the log cannot be read.
-    """
+    """How the run stands whose log this is; a new state where there is no log. Raises OSError if it cannot be read."""
     follower = Follower(path)
     follower.read()
     return follower.state
 
 
 class Follower:
-    """Keeps ``state``, how a run stands, up to date with its log.
-
-    Parameters
-    ----------
-    path
-        ``events.jsonl``.
-    """
+    """Keeps ``state``, how a run stands, up to date with its log."""
 
     # Bytes of the first line by which files are told apart: the inode number of a removed file may be reused.
     FIRST_LINE_BYTES = 1000
@@ -215,13 +181,7 @@ class Follower:
         self._offset = 0
 
     def read(self) -> bool:
-        """Apply the events since the last call, and return whether there are any.
-
-        Raises
-        ------
-        OSError
-            If the log cannot be read.
-        """
+        """Apply the events since the last call, and return whether there are any; raises OSError if they cannot be read."""
         if not self.path.exists():
             return False
         with require_regular_file(self.path).open("rb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from contextlib import suppress
@@ -67,14 +68,6 @@ class RunResult:
     left_out: str = ""
     irreproducible: str = ""
     core_hours: float = 0.0
-
-    def __post_init__(self) -> None:
-        counts = (self.iterations, self.evaluations)
-        numbers = (self.misfit, self.initial_misfit, self.model_error or 0.0, self.core_hours)
-        texts = (self.message, self.left_out, self.irreproducible)
-        for values, kind in ((counts, int), (numbers, float), (texts, str)):
-            if not all(isinstance(value, kind) for value in values):  # of a result.json that was edited
-                raise TypeError(f"not all of {values} are of type {kind.__name__}")
 
 
 def run_inversion(
@@ -196,8 +189,10 @@ def _limits(config: RunConfig) -> dict[str, float]:
 def _finished(folder: RunFolder, problem: Problem) -> RunResult | None:
     """The result of a run that is done; a damaged one is made again from the journal."""
     try:
-        content = folder.read_result()
+        content = folder.read_json(folder.result)
         if content is None or content.get("limits") != _limits(problem.config):
+            return None
+        if events.parse_event(json.dumps({"time": 0, "event": "done", "seconds": 0, **content["summary"]})) is None:
             return None
         velocity = np.array(read_array(folder.model, "the final model"))
         result = RunResult(folder=folder.path, velocity=velocity, **content["summary"])
@@ -219,13 +214,7 @@ def _report_failure(folder: RunFolder, problem: Problem) -> None:
 
 
 class _Inversion:
-    """The minimisation with a session's workers, and what is written about it.
-
-    Parameters
-    ----------
-    session
-        The session.
-    """
+    """The minimisation with a session's workers, and what is written about it."""
 
     def __init__(self, session: Session) -> None:
         self.session, self.problem, self.folder, self.log = session, session.problem, session.folder, session.log
@@ -235,10 +224,8 @@ class _Inversion:
 
     def run(self) -> RunResult:
         """Minimise, and write the results."""
-        shots = self.session.stage_data()
-        self._prepare(shots)
-        result = self._minimise()
-        return self._write_results(result)
+        self._prepare(self.session.stage_data())
+        return self._write_results(self._minimise())
 
     def _prepare(self, shots: Any) -> None:
         from hpcfwi.inversion.journal import Journal, Partials
@@ -343,7 +330,9 @@ class _Inversion:
             "irreproducible": self.session.reproducibility.doubts,
             "core_hours": round(self.log.state.core_hours(time.time()), 6),
         }
-        self.folder.write_result({"state": "done", "limits": _limits(self.config), "summary": summary})
+        self.folder.write_json(
+            self.folder.result, {"state": "done", "limits": _limits(self.config), "summary": summary}
+        )
         self.folder.current_model.unlink(missing_ok=True)
         self.log.write(events.RunDone(seconds=time.perf_counter() - self.session.started, **summary))
         self._write_report()

@@ -17,7 +17,15 @@ from hpcfwi.batch.registry import current_start
 from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.lease import Lease
-from hpcfwi.io import make_private, parse_json, remove_unfinished, require_regular_file, shortened, write_atomic
+from hpcfwi.io import (
+    make_private,
+    parse_json,
+    remove_unfinished,
+    require_regular_file,
+    shortened,
+    write_atomic,
+    write_json,
+)
 from hpcfwi.version import __version__
 
 
@@ -49,17 +57,8 @@ WRITTEN = ("staged", "staged/shots", "journal", "figures", "data", "logs", "tls"
 class RunFolder:
     """The paths and small files of a run; a context manager that keeps other drivers out.
 
-    Parameters
-    ----------
-    path
-        The folder; created, for its owner alone, if it does not exist.
-    print_line
-        Prints why the driver has to wait for it.
-
-    Raises
-    ------
-    InputError
-        If it cannot be used.
+    The folder is created, for its owner alone, if it does not exist; raises InputError if it cannot be used. ``print_line``
+    prints why the driver has to wait for it.
     """
 
     def __init__(self, path: Path, print_line: Callable[[str], None] = lambda _: None) -> None:
@@ -87,19 +86,8 @@ class RunFolder:
     def claim(self, identity: dict[str, Any], config: RunConfig, accept_versions: bool = False) -> bool:
         """Make this the folder of a problem, and return whether it was already.
 
-        Parameters
-        ----------
-        identity
-            Everything that the answers depend on.
-        config
-            The configuration, which is written with all defaults.
-        accept_versions
-            Whether to continue a run that other versions of hpcfwi or Devito began.
-
-        Raises
-        ------
-        InputError
-            If the folder holds a run of another problem (the message has the keys that differ) or of other versions.
+        ``identity`` is everything that the answers depend on. Raises InputError if the folder holds a run of another problem,
+        with the keys that differ, or, without ``accept_versions``, one that other versions of hpcfwi or Devito began.
         """
         path = self.path / PROBLEM
         identity = json.loads(json.dumps(identity, default=str))
@@ -126,26 +114,21 @@ class RunFolder:
                     "bytes can no longer be promised.\n  Continue anyway with --accept-versions, or begin anew with --fresh."
                 )
             versions["accepted"].append(here)
-        self._write_text(self.path / "config.toml", tomli_w.dumps(_without_none(config.model_dump(mode="json"))))
+        text = tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+        write_atomic(self.path / "config.toml", lambda file: file.write(text.encode()))
         # part of the key of answers in the journal
         self.began_with = json.dumps(versions.get("began"), sort_keys=True)
         self.other_versions = len(versions["accepted"]) > 1
         if known is None or accept_versions:
-            self._write_text(path, json.dumps({**identity, VERSIONS: versions}, indent=1))
+            self.write_json(path, {**identity, VERSIONS: versions})
         return known is not None
 
     def claim_data(self, digests: dict[str, str]) -> None:
-        """Record the digests of the observed data, by shot, or check that they are those of the first start.
-
-        Raises
-        ------
-        InputError
-            If the run began with other data, to which the answers in its journal belong.
-        """
+        """Record the digests of the observed data, by shot; raises InputError if they are not those of the first start."""
         path = self.path / DATA
         known = self.read_json(path)
         if known is None:
-            self._write_text(path, json.dumps(digests, indent=1))
+            self.write_json(path, digests)
             return
         changed = [name for name, digest in digests.items() if known.get(name) != digest]
         if changed:
@@ -166,17 +149,10 @@ class RunFolder:
                     f"{self.model}: cannot be renamed ({error.strerror}); remove it and type the same command again"
                 ) from None
 
-    def write_result(self, result: dict[str, Any]) -> None:
-        """Write ``result.json``: the state of the run and its summary."""
-        self.write_json(self.result, result)
-
     def verify(self) -> None:
-        """Check that the folder exists and is this driver's; to be called before it writes anything that others rely on.
+        """Raise RunError if another driver has taken the folder, or it was moved or removed.
 
-        Raises
-        ------
-        RunError
-            If another driver has taken it, or it was moved or removed.
+        To be called before this driver writes anything that others rely on.
         """
         self.lease.verify()
         if not (self.path / PROBLEM).exists():
@@ -185,10 +161,6 @@ class RunFolder:
                 "its new path"
             )
 
-    def read_result(self) -> dict[str, Any] | None:
-        """The content of ``result.json``, or None."""
-        return self.read_json(self.result)
-
     def discard_iterations(self) -> None:
         """Remove what was written about iterations; staged files and the journal stay."""
         for path in (self.history, self.current_model):
@@ -196,7 +168,7 @@ class RunFolder:
 
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
         """Write a small JSON file."""
-        self._write_text(path, json.dumps(content, indent=1))
+        write_json(path, content)
 
     def progress(self) -> tuple[int, int, int]:
         """Staged shots, answers in the journal, and kept sums of the evaluation under way: more of them is progress."""
@@ -211,13 +183,7 @@ class RunFolder:
         write_atomic(path, lambda file: np.save(file, array))
 
     def read_json(self, path: Path) -> dict[str, Any] | None:
-        """The content of a small JSON file; None if it does not exist.
-
-        Raises
-        ------
-        InputError
-            If it cannot be read, or is no JSON object.
-        """
+        """The content of a small JSON file; None if it does not exist. Raises InputError if it is damaged."""
         try:
             content = parse_json(require_regular_file(path).read_bytes())
             if not isinstance(content, dict):
@@ -233,9 +199,6 @@ class RunFolder:
             )
             raise InputError(f"{path}: cannot be read ({reason}); {advice}") from None
         return content
-
-    def _write_text(self, path: Path, text: str) -> None:
-        write_atomic(path, lambda file: file.write(text.encode()))
 
 
 def _versions() -> dict[str, str]:
@@ -277,10 +240,9 @@ def _without_none(value: Any) -> Any:
 def _differences(known: Any, wanted: Any, name: str = "") -> list[str]:
     """One line for each key that differs."""
     if isinstance(known, dict) and isinstance(wanted, dict):
-        keys = list(dict.fromkeys([*wanted, *known]))
-        return [
-            line for key in keys for line in _differences(known.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
-        ]
-    return (
-        [] if known == wanted else [f"{shortened(name)}: {shortened(str(known))} there, {shortened(str(wanted))} now"]
-    )
+        lines = []
+        for key in dict.fromkeys([*wanted, *known]):
+            lines += _differences(known.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
+        return lines
+    same = known == wanted
+    return [] if same else [f"{shortened(name)}: {shortened(str(known))} there, {shortened(str(wanted))} now"]

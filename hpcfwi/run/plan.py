@@ -65,59 +65,38 @@ def make_plan(problem: Problem) -> Plan:
     limit = courant_limit(domain, spec.space_order, velocity)
     points, error = problem.dispersion
     kept = "every step" if spec.snapshot_every == 1 else f"every {_ordinal(spec.snapshot_every)} step"
+    padded = f"{_times(spec.boundary.padded_shape)} with {spec.boundary.cells} cells of sponge, {surface}"
+    extent = " x ".join(f"{(b - a) / 1000:g}" for a, b in zip(domain.origin, domain.last, strict=True))
+    peak, highest = 1000 * peak_frequency(problem.wavelet), 1000 * highest_frequency(problem.wavelet)
+    stable = f"stable up to {limit:.4g} ms at {velocity:.4g} km/s"
+    parts = (
+        f"observed data {_bytes(data_bytes)}, journal {_bytes(journal_bytes)}, sums of an unfinished evaluation "
+        f"{_bytes(partial_bytes)}"
+    )
+    lowest, largest = config.inversion.bounds
+    frozen = int(problem.frozen.sum())
     rows = (
-        (
-            "grid",
-            f"{_times(domain.shape)} points, "
-            f"{_times(spec.boundary.padded_shape)} with {spec.boundary.cells} cells of sponge, {surface}",
-        ),
-        (
-            "extent",
-            " x ".join(f"{(b - a) / 1000:g}" for a, b in zip(domain.origin, domain.last, strict=True)) + " km",
-        ),
+        ("grid", f"{_times(domain.shape)} points, {padded}"),
+        ("extent", f"{extent} km"),
         ("survey", f"{len(problem.survey)} shots, {traces} traces of {problem.recording.samples} samples"),
-        (
-            "wavelet",
-            f"peak {1000 * peak_frequency(problem.wavelet):.3g} Hz, up to {1000 * highest_frequency(problem.wavelet):.3g} Hz",
-        ),
-        (
-            "time axis",
-            f"{axis.samples} steps of {axis.step:.4g} ms ({config.solver.time_step}; stable up to {limit:.4g} ms "
-            f"at {velocity:.4g} km/s)",
-        ),
+        ("wavelet", f"peak {peak:.3g} Hz, up to {highest:.3g} Hz"),
+        ("time axis", f"{axis.samples} steps of {axis.step:.4g} ms ({config.solver.time_step}; {stable})"),
         ("dispersion", f"{points:.3g} grid points per shortest wavelength, whose speed is off by {100 * error:+.1f} %"),
         ("forward wavefield", f"kept at {kept}: {spec.snapshots} levels"),
         ("memory per worker", f"{_bytes(spec.nbytes)} for a shot, and about 0.4 GB for Python"),
-        (
-            "disk",
-            f"about {_bytes(disk)}: observed data {_bytes(data_bytes)}, journal {_bytes(journal_bytes)}, sums of "
-            f"an unfinished evaluation {_bytes(partial_bytes)}",
-        ),
+        ("disk", f"about {_bytes(disk)}: {parts}"),
         (
             "unknowns",
-            f"{int((~problem.frozen).sum())} cells, {int(problem.frozen.sum())} frozen; velocities "
-            f"{config.inversion.bounds[0]:g} to {config.inversion.bounds[1]:g} km/s",
+            f"{problem.frozen.size - frozen} cells, {frozen} frozen; velocities {lowest:g} to {largest:g} km/s",
         ),
     )
     return Plan(rows, spec.nbytes, disk, config.solver.strategy == "sampled")
 
 
 def plan_workers(problem: Problem, plan: Plan, site: Site, nodes: int | None = None) -> tuple[str, str]:
-    """Compute how many workers a run has on a site; another row of the plan.
+    """Compute how many workers a run has on a site, with ``nodes`` nodes or worker jobs; another row of the plan.
 
-    Parameters
-    ----------
-    problem, plan
-        The problem and what it needs.
-    site
-        The site.
-    nodes
-        Nodes, or worker jobs; by default as many as the site file says.
-
-    Raises
-    ------
-    InputError
-        If a shot does not fit on a node; the message says what does.
+    Raises InputError if a shot does not fit on a node; the message says what does.
     """
     from hpcfwi.cluster.layout import ResourceRequest, node_layout
     from hpcfwi.cluster.local import local_layout

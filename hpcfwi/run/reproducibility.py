@@ -17,13 +17,6 @@ class Reproducibility:
 
     A run gives the same bytes as any other run of its problem if each shot is computed by one thread, and all drivers and all
     workers are machines of one kind each: processors, compilers and libraries round differently.
-
-    Parameters
-    ----------
-    folder
-        The run folder, claimed.
-    warn
-        Called with a warning when the same bytes can no longer be promised.
     """
 
     def __init__(self, folder: RunFolder, warn: Callable[[str], None] = lambda _: None) -> None:
@@ -60,12 +53,7 @@ class Reproducibility:
     def add_machine(self, role: Role, description: dict[str, str]) -> None:
         """Record the kind of machine of a driver or worker, and warn if it is the second kind.
 
-        Parameters
-        ----------
-        role
-            ``"drivers"`` or ``"workers"``.
-        description
-            From :func:`~hpcfwi.solver.operators.result_fingerprint`.
+        The description comes from :func:`~hpcfwi.solver.operators.result_fingerprint`.
         """
         # imports Devito, which reads its settings then: not before the site has set them
         from hpcfwi.solver.operators import fingerprint_digest

@@ -25,7 +25,6 @@ from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
 from hpcfwi.events import types as events
 from hpcfwi.events.log import EventLog
-from hpcfwi.events.state import failure_line
 from hpcfwi.execution.window import Window
 from hpcfwi.model.problem import Problem
 from hpcfwi.process import command_start, defer_interrupts, gc_paused, ignoring_signals_at_exit, interrupted
@@ -108,17 +107,7 @@ def _log_closed(log: EventLog, began: float) -> None:
 
 
 class Session:
-    """What the steps of a run need: the problem, its folder and log, and an executor of shots.
-
-    Attributes
-    ----------
-    operations
-        The functions that are executed for each shot.
-    tasks
-        The executor.
-    reproducibility
-        Why the result may differ in the last bits.
-    """
+    """What the steps of a run need: the problem, its folder and log, the functions of a shot, and their executor ``tasks``."""
 
     def __init__(
         self,
@@ -140,17 +129,7 @@ class Session:
         self.print_line(f"warning: {message}")
 
     def bring_up(self, site: Site, options: LaunchOptions, began: float, stack: ExitStack) -> None:
-        """Start the workers and build the solver meanwhile: both take seconds.
-
-        Parameters
-        ----------
-        site, options
-            Where and how workers are started.
-        began
-            When the command began, s since 1970.
-        stack
-            Takes what has to be closed.
-        """
+        """Start the workers and build the solver meanwhile: both take seconds. ``stack`` takes what has to be closed."""
         silence_dask()
         from hpcfwi.cluster.layout import ResourceRequest
         from hpcfwi.cluster.pool import Listener, Workload, launch
@@ -278,7 +257,9 @@ class Session:
         self.tasks = DaskExecutor(
             client,
             window,
-            self._on_retry,
+            lambda shot, worker, reason: self.worker_events.record(
+                events.ShotRetried(shot=shot, worker=worker, reason=reason)
+            ),
             pool.check,
             self._on_sums_found,
             self._exit_reason,
@@ -305,11 +286,6 @@ class Session:
     def _exit_reason(self, worker: str) -> str:
         return self.worker_events.exit_reason(worker) + self._log_tail(self.worker_events.name(worker))
 
-    def _on_retry(self, shot: str, worker: str, reason: str) -> None:
-        event = events.ShotRetried(shot=shot, worker=worker, reason=reason)
-        self.log.write(event)
-        self.print_line(failure_line(event) or "")
-
     def _on_sums_found(self, shots: int, total: int) -> None:
         self.log.write(events.SumsFound(shots=shots, shots_total=total))
         self.print_line(f"sums of {shots} of {total} shots of this evaluation are in the journal already")
@@ -319,13 +295,7 @@ class Session:
         return self.stop.check(needed_s)
 
     def on_shots(self, *_: int) -> None:
-        """To be called when shots of an evaluation are done.
-
-        Raises
-        ------
-        RunError
-            If events cannot be written, or threads run on the wrong cores and the site is strict about that.
-        """
+        """Raise the error of an event of shots that are done: a full disk, or threads on wrong cores of a strict site."""
         self.worker_events.raise_error()
 
     def stage_data(self) -> list[StagedFile]:

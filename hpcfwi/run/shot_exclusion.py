@@ -17,24 +17,8 @@ class ShotExclusion:
     """Records in ``excluded-shots.json`` which shots a run does without since they fail.
 
     A misfit sums the same shots from the first iteration to the last: a run that excludes a shot begins anew, and ends with the
-    bytes of a run that never had the shot.
-
-    Parameters
-    ----------
-    folder
-        The run folder, claimed.
-    problem
-        The problem with all shots.
-
-    Attributes
-    ----------
-    problem
-        The problem without the excluded shots.
-
-    Raises
-    ------
-    InputError
-        If earlier starts have excluded more shots than ``data.quorum`` allows now.
+    bytes of a run that never had the shot. ``problem`` is the problem without the excluded shots. Raises InputError if earlier
+    starts have excluded more shots than ``data.quorum`` allows now.
     """
 
     def __init__(self, folder: RunFolder, problem: Problem) -> None:
@@ -65,13 +49,7 @@ class ShotExclusion:
         return f"--set data.quorum={math.floor(1000 * used / len(self.whole.survey)) / 1000:g}"
 
     def exclude(self, error: DataError | ShotFailed) -> Problem:
-        """Exclude the shot of an error, and return the problem without it.
-
-        Raises
-        ------
-        DataError or ShotFailed
-            If too few shots would be left; the message says what to do.
-        """
+        """Exclude the shot of an error, and return the problem without it; if too few are left, raise what the user can do."""
         used = len(self.problem.survey) - 1
         if not self._enough(used):
             raise type(error)(error.shot, f"{error.problem}\n{self._ways_out(error.shot, used)}") from None

@@ -27,13 +27,7 @@ class StopConditions:
         self._job = CurrentJob()
 
     def check(self, needed_s: float) -> tuple[str, float] | None:
-        """Why no more shots should begin, and the seconds to finish those in hand; None if the run goes on.
-
-        Parameters
-        ----------
-        needed_s
-            Seconds that the shots in hand may need.
-        """
+        """Why no more shots should begin, and the seconds to finish those in hand, which may need ``needed_s``; else None."""
         left = self._job.seconds_left()
         if stop_requested():
             return signal_reason(), finishing_time(received_signal(), left)
@@ -67,14 +61,7 @@ class Requeue:
     """Puts the driver's batch job back into the queue when its time is up.
 
     Only starts without progress are limited, so a run of weeks may have any number of useful starts. They are counted in
-    ``requeue.json`` from the first start of the batch job on.
-
-    Parameters
-    ----------
-    folder
-        The run folder, claimed.
-    limit
-        Starts without progress after which the job is not requeued; 0: never requeue it.
+    ``requeue.json`` from the first start of the batch job on. With a limit of 0 the job is never requeued.
     """
 
     def __init__(self, folder: RunFolder, limit: int) -> None:

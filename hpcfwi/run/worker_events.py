@@ -28,20 +28,8 @@ RESTARTED = "it hung and was restarted"
 class WorkerEvents:
     """Takes events: those of workers and of Dask in Dask's thread, those of the executor in the driver's.
 
-    Parameters
-    ----------
-    log
-        Where each event is written.
-    print_line
-        Prints a line for the user.
-    affinity
-        What threads and cores are checked against.
-    tasks
-        The executor, which needs the durations of shots, and to know when workers come and go.
-    on_machine
-        Called with the description of a worker's machine.
-    memory_limit
-        Bytes that a worker may have.
+    The executor ``tasks`` gets the durations of shots, and is woken when workers come and go; ``on_machine`` gets the
+    description of a worker's machine. A worker may have ``memory_limit`` bytes.
     """
 
     def __init__(

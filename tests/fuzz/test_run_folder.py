@@ -154,7 +154,7 @@ def test_a_damaged_problem_file_is_recognised_or_refused(fuzz, hostile, told, co
                 (run.path / file).write_bytes(content)
             told(lambda: run.claim(problem.identity, config, accept), run.path)
             told(lambda: run.claim_data({"0": "1", "1": "2"}), run.path, "data.file")
-            told(run.read_result, run.path)
+            told(lambda: run.read_json(run.result), run.path)
             told(lambda: _finished(run, problem), run.path)
             run.reopen()
 
@@ -185,7 +185,7 @@ def test_the_result_of_a_finished_run_is_unchanged_or_made_again(fuzz, hostile, 
         model, changed = given
         with RunFolder(folder / "run") as run:
             run.model.write_bytes(model)
-            run.write_result({"state": "done", "limits": _limits(config), "summary": SUMMARY | changed})
+            run.write_json(run.result, {"state": "done", "limits": _limits(config), "summary": SUMMARY | changed})
             found = []
             if told(lambda: found.append(_finished(run, problem)), run.path) or found == [None]:
                 return
@@ -287,7 +287,7 @@ def start(path: Path, config, problem) -> None:
         Partials(run.journal, 1).begin("now")
         run.write_array(run.path / "data" / "0.npy", np.zeros(3))
         run.write_array(run.model, np.zeros(3))
-        run.write_result({"state": "done"})
+        run.write_json(run.result, {"state": "done"})
 
 
 @pytest.mark.parametrize("depth", [100, 900, 990])

@@ -111,9 +111,9 @@ def test_observed_data_that_changed_are_refused(tmp_path):
 def test_a_run_that_goes_on_is_not_done(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.write_array(folder.model, np.ones(3))
-    folder.write_result({"state": "done"})
+    folder.write_json(folder.result, {"state": "done"})
     folder.reopen()
-    assert folder.read_result() is None
+    assert folder.read_json(folder.result) is None
     assert not folder.model.exists()
     assert np.load(folder.current_model).tolist() == [1, 1, 1]
     folder.reopen()
