@@ -197,7 +197,7 @@ def test_readers_of_a_log_that_is_being_written_see_each_event_once_and_in_order
     assert numbers(path) == list(range(500))
 
 
-def test_a_follower_sees_what_has_come_through_all_files(path):
+def test_a_follower_reads_new_events_across_rotations(path):
     log = EventLog(path, segment_bytes=3000)
     follower = Follower(path)
     assert follower.read()

@@ -35,7 +35,7 @@ def test_a_run_under_way_is_counted(state):
     assert state.time_left == pytest.approx(4 * 50.0)
 
 
-def test_a_summary_has_everything_and_comes_back_whole(state):
+def test_a_summary_restores_the_whole_state(state):
     state.apply(sample("log segment", segment=2))
     state.apply(sample("start", time=199.0))
     state.apply(sample("worker joined"))
@@ -88,7 +88,7 @@ def test_an_excluded_shot_voids_all_iterations(state):
     assert list(state.failures)[-1] == "shot s3 is left out: its record is not finite"
 
 
-def test_jobs_that_a_killed_driver_left_are_known_to_the_next_one(state):
+def test_the_next_driver_knows_the_jobs_of_a_killed_one(state):
     assert state.jobs == {"7": "pending (Priority)"}
     state.apply(sample("start"))
     assert (state.jobs, state.left_over_jobs, state.workers) == ({}, ["7"], {})

@@ -110,7 +110,7 @@ def test_figures_that_cannot_be_drawn_are_no_reason_to_lose_the_model(finished, 
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the name of a processor that BLAS knows is one of x86_64")
-def test_a_run_that_goes_on_on_another_kind_of_processor_uses_its_answers_and_says_that_bits_may_differ(hpcfwi):
+def test_a_run_continued_on_another_processor_reuses_answers_and_warns_that_bits_may_differ(hpcfwi):
     """BLAS rounds as on another processor when it is told to be on one, and so does L-BFGS-B."""
     whole = ("inversion.iterations=7", "inversion.ftol=0", "inversion.gtol=0")
     hpcfwi.run("there", *whole)
@@ -133,7 +133,7 @@ def test_a_run_that_goes_on_on_another_kind_of_processor_uses_its_answers_and_sa
     )
 
 
-def test_an_answer_to_another_model_than_the_one_that_is_asked_for_stops_the_run(finished):
+def test_a_journal_entry_for_another_model_stops_the_run(finished):
     run_dir = finished.folder / "run"
     path = sorted((run_dir / "journal").iterdir())[0]
     header = read_header(path)
@@ -173,7 +173,7 @@ def test_what_can_be_made_again_may_be_missing(finished, first_run):
     assert len(logged_events(run_dir, "shot")) == computed
 
 
-def test_a_run_whose_account_of_its_machines_is_gone_promises_no_bytes(finished):
+def test_a_run_without_its_record_of_machines_promises_no_bytes(finished):
     (finished.folder / "run" / "reproducibility.json").unlink()
     done = finished.run("run", "inversion.iterations=3")
     assert "the last bits may differ from run to run: reproducibility.json, the record of earlier starts, is gone" in (

@@ -153,7 +153,7 @@ def test_workers_take_the_solver_of_the_driver_however_many_threads_they_have(jo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_goes_on_to_the_same_bytes(job, how):
+def test_a_stopped_run_continues_to_the_same_bytes(job, how):
     iterations = ("--set", "inversion.iterations=12", "--set", "output.figures=false")
     process = start(job, "run", "fwi.toml", *iterations)
     folder = job / "runs" / "fwi"

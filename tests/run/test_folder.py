@@ -108,7 +108,7 @@ def test_observed_data_that_changed_are_refused(tmp_path):
         folder.claim_data({"a": "1", "b": "0", "c": "0"})
 
 
-def test_a_run_that_goes_on_is_not_done(tmp_path):
+def test_a_finished_run_that_continues_has_no_result(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.write_array(folder.model, np.ones(3))
     folder.write_json(folder.result, {"state": "done"})
@@ -155,7 +155,7 @@ def test_of_a_run_of_before_versions_were_written_down_nothing_is_known(tmp_path
         assert claim(folder, problem)
 
 
-def test_a_run_begins_anew_in_the_first_folder_that_is_not_there(tmp_path, monkeypatch):
+def test_a_fresh_run_takes_the_first_free_folder_name(tmp_path, monkeypatch):
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
     path = tmp_path / "run"
     assert fresh_folder(path) == path

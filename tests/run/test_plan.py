@@ -59,7 +59,7 @@ LARGE = ("--set", "grid.shape=[1201, 1201]", "--set", "data.recording_time=3000"
 
 @pytest.mark.parametrize("strategy", ["full", "sampled"])
 @pytest.mark.parametrize("memory", [1.5, 1, 0.7, 0.5])
-def test_what_is_said_to_fit_does(plan, strategy, memory):
+def test_advice_that_a_problem_fits_is_true(plan, strategy, memory):
     words = (*LARGE, "--set", f"solver.strategy={strategy}")
     code, _, err = plan(memory, *words)
     for _ in range(2):
@@ -79,7 +79,7 @@ def test_what_is_said_to_fit_does(plan, strategy, memory):
     assert code == 0
 
 
-def test_where_nothing_but_memory_helps_that_is_said(plan):
+def test_the_plan_asks_for_memory_where_nothing_else_helps(plan):
     code, _, err = plan(0.3)
     assert code == 2
     assert "one shot needs" in err

@@ -120,7 +120,7 @@ def test_starts_without_progress_are_bounded(folder, command, monkeypatch):
     assert ["is back in the queue" in line for line in told] == [True] * 6 + [False]
 
 
-def test_a_job_that_a_person_has_submitted_begins_to_count_anew(folder, command, monkeypatch):
+def test_a_newly_submitted_job_counts_its_starts_from_zero(folder, command, monkeypatch):
     command("scontrol")
     for number in range(2):
         start(folder, monkeypatch, number, 0)
@@ -141,14 +141,14 @@ def test_a_damaged_count_is_no_reason_to_stop(folder, command, monkeypatch, cont
     assert "is back in the queue" in start(folder, monkeypatch, 3, 0)
 
 
-def test_a_refusal_is_told_with_the_schedulers_words(folder, command, monkeypatch):
+def test_a_refused_requeue_quotes_the_batch_system(folder, command, monkeypatch):
     command("scontrol", "echo 'Requested operation is presently disabled' >&2; exit 1")
     told = start(folder, monkeypatch, 0, 1)
     assert "scontrol requeue 41: exit code 1: Requested operation is presently disabled" in told
     assert f"the same command continues the run ({folder.path})" in told
 
 
-def test_only_a_batch_job_whose_time_is_up_and_that_was_asked_to_is_put_back(folder, command, monkeypatch):
+def test_a_job_is_requeued_only_with_the_option_and_when_its_time_is_up(folder, command, monkeypatch):
     command("scontrol", "exit 1")
     early = Interrupted("stopped: SIGTERM was received", "SIGTERM was received")
     assert Requeue(folder, 10).after(TIME_IS_UP) is TIME_IS_UP
@@ -206,7 +206,7 @@ def test_a_job_of_pbs_submits_a_successor_with_the_same_wishes(folder, command, 
     assert fresh_folder(folder.path) == folder.path
 
 
-def test_what_pbs_cannot_do_is_told(folder, command, monkeypatch):
+def test_a_pbs_job_that_cannot_be_requeued_says_why(folder, command, monkeypatch):
     command("qsub", "echo 8.server")
     command("qstat", "echo 'qstat: cannot connect to server' >&2; exit 111")
     in_a_job_of_pbs(monkeypatch, folder)

@@ -41,7 +41,7 @@ def test_a_shot_that_is_left_out_is_missing_in_the_misfit_and_the_results_say_so
         ("[3]", "data.exclude"),
     ],
 )
-def test_names_that_mean_nothing_are_told(hpcfwi, exclude, told):
+def test_unknown_shot_names_are_reported(hpcfwi, exclude, told):
     done = hpcfwi("plan", "fwi.toml", "--set", f"data.exclude={exclude}")
     assert done.returncode == 2
     assert told in done.stderr
@@ -49,7 +49,7 @@ def test_names_that_mean_nothing_are_told(hpcfwi, exclude, told):
 
 
 @pytest.mark.slow
-def test_what_is_left_out_makes_it_another_problem_which_can_begin_anew(hpcfwi, first_run):
+def test_excluding_a_shot_makes_another_problem_that_needs_a_fresh_run(hpcfwi, first_run):
     shutil.copytree(first_run[2], hpcfwi.folder / "run")
     words = ["run", "fwi.toml", "--run-dir", "run", "--set", 'data.exclude=["1"]', "--set", "inversion.iterations=0"]
     done = hpcfwi(*words)
@@ -103,7 +103,7 @@ def test_what_is_left_out_already_stays_so(hpcfwi, broken):
 
 
 @pytest.mark.slow
-def test_with_a_quorum_the_run_begins_anew_without_what_fails_and_says_so(hpcfwi, broken):
+def test_with_a_quorum_the_inversion_restarts_without_failing_shots(hpcfwi, broken):
     run_dir = hpcfwi.folder / "run"
     words = ["run", "fwi.toml", "--run-dir", "run", *broken]
     done = hpcfwi(*words, "--set", "data.quorum=0.7")
@@ -136,7 +136,7 @@ def test_with_a_quorum_the_run_begins_anew_without_what_fails_and_says_so(hpcfwi
         pytest.param('{"shots": {"0": 1, "1": 1, "2": 1}}', marks=pytest.mark.slow),
     ],
 )
-def test_what_is_no_account_of_lost_shots_counts_as_none(hpcfwi, first_run, content):
+def test_a_malformed_record_of_excluded_shots_is_ignored(hpcfwi, first_run, content):
     shutil.copytree(first_run[2], hpcfwi.folder / "run")
     (hpcfwi.folder / "run" / "excluded-shots.json").write_text(content)
     done = hpcfwi.run("run", "inversion.iterations=3")

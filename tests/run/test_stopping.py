@@ -143,7 +143,7 @@ def fill(path):
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_stops_the_run_which_then_goes_on(shell, small_disk, first_run):
+def test_a_full_disk_stops_the_run_and_the_same_command_continues_it(shell, small_disk, first_run):
     run_dir = small_disk / "run"
     shutil.copytree(shell.folder / "run", run_dir)
     process = start(shell, "disk/run")
@@ -181,7 +181,7 @@ WITH_SUMS = ("run", "fwi.toml", "--run-dir", "run", *options("site.worker.thread
 
 @pytest.mark.slow
 @pytest.mark.parametrize("room", ["is made in time", "is not made"])
-def test_a_disk_that_fills_up_with_sums_stops_nothing_until_their_whole_has_to_be_kept(shell, small_journal, room):
+def test_a_disk_too_full_for_partial_sums_stops_the_run_only_at_the_journal_entry(shell, small_journal, room):
     run_dir = shell.folder / "run"
     shell.run("undisturbed", *SUMS)
     process = shell.start(*WITH_SUMS)

@@ -45,7 +45,7 @@ def last(reported, kind):
     return [event for event in read_events(reported.log.path) if isinstance(event, kind)][-1]
 
 
-def test_a_worker_out_of_memory_is_said_to_be_that_with_its_limit(reported):
+def test_a_worker_out_of_memory_is_reported_with_its_limit(reported):
     reported.out_of_memory(WORKER)
     reported.worker_died(WORKER, "node7", "killed by signal 15 (SIGTERM)")
     death = last(reported, events.WorkerDied)
@@ -62,7 +62,7 @@ def test_the_death_of_a_worker_that_is_restarted_is_no_event_of_its_own(reported
     assert not [event for event in read_events(reported.log.path) if isinstance(event, events.WorkerDied)]
 
 
-def test_hosts_are_called_by_their_names(reported):
+def test_hosts_are_shown_by_name_instead_of_address(reported):
     reported.record(events.HostExcluded(host="10.0.0.7", failed_shots=["1", "2", "3"]))
     assert last(reported, events.HostExcluded).host == "node7"
     assert "node7" in reported.lines[-1]
