@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -176,7 +177,7 @@ def model_data(
             return paths
 
 
-def _line_printer(console: Console) -> Any:
+def _line_printer(console: Console) -> Callable[[str], None]:
     return lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -223,7 +224,6 @@ class _Inversion:
         self.writing_seconds = 0.0
 
     def run(self) -> RunResult:
-        """Minimise, and write the results."""
         self._prepare(self.session.stage_data())
         return self._write_results(self._minimise())
 
@@ -246,7 +246,7 @@ class _Inversion:
             Journal(self.folder.journal, f"{problem.digest} {self.folder.began_with}", self.folder.verify),
             Partials(self.folder.journal, self.config.journal.shots_per_sum),
             session.on_shots,
-            self._on_evaluation_begins,
+            lambda number: self.log.write(events.EvaluationStarted(evaluation=number, shots=len(problem.survey))),
             self._on_evaluation,
         )
 
@@ -268,9 +268,6 @@ class _Inversion:
             )
         )
         return result
-
-    def _on_evaluation_begins(self, number: int) -> None:
-        self.log.write(events.EvaluationStarted(evaluation=number, shots=len(self.problem.survey)))
 
     def _on_evaluation(self, evaluation: Any, x: NDArray, gradient: NDArray) -> None:
         facts = asdict(evaluation)

@@ -64,7 +64,7 @@ def make_plan(problem: Problem) -> Plan:
     axis = problem.time_axis(problem.initial_velocity)
     limit = courant_limit(domain, spec.space_order, velocity)
     points, error = problem.dispersion
-    kept = "every step" if spec.snapshot_every == 1 else f"every {_ordinal(spec.snapshot_every)} step"
+    kept = "every step" if spec.snapshot_every == 1 else f"every {spec.snapshot_every} steps"
     padded = f"{_times(spec.boundary.padded_shape)} with {spec.boundary.cells} cells of sponge, {surface}"
     extent = " x ".join(f"{(b - a) / 1000:g}" for a, b in zip(domain.origin, domain.last, strict=True))
     peak, highest = 1000 * peak_frequency(problem.wavelet), 1000 * highest_frequency(problem.wavelet)
@@ -82,7 +82,7 @@ def make_plan(problem: Problem) -> Plan:
         ("wavelet", f"peak {peak:.3g} Hz, up to {highest:.3g} Hz"),
         ("time axis", f"{axis.samples} steps of {axis.step:.4g} ms ({config.solver.time_step}; {stable})"),
         ("dispersion", f"{points:.3g} grid points per shortest wavelength, whose speed is off by {100 * error:+.1f} %"),
-        ("forward wavefield", f"kept at {kept}: {spec.snapshots} levels"),
+        ("forward wavefield", f"kept {kept}: {spec.snapshots} levels"),
         ("memory per worker", f"{_bytes(spec.nbytes)} for a shot, and about 0.4 GB for Python"),
         ("disk", f"about {_bytes(disk)}: {parts}"),
         (
@@ -147,11 +147,6 @@ def _what_fits(problem: Problem, fits: Callable[[int], bool]) -> str:
 
 def _times(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _ordinal(number: int) -> str:
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number // 10 % 10 != 1 else "th"
-    return f"{number}{ending}"
 
 
 def _bytes(number: float) -> str:
