@@ -205,7 +205,10 @@ def write_partial(path: Path, part: FunctionalGradient) -> None:
 
 def read_partial(path: Path) -> FunctionalGradient:
     """Read a sum; StagingError if it is damaged."""
-    return _read(path, PARTIAL_KIND)[0]
+    answer, rest = _read(path, PARTIAL_KIND)
+    if rest.size:
+        raise StagingError(f"{path}: is damaged: {rest.size} values more than the shape in its header has")
+    return answer
 
 
 def _read_entry(path: Path, size: int) -> tuple[FunctionalGradient, Vector]:

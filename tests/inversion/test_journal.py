@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hpcfwi.errors import RunError, StagingError
-from hpcfwi.inversion.journal import MAX_DRIFT, Journal, entries
+from hpcfwi.inversion.journal import MAX_DRIFT, Journal, entries, read_partial, write_partial
 from hpcfwi.inversion.misfit import FunctionalGradient
 
 XS = np.random.default_rng(0).uniform(0.05, 0.4, (4, 50))
@@ -120,3 +120,14 @@ def test_what_is_no_entry_is_counted_and_one_that_is_damaged_told_when_it_is_rea
     with pytest.raises(StagingError, match="50 values of a gradient where 7 belong"):
         found[1].read(7)
     assert entries(journal.folder / "not there") == ([], 0)
+
+
+def test_a_partial_sum_whose_header_has_a_smaller_shape_is_damaged(tmp_path):
+    path = tmp_path / "sum.bin"
+    write_partial(path, answer(1))
+    assert read_partial(path).g.tobytes() == answer(1).g.tobytes()
+    content = path.read_bytes()
+    assert content.count(b"[5, 10]") == 1
+    path.write_bytes(content.replace(b"[5, 10]", b"[5, 9]"))
+    with pytest.raises(StagingError, match=r"sum\.bin: is damaged: 5 values more than the shape"):
+        read_partial(path)
