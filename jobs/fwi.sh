@@ -15,8 +15,8 @@
 # OPTIONS are those of `hpcfwi run`: --run-dir DIR, --site NAME, --set section.key=value ...
 # It first sets up what is missing: .venv/ at the project's root, unless an environment that has hpcfwi is active.
 # HPCFWI_PYTHON names the Python to use for it, HPCFWI_ROOT the project's root if you call sbatch from elsewhere.
-# Under Slurm it puts itself back into the queue when its time is up, until HPCFWI_REQUEUE (10) of its starts have finished
-# no shot; with HPCFWI_REQUEUE=0 it never does.
+# Under Slurm the job requeues itself when its time is up, until three of its starts in a row, or HPCFWI_REQUEUE (10) in all,
+# complete no shot; HPCFWI_REQUEUE=0 turns this off.
 # Run it again to continue an unfinished run. Status: 0 done, 2 wrong input, 3 failed, 75 stopped early.
 set -eu -o pipefail
 
