@@ -42,6 +42,7 @@ def test_garbage_is_still_collected_afterwards():
     assert gc.collect() >= 1
 
 
+@pytest.mark.slow
 def test_a_run_from_python_leaves_the_collector_as_it_was(fwi_toml, tmp_path):
     run_inversion(load_run_config(fwi_toml, ["inversion.iterations=1"]), run_dir=tmp_path / "run")
     assert gc.isenabled()

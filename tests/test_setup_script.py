@@ -192,6 +192,7 @@ def test_a_job_keeps_an_environment_that_does_not_work_on_its_node(ready):
     assert ready.run()[1] == ""
 
 
+@pytest.mark.slow
 def test_a_start_waits_for_the_pip_of_a_killed_start_and_then_sets_up_again(ready):
     ready.change("hang")
     killed = ready.start("--setup")
@@ -266,7 +267,7 @@ def test_only_one_of_two_starts_sets_up(ready, flock):
     assert not (ready.root / ".venv.lock.d").exists()
 
 
-@pytest.mark.parametrize("works", [True, False])
+@pytest.mark.parametrize("works", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_uv_needs_no_python_and_pip_takes_over_where_uv_fails(bare, works):
     make, install = f'{sys.executable} -m venv "${{!#}}"', '"$4" -m pip "$2" "${@:5}"'
     done = f"case $1 in venv) {make} ;; pip) {install} ;; esac" if works else "exit 1"

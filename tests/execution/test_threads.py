@@ -36,7 +36,7 @@ with observed_threads() as use:
     engine.record(*shot)
 print(json.dumps([use.threads, len(use.cpus)]))
 """
-TWO_CPUS = len(os.sched_getaffinity(0)) >= 2
+TWO_CPUS, FIRST_CPU = len(os.sched_getaffinity(0)) >= 2, str(min(os.sched_getaffinity(0)))
 
 
 def measured(prefix=(), **variables):
@@ -56,11 +56,17 @@ def test_kernels_run_on_as_many_threads_as_was_said_unless_something_forbids_it(
 
 
 @pytest.mark.skipif(not TWO_CPUS, reason="this machine has one CPU")
-def test_a_mask_or_a_binding_that_is_wrong_is_seen():
-    cpu = str(min(os.sched_getaffinity(0)))
-    assert measured(["taskset", "--cpu-list", cpu], OMP_NUM_THREADS="2") == (2, 1)
-    assert measured(OMP_NUM_THREADS="2", OMP_PLACES=f"{{{cpu}}}", OMP_PROC_BIND="true") == (2, 1)
-    assert measured(OMP_NUM_THREADS="2", OMP_PLACES="cores", OMP_PROC_BIND="close") == (2, 2)
+@pytest.mark.parametrize(
+    ("prefix", "places", "cpus"),
+    [
+        (["taskset", "--cpu-list", FIRST_CPU], {}, 1),
+        pytest.param([], {"OMP_PLACES": f"{{{FIRST_CPU}}}", "OMP_PROC_BIND": "true"}, 1, marks=pytest.mark.slow),
+        pytest.param([], {"OMP_PLACES": "cores", "OMP_PROC_BIND": "close"}, 2, marks=pytest.mark.slow),
+    ],
+    ids=["mask", "binding to one CPU", "binding to cores"],
+)
+def test_the_cpus_that_a_mask_or_a_binding_leaves_are_counted(prefix, places, cpus):
+    assert measured(prefix, OMP_NUM_THREADS="2", **places) == (2, cpus)
 
 
 def test_a_thread_that_only_waits_does_not_count():

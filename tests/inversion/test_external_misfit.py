@@ -47,7 +47,7 @@ def misfits(path):
 
 
 @pytest.mark.usefixtures("other_distribution")
-@pytest.mark.parametrize("name", ["pseudo-huber", "robust_misfits:PseudoHuber"])
+@pytest.mark.parametrize("name", ["pseudo-huber", pytest.param("robust_misfits:PseudoHuber", marks=pytest.mark.slow)])
 def test_a_run_and_its_check_use_the_misfit_of_another_distribution(hpcfwi, name):
     hpcfwi.run("run", f"inversion.misfit={name}", "inversion.iterations=2", "output.report=false")
     hpcfwi.run("least-squares", "inversion.iterations=0", "output.report=false")
@@ -77,7 +77,7 @@ def test_a_misfit_that_cannot_be_used_is_refused_before_anything_starts(hpcfwi, 
     assert not (hpcfwi.folder / "runs").exists()
 
 
-@pytest.mark.parametrize("name", ["pseudo-huber", "robust_misfits:PseudoHuber"])
+@pytest.mark.parametrize("name", [pytest.param("pseudo-huber", marks=pytest.mark.slow), "robust_misfits:PseudoHuber"])
 def test_a_run_is_not_continued_with_other_code_of_its_misfit(hpcfwi, other_distribution, name):
     settings = f"inversion.misfit={name}", "output.report=false", "inversion.iterations=0"
     hpcfwi.run("run", *settings)

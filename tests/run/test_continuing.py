@@ -133,6 +133,7 @@ def test_a_run_continued_on_another_processor_reuses_answers_and_warns_that_bits
     )
 
 
+@pytest.mark.slow
 def test_a_journal_entry_for_another_model_stops_the_run(finished):
     run_dir = finished.folder / "run"
     path = sorted((run_dir / "journal").iterdir())[0]
@@ -173,6 +174,7 @@ def test_what_can_be_made_again_may_be_missing(finished, first_run):
     assert len(logged_events(run_dir, "shot")) == computed
 
 
+@pytest.mark.slow
 def test_a_run_without_its_record_of_machines_promises_no_bytes(finished):
     (finished.folder / "run" / "reproducibility.json").unlink()
     done = finished.run("run", "inversion.iterations=3")

@@ -106,6 +106,7 @@ def test_a_limit_on_threads_is_found_whatever_the_site_says(hpcfwi):
 
 
 @needs_two_cpus
+@pytest.mark.slow
 def test_processes_that_are_bound_to_the_same_core_are_found(hpcfwi):
     bound = ('openmp.places="cores"', 'openmp.bind="close"', 'devito.language="openmp"')
     settings = ("worker.processes=2", "worker.threads=1", *bound)
@@ -118,6 +119,7 @@ def test_processes_that_are_bound_to_the_same_core_are_found(hpcfwi):
     not re.search(r"^flags\s*:(?!.* fma4)", Path("/proc/cpuinfo").read_text(), re.MULTILINE),
     reason="this processor has the instructions of all others",
 )
+@pytest.mark.slow
 def test_instructions_that_this_processor_lacks_are_found(hpcfwi):
     found = check(hpcfwi, "--set", "devito.target=bdver4", code=1)
     assert found["kernels"][0] == "problem"
@@ -125,6 +127,7 @@ def test_instructions_that_this_processor_lacks_are_found(hpcfwi):
     assert found["instructions"][0] == "warning"
 
 
+@pytest.mark.slow
 def test_more_memory_than_the_machine_has_is_a_problem(hpcfwi):
     found = check(hpcfwi, "--set", "worker.memory=100000", code=1)
     assert found["memory"][0] == "problem"
@@ -146,6 +149,7 @@ def test_a_missing_scheduler_interface_and_compiler_are_problems(hpcfwi):
 
 
 @needs_two_cpus
+@pytest.mark.slow
 def test_wrong_threads_on_a_host_without_workers_are_only_a_warning(hpcfwi):
     (hpcfwi.folder / "bad.conf").write_text("Nonsense=1\n")
     conf = dict.fromkeys(("SLURM_CONF", "PBS_CONF_FILE"), str(hpcfwi.folder / "bad.conf"))
@@ -189,6 +193,7 @@ def test_a_folder_from_which_kernels_cannot_be_loaded_is_a_problem(mounted):
     assert "0.5 GB free" in found["runs folder"][1]
 
 
+@pytest.mark.slow
 def test_a_folder_without_space_for_kernels_is_a_problem(mounted):
     found = mounted("50m", "exec")
     assert found["scratch"][0] == "problem"

@@ -60,7 +60,9 @@ def test_a_problem_plans_with_the_stable_step_of_its_equation():
     assert critical.time_axis(np.full(critical.domain.shape, 2.7)).step == equation.stable_step(2.7)
 
 
-@pytest.mark.parametrize(("shape", "order"), [((51, 41), 4), ((51, 41), 8), ((25, 23, 21), 4)])
+@pytest.mark.parametrize(
+    ("shape", "order"), [((51, 41), 4), pytest.param((51, 41), 8, marks=pytest.mark.slow), ((25, 23, 21), 4)]
+)
 def test_record_and_gradient_are_those_of_devitos_examples(shape, order):
     seismic = pytest.importorskip("examples.seismic")
     acoustic = pytest.importorskip("examples.seismic.acoustic")
@@ -118,7 +120,7 @@ def test_a_homogeneous_medium_gives_the_analytic_solution():
         assert relative(found[:, i], exact) < 0.01
 
 
-@pytest.mark.parametrize("order", [4, 8])
+@pytest.mark.parametrize("order", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_free_surface_is_an_image_source_of_opposite_sign(order):
     rows = 40
     below = Domain((61, rows), (10.0, 10.0), (0.0, 0.0))

@@ -511,6 +511,7 @@ def test_the_report_of_a_failed_run_shows_the_reason(hpcfwi, first_run):
     assert page.frames == []
 
 
+@pytest.mark.slow
 def test_a_run_can_do_without_a_report(hpcfwi):
     done = hpcfwi.run("run", "inversion.iterations=0", "output.report=false")
     assert not (hpcfwi.folder / "run" / "report.html").exists()
