@@ -149,18 +149,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     _received = True
     # interrupted calls, such as Dask's sync(), complain in threads of their own
     logging.getLogger("tornado.application").setLevel(logging.CRITICAL)
-    if _importing(frame):
+    # an exception while Python imports a module would leave the import lock locked for ever
+    if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
         signal.setitimer(signal.ITIMER_REAL, RETRY_DELAY_S)
         return
     # again, unless the code that handles this one ignores signals
     signal.setitimer(signal.ITIMER_REAL, REPEAT_WINDOW_S)
     if not _deferred:
         raise KeyboardInterrupt
-
-
-def _importing(frame: FrameType | None) -> bool:
-    """Whether Python is importing a module: an exception there would leave the import lock locked for ever."""
-    return frame is not None and frame.f_code.co_filename.startswith("<frozen importlib")
 
 
 # Nothing reads the stream any more.

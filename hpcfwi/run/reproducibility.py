@@ -62,10 +62,8 @@ class Reproducibility:
             known, kind = self._machines[role], fingerprint_digest(description)
             if kind in known:
                 return
-            shown = {**description, "flags": ""}
-            known[kind] = ", ".join(
-                f"{name} {text}" if text[:1].isdigit() else text for name, text in shown.items() if text
-            )
+            shown = [(name, text) for name, text in description.items() if text and name != "flags"]
+            known[kind] = ", ".join(f"{name} {text}" if text[:1].isdigit() else text for name, text in shown)
             self._write()
         reason = f"its {role} were machines of several kinds"
         if len(known) > 1 and self.note(reason):

@@ -62,8 +62,7 @@ class WorkerEvents:
 
     def worker_left(self, worker: str) -> None:
         """Note that Dask has removed a worker."""
-        known = self._workers.get(worker)
-        self.record(events.WorkerLeft(worker=worker, host=self.host(worker), name=known.name if known else ""))
+        self.record(events.WorkerLeft(worker=worker, host=self.host(worker), name=self.name(worker)))
 
     def worker_died(self, worker: str, host: str, reason: str) -> None:
         """Note why a worker process has ended by itself."""

@@ -73,7 +73,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
     lease, began = Lease(path), time.monotonic()
     assert lease.acquire() is not None
-    assert time.monotonic() - began < 0.9  # nobody has watched for a heartbeat
+    assert time.monotonic() - began < 0.9  # without waiting for a heartbeat
     lease.verify()
     lease.release()
 

@@ -62,9 +62,9 @@ def test_bytes_of_a_file_name_that_are_no_text_do_not_keep_a_message_from_being_
 def test_a_field_means_the_same_in_every_event():
     meanings = {}
     for kind in event_schema()["$defs"].values():
-        for name, told in kind["properties"].items():
+        for name, described in kind["properties"].items():
             if name != "event":
-                meaning = {**told.get("anyOf", [{}])[0], **told}["description"]
+                meaning = {**described.get("anyOf", [{}])[0], **described}["description"]
                 assert meanings.setdefault(name, meaning) == meaning, name
 
 

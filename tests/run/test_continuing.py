@@ -111,16 +111,16 @@ def test_figures_that_cannot_be_drawn_are_no_reason_to_lose_the_model(finished, 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the name of a processor that BLAS knows is one of x86_64")
 def test_a_run_continued_on_another_processor_reuses_answers_and_warns_that_bits_may_differ(hpcfwi):
-    """BLAS rounds as on another processor when it is told to be on one, and so does L-BFGS-B."""
+    """BLAS and L-BFGS-B round as on another processor if their settings name one."""
     whole = ("inversion.iterations=7", "inversion.ftol=0", "inversion.gtol=0")
     hpcfwi.run("there", *whole)
     hpcfwi.run("run", *whole, "inversion.iterations=5")
     hpcfwi.environment["OPENBLAS_CORETYPE"] = "Prescott"
     run_dir = hpcfwi.folder / "run"
     done = hpcfwi.run("run", *whole)
-    told = logged_events(run_dir, "evaluation")
-    first = [event for event in told if not event["replayed"]]
-    replayed = [event for event in told if event["replayed"]]
+    evaluations = logged_events(run_dir, "evaluation")
+    first = [event for event in evaluations if not event["replayed"]]
+    replayed = [event for event in evaluations if event["replayed"]]
     assert [event["number"] for event in first] == list(range(1, len(first) + 1))
     assert 0 < max(event["drift"] for event in replayed) <= 1e-12
     assert [event["misfit"] for event in replayed] == [event["misfit"] for event in first][: len(replayed)]

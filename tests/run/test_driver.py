@@ -105,11 +105,11 @@ def test_a_run_folder_holds_what_was_promised(job):
     assert rows[0]["evaluations"] == "1"
     misfits = [float(row["misfit"]) for row in rows]
     assert misfits == sorted(misfits, reverse=True)
-    told = logged_events(folder)
-    assert all("time" in event and "event" in event for event in told)
-    evaluations = [e for e in told if e["event"] == "evaluation"]
+    logged = logged_events(folder)
+    assert all("time" in event and "event" in event for event in logged)
+    evaluations = [e for e in logged if e["event"] == "evaluation"]
     assert [e["number"] for e in evaluations] == list(range(1, len(evaluations) + 1))
-    shots = [e for e in told if e["event"] == "shot"]
+    shots = [e for e in logged if e["event"] == "shot"]
     assert sorted((e["evaluation"], e["shot"]) for e in shots) == [
         (n, s) for n in range(1, len(evaluations) + 1) for s in "012"
     ]
@@ -146,9 +146,9 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(job):
 def test_workers_take_the_solver_of_the_driver_however_many_threads_they_have(job, threads):
     words = ("--set", "site.worker.processes=1", "--set", f"site.worker.threads={threads}")
     run(job, "--run-dir", "run", *words, "--set", "inversion.iterations=1")
-    told = list(logged_events(job / "run"))
-    assert [e["source"] for e in told if e["event"] == "solver"] == ["driver", "staged"]
-    assert {e["threads"] for e in told if e["event"] == "threads"} <= {0, threads}
+    logged = list(logged_events(job / "run"))
+    assert [e["source"] for e in logged if e["event"] == "solver"] == ["driver", "staged"]
+    assert {e["threads"] for e in logged if e["event"] == "threads"} <= {0, threads}
 
 
 @pytest.mark.slow

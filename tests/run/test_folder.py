@@ -20,7 +20,7 @@ def claim(folder, problem):
 
 @pytest.fixture
 def generous():
-    """A umask that keeps nobody out."""
+    """A umask that denies no access."""
     old = os.umask(0)
     yield
     os.umask(old)
@@ -128,9 +128,9 @@ def test_a_run_that_other_versions_began_is_refused_until_that_is_accepted(tmp_p
     with RunFolder(tmp_path / "run") as folder:
         with pytest.raises(
             InputError, match=r"began with hpcfwi \S+ and devito 4\.\S+, here is hpcfwi \S+ and devito 99.1"
-        ) as told:
+        ) as raised:
             claim(folder, problem)
-        assert "--accept-versions" in str(told.value)
+        assert "--accept-versions" in str(raised.value)
         assert folder.claim(problem.identity, problem.config, accept_versions=True)
         # answers keep the name that they have
         assert folder.began_with == began

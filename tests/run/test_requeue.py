@@ -1,4 +1,4 @@
-"""A batch job whose time is up starts again, as long as its starts finish something; the schedulers are scripts here."""
+"""A batch job whose time is up starts again as long as its starts make progress; scripts stand in for the batch systems."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def start(folder, monkeypatch, number, finished, limit=10):
 
 def test_a_job_goes_back_into_the_queue_and_says_so(folder, command, monkeypatch):
     arguments = command("scontrol")
-    told = start(folder, monkeypatch, 0, 1)
+    shown = start(folder, monkeypatch, 0, 1)
     assert arguments() == ["requeue", "41"]
-    assert told == (
+    assert shown == (
         f"stopped: the batch job ends in 9 s; job 41 is back in the queue and continues the run ({folder.path})"
     )
     _, event = [json.loads(line) for line in folder.events.read_text().splitlines()]
@@ -109,15 +109,15 @@ def test_starts_with_progress_do_not_count_and_three_without_are_the_end(folder,
     for number in (30, 31):
         assert "is back in the queue" in start(folder, monkeypatch, number, finished=number == 30, limit=100)
     assert "is back in the queue" in start(folder, monkeypatch, 32, 0, limit=100)
-    told = start(folder, monkeypatch, 33, 0, limit=100)
-    assert "not put back into the queue: 3 starts in a row without a finished shot" in told
-    assert f"the same command continues the run ({folder.path})" in told
+    shown = start(folder, monkeypatch, 33, 0, limit=100)
+    assert "not put back into the queue: 3 starts in a row without a finished shot" in shown
+    assert f"the same command continues the run ({folder.path})" in shown
 
 
 def test_starts_without_progress_are_bounded(folder, command, monkeypatch):
     command("scontrol")
-    told = [start(folder, monkeypatch, number, finished=number % 2, limit=4) for number in range(7)]
-    assert ["is back in the queue" in line for line in told] == [True] * 6 + [False]
+    shown = [start(folder, monkeypatch, number, finished=number % 2, limit=4) for number in range(7)]
+    assert ["is back in the queue" in line for line in shown] == [True] * 6 + [False]
 
 
 def test_a_newly_submitted_job_counts_its_starts_from_zero(folder, command, monkeypatch):
@@ -143,9 +143,9 @@ def test_a_damaged_count_is_no_reason_to_stop(folder, command, monkeypatch, cont
 
 def test_a_refused_requeue_quotes_the_batch_system(folder, command, monkeypatch):
     command("scontrol", "echo 'Requested operation is presently disabled' >&2; exit 1")
-    told = start(folder, monkeypatch, 0, 1)
-    assert "scontrol requeue 41: exit code 1: Requested operation is presently disabled" in told
-    assert f"the same command continues the run ({folder.path})" in told
+    shown = start(folder, monkeypatch, 0, 1)
+    assert "scontrol requeue 41: exit code 1: Requested operation is presently disabled" in shown
+    assert f"the same command continues the run ({folder.path})" in shown
 
 
 def test_a_job_is_requeued_only_with_the_option_and_when_its_time_is_up(folder, command, monkeypatch):
@@ -181,8 +181,8 @@ def test_a_job_of_pbs_submits_a_successor_with_the_same_wishes(folder, command, 
     qsub = command("qsub", "echo 8.server")
     command("qstat", f"cat <<'END'\n{QSTAT.format(folder=folder.path)}END")
     in_a_job_of_pbs(monkeypatch, folder, HPCFWI_ARGS="--site here --fresh --nodes 2")
-    told = str(Requeue(folder, 10).after(TIME_IS_UP))
-    assert "; job 8.server follows and continues the run" in told
+    shown = str(Requeue(folder, 10).after(TIME_IS_UP))
+    assert "; job 8.server follows and continues the run" in shown
     words = qsub()
     options = dict(zip(words[0:-1:2], words[1:-1:2], strict=True))
     assert words[-1] == "./jobs/fwi.pbs"
@@ -210,7 +210,7 @@ def test_a_pbs_job_that_cannot_be_requeued_says_why(folder, command, monkeypatch
     command("qsub", "echo 8.server")
     command("qstat", "echo 'qstat: cannot connect to server' >&2; exit 111")
     in_a_job_of_pbs(monkeypatch, folder)
-    told = str(Requeue(folder, 10).after(TIME_IS_UP))
-    assert "cannot be put back into the queue: qstat -f 7.server: exit code 111: qstat: cannot connect" in told
+    shown = str(Requeue(folder, 10).after(TIME_IS_UP))
+    assert "cannot be put back into the queue: qstat -f 7.server: exit code 111: qstat: cannot connect" in shown
     monkeypatch.delenv("HPCFWI_PBS_SCRIPT")
     assert "only jobs/fwi.pbs can be submitted again" in str(Requeue(folder, 10).after(TIME_IS_UP))

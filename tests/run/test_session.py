@@ -1,4 +1,4 @@
-"""How long shots in hand are waited for, and in which order a run that loses a shot takes back what it has written."""
+"""The time for shots in hand, and the order in which a run that excludes a shot discards its results."""
 
 from __future__ import annotations
 

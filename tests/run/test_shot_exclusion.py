@@ -21,11 +21,11 @@ def first_misfit(run_dir):
 
 def test_a_shot_that_is_left_out_is_missing_in_the_misfit_and_the_results_say_so(hpcfwi, first_run):
     done = hpcfwi.run("run", "inversion.iterations=0", 'data.exclude=["1"]')
-    told = "without 1 of its 3 shots (data.exclude: 1)"
-    assert f"warning: the survey is used {told}" in done.stdout
-    assert f"%, {told}\n" in done.stdout
+    shown = "without 1 of its 3 shots (data.exclude: 1)"
+    assert f"warning: the survey is used {shown}" in done.stdout
+    assert f"%, {shown}\n" in done.stdout
     summary = json.loads((hpcfwi.folder / "run" / "result.json").read_text())["summary"]
-    assert summary["left_out"] == told
+    assert summary["left_out"] == shown
     assert not (hpcfwi.folder / "run" / "staged" / "shots" / "1.pkl").exists()
     shots = [event for event in logged_events(first_run[2], "shot") if event["evaluation"] == 1]
     assert {event["shot"] for event in shots} == {"0", "1", "2"}
@@ -34,17 +34,17 @@ def test_a_shot_that_is_left_out_is_missing_in_the_misfit_and_the_results_say_so
 
 
 @pytest.mark.parametrize(
-    ("exclude", "told"),
+    ("exclude", "shown"),
     [
         ('["7"]', "data.exclude: there is no shot '7'; the shots are 0, 1, 2"),
         ('["0", "1", "2"]', "data.exclude: leaves no shot of the survey"),
         ("[3]", "data.exclude"),
     ],
 )
-def test_unknown_shot_names_are_reported(hpcfwi, exclude, told):
+def test_unknown_shot_names_are_reported(hpcfwi, exclude, shown):
     done = hpcfwi("plan", "fwi.toml", "--set", f"data.exclude={exclude}")
     assert done.returncode == 2
-    assert told in done.stderr
+    assert shown in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -111,10 +111,10 @@ def test_with_a_quorum_the_inversion_restarts_without_failing_shots(hpcfwi, brok
     assert "--set data.quorum=0.666" in done.stderr
     done = hpcfwi(*words, "--set", "data.quorum=0.6")
     assert done.returncode == 0, done.stderr
-    told = "without 1 of its 3 shots (failed: 1)"
-    assert f"the inversion begins anew, {told}" in done.stdout
-    assert f"%, {told}\n" in done.stdout
-    assert json.loads((run_dir / "result.json").read_text())["summary"]["left_out"] == told
+    shown = "without 1 of its 3 shots (failed: 1)"
+    assert f"the inversion begins anew, {shown}" in done.stdout
+    assert f"%, {shown}\n" in done.stdout
+    assert json.loads((run_dir / "result.json").read_text())["summary"]["left_out"] == shown
     # as if it had never been there
     hpcfwi.run("without", "data.file=gathers", 'data.exclude=["1"]')
     assert (run_dir / "model.npy").read_bytes() == (hpcfwi.folder / "without" / "model.npy").read_bytes()
@@ -122,7 +122,7 @@ def test_with_a_quorum_the_inversion_restarts_without_failing_shots(hpcfwi, brok
     # the next start knows
     done = hpcfwi(*words, "--set", "data.quorum=0.6", "--set", "inversion.iterations=3")
     assert done.returncode == 0, done.stderr
-    assert f"warning: the survey is used {told}" in done.stdout
+    assert f"warning: the survey is used {shown}" in done.stdout
     done = hpcfwi(*words, "--set", "inversion.iterations=4")
     assert done.returncode == 2
     assert "data.quorum: is 1, but 2 of 3 shots can be used, since 1 failed earlier" in done.stderr

@@ -1,4 +1,4 @@
-"""What becomes of the events of workers, of Dask and of the executor."""
+"""Events of workers, of Dask and of the executor are logged, printed and acted upon."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WORKER = "tls://10.0.0.7:4000"
 
 
 class Executor:
-    """Notes what it hears."""
+    """Records the calls that it gets."""
 
     def __init__(self):
         self.seconds, self.silent, self.woken = [], [], 0
