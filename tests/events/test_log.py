@@ -178,7 +178,7 @@ def test_a_reader_that_is_overtaken_by_a_rotation_reads_every_event_once(path):
 
 
 def test_readers_of_a_log_that_is_being_written_see_each_event_once_and_in_order(path):
-    log = EventLog(path, segment_bytes=7000)
+    log = EventLog(path, segment_bytes=3000)
     ended = threading.Event()
 
     def read():
@@ -191,10 +191,10 @@ def test_readers_of_a_log_that_is_being_written_see_each_event_once_and_in_order
 
     with ThreadPoolExecutor(3) as pool:
         readers = [pool.submit(read) for _ in range(3)]
-        shots(log, 500)
+        shots(log, 200)
         ended.set()
         assert all(reader.result() == sorted(reader.result()) for reader in readers)
-    assert numbers(path) == list(range(500))
+    assert numbers(path) == list(range(200))
 
 
 def test_a_follower_reads_new_events_across_rotations(path):
