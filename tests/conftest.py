@@ -1,4 +1,4 @@
-"""The option --slow, a summary that does not let what was left out go unnoticed, and a small problem to run."""
+"""The option --slow, a summary of what was left out, and a small problem to run."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import pytest
 from hpcfwi.cluster.environment import apply_environment, restore_environment
 from hpcfwi.events.types import parse_event
 
-# A shell's background process ignores these, and so would every command that a test starts and sends them to.
+# A background process of a shell ignores these signals, and so would the commands that tests start.
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 NOT_ASKED_FOR = "slow, and --slow was not given"
-# Devito reads this once, when it is imported: all tests of this process, and the workers they start, generate the same code.
+# Devito reads these variables once, when it is imported: all tests of this process and their workers generate the same code.
 apply_environment(threads=1)
 import devito  # noqa: E402, F401
 
-# Of the tests' own process, and of workers that it has started: what runs in a process of its own decides for itself.
-OURS = ("DEVITO_LANGUAGE", "OMP_NUM_THREADS")
+# Variables of the tests' own process and its workers; commands that tests start set their own.
+OWN_VARIABLES = ("DEVITO_LANGUAGE", "OMP_NUM_THREADS")
 
 SMALL = """
 [grid]
@@ -98,16 +98,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
-    """What a test sets, or Dask for its workers, is gone after it."""
+    """Restore the environment variables that a test or its workers have changed."""
     with restore_environment():
-        for name in OURS:
+        for name in OWN_VARIABLES:
             os.environ.pop(name, None)
         yield
 
 
 @pytest.fixture(autouse=True)
-def promised_events(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a test's runs have told is what the schema promises."""
+def events_fit_the_schema(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every event that a test's runs have logged fits the schema."""
     hostile = "hostile" in request.keywords or request.node.path.parent.name == "fuzz"
     if hostile or "tmp_path" not in request.fixturenames:
         yield
@@ -115,12 +115,12 @@ def promised_events(request: pytest.FixtureRequest) -> Iterator[None]:
     folder = request.getfixturevalue("tmp_path")
     yield
     for path in folder.glob("**/events*.jsonl"):
-        breaches = [breach for line in path.read_bytes().splitlines(keepends=True) for breach in breaches_of(line)]
-        assert not breaches, f"{path}: {breaches[:5]}"
+        misfits = [text for line in path.read_bytes().splitlines(keepends=True) for text in schema_errors(line)]
+        assert not misfits, f"{path}: {misfits[:5]}"
 
 
-def breaches_of(line: bytes) -> list[str]:
-    """What is wrong with a line of an event log; nothing with one that was cut off."""
+def schema_errors(line: bytes) -> list[str]:
+    """What is wrong with a line of an event log; nothing if the line was cut off."""
     if not line.endswith(b"\n"):
         return []
     event, facts = parse_event(line), json.loads(line)
@@ -135,23 +135,23 @@ class Shell:
     Parameters
     ----------
     folder
-        Where it is typed.
+        Folder in which it is typed.
 
     Attributes
     ----------
     prefix
-        Words before it, as of a shell on another host.
+        Words before the command, such as a shell on another host.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.prefix: list[str] = []
-        self.environment = {k: v for k, v in os.environ.items() if k not in OURS}
+        self.environment = {k: v for k, v in os.environ.items() if k not in OWN_VARIABLES}
         folder.mkdir(exist_ok=True)
         (folder / "fwi.toml").write_text(SMALL)
 
     def start(self, *arguments: object, **popen: Any) -> subprocess.Popen[str]:
-        """Start the command in a session of its own, as a shell does; its output is text, both streams apart."""
+        """Start the command in a session of its own, as a shell does; both output streams are pipes of text."""
         return subprocess.Popen(
             [*self.prefix, sys.executable, "-m", "hpcfwi", *map(str, arguments)],
             **{
@@ -191,7 +191,7 @@ def hpcfwi(tmp_path: Path) -> Shell:
 
 @pytest.fixture
 def faketime() -> dict[str, str]:
-    """Variables for a process whose time of day is set; what counts from the machine's start goes on, as it does in truth."""
+    """Variables for a process whose time of day can be set; its monotonic clock stays true."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
     if library is None:
         pytest.skip("no libfaketime here (package faketime)")
@@ -199,7 +199,7 @@ def faketime() -> dict[str, str]:
         "LD_PRELOAD": str(library),
         "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        # or waits of Python's threads that are measured with the other clock end at once, and all of it crawls
+        # otherwise timed waits of Python's threads end at once, and everything crawls
         "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         "NO_FAKE_STAT": "1",
     }
@@ -207,7 +207,7 @@ def faketime() -> dict[str, str]:
 
 @pytest.fixture
 def set_clock(hpcfwi: Shell, faketime: dict[str, str]) -> Callable[[str], None]:
-    """Sets the clock of every process of a command, as faketime understands it (``+5h``)."""
+    """Set the clock of every process of a command, with an offset such as ``+5h``."""
     path = hpcfwi.folder / "clock"
 
     def set_to(offset: str) -> None:
@@ -222,7 +222,7 @@ def set_clock(hpcfwi: Shell, faketime: dict[str, str]) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shell, subprocess.CompletedProcess[str], Path]:
-    """A run of the small problem that went to its end; to be read, or copied and continued."""
+    """A finished run of the small problem, to be read, or copied and continued."""
     shell = Shell(tmp_path_factory.mktemp("first"))
     done = shell.run("run")
     return shell, done, shell.folder / "run"
@@ -238,7 +238,7 @@ def fwi_toml(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_problem(fwi_toml: Path) -> Callable[..., Any]:
-    """Makes the small problem; changes are given as to ``--set``."""
+    """Make the small problem with settings as of ``--set``."""
     from hpcfwi.config.run import load_run_config
     from hpcfwi.model.problem import Problem
 
@@ -247,7 +247,7 @@ def make_problem(fwi_toml: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels that run in this process give the same bytes every time."""
+    """Kernels in this process use one thread, and give the same bytes every time."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
