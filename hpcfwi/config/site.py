@@ -103,15 +103,27 @@ class NodeSection(Section):
     cores: int | None = Field(None, ge=1, le=4096, description="physical cores")
     hardware_threads: int = Field(1, ge=1, le=8, description="CPUs that the batch system counts for each core")
     memory: Gigabytes | None = Field(None, description="GB; memory available to jobs")
+    sockets: PerNode | None = Field(None, description="processors")
+    numa_domains: PerNode | None = Field(None, description="memory domains")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> NodeSection:
+        for name in ("sockets", "numa_domains"):
+            parts = getattr(self, name)
+            if parts is not None and self.cores is not None and self.cores % parts:
+                raise ValueError(f"{name}: is {parts}, which does not divide the {self.cores} cores")
+        return self
 
 
 class WorkerSection(Section):
     """Worker processes on a node."""
 
     processes: Auto | PerNode = Field(
-        "auto", description='per node; "auto": one a core, or what shots and memory allow'
+        "auto", description='worker processes on a node; "auto": one for each core, fewer if shots or memory are few'
     )
-    threads: Auto | PerNode = Field("auto", description='OpenMP threads of each process; "auto": the remaining cores')
+    threads: Auto | PerNode = Field(
+        "auto", description='OpenMP threads of each process; "auto": the cores that the processes leave'
+    )
     memory: Auto | Gigabytes = Field("auto", description='GB; memory of each process; "auto": its share of the node')
 
 

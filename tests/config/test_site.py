@@ -190,3 +190,9 @@ def test_workers_fit_on_their_node(mine, worker, message):
     mine.write_text(f"{MINE}\n[worker]\n{worker}\n")
     with pytest.raises(InputError, match=re.escape(message)):
         load_site(str(mine))
+
+
+@pytest.mark.parametrize("parts", ["sockets", "numa_domains"])
+def test_parts_of_a_node_divide_its_cores(parts):
+    message = mistake("node.cores=8", f"node.{parts}=3")
+    assert message.endswith(f"{parts}: is 3, which does not divide the 8 cores")
