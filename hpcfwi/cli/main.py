@@ -81,7 +81,9 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @launch_options
     @click.option("--nodes", type=click.IntRange(min=1), help="Worker jobs, or nodes of the allocation [all].")
-    @click.option("--wait", type=click.FloatRange(min=0), help="Minutes to wait for a worker, at most [no limit].")
+    @click.option(
+        "--wait", type=click.FloatRange(min=0), help="Minutes that the run waits for a worker, at most [no limit]."
+    )
     @click.option(
         "--run-dir",
         type=click.Path(path_type=Path),
@@ -104,14 +106,14 @@ def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") ->
 @problem_options
 @_run_options
 @click.option("--accept-versions", is_flag=True, help="Continue a run that another version of hpcfwi or Devito began.")
-@click.option("--fresh", is_flag=True, help="Begin anew, in a new folder: the name of the run folder and a number.")
+@click.option("--fresh", is_flag=True, help="Start a new run in a new folder, the run folder's name with a number.")
 @click.option("--stand-in", hidden=True, metavar="SECONDS[:SPREAD]", help="Let shots sleep, for a scaling study.")
 @click.option(
     "--requeue",
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Requeue the batch job at its time limit, until N of its starts have finished nothing [0: never].",
+    help="Requeue the batch job at its time limit, until N of its starts complete no shot [0: never].",
 )
 def run(
     config: Path,
@@ -184,7 +186,7 @@ def model(config: Path, settings: tuple[str, ...], run_dir: Path | None, site: s
 @click.option("--site", help="Name or path of a site file: show which workers fit on its nodes, too.")
 @click.option("--nodes", type=click.IntRange(min=1), help="Nodes, or worker jobs, of the site [as its file says].")
 def plan(config: Path, settings: tuple[str, ...], site: str | None, nodes: int | None) -> None:
-    """Show what CONFIG needs: grid, time steps, memory, disk, and workers of a site."""
+    """Show what CONFIG needs: grid, time steps, memory and disk; and the workers of a site."""
     run_config, site_config = _load(config, settings, site or "workstation")
     from hpcfwi.model.problem import Problem
     from hpcfwi.run.plan import make_plan, plan_workers

@@ -33,7 +33,9 @@ def _node_counts(_: Any, __: Any, text: str) -> tuple[int, ...]:
     help="Numbers of worker jobs, of nodes of the allocation, or of worker processes on this machine.",
 )
 @click.option(
-    "--weak", is_flag=True, help="Let the number of shots grow with the nodes; the most nodes have all shots."
+    "--weak",
+    is_flag=True,
+    help="Let the number of shots grow with the nodes; the largest number of nodes runs all shots.",
 )
 @click.option(
     "--repeat",
@@ -49,7 +51,11 @@ def _node_counts(_: Any, __: Any, text: str) -> tuple[int, ...]:
     metavar="SECONDS[:SPREAD]",
     help="Let shots sleep instead of running the kernels: their mean duration, and the standard deviation over the mean.",
 )
-@click.option("--study-dir", type=click.Path(path_type=Path), help="Folder of the study [scaling/CONFIG-SITE].")
+@click.option(
+    "--study-dir",
+    type=click.Path(path_type=Path),
+    help="Folder of the study [scaling/CONFIG-SITE, or ...-SITE-weak].",
+)
 def scale(config: Path, study_dir: Path | None, **options: Any) -> None:
     """Measure how CONFIG scales over numbers of nodes, and predict larger ones.
 

@@ -22,7 +22,7 @@ from hpcfwi.io import printable, shortened
 
 @click.group()
 def site() -> None:
-    """Known machines: their files, their job scripts, and whether a run works there."""
+    """List sites, show their files and job scripts, and check whether a run works there."""
 
 
 def _load(name: str, settings: Sequence[str]) -> Any:
@@ -86,7 +86,7 @@ def show(name: str, settings: tuple[str, ...]) -> None:
 @click.option("--nodes", type=click.IntRange(min=1), help="Worker jobs [as many as the site says].")
 @settings_option("the site or of CONFIG")
 def script(name: str, config: Path | None, nodes: int | None, settings: tuple[str, ...]) -> None:
-    """Print the script of a worker job of the site NAME, for the run of CONFIG or else for a whole node."""
+    """Print the job script of a worker at the site NAME: for CONFIG, or without it for a whole node."""
     run_settings = [setting for setting in settings if config is not None and not _is_of_site(setting)]
     found = _load(name, [setting for setting in settings if setting not in run_settings])
     scheduler = found.config.scheduler
