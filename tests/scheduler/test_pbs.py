@@ -7,7 +7,6 @@ import pwd
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import tomllib
 from pathlib import Path
@@ -74,7 +73,8 @@ def readable_environment(folder):
         pytest.skip(f"{python} is another version than that of these tests")
     subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
     (site,) = folder.glob("lib/python3*/site-packages")
-    (site / "hpcfwi.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
+    packages = [path for path in sys.path if path.endswith("-packages")]
+    (site / "hpcfwi.pth").write_text("\n".join([*packages, str(ROOT), ""]))
     script = folder / "bin" / "hpcfwi"
     script.write_text(f"#!{folder}/bin/python\nfrom hpcfwi.__main__ import main\nmain()\n")
     script.chmod(0o755)
