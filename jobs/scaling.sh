@@ -6,7 +6,7 @@
 #
 # How a problem scales over node counts: on this machine, on the nodes of an allocation, or as worker jobs.
 #
-#   bash jobs/scaling.sh                                       the example, jobs/circle.toml, on 1 and 2 worker processes
+#   bash jobs/scaling.sh                                       the example, jobs/circle.toml, on 1 and 2 processes of one thread
 #   bash jobs/scaling.sh CONFIG --site NAME [OPTIONS]          on worker jobs, from a login node
 #   sbatch -N8 jobs/scaling.sh CONFIG --site NAME --nodes 1,2,4,8    on parts of one allocation
 #
