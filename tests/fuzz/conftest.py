@@ -29,8 +29,8 @@ from hypothesis import strategies as st
 
 from hpcfwi.errors import HpcfwiError
 
-# Seconds for one case; for one that does not even heed a signal, the whole test.
-DEADLINE, STUCK = 5, 240
+# Seconds for one case; after STUCK seconds of one that a signal does not end, all of pytest ends with a traceback.
+DEADLINE, STUCK = 20, 120
 # Bytes that a case may ask for, beyond what the process has.
 MEMORY = 512 * 2**20
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -138,6 +138,7 @@ def fuzz(request, cases, tmp_path, monkeypatch) -> Iterator[Callable[[st.SearchS
             folder = where / f"{ran[name]:05d}"
             folder.mkdir(mode=0o700)
             signal.alarm(DEADLINE)
+            faulthandler.dump_traceback_later(STUCK, exit=True)
             os.chdir(folder)
             watch.begin(folder)
             try:
@@ -145,6 +146,7 @@ def fuzz(request, cases, tmp_path, monkeypatch) -> Iterator[Callable[[st.SearchS
             finally:
                 watch.folder = None
                 signal.alarm(0)
+                faulthandler.cancel_dump_traceback_later()
                 os.chdir(where)
             assert not watch.seen
             shutil.rmtree(folder)
@@ -160,13 +162,11 @@ def fuzz(request, cases, tmp_path, monkeypatch) -> Iterator[Callable[[st.SearchS
         assert ran[name] - before >= cases
 
     previous = signal.signal(signal.SIGALRM, alarm)
-    faulthandler.dump_traceback_later(STUCK, exit=True)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
     try:
         yield fuzz
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, previous)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,7 @@ class Scale:
         return data_uri(file.getvalue(), "png")
 
     @property
+    @functools.lru_cache(8)  # noqa: B019
     def bar(self) -> str:
         """The colour bar."""
 
@@ -133,6 +134,12 @@ class Frame:
         return cls(draw_svg(build), total, (100 * left, 100 * top, 100 * across, 100 * down), extent)
 
 
+@functools.lru_cache(1)
+def _frames(domain: Domain) -> list[Frame]:
+    """Axes without marks, a frame for each slice, which several groups of a report use."""
+    return [Frame.draw(domain, plane) for plane in slices_of(domain)]
+
+
 @dataclass(frozen=True)
 class Panel:
     """An image of a slice of a model, with its axes."""
@@ -169,7 +176,8 @@ def models_group(models: RunModels) -> PanelGroup | None:
             axes.scatter(shown[:, 0], shown[:, 1], **style)
 
     frames = [
-        Frame.draw(domain, plane, *([partial(mark, plane)] if models.shots else [])) for plane in slices_of(domain)
+        Frame.draw(domain, plane, *([functools.partial(mark, plane)] if models.shots else []))
+        for plane in slices_of(domain)
     ]
     panels = [
         panel
@@ -215,10 +223,8 @@ def gradient_group(models: RunModels, gradient: NDArray) -> PanelGroup:
     assert domain is not None
     limits = gradient_limits(gradient, models.frozen)
     scale = Scale(DIFFERENCE_COLOURS, limits, "Misfit per (s/km)²", "misfit per (s/km)²")
-    frames = [Frame.draw(domain, plane) for plane in slices_of(domain)]
-    return PanelGroup(
-        _panels(domain, _planes(domain, gradient), frames, scale, "First gradient", FIRST_GRADIENT), scale
-    )
+    planes = _planes(domain, gradient)
+    return PanelGroup(_panels(domain, planes, _frames(domain), scale, "First gradient", FIRST_GRADIENT), scale)
 
 
 def _planes(domain: Domain, values: NDArray, pixels: int = MAX_PIXELS) -> list[NDArray[np.float32]]:
@@ -326,7 +332,7 @@ def _draw_history(
     history: ModelHistory, shown: list[tuple[Row, list[NDArray]]], models: RunModels, domain: Domain, pixels: int
 ) -> None:
     known = [_planes(domain, model, pixels) for model in (models.true, models.initial) if model is not None]
-    frames = [Frame.draw(domain, plane) for plane in slices_of(domain)]
+    frames = _frames(domain)
     (first, initial), (_, last) = shown[0], shown[-1]
     limits = plotting.velocity_limits(*(plane for planes in known for plane in planes), last=_flat(last))
     velocities = Scale(VELOCITY_COLOURS, limits, "P-wave velocity (km/s)", "km/s")
