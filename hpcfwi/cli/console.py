@@ -1,4 +1,4 @@
-"""What the commands share: the console, options, and the files and folders that arguments mean."""
+"""Shared by the commands: the console, options, and the files and folders that arguments stand for."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ TABLE_WIDTH = 200
 
 def console() -> Console:
     """Return a console: live displays on a terminal, plain lines in a batch job or a file."""
-    interactive = sys.stdout.isatty() and current_batch_system() is None
-    return Console(
-        force_terminal=None if interactive else False, width=None if interactive else TABLE_WIDTH, soft_wrap=True
-    )
+    if sys.stdout.isatty() and current_batch_system() is None:
+        return Console(soft_wrap=True)
+    return Console(force_terminal=False, width=TABLE_WIDTH, soft_wrap=True)
 
 
-def settings_option(whose: str) -> Callable[[Any], Any]:
-    """The option ``--set``; ``whose`` keys it changes, for the help text."""
-    help_text = f"Change a key of {whose}; can be repeated."
+def settings_option(owner: str) -> Callable[[Any], Any]:
+    """The option ``--set`` for the keys of ``owner``."""
+    help_text = f"Change a key of {owner}; can be repeated."
     return click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help=help_text)
 
 
@@ -53,8 +52,8 @@ def default_run_dir(site: Site, config: Path) -> Path:
 
 
 def find_config(config: Path) -> Path:
-    """The user's file, or else the configuration of this name that comes with hpcfwi: ``circle`` is ``jobs/circle.toml``."""
-    with suppress(OSError):  # reading the path will say what is wrong with it
+    """The user's file, or else a configuration that comes with hpcfwi: ``circle`` stands for ``jobs/circle.toml``."""
+    with suppress(OSError):  # who reads the path reports the error
         if config.exists():
             return config
         packaged = packaged_folder("jobs") / f"{config.stem}.toml"

@@ -1,4 +1,4 @@
-"""The command ``hpcfwi`` and its exit code, and the commands of a run: run, model, plan, check and report."""
+"""The command ``hpcfwi`` and its exit code, and the commands run, model, plan, check, report and scale."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import click
 from rich.table import Table
 
 from hpcfwi.cli.console import console, default_run_dir, find_config, launch_options, problem_options
-from hpcfwi.cli.scale import scale as scale_command
 from hpcfwi.cli.site import site as site_commands
 from hpcfwi.cli.status import status as status_command
 from hpcfwi.cluster.environment import apply_environment, quiet_libraries
 from hpcfwi.config.parsing import split_settings
 from hpcfwi.config.run import load_run_config
 from hpcfwi.config.site import LaunchOptions, load_site
-from hpcfwi.errors import HpcfwiError, Interrupted, RunError
+from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
 from hpcfwi.io import printable
 from hpcfwi.process import ignore_signals, interrupted
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:
     from hpcfwi.run.driver import RunResult
+
+POSITIVE = click.IntRange(min=1)
 
 
 def command(arguments: list[str] | None = None) -> int:
@@ -44,7 +45,7 @@ def command(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _stopped()
     except Exception as error:
-        if interrupted():  # some clean-up has turned the interrupt into another error
+        if interrupted():  # a clean-up turned the interrupt into another error
             return _stopped()
         if "--verbose" in (sys.argv if arguments is None else arguments):
             raise
@@ -72,7 +73,6 @@ def cli(verbose: bool) -> None:
 
 
 cli.add_command(site_commands)
-cli.add_command(scale_command)
 cli.add_command(status_command)
 
 
@@ -80,15 +80,9 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Where and on which workers to run: ``site``, ``run_dir`` and :class:`LaunchOptions`."""
 
     @launch_options
-    @click.option("--nodes", type=click.IntRange(min=1), help="Worker jobs, or nodes of the allocation [all].")
-    @click.option(
-        "--wait", type=click.FloatRange(min=0), help="Minutes that the run waits for a worker, at most [no limit]."
-    )
-    @click.option(
-        "--run-dir",
-        type=click.Path(path_type=Path),
-        help="Run folder [runs/<name of CONFIG>, or in filesystem.runs of the site].",
-    )
+    @click.option("--nodes", type=POSITIVE, help="Worker jobs, or nodes of the allocation [all].")
+    @click.option("--wait", type=click.FloatRange(min=0), help="Limit of the wait for a worker, minutes [no limit].")
+    @click.option("--run-dir", type=click.Path(path_type=Path), help="Run folder [filesystem.runs/<name of CONFIG>].")
     @wraps(function)
     def with_options(*, launch: str | None, nodes: int | None, wait: float | None, **others: Any) -> Any:
         return function(options=LaunchOptions(launch, nodes, wait), **others)
@@ -105,7 +99,7 @@ def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") ->
 @cli.command()
 @problem_options
 @_run_options
-@click.option("--accept-versions", is_flag=True, help="Continue a run that another version of hpcfwi or Devito began.")
+@click.option("--accept-versions", is_flag=True, help="Continue a run of another version of hpcfwi or Devito.")
 @click.option("--fresh", is_flag=True, help="Start a new run in a new folder, the run folder's name with a number.")
 @click.option("--stand-in", hidden=True, metavar="SECONDS[:SPREAD]", help="Let shots sleep, for a scaling study.")
 @click.option(
@@ -113,7 +107,7 @@ def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") ->
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Requeue the batch job at its time limit, until N of its starts complete no shot [0: never].",
+    help="Requeue the batch job at its time limit; give up after N starts that complete no shot [0: never requeue].",
 )
 def run(
     config: Path,
@@ -152,10 +146,8 @@ def _result_lines(result: RunResult) -> Iterator[str]:
     ratio = result.misfit / result.initial_misfit if result.initial_misfit else 0.0
     error = "" if result.model_error is None else f", model error {100 * result.model_error:.2f} %"
     left_out = f", {result.left_out}" if result.left_out else ""
-    yield (
-        f"{counted(result.iterations, 'iteration')}, {counted(result.evaluations, 'evaluation')}: misfit {result.misfit:.6g}, "
-        f"{ratio:.4f} of the initial one{error}{left_out}"
-    )
+    counts = f"{counted(result.iterations, 'iteration')}, {counted(result.evaluations, 'evaluation')}"
+    yield f"{counts}: misfit {result.misfit:.6g}, {ratio:.4f} of the initial one{error}{left_out}"
     if result.irreproducible:
         yield f"the last bits may differ from run to run: {result.irreproducible}"
     yield f"{hours(result.core_hours)} of the workers"
@@ -183,8 +175,8 @@ def model(config: Path, settings: tuple[str, ...], run_dir: Path | None, site: s
 
 @cli.command()
 @problem_options
-@click.option("--site", help="Name or path of a site file: show which workers fit on its nodes, too.")
-@click.option("--nodes", type=click.IntRange(min=1), help="Nodes, or worker jobs, of the site [as its file says].")
+@click.option("--site", help="Name or path of a site file: also show which workers fit on its nodes.")
+@click.option("--nodes", type=POSITIVE, help="Nodes, or worker jobs, of the site [as in its file].")
 def plan(config: Path, settings: tuple[str, ...], site: str | None, nodes: int | None) -> None:
     """Show what CONFIG needs: grid, time steps, memory and disk; and the workers of a site."""
     run_config, site_config = _load(config, settings, site or "workstation")
@@ -204,7 +196,7 @@ def plan(config: Path, settings: tuple[str, ...], site: str | None, nodes: int |
 
 @cli.command()
 @problem_options
-@click.option("--shot", help="Name of the shot to test with [the middle one].")
+@click.option("--shot", help="Shot to test with [the middle one].")
 def check(config: Path, settings: tuple[str, ...], shot: str | None) -> int:
     """Test the gradient of CONFIG: dot product and Taylor tests. The exit code is 1 if a test fails."""
     run_config, _ = _load(config, settings)
@@ -224,3 +216,44 @@ def report(run_dir: Path) -> None:
     from hpcfwi.reporting.report.page import write_report
 
     click.echo(write_report(run_dir))
+
+
+def _node_counts(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...]:
+    try:
+        counts = tuple(sorted({int(word) for word in text.split(",")}))
+    except ValueError:
+        counts = ()
+    if not counts or counts[0] < 1:
+        raise InputError(f"--nodes {text}: should be whole numbers, 1 or more, for example --nodes 1,2,4")
+    return counts
+
+
+@cli.command()
+@problem_options
+@launch_options
+@click.option(
+    "--nodes",
+    default="1,2,4,8",
+    callback=_node_counts,
+    metavar="N,N,...",
+    help="Numbers of worker jobs, of nodes of the allocation, or of worker processes on this machine [1,2,4,8].",
+)
+@click.option(
+    "--weak", is_flag=True, help="Let the number of shots grow with the nodes; the largest number runs all shots."
+)
+@click.option("--repeat", "repeats", type=POSITIVE, default=3, help="Runs on each number of nodes [3].")
+@click.option("--iterations", type=POSITIVE, default=3, help="Iterations of each run [3].")
+@click.option("--stand-in", metavar="SECONDS[:SPREAD]", help="Let shots sleep: mean duration, and relative deviation.")
+@click.option("--study-dir", type=click.Path(path_type=Path), help="Folder of the study [scaling/CONFIG-SITE or ...-SITE-weak].")
+def scale(config: Path, study_dir: Path | None, **options: Any) -> None:
+    """Measure how CONFIG scales over numbers of nodes, and predict larger numbers.
+
+    The command runs CONFIG on each number of nodes, shows where the time goes, and fits a cost model. The same command
+    continues a study that was stopped; it keeps the measured runs.
+    """
+    from hpcfwi.scaling.study import ScaleOptions, run_study
+
+    study = ScaleOptions(**options)
+    name = f"{config.stem}-{Path(study.site).stem}{'-weak' if study.weak else ''}"
+    for path in run_study(find_config(config), study, study_dir or Path("scaling", name), console()).paths:
+        click.echo(path)

@@ -48,7 +48,7 @@ def list_sites() -> None:
 
 
 def _summary(path: Path) -> tuple[tuple[str, str, str], str]:
-    """Description, scheduler and "tried" of a site file, as far as it can be read, and why it cannot be used, in a line."""
+    """Description, scheduler and "tried" of a site file, and, in a line, why it cannot be used."""
     content: dict[str, Any] = {}
     problem = ""
     try:
@@ -58,7 +58,7 @@ def _summary(path: Path) -> tuple[tuple[str, str, str], str]:
     except InputError as error:
         first, *mistakes = str(error).splitlines()
         more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-        # hpcfwi site show has the whole message
+        # hpcfwi site show prints the whole message
         line = mistakes[0].strip().partition("; type: ")[0] if mistakes else first.removeprefix(f"{path}: ")
         problem = line + more
     if not content:
@@ -83,7 +83,7 @@ def show(name: str, settings: tuple[str, ...]) -> None:
 @site.command()
 @click.argument("name")
 @click.argument("config", required=False, type=click.Path(path_type=Path))
-@click.option("--nodes", type=click.IntRange(min=1), help="Worker jobs [as many as the site says].")
+@click.option("--nodes", type=click.IntRange(min=1), help="Worker jobs [as in the file of the site].")
 @settings_option("the site or of CONFIG")
 def script(name: str, config: Path | None, nodes: int | None, settings: tuple[str, ...]) -> None:
     """Print the job script of a worker at the site NAME: for CONFIG, or without it for a whole node."""
@@ -93,7 +93,7 @@ def script(name: str, config: Path | None, nodes: int | None, settings: tuple[st
     if scheduler.kind == "none":
         raise InputError(
             f"the site {found.name} has no batch system (scheduler.kind), so there is no job script; choose another site, for "
-            "instance generic-slurm (hpcfwi site list)"
+            "example generic-slurm (hpcfwi site list)"
         )
     from hpcfwi.cluster.jobs import JobContext, job_script
     from hpcfwi.cluster.layout import ResourceRequest, node_layout
@@ -110,7 +110,7 @@ def script(name: str, config: Path | None, nodes: int | None, settings: tuple[st
 
 
 def _is_of_site(setting: str) -> bool:
-    # a configuration has none of a site's sections
+    # sections of a site and of a configuration have different names
     return setting.lstrip().removeprefix(SITE_PREFIX).partition(".")[0].strip() in SiteConfig.model_fields
 
 
@@ -126,8 +126,10 @@ def _resource_request(config: Path, settings: Sequence[str]) -> Any:
 
 @site.command()
 @click.argument("name", default="workstation")
-@click.option("--job", is_flag=True, help="Start a real worker job and test its node from inside, too.")
-@click.option("--wait", type=click.FloatRange(min=0), default=10.0, help="Minutes to wait for that job, at most [10].")
+@click.option("--job", is_flag=True, help="Also start a real worker job and test its node from inside.")
+@click.option(
+    "--wait", type=click.FloatRange(min=0), default=10.0, help="Limit of the wait for that job, minutes [10]."
+)
 @settings_option("the site")
 def check(name: str, job: bool, wait: float, settings: tuple[str, ...]) -> int:
     """Test everything that a run at the site NAME [workstation] relies on. The exit code is 1 if there is a problem."""

@@ -21,21 +21,18 @@ if TYPE_CHECKING:
     from hpcfwi.reporting.status import RunStatus, StatusReader
 
 WATCH_INTERVAL_S = 2.0
+NUMBER = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?")
 
 
 class _StatusCommand(click.Command):
-    """Accepts ``--watch`` without a number, too; click would take the name of the run for the number."""
+    """Accepts ``--watch`` without a number; click would take the name of the run for the number."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = [
-            f"--watch={WATCH_INTERVAL_S}" if word == "--watch" and not _is_number(following) else word
+            f"--watch={WATCH_INTERVAL_S}" if word == "--watch" and not NUMBER.fullmatch(following) else word
             for word, following in pairwise([*args, ""])
         ]
         return super().parse_args(ctx, words)
-
-
-def _is_number(word: str) -> bool:
-    return re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", word) is not None
 
 
 @click.command(cls=_StatusCommand)
@@ -43,15 +40,15 @@ def _is_number(word: str) -> bool:
     "--watch",
     type=click.FloatRange(min=0.1, max=3600),
     metavar="[SECONDS]",
-    help=f"Repeat every SECONDS [{WATCH_INTERVAL_S:g}] until the run ends, or until Ctrl-C.",
+    help=f"Repeat every SECONDS [{WATCH_INTERVAL_S:g}] until the run ends or you press Ctrl-C.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object; with --watch, one line for each change.")
 @click.argument("run", type=click.Path(path_type=Path))
 def status(run: Path, watch: float | None, as_json: bool) -> int:
     """Show the state of a run.
 
-    RUN is a run folder, its name in runs, or the configuration of a run. The command only reads files, so it works on any
-    host that sees the folder. The exit code is 0 if the run exists.
+    RUN is a run folder, its name in runs, or the configuration of a run. The command works on any host that sees the folder,
+    since it only reads files. The exit code is 0 if the run exists.
     """
     from hpcfwi.reporting.status import HEARTBEAT_TIMEOUT_S, StatusReader, find_run
 
@@ -68,17 +65,17 @@ def status(run: Path, watch: float | None, as_json: bool) -> int:
     except KeyboardInterrupt:
         if received_signal() != "SIGINT":
             raise
-        ignore_signals()  # Ctrl-C is the way to leave
+        ignore_signals()  # Ctrl-C ends the watch
     return 0
 
 
 def _announce_wait() -> None:
     if sys.stderr.isatty():
-        click.echo("waiting some seconds for a heartbeat of the driver ...", err=True)
+        click.echo("waiting for a heartbeat of the driver ...", err=True)
 
 
 def _screen() -> Console:
-    """A console; unlike a run's, it is live on a terminal inside an allocation, too."""
+    """A console that, unlike that of a run, is also live on a terminal inside an allocation."""
     return Console() if sys.stdout.isatty() else console()
 
 

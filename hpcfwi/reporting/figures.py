@@ -1,4 +1,4 @@
-"""The pictures in ``figures/`` of a finished run: models, their errors, convergence, one shot's gathers, the gradient."""
+"""The figures of a finished run: models, their errors, convergence, one shot's gathers, the first gradient."""
 
 from __future__ import annotations
 
@@ -23,29 +23,11 @@ if TYPE_CHECKING:
 
 
 def draw_run_figures(
-    folder: Path,
-    problem: Problem,
-    objective: Objective,
-    rows: Sequence[Row],
-    velocity: NDArray,
-    first_gradient: NDArray,
-) -> list[Path]:
-    """Draw the pictures of a run, computing the gathers of its middle shot on the workers; returns their paths.
+    folder: Path, problem: Problem, objective: Objective, rows: Sequence[Row], velocity: NDArray, gradient: NDArray
+) -> None:
+    """Write the figures of a run as PNG files; workers predict the gathers of the middle shot.
 
-    Parameters
-    ----------
-    folder
-        Where the PNG files go; made if it is not there.
-    problem
-        What was inverted.
-    objective
-        Predicts gathers, and knows the misfit of every evaluation.
-    rows
-        The history, one row for each iteration.
-    velocity
-        The final model, km/s, shape ``problem.domain.shape``.
-    first_gradient
-        Gradient at the initial model with respect to squared slowness, misfit per (s/km)^2, of the same shape.
+    ``velocity`` is the final model, km/s; ``gradient`` is the one at the initial model, misfit per (s/km)^2.
     """
     folder.mkdir(exist_ok=True, mode=0o700)
     domain, shots = problem.domain, problem.survey.shots
@@ -55,26 +37,21 @@ def draw_run_figures(
     sources = np.stack([each.source for each in shots])
     receivers = np.unique(np.concatenate([each.receivers for each in shots]), axis=0)
     observed, predicted, axis = objective.predict(velocity, middle)
-    before, initial, initial_axis = objective.predict(problem.initial_velocity, middle)
+    _, initial, initial_axis = objective.predict(problem.initial_velocity, middle)
     # with a time step that follows the model the two records have different time axes
-    same_axis = initial_axis == axis and before.shape == observed.shape
+    comparable = initial_axis == axis and initial.shape == observed.shape
+    record = (observed, predicted, axis.step, shot.receivers, shot.source, shot.name, initial if comparable else None)
+    misfits = [evaluation.misfit for evaluation in objective.evaluations]
+    history = ([r.evaluations for r in rows], [r.misfit for r in rows], [r.model_error for r in rows])
     pictures: dict[str, Callable[[], Figure]] = {
         "models": lambda: models_figure(domain, **models, sources=sources, receivers=receivers),
         "difference": lambda: difference_figure(domain, **models),
-        "convergence": lambda: convergence_figure(
-            [evaluation.misfit for evaluation in objective.evaluations],
-            [row.evaluations for row in rows],
-            [row.misfit for row in rows],
-            [row.model_error for row in rows],
-        ),
-        "gather": lambda: gather_figure(
-            observed, predicted, axis.step, shot.receivers, shot.source, shot.name, initial if same_axis else None
-        ),
-        "gradient": lambda: gradient_figure(domain, first_gradient, problem.frozen),
+        "convergence": lambda: convergence_figure(misfits, *history),
+        "gather": lambda: gather_figure(*record),
+        "gradient": lambda: gradient_figure(domain, gradient, problem.frozen),
     }
-    return [
-        plotting.save_figure(folder / f"{name}.png", draw, problem.exclusion_note) for name, draw in pictures.items()
-    ]
+    for name, draw in pictures.items():
+        plotting.save_figure(folder / f"{name}.png", draw, problem.exclusion_note)
 
 
 def models_figure(
@@ -86,16 +63,9 @@ def models_figure(
     sources: ArrayLike | None = None,
     receivers: ArrayLike | None = None,
 ) -> Figure:
-    """The true model (where it is known), the initial and the final one on one colour scale.
+    """The true model (if known), the initial and the final one, km/s, on one colour scale; three slices of 3-D models.
 
-    Parameters
-    ----------
-    domain
-        The grid. Of a 3-D one, three slices through the middle are shown.
-    initial, final, true
-        P-wave velocities, km/s, shape ``domain.shape``; cells that are not finite are grey.
-    sources, receivers
-        Positions, shape (n, ndim), m; thinned where they are too dense to be told apart.
+    ``sources`` and ``receivers`` are positions, shape (n, ndim), m; dense ones are thinned. Cells that are not finite are grey.
     """
     models = {"True model": true, "Initial model": initial, "Final model": final}
     known = {title: values for title, values in models.items() if values is not None}
@@ -109,10 +79,9 @@ def models_figure(
 
 
 def difference_figure(domain: Domain, *, initial: NDArray, final: NDArray, true: NDArray | None = None) -> Figure:
-    """The errors of the initial and the final model or, where the truth is unknown, what has changed.
+    """The errors of the initial and the final model or, without a true model, the difference of the two.
 
-    The arguments are those of :func:`models_figure`. The relative error in a title is ``norm(v - true) / norm(true)``, over
-    the cells where both are finite.
+    The relative error in a title is ``norm(v - true) / norm(true)`` over the cells where both are finite.
     """
     differences = {"Final − initial model": final - initial}
     if true is not None:
@@ -127,17 +96,7 @@ def difference_figure(domain: Domain, *, initial: NDArray, final: NDArray, true:
 
 
 def gradient_figure(domain: Domain, gradient: NDArray, frozen: NDArray | None = None) -> Figure:
-    """The gradient of the misfit at the initial model.
-
-    Parameters
-    ----------
-    domain
-        The grid.
-    gradient
-        With respect to squared slowness, misfit per (s/km)^2, shape ``domain.shape``.
-    frozen
-        Cells that the inversion does not update, boolean, shape ``domain.shape``; they are hatched.
-    """
+    """The gradient of the misfit with respect to squared slowness at the initial model; ``frozen`` cells are hatched."""
     title = "Gradient of the misfit at the initial model\n(positive: a higher velocity there lowers the misfit)"
     drawing = plotting.ModelFigure(domain, [title])
     drawing.paint([gradient], plotting.DIFFERENCE_COLOURS, gradient_limits(gradient, frozen), "Misfit per (s/km)$^2$")
@@ -147,7 +106,7 @@ def gradient_figure(domain: Domain, gradient: NDArray, frozen: NDArray | None = 
 
 
 def gradient_limits(gradient: NDArray, frozen: NDArray | None) -> tuple[float, float]:
-    """Colour limits of a gradient, which is orders of magnitude larger at sources, receivers and in frozen water."""
+    """Colour limits of a gradient, which is far larger at sources, at receivers and in frozen cells."""
     return plotting.symmetric_limits(gradient if frozen is None or frozen.all() else gradient[~frozen], percent=98)
 
 
@@ -157,15 +116,10 @@ def convergence_figure(
     iteration_misfits: Sequence[float],
     model_errors: Sequence[float | None] = (),
 ) -> Figure:
-    """The misfit of every evaluation and of the accepted iterations, relative to the first, and the model error.
+    """The misfits of all evaluations and of the iterations, relative to the first, and the model errors.
 
-    Parameters
-    ----------
-    misfits
-        Misfit of evaluation 1, 2, ...
-    iteration_evaluations, iteration_misfits, model_errors
-        Of iteration 0 (the initial model), 1, 2, ...: evaluations done when it was accepted, misfit, and relative error of
-        the velocity (a fraction; None or NaN where unknown).
+    ``misfits`` are those of evaluation 1, 2, ...; of iteration 0 (the initial model), 1, ... there are the number of its last
+    evaluation, its misfit and its model error (a fraction; None or NaN if unknown).
     """
     errors = 100 * np.array(model_errors, dtype=float)
     known = plotting.finite(errors)
@@ -214,23 +168,10 @@ def gather_figure(
     shot: str,
     initial: NDArray | None = None,
 ) -> Figure:
-    """One shot: observed, predicted and the difference, all on the scale of the observed record.
+    """One shot: observed and predicted record (shape (samples, n)), and the difference, all on the scale of the observed one.
 
-    Parameters
-    ----------
-    observed, predicted
-        Records, shape (samples, n); ``predicted`` by the final model.
-    sample_interval
-        ms.
-    receivers
-        Positions, shape (n, ndim), m. The traces are sorted by the coordinate that varies most, and numbered where they
-        are not equally spaced.
-    source
-        Position, shape (ndim,), m.
-    shot
-        Name of the shot.
-    initial
-        Record predicted by the initial model, shape (samples, n); its difference to the observed becomes a fourth panel.
+    The traces are sorted by the coordinate of the receivers (shape (n, ndim), m) that varies most, and numbered unless they are
+    equally spaced. ``sample_interval`` is in ms. The residual of the ``initial`` model's record is a fourth panel.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -259,14 +200,14 @@ def gather_figure(
 
 
 def _trace_axis(receivers: NDArray) -> tuple[NDArray, tuple[float, float], str]:
-    """Order of the traces, ends of the horizontal axis and its label."""
+    """Order of the traces, and limits and label of the horizontal axis."""
     axis = int(np.argmax(np.ptp(receivers, axis=0)))
     name = AXIS_NAMES[receivers.shape[1]][axis]
     name = "depth" if name == "z" else name
     order = np.lexsort((*receivers.T, receivers[:, axis]))
     along = receivers[order, axis] / 1000
     gaps = np.diff(along)
-    # an image has columns of one width: a gap would shift all traces that follow
+    # the columns of an image have one width, so a gap would shift all traces after it
     if len(gaps) and np.ptp(gaps) < 0.02 * gaps.mean():
         half = gaps.mean() / 2
         return order, (along[0] - half, along[-1] + half), f"Receiver {name} (km)"
@@ -274,7 +215,6 @@ def _trace_axis(receivers: NDArray) -> tuple[NDArray, tuple[float, float], str]:
 
 
 def _percent(difference: NDArray, reference: NDArray) -> str:
-    """Norm of a difference over that of its reference, where both are finite."""
     both = np.isfinite(difference) & np.isfinite(reference)
     size = np.linalg.norm(reference[both])
     return f"{_number(100 * float(np.linalg.norm(difference[both]) / size))} %" if size else "unknown"

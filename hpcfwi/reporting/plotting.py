@@ -1,6 +1,6 @@
-"""Matplotlib as hpcfwi uses it: one style, slices of models in km with depth downwards, colour scales, whole files.
+"""Shared by all drawings: one style, slices of models in km with depth downwards, colour scales, and files.
 
-Matplotlib is imported only while something is drawn, and never pyplot: there are no windows and no global figures.
+Matplotlib is imported only by functions that draw; pyplot, with its windows and global figures, never is.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ STYLE: dict[Any, Any] = {
     "text.usetex": False,
 }
 VELOCITY_COLOURS, DIFFERENCE_COLOURS = "viridis", "RdBu"
-# Symbols of sources and receivers; not clipped, since half of those of a survey lie on the model's edge.
+# Symbols of sources and receivers, which often lie on the edge of the model and so are not clipped.
 SYMBOL: dict[str, Any] = {"linewidths": 0.5, "clip_on": False}
 SOURCE: dict[str, Any] = {"marker": "*", "s": 60, "c": "red", "edgecolors": "white", "zorder": 4, **SYMBOL}
 RECEIVER: dict[str, Any] = {"marker": "v", "s": 14, "c": "white", "edgecolors": "black", "zorder": 3, **SYMBOL}
-# Colour of cells without a value, by colour map; a grey colour map needs another colour than grey.
+# Colour of cells that are not finite, by colour map; the others use grey.
 MISSING_COLOURS = {"gray": "khaki"}
-# Sizes of model figures in inches: limits of all panels together and of one, room for a title, for labels left of and
-# below a panel, for a line of text, for a letter, and the width of the colour bar.
+# Sizes of model figures in inches: limits of all panels together and of one, the least width for a title; room left of and
+# below a panel, for a line of text and for a letter; and the width of the colour bar.
 MAX_WIDTH, MAX_HEIGHT, MAX_PANEL, MIN_COLUMN = 10.0, 7.5, 5.0, 1.6
 LEFT, BELOW, LINE, LETTER, BAR = 0.65, 0.5, 0.17, 0.075, 0.17
 
@@ -68,7 +68,7 @@ class Slice:
         index = tuple(slice(None) if axis in (across, down) else n // 2 for axis, n in enumerate(domain.shape))
         low = [(o - h / 2) / 1000 for o, h in zip(domain.origin, domain.spacing, strict=True)]
         high = [(e + h / 2) / 1000 for e, h in zip(domain.last, domain.spacing, strict=True)]
-        # depth increases down the page, y of a map up the page
+        # depth increases downwards; y of a map increases upwards
         vertical = (high[down], low[down]) if down == domain.ndim - 1 else (low[down], high[down])
         return cls(across, down, index, (low[across], high[across], *vertical), title)
 
@@ -84,12 +84,12 @@ class Slice:
         return rows if self.extent[2] > self.extent[3] else rows[::-1]
 
     def project(self, positions: ArrayLike, spacing: float) -> NDArray:
-        """Positions, m, projected on the plane, km; where they are dense, about one in ``spacing`` km is kept."""
+        """Project positions, m, on the plane, km; dense ones are thinned to about one in ``spacing`` km."""
         return thin(np.atleast_2d(np.asarray(positions, dtype=float))[:, [self.across, self.down]] / 1000, spacing)
 
 
 def slices_of(domain: Domain) -> list[Slice]:
-    """The whole of a 2-D model, or three slices through the middle of a 3-D one."""
+    """A 2-D model as a whole, or three slices through the middle of a 3-D one."""
     if domain.ndim == 2:
         return [Slice.of(domain, 0, 1)]
     middle = [(o + n // 2 * h) / 1000 for o, n, h in zip(domain.origin, domain.shape, domain.spacing, strict=True)]
@@ -101,13 +101,13 @@ def slices_of(domain: Domain) -> list[Slice]:
 
 
 class ModelFigure:
-    """A figure with a panel for each model and slice of a grid, all at equal aspect and on one colour scale."""
+    """A figure with a panel for each model and slice, all at equal aspect and on one colour scale."""
 
     def __init__(self, domain: Domain, titles: list[str]) -> None:
         slices = slices_of(domain)
         sizes = np.array([each.size for each in slices])
         if domain.ndim == 3:
-            # a map on the scale of flat sections would leave most of its row empty
+            # a map on the scale of flat sections would be far higher than these
             sizes[2] *= min(1.0, 1.5 * sizes[0, 1] / sizes[2, 1])
         stacked = domain.ndim == 3 or sizes[0, 0] > 2 * sizes[0, 1]
         rows, columns = (len(titles), len(slices)) if stacked else (1, len(titles))
@@ -120,7 +120,7 @@ class ModelFigure:
         names = [_wrap(title, MAX_WIDTH if domain.ndim == 3 else room[0]) for title in titles]
         lines = max(name.count("\n") for name in names) + 1 + (domain.ndim == 3)
         pitch = height + LINE * lines + 0.25
-        # labels of the vertical axis stand beside every panel of a volume, beside the first one of plane models
+        # every panel of a 3-D model has labels of its vertical axis, but only the first one of 2-D models
         between = LEFT if domain.ndim == 3 else 0.3
         lefts = LEFT + np.concatenate([[0.0], np.cumsum(room + between)])
         self.bar_height = max(rows * pitch - (pitch - height), MIN_COLUMN)
@@ -134,7 +134,7 @@ class ModelFigure:
                 row, column = (i, j) if stacked else (0, i)
                 left = lefts[column] + (room[column] - size[0]) / 2
                 axes = self._add_axes(left, top - row * pitch - size[1], size[0], size[1])
-                # the middle panel of a row has the model's name, a line above the titles of its neighbours
+                # the middle panel of a row has the name of the model, above its own title
                 axes.set_title("\n".join(filter(None, (name if j == len(slices) // 2 else "", each.title))))
                 label_axes(axes, domain, each, size)
                 if row < rows - 1:
@@ -152,16 +152,16 @@ class ModelFigure:
         return self.figure.add_axes((left / total[0], bottom / total[1], width / total[0], height / total[1]))
 
     def paint(self, models: list[NDArray], colours: str, limits: Limits, label: str) -> None:
-        """Fill the panels and add the colour bar, with an arrow where values lie beyond a limit."""
+        """Fill the panels and add the colour bar, with an arrow at a limit that values exceed."""
         for axes, each, _, i in self.panels:
             image = draw_image(axes, each.plane(models[i]), each.extent, colours, limits)
         values = np.concatenate([finite(model) for model in models])
-        below, above = bool((values < limits[0]).any()), bool((values > limits[1]).any())
-        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
+        beyond = bool((values < limits[0]).any()), bool((values > limits[1]).any())
+        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
         colour_bar(image, self.bar, self.bar_height, label, extend)
 
     def mark(self, positions: ArrayLike | None, name: str, spacing: float, style: dict[str, Any]) -> None:
-        """Mark positions, m, on every panel, thinned to about one in ``spacing`` inches."""
+        """Mark positions, m, on every panel; dense ones are thinned to about one in ``spacing`` inches."""
         if positions is None or np.size(positions) == 0:
             return
         for axes, each, size, _ in self.panels:
@@ -193,16 +193,13 @@ class ModelFigure:
 
 def new_figure(size: tuple[float, float], layout: Any = "constrained") -> Figure:
     """An empty figure of a size in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout=layout)
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=size, layout=layout)
 
 
 def render(build: Callable[[], Figure], kind: str, style: dict[Any, Any] | None = None, **options: Any) -> bytes:
-    """Build a figure in this module's style, and return the PNG or SVG file that ``savefig`` makes with the options."""
+    """Build a figure in STYLE and return it as a PNG or SVG file; ``options`` are those of ``savefig``."""
     import matplotlib
 
     with matplotlib.rc_context({**STYLE, **(style or {})}):
@@ -212,7 +209,7 @@ def render(build: Callable[[], Figure], kind: str, style: dict[Any, Any] | None 
 
 
 def save_figure(path: Path, build: Callable[[], Figure], note: str = "") -> Path:
-    """Write a figure as a PNG file, with a note below it; returns ``path``. A write that fails keeps the older file."""
+    """Write a figure as a PNG file, with a note below it; a failed write keeps the old file."""
 
     def annotated() -> Figure:
         figure = build()
@@ -226,7 +223,7 @@ def save_figure(path: Path, build: Callable[[], Figure], note: str = "") -> Path
 
 
 def draw_image(axes: Axes, rows: NDArray, extent: Extent, colours: str, limits: Limits) -> Any:
-    """Draw values as an image, the first row at the top; cells that are not finite have a colour of their own."""
+    """Draw values as an image, the first row at the top."""
     from matplotlib import colormaps
 
     colormap = colormaps[colours].with_extremes(bad=MISSING_COLOURS.get(colours, "0.75"))
@@ -238,18 +235,17 @@ def colour_bar(image: Any, axes: Axes, height: float, label: str, extend: str) -
     """Fill axes of a height in inches with the colour bar of an image."""
     from matplotlib.ticker import ScalarFormatter
 
-    style: dict[str, Any] = {"extend": extend, "extendfrac": 0.12 / height}
-    formatter = ScalarFormatter(useMathText=True)
-    axes.figure.colorbar(image, cax=axes, label=_wrap(label, height), format=formatter, **style)
+    style: dict[str, Any] = {"extend": extend, "extendfrac": 0.12 / height, "format": ScalarFormatter(useMathText=True)}
+    axes.figure.colorbar(image, cax=axes, label=_wrap(label, height), **style)
 
 
 def axis_names(domain: Domain) -> tuple[str, ...]:
-    """What the coordinates of a grid are."""
+    """Names of the coordinates of a grid."""
     return ("Distance", "Depth") if domain.ndim == 2 else ("Distance x", "Distance y", "Depth")
 
 
 def label_axes(axes: Axes, domain: Domain, plane: Slice, inches: ArrayLike) -> None:
-    """Name the axes of a slice, and give them as many ticks as their labels have room for."""
+    """Name the axes of a slice, and set as many ticks as their labels have room for."""
     from matplotlib.ticker import MaxNLocator
 
     names = axis_names(domain)
@@ -259,7 +255,7 @@ def label_axes(axes: Axes, domain: Domain, plane: Slice, inches: ArrayLike) -> N
 
 
 def use_log_scale(axes: Axes, values: ArrayLike) -> None:
-    """Make the vertical axis logarithmic, unless it would show one value only, with plain numbers at enough ticks."""
+    """Make the vertical axis logarithmic unless all values are equal; a short one has plain numbers at its ticks."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     shown = finite(values)
@@ -276,7 +272,7 @@ def use_log_scale(axes: Axes, values: ArrayLike) -> None:
 
 
 def velocity_limits(*models: ArrayLike, last: ArrayLike) -> Limits:
-    """Limits that cover some models, and the last one but for its extreme cells: inversions leave spikes at sources."""
+    """Limits that cover some models, and the last one without its extremes: inversions leave spikes at sources."""
     values = finite(last)
     extremes = np.percentile(values, (0.5, 99.5)) if values.size else values
     covered = np.concatenate([*map(finite, models), extremes])
@@ -286,14 +282,14 @@ def velocity_limits(*models: ArrayLike, last: ArrayLike) -> Limits:
 
 
 def symmetric_limits(*differences: ArrayLike, percent: float = 99.5) -> Limits:
-    """Limits around zero at the largest of the percentiles of absolute values, or the maximum where that is zero."""
+    """Limits at plus and minus the largest percentile of the absolute values, or their maximum if that is zero."""
     found = [np.abs(finite(values)) for values in differences]
     limit = max((float(np.percentile(sizes, percent) or sizes.max()) for sizes in found if sizes.size), default=0.0)
     return -(limit or 1.0), limit or 1.0
 
 
 def thin(points: NDArray, spacing: float) -> NDArray:
-    """Keep one point of every cell of a size; of an evenly spaced line, every k-th point."""
+    """Keep one point in each cell of about this size; of an evenly spaced line, every k-th point."""
     steps = []
     for values in points.T:
         gaps = np.diff(np.unique(values))
@@ -305,7 +301,7 @@ def thin(points: NDArray, spacing: float) -> NDArray:
 
 
 def finite(values: ArrayLike) -> NDArray[np.float64]:
-    """The finite numbers among the values, flat."""
+    """The finite values, flat."""
     flat = np.ravel(np.asarray(values, dtype=float))
     return flat[np.isfinite(flat)]
 

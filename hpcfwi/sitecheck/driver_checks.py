@@ -1,7 +1,8 @@
-"""The site check, and its first part: checks on the driver's host."""
+"""The site check, and its checks on the driver's host."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import tempfile
@@ -9,7 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+
+from cryptography import x509
+from distributed import Scheduler
+from distributed.comm import connect
+from distributed.security import Security
 
 from hpcfwi.batch.base import BatchSystem, Queue
 from hpcfwi.batch.registry import site_batch_system
@@ -18,20 +25,20 @@ from hpcfwi.cluster.environment import silence_dask, worker_environment
 from hpcfwi.cluster.jobs import JobContext, job_script
 from hpcfwi.cluster.layout import Layout, ResourceRequest, node_layout
 from hpcfwi.cluster.local import local_layout
-from hpcfwi.cluster.network import driver_address, interfaces
+from hpcfwi.cluster.network import driver_address, interfaces, private_security, scheduler_options
 from hpcfwi.cluster.pool import choose_launch_mode
-from hpcfwi.config.site import Site
+from hpcfwi.config.site import NetworkSection, Site
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.execution.affinity import PRELOAD_MODULES
 from hpcfwi.sitecheck import results
 from hpcfwi.sitecheck.probe import probe_host
-from hpcfwi.sitecheck.results import Finding, Section, problem
+from hpcfwi.sitecheck.results import Finding, Section, problem, warning
 from hpcfwi.sitecheck.storage import runs_findings
-from hpcfwi.sitecheck.tls import tls_findings
 
 # More shots than any node has cores, so that workers fill a node.
 LARGE_RUN = ResourceRequest(shots=100_000, shot_bytes=1)
 LOOPBACK = "127.0.0.1"
+OWN_KEY_TIMEOUT_S, OTHER_KEY_TIMEOUT_S = 5.0, 1.5
 
 
 def check_site(
@@ -40,23 +47,18 @@ def check_site(
     wait_minutes: float | None = 10.0,
     print_line: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Section]:
-    """Test everything that a run at a site relies on.
+    """Test everything that a run at a site relies on; yields a section of findings for each host, once it is known.
 
     Parameters
     ----------
     site
         The site.
     job
-        Whether to start a real worker job (inside a job: workers on its nodes) and test that, too.
+        Whether to start a real worker job, or inside a job workers on its nodes, and to test them too.
     wait_minutes
-        How long that may take to start; None: any time.
+        Limit of the wait for the first worker; None: no limit.
     print_line
-        Prints a line for the user while that goes on.
-
-    Yields
-    ------
-    Section
-        The findings at each place, as soon as they are known.
+        Prints a line about the job.
 
     Raises
     ------
@@ -77,7 +79,7 @@ def check_site(
 
 
 def check_driver(site: Site) -> Section:
-    """Test the driver's host, which has the workers too if there is no batch system."""
+    """Test the driver's host; without a batch system, its workers run there too."""
     mode, _ = choose_launch_mode(site)
     runs = site.runs_folder.absolute()
     findings = []
@@ -96,7 +98,7 @@ def check_driver(site: Site) -> Section:
 
 
 def _layout(site: Site, mode: str, runs: Path) -> Layout:
-    """How a large run divides a node; in an allocation, the node with the least memory for a worker."""
+    """The layout of a node for a large run; in an allocation, of the node with the least memory for a worker."""
     if mode == "local":
         return local_layout(site.config.worker, LARGE_RUN)
     if mode == "allocation":
@@ -116,7 +118,7 @@ def scheduler_findings(site: Site, layout: Layout) -> list[Finding]:
     try:
         queues = batch.queues()
     except RunError as error:
-        return [problem("scheduler", f"{batch.name} does not answer: {error}", "ask its operators whether it is up")]
+        return [problem("scheduler", f"{batch.name} does not answer: {error}", "ask the operators whether it is up")]
     seconds = time.perf_counter() - started
     found = f"{batch.name}: {', '.join(batch.commands)} found; answers in {seconds:.1f} s"
     findings = [Finding("scheduler", found), _queue_finding(site, batch, queues)]
@@ -130,19 +132,19 @@ def _queue_finding(site: Site, batch: BatchSystem, queues: list[Queue]) -> Findi
     listed = ", ".join(f"{queue.name}{'*' if queue.default else ''}" for queue in queues) or "none"
     if wanted is None:
         if all(queue.default is False for queue in queues):
-            return problem("queue", f"there is no default one; there are {listed}", "name one in scheduler.queue")
-        return Finding("queue", f"the scheduler's own; there are {listed}")
+            return problem("queue", f"no default queue; the queues are {listed}", "name one in scheduler.queue")
+        return Finding("queue", f"the default one; the queues are {listed}")
     accepts_jobs, where = {queue.name: queue.accepts_jobs for queue in queues}, site.where("scheduler.queue")
     for name in batch.queue_names(wanted):
         if name not in accepts_jobs:
-            return problem("queue", f"there is no {name}; there are {listed}", where)
+            return problem("queue", f"no queue {name}; the queues are {listed}", where)
         if not accepts_jobs[name]:
             return problem("queue", f"{name} accepts no jobs now", f"wait, or choose another: {where}")
     return Finding("queue", wanted)
 
 
 def _submission_findings(site: Site, batch: BatchSystem, layout: Layout) -> list[Finding]:
-    """Check whether the batch system would accept the worker job, if it can say so."""
+    """Check whether the batch system would accept the worker job; not every batch system can test that."""
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
         context = JobContext("check", Path.cwd(), preload=PRELOAD_MODULES)
         script.write(job_script(site, layout, context, "tls://driver:0"))
@@ -159,7 +161,7 @@ def _submission_findings(site: Site, batch: BatchSystem, layout: Layout) -> list
 
 
 def network_findings(site: Site, layout: Layout) -> tuple[str | None, list[Finding]]:
-    """Find the driver's address, None if there is none, and check its ports."""
+    """Find the driver's address, or None, and check its ports."""
     network = site.config.network
     if site.config.scheduler.kind == "none" and network.interface is None:
         return LOOPBACK, [Finding("network", f"{LOOPBACK}: driver and workers are on this machine")]
@@ -176,7 +178,7 @@ def network_findings(site: Site, layout: Layout) -> tuple[str | None, list[Findi
 
 
 def ports_finding(ports: str, address: str, layout: Layout) -> Finding:
-    """Check that some ports are free here, and that there are enough for the workers of a node."""
+    """Check that some ports are free here and that the workers of a node have enough."""
     first, last = map(int, ports.split(":"))
     count, free = last - first + 1, sum(_is_free(address, port) for port in range(first, last + 1))
     found = f"{free} of {count} from {first} to {last} are free on {address}"
@@ -184,7 +186,7 @@ def ports_finding(ports: str, address: str, layout: Layout) -> Finding:
     if not free:
         return problem("ports", found, "choose others in network.ports")
     if count < needed:
-        return problem("ports", f"{found}; a node's workers need {needed}", "allow more in network.ports")
+        return problem("ports", f"{found}; the workers of a node need {needed}", "allow more in network.ports")
     return Finding("ports", found)
 
 
@@ -195,8 +197,70 @@ def _is_free(address: str, port: int) -> bool:
     return False
 
 
+def tls_findings(network: NetworkSection, address: str) -> list[Finding]:
+    """Check that a scheduler on ``address`` accepts the key of a run and nothing else."""
+    if not network.tls:
+        advice = "remove network.tls = false, unless only you can reach this network"
+        return [warning("encryption", "off: anyone who reaches the driver's port can run programs as you", advice)]
+    with tempfile.TemporaryDirectory(prefix="hpcfwi-check-") as folder:
+        own_folder, other_folder = Path(folder, "own"), Path(folder, "other")
+        with private_security(own_folder) as own, private_security(other_folder) as other:
+            certificate = _certificate_finding(Path(own.tls_ca_file))
+            try:
+                error, intruders = asyncio.run(try_connections(network, address, own, other))
+            except (OSError, RuntimeError, InputError) as reason:
+                found = f"no scheduler can listen on {address}: {reason}"
+                return [problem("encryption", found, "set network.interface or network.ports"), certificate]
+    return [_handshake_finding(error, intruders, address), certificate]
+
+
+def _handshake_finding(error: str, intruders: list[str], address: str) -> Finding:
+    if error:
+        advice = "see the row of the certificate; does a firewall close ports of this host (network.ports)?"
+        return problem("encryption", f"no TLS connection to {address}: {error}", advice)
+    if intruders:
+        advice = "do not run here, and report this: it should be impossible"
+        return problem("encryption", f"{address} accepts {', '.join(intruders)}", advice)
+    return Finding("encryption", f"{address} accepts the key of a run, and neither plain TCP nor another key")
+
+
+async def try_connections(
+    network: NetworkSection, address: str, own: Security, other: Security
+) -> tuple[str, list[str]]:
+    """Connect to a scheduler with the key of the run, without one, and with another one.
+
+    Returns the error with the key of the run (empty without one), and the others that are accepted.
+    """
+    options = scheduler_options(network, address) | {"dashboard_address": "127.0.0.1:0", "dashboard": False}
+    async with Scheduler(**options, protocol="tls://", security=own) as scheduler:
+        error = await connection_error(scheduler.address, own, OWN_KEY_TIMEOUT_S)
+        plain = scheduler.address.replace("tls://", "tcp://")
+        others = {"plain TCP": (plain, Security()), "another key": (scheduler.address, other)}
+        errors = await asyncio.gather(*(connection_error(*each, OTHER_KEY_TIMEOUT_S) for each in others.values()))
+    return error, [name for name, refused in zip(others, errors, strict=True) if not refused]
+
+
+async def connection_error(address: str, security: Security, timeout_s: float) -> str:
+    """Connect and disconnect; return the error, or an empty string."""
+    try:
+        comm = await connect(address, timeout=timeout_s, **security.get_connection_args("client"))
+    except (OSError, TypeError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    await comm.close()
+    return ""
+
+
+def _certificate_finding(path: Path) -> Finding:
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    first, last, now = certificate.not_valid_before_utc, certificate.not_valid_after_utc, datetime.now(UTC)
+    found = f"valid from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
+    if not first < now < last:
+        return problem("certificate", f"{found}, but it is {now:%Y-%m-%d %H:%M}", "set the clock of this host")
+    return Finding("certificate", found)
+
+
 def _host_findings(site: Site, layout: Layout) -> list[Finding]:
-    """Check what kernels need on this host and, if the workers are here, whether they have what the site promises."""
+    """Check kernels and their threads on this host and, if the workers run here, their memory."""
     local = site.config.scheduler.kind == "none"
     threads = layout.threads if local else min(layout.threads, len(os.sched_getaffinity(0)))
     variables = worker_environment(threads, site.config) | site.config.openmp.variables
@@ -216,10 +280,10 @@ def _host_findings(site: Site, layout: Layout) -> list[Finding]:
 
 
 def _without_workers(finding: Finding, threads: int, layout: Layout) -> Finding:
-    """Weaken a finding about threads on a host without workers, which may differ from the nodes."""
+    """Make a problem with threads a warning: no worker runs on this host, and the nodes may differ from it."""
     if threads < layout.threads:
         note = f"workers have {layout.threads} threads, more than there are CPUs here"
         finding = replace(finding, found=f"{finding.found} ({note})")
     if finding.verdict == "problem":
-        finding = replace(finding, verdict="warning", advice="--job tests the nodes, where the workers are")
+        finding = replace(finding, verdict="warning", advice="--job tests the nodes, where the workers run")
     return finding

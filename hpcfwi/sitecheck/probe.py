@@ -1,7 +1,7 @@
-"""Facts about a host, from inside a process: :mod:`hpcfwi.sitecheck.results` judges them.
+"""Facts about a host, for :mod:`hpcfwi.sitecheck.results` to judge; the driver collects them itself and in tasks of workers.
 
-The driver calls these functions on its own host, and as tasks in workers. Kernels are first tried in a child process
-(``python -m hpcfwi.sitecheck.probe``), which alone dies if, for example, this processor lacks one of their instructions.
+Kernels first run in a child process (``python -m hpcfwi.sitecheck.probe``), because they kill their process if, for example,
+this processor lacks one of their instructions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # imports Devito
     from hpcfwi.solver.boundary import SolverSpec
     from hpcfwi.solver.operators import Propagator
 
-# What driver and workers must have in common.
+# Driver and workers must have the same versions of these.
 PACKAGES = ("cloudpickle", "dask", "devito", "distributed", "numpy")
 # Kernels run at least this long, for their threads to be seen; the child process may take this long.
 MIN_RUN_S, CHILD_TIMEOUT_S = 0.3, 180.0
@@ -44,7 +44,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def probe_host(threads: int, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the facts about this host; kernels with so many threads are tested in this environment (default: the own)."""
+    """Return all facts about this host; kernels are tested with these threads and in this environment (default: this one)."""
     return {
         "host": socket.gethostname().partition(".")[0],
         "versions": versions(),
@@ -54,27 +54,20 @@ def probe_host(threads: int, environment: Mapping[str, str] | None = None) -> di
     }
 
 
-def clock() -> float:
-    """Return the time of this host, s since 1970."""
-    return time.time()
-
-
 def versions() -> dict[str, str]:
     """Return the versions that driver and workers must have in common."""
-    found = {"hpcfwi": __version__, "python": platform.python_version()}
+    found = {"hpcfwi": __version__, "python": platform.python_version()} | dict.fromkeys(PACKAGES, "none")
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
     return found
 
 
 def scratch() -> dict[str, Any]:
-    """Return facts about the folder for temporary files, in which Devito compiles and from which it loads kernels.
+    """Return facts about the folder for temporary files, in which Devito compiles kernels and from which it loads them.
 
-    They are ``asked`` (TMPDIR), ``folder`` (the one in use), ``free`` (bytes) and whether code in it is ``executable``; or
-    ``error``, if there is none.
+    These are ``asked`` (TMPDIR), ``folder`` (the one in use), ``free`` (bytes), ``executable`` (whether code can be loaded from
+    it), and ``error``.
     """
     facts: dict[str, Any] = {"asked": os.environ.get("TMPDIR"), "error": ""}
     try:
@@ -94,20 +87,19 @@ def scratch() -> dict[str, Any]:
 
 
 def memory_limits() -> dict[str, int]:
-    """Return the bytes of the ``machine``, and the limits of the ``job`` (cgroup) and of a ``process`` (ulimit), if any."""
+    """Return the memory of the ``machine`` and any limits of the ``job`` (cgroup) and of a ``process`` (ulimit), bytes."""
     found = {"machine": int(psutil.virtual_memory().total)}
     job = min(_cgroup_limits(), default=found["machine"])
     if job < found["machine"]:
         found["job"] = job
     limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
-    finite = [limit for limit in limits if limit != resource.RLIM_INFINITY]
-    if finite:
+    if finite := [limit for limit in limits if limit != resource.RLIM_INFINITY]:
         found["process"] = min(finite)
     return found
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """Limits of the memory cgroup of this process and of all that contain it; version 1 or 2."""
+    """Limits of this process's memory cgroup and its parents, in version 1 or 2."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -130,8 +122,8 @@ def _cgroup_limits() -> Iterator[int]:
 def try_kernels(threads: int, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Build and run kernels in a child process with an empty JIT cache.
 
-    The facts are ``error`` (empty if all went well), ``fingerprint``, ``build_seconds`` and those of :func:`run_staged`, as
-    far as it came; and ``died``, the signal that has killed the process, if any.
+    The facts are ``error`` (empty without one), ``died`` (the signal that killed the process) and, up to the error,
+    ``fingerprint``, ``build_seconds`` and those of :func:`run_staged`.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="hpcfwi-check-") as folder:
@@ -145,7 +137,7 @@ def try_kernels(threads: int, environment: Mapping[str, str] | None = None) -> d
                 check=False,
             )
     except subprocess.TimeoutExpired:
-        return {"error": f"not done after {CHILD_TIMEOUT_S:g} s"}
+        return {"error": f"no result within {CHILD_TIMEOUT_S:g} s"}
     except OSError as error:
         return {"error": str(error)}
     if done.returncode < 0:
@@ -178,7 +170,7 @@ def _try_here(threads: int) -> dict[str, Any]:
 
 
 def probe_spec(threads: int) -> SolverSpec:
-    """Return the solver of the test: a small grid with enough work for so many threads."""
+    """Return the solver of the test: its grid is small, but large enough for these threads."""
     from hpcfwi.model.grid import Domain
     from hpcfwi.solver.boundary import SolverSpec, Sponge
 
@@ -189,8 +181,8 @@ def probe_spec(threads: int) -> SolverSpec:
 def run_staged(staged: StagedFile, spec: SolverSpec) -> dict[str, Any]:
     """Load a staged solver as shots do, and run its forward kernel for a while.
 
-    The facts are those of :func:`hpcfwi.solver.operators.obtain_solver`; whether the numbers are ``sound``; the ``seconds`` of
-    a few steps; the ``threads`` that computed, and the ``cpus`` that they may use, according to the operating system.
+    The facts are those of :func:`hpcfwi.solver.operators.obtain_solver`, ``sound`` (whether the numbers are), ``seconds`` of
+    MIN_STEPS steps, and, from the operating system, ``threads`` that computed and ``cpus`` that they may use.
     """
     from hpcfwi.solver.operators import obtain_solver
 
@@ -220,7 +212,7 @@ def _run(propagator: Propagator) -> dict[str, Any]:
     sound &= forward(MIN_STEPS)
     seconds = engine.kernel_seconds - before
     with observed_threads() as use:
-        # steps take far longer where threads share a CPU: begin with few
+        # begin with few steps, which take far longer where threads share a CPU
         samples, began = MIN_STEPS, time.perf_counter()
         while time.perf_counter() - began < MIN_RUN_S:
             sound &= forward(samples)

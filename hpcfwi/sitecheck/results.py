@@ -1,4 +1,4 @@
-"""Findings of a site check, and how facts become findings: a verdict and, unless all is well, advice."""
+"""Findings of a site check, and the functions that judge facts: a finding has a verdict and, unless it is ok, advice."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.network import CLOCK_SKEW
 from hpcfwi.config.site import Site
 from hpcfwi.execution.affinity import AffinityCheck, numbers, ranges
+from hpcfwi.reporting.formatting import counted
+from hpcfwi.sitecheck.probe import MIN_STEPS
 
-# With a warning, a run works, but not as well as it could; with a problem, it does not work.
+# A run works in spite of a warning, though worse than it could; it does not work with a problem.
 Verdict = Literal["ok", "warning", "problem"]
 STYLES: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
-# Differences of clocks: certificates accept CLOCK_SKEW, half of which is kept as a reserve.
+# Differences of clocks; certificates accept CLOCK_SKEW, and half of it is a reserve.
 SKEW_WARNING_S, SKEW_PROBLEM_S = 60.0, CLOCK_SKEW.total_seconds() / 2
 # Free bytes for compiled kernels.
 FREE_WARNING, FREE_PROBLEM = 10**9, 10**8
 # A batch system may round the memory of a job down to this share.
 MEMORY_ROUNDING = 0.99
-DEADLY_KERNELS = "devito.target may name instructions that this processor does not have; or there is too little memory"
+DEADLY_KERNELS = "check whether devito.target names instructions that this processor lacks, and whether memory is short"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Finding:
     name: str
     found: str
     verdict: Verdict = "ok"
-    advice: str = ""  # what to do, unless all is well
+    advice: str = ""  # what to do, unless the verdict is ok
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,6 @@ def problem(name: str, found: str, advice: str) -> Finding:
 
 
 def has_problem(sections: Iterable[Section]) -> bool:
-    """Return whether any finding is a problem."""
     return any(finding.verdict == "problem" for section in sections for finding in section.findings)
 
 
@@ -70,8 +71,13 @@ def findings_table(section: Section) -> Table:
     return table
 
 
+UNKNOWN_INSTRUCTIONS = warning(
+    "instructions", "unknown, since the test of the kernels failed", "see the row of the kernels"
+)
+
+
 def scratch_finding(facts: Mapping[str, Any], key: str) -> Finding:
-    """Judge the folder for temporary files (:func:`hpcfwi.sitecheck.probe.scratch`); ``key`` is what chooses another one."""
+    """Judge the folder for temporary files (facts of ``probe.scratch``), which ``key`` sets."""
     name, other = "scratch", f"set {key} to a local folder of the node"
     if facts["error"]:
         return problem(name, facts["error"], f"{other} that can be written")
@@ -88,10 +94,7 @@ def scratch_finding(facts: Mapping[str, Any], key: str) -> Finding:
 
 
 def memory_finding(limits: Mapping[str, int], layout: Layout, where: str) -> Finding:
-    """Judge the memory of a node or job (:func:`hpcfwi.sitecheck.probe.memory_limits`) against that of its workers.
-
-    ``where`` is the line of the site file that sets their memory.
-    """
+    """Judge whether the memory (``probe.memory_limits``) suffices for the workers; ``where`` says which line sets theirs."""
     kinds = {"machine": "physical memory", "job": "limit of the job (cgroup)", "process": "limit of a process (ulimit)"}
     known = ", ".join(f"{kinds[name]} {limit / 1e9:.1f} GB" for name, limit in limits.items())
     found = f"{known}; the workers may use {layout.processes} x {layout.memory / 1e9:.1f} GB"
@@ -103,7 +106,7 @@ def memory_finding(limits: Mapping[str, int], layout: Layout, where: str) -> Fin
 
 
 def kernels_finding(facts: Mapping[str, Any]) -> Finding:
-    """Judge whether the driver's host can build and run kernels (:func:`hpcfwi.sitecheck.probe.try_kernels`)."""
+    """Judge whether the driver's host can build and run kernels (facts of ``probe.try_kernels``)."""
     compiler = facts.get("fingerprint", {}).get("compiler", "none")
     if facts["error"]:
         repair = "repair the compiler or its environment, or choose another one (devito.arch)"
@@ -117,102 +120,93 @@ def kernels_finding(facts: Mapping[str, Any]) -> Finding:
 
 
 def _speed(facts: Mapping[str, Any]) -> str:
-    return f"20 steps take {1e3 * facts['seconds']:.1f} ms"
+    return f"{MIN_STEPS} steps take {1e3 * facts['seconds']:.1f} ms"
 
 
 def staged_finding(facts: Mapping[str, Any], staged: Sequence[Mapping[str, Any]]) -> Finding:
-    """Judge the kernels that a worker's node builds (:func:`hpcfwi.sitecheck.probe.try_kernels`), and the staged ones.
+    """Judge the kernels that a worker's node builds (``probe.try_kernels``) and the staged ones.
 
-    ``staged`` has what :func:`hpcfwi.sitecheck.probe.run_staged` returns in each process; it is not needed if kernels ``died``.
+    ``staged`` has the facts of ``probe.run_staged`` in each process; without them, the kernels ``died``.
     """
     compiler = facts.get("fingerprint", {}).get("compiler", "none")
     if facts.get("died"):
         return problem("kernels", facts["error"], DEADLY_KERNELS)
     if not all(process["sound"] for process in staged):
         advice = "hpcfwi --verbose run CONFIG shows the messages of Devito"
-        return problem("kernels", "the staged ones compute wrong numbers here", advice)
+        return problem("kernels", "the staged kernels compute wrong numbers here", advice)
     rebuilt = any(process["source"] != "staged" for process in staged)
-    ran = f"{'its own' if rebuilt else 'the staged'} ones run, {_speed(staged[0])}"
+    ran = f"{'its own kernels' if rebuilt else 'the staged kernels'} run, {_speed(staged[0])}"
     if facts["error"]:
-        advice = "runs use the staged ones; repair the compiler, or remove it from the environment of the jobs"
-        return warning("kernels", f"none can be built here ({facts['error']}); {ran}", advice)
+        advice = "runs use the staged kernels; repair the compiler, or remove it from the environment of the jobs"
+        return warning("kernels", f"the compiler fails ({facts['error']}); {ran}", advice)
     if compiler == "none":
         return Finding("kernels", f"no compiler here; {ran}")
     return Finding("kernels", f"{compiler}: built in {facts['build_seconds']:.1f} s; {ran}")
 
 
 def target_finding(facts: Mapping[str, Any], target: str | None) -> Finding:
-    """Show what the driver compiles kernels for."""
+    """Show for which processor the driver compiles kernels."""
     fingerprint = facts.get("fingerprint")
     if fingerprint is None:
-        return _unknown_instructions()
-    aim = f"{target} (devito.target)" if target else "this very processor (devito.target names another)"
+        return UNKNOWN_INSTRUCTIONS
+    aim = f"{target} (devito.target)" if target else "this processor (devito.target sets another)"
     found = f"{fingerprint['processor']}, flags {fingerprint['flags']}; kernels are compiled for {aim}"
     return Finding("instructions", found)
 
 
 def instructions_finding(facts: Mapping[str, Any], differences: Sequence[str], target: str | None) -> Finding:
-    """Judge whether a worker's node can run the driver's kernels.
-
-    ``differences`` are those of their fingerprints, ``target`` is ``devito.target`` of the site.
-    """
+    """Judge whether a worker's node can run the driver's kernels; ``differences`` are those of their fingerprints."""
     fingerprint = facts.get("fingerprint")
     if fingerprint is None:
-        return _unknown_instructions()
+        return UNKNOWN_INSTRUCTIONS
     if not differences:
         return Finding("instructions", f"{fingerprint['processor']}: the driver's kernels can be used")
     found = f"{fingerprint['processor']}: the driver's kernels cannot be used ({'; '.join(differences)})"
     now = f" (it is {target})" if target else ""
-    common = f"set devito.target to an instruction set that both have, for instance x86-64-v3{now}"
+    common = f"set devito.target to an instruction set of both processors, for example x86-64-v3{now}"
     if fingerprint.get("compiler") == "none":
-        return problem(
-            "instructions", f"{found}, and there is no compiler", f"{common}, or load a compiler on the node"
-        )
-    return warning("instructions", f"{found}; nodes build their own", f"{common}: then nothing is built there")
-
-
-def _unknown_instructions() -> Finding:
-    return warning("instructions", "unknown, since the test of the kernels failed", "see the row of the kernels")
+        advice = f"{common}, or load a compiler on the node"
+        return problem("instructions", f"{found}, and there is no compiler", advice)
+    return warning("instructions", f"{found}; nodes build their own", f"{common}: then nodes build none")
 
 
 def threads_finding(site: Site, threads: int, host: str, processes: Sequence[tuple[str, int, str]]) -> Finding:
-    """Judge the threads and CPUs of all worker processes of a host; each should have so many ``threads``.
+    """Judge threads and CPUs of the worker processes of a host; each should use ``threads`` threads.
 
-    ``processes`` has name, threads that computed, and CPUs that they may use (``0-3,8``) of each.
+    ``processes`` are name, threads that computed, and CPUs that they may use (``0-3,8``).
     """
     if not all(computing for _, computing, _ in processes):
-        return warning("threads", "cannot be seen here", "compare the times of runs with other worker.threads")
+        return warning("threads", "unknown on this system", "compare the times of runs with other worker.threads")
     check = AffinityCheck(site, lambda _: threads)
     breaches = [text.partition(": ") for process in processes for text in check.breaches(host, *process)]
     if breaches:
         found, _, advice = zip(*breaches, strict=True)
         return problem("threads", "; ".join(found), "; ".join(advice))
-    each = "1 thread" if threads == 1 else f"{threads} threads"
+    each = counted(threads, "thread")
     cpus = [cpus for _, _, cpus in processes]
     if len(processes) == 1:
         return Finding("threads", f"{each} on CPU {cpus[0]}")
     masks = [numbers(text) for text in cpus]
     together = frozenset().union(*masks)
     separate = sum(map(len, masks)) == len(together)
-    where = "each with CPUs of its own out of" if separate else "each anywhere on"
-    return Finding("threads", f"{len(processes)} processes of {each}, {where} CPU {ranges(together)}")
+    where = "each on its own" if separate else "each on any of them"
+    return Finding("threads", f"{len(processes)} processes of {each} on CPU {ranges(together)}, {where}")
 
 
 def clock_finding(skew_s: float, uncertainty_s: float) -> Finding:
     """Judge the difference of a clock from the driver's."""
     found = f"{skew_s:+.3f} s from the driver's (to {uncertainty_s:.3f} s)"
-    advice = "have the clock set (NTP): times in events.jsonl mislead"
+    advice = "synchronise the clocks (NTP), or times in events.jsonl are wrong"
     if abs(skew_s) >= SKEW_PROBLEM_S:
         limit = f"{CLOCK_SKEW.total_seconds():.0f} s"
-        return problem("clock", found, f"{advice}, and a difference of {limit} makes certificates invalid")
+        return problem("clock", found, f"{advice}; a difference of {limit} makes certificates invalid")
     return warning("clock", found, advice) if abs(skew_s) >= SKEW_WARNING_S else Finding("clock", found)
 
 
 def versions_finding(driver: Mapping[str, str], worker: Mapping[str, str]) -> Finding:
-    """Judge whether workers have the same versions as the driver."""
     different = {name: version for name, version in driver.items() if worker.get(name) != version}
     if different:
-        found = [f"{name} {worker.get(name, 'none')}, the driver has {version}" for name, version in different.items()]
+        found = [f"{name} {worker.get(name, 'none')} instead of {version}" for name, version in different.items()]
         advice = "give the workers the driver's environment (environment.python, environment.commands)"
         return problem("versions", "; ".join(found), advice)
     return Finding("versions", ", ".join(f"{name} {version}" for name, version in worker.items()))

@@ -1,4 +1,4 @@
-"""Checks of the folder for runs with real files: by the driver alone, and between driver and worker."""
+"""Checks of the folder for runs with real files, by the driver alone and together with a worker."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from hpcfwi.sitecheck.results import FREE_WARNING, Finding, problem, warning
 
 # Renames that are timed, bytes of each file, and the median time that slows a run down.
 RENAMES, FILE_BYTES, SLOW_RENAME_S = 20, 100_000, 0.25
-# For the other side to see a file.
+# For the other host to see a file.
 SEEN_TIMEOUT_S = 10.0
 
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[None]:
-    """Create a folder with its parents, and remove at the end those that are new and still empty."""
+    """Create a folder with its parents; at the end, remove those that are new and empty."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
@@ -46,7 +46,7 @@ def runs_findings(folder: Path) -> list[Finding]:
             found = f"{folder}, {free / 1e9:.1f} GB free"
             mode = folder.stat().st_mode
             if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-                first = warning(name, f"{found}: everybody may write to it", f"type: chmod o-w '{folder}'")
+                first = warning(name, f"{found}: every user may write to it", f"type: chmod o-w '{folder}'")
             elif free < FREE_WARNING:
                 first = warning(name, found, f"make room, or {other}")
             else:
@@ -58,7 +58,7 @@ def runs_findings(folder: Path) -> list[Finding]:
 
 
 def _rename_finding(folder: Path) -> Finding:
-    """Check that a reader never sees half of a file that is written aside and renamed, and how long that takes."""
+    """Check that readers see only whole files while one is written aside and renamed, and time that."""
     target, incomplete, done = folder / "renamed", list[str](), threading.Event()
 
     def replace(byte: int) -> float:
@@ -85,16 +85,16 @@ def _rename_finding(folder: Path) -> Finding:
         done.set()
         reader.join()
     if incomplete:
-        found = f"readers see files that are half-written or missing ({incomplete[0]})"
+        found = f"readers see half-written or missing files ({incomplete[0]})"
         return problem("rename", found, "choose a folder on a POSIX file system in filesystem.runs")
-    found = f"whole at every moment; {1e3 * median:.1f} ms to write, sync and rename 100 kB"
+    found = f"readers see whole files; {1e3 * median:.1f} ms to write, sync and rename 100 kB"
     if median > SLOW_RENAME_S:
         return warning("rename", found, "a faster file system (filesystem.runs) shortens every iteration")
     return Finding("rename", found)
 
 
 def _lock_finding(folder: Path) -> Finding:
-    """Check file locks, which separate two drivers that start at the same moment."""
+    """Check the file locks that keep two drivers apart."""
     with (folder / "lock").open("w") as first, (folder / "lock").open("w") as second:
         try:
             fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,20 +104,19 @@ def _lock_finding(folder: Path) -> Finding:
                 return Finding("locks", "keep a second driver out of a run folder")
             found = "two processes get the same lock"
         except OSError as error:
-            found = f"the file system has none ({error.strerror})"
+            found = f"not supported by the file system ({error.strerror})"
     advice = "do not start two drivers on one run folder, or choose a file system with flock in filesystem.runs"
     return warning("locks", found, advice)
 
 
 def write_probe_file(path: Path, text: str) -> None:
-    """Write a file aside and rename it; also a task."""
+    """Write a file aside and rename it; also runs as a task."""
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
 def wait_for_probe_file(path: Path, text: str) -> float | None:
-    """Return the seconds until a file has this content, 0 if it has at once, None if it never has; also a task."""
-    started = time.perf_counter()
-    seconds = 0.0
+    """Return the seconds until a file has this content, 0 if at once, None after the timeout; also runs as a task."""
+    started, seconds = time.perf_counter(), 0.0
     while seconds < SEEN_TIMEOUT_S:
         with suppress(OSError):
             if path.read_text() == text:
@@ -128,10 +127,10 @@ def wait_for_probe_file(path: Path, text: str) -> float | None:
 
 
 def shared_finding(folder: Path, call: Callable[..., Any]) -> Finding:
-    """Check that driver and worker see each other's files in a new folder; ``call`` calls a function on the worker."""
+    """Check that driver and worker see each other's files in a new folder; ``call`` runs a function on the worker."""
     outward, inward = folder / "from-driver", folder / "from-worker"
     with suppress(OSError):
-        inward.stat()  # a file system may remember for a while that the file does not exist
+        inward.stat()  # a file system may cache that the file does not exist
     write_probe_file(outward, "one")
     first = call(wait_for_probe_file, outward, "one")
     if first is None:
@@ -143,17 +142,17 @@ def shared_finding(folder: Path, call: Callable[..., Any]) -> Finding:
 
 
 def shared_verdict(folder: Path, first: float | None, renamed: float | None, back: float | None) -> Finding:
-    """Judge the seconds until the worker saw a new file and its replacement, and the driver the worker's; None: never."""
+    """Judge the seconds until the worker saw a new file and its replacement, and the driver the worker's file; None: never."""
     name, elsewhere = "shared folder", "choose a folder that all nodes see in filesystem.runs"
     if first is None:
-        return problem(name, f"what the driver writes to {folder} is not seen here", elsewhere)
+        return problem(name, f"the worker does not see the driver's files in {folder}", elsewhere)
     if back is None:
-        return problem(name, f"what is written here to {folder} is not seen by the driver", elsewhere)
+        return problem(name, f"the driver does not see the worker's files in {folder}", elsewhere)
     if first or back:
         advice = "choose a file system in filesystem.runs that shows new files at once"
-        return problem(name, f"new files are seen only after {max(first, back):.2f} s", advice)
+        return problem(name, f"new files appear only after {max(first, back):.2f} s", advice)
     when = f"after {renamed:.2f} s" if renamed is not None else f"not within {SEEN_TIMEOUT_S:g} s"
-    found = f"new files are seen at once, both ways; one that replaces another {when}"
+    found = f"new files appear at once, in both directions; a replaced file {when}"
     if renamed is None:
-        return warning(name, found, "runs are not affected, since their files never change; status may lag behind")
+        return warning(name, found, "runs do not replace files that workers read; hpcfwi status may lag behind")
     return Finding(name, found)

@@ -1,4 +1,4 @@
-"""Checks inside real workers, which start as those of a run do: ``hpcfwi site check --job``."""
+"""Checks inside real workers, started like those of a run: ``hpcfwi site check --job``."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from hpcfwi.events.types import Event, JobLost, JobStateChanged
 from hpcfwi.execution.affinity import PRELOAD_MODULES
 from hpcfwi.process import defer_interrupts, ignoring_signals_at_exit
 from hpcfwi.sitecheck import results
-from hpcfwi.sitecheck.probe import clock, probe_host, probe_spec, run_staged, versions
+from hpcfwi.sitecheck.probe import probe_host, probe_spec, run_staged, versions
 from hpcfwi.sitecheck.results import Finding, Section, has_problem, problem, warning
 from hpcfwi.sitecheck.storage import shared_finding, temporary_folder
 
-# For a batch system to remove ended jobs, for the other processes of a node to join, and for the answer of a worker.
+# For a batch system to remove ended jobs, for the other workers of a node to join, and for the answer of a worker.
 SETTLE_TIMEOUT_S, JOIN_TIMEOUT_S, ANSWER_TIMEOUT_S = 30.0, 60.0, 300.0
 # The difference of two clocks is measured so often; the quickest exchange is the most accurate.
 CLOCK_EXCHANGES = 5
@@ -39,9 +39,9 @@ CLOCK_EXCHANGES = 5
 def check_workers(
     site: Site, request: ResourceRequest, wait_minutes: float | None, print_line: Callable[[str], None]
 ) -> list[Section]:
-    """Start one worker job, or workers on the nodes of the current job, and check each of their hosts.
+    """Start one worker job, or workers on the nodes of the current job, and check their hosts: a section for each.
 
-    Returns one section for each host, or one that says why no worker has joined in ``wait_minutes`` (None: any time).
+    If no worker joins within ``wait_minutes`` (None: no limit), the only section says why.
     """
     runs = site.runs_folder.absolute()
     with ExitStack() as stack:
@@ -67,7 +67,7 @@ def check_workers(
 
 @dataclass
 class _JobCheck:
-    """Starts the workers and checks their hosts; see :func:`check_workers`."""
+    """Starts the workers of :func:`check_workers`."""
 
     site: Site
     request: ResourceRequest
@@ -78,13 +78,12 @@ class _JobCheck:
     lost: list[JobLost] = field(default_factory=list)
 
     def sections(self) -> list[Section]:
-        """Return the findings on each host; if workers do not start, one finding that says why."""
         mode, _ = choose_launch_mode(self.site)
         try:
             with self._workers(mode) as (checks, seconds):
                 return checks.sections(seconds)
         except InputError as error:
-            finding = problem("start", str(error), "correct the line of the site file that is named")
+            finding = problem("start", str(error), "correct the line of the site file that it names")
         except (HpcfwiError, OSError) as error:
             finding = self._start_problem(str(error))
         return [Section("a worker job" if mode == "jobs" else "workers in this job", (finding,))]
@@ -113,7 +112,7 @@ class _JobCheck:
             try:
                 pool = launch(site, self.request, self.folder, options, listener, workload)
                 began = time.monotonic()
-                with defer_interrupts():  # so that no folder or process is left behind
+                with defer_interrupts():  # an interrupted start would leave folders or processes behind
                     stack.enter_context(pool)
                 apply_environment(site.config, pool.threads)
                 from hpcfwi.execution.executor import DaskExecutor
@@ -130,20 +129,21 @@ class _JobCheck:
                 ignore_signals()
 
     def _show(self, line: str) -> None:
-        """Show a line of the pool, unless the table has it: a lost job, which is not replaced."""
+        """Print a line of the pool, except about a lost job, which the table shows."""
         if not line.startswith(("worker job ", "no more than ")):
             self.print_line(line)
 
     def _log_event(self, event: Event) -> None:
-        if isinstance(event, JobStateChanged):
-            self.jobs.add(event.job)
-        if isinstance(event, JobLost):
-            self.lost.append(event)
+        match event:
+            case JobStateChanged():
+                self.jobs.add(event.job)
+            case JobLost():
+                self.lost.append(event)
 
     def _start_problem(self, message: str) -> Finding:
         if self.lost:
             lost = self.lost[-1]
-            advice = f"see its output; if there is none, do the nodes see {self.folder.parent} (filesystem.runs)?"
+            advice = f"see its output; without any, check that nodes see {self.folder.parent} (filesystem.runs)"
             return problem("start", f"job {lost.job} {lost.reason}{lost.log}", advice)
         message = message.partition("\n  Finished shots are kept")[0]
         if "(--wait)" in message:
@@ -154,17 +154,17 @@ class _JobCheck:
 
 @dataclass
 class WorkerChecks:
-    """Checks of workers that have joined."""
+    """Checks of joined workers."""
 
     site: Site
     client: Client
     folder: Path  # the run folder
     staged: StagedFile  # the driver's solver
-    threads: int  # that the grid of the solver is large enough for
-    layouts: dict[str, Layout]  # by name of the node; "" is any node
+    threads: int  # of the kernels
+    layouts: dict[str, Layout]  # by name of the node; "" stands for any node
 
     def sections(self, seconds: float) -> list[Section]:
-        """Check every host; the first worker joined after so many seconds."""
+        """Check every host; ``seconds`` passed until the first worker joined."""
         expected = sum(layout.processes for layout in self.layouts.values())
         deadline = time.monotonic() + JOIN_TIMEOUT_S
         while len(self._workers()) < expected and time.monotonic() < deadline:
@@ -175,16 +175,16 @@ class WorkerChecks:
         sections = [self._host_section(number, addresses, seconds) for number, addresses in enumerate(hosts.values())]
         missing = len(self.layouts) - len(sections)
         if missing > 0:
-            found = f"no workers have come from {missing} of {len(self.layouts)} nodes"
+            found = f"no workers joined from {missing} of {len(self.layouts)} nodes"
             sections.append(Section("other nodes", (problem("start", found, "see their logs"),)))
         return sections
 
     def _workers(self) -> dict[str, dict[str, Any]]:
-        # not scheduler_info(), whose answer another thread of the client may replace by one without workers
+        # not scheduler_info(): another thread of the client may replace its answer by one without workers
         return dict(self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"])
 
     def _host_section(self, number: int, addresses: list[str], seconds: float) -> Section:
-        """Check a host in its first worker, and the threads of all its workers; stop when a call fails."""
+        """Check a host in its first worker and threads in all; a failed call ends the section."""
         host, findings = addresses[0], [_encryption_finding(self.site, addresses)]
         call = partial(self._call, addresses[0])
         try:
@@ -228,14 +228,13 @@ class WorkerChecks:
 
     def _call_all(self, addresses: Sequence[str], function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Call a function in each of these workers; raise RunError if one fails or dies."""
-        futures: list[Future] = [
-            self.client.submit(function, *arguments, pure=False, workers=[address]) for address in addresses
-        ]
+        submit = partial(self.client.submit, function, *arguments, pure=False)
+        futures: list[Future] = [submit(workers=[address]) for address in addresses]
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while not all(future.done() for future in futures):
             gone = [address for address in addresses if address not in self._workers()]
             if gone:
-                raise _death(gone[0], function)
+                raise RunError(f"worker {gone[0]} died during the check ({function.__name__})")
             if time.monotonic() > deadline:
                 raise RunError(f"no answer within {ANSWER_TIMEOUT_S:g} s ({function.__name__})")
             time.sleep(0.01)
@@ -244,28 +243,22 @@ class WorkerChecks:
         except HpcfwiError as error:
             raise RunError(str(error)) from None
         except KilledWorker as error:
-            raise _death(error.last_worker.address, function) from None
+            raise RunError(f"worker {error.last_worker.address} died during the check ({function.__name__})") from None
         except Exception as error:
             raise RunError(f"{function.__name__}: {type(error).__name__}: {error}") from error
 
 
-def _death(worker: str, function: Callable[..., Any]) -> RunError:
-    return RunError(f"worker {worker} died during the check ({function.__name__})")
-
-
 def _clock_exchange(call: Callable[..., Any]) -> tuple[float, float]:
-    """Return how far a worker's clock is ahead, and the uncertainty of that, s."""
-    before = clock()
-    there = call(clock)
-    after = clock()
+    """Return how far a worker's clock is ahead of this one, and the uncertainty, s."""
+    before, there, after = time.time(), call(time.time), time.time()
     return there - (before + after) / 2, (after - before) / 2
 
 
 def _processes_finding(count: int, layout: Layout, seconds: float) -> Finding:
-    found = f"{count} of {layout}; the first came after {seconds:.1f} s"
+    found = f"{count} of {layout}; the first joined after {seconds:.1f} s"
     if count < layout.processes:
-        advice = "see the output of the job; are network.ports enough?"
-        return problem("processes", f"{found}, others not within {JOIN_TIMEOUT_S:g} s", advice)
+        advice = "see the output of the job, and check that network.ports are enough"
+        return problem("processes", f"{found}, the missing ones not within {JOIN_TIMEOUT_S:g} s", advice)
     return Finding("processes", found)
 
 
@@ -276,6 +269,5 @@ def _encryption_finding(site: Site, addresses: Sequence[str]) -> Finding:
     if site.config.network.tls:
         advice = "do not run here, and report this: it should be impossible"
         return problem("encryption", f"{plain[0]} is not encrypted, though network.tls is set", advice)
-    return warning(
-        "encryption", f"off: {plain[0]}", "remove network.tls = false, unless only you can reach this network"
-    )
+    advice = "remove network.tls = false, unless only you can reach this network"
+    return warning("encryption", f"off: {plain[0]}", advice)

@@ -95,10 +95,10 @@ def test_a_login_node_passes(site_check):
     (rows,) = site_check.check(name="generic-slurm", code=0).values()
     assert not_ok(rows) == {}
     assert "Slurm: sbatch, squeue, scancel found" in rows["scheduler"][1]
-    assert "the scheduler's own; there are debug*" in rows["queue"][1]
+    assert "the default one; the queues are debug*" in rows["queue"][1]
     assert "Slurm would accept it: 1 process of 1 thread, 2.0 GB each" in rows["worker job"][1]
     assert "10.231.0.254 (br0)" in rows["network"][1]
-    assert "TLS gets through to 10.231.0.254" in rows["encryption"][1]
+    assert "10.231.0.254 accepts the key of a run" in rows["encryption"][1]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_login_node_passes(site_check):
         (
             "scheduler.queue=nope",
             {
-                "queue": "there is no nope; there are debug*",
+                "queue": "no queue nope; the queues are debug*",
                 "worker job": "Invalid partition name specified | --set site.scheduler.queue",
             },
         ),
@@ -139,7 +139,7 @@ def test_a_partition_that_is_down_and_a_missing_default_are_problems(lab, site_c
     assert down["queue"][0] == "problem"
     assert "debug accepts no jobs now" in down["queue"][1]
     assert none["queue"][0] == "problem"
-    assert "there is no default one; there are debug | name one in scheduler.queue" in none["queue"][1]
+    assert "no default queue; the queues are debug | name one in scheduler.queue" in none["queue"][1]
 
 
 # --- with a real job
@@ -156,7 +156,7 @@ def test_a_sound_worker_job_passes_and_leaves_nothing_behind(lab, site_check):
     assert list(rows) == [*names, "instructions", "threads"]
     assert not_ok(rows) == {}
     assert "tls://10.231.0." in rows["encryption"][1]
-    assert "the staged ones run" in rows["kernels"][1]
+    assert "the staged kernels run" in rows["kernels"][1]
     assert not site_check.runs.exists()
     assert lab.jobs() == []
 
@@ -216,8 +216,8 @@ def test_a_node_that_differs_from_its_site_file_is_a_problem_in_each_row(site_ch
     assert "dask 1.0, the driver has " in rows["versions"][1]
     assert "limit of a process (ulimit) 5.1 GB; the workers may use 1 x 6.0 GB" in rows["memory"][1]
     assert "mine.toml, line 9: memory = 6.0" in rows["memory"][1]
-    assert "is not seen here" in rows["shared folder"][1]
-    assert "whoever reaches the driver's port can run programs as you" in found[HERE]["encryption"][1]
+    assert "the worker does not see" in rows["shared folder"][1]
+    assert "anyone who reaches the driver's port can run programs as you" in found[HERE]["encryption"][1]
 
 
 @pytest.mark.slow
@@ -251,7 +251,7 @@ def test_a_node_without_a_compiler_passes_with_the_staged_kernels(site_check, tm
     site_check.site(commands=[f"export PATH={tmp_path}/few"])
     found = site_check.check("--job", code=0)
     (place,) = set(found) - {HERE}
-    assert "no compiler here; the staged ones run" in found[place]["kernels"][1]
+    assert "no compiler here; the staged kernels run" in found[place]["kernels"][1]
 
 
 @pytest.mark.slow

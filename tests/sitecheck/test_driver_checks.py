@@ -27,11 +27,18 @@ import hpcfwi.sitecheck.storage as storage
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.network import private_security
 from hpcfwi.config.site import load_site
-from hpcfwi.sitecheck.driver_checks import check_driver, network_findings, ports_finding, scheduler_findings
+from hpcfwi.sitecheck.driver_checks import (
+    check_driver,
+    connection_error,
+    network_findings,
+    ports_finding,
+    scheduler_findings,
+    tls_findings,
+    try_connections,
+)
 from hpcfwi.sitecheck.probe import memory_limits, scratch, try_kernels
 from hpcfwi.sitecheck.results import memory_finding, scratch_finding
 from hpcfwi.sitecheck.storage import runs_findings
-from hpcfwi.sitecheck.tls import connection_error, tls_findings, try_connections
 
 GB = 10**9
 LOOPBACK = "127.0.0.1"
@@ -297,7 +304,7 @@ def test_a_stranger_who_gets_in_is_noticed(tmp_path):
 def test_without_encryption_there_is_a_warning():
     (found,) = tls_findings(network("network.tls=false"), LOOPBACK)
     assert found.verdict == "warning"
-    assert "whoever reaches the driver's port can run programs as you" in found.found
+    assert "anyone who reaches the driver's port can run programs as you" in found.found
 
 
 def test_an_address_of_another_host_is_a_problem():
@@ -308,12 +315,12 @@ def test_an_address_of_another_host_is_a_problem():
 
 def test_a_wrong_clock_makes_certificate_and_encryption_a_problem(monkeypatch):
     monkeypatch.setattr(tls, "CLOCK_SKEW", timedelta(days=-1))
-    monkeypatch.setattr("hpcfwi.sitecheck.tls.OWN_KEY_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("hpcfwi.sitecheck.driver_checks.OWN_KEY_TIMEOUT_S", 1.0)
     encryption, certificate = tls_findings(network(), LOOPBACK)
     assert certificate.verdict == "problem"
     assert "set the clock of this host" in certificate.advice
     assert encryption.verdict == "problem"
-    assert "TLS does not get through" in encryption.found
+    assert "no TLS connection to" in encryption.found
 
 
 # --- the folder for runs
@@ -351,7 +358,7 @@ def test_half_written_files_are_a_problem(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "FILE_BYTES", 20 * 10**6)
     found = named(runs_findings(tmp_path), "rename")
     assert found.verdict == "problem"
-    assert "half-written or missing" in found.found
+    assert "half-written or missing files" in found.found
 
 
 def test_slow_renames_are_a_warning(tmp_path, monkeypatch):

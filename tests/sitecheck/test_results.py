@@ -61,7 +61,7 @@ def test_another_processor_is_a_warning_with_a_compiler_and_a_problem_without():
 
 
 def test_the_target_of_the_kernels_is_shown():
-    assert "compiled for this very processor" in target_finding(BUILT, None).found
+    assert "compiled for this processor" in target_finding(BUILT, None).found
     assert "compiled for znver3 (devito.target)" in target_finding(BUILT, "znver3").found
     assert target_finding({"error": "no answer"}, None).verdict == "warning"
 
@@ -73,10 +73,10 @@ def test_kernels_that_compute_wrong_numbers_are_a_problem_on_both_sides():
 
 
 def test_a_node_needs_no_compiler():
-    assert "the staged ones run" in staged_finding(BUILT, [STAGED]).found
-    assert "its own ones run" in staged_finding(BUILT, [STAGED | {"source": "rebuilt"}]).found
+    assert "the staged kernels run" in staged_finding(BUILT, [STAGED]).found
+    assert "its own kernels run" in staged_finding(BUILT, [STAGED | {"source": "rebuilt"}]).found
     found = staged_finding({"error": "", "fingerprint": {"compiler": "none"}}, [STAGED])
-    assert (found.verdict, found.found) == ("ok", "no compiler here; the staged ones run, 20 steps take 1.0 ms")
+    assert (found.verdict, found.found) == ("ok", "no compiler here; the staged kernels run, 20 steps take 1.0 ms")
     assert staged_finding({"error": "no room"}, [STAGED]).verdict == "warning"
 
 
@@ -85,8 +85,8 @@ def test_threads_of_all_processes_of_a_host_are_judged_together():
         return threads_finding(Site(), threads, "node1", [(f"worker{i}", *use) for i, use in enumerate(uses)])
 
     assert found((2, "0-1"), threads=2) == Finding("threads", "2 threads on CPU 0-1")
-    assert found((1, "0"), (1, "1")).found == "2 processes of 1 thread, each with CPUs of its own out of CPU 0-1"
-    assert found((1, "0-1"), (1, "0-1")).found == "2 processes of 1 thread, each anywhere on CPU 0-1"
+    assert found((1, "0"), (1, "1")).found == "2 processes of 1 thread on CPU 0-1, each on its own"
+    assert found((1, "0-1"), (1, "0-1")).found == "2 processes of 1 thread on CPU 0-1, each on any of them"
     shared = found((1, "0"), (1, "0"))
     assert shared.verdict == "problem"
     assert "on node1 2 workers of 1 threads share CPU 0" in shared.found
@@ -98,10 +98,10 @@ def test_threads_of_all_processes_of_a_host_are_judged_together():
 
 def test_files_that_the_other_side_sees_late_or_never_are_a_problem():
     assert shared_verdict("/runs", 0.0, 0.5, 0.0).verdict == "ok"
-    assert "not seen here" in shared_verdict("/runs", None, None, None).found
-    assert "not seen by the driver" in shared_verdict("/runs", 0.0, 0.0, None).found
+    assert "the worker does not see" in shared_verdict("/runs", None, None, None).found
+    assert "the driver does not see" in shared_verdict("/runs", 0.0, 0.0, None).found
     late = shared_verdict("/runs", 2.0, 0.0, 0.0)
-    assert (late.verdict, late.found) == ("problem", "new files are seen only after 2.00 s")
+    assert (late.verdict, late.found) == ("problem", "new files appear only after 2.00 s")
     assert shared_verdict("/runs", 0.0, None, 0.0).verdict == "warning"
 
 
