@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import time
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +57,7 @@ def status(run: Path, watch: float | None, as_json: bool) -> int:
     if watch is None:
         found = reader.read(HEARTBEAT_TIMEOUT_S, _announce_wait)
         if as_json:
-            click.echo(json.dumps(found.as_json(), indent=1, allow_nan=False))
+            click.echo(json.dumps(asdict(found), indent=1, allow_nan=False))
         else:
             _show(found)
         return 0
@@ -109,7 +110,7 @@ def _watch(reader: StatusReader, interval_s: float, as_json: bool) -> None:
     while not stdout_closed():
         changes = status_changes(before, found)
         if as_json and changes:
-            click.echo(json.dumps(found.as_json(), allow_nan=False))
+            click.echo(json.dumps(asdict(found), allow_nan=False))
         elif changes:
             now = time.strftime("%H:%M:%S")
             click.echo("\n".join(f"{now} {printable(line)}" for line in changes))

@@ -1,4 +1,4 @@
-"""Numbers, durations and times as people read them."""
+"""Numbers, durations and times as readable text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import time
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MINUTE, HOUR, DAY = 60, 3600, 86400
-# Durations above it are shown as it.
-MAX_SECONDS = 1e12
 
 
 def counted(count: int, noun: str) -> str:
@@ -19,7 +17,7 @@ def counted(count: int, noun: str) -> str:
 
 def duration(seconds: float) -> str:
     """``0:05``, ``12:30``, ``3:00:00``."""
-    minutes, rest = divmod(round(min(seconds, MAX_SECONDS)), MINUTE)
+    minutes, rest = divmod(round(min(seconds, 1e12)), MINUTE)  # damaged logs have any numbers
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
@@ -38,7 +36,7 @@ def ago(seconds: float) -> str:
 
 
 def date_time(when: float) -> str:
-    """``2026-11-23 07:41:12``, in the time zone of this host; empty for times that no calendar has."""
+    """``2026-11-23 07:41:12``, in the time zone of this host; empty if no calendar has that time."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
     except (OverflowError, ValueError, OSError):
@@ -46,7 +44,7 @@ def date_time(when: float) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """``1234``, ``1.235·10⁶``, ``−0.5``; a dash for None and for what is not finite."""
+    """``1234``, ``1.235·10⁶``, ``−0.5``; a dash for None, NaN and infinity."""
     if value is None or not math.isfinite(value):
         return "–"
     text, _, power = f"{value:.{digits}g}".partition("e")

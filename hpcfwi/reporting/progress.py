@@ -1,25 +1,17 @@
-"""What the user sees of a run while it runs: a live display on a terminal, plain lines elsewhere."""
+"""What the user sees while a run goes on: a line for each iteration and, on a terminal, live bars below these lines."""
 
 from __future__ import annotations
 
-import threading
 import time
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBars
-from rich.table import Table
-from rich.text import Text
 
 from hpcfwi.events import types as events
 from hpcfwi.events.state import RunState
 from hpcfwi.events.types import Event
 from hpcfwi.reporting.formatting import counted, duration
-
-# Iterations in the table of the live display.
-MAX_ROWS = 12
-COLUMNS = ("iteration", "evaluations", "misfit", "of initial", "|gradient|", "model error", "seconds")
 
 
 class Progress:
@@ -28,41 +20,28 @@ class Progress:
     Parameters
     ----------
     console
-        Where to print; on a terminal there is a live display.
+        Where to print.
     state
-        How the run stands; an event is applied to it before it is shown here.
+        The state of the run, to which an event is applied before it is shown here.
     """
 
     def __init__(self, console: Console, state: RunState) -> None:
         self.console, self.state = console, state
         self._started = time.monotonic()
-        self._rows: list[events.IterationDone] = []
-        self._last_evaluation: events.EvaluationDone | None = None
-        # events arrive in other threads than the one that draws
-        self._lock = threading.Lock()
-        self._bars = ProgressBars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-        )
-        self._iterations_bar = self._bars.add_task("iterations", total=1, visible=False, left="")
-        self._shots_bar = self._bars.add_task("shots", total=1, visible=False, left="")
-        self._live = (
-            Live(console=console, refresh_per_second=8, get_renderable=self._render) if console.is_terminal else None
-        )
+        self._initial_misfit = 0.0
+        note = TextColumn("{task.fields[note]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), note)
+        self._bars = ProgressBars(*columns, console=console, disable=not console.is_terminal, refresh_per_second=8)
+        self._iterations_bar = self._bars.add_task("iterations", total=1, visible=False, note="")
+        self._shots_bar = self._bars.add_task("shots", total=1, visible=False, note="")
 
     def __enter__(self) -> Progress:
-        if self._live:
-            self._live.start()
+        self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bars.update(self._shots_bar, visible=False)
-        if self._live:
-            self._live.stop()
+        self._bars.stop()
 
     def print_line(self, text: str) -> None:
         """Print a line that stays, with the time since the start."""
@@ -79,12 +58,14 @@ class Progress:
             case events.ShotDone() | events.ShotStaged() | events.DataStaged() | events.SumsFound():
                 self._show_shots()
             case events.EvaluationDone():
-                self._last_evaluation = event
+                note = f"last evaluation: number {event.evaluation}, misfit {event.misfit:.6g}"
+                self._bars.update(self._shots_bar, note=note)
                 self._show_shots()
             case events.IterationDone():
                 self._show_iteration(event)
-            case events.ShotExcluded():
-                self._begin_anew()
+            case events.ShotExcluded():  # without the shot, another inversion begins
+                self._bars.update(self._shots_bar, note="")
+                self._bars.update(self._iterations_bar, completed=0, note="")
 
     def _begin_shots(self, description: str) -> None:
         self._bars.reset(self._shots_bar, description=description, total=self.state.shots_total)
@@ -94,52 +75,16 @@ class Progress:
         done, total = self.state.shots_done, self.state.shots_total
         self._bars.update(self._shots_bar, completed=done, visible=done < total)
 
-    def _begin_anew(self) -> None:
-        """Drop the iterations so far: without a shot, they belong to another inversion."""
-        with self._lock:
-            self._rows.clear()
-        self._last_evaluation = None
-        self._bars.update(self._iterations_bar, completed=0, left="")
-
     def _show_iteration(self, row: events.IterationDone) -> None:
-        with self._lock:
-            self._rows.append(row)
         total, seconds = self.state.iterations, self.state.time_left
         left = f"at most {duration(seconds)} left" if seconds else ""
-        self._bars.update(self._iterations_bar, completed=row.iteration, total=total, visible=True, left=left)
-        if self._live:
-            return
+        self._bars.update(self._iterations_bar, completed=row.iteration, total=total, visible=True, note=left)
+        if row.iteration == 0:
+            self._initial_misfit = row.misfit
+        share = row.misfit / self._initial_misfit if self._initial_misfit else 1.0
         error = "" if row.model_error is None else f", model error {100 * row.model_error:.3f} %"
         what = f"iteration {row.iteration}/{total}" if row.iteration else "initial model"
         self.print_line(
-            f"{what}: misfit {row.misfit:.6g} ({self._share(row):.4f} of the initial){error}, "
+            f"{what}: misfit {row.misfit:.6g} ({share:.4f} of the initial){error}, "
             f"{counted(row.evaluations, 'evaluation')}, {row.step_seconds:.2f} s{', ' + left if left else ''}"
         )
-
-    def _share(self, row: events.IterationDone) -> float:
-        """Misfit relative to the first one."""
-        first = self._rows[0].misfit if self._rows else 0.0
-        return row.misfit / first if first else 1.0
-
-    def _render(self) -> Group:
-        """The live display."""
-        with self._lock:
-            rows = self._rows[-MAX_ROWS:]
-        if not rows:
-            return Group(self._bars)
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in COLUMNS:
-            table.add_column(name, justify="right")
-        for row in rows:
-            table.add_row(
-                str(row.iteration),
-                str(row.evaluations),
-                f"{row.misfit:.6g}",
-                f"{self._share(row):.4f}",
-                f"{row.gradient_norm:.3g}",
-                "" if row.model_error is None else f"{100 * row.model_error:.3f} %",
-                f"{row.step_seconds:.2f}",
-            )
-        last = self._last_evaluation
-        text = f"last evaluation: number {last.evaluation}, misfit {last.misfit:.6g}" if last else ""
-        return Group(table, Text(text), self._bars)

@@ -1,4 +1,4 @@
-"""How a run stands, from its folder alone: what ``hpcfwi status`` shows. Nothing in the folder is changed or locked."""
+"""The status of a run, read from its folder without changing or locking anything; ``hpcfwi status`` shows it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,13 +21,13 @@ from hpcfwi.events.state import ENDED, RunState
 from hpcfwi.io import parse_json, require_regular_file, shortened
 from hpcfwi.reporting.formatting import natural_order
 
-# Seconds that a single look waits for a heartbeat.
+# A single look waits this long for a heartbeat.
 HEARTBEAT_TIMEOUT_S = HEARTBEAT_INTERVAL_S + 1
-# How often files are read again before a run counts as ended: its last events may come between two looks.
+# Times that files are read again before a run counts as ended, because its last events may be on their way.
 MAX_REREADS = 3
-# A folder that has one of them is a run folder; a run has one from its first moment on.
+# A folder with one of these files is a run folder.
 RUN_FILES = ("problem.json", "events.jsonl", "driver.json", "result.json")
-# Where runs are unless --run-dir is given, and how many of them a message names.
+# Default folder of runs, and the number of runs that a message names.
 RUNS, MAX_NAMED_RUNS = Path("runs"), 5
 MAX_TEXT_LENGTH = 1000
 
@@ -53,7 +53,7 @@ class HostStatus:
 
 @dataclass(frozen=True)
 class MessageCount:
-    """Something that happened, and how often."""
+    """A message, and how often it was logged."""
 
     message: Annotated[str, "what happened, in one line"]
     count: Annotated[int, "how often"]
@@ -61,7 +61,7 @@ class MessageCount:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How a run stands; None is unknown."""
+    """The status of a run; None is unknown."""
 
     state: Annotated[
         str,
@@ -70,8 +70,8 @@ class RunStatus:
     ]
     stage: Annotated[
         str | None,
-        "what it is doing: `starting`, `waiting` (for the first worker), `data`, `inverting` or `finishing`; what it was "
-        "doing when it was killed; else null",
+        "the stage that it is in, or was in when it was killed: `starting`, `waiting` (for the first worker), `data`, "
+        "`inverting` or `finishing`; else null",
     ]
     reason: Annotated[str, "why it is done, stopped or failed; else empty"]
     resume_command: Annotated[str | None, "the command that continues it; null if it runs or is done"]
@@ -110,16 +110,12 @@ class RunStatus:
 
     @property
     def ended(self) -> bool:
-        """Whether no driver works on it any more."""
+        """Whether it has ended; no driver works on it."""
         return self.state in (*ENDED, "killed")
-
-    def as_json(self) -> dict[str, Any]:
-        """All fields as JSON types."""
-        return asdict(self)
 
 
 def run_status(path: Path | str) -> RunStatus:
-    """How a run stands, from its folder alone, on any host that sees it; nothing in it is changed.
+    """Read the status of a run from its folder, on any host that sees it, without changing anything.
 
     Parameters
     ----------
@@ -144,7 +140,7 @@ class Condition:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """The content of ``result.json``; empty where there is none that can be read."""
+    """The content of ``result.json``; empty if it is missing or malformed."""
     with suppress(OSError, ValueError):
         content = parse_json(require_regular_file(folder / "result.json").read_bytes())
         return content if isinstance(content, dict) else {}
@@ -152,9 +148,9 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def judge(state: RunState, liveness: Liveness, result: dict[str, Any]) -> Condition:
-    """Weigh what events, lease and ``result.json`` say: a killed driver logs nothing, and a closing one holds its lease."""
+    """Find the condition; a killed driver logs no end, and one that closes its workers still holds its lease."""
     done, ended, holder, start = result.get("state") == "done", state.state in ENDED, liveness.holder, state.start
-    # a driver that has logged its end is only closing its workers
+    # after it has logged its end, a driver only closes its workers
     closing = ended and (holder is None or (start is not None and (holder.pid, holder.host) == (start.pid, start.host)))
     alive = False if closing else liveness.alive
     if alive and not (ended and done):
@@ -171,7 +167,7 @@ def judge(state: RunState, liveness: Liveness, result: dict[str, Any]) -> Condit
 
 
 class StatusReader:
-    """Reads how the run in a folder stands, again and again."""
+    """Reads the status of the run in a folder repeatedly."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
@@ -179,27 +175,17 @@ class StatusReader:
         self._liveness = Liveness(folder / "driver.json")
 
     def read(self, wait_s: float = 0.0, on_wait: Callable[[], None] = lambda: None) -> RunStatus:
-        """How the run stands now.
+        """Read the status; raises InputError if the folder cannot be read.
 
-        Parameters
-        ----------
-        wait_s
-            Seconds to wait for a heartbeat where nothing else shows whether the driver is alive.
-        on_wait
-            Called before that.
-
-        Raises
-        ------
-        InputError
-            If the folder is gone or cannot be read.
+        If only a heartbeat can show whether the driver is alive, wait for one for ``wait_s``, after calling ``on_wait``.
         """
         try:
             self.folder.stat()
             return self._status(self._condition(wait_s, on_wait))
         except OSError as error:
             raise InputError(
-                f"{error.filename or self.folder}: cannot be read ({error.strerror or error}); hpcfwi status only reads, so "
-                "permission to read the run folder is enough"
+                f"{error.filename or self.folder}: cannot be read ({error.strerror or error}); hpcfwi status needs permission "
+                "to read the run folder"
             ) from None
 
     def _condition(self, wait_s: float, on_wait: Callable[[], None]) -> Condition:
@@ -219,7 +205,7 @@ class StatusReader:
         return found
 
     def _read_files(self) -> bool:
-        """Read what is new; returns whether there were new events."""
+        """Read the files again; returns whether there were new events."""
         new = self._follower.read()
         self._liveness.check()
         return new
@@ -284,10 +270,9 @@ class StatusReader:
 
     def _figures(self) -> Iterator[tuple[float, str]]:
         """Times and paths of the figures."""
-        with suppress(OSError):
-            for path in (self.folder / "figures").glob("*.png"):
-                with suppress(OSError):  # it is being replaced
-                    yield round(path.stat().st_mtime, 3), str(path)
+        for path in (self.folder / "figures").glob("*.png"):
+            with suppress(OSError):  # it may just be replaced
+                yield round(path.stat().st_mtime, 3), str(path)
 
     def _resume_command(self) -> str | None:
         """The command that continues the run with the configuration in its folder."""
@@ -304,12 +289,9 @@ def _is_run_folder(path: Path) -> bool:
 
 
 def find_run(path: Path, command: str = "status") -> Path:
-    """The run folder at a path, with a name in ``runs``, or of a configuration, for a command of ``hpcfwi``.
+    """The run folder at a path, with a name in ``runs``, or of a configuration.
 
-    Raises
-    ------
-    InputError
-        If there is none; the message names the runs that there are.
+    If there is none, an InputError names other runs, and what to type for ``command`` of hpcfwi.
     """
     named = shortened(str(path))
     try:
@@ -329,16 +311,15 @@ def find_run(path: Path, command: str = "status") -> Path:
 
 
 def _alternatives(path: Path, command: str) -> str:
-    """Runs that the user may have meant, as the end of a message."""
+    """The end of a message: runs with similar names, and what to type."""
     runs = _runs_in(path) or _runs_in(RUNS) or _runs_in(path.parent)
     if not runs:
-        return "; hpcfwi run makes one: runs/<name of the configuration>, or what --run-dir names"
+        return "; hpcfwi run creates one: runs/<name of the configuration>, or what --run-dir names"
     alike = difflib.get_close_matches(path.name, [run.name for run in runs], MAX_NAMED_RUNS, 0.5)
-    likely = sorted(runs, key=lambda run: alike.index(run.name) if run.name in alike else MAX_NAMED_RUNS)[
-        :MAX_NAMED_RUNS
-    ]
+    runs.sort(key=lambda run: alike.index(run.name) if run.name in alike else MAX_NAMED_RUNS)
     more = f", and {len(runs) - MAX_NAMED_RUNS} more in {runs[0].parent}" if len(runs) > MAX_NAMED_RUNS else ""
-    return f"; there are {', '.join(map(str, likely))}{more}\n  Type: {shlex.join(['hpcfwi', command, str(likely[0])])}"
+    names = ", ".join(map(str, runs[:MAX_NAMED_RUNS]))
+    return f"; there are {names}{more}\n  Type: {shlex.join(['hpcfwi', command, str(runs[0])])}"
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -353,7 +334,7 @@ def _runs_in(folder: Path) -> list[Path]:
 
 
 def _most_frequent_first(counts: Counter[str]) -> list[MessageCount]:
-    """The most frequent first; of those that are equally frequent, the latest."""
+    """The most frequent first, then the latest."""
     latest_first = reversed([MessageCount(message, count) for message, count in counts.items()])
     return sorted(latest_first, key=lambda each: -each.count)
 
@@ -363,5 +344,5 @@ def _short(text: str | None) -> str | None:
 
 
 def _finite(value: float | None) -> float | None:
-    """Sums and products of what a damaged log says may overflow."""
+    # with the numbers of a damaged log, sums and products overflow
     return value if value is not None and math.isfinite(value) else None

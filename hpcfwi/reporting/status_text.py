@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from hpcfwi.io import printable
-from hpcfwi.reporting.formatting import ago, counted, date_time, duration, hours
+from hpcfwi.reporting.formatting import ago, counted, date_time, duration
 from hpcfwi.reporting.status import Condition, MessageCount, RunStatus
 
-# Hosts, failures and warnings that are listed; characters of a progress bar.
+# Rows of hosts, failures and warnings; characters of a progress bar.
 MAX_LISTED, BAR_WIDTH = 8, 30
 STAGES = {
     "starting": "starting",
@@ -24,22 +24,21 @@ STAGES = {
     "inverting": "inverting",
     "finishing": "writing results",
 }
-Row = tuple[str, str]
 
 
 def status_lines(status: RunStatus, now: float | None = None) -> list[str]:
-    """A line for each item: its name and its value."""
+    """The status as lines for a pipe, each with the name and the value of an item."""
     rows = _rows(status, time.time() if now is None else now)
     return [f"{name:<12} {printable(text)}".rstrip() for name, text in rows]
 
 
 def status_table(status: RunStatus) -> Group:
-    """The same items as a table for a terminal."""
+    """The status as a table for a terminal."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in _rows(status, time.time()):
-        # folded, not wrapped: a command or path is copied from here
+        # folded, not wrapped: users copy commands and paths from here
         shown: Any = Text(printable(text), style="bold" if name == "state" else "", overflow="fold")
         if name == "shots":
             shown = Table.grid(padding=(0, 2))
@@ -63,7 +62,7 @@ def summary_line(status: RunStatus) -> str:
 
 
 def status_changes(before: RunStatus | None, now: RunStatus) -> list[str]:
-    """Lines for what has changed between two looks, apart from single shots; empty where nothing has."""
+    """Lines for the changes between two looks, except those of shots."""
     lines = [] if before is not None and summary_line(before) == summary_line(now) else [summary_line(now)]
     for kind in ("failures", "warnings"):
         known = {each.message: each.count for each in getattr(before, kind, [])}
@@ -72,8 +71,8 @@ def status_changes(before: RunStatus | None, now: RunStatus) -> list[str]:
     return lines
 
 
-def _rows(status: RunStatus, now: float) -> list[Row]:
-    """Names and values of all items that are known."""
+def _rows(status: RunStatus, now: float) -> list[tuple[str, str]]:
+    """Names and values of the known items."""
     present = status.state in ("running", "unresponsive")
     jobs = Counter(status.jobs.values()).most_common()
     left = duration(status.time_left) if status.time_left else None
@@ -95,7 +94,7 @@ def _rows(status: RunStatus, now: float) -> list[Row]:
         *_list("failures", _messages(status.failures)),
         *_list("warnings", _messages(status.warnings)),
         ("time left", left and f"at most {left}, at the pace of the last iterations"),
-        ("core-hours", hours(status.core_hours).partition(" ")[0]),
+        ("core-hours", f"{status.core_hours:.3g}"),
         ("last figure", status.figure and f"{status.figure} ({ago(now - (status.figure_time or now))})"),
         ("report", status.report),
         ("dashboard", status.dashboard),
@@ -105,7 +104,7 @@ def _rows(status: RunStatus, now: float) -> list[Row]:
 
 
 def describe(found: Condition | RunStatus) -> str:
-    """The state of a run and, after a colon, what there is to say about it."""
+    """The state of a run and, after a colon, its stage or reason."""
     stage = STAGES.get(found.stage or "", "working")
     match found.state:
         case "running":
@@ -115,7 +114,7 @@ def describe(found: Condition | RunStatus) -> str:
         case "unresponsive":
             return f"unresponsive: while it was {stage}, its driver sent no heartbeat"
         case "new":
-            return "new: nothing has run here yet"
+            return "new: no run has started here"
     return ": ".join(filter(None, (found.state, found.reason.partition("\n")[0])))
 
 
@@ -173,7 +172,7 @@ def _workers(status: RunStatus) -> str:
 
 
 def _hosts(status: RunStatus) -> list[str]:
-    """A line for each host, those with workers first; the last line sums up the rest."""
+    """A line for each host, first those with workers; the last line sums up the rest."""
     hosts = sorted(status.hosts, key=lambda host: not host.workers)
     listed = hosts if len(hosts) <= MAX_LISTED else hosts[: MAX_LISTED - 1]
     rest = hosts[len(listed) :]
@@ -199,5 +198,5 @@ def _with_count(each: MessageCount) -> str:
 
 
 def _list(name: str, lines: list[str]) -> list[tuple[str, str | None]]:
-    """Rows of which the first has the name."""
+    """Rows, the first of which has the name."""
     return [("" if number else name, line) for number, line in enumerate(lines)]

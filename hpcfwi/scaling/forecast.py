@@ -1,7 +1,7 @@
 """Predict runs on more nodes with a cost model that is fitted to measured runs.
 
-The shots of an evaluation are scheduled on the workers; the sum and the driver follow. A run has its start, the observed data,
-its evaluations and its end.
+In an evaluation, shots are scheduled on workers, and then come the sum and the driver. A run has a start, the observed data,
+evaluations and an end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hpcfwi.execution.window import queue_depth
 from hpcfwi.inversion.misfit import BLOCK
 from hpcfwi.scaling.time_breakdown import TimeBreakdown
 
-# What an evaluation takes beyond its shots, and, with "start_and_end", a run beyond its evaluations.
+# Time of an evaluation beyond its shots; "start_and_end" is the time of a run beyond its evaluations.
 LOSSES = {
     "start_and_end": "start and end of the job",
     "imbalance": "imbalance: workers idle at the end of an evaluation",
@@ -29,35 +29,25 @@ LOSSES = {
     "sum": "the sum of gradients",
     "driver": "optimiser and driver between evaluations",
 }
-# Parts of the wall time that do not depend on the number of nodes, and parts that may grow with it.
+# Parts of the wall time that are independent of the number of nodes, and parts that may grow with it.
 CONSTANT_PARTS, GROWING_PARTS = ("driver_start", "queue_wait", "solver", "results"), ("worker_start", "closing")
-# A prediction is the mean over DRAWS random surveys; one is enough for more shots than this.
+# A prediction is the mean over DRAWS random surveys; with more than MAX_DRAWN_SHOTS, one is enough.
 DRAWS, MAX_DRAWN_SHOTS = 5, 20_000
 
 
 def makespan(
     durations: Sequence[float], workers: int, gap: float = 0.0, handling: float = 0.0, depth: int = 1
 ) -> float:
-    """Compute how long tasks take if each goes, in their order, to the first worker that can take one.
+    """Compute the time of tasks that go, in their order, to the first worker that is free (list scheduling).
 
-    Parameters
-    ----------
-    durations
-        Duration of each task, s.
-    workers
-        Number of workers.
-    gap
-        Seconds between two tasks of a worker.
-    handling
-        Seconds of the scheduler for a task; it handles one after the other.
-    depth
-        Tasks that a worker may have in hand, the running one included.
+    A worker needs ``gap`` seconds between two tasks and holds up to ``depth`` of them, the running one included. The scheduler
+    needs ``handling`` seconds for each task, one after the other.
 
     Notes
     -----
-    List scheduling: R. L. Graham (1969), Bounds on multiprocessing timing anomalies, SIAM J. Appl. Math. 17.
+    R. L. Graham (1969), Bounds on multiprocessing timing anomalies, SIAM J. Appl. Math. 17.
     """
-    # when a worker can take a task; each gets its first before any gets its second
+    # times at which workers can take a task; all get their first one before any gets its second
     free = [(0.0, slot, worker) for slot in range(depth) for worker in range(workers)]
     ends, handled = [0.0] * workers, 0.0
     for seconds in durations:
@@ -69,7 +59,7 @@ def makespan(
 
 
 def tree_depth(shots: int) -> int:
-    """Number of levels of the sum over so many shots."""
+    """Number of levels of the sum over the shots."""
     depth = 0
     while shots > 1:
         shots, depth = math.ceil(shots / BLOCK), depth + 1
@@ -78,7 +68,7 @@ def tree_depth(shots: int) -> int:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A predicted run. Start and end of the job are divided among its evaluations."""
+    """A predicted run."""
 
     nodes: int
     shots: int
@@ -86,17 +76,16 @@ class Prediction:
     shots_per_task: int  # shots that a task computes
     evaluation_seconds: float  # wall time of an evaluation
     wall_seconds: float  # wall time of the run
-    work_seconds: float  # duration of all shots, over the number of workers
-    losses: dict[str, float]  # seconds of an evaluation by LOSSES
+    work_seconds: float  # duration of all shots over the number of workers
+    losses: dict[str, float]  # seconds of each evaluation by LOSSES, which share start and end of the job
 
     @property
     def bottleneck(self) -> str:
         """The largest loss within an evaluation."""
-        within = {name: seconds for name, seconds in self.losses.items() if name != "start_and_end"}
-        return max(within, key=lambda name: within[name])
+        return max((name for name in self.losses if name != "start_and_end"), key=lambda name: self.losses[name])
 
     def with_evaluations(self, evaluations: int) -> Prediction:
-        """Return the same run with another number of evaluations."""
+        """Return this run with another number of evaluations."""
         around = self.losses["start_and_end"] * self.evaluations
         return replace(
             self,
@@ -112,16 +101,15 @@ class CostModel:
 
     shot_seconds: tuple[float, ...]  # duration of each shot of a measured run, in their order
     first_ratio: float  # duration of shots in the first evaluation over that in later ones
-    workers_per_node: float  # worker processes on a node
+    workers_per_node: float
     gap_seconds: float  # between two tasks of a worker
     overhead: TaskOverhead  # of driver and scheduler for a shot
-    level_seconds: float  # for a level of the sum
+    level_seconds: float  # of a level of the sum
     driver_seconds: float  # of the driver between two evaluations
     observed_seconds: float  # duration of a shot of the observed data
     around: dict[str, tuple[float, float]]  # by part of the wall time: constant seconds, and seconds for each node
 
     def predict(self, nodes: int, shots: int, evaluations: int) -> Prediction:
-        """Predict a run."""
         workers = max(1, round(nodes * self.workers_per_node))
         typical = fmean(self.shot_seconds)
         shots_per_task = BLOCK if should_batch(shots, workers, typical) else 1
@@ -129,7 +117,7 @@ class CostModel:
         shots_seconds = fmean(self.schedule(survey, workers, shots_per_task) for survey in surveys)
         without = replace(self, overhead=NO_OVERHEAD)
         unhindered = fmean(without.schedule(survey, workers, shots_per_task) for survey in surveys)
-        # no batches in the first evaluation: the durations are unknown
+        # the first evaluation has no batches, because durations are unknown
         first = fmean(self.schedule(survey, workers) for survey in surveys) if shots_per_task > 1 else shots_seconds
         work = fmean(map(sum, surveys)) / workers
         dispatch = self.gap_seconds * math.ceil(shots / shots_per_task) / workers
@@ -149,14 +137,14 @@ class CostModel:
         return Prediction(nodes, shots, evaluations, shots_per_task, evaluation, wall, work, losses)
 
     def schedule(self, shot_seconds: Sequence[float], workers: int, shots_per_task: int = 1) -> float:
-        """Compute the wall time of shots, s."""
+        """Compute the wall time of the shots of an evaluation, s."""
         handling = self.overhead.alone if shots_per_task == 1 else self.overhead.batched
         tasks = [sum(shot_seconds[i : i + shots_per_task]) for i in range(0, len(shot_seconds), shots_per_task)]
         depth = queue_depth(shots_per_task * fmean(self.shot_seconds), workers)
         return makespan(tasks, workers, self.gap_seconds, shots_per_task * handling, depth)
 
     def _surveys(self, shots: int) -> list[list[float]]:
-        """Durations of so many shots: the measured ones, or random draws of them."""
+        """Durations of ``shots`` shots: the measured ones, or random draws from them."""
         if shots == len(self.shot_seconds):
             return [list(self.shot_seconds)]
         draws = 1 if shots > MAX_DRAWN_SHOTS else DRAWS
@@ -173,7 +161,7 @@ def fit(runs: Sequence[TimeBreakdown], overhead: TaskOverhead = NO_OVERHEAD) -> 
         shot_seconds=tuple(_typical_shots(max(runs, key=lambda run: run.shots))),
         first_ratio=median(_first_ratio(run) for run in runs),
         workers_per_node=median(run.workers / run.nodes for run in runs),
-        # the shots of a batch follow each other at once
+        # there is no gap between the shots of a batch
         gap_seconds=median(times.shots_per_task * times.dispatch_seconds for _, times in typical),
         overhead=overhead,
         level_seconds=median(times.sum_seconds / max(1, tree_depth(run.shots)) for run, times in typical),
@@ -184,7 +172,7 @@ def fit(runs: Sequence[TimeBreakdown], overhead: TaskOverhead = NO_OVERHEAD) -> 
 
 
 def replay(run: TimeBreakdown, overhead: TaskOverhead = NO_OVERHEAD) -> float:
-    """Compute the wall time of a measured run, s, from the durations of its shots; start and end are those measured."""
+    """Compute the wall time of a measured run, s, from its shots, and from its measured start and end."""
     model = fit([run], overhead)
     around = sum(run.parts[name] for name in (*model.around, "observed_data", "missing_workers"))
     return around + sum(
@@ -196,7 +184,7 @@ def replay(run: TimeBreakdown, overhead: TaskOverhead = NO_OVERHEAD) -> float:
 
 
 def _typical_shots(run: TimeBreakdown) -> list[float]:
-    """Duration of each shot: the median over the evaluations that computed all of them."""
+    """Duration of each shot: the median over complete evaluations."""
     complete = [times.shot_seconds for times in run.typical_times if len(times.shot_seconds) == run.shots]
     if not complete:
         return [*max((times.shot_seconds for times in run.times), key=len).values()]
@@ -211,9 +199,9 @@ def _first_ratio(run: TimeBreakdown) -> float:
 
 
 def _line(runs: Sequence[TimeBreakdown], name: str) -> tuple[float, float]:
-    """Fit a part of the wall time by constant seconds and seconds for each node, neither of them negative."""
+    """Fit a part of the wall time by constant seconds and seconds for each node; both are positive or zero."""
     nodes = [run.nodes for run in runs]
-    if name in GROWING_PARTS and len(set(nodes)) > 2:  # a line through two points fits whatever they are
+    if name in GROWING_PARTS and len(set(nodes)) > 2:  # a line through two points fits any noise
         slope, constant = np.polyfit(nodes, [run.parts[name] for run in runs], 1)
         if slope > 0 and constant > 0:
             return float(constant), float(slope)

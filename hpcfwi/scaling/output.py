@@ -1,4 +1,4 @@
-"""The results of a scaling study as tables and lines for the terminal, as files and as figures."""
+"""The results of a scaling study as tables, lines, files and figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.table import Table
 from hpcfwi.io import write_atomic
 from hpcfwi.reporting.formatting import counted
 from hpcfwi.reporting.plotting import new_figure, save_figure
-from hpcfwi.scaling.forecast import LOSSES
+from hpcfwi.scaling.forecast import LOSSES, Prediction
 from hpcfwi.scaling.results import NOTABLE_SHARE, Estimate, Forecast, NodeCount, Scaling, speedup
 from hpcfwi.scaling.runs import MeasuredRun, Study
 from hpcfwi.scaling.time_breakdown import PARTS
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Numbers of nodes whose predicted efficiency is printed, and on the axis of the figure.
+# Numbers of nodes in the printed forecast, and on the axis of its figure.
 PRINTED_NODES, NODE_TICKS = (1, 8, 128, 1024, 4096), (1, 4, 16, 64, 256, 1024, 4096)
-# Parts below this share of the wall time have no colour of their own, or no row in the table.
+# Parts with a smaller share of the wall time share a colour, or have no row in the table.
 MIN_COLOURED_SHARE, MIN_PRINTED_SHARE = 0.01, 0.0005
 FORECAST_COLOURS = ("#1b9e77", "#d95f02", "#7570b3", "#e7298a")
 EVALUATION_COLOUR, JOB_COLOUR, IDEAL_COLOUR, OTHERS_COLOUR = "#1f77b4", "#d95f02", "0.45", "#fee08b"
-# Colour maps of Matplotlib for kinds of parts, from the bottom of a bar to its top.
+# Colour maps of matplotlib for kinds of parts, from the bottom to the top of a bar.
 PART_COLOURS = {
     "Greens_r": ("kernels", "shot_overhead", "dispatch"),
     "OrRd_r": ("sum", "imbalance"),
@@ -68,7 +68,7 @@ def _with_interval(estimate: Estimate, factor: float = 1.0) -> str:
 
 
 def parts_table(scaling: Scaling) -> Table:
-    """Where the wall time went, in per cent, by number of nodes."""
+    """Parts of the wall time, %, by number of nodes."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("% of the wall time on nodes:")
     for count in scaling.node_counts:
@@ -81,24 +81,20 @@ def parts_table(scaling: Scaling) -> Table:
 
 
 def summary_lines(scaling: Scaling) -> Iterator[str]:
-    """How well the cost model agrees with the measurement, and what it predicts."""
+    """Errors of the cost model, and its predictions."""
     checked = scaling.validation
     if checked.evaluation_error is not None and checked.wall_error is not None:
-        yield (
-            f"the cost model, fitted without the runs on {counted(checked.nodes, 'node')}, predicts their evaluations to "
-            f"{100 * checked.evaluation_error:+.1f} % and their whole jobs to {100 * checked.wall_error:+.1f} %"
+        errors = (
+            f"{100 * checked.evaluation_error:+.1f} % (evaluations) and {100 * checked.wall_error:+.1f} % (whole jobs)"
         )
+        yield f"errors of a cost model fitted without the runs on {counted(checked.nodes, 'node')}, for these: {errors}"
     worst = max(checked.replay_errors.values(), key=abs)
-    yield (
-        f"the schedule of the measured shots gives the wall time of {counted(len(checked.replay_errors), 'run')} to "
-        f"{100 * worst:+.1f} % or better"
-    )
+    yield f"largest error of a wall time computed from the schedule of the measured shots: {100 * worst:+.1f} %"
     for forecast in scaling.forecasts:
         yield from _forecast_lines(forecast)
 
 
 def _forecast_lines(forecast: Forecast) -> Iterator[str]:
-    """Efficiency on some numbers of nodes, and the bottlenecks."""
     first, last = forecast.predictions[0], forecast.predictions[-1]
     printed = [prediction for prediction in forecast.predictions if prediction.nodes in PRINTED_NODES]
     efficiency = ", ".join(
@@ -108,9 +104,8 @@ def _forecast_lines(forecast: Forecast) -> Iterator[str]:
     yield f"{kind} scaling, {forecast.title}, {counted(first.evaluations, 'evaluation')}:"
     yield f"  efficiency of evaluations (of whole jobs), %, by nodes: {efficiency}"
     for prediction, name in forecast.bottlenecks:
-        share = 100 * prediction.losses[name] / prediction.evaluation_seconds
-        since = counted(prediction.nodes, "node")
-        yield f"  from {since} on, the largest loss is {LOSSES[name]}: {share:.0f} % of an evaluation"
+        share, nodes = 100 * prediction.losses[name] / prediction.evaluation_seconds, counted(prediction.nodes, "node")
+        yield f"  largest loss from {nodes} on: {share:.0f} % of an evaluation for {LOSSES[name]}"
     if not forecast.bottlenecks:
         yield f"  up to {last.nodes} nodes, no loss takes {100 * NOTABLE_SHARE:.0f} % of an evaluation"
     batched = [prediction for prediction in forecast.predictions if prediction.shots_per_task > 1]
@@ -138,7 +133,7 @@ CSV_COLUMNS: dict[str, Callable[[MeasuredRun, Scaling], Any]] = {
 
 
 def write_results(folder: Path, study: Study, scaling: Scaling) -> list[Path]:
-    """Write ``scaling.csv``, a row for each run, and ``scaling.json``, which has everything."""
+    """Write ``scaling.csv``, a row for each run, and ``scaling.json``, with everything."""
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -161,31 +156,25 @@ def write_results(folder: Path, study: Study, scaling: Scaling) -> list[Path]:
 
 
 def _forecast_json(forecast: Forecast) -> dict[str, Any]:
-    predictions = [
-        {
-            **asdict(prediction),
-            "efficiency": forecast.efficiency(prediction),
-            "job_efficiency": forecast.efficiency(prediction, job=True),
-            "bottleneck": prediction.bottleneck,
-        }
-        for prediction in forecast.predictions
-    ]
-    bottlenecks = [
-        {"nodes": prediction.nodes, "loss": name, "meaning": LOSSES[name]} for prediction, name in forecast.bottlenecks
-    ]
+    def fields(each: Prediction) -> dict[str, Any]:
+        efficiency = {"efficiency": forecast.efficiency(each), "job_efficiency": forecast.efficiency(each, job=True)}
+        return {**asdict(each), **efficiency, "bottleneck": each.bottleneck}
+
+    predictions = [*map(fields, forecast.predictions)]
+    bottlenecks = [{"nodes": each.nodes, "loss": name, "meaning": LOSSES[name]} for each, name in forecast.bottlenecks]
     return {"title": forecast.title, "weak": forecast.weak, "predictions": predictions, "bottlenecks": bottlenecks}
 
 
 def _provenance(scaling: Scaling) -> dict[str, Any]:
-    """Facts of the first run, which are the same for all, and the jobs and hosts of all runs."""
-    merged = {
-        name: sorted({value for run in scaling.runs for value in run.times.facts[name]}) for name in ("jobs", "hosts")
+    """Facts of the first run, which all runs share, and the jobs and hosts of all runs."""
+    facts = {
+        name: sorted({each for run in scaling.runs for each in run.times.facts[name]}) for name in ("jobs", "hosts")
     }
-    return {"git_revision": _git_revision(), **scaling.runs[0].times.facts, **merged}
+    return {"git_revision": _git_revision(), **scaling.runs[0].times.facts, **facts}
 
 
 def _git_revision() -> str | None:
-    """The commit of the checkout that this code is in, with a plus if it was changed; None outside of a checkout."""
+    """The commit of the checkout of this code, with a plus if it was changed; None outside of a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -198,7 +187,7 @@ def _git_revision() -> str | None:
 
 
 def draw_scaling(folder: Path, scaling: Scaling) -> list[Path]:
-    """Draw ``scaling.png`` (speed-up and efficiency), ``parts.png`` (where the time went) and ``forecast.png``."""
+    """Draw ``scaling.png`` (speed-up and efficiency), ``parts.png`` (parts of the wall time) and ``forecast.png``."""
     figures = {"scaling.png": _scaling_figure, "parts.png": _parts_figure, "forecast.png": _forecast_figure}
     return [save_figure(folder / name, partial(draw, scaling)) for name, draw in figures.items()]
 
@@ -271,19 +260,18 @@ def _parts_figure(scaling: Scaling) -> Figure:
     axes.set(xlabel="nodes, wall time of the whole job", ylabel="share of the wall time, %", ylim=(0, 100))
     axes.set_xlim(-0.6, len(walls) - 0.4)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=True)
-    _set_title(figure, scaling, f"Where the wall time went, means over the workers, {_survey(scaling)}")
+    _set_title(figure, scaling, f"Parts of the wall time, means over the workers, {_survey(scaling)}")
     return figure
 
 
 def _forecast_figure(scaling: Scaling) -> Figure:
     figure = new_figure((9.5, 4.2))
     left, right = figure.subplots(1, 2, sharey=True)
-    # the last forecast differs in the number of evaluations only
+    # the last forecast differs only in the number of evaluations
     for forecast, colour in zip(scaling.forecasts[:-1], FORECAST_COLOURS, strict=False):
         _draw_forecast(left, forecast, colour, job=False)
-        changes = [prediction for prediction, _ in forecast.bottlenecks]
-        efficiency = [100 * forecast.efficiency(prediction) for prediction in changes]
-        left.plot([prediction.nodes for prediction in changes], efficiency, "v", color=colour, markersize=6)
+        changes = [(each.nodes, 100 * forecast.efficiency(each)) for each, _ in forecast.bottlenecks]
+        left.plot(*np.array(changes).reshape(-1, 2).T, "v", color=colour, markersize=6)
     for forecast, colour in zip(scaling.forecasts, FORECAST_COLOURS, strict=True):
         _draw_forecast(right, forecast, colour, job=True)
     nodes = [count.nodes for count in scaling.node_counts]
@@ -303,9 +291,8 @@ def _draw_forecast(axes: Axes, forecast: Forecast, colour: str, job: bool) -> No
     label = f"{'weak' if forecast.weak else 'strong'}, {forecast.title}"
     if job:
         label += f", {counted(forecast.predictions[0].evaluations, 'evaluation')}"
-    nodes = [prediction.nodes for prediction in forecast.predictions]
-    efficiency = [100 * forecast.efficiency(prediction, job) for prediction in forecast.predictions]
-    axes.plot(nodes, efficiency, color=colour, label=label)
+    points = [(each.nodes, 100 * forecast.efficiency(each, job)) for each in forecast.predictions]
+    axes.plot(*np.array(points).T, color=colour, label=label)
 
 
 def _survey(scaling: Scaling) -> str:

@@ -1,4 +1,4 @@
-"""What the runs of a scaling study show together: speed-up, efficiency, the quality of the cost model, and predictions."""
+"""Results of a scaling study: speed-up, efficiency, quality of the cost model, and predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpcfwi.scaling.forecast import CostModel, Prediction, fit, replay
 from hpcfwi.scaling.runs import MeasuredRun
 from hpcfwi.scaling.time_breakdown import PARTS
 
-# Node counts that are predicted, and the size of a large survey.
+# Predicted node counts, and the shots of a large survey.
 PREDICTED_NODES, LARGE_SURVEY = tuple(2**k for k in range(13)), 100_000
 # Typical of an inversion.
 EVALUATIONS_PER_ITERATION = 1.3
@@ -26,7 +26,7 @@ Duration = Literal["evaluation_seconds", "wall_seconds"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its confidence interval, which a single value does not have."""
+    """A mean and its confidence interval; a single value has none."""
 
     value: float
     low: float | None = None
@@ -34,7 +34,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Estimate:
-        """Return the geometric mean of times or ratios, with Student's interval for their logarithms."""
+        """Return the geometric mean of times or ratios, with Student's confidence interval of their logarithms."""
         if len(values) < 2 or min(values) <= 0:
             return cls(mean(values))
         from scipy.special import stdtrit
@@ -70,12 +70,12 @@ class Validation:
     nodes: int  # the largest number of nodes, predicted from the smaller ones
     evaluation_error: float | None  # None if there is only one number of nodes
     wall_error: float | None
-    replay_errors: dict[str, float]  # of the wall time that follows from the schedule of the measured shots, by run
+    replay_errors: dict[str, float]  # of the wall time computed from the measured shots, by run
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Predictions of one survey over numbers of nodes, in their order."""
+    """Predictions for a survey over numbers of nodes, in their order."""
 
     title: str  # the survey
     weak: bool  # whether the number of shots grows with the number of nodes
@@ -90,7 +90,7 @@ class Forecast:
 
     @property
     def bottlenecks(self) -> list[tuple[Prediction, str]]:
-        """The predictions from which on another loss is the largest, and that loss, if it is notable."""
+        """The predictions at which another notable loss becomes the largest, with that loss."""
         found: list[tuple[Prediction, str]] = []
         for prediction in self.predictions:
             name = prediction.bottleneck
@@ -115,7 +115,7 @@ class Scaling:
 def evaluate_study(
     runs: Sequence[MeasuredRun], weak: bool, overhead: TaskOverhead = NO_OVERHEAD, iterations: int = 0
 ) -> Scaling:
-    """Evaluate the runs of a study; whole jobs are also predicted for an inversion of so many ``iterations``."""
+    """Evaluate the runs of a study; also predict whole jobs for an inversion of ``iterations`` iterations."""
     ordered = sorted(runs, key=lambda run: (run.point.nodes, run.point.repeat))
     model = fit([run.times for run in ordered], overhead)
     counts = sorted({run.point.nodes for run in ordered})
@@ -124,13 +124,13 @@ def evaluate_study(
 
 
 def speedup(run: MeasuredRun, runs: Sequence[MeasuredRun], duration: Duration, per_node: bool = False) -> float:
-    """Return how many times as many shots per second a run computes as the smallest number of nodes in the same repetition.
+    """Return shots per second of a run, relative to the smallest number of nodes in the same repetition.
 
-    ``per_node`` divides that by the ratio of nodes, which gives the parallel efficiency.
+    ``per_node`` divides by the ratio of nodes, which gives the parallel efficiency.
     """
     fewest = min(other.point.nodes for other in runs)
     smallest = [other for other in runs if other.point.nodes == fewest]
-    # which ran at about the same time
+    # runs of one repetition ran at about the same time
     base = next((other for other in smallest if other.point.repeat == run.point.repeat), smallest[0])
     ratio = run.times.shots / base.times.shots * getattr(base.times, duration) / getattr(run.times, duration)
     return float(ratio * fewest / run.point.nodes if per_node else ratio)
@@ -178,7 +178,7 @@ def validate(runs: Sequence[MeasuredRun], overhead: TaskOverhead = NO_OVERHEAD) 
 
 
 def _predict(model: CostModel, runs: Sequence[MeasuredRun], iterations: int) -> list[Forecast]:
-    """Predict strong scaling of this survey and of a large one, and weak scaling of short and of long runs."""
+    """Predict strong scaling of this survey and a large one, and weak scaling of short and long runs."""
     largest = max((run.times for run in runs), key=lambda times: times.nodes)
     shots, evaluations = max(run.times.shots for run in runs), largest.evaluations
     per_node = max(1, largest.shots // largest.nodes)

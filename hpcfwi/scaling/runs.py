@@ -1,7 +1,7 @@
-"""The runs of a scaling study: each is a command ``hpcfwi run`` of its own, and what is measured is kept.
+"""The runs of a scaling study: commands ``hpcfwi run``, whose measurements are kept.
 
-The folder of a study has ``study.json`` (what is studied), ``overhead.json`` (:func:`measure_overhead`) and ``runs/``, with the
-run folder and the output of each run. A run that is complete has ``measured.json`` in its folder.
+The folder of a study has ``study.json`` (:class:`Study`), ``overhead.json`` (:func:`measure_overhead`) and ``runs/``, with the
+folder and the output of each run. A complete run has ``measured.json`` in its folder.
 """
 
 from __future__ import annotations
@@ -46,15 +46,14 @@ T = TypeVar("T")
 OUTPUT_LINES_SHOWN = 12
 # A run may take this long to end after SIGTERM.
 STOP_TIMEOUT_S = 60.0
-# The driver's overhead: with two small workers, the difference between many and few shots, so that start and end do not count;
-# the median of some measurements.
+# The overhead is the difference between many and few shots, without start and end; the median of some measurements.
 FEW_SHOTS, MANY_SHOTS, MEASUREMENTS = 200, 1000, 3
 OVERHEAD_LAYOUT = Layout(processes=2, threads=1, memory=10**9)
 
 
 @dataclass(frozen=True)
 class RunPoint:
-    """One run of a study: the number of nodes (worker jobs, nodes of an allocation or local processes), and the repetition."""
+    """A run of a study: the number of nodes (worker jobs, nodes of an allocation or local processes) and the repetition."""
 
     nodes: int
     repeat: int
@@ -65,7 +64,7 @@ class RunPoint:
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """A complete run and where its time went."""
+    """A complete run and its times."""
 
     point: RunPoint
     times: TimeBreakdown
@@ -84,7 +83,7 @@ class Study:
     settings: tuple[str, ...] = ()  # the values of --set
 
     def excluded_shots(self, nodes: int, shots: Sequence[str]) -> list[str]:
-        """Return the shots that a run of weak scaling leaves out; the others are spread evenly over the survey."""
+        """Return the shots that a run of weak scaling excludes; the others are spread evenly over the survey."""
         if not self.weak_nodes:
             return []
         count = max(1, len(shots) * nodes // self.weak_nodes)
@@ -93,7 +92,7 @@ class Study:
 
 
 class StudyRuns:
-    """The runs of a study of ``config``, which has these ``shots``; an InputError says why the folder cannot hold them."""
+    """The runs of a study of ``config`` with its ``shots``; raises InputError if the folder cannot hold them."""
 
     def __init__(
         self, folder: Path, study: Study, config: Path, shots: Sequence[str], print_line: Callable[[str], None]
@@ -101,7 +100,9 @@ class StudyRuns:
         self.folder, self.study, self.config, self.shots, self.print_line = folder, study, config, shots, print_line
         path = folder / "study.json"
         if folder.exists() and not path.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder}: is not empty and no folder of a study; choose another one with --study-dir")
+            raise InputError(
+                f"{folder}: is neither empty nor the folder of a study; choose another one with --study-dir"
+            )
         make_private(folder, "--study-dir")
         known = _read(path, Study)
         if known is None:
@@ -118,10 +119,10 @@ class StudyRuns:
     def measure(self, nodes: Sequence[int], repeats: int) -> Iterator[MeasuredRun]:
         """Yield all runs, measured now or before.
 
-        All numbers of nodes come before the next repetition: what changes with the time of day affects them alike.
+        Each repetition runs on all numbers of nodes before the next one, so that changes with time affect all of them.
         """
         with ExitStack() as stack:
-            self._lock(stack, self.folder, "another process works on this study", "or use another --study-dir")
+            self._lock(stack, self.folder, "another process runs this study", "or use another --study-dir")
             for repeat in range(1, repeats + 1):
                 for count in nodes:
                     point = RunPoint(count, repeat)
@@ -129,7 +130,7 @@ class StudyRuns:
                     yield MeasuredRun(point, self._run(point) if known is None else known)
 
     def overhead(self) -> TaskOverhead:
-        """Return the time of driver and scheduler for a shot, which is measured once in a study."""
+        """Return the time of driver and scheduler for a shot, measured once in a study."""
         path = self.folder / "overhead.json"
         known = _read(path, TaskOverhead)
         if known is None:
@@ -140,15 +141,9 @@ class StudyRuns:
     def command(self, point: RunPoint) -> list[str]:
         """Return the command line of a run."""
         study = self.study
-        settings = [
-            *study.settings,
-            f"inversion.iterations={study.iterations}",
-            # all iterations, however little they improve
-            "inversion.ftol=0.0",
-            "inversion.gtol=0.0",
-            "output.figures=false",
-            "output.report=false",
-        ]
+        # the tolerances never end an inversion before its last iteration
+        fixed = ("inversion.ftol=0.0", "inversion.gtol=0.0", "output.figures=false", "output.report=false")
+        settings = [*study.settings, f"inversion.iterations={study.iterations}", *fixed]
         excluded = study.excluded_shots(point.nodes, self.shots)
         if excluded:
             settings.append(f"data.exclude={json.dumps(excluded)}")
@@ -166,7 +161,7 @@ class StudyRuns:
         return self.folder / "runs" / str(point)
 
     def _lock(self, stack: ExitStack, folder: Path, problem: str, advice: str) -> None:
-        """Hold the lease of a folder, or raise an InputError that says which process does."""
+        """Hold the lease of a folder, or raise an InputError that names the process that holds it."""
         path = folder / "driver.json"
         lease = Lease(path, self.print_line, *current_start())
         try:
@@ -175,21 +170,21 @@ class StudyRuns:
             holder = None
             with suppress(OSError):
                 holder = parse_holder(path.read_bytes())
-            who = holder or "which has just ended"
+            who = holder or "it has just ended"
             raise InputError(f"{folder}: {problem} ({who}); wait for it, {advice}") from None
         stack.callback(lease.release)
 
     def _run(self, point: RunPoint) -> TimeBreakdown:
         folder, output = self._folder(point), self.folder / "runs" / f"{point}-output.txt"
         if folder.exists():  # incomplete, so its times are useless
-            advice = "or end it there with kill, and type the same command again"
+            advice = "or end it with kill there, and type the same command again"
             with ExitStack() as stack:
-                self._lock(stack, folder, "an earlier start of this study is still at work here", advice)
+                self._lock(stack, folder, "an earlier start of this study still runs here", advice)
                 shutil.rmtree(folder, ignore_errors=True)
         output.parent.mkdir(exist_ok=True, mode=0o700)
         with output.open("wb") as file:
             began = time.time()
-            # in a session of its own: signals of the terminal arrive here and are passed on
+            # a new session, so that signals of the terminal arrive only here; _end passes them on
             process = subprocess.Popen(
                 self.command(point), stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
             )
@@ -218,7 +213,7 @@ class StudyRuns:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Let a run end its workers and itself; kill it if that takes too long."""
+    """Ask a run to end, and kill it after a timeout."""
     with suppress(ProcessLookupError):
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -229,7 +224,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
-    """Read a small file of the study; None if it does not exist."""
+    """Read a file of the study; None if it does not exist."""
     try:
         return TypeAdapter(kind).validate_json(require_regular_file(path).read_bytes())
     except FileNotFoundError:
@@ -241,7 +236,7 @@ def _read(path: Path, kind: type[T]) -> T | None:
 
 
 def measure_overhead() -> TaskOverhead:
-    """Measure the CPU time of driver and scheduler, which are one process, for each additional shot; takes some seconds."""
+    """Measure the CPU time of the driver with its scheduler for an additional shot; takes some seconds."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hpcfwi-overhead-")))
         workers = stack.enter_context(LocalWorkers(OVERHEAD_LAYOUT, workload=Workload(PRELOAD_MODULES)))
@@ -256,7 +251,7 @@ def measure_overhead() -> TaskOverhead:
 
         client.subscribe_topic(EVENT_TOPIC, write_event)
         executor = DaskExecutor(client)
-        _cpu_seconds(executor, FEW_SHOTS, batched=False)  # imports, and what is made only once
+        _cpu_seconds(executor, FEW_SHOTS, batched=False)  # imports and other first-time costs
 
         def per_shot(batched: bool) -> float:
             differences = [
@@ -270,7 +265,7 @@ def measure_overhead() -> TaskOverhead:
 
 def _cpu_seconds(executor: DaskExecutor, shots: int, batched: bool) -> float:
     """CPU time of this process for a sum over empty shots."""
-    run = time.monotonic_ns()  # new keys, or Dask would use the old results
+    run = time.monotonic_ns()  # Dask reuses results with the same key
     names = [f"{run}-{i}" for i in range(shots)]
     began = time.process_time()
     executor.sum(empty_shot, names, [(name,) for name in names], names, small=True, batched=batched)
@@ -278,6 +273,6 @@ def _cpu_seconds(executor: DaskExecutor, shots: int, batched: bool) -> float:
 
 
 def empty_shot(name: str) -> FunctionalGradient:
-    """A task that does nothing but log the event of a shot."""
+    """A task that only logs the event of a shot."""
     log_event(ShotDone, shot=name, evaluation=1, misfit=0.0, seconds=0.0, kernel_seconds=0.0, peak_memory=0)
     return FunctionalGradient(0.0, np.zeros(1))

@@ -1,4 +1,4 @@
-"""A scaling study from the first check to the results; what ``hpcfwi scale`` calls."""
+"""A scaling study from the checks of its input to its results."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ from hpcfwi.solver.engine import SleepingShots
 
 @dataclass(frozen=True)
 class ScaleOptions:
-    """What a study measures.
+    """Options of a study.
 
     Parameters
     ----------
     site
         Name or path of a site file.
     launch
-        ``"local"``, ``"jobs"``, ``"allocation"``, or None: :func:`hpcfwi.cluster.pool.choose_launch_mode` chooses.
+        ``"local"``, ``"jobs"``, ``"allocation"``, or None: ``"local"`` without a batch system, ``"allocation"`` inside a job,
+        else ``"jobs"``.
     nodes
         Numbers of nodes; with ``"local"``, of worker processes.
     weak
         Whether the number of shots grows with the number of nodes.
     repeats, iterations
-        Runs on each number of nodes, and iterations of each run.
+        Runs on each number of nodes; iterations of each run.
     stand_in
-        ``SECONDS[:SPREAD]``: shots sleep instead of running the kernels.
+        ``SECONDS[:SPREAD]``: shots sleep instead of running kernels.
     settings
-        Changes of configuration and site, as after ``--set``.
+        Changes of configuration and site, as in ``--set``.
     """
 
     site: str = "workstation"
@@ -57,7 +58,7 @@ class ScaleOptions:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """The results of a study, and the files that contain them."""
+    """The results of a study, and their files."""
 
     scaling: Scaling
     paths: list[Path]
@@ -72,11 +73,11 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
     config
         The configuration file.
     options
-        What is measured.
+        What to measure.
     folder
-        Folder for the runs and the results.
+        Folder of the runs and results.
     console
-        Where progress and results are printed; None: nowhere.
+        For progress and results; None: nothing is printed.
 
     Raises
     ------
@@ -100,7 +101,7 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
     if options.stand_in:
         print_line(f"the kernels are replaced by {SleepingShots.parse(options.stand_in)}")
     if study.launch == "local":
-        print_line("all runs are on this machine: a node stands for a worker process")
+        print_line("all runs are on this machine, where a node stands for a worker process")
     measured = []
     for run in runs.measure(options.nodes, options.repeats):
         times = run.times
@@ -110,10 +111,8 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
         )
         measured.append(run)
     overhead = runs.overhead()
-    print_line(
-        f"driver and scheduler need {1000 * overhead.alone:.2g} ms for a shot, and {1000 * overhead.batched:.2g} ms where a "
-        f"task computes {BLOCK} shots"
-    )
+    alone, batched = (f"{1000 * seconds:.2g} ms" for seconds in (overhead.alone, overhead.batched))
+    print_line(f"driver and scheduler need {alone} for a shot, and {batched} if a task computes {BLOCK} shots")
     scaling = evaluate_study(measured, options.weak, overhead, problem.config.inversion.iterations)
     paths = [*write_results(folder, study, scaling), *draw_scaling(folder, scaling)]
     console.print(scaling_table(scaling))
@@ -124,7 +123,7 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
 
 
 def _prepare(config: Path, options: ScaleOptions) -> tuple[Problem, Study]:
-    """Check that all runs are possible before the first one starts."""
+    """Check, before the first run, that all are possible."""
     run_settings, site_settings = split_settings(options.settings)
     problem = Problem.from_config(load_run_config(config, run_settings))
     site = load_site(options.site, site_settings)
@@ -133,7 +132,7 @@ def _prepare(config: Path, options: ScaleOptions) -> tuple[Problem, Study]:
     most, shots = max(options.nodes), len(problem.survey)
     if most > shots:
         raise InputError(
-            f"--nodes {most}: the survey of {config} has only {counted(shots, 'shot')}, so that some nodes would have none; "
+            f"--nodes {most}: the survey of {config} has only {counted(shots, 'shot')}, so some nodes would have none; "
             f"give at most --nodes {shots}, or a survey with more sources"
         )
     mode, _ = choose_launch_mode(site, options.launch)

@@ -1,7 +1,7 @@
-"""Where the wall time of a run went, from its events.
+"""The wall time of a run divided into parts, from its events.
 
-During the whole wall time, each planned worker is absent, computes a shot, or is idle while the driver works. A part is the
-mean over the workers, so the parts add up to the wall time. What no measurement explains is a part of its own.
+At any time, each planned worker is absent, computes a shot, or waits. A part is the mean over the workers, so the parts add up
+to the wall time; the time that no measurement explains is a part, too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PARTS = {
     "missing_workers": "missing workers",
     "unexplained": "unexplained",
 }
-# A complete run has all of these.
+# A complete run has all of these events.
 REQUIRED = (
     events.RunStarted,
     events.StagingData,
@@ -48,25 +48,25 @@ FACTS = ("version", "versions", "site", "launch", "layout", "host", "job", "stan
 
 @dataclass
 class EvaluationTimes:
-    """Durations in one evaluation; those of shots do not include loading a solver."""
+    """Durations in one evaluation; those of shots exclude loading a solver."""
 
     shots_seconds: float  # until the last shot is done
     sum_seconds: float  # from the last shot to the sum
     driver_seconds: float  # of the driver since the previous evaluation
     cpu_seconds: float  # CPU time of driver and scheduler for shots and sum
-    shot_seconds: dict[str, float] = field(default_factory=dict)  # by name, in the order in which their tasks began
+    shot_seconds: dict[str, float] = field(default_factory=dict)  # by name, in the order of the beginnings of tasks
     dispatch_seconds: float = 0.0  # mean wait of a worker between two shots
     shots_per_task: int = 1  # shots that a task computes
 
     @property
     def seconds(self) -> float:
-        """Wall time, from one answer to the next."""
+        """Wall time, from the end of the previous evaluation to the end of this one."""
         return self.shots_seconds + self.sum_seconds + self.driver_seconds
 
 
 @dataclass
 class TimeBreakdown:
-    """Where the wall time of a run went.
+    """The wall time of a run divided into parts.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class TimeBreakdown:
 
     @property
     def typical_times(self) -> list[EvaluationTimes]:
-        """All evaluations but the first, in which workers load solver and data; the first if it is the only one."""
+        """All evaluations but the first, in which workers load solver and data, unless it is the only one."""
         return self.times[1:] or self.times
 
     @property
@@ -119,7 +119,7 @@ def time_breakdown(log: Iterable[events.Event], began: float, ended: float) -> T
     log
         All events of a complete run with one start.
     began, ended
-        When the command began and ended, s since 1970, by the clock of the driver's host.
+        Begin and end of the command, s since 1970, by the clock of the driver's host.
 
     Raises
     ------
@@ -193,7 +193,7 @@ class _Accounting:
             self.parts[part] += max(0.0, min(until, self.left[address]) - max(since, worker.time))
 
     def _count_start(self) -> None:
-        """Until the observed data: the driver starts, each worker waits in the queue and starts."""
+        """The time to the observed data: start of the driver; queue wait and start of each worker."""
         started = self.start.time
         self._add_all("driver_start", self.began, started)
         submitted = {
@@ -202,7 +202,7 @@ class _Accounting:
         missing = self.start.workers_planned * (self.closed.time - started)
         for address, worker in self.workers.items():
             missing -= self.left[address] - started
-            # each of several processes of a job has the job's name and a number
+            # one of several processes of a job has the name of the job and a number
             names = (worker.name, worker.name.rpartition("-")[0])
             submission = next((submitted[name] for name in names if name in submitted), None)
             if submission is None or worker.job_start is None:
@@ -262,7 +262,7 @@ class _Accounting:
         self.parts["shot_overhead"] += shot.seconds - shot.kernel_seconds - shot.solver_seconds - shot.model_seconds
 
     def _count_end(self, since: float) -> None:
-        """After the last evaluation: optimiser, results, the end of the workers and of the command."""
+        """After the last evaluation: optimiser, results, end of the workers and of the command."""
         optimised, done = self.log[events.Optimised][-1], self.log[events.RunDone][-1].time
         for seconds in (optimised.optimiser_seconds, optimised.writing_seconds):
             self._add_present("optimiser_and_driver", since, since + seconds)

@@ -206,7 +206,7 @@ def clock_finding(skew_s: float, uncertainty_s: float) -> Finding:
 def versions_finding(driver: Mapping[str, str], worker: Mapping[str, str]) -> Finding:
     different = {name: version for name, version in driver.items() if worker.get(name) != version}
     if different:
-        found = [f"{name} {worker.get(name, 'none')} instead of {version}" for name, version in different.items()]
+        found = [f"{name} {worker.get(name, 'none')} (driver: {version})" for name, version in different.items()]
         advice = "give the workers the driver's environment (environment.python, environment.commands)"
         return problem("versions", "; ".join(found), advice)
     return Finding("versions", ", ".join(f"{name} {version}" for name, version in worker.items()))

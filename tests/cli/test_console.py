@@ -74,7 +74,7 @@ def prepared(hpcfwi, first_run):
     return hpcfwi
 
 
-def test_on_a_terminal_a_run_shows_a_live_table_and_bars(prepared):
+def test_on_a_terminal_a_run_shows_a_line_for_each_iteration_and_live_bars(prepared):
     terminal = Terminal(prepared, "run", "fwi.toml", "--run-dir", "run", "--set", "inversion.iterations=5")
     assert terminal.end() == 0
     assert "\x1b[?25l" in terminal.text  # the cursor is hidden while the display lives

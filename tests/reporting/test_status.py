@@ -545,7 +545,7 @@ def test_malformed_numbers_in_the_files_are_survived(folder, number):
                 file.write(f"{line}\n")
     (folder.path / "driver.json").write_text(f'{{"pid": {number}}}')
     status = folder.read()
-    json.dumps(status.as_json(), allow_nan=False)
+    json.dumps(asdict(status), allow_nan=False)
     told = "\n".join([*status_lines(status), *status_changes(None, status)])
     assert told.replace("\n", "").isprintable()
     assert math.isfinite(status.core_hours)

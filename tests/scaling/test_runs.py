@@ -68,7 +68,7 @@ def test_the_advice_about_a_malformed_study_helps(runs):
 def test_a_folder_that_cannot_be_used_is_refused_with_the_option_of_studies(tmp_path):
     (tmp_path / "file").write_text("")
     for folder, message in (
-        (tmp_path / "file", "is not empty and no folder"),
+        (tmp_path / "file", "is neither empty nor the folder of a study"),
         (tmp_path / "file" / "x", "Not a directory"),
     ):
         with pytest.raises(InputError, match=f"{message}.*--study-dir"):
@@ -80,7 +80,7 @@ def test_another_process_that_works_on_the_study_is_named(runs):
     lease.acquire()
     try:
         with pytest.raises(
-            InputError, match=r"another process works on this study \(process \d+ on .*use another --study-dir"
+            InputError, match=r"another process runs this study \(process \d+ on .*use another --study-dir"
         ):
             next(runs.measure([1], 1))
     finally:

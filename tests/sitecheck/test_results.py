@@ -45,7 +45,7 @@ def test_other_versions_are_a_problem():
     assert versions_finding(here, here).verdict == "ok"
     found = versions_finding(here, {"python": "3.12.1"})
     assert found.verdict == "problem"
-    assert found.found == "python 3.12.1, the driver has 3.11.2; dask none, the driver has 2026.8.0"
+    assert found.found == "python 3.12.1 (driver: 3.11.2); dask none (driver: 2026.8.0)"
 
 
 def test_another_processor_is_a_warning_with_a_compiler_and_a_problem_without():
@@ -53,7 +53,7 @@ def test_another_processor_is_a_warning_with_a_compiler_and_a_problem_without():
     found = instructions_finding(BUILT, DIFFERS, None)
     assert found.verdict == "warning"
     assert "flags: 12ab, here 34cd" in found.found
-    assert "set devito.target to an instruction set that both have" in found.advice
+    assert "set devito.target to an instruction set of both processors" in found.advice
     found = instructions_finding({"error": "", "fingerprint": HERE | {"compiler": "none"}}, DIFFERS, "znver3")
     assert found.verdict == "problem"
     assert "(it is znver3)" in found.advice

@@ -1,4 +1,4 @@
-"""Charts of the report, convergence and the misfit of each shot: SVG images by matplotlib that follow the page's theme."""
+"""Charts of the report, of convergence and of shots: SVG images by matplotlib in the colours of the page's theme."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from hpcfwi.reporting.plotting import finite, new_figure, render, use_log_scale
 from hpcfwi.reporting.report.data import RunModels, ShotMisfits
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Ink of the page by day and by night; matplotlib draws with the former.
+# Ink of the page in the light theme, with which matplotlib draws, and in the dark theme.
 INK, INK_AT_NIGHT = "#1c2126", "#e4e8eb"
 THEME = f"<style>svg{{--ink:{INK}}}@media(prefers-color-scheme:dark){{svg{{--ink:{INK_AT_NIGHT}}}}}</style>"
 SVG_STYLE: dict[Any, Any] = {
@@ -27,15 +28,15 @@ SVG_STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "svg.hashsalt": "hpcfwi",
 }
-# Inches of a chart, and the place of its axes.
+# Size of a chart, inches, and position of its axes in it.
 CHART_SIZE, CHART_BOX = (4.6, 2.9), (0.18, 0.16, 0.79, 0.77)
-# Points of a curve, and shots, that are drawn; points above which an SVG holds them as an image; rows of a table.
+# Limits: points of a curve, shots, points that an SVG holds as vectors, and rows of the table of shots.
 MAX_POINTS, MAX_SHOTS, MAX_VECTOR_POINTS, WORST_SHOTS = 1000, 4000, 500, 5
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture with a title, and its content in words."""
+    """A picture with its content in words."""
 
     title: str
     summary: str
@@ -48,25 +49,25 @@ class ShotMisfitChart:
 
     evaluation: int
     chart: Chart
-    worst: list[dict[str, Any]]  # rows of a table of the shots with the largest relative misfits
-    note: str = ""  # what is left out, and why
+    worst: list[dict[str, Any]]  # shots with the largest relative misfits, as rows of a table
+    note: str = ""  # what is missing, and why
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """An image of a kind such as ``"png"``, as an address."""
+    """The address of an embedded image; ``kind`` is ``"png"``, for example."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def draw_svg(build: Callable[[], Figure]) -> str:
-    """Build a figure and return it as the address of an SVG image whose text and lines follow the browser's theme."""
+    """Build a figure and return the address of its SVG image, with text and lines in the colour of the theme."""
     svg = render(build, "svg", SVG_STYLE, transparent=True, metadata={"Date": None}).decode()
     head, opening, body = svg.partition("<svg ")
     attributes, end, body = body.partition(">")
     return data_uri(f"{head}{opening}{attributes}{end}{THEME}{body.replace(INK, 'var(--ink)')}".encode(), "svg+xml")
 
 
-def convergence_charts(rows: Sequence[Row], evaluations: Mapping[int, tuple[float, float]]) -> list[Chart]:
-    """Charts of a history and of the misfits of evaluations, by their numbers; empty while there is nothing to show."""
+def convergence_charts(rows: Sequence[Row], evaluations: Mapping[int, float]) -> list[Chart]:
+    """Charts of a history and of the misfits of the evaluations by number."""
     charts = [_misfit_chart(rows, evaluations)] if rows or evaluations else []
     if not rows:
         return charts
@@ -84,24 +85,36 @@ def convergence_charts(rows: Sequence[Row], evaluations: Mapping[int, tuple[floa
     return charts
 
 
-def _misfit_chart(rows: Sequence[Row], evaluations: Mapping[int, tuple[float, float]]) -> Chart:
+def _misfit_chart(rows: Sequence[Row], evaluations: Mapping[int, float]) -> Chart:
     accepted = {row.evaluations: row.misfit for row in rows}
-    tried = {n: misfit for n, (misfit, _) in sorted(evaluations.items())}
+    tried = dict(sorted(evaluations.items()))
     misfits = [*(accepted or tried).values()]
     initial = misfits[0] if misfits[0] > 0 else 1.0
-    summary = (
-        f"Relative to that of the initial model: {number(100 * misfits[-1] / initial)} % after "
-        f"{counted(max(0, len(rows) - 1), 'iteration')} and {counted(max([*tried, *accepted]), 'evaluation')}."
-    )
+    counts = f"{counted(max(0, len(rows) - 1), 'iteration')} and {counted(max([*tried, *accepted]), 'evaluation')}"
+    summary = f"Relative to that of the initial model: {number(100 * misfits[-1] / initial)} % after {counts}."
 
+    def draw(axes: Axes) -> None:
+        every, kept = (np.array([*points.items()]).reshape(-1, 2) for points in (tried, accepted))
+        draw_misfits(axes, every[some(len(every), MAX_POINTS)], kept[some(len(kept), MAX_POINTS)], initial)
+
+    return Chart("Misfit", summary, _draw_chart(draw))
+
+
+def _draw_chart(draw: Callable[[Axes], None]) -> str:
     def build() -> Figure:
         figure = new_figure(CHART_SIZE, None)
-        every, kept = (np.array([*points.items()]).reshape(-1, 2) for points in (tried, accepted))
-        every, kept = every[some(len(every), MAX_POINTS)], kept[some(len(kept), MAX_POINTS)]
-        draw_misfits(figure.add_axes(CHART_BOX), every, kept, initial)
+        draw(figure.add_axes(CHART_BOX))
         return figure
 
-    return Chart("Misfit", summary, draw_svg(build))
+    return draw_svg(build)
+
+
+def _use_integer_axis(axes: Axes, label: str, first: float, last: float) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set(xlabel=label, xlim=(first - 0.5, last + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid()
 
 
 def _iteration_chart(
@@ -110,23 +123,17 @@ def _iteration_chart(
     first, last = (f"{number(value)}{unit}" for value in (values[0], values[-1]))
     summary = f"{meaning}: {first} at first, {last} at last." if len(values) > 1 else f"{meaning}: {first}."
 
-    def build() -> Figure:
-        from matplotlib.ticker import MaxNLocator
-
-        figure = new_figure(CHART_SIZE, None)
-        axes = figure.add_axes(CHART_BOX)
+    def draw(axes: Axes) -> None:
         shown = some(len(values), MAX_POINTS)
         axes.plot(np.asarray(numbers)[shown], np.asarray(values)[shown], "o-", ms=4)
-        axes.set(xlabel="Iteration", ylabel=label, xlim=(numbers[0] - 0.5, numbers[-1] + 0.5))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_ylabel(label)
+        _use_integer_axis(axes, "Iteration", numbers[0], numbers[-1])
         if unit == " s":
             axes.set_ylim(bottom=0)
         elif not unit:
             use_log_scale(axes, values)
-        axes.grid()
-        return figure
 
-    return Chart(title, summary, draw_svg(build))
+    return Chart(title, summary, _draw_chart(draw))
 
 
 def shot_misfits(misfits: ShotMisfits, models: RunModels) -> ShotMisfitChart | None:
@@ -138,7 +145,7 @@ def shot_misfits(misfits: ShotMisfits, models: RunModels) -> ShotMisfitChart | N
     last = np.array([misfits.last[name] for name in names])
     first = np.array([misfits.first.get(name, np.nan) for name in names])
     shown, shares = some(len(names), MAX_SHOTS), misfits.shares
-    notes = [] if shares else ["The log has no misfits of the first evaluation to compare with."]
+    notes = [] if shares else ["The log has no misfits of the first evaluation."]
     if len(shown) < len(names):
         notes.append(f"{len(shown)} of {len(names)} shots are drawn.")
     largest = sorted(names, key=lambda name: -shares.get(name, -1.0))[:WORST_SHOTS]
@@ -156,30 +163,22 @@ def shot_misfits(misfits: ShotMisfits, models: RunModels) -> ShotMisfitChart | N
 
 
 def _shot_chart(first: NDArray, last: NDArray, shown: NDArray, evaluation: int) -> Chart:
-    def build() -> Figure:
-        from matplotlib.ticker import MaxNLocator
-
-        figure = new_figure(CHART_SIZE, None)
-        axes = figure.add_axes(CHART_BOX)
+    def draw(axes: Axes) -> None:
         style: dict[str, Any] = {"ls": "", "marker": ".", "rasterized": len(shown) > MAX_VECTOR_POINTS}
         if evaluation != 1 and np.isfinite(first).any():
             axes.plot(shown + 1, first[shown], color="0.6", label="first evaluation", **style)
         axes.plot(shown + 1, last[shown], color="C0", label=f"evaluation {evaluation}", **style)
         use_log_scale(axes, np.concatenate([first, last]))
-        axes.set(xlabel="Shot, in the order of the survey", ylabel="Misfit of a shot", xlim=(0.5, len(last) + 0.5))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid()
+        axes.set_ylabel("Misfit of a shot")
+        _use_integer_axis(axes, "Shot, in the order of the survey", 1, len(last))
         axes.legend()
-        return figure
 
     known = finite(last)
-    summary = (
-        f"Misfit of each of {len(last)} shots in evaluation {evaluation}: from {number(known.min(), 3)} to "
-        f"{number(known.max(), 3)}, median {number(float(np.median(known)), 3)}."
-    )
-    return Chart("Misfit of each shot", summary, draw_svg(build))
+    low, high, middle = (number(float(value), 3) for value in (known.min(), known.max(), np.median(known)))
+    summary = f"Misfit of each of {len(last)} shots in evaluation {evaluation}: from {low} to {high}, median {middle}."
+    return Chart("Misfit of each shot", summary, _draw_chart(draw))
 
 
 def some(count: int, limit: int) -> NDArray[np.int_]:
-    """Indices of at most ``limit`` of so many things, evenly spaced, the first and the last among them."""
+    """At most ``limit`` of the indices below ``count``, evenly spaced, including the first and the last."""
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))

@@ -1,4 +1,4 @@
-"""What the report knows of a run: its events, read once, and the models and survey in its files."""
+"""The data of a report: events of a run, read once, and models and survey from its files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
+from itertools import count, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -23,66 +24,60 @@ from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import read_array
 from hpcfwi.reporting.report.gantt import Timeline
 
-# Failures, tracebacks, and evaluations or iterations that are kept.
+# Limits: failures, tracebacks, and evaluations or iterations.
 MAX_FAILURES, MAX_TRACEBACKS, MAX_POINTS = 50, 5, 100_000
 
 
 class ShotMisfits:
-    """Misfits of the shots, by name, in the first evaluation and in the last one that is complete."""
+    """Misfits of the shots, by name, in the first and in the last complete evaluation."""
 
     def __init__(self) -> None:
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
-        self.number = 0  # of the last evaluation; 0 before there is one
+        self.number = 0  # of the last complete evaluation
         self._current: dict[str, float] = {}
         self._current_number = 0
 
     @property
     def shares(self) -> dict[str, float]:
-        """Last misfits in percent of the first ones, where both are known."""
+        """Last misfits in percent of the first ones, for shots that have both."""
         return {shot: 100 * f / self.first[shot] for shot, f in self.last.items() if self.first.get(shot, 0.0) > 0}
 
     def begin(self, number: int) -> None:
-        """An evaluation begins, or continues after another start."""
+        """Begin an evaluation, or continue it after another start."""
         if number != self._current_number:
             self._current, self._current_number = {}, number
         if number == 1:
             self.first = self._current
 
     def add(self, number: int, shot: str, misfit: float) -> None:
-        """A shot is done; its event may come after that of its evaluation, since workers send them directly."""
+        """Add a finished shot; workers send its event themselves, so it may come after the end of its evaluation."""
         if number == self._current_number:
             self._current[shot] = misfit
         if number == self.number:
             self.last[shot] = misfit
 
     def end(self, number: int) -> None:
-        """An evaluation is complete; one that was replayed has not begun, and changes nothing."""
+        """End an evaluation; a replayed one, which did not begin, changes nothing."""
         if number == self._current_number:
             self.last, self.number = self._current, number
 
 
 class ReportData:
-    """The events of a run, reduced to what the report shows, in memory that does not grow with their number."""
+    """Events of a run, reduced to the content of the report in memory of constant size."""
 
     def __init__(self) -> None:
         self.state, self.timeline, self.shot_misfits = RunState(), Timeline(), ShotMisfits()
-        # misfit and seconds by number; of a replayed evaluation, the seconds of its computation
-        self.evaluations: dict[int, tuple[float, float]] = {}
+        self.evaluations: dict[int, float] = {}  # misfit by number
         self.iterations: dict[int, events.IterationDone] = {}
-        # the last ones: when (s of the timeline), and a line about each
-        self.failures: deque[tuple[float, str]] = deque(maxlen=MAX_FAILURES)
+        self.failures: deque[tuple[float, str]] = deque(maxlen=MAX_FAILURES)  # seconds of the timeline, and a line
         self.tracebacks: deque[str] = deque(maxlen=MAX_TRACEBACKS)
-        # left out because they failed
-        self.excluded_shots: list[str] = []
-        # whether figures/ shows the present end of the run, not an earlier one
-        self.figures_current = False
-        # times of the first and the last event, s since 1970
-        self.began = self.ended = 0.0
+        self.excluded_shots: list[str] = []  # because they failed
+        self.figures_current = False  # whether figures/ is of the present end of the run, not an earlier one
+        self.began = self.ended = 0.0  # times of the first and the last event, s since 1970
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> ReportData:
-        """Read all events."""
         data = cls()
         for event in events:
             data.apply(event)
@@ -90,12 +85,10 @@ class ReportData:
         return data
 
     def apply(self, event: Event) -> None:
-        """Take the next event."""
         self.state.apply(event)
         self.timeline.apply(event)
         self.began, self.ended = self.began or event.time, event.time
-        # nearly all events are shots
-        if isinstance(event, events.ShotDone):
+        if isinstance(event, events.ShotDone):  # like nearly all events
             self.shot_misfits.add(event.evaluation, event.shot, event.misfit)
             return
         failure = failure_line(event)
@@ -109,29 +102,24 @@ class ReportData:
             case events.EvaluationStarted():
                 self.shot_misfits.begin(event.evaluation)
             case events.EvaluationDone():
-                self._add_evaluation(event)
+                self.shot_misfits.end(event.evaluation)
+                if event.evaluation in self.evaluations or len(self.evaluations) < MAX_POINTS:
+                    self.evaluations[event.evaluation] = event.misfit
             case events.IterationDone():
                 if len(self.iterations) < MAX_POINTS:
                     self.iterations.setdefault(event.iteration, event)
             case events.TaskFailed():
                 self.tracebacks.append(event.traceback)
             case events.ShotExcluded():
-                # another inversion begins without the shot
+                # without the shot another inversion begins
                 self.excluded_shots.append(event.shot)
                 self.shot_misfits = ShotMisfits()
                 self.evaluations.clear()
                 self.iterations.clear()
 
-    def _add_evaluation(self, event: events.EvaluationDone) -> None:
-        self.shot_misfits.end(event.evaluation)
-        before = self.evaluations.get(event.evaluation)
-        seconds = before[1] if before is not None and event.replayed else event.seconds
-        if before is not None or len(self.evaluations) < MAX_POINTS:
-            self.evaluations[event.evaluation] = (event.misfit, seconds)
-
 
 def read_history(path: Path, data: ReportData) -> tuple[list[Row], list[str]]:
-    """The iterations in ``history.csv``, or else those in the events; and notes on what is wrong with the file."""
+    """The iterations in ``history.csv`` or else in the events, and notes on a damaged file."""
     notes = []
     try:
         rows = History(path).rows
@@ -140,18 +128,16 @@ def read_history(path: Path, data: ReportData) -> tuple[list[Row], list[str]]:
     except HpcfwiError as error:
         notes.append(f"{error} The iterations below are those in events.jsonl.")
     names = [field.name for field in fields(Row)]
-    events = [data.iterations.get(number) for number in range(len(data.iterations))]
-    # rows follow each other without a gap
-    known = events[: events.index(None)] if None in events else events
-    return [Row(*(getattr(event, name) for name in names)) for event in known], notes
+    known = takewhile(data.iterations.__contains__, count())  # rows have no gaps
+    return [Row(*(getattr(data.iterations[number], name) for name in names)) for number in known], notes
 
 
 @dataclass(frozen=True, eq=False)
 class RunModels:
-    """Grid, models (km/s) and survey of a run, as far as its folder has them."""
+    """Grid, models (km/s) and survey of a run; what its folder lacks is None or empty."""
 
     domain: Domain | None = None
-    velocity: NDArray | None = None  # the final model or, of a run that is not done, the current one
+    velocity: NDArray | None = None  # the final model, or the current one of an unfinished run
     done: bool = False
     initial: NDArray | None = None
     true: NDArray | None = None
@@ -161,14 +147,14 @@ class RunModels:
 
     @classmethod
     def read(cls, run: Path, excluded: Collection[str] = (), problem: Problem | None = None) -> RunModels:
-        """Read what the run folder has; the problem, too, from its ``config.toml``, unless it is given."""
+        """Read a run folder; by default ``problem`` is read from its ``config.toml``."""
         notes: list[str] = []
         config = None
         try:
             config = load_run_config(run / "config.toml") if problem is None else problem.config
             problem = problem or Problem.from_config(config)
         except HpcfwiError as error:
-            notes.append(f"Initial and true model and the survey cannot be shown: {error}")
+            notes.append(f"Initial model, true model and survey cannot be shown: {error}")
         velocity, done = _read_velocity(run, notes)
         if problem is None:
             return cls(_domain_of(config, velocity), velocity, done, notes=tuple(notes))
@@ -183,7 +169,7 @@ class RunModels:
 
     @property
     def latest(self) -> NDArray | None:
-        """The final, the current or the initial model, whichever is known."""
+        """The final model, else the current, else the initial one."""
         return self.velocity if self.velocity is not None else self.initial
 
     @property
@@ -214,7 +200,7 @@ def _read_velocity(run: Path, notes: list[str]) -> tuple[NDArray | None, bool]:
 
 
 def _domain_of(config: RunConfig | None, velocity: NDArray | None) -> Domain | None:
-    """The grid, where the problem's files are gone: its shape is that of the run's own model."""
+    """The grid without the files of the problem: its shape is that of the run's own model."""
     if config is None or velocity is None or len(config.grid.spacing) != velocity.ndim:
         return None
     origin = config.grid.origin or (0.0,) * velocity.ndim

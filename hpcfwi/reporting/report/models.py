@@ -1,4 +1,4 @@
-"""Models in the report: coloured images under axes by matplotlib; and the model of every iteration, from the journal."""
+"""Models in the report, coloured images with axes by matplotlib, and the model of each iteration, from the journal."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Pixels of a model and of its longer side; iterations in the slider, pixels of all their images together, and bytes of
-# the journal that are read for them.
+# Limits: pixels of a model and of its longer side; iterations in the slider, pixels of all their images, and bytes of the
+# journal that are read for them.
 MAX_PIXELS, MAX_SIDE, MAX_FRAMES, MAX_HISTORY_PIXELS, MAX_BYTES = 300_000, 600, 60, 4_000_000, 3_000_000_000
-# Evaluations before an accepted one in which its model may be.
+# Evaluations of a line search, in which the accepted model is looked up.
 MAX_LINE_SEARCH = 101
-# An image has so many colours, and a last one for cells without a value.
+# Colours of an image, and that of cells that are not finite.
 LEVELS, MISSING_COLOUR = 255, (190, 190, 190)
-# Inches: width of a panel and of a flat one, the largest height, and room for labels left of, below and around it.
+# Inches: width of a panel and of a flat one, the largest height, and room left of, below and around a panel.
 PANEL, FLAT_PANEL, MAX_HEIGHT, LEFT, BELOW, AROUND = 2.9, 6.4, 4.4, 0.62, 0.5, 0.1
 COLOUR_NAMES = {"viridis": ("violet", "yellow"), "RdBu": ("red", "blue"), "plasma": ("dark blue", "yellow")}
 FIRST_GRADIENT = "Gradient of the misfit with respect to squared slowness at the initial model"
@@ -45,7 +45,7 @@ FIRST_GRADIENT = "Gradient of the misfit with respect to squared slowness at the
 
 @dataclass(frozen=True)
 class Scale:
-    """Colours of values between two limits; values beyond them have the colours of the limits."""
+    """Colours of values; those beyond a limit have its colour."""
 
     colours: str
     limits: Limits
@@ -55,13 +55,12 @@ class Scale:
 
     @property
     def norm(self) -> Any:
-        """Matplotlib's map of values to the range from 0 to 1."""
         from matplotlib.colors import LogNorm, Normalize
 
         return (LogNorm if self.logarithmic else Normalize)(*self.limits)
 
     def paint(self, values: NDArray) -> str:
-        """An image of values, the first row at the top, as the address of a PNG with a palette."""
+        """An image of values, the first row at the top, as the address of a PNG file."""
         from matplotlib import colormaps
         from PIL import Image
 
@@ -102,16 +101,16 @@ class Scale:
 
 @dataclass(frozen=True)
 class Frame:
-    """The axes of a slice, to lie above its image."""
+    """The axes of a slice; the page puts them above the image."""
 
-    picture: str  # address of an SVG, transparent where the image is
+    picture: str  # address of an SVG with a transparent background
     inches: tuple[float, float]
-    box: tuple[float, float, float, float]  # left, top, width and height of the image's place, percent
-    extent: str  # what the axes cover, in words
+    box: tuple[float, float, float, float]  # left, top, width and height of the image, percent
+    extent: str  # of the axes, in words
 
     @classmethod
     def draw(cls, domain: Domain, plane: Slice, mark: Callable[[Axes, float], None] = lambda *_: None) -> Frame:
-        """Draw the axes and what ``mark`` adds, which is called with the axes and the length of an inch, km."""
+        """Draw the axes; ``mark`` adds to them, and gets the length of an inch, km, too."""
         aspect = plane.size[0] / plane.size[1]
         width = min(FLAT_PANEL if aspect > 2 else PANEL, MAX_HEIGHT * aspect)
         inches = (width, width / aspect)
@@ -136,7 +135,7 @@ class Frame:
 
 @functools.lru_cache(1)
 def _frames(domain: Domain) -> list[Frame]:
-    """Axes without marks, a frame for each slice, which several groups of a report use."""
+    """Axes without marks for each slice, drawn once for all groups."""
     return [Frame.draw(domain, plane) for plane in slices_of(domain)]
 
 
@@ -152,7 +151,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class PanelGroup:
-    """Panels on one scale."""
+    """Panels with one scale."""
 
     panels: list[Panel]
     scale: Scale
@@ -160,7 +159,7 @@ class PanelGroup:
 
 
 def models_group(models: RunModels) -> PanelGroup | None:
-    """True, initial and final (or current) model, as far as they are known, with the survey; None without a model."""
+    """The known ones of true, initial and final (or current) model, with the survey; None without a model."""
     domain, latest = models.domain, models.latest
     if domain is None or latest is None:
         return None
@@ -172,8 +171,7 @@ def models_group(models: RunModels) -> PanelGroup | None:
 
     def mark(plane: Slice, axes: Axes, inch: float) -> None:
         for positions, style in ((models.receivers, plotting.RECEIVER), (models.sources, plotting.SOURCE)):
-            shown = plane.project(positions, 0.14 * inch)
-            axes.scatter(shown[:, 0], shown[:, 1], **style)
+            axes.scatter(*plane.project(positions, 0.14 * inch).T, **style)
 
     frames = [
         Frame.draw(domain, plane, *([functools.partial(mark, plane)] if models.shots else []))
@@ -188,7 +186,7 @@ def models_group(models: RunModels) -> PanelGroup | None:
 
 
 def survey_map(misfits: ShotMisfits, models: RunModels) -> PanelGroup | None:
-    """The relative misfit of each shot at its source, from the side in 2-D and from above in 3-D; None where unknown."""
+    """The relative misfit of each shot at its source, seen from the side in 2-D, from above in 3-D; None if unknown."""
     domain, ground, shares = models.domain, models.latest, misfits.shares
     shots = [shot for shot in models.shots if shares.get(shot.name, 0.0) > 0]
     if domain is None or ground is None or not shots:
@@ -200,20 +198,17 @@ def survey_map(misfits: ShotMisfits, models: RunModels) -> PanelGroup | None:
     scale = Scale("plasma", limits, "Misfit, % of that in the first evaluation", logarithmic=high > 20 * low)
 
     def mark(axes: Axes, inch: float) -> None:
-        receivers = plane.project(models.receivers, 0.05 * inch)
         sources = np.stack([shot.source for shot in shots])[:, [plane.across, plane.down]] / 1000
-        axes.plot(receivers[:, 0], receivers[:, 1], ".", ms=2, color="0.4", clip_on=False)
+        axes.plot(*plane.project(models.receivers, 0.05 * inch).T, ".", ms=2, color="0.4", clip_on=False)
         style: dict[str, Any] = {"s": 50, "edgecolors": "black", "linewidths": 0.6, "clip_on": False, "zorder": 3}
-        many = len(shots) > MAX_VECTOR_POINTS
-        axes.scatter(sources[:, 0], sources[:, 1], c=values, cmap="plasma", norm=scale.norm, rasterized=many, **style)
+        style |= {"c": values, "cmap": scale.colours, "norm": scale.norm, "rasterized": len(shots) > MAX_VECTOR_POINTS}
+        axes.scatter(sources[:, 0], sources[:, 1], **style)
 
     first, last = plotting.velocity_limits(last=ground)
-    # only the light quarter of the greys, so that the sources stand out
+    # the lightest quarter of the greys, for sources to stand out
     image = Scale("Greys", (first, 4 * last - 3 * first), "").paint(_thinned(plane.plane(ground), MAX_PIXELS))
-    alt = (
-        f"Map of the survey over the model: the misfit of the shot at each source in evaluation {misfits.number}, between "
-        f"{number(low, 3)} and {number(high, 3)} % of that in the first one"
-    )
+    between = f"between {number(low, 3)} and {number(high, 3)} % of that in the first one"
+    alt = f"Map of the survey: the misfit of the shot at each source in evaluation {misfits.number}, {between}"
     return PanelGroup([Panel("Misfit at each source", alt, image, Frame.draw(domain, plane, mark))], scale)
 
 
@@ -228,7 +223,7 @@ def gradient_group(models: RunModels, gradient: NDArray) -> PanelGroup:
 
 
 def _planes(domain: Domain, values: NDArray, pixels: int = MAX_PIXELS) -> list[NDArray[np.float32]]:
-    """The slices of a model, every k-th point of them, so that they have at most so many points together."""
+    """The slices of a model, thinned to at most ``pixels`` points together."""
     slices = slices_of(domain)
     return [_thinned(each.plane(values), pixels // len(slices)) for each in slices]
 
@@ -243,7 +238,6 @@ def _thinned(plane: NDArray, pixels: int) -> NDArray[np.float32]:
 def _panels(
     domain: Domain, planes: Sequence[NDArray], frames: Sequence[Frame], scale: Scale, title: str, meaning: str
 ) -> list[Panel]:
-    """A panel for each slice."""
     values = np.concatenate([plotting.finite(plane) for plane in planes])
     span = f"from {number(values.min())} to {number(values.max())} {scale.unit}" if values.size else "no numbers"
     panels = []
@@ -258,23 +252,23 @@ def _panels(
 class ModelHistory:
     """The model of every iteration."""
 
-    # panels of the last one: its model and, where another is known, the difference to that
+    # of the last iteration: its model and the difference to the true or the initial one, if known
     groups: list[PanelGroup] = field(default_factory=list)
-    # for each iteration its label, and the image and text of every panel, as the script of the page takes them
+    # for the script of the page: label of each iteration, and image and text of every panel
     frames: list[dict[str, Any]] = field(default_factory=list)
-    gradient: NDArray | None = None  # the first one, where the journal has it
-    notes: list[str] = field(default_factory=list)  # what is left out, and why
+    gradient: NDArray | None = None  # the first one, if known
+    notes: list[str] = field(default_factory=list)  # what is missing, and why
 
 
 def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> ModelHistory:
-    """Look the models of the iterations up in a journal and draw them; of long runs, and of large models, some of them."""
+    """Find the models of the iterations in a journal and draw them; of long runs and large models, only some."""
     history = ModelHistory()
     domain = models.domain
     if domain is None or not rows:
         return history
     found, damaged = entries(journal)
     if not found:
-        history.notes.append(f"There is no slider: the journal with the models is missing or empty ({journal}).")
+        history.notes.append(f"Models of the iterations are missing: the journal is missing or empty ({journal}).")
         return history
     count = int(np.clip(MAX_BYTES // max(entry.bytes for entry in found), 2, MAX_FRAMES))
     chosen = some(len(rows), count)
@@ -294,14 +288,14 @@ def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> Mode
         answer, m = recorded
         with np.errstate(all="ignore"):
             velocity = velocity_from(m.reshape(domain.shape))
-        # only what is shown is kept: there may be many models
+        # keep slices only: there may be many large models
         shown.append((rows[place], _planes(domain, velocity, pixels)))
         if place == 0 and answer.g.size == m.size:
             history.gradient = answer.g.reshape(domain.shape)
     if damaged:
         history.notes.append(f"{counted(damaged, 'file')} of the journal cannot be read.")
     if missing:
-        what = f"{counted(missing, 'iteration')} of those to be shown" if shown else "The iterations"
+        what = counted(missing, "iteration") if shown else "The iterations"
         history.notes.append(f"{what} cannot be found in the journal.")
     if shown:
         _draw_history(history, shown, models, domain, pixels)
@@ -311,10 +305,10 @@ def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> Mode
 def _find_entry(
     entries_: Mapping[int, list[Entry]], rows: Sequence[Row], place: int, size: int
 ) -> tuple[tuple[FunctionalGradient, NDArray] | None, int]:
-    """Answer and squared slowness of a row, or None; and the number of damaged files."""
+    """Misfit and gradient, and squared slowness, of a row, or None; and the number of damaged files."""
     row, damaged = rows[place], 0
     before = rows[place - 1].evaluations if place else 0
-    # optimisers accept the last point of a line search or, rarely, an earlier one; a damaged history may claim anything
+    # optimisers accept the last point of a line search or, rarely, an earlier one; a damaged history has any numbers
     for evaluation in range(row.evaluations, max(before, row.evaluations - MAX_LINE_SEARCH), -1):
         for entry in entries_.get(evaluation, []):
             try:
@@ -322,7 +316,7 @@ def _find_entry(
             except StagingError:
                 damaged += 1
                 continue
-            # an entry of another problem, such as that with a shot more, has another misfit
+            # entries from before a shot was excluded have other misfits
             if answer.f == row.misfit:
                 return (answer, m), damaged
     return None, damaged
@@ -332,7 +326,6 @@ def _draw_history(
     history: ModelHistory, shown: list[tuple[Row, list[NDArray]]], models: RunModels, domain: Domain, pixels: int
 ) -> None:
     known = [_planes(domain, model, pixels) for model in (models.true, models.initial) if model is not None]
-    frames = _frames(domain)
     (first, initial), (_, last) = shown[0], shown[-1]
     limits = plotting.velocity_limits(*(plane for planes in known for plane in planes), last=_flat(last))
     velocities = Scale(VELOCITY_COLOURS, limits, "P-wave velocity (km/s)", "km/s")
@@ -346,11 +339,11 @@ def _draw_history(
         differences = Scale(DIFFERENCE_COLOURS, limits, f"Model − {other} model (km/s)", "km/s")
     for row, planes in shown:
         name = f"iteration {row.iteration}" if row.iteration else "the initial model"
-        panels = _panels(domain, planes, frames, velocities, "Model", f"P-wave velocity of {name}")
+        panels = _panels(domain, planes, _frames(domain), velocities, "Model", f"P-wave velocity of {name}")
         history.groups = [PanelGroup(panels, velocities)]
         if known:
             title, meaning = f"Difference to the {other} model", f"Difference of {name} to the {other} model"
-            panels = _panels(domain, difference(planes), frames, differences, title, meaning)
+            panels = _panels(domain, difference(planes), _frames(domain), differences, title, meaning)
             history.groups.append(PanelGroup(panels, differences))
         pictures = [[panel.image, panel.alt] for group in history.groups for panel in group.panels]
         history.frames.append({"label": _label(row, first.misfit), "pictures": pictures})

@@ -26,7 +26,7 @@ def rows(*misfits, model_error=None):
 
 
 def test_text_and_lines_have_the_colour_of_the_theme():
-    (chart,) = convergence_charts([], {1: (2.0, 1.0)})
+    (chart,) = convergence_charts([], {1: 2.0})
     text = svg(chart.picture)
     assert text.count(INK) == text.count(INK_AT_NIGHT) == 1
     assert "var(--ink)" in text
@@ -34,12 +34,12 @@ def test_text_and_lines_have_the_colour_of_the_theme():
 
 
 def test_the_same_data_make_the_same_chart():
-    first, second = (convergence_charts(rows(4.0, 1.0), {1: (4.0, 1.0)}) for _ in range(2))
+    first, second = (convergence_charts(rows(4.0, 1.0), {1: 4.0}) for _ in range(2))
     assert first == second
 
 
 def test_charts_describe_their_first_and_last_values():
-    charts = convergence_charts(rows(8.0, 4.0, 1.0, model_error=0.125), {1: (8.0, 1.0), 2: (9.0, 1.0), 5: (1.0, 1.0)})
+    charts = convergence_charts(rows(8.0, 4.0, 1.0, model_error=0.125), {1: 8.0, 2: 9.0, 5: 1.0})
     assert [chart.title for chart in charts] == ["Misfit", "Model error", "Gradient", "Time per iteration"]
     assert charts[0].summary == "Relative to that of the initial model: 12.5 % after 2 iterations and 5 evaluations."
     assert charts[1].summary.endswith("12.5 % at first, 12.5 % at last.")
@@ -49,7 +49,7 @@ def test_charts_describe_their_first_and_last_values():
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 1e300, 1e-300])
 def test_extreme_values_are_drawn(value):
-    for chart in convergence_charts(rows(value, 1.0, model_error=value), {1: (value, 1.0), 2: (1.0, 1.0)}):
+    for chart in convergence_charts(rows(value, 1.0, model_error=value), {1: value, 2: 1.0}):
         svg(chart.picture)
 
 

@@ -405,7 +405,7 @@ def test_shot_misfits_compare_the_last_complete_evaluation_with_the_first():
     )
     assert data.shot_misfits.number == 3
     assert data.shot_misfits.last == {"0": 1.0, "1": 5.0, "2": 6.0}
-    assert data.evaluations[2] == (1.0, 1.0)
+    assert data.evaluations[2] == 1.0
 
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"' onload=alert(1) \x1b[31m {{ 7 * 7 }}"
