@@ -1,8 +1,7 @@
 """The timeline of the report: which worker computed which shot when, and what failed.
 
-:class:`Timeline` takes the events one after the other, in memory that does not grow with their number: shots are kept one
-by one while they are few, later only how busy each worker was in each bin of time. :func:`draw_gantt` lays out what is kept
-in rows of workers, hosts or groups of hosts, so many that they fit on a page.
+:class:`Timeline` reduces events to constant memory: it keeps single shots while they are few, then only how busy each worker
+was in each bin of time. :func:`draw_gantt` lays it out in rows of workers, hosts or groups of hosts that fit on a page.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from hpcfwi.events import types as events
 from hpcfwi.events.types import Event, RunStarted, ShotDone, ShotStaged
 from hpcfwi.reporting.formatting import counted, natural_order, number
 
-# Limits of what a timeline keeps: shots one by one, bins of time, workers, and marks, stages or starts, evaluations.
+# Limits of a timeline: single shots, bins of time, workers, marks (and stages, and starts), evaluations.
 MAX_SHOTS, BINS, MAX_WORKERS, MAX_MARKS, MAX_EVALUATIONS = 3000, 240, 20_000, 500, 20_000
-# The first width of a bin, which doubles as time goes on; and the longest time of a driver's process to its first event.
+# Initial width of a bin, which doubles when time exceeds the bins; longest time from a driver's start to its first event.
 FIRST_WIDTH_S, MAX_STARTUP_S = 0.05, 3600.0
-# Layout: rows on a page, width in units of the drawing, the narrowest block, shades of a busy bin, colours of
-# evaluations that take turns, and evaluations that have a block each.
+# Layout: rows, width of the drawing and of the narrowest block, shades of busy bins, colours of evaluations, and evaluations
+# with a block each.
 MAX_ROWS, WIDTH, NARROWEST, SHADES, COLOURS, MAX_BLOCKS = 60, 1000.0, 0.6, 10, 6, 300
-# Units of the time axis, their seconds, and the shortest time for which each is used.
+# Units of the time axis, their seconds, and the shortest run for which each is used.
 TIME_UNITS = (("h", 3600.0, 3 * 3600.0), ("min", 60.0, 180.0), ("s", 1.0, 0.0))
-# What is marked: in the row of the event's worker, or above all rows.
+# Events with a mark, in the row of their worker or above all rows.
 MARKS: dict[type[Event], str] = {
     events.ShotRetried: "a shot is started again",
     events.WorkerDied: "died",
@@ -41,7 +40,7 @@ MARKS: dict[type[Event], str] = {
     events.ShotExcluded: "a shot is left out",
     events.HostExcluded: "a host gets no more shots",
 }
-# Events that begin a stage, the name of its colour, and its title.
+# Events that begin a stage, and the name of the stage.
 STAGES: dict[type[Event], str] = {
     RunStarted: "start",
     events.StagingData: "data",
@@ -54,16 +53,16 @@ STAGE_TITLES = {"start": "start, waiting for workers"}
 
 @dataclass
 class Worker:
-    """A worker process; times are those of its timeline."""
+    """A worker process; times are seconds of the timeline."""
 
     host: str
     name: str  # Dask's
     joined: float
     left: float | None = None  # None while it is connected
     shots: int = 0  # of data and of evaluations
-    seconds: float = 0.0  # that they took
-    end: str = ""  # how it ended, where it did not end by itself
-    # seconds for which it was busy in each bin of time
+    seconds: float = 0.0  # of these shots
+    end: str = ""  # how it failed
+    # busy seconds in each bin of time
     busy: array[float] = field(default_factory=lambda: array("d", bytes(8 * BINS)))
 
 
@@ -74,42 +73,39 @@ class Span:
     name: str
     begin: float
     end: float
-    evaluation: int = 0  # 0: of the data
-    worker: int = -1  # -1: of none
+    evaluation: int = 0  # 0: the observed data
+    worker: int = -1  # -1: none
 
 
 class Timeline:
-    """Reduces events to what can be drawn; times are seconds since the first start, without pauses between drivers."""
+    """Reduces events to a drawing; times are seconds since the first start, without pauses between drivers."""
 
     def __init__(self) -> None:
         self.workers: list[Worker] = []  # in the order in which they joined
-        self.joined = 0  # workers in all
-        self.shots: list[Span] = []  # empty where they are too many
-        self.crowded = False  # whether they are
+        self.joined = 0  # number of workers, including those beyond MAX_WORKERS
+        self.shots: list[Span] = []  # empty if crowded
+        self.crowded = False  # whether there are more than MAX_SHOTS
         self.stages: list[Span] = []
         self.evaluations: list[Span] = []
         self.marks: list[tuple[int, float, str]] = []  # failures: worker (-1: none), time and text
         self.starts: list[tuple[float, float]] = []  # of drivers: time, and length of the pause before
         self.width, self.now = FIRST_WIDTH_S, 0.0  # of a bin; time of the last event
-        # time of day at which the timeline is zero, moved forward by pauses; and that of the last event
-        self._zero: float | None = None
-        self._last = 0.0
-        # numbers of workers by address: connected, and gone
-        self._connected: dict[str, int] = {}
+        self._zero: float | None = None  # time of day at which the timeline is zero; pauses move it forward
+        self._last = 0.0  # time of day of the last event
+        self._connected: dict[str, int] = {}  # indices of workers by address
         self._gone: dict[str, int] = {}
         self._evaluation_begin = 0.0
 
     def apply(self, event: Event) -> None:
-        """Take the next event."""
+        """Add the next event."""
         if isinstance(event, events.LogSegment):
-            return  # it comes before the start whose pause it would hide
+            return  # it comes just before a start, and would hide the pause
         if isinstance(event, RunStarted):
             self._start(event)
         self._zero = event.time if self._zero is None else self._zero
         now = max(event.time - self._zero, 0.0)
         self._last, self.now = max(self._last, event.time), max(self.now, now)
-        # nearly all events are shots
-        if isinstance(event, ShotDone | ShotStaged):
+        if isinstance(event, ShotDone | ShotStaged):  # like nearly all events
             self._add_shot(event, now)
             return
         kind = type(event)
@@ -131,22 +127,17 @@ class Timeline:
                 self.evaluations.append(Span("", self._evaluation_begin, now, event.evaluation))
 
     def close(self) -> None:
-        """All events are read."""
+        """End the last stage, after all events."""
         if self.stages:
             self.stages[-1].end = self.now
         self.stages = [stage for stage in self.stages if stage.name != "end" and stage.end > stage.begin]
 
     def presence(self, worker: Worker) -> tuple[float, float]:
-        """From when to when a worker was connected."""
+        """Begin and end of the time for which a worker was connected."""
         return worker.joined, self.now if worker.left is None else max(worker.left, worker.joined)
 
-    @property
-    def bins(self) -> int:
-        """Number of bins in use."""
-        return min(BINS, max(1, math.ceil(self.now / self.width)))
-
     def _start(self, event: RunStarted) -> None:
-        """A driver begins: earlier workers are gone, and the time without a driver is left out."""
+        """Begin with a new driver: earlier workers are gone, and time without a driver is left out."""
         self._all_leave(self.now)
         recent = event.time - MAX_STARTUP_S < event.process_start <= event.time
         begin = max(event.process_start if recent else event.time, self._last)
@@ -183,7 +174,7 @@ class Timeline:
 
     def _add_shot(self, event: ShotDone | ShotStaged, now: float) -> None:
         begin = max(0.0, now - event.seconds)
-        if event.worker not in self._connected:  # the log does not say when it joined, or it is one too many
+        if event.worker not in self._connected:  # its event is missing, or there are too many workers
             if len(self.workers) == MAX_WORKERS:
                 return
             self._join(event.host, "", event.worker, begin)
@@ -219,14 +210,14 @@ class Timeline:
 
     def _mark(self, event: Event, now: float) -> None:
         text, address = MARKS[type(event)], getattr(event, "worker", "")
-        # the events about a death come after that of its leaving
+        # the cause of a death is logged after the worker has left
         index = self._connected.get(address, self._gone.get(address, -1))
         if index >= 0 and isinstance(event, events.WorkerDied | events.WorkerRestarted):
             self.workers[index].end = text
         if len(self.marks) < MAX_MARKS:
             names = (getattr(event, key, "")[:100] for key in ("shot", "host", "job", "node"))
             subject = ", ".join(filter(None, names))
-            self.marks.append((index, now, f"{text}{f' ({subject})' if subject else ''}"))
+            self.marks.append((index, now, f"{text} ({subject})" if subject else text))
 
 
 @dataclass
@@ -235,7 +226,7 @@ class Row:
 
     label: str
     workers: list[int]
-    presence: list[tuple[float, float]] = field(default_factory=list)  # begin and width
+    presence: list[tuple[float, float]] = field(default_factory=list)  # begins and widths
 
 
 @dataclass(frozen=True)
@@ -251,23 +242,23 @@ class Block:
 
 @dataclass(frozen=True)
 class Gantt:
-    """The layout of a timeline: places along it in percent, or in blocks of ``WIDTH`` units."""
+    """The layout of a timeline; its width is 100 for ticks, marks and pauses, else ``WIDTH``."""
 
     unit: str  # what a row is: "worker", "host" or "hosts"
     label: str  # of the time axis
     ticks: list[tuple[float, str]]
     rows: list[Row]
-    shots: list[Block]  # empty where they are too many
-    shades: list[tuple[int, str]]  # the SVG path of the bins that are as busy, for each shade
+    shots: list[Block]  # empty if they are too many
+    shades: list[tuple[int, str]]  # instead of them: for each shade, the SVG path of the bins that are as busy
     stages: list[Block]
     evaluations: list[Block]
-    marks: list[tuple[float, int, str]]  # place, row (-1: above all rows) and title of each failure
-    pauses: list[tuple[float, str]]  # where a driver was started again
+    marks: list[tuple[float, int, str]]  # place, row (-1: above all rows) and title of failures
+    pauses: list[tuple[float, str]]  # place and title of restarts of the driver
     summary: str
 
 
 def draw_gantt(timeline: Timeline) -> Gantt | None:
-    """Lay a timeline out; None while nothing has happened."""
+    """Lay out a timeline; None if it is empty."""
     from matplotlib.ticker import MaxNLocator
 
     total, workers = timeline.now, timeline.workers
@@ -308,14 +299,15 @@ def _summary(timeline: Timeline) -> str:
     busy = sum(worker.seconds for worker in workers)
     present = sum(end - begin for begin, end in map(timeline.presence, workers))
     share = number(100 * min(1.0, busy / present) if present else 0.0, 3)
-    missing = timeline.joined - len(workers)
-    marked = f" Marked: {counted(len(timeline.marks), 'failure')}." if timeline.marks else ""
-    return (
-        f"{counted(timeline.joined, 'worker')} on {counted(len({worker.host for worker in workers}), 'host')} did "
-        f"{counted(sum(worker.shots for worker in workers), 'shot')}, including those of the data, in "
+    hosts, shots = counted(len({worker.host for worker in workers}), "host"), sum(worker.shots for worker in workers)
+    text = (
+        f"{counted(timeline.joined, 'worker')} on {hosts} did {counted(shots, 'shot')}, including those of the data, in "
         f"{number(timeline.now)} s; they were busy for {share} % of the time for which they were connected."
-        f"{marked}{f' The last {missing} workers are not shown.' if missing else ''}"
     )
+    if timeline.marks:
+        text += f" Marked: {counted(len(timeline.marks), 'failure')}."
+    missing = timeline.joined - len(workers)
+    return f"{text} The last {missing} workers are not shown." if missing else text
 
 
 def _colour(evaluation: int) -> str:
@@ -328,7 +320,7 @@ def _title(shot: Span) -> str:
 
 
 def _grouped(evaluations: Sequence[Span]) -> Iterator[Span]:
-    """Evaluations with a title; several together where they are too many."""
+    """Evaluations with titles, several together if they are too many."""
     size = max(1, -(-len(evaluations) // MAX_BLOCKS))
     for i in range(0, len(evaluations), size):
         first, last = evaluations[i], evaluations[min(i + size, len(evaluations)) - 1]
@@ -338,7 +330,7 @@ def _grouped(evaluations: Sequence[Span]) -> Iterator[Span]:
 
 
 def _rows(workers: Sequence[Worker]) -> tuple[str, list[Row]]:
-    """A row for each worker or, where that makes too many, for each host or group of hosts."""
+    """The unit of the rows, and a row for each worker, host or group of hosts, whichever makes few enough."""
     hosts: dict[str, list[int]] = {}
     order = sorted(range(len(workers)), key=lambda i: (natural_order(workers[i].host), natural_order(workers[i].name)))
     for i in order:
@@ -354,8 +346,9 @@ def _rows(workers: Sequence[Worker]) -> tuple[str, list[Row]]:
 
 
 def _shades(timeline: Timeline, rows: list[Row], place: Callable[[float], float]) -> Iterator[tuple[int, str]]:
-    """How busy the workers of each row were: an SVG path of rectangles for each shade."""
-    bins, width = timeline.bins, timeline.width
+    """For each shade, an SVG path of the bins in which the workers of a row were so busy."""
+    width = timeline.width
+    bins = min(BINS, max(1, math.ceil(timeline.now / width)))
     edges = width * np.arange(bins + 1)
     paths: dict[int, list[str]] = {}
     for y, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""``report.html``: everything about a run on one page that needs nothing but a browser, whatever state the run is in."""
+"""``report.html``: everything about a run in any state, on one page that needs only a browser."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ from hpcfwi.reporting.status import find_run, judge, read_result
 from hpcfwi.reporting.status_text import describe
 from hpcfwi.version import __version__
 
-REPORT = "report.html"
 TEMPLATES = Path(__file__).with_name("template")
 # Bytes of an embedded figure, characters of a configuration, rows of a table.
 MAX_FIGURE, MAX_CONFIG, MAX_ROWS = 2_000_000, 100_000, 200
 PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-# Figures that may be embedded, with title and alternative text. Gathers need workers; the others replace what the report
-# cannot draw itself.
+# Titles and alternative texts of figures that a report may embed: gathers, which need workers, and figures that it cannot draw
+# because files are missing.
 FIGURES = {
     "gather": (
         "One shot's gathers",
@@ -45,16 +44,16 @@ FIGURES = {
 
 
 def write_report(run_dir: Path | str, problem: Problem | None = None) -> Path:
-    """Write ``report.html`` into a run folder, whatever state the run is in, and change nothing else there.
+    """Write ``report.html`` into the folder of a run in any state, and return its path; nothing else there is changed.
 
-    The file holds all its pictures and loads nothing. Returns its path.
+    The file contains all its pictures and loads nothing.
 
     Parameters
     ----------
     run_dir
         The run folder, its name in ``runs``, or a configuration whose run is there.
     problem
-        What the run inverts; by default what its ``config.toml`` says.
+        The problem of the run; by default that of its ``config.toml``.
 
     Raises
     ------
@@ -64,28 +63,24 @@ def write_report(run_dir: Path | str, problem: Problem | None = None) -> Path:
         If the file cannot be written.
     """
     run = find_run(Path(run_dir), "report").absolute()
-    text = _render(run, problem)
-    path = run / REPORT
+    text = _template().render(_content(run, problem))
+    path = run / "report.html"
     write_atomic(path, lambda file: file.write(text.encode("utf-8", "replace")))
     return path
-
-
-def _render(run: Path, problem: Problem | None) -> str:
-    from markupsafe import Markup
-
-    script, style = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _template().render(script=Markup(script), style=Markup(style), allowed=allowed, **_content(run, problem))
 
 
 @functools.cache
 def _template() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     texts = {"short": lambda text: shortened(str(text)), "visible": lambda text: printable(str(text))}
     environment.filters |= {"number": number, "duration": duration, **texts}
+    script, style = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals |= {"script": Markup(script), "style": Markup(style), "script_digest": digest}
     return environment.get_template("report.html.j2")
 
 
@@ -95,7 +90,7 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
     try:
         data = ReportData.from_events(read_events(run / "events.jsonl"))
     except RunError as error:
-        notes.append(f"What happened is unknown: {error}")
+        notes.append(f"The events cannot be read: {error}")
         data = ReportData()
     models = RunModels.read(run, data.excluded_shots, problem)
     rows, history_notes = read_history(run / "history.csv", data)
@@ -132,7 +127,7 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
 
 
 def _headline(run: Path, data: ReportData) -> dict[str, str]:
-    """The state of the run, what there is to say about it, and a class of the style sheet for its colour."""
+    """The state of the run, its stage or reason, and the class of its colour in the style sheet."""
     liveness = Liveness(run / "driver.json")
     liveness.check()
     found = judge(data.state, liveness, read_result(run))
@@ -146,7 +141,7 @@ def _headline(run: Path, data: ReportData) -> dict[str, str]:
 
 
 def _summary(run: Path, data: ReportData, rows: Sequence[Row], models: RunModels) -> list[tuple[str, str]]:
-    """The first things to know, as names and values."""
+    """The items of the summary: names and values."""
     state, start, timeline, domain = data.state, data.state.start, data.timeline, models.domain
     result = read_result(run).get("summary")
     result = result if isinstance(result, dict) else {}
@@ -193,7 +188,7 @@ def _summary(run: Path, data: ReportData, rows: Sequence[Row], models: RunModels
 
 
 def _pictures(folder: Path, names: Sequence[str]) -> list[dict[str, str]]:
-    """Those of the figures that are there and whole."""
+    """The complete ones of these figures."""
     found = []
     for name in names:
         title, alt = FIGURES[name]
