@@ -244,7 +244,7 @@ def _node_counts(_: click.Context, __: click.Parameter, text: str) -> tuple[int,
 @click.option("--repeat", "repeats", type=POSITIVE, default=3, help="Runs on each number of nodes [3].")
 @click.option("--iterations", type=POSITIVE, default=3, help="Iterations of each run [3].")
 @click.option("--stand-in", metavar="SECONDS[:SPREAD]", help="Let shots sleep: mean duration, and relative deviation.")
-@click.option("--study-dir", type=click.Path(path_type=Path), help="Folder of the study [scaling/CONFIG-SITE or ...-SITE-weak].")
+@click.option("--study-dir", type=click.Path(path_type=Path), help="Folder of the study [scaling/CONFIG-SITE[-weak]].")
 def scale(config: Path, study_dir: Path | None, **options: Any) -> None:
     """Measure how CONFIG scales over numbers of nodes, and predict larger numbers.
 
