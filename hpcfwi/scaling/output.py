@@ -52,8 +52,8 @@ def scaling_table(scaling: Scaling) -> Table:
         table.add_column(title, justify="right")
     for count in scaling.node_counts:
         table.add_row(
-            *(str(number) for number in (count.nodes, count.workers, count.shots)),
-            *(_with_interval(estimate) for estimate in (count.evaluation_seconds, count.speedup)),
+            *map(str, (count.nodes, count.workers, count.shots)),
+            *map(_with_interval, (count.evaluation_seconds, count.speedup)),
             *(_with_interval(count.efficiency, 100), _with_interval(count.wall_seconds)),
             *(_with_interval(count.job_efficiency, 100), f"{count.core_hours:.3g}"),
         )
@@ -96,9 +96,10 @@ def summary_lines(scaling: Scaling) -> Iterator[str]:
 
 def _forecast_lines(forecast: Forecast) -> Iterator[str]:
     first, last = forecast.predictions[0], forecast.predictions[-1]
-    printed = [prediction for prediction in forecast.predictions if prediction.nodes in PRINTED_NODES]
     efficiency = ", ".join(
-        f"{p.nodes}: {100 * forecast.efficiency(p):.1f} ({100 * forecast.efficiency(p, job=True):.1f})" for p in printed
+        f"{each.nodes}: {100 * forecast.efficiency(each):.1f} ({100 * forecast.efficiency(each, job=True):.1f})"
+        for each in forecast.predictions
+        if each.nodes in PRINTED_NODES
     )
     kind = "weak" if forecast.weak else "strong"
     yield f"{kind} scaling, {forecast.title}, {counted(first.evaluations, 'evaluation')}:"

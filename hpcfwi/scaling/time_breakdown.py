@@ -231,7 +231,7 @@ class _Accounting:
         self._add_present("model_staging", first - event.model_seconds, first)
         self._add_present("sum", last, summed)
         self._add_present("journal", summed, event.time)
-        begun: list[tuple[float, float, str, float]] = []
+        begun: list[tuple[float, float, str, float]] = []  # begin of task and of shot, name, seconds
         waits: list[float] = []
         for address, worker in self.workers.items():
             free = task_began = max(first, worker.time)
@@ -242,7 +242,11 @@ class _Accounting:
                 waits.append(max(0.0, shot_began - free))
                 free = shot.time
                 begun.append((task_began, shot_began, shot.shot, shot.seconds - shot.solver_seconds))
-                self._count_shot(shot)
+                self.parts["kernels"] += shot.kernel_seconds
+                self.parts["solver"] += shot.solver_seconds
+                self.parts["model_staging"] += shot.model_seconds
+                accounted = shot.kernel_seconds + shot.solver_seconds + shot.model_seconds
+                self.parts["shot_overhead"] += shot.seconds - accounted
             self.parts["imbalance"] += max(0.0, min(last, self.left[address]) - free)
         self.parts["dispatch"] += sum(waits)
         return EvaluationTimes(
@@ -254,12 +258,6 @@ class _Accounting:
             dispatch_seconds=sum(waits) / len(waits) if waits else 0.0,
             shots_per_task=event.shots_per_task,
         )
-
-    def _count_shot(self, shot: events.ShotDone) -> None:
-        self.parts["kernels"] += shot.kernel_seconds
-        self.parts["solver"] += shot.solver_seconds
-        self.parts["model_staging"] += shot.model_seconds
-        self.parts["shot_overhead"] += shot.seconds - shot.kernel_seconds - shot.solver_seconds - shot.model_seconds
 
     def _count_end(self, since: float) -> None:
         """After the last evaluation: optimiser, results, end of the workers and of the command."""

@@ -42,10 +42,7 @@ OWN_KEY_TIMEOUT_S, OTHER_KEY_TIMEOUT_S = 5.0, 1.5
 
 
 def check_site(
-    site: Site,
-    job: bool = False,
-    wait_minutes: float | None = 10.0,
-    print_line: Callable[[str], None] = lambda _: None,
+    site: Site, job: bool = False, wait_minutes: float | None = 10.0, print_line: Callable[[str], None] = lambda _: None
 ) -> Iterator[Section]:
     """Test everything that a run at a site relies on; yields a section of findings for each host, once it is known.
 

@@ -275,7 +275,7 @@ def test_without_a_journal_a_note_replaces_the_slider(run):
     shutil.rmtree(run / "journal")
     page = page_of(run)
     assert page.frames == []
-    assert "There is no slider: the journal" in page.texts["iterations"]
+    assert "Models of the iterations are missing: the journal" in page.texts["iterations"]
     assert "gradient" not in page.texts
 
 
