@@ -314,7 +314,7 @@ def _alternatives(path: Path, command: str) -> str:
     """The end of a message: runs with similar names, and what to type."""
     runs = _runs_in(path) or _runs_in(RUNS) or _runs_in(path.parent)
     if not runs:
-        return "; hpcfwi run creates one: runs/<name of the configuration>, or what --run-dir names"
+        return "; hpcfwi run makes one: runs/<name of the configuration>, or what --run-dir names"
     alike = difflib.get_close_matches(path.name, [run.name for run in runs], MAX_NAMED_RUNS, 0.5)
     runs.sort(key=lambda run: alike.index(run.name) if run.name in alike else MAX_NAMED_RUNS)
     more = f", and {len(runs) - MAX_NAMED_RUNS} more in {runs[0].parent}" if len(runs) > MAX_NAMED_RUNS else ""

@@ -186,7 +186,10 @@ class WorkerChecks:
     def _host_section(self, number: int, addresses: list[str], seconds: float) -> Section:
         """Check a host in its first worker and threads in all; a failed call ends the section."""
         host, findings = addresses[0], [_encryption_finding(self.site, addresses)]
-        call = partial(self._call, addresses[0])
+
+        def call(function: Callable[..., Any], *arguments: Any) -> Any:
+            return self._call([addresses[0]], function, *arguments)[0]
+
         try:
             exchanges = [_clock_exchange(call) for _ in range(CLOCK_EXCHANGES)]
             findings.append(results.clock_finding(*min(exchanges, key=lambda exchange: exchange[1])))
@@ -216,17 +219,14 @@ class WorkerChecks:
         if kernels.get("died"):
             return [results.staged_finding(kernels, ()), instructions]
         try:
-            runs = self._call_all(addresses, run_staged, self.staged, probe_spec(self.threads))
+            runs = self._call(addresses, run_staged, self.staged, probe_spec(self.threads))
         except RunError as error:
             return [problem("kernels", str(error), "see the row of the instructions"), instructions]
         processes = [(address, run["threads"], run["cpus"]) for address, run in zip(addresses, runs, strict=True)]
         threads = results.threads_finding(self.site, layout.threads, facts["host"], processes)
         return [results.staged_finding(kernels, runs), instructions, threads]
 
-    def _call(self, address: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        return self._call_all([address], function, *arguments)[0]
-
-    def _call_all(self, addresses: Sequence[str], function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    def _call(self, addresses: Sequence[str], function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Call a function in each of these workers; raise RunError if one fails or dies."""
         submit = partial(self.client.submit, function, *arguments, pure=False)
         futures: list[Future] = [submit(workers=[address]) for address in addresses]

@@ -342,7 +342,7 @@ print(status.state, status.host, status.evaluations)
         assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "running node9 1\n"
         (folder.path / "events.jsonl").chmod(0o600)
         refused = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert "events.jsonl: cannot be read (Permission denied); hpcfwi status only reads" in refused.stderr
+        assert "events.jsonl: cannot be read (Permission denied); hpcfwi status needs permission" in refused.stderr
 
 
 def test_status_is_quick_and_imports_neither_dask_nor_numpy(first_run):

@@ -57,11 +57,11 @@ def test_everything_is_checked_and_what_the_site_does_not_keep_is_a_problem(loca
 def test_a_worker_that_fails_or_dies_during_the_check_is_named(local, tmp_path):
     checks = checks_of(local, tmp_path, {"": LAYOUT}, "network.tls=false")
     (address,) = checks._workers()
-    assert checks._call(address, time.time) > 0
+    assert checks._call([address], time.time)[0] > 0
     with pytest.raises(RunError, match="int: ValueError"):
-        checks._call(address, int, "no number")
+        checks._call([address], int, "no number")
     with pytest.raises(RunError, match="died during the check \\(abort\\)"):
-        checks._call(address, os.abort)
+        checks._call([address], os.abort)
 
 
 def test_a_folder_that_cannot_be_created_is_a_row(tmp_path):
