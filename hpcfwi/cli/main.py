@@ -81,8 +81,10 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @launch_options
     @click.option("--nodes", type=POSITIVE, help="Worker jobs, or nodes of the allocation [all].")
-    @click.option("--wait", type=click.FloatRange(min=0), help="Limit of the wait for a worker, minutes [no limit].")
-    @click.option("--run-dir", type=click.Path(path_type=Path), help="Run folder [filesystem.runs/<name of CONFIG>].")
+    @click.option("--wait", type=click.FloatRange(min=0), help="Minutes to wait for a worker [no limit].")
+    @click.option(
+        "--run-dir", type=click.Path(path_type=Path), help="Run folder [runs/CONFIG, or in filesystem.runs of a site]."
+    )
     @wraps(function)
     def with_options(*, launch: str | None, nodes: int | None, wait: float | None, **others: Any) -> Any:
         return function(options=LaunchOptions(launch, nodes, wait), **others)
@@ -238,12 +240,10 @@ def _node_counts(_: click.Context, __: click.Parameter, text: str) -> tuple[int,
     metavar="N,N,...",
     help="Numbers of worker jobs, of nodes of the allocation, or of worker processes on this machine [1,2,4,8].",
 )
-@click.option(
-    "--weak", is_flag=True, help="Let the number of shots grow with the nodes; the largest number runs all shots."
-)
+@click.option("--weak", is_flag=True, help="Let the number of shots grow with the nodes; the most nodes run all shots.")
 @click.option("--repeat", "repeats", type=POSITIVE, default=3, help="Runs on each number of nodes [3].")
 @click.option("--iterations", type=POSITIVE, default=3, help="Iterations of each run [3].")
-@click.option("--stand-in", metavar="SECONDS[:SPREAD]", help="Let shots sleep: mean duration, and relative deviation.")
+@click.option("--stand-in", metavar="SECONDS[:SPREAD]", help="Let shots sleep; SPREAD: relative standard deviation.")
 @click.option("--study-dir", type=click.Path(path_type=Path), help="Folder of the study [scaling/CONFIG-SITE[-weak]].")
 def scale(config: Path, study_dir: Path | None, **options: Any) -> None:
     """Measure how CONFIG scales over numbers of nodes, and predict larger numbers.

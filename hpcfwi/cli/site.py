@@ -127,9 +127,7 @@ def _resource_request(config: Path, settings: Sequence[str]) -> Any:
 @site.command()
 @click.argument("name", default="workstation")
 @click.option("--job", is_flag=True, help="Also start a real worker job and test its node from inside.")
-@click.option(
-    "--wait", type=click.FloatRange(min=0), default=10.0, help="Limit of the wait for that job, minutes [10]."
-)
+@click.option("--wait", type=click.FloatRange(min=0), default=10.0, help="Minutes to wait for that job [10].")
 @settings_option("the site")
 def check(name: str, job: bool, wait: float, settings: tuple[str, ...]) -> int:
     """Test everything that a run at the site NAME [workstation] relies on. The exit code is 1 if there is a problem."""

@@ -315,7 +315,7 @@ def test_missing_files_of_the_problem_are_named_and_the_rest_is_shown(run, tmp_p
 
 @pytest.mark.parametrize("name", ["events.jsonl", "history.csv", "config.toml", "model.npy", "result.json", "journal"])
 @pytest.mark.parametrize("how", ["removed", "of zeros", "a folder"])
-def test_whatever_is_missing_or_malformed_the_rest_is_shown(run, name, how):
+def test_with_a_missing_or_malformed_file_the_rest_is_shown(run, name, how):
     path = run / name
     if path.is_dir():
         shutil.rmtree(path)
