@@ -183,7 +183,7 @@ def ports_finding(ports: str, address: str, layout: Layout) -> Finding:
     if not free:
         return problem("ports", found, "choose others in network.ports")
     if count < needed:
-        return problem("ports", f"{found}; the workers of a node need {needed}", "allow more in network.ports")
+        return problem("ports", f"{found}; a node's workers need {needed}", "allow more in network.ports")
     return Finding("ports", found)
 
 

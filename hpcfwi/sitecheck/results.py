@@ -25,7 +25,7 @@ SKEW_WARNING_S, SKEW_PROBLEM_S = 60.0, CLOCK_SKEW.total_seconds() / 2
 FREE_WARNING, FREE_PROBLEM = 10**9, 10**8
 # A batch system may round the memory of a job down to this share.
 MEMORY_ROUNDING = 0.99
-DEADLY_KERNELS = "check whether devito.target names instructions that this processor lacks, and whether memory is short"
+DEADLY_KERNELS = "devito.target may name instructions that this processor lacks, or memory is too small"
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,7 @@ def test_a_node_that_differs_from_its_site_file_is_a_problem_in_each_row(site_ch
     assert not_ok(rows) == {**dict.fromkeys(problems, "problem"), "encryption": "warning"}
     assert "kernels run on 1 threads instead of 2 (worker.threads)" in rows["threads"][1]
     assert "+50000." in rows["clock"][1] or "+4999" in rows["clock"][1]
-    assert "dask 1.0, the driver has " in rows["versions"][1]
+    assert "dask 1.0 (driver: " in rows["versions"][1]
     assert "limit of a process (ulimit) 5.1 GB; the workers may use 1 x 6.0 GB" in rows["memory"][1]
     assert "mine.toml, line 9: memory = 6.0" in rows["memory"][1]
     assert "the worker does not see" in rows["shared folder"][1]
@@ -262,7 +262,7 @@ def test_site_check_names_a_runs_folder_that_nodes_do_not_see(new_lab, hpcfwi):
         found = SiteCheck(hpcfwi).check("--job", name="generic-slurm", code=1)
     verdict, line = found["a worker job"]["start"]
     assert verdict == "problem"
-    assert f"do the nodes see {hpcfwi.folder}/runs (filesystem.runs)?" in line
+    assert f"check that nodes see {hpcfwi.folder}/runs (filesystem.runs)" in line
 
 
 @pytest.mark.slow

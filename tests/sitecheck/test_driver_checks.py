@@ -370,7 +370,10 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch):
     def none(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    for flock, said in ((none, "has none (No locks available)"), (lambda *_: None, "two processes get the same lock")):
+    for flock, said in (
+        (none, "not supported by the file system (No locks available)"),
+        (lambda *_: None, "two processes get the same lock"),
+    ):
         monkeypatch.setattr(fcntl, "flock", flock)
         found = named(runs_findings(tmp_path), "locks")
         assert found.verdict == "warning"
