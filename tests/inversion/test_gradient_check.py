@@ -7,7 +7,8 @@ import pytest
 from devito import switchconfig
 
 from hpcfwi.config.run import load_run_config
-from hpcfwi.inversion.gradient_check import check_gradient
+from hpcfwi.inversion.gradient_check import check_gradient, extrapolate
+from hpcfwi.inversion.misfit import LeastSquares
 from hpcfwi.model.problem import Problem
 from hpcfwi.solver.boundary import Sponge
 
@@ -51,3 +52,23 @@ def test_a_wrong_gradient_fails(monkeypatch):
     report = check_gradient(problem())
     assert not report.passed
     assert "FAILED" in report.text
+
+
+@pytest.mark.parametrize("error", [1e-2, 1e-4])
+def test_an_adjoint_source_that_is_wrong_by_little_fails(monkeypatch, error):
+    evaluate = LeastSquares.evaluate
+
+    def wrong(self, predicted, observed, axis):
+        value, source = evaluate(self, predicted, observed, axis)
+        return value, source * (1 + error)
+
+    monkeypatch.setattr(LeastSquares, "evaluate", wrong)
+    report = check_gradient(problem())
+    assert not report.passed
+    assert report.derivative == pytest.approx(error, rel=0.01)
+
+
+def test_extrapolation_finds_the_limit_in_spite_of_rounding():
+    steps = 0.02 * 0.5 ** np.arange(11)
+    rounding = 1e-15 * np.random.default_rng(1).standard_normal(11) / steps
+    assert extrapolate(0.25 + np.expm1(steps) + rounding) == pytest.approx(0.25, rel=1e-9)
