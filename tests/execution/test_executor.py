@@ -227,7 +227,7 @@ def test_a_run_whose_workers_are_all_gone_stops_and_says_so(tmp_path):
                 time.sleep(0.05)
             cluster.scale(0)
 
-        with background(leave), pytest.raises(RunError, match="nobody for 3 s"):
+        with background(leave), pytest.raises(RunError, match=r"nobody for \d+ s"):
             DaskExecutor(client, check_workers=give_up).sum(wait_for_ever, ["a"], [(0,)], [task_key(tmp_path)])
 
 
