@@ -46,7 +46,7 @@ def sound(tmp_path_factory) -> bytes:
 def told_of(reader: StatusReader) -> str:
     """All that is said of a run, in every way."""
     status = reader.read()
-    told = json.dumps(status.as_json(), allow_nan=False)
+    told = json.dumps(asdict(status), allow_nan=False)
     lines = [*status_lines(status), *status_changes(None, status)]
     assert all(line.isprintable() for line in lines)
     assert all(len(line) < 7000 for line in lines)
