@@ -192,7 +192,6 @@ def test_no_iteration_is_one_evaluation_which_can_be_gone_on_from(hpcfwi, first_
     assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
 
 
-@pytest.mark.slow
 def test_a_run_folder_that_is_moved_away_during_the_run_is_no_fault_of_a_shot(hpcfwi):
     run_dir = hpcfwi.folder / "run"
     words = options("inversion.iterations=5000", "inversion.ftol=0")

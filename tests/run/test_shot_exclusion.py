@@ -129,9 +129,13 @@ def test_with_a_quorum_the_inversion_restarts_without_failing_shots(hpcfwi, brok
 
 
 @pytest.mark.parametrize(
-    "content", ['{"shots": ["1"]}', '{"shots": {"7": "x"}}', '{"shots": {"0": 1, "1": 1, "2": 1}}']
+    "content",
+    [
+        '{"shots": ["1"]}',
+        pytest.param('{"shots": {"7": "x"}}', marks=pytest.mark.slow),
+        pytest.param('{"shots": {"0": 1, "1": 1, "2": 1}}', marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.slow
 def test_a_malformed_record_of_excluded_shots_is_ignored(hpcfwi, first_run, content):
     shutil.copytree(first_run[2], hpcfwi.folder / "run")
     (hpcfwi.folder / "run" / "excluded-shots.json").write_text(content)
