@@ -437,7 +437,7 @@ def test_a_child_that_prints_no_facts_or_takes_too_long_is_an_error(tmp_path, mo
     facts = try_kernels(1, {**os.environ, "PYTHONPATH": str(tmp_path)})
     assert facts["error"]
     monkeypatch.setattr(probe, "CHILD_TIMEOUT_S", 0.01)
-    assert try_kernels(1) == {"error": "not done after 0.01 s"}
+    assert try_kernels(1) == {"error": "no result within 0.01 s"}
 
 
 LIMITS = "import json; from hpcfwi.sitecheck.probe import memory_limits; print(json.dumps(memory_limits()))"
