@@ -31,5 +31,5 @@ root=$(CDPATH='' cd -- "$root" && pwd)
 . "$root/jobs/environment.sh"
 hpcfwi_environment "$root"
 
-if [ $# -eq 0 ]; then set -- "$root/jobs/circle.toml" --nodes 1,2 --set site.worker.threads=1; fi
+if [ $# -eq 0 ]; then set -- "$root/jobs/circle.toml" --nodes 1,2; fi
 exec "$HPCFWI_BIN/hpcfwi" scale "$@"

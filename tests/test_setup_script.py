@@ -135,7 +135,7 @@ def ready(shared, bare):
         ("jobs/fwi.sh", [], "run|{}/jobs/circle.toml"),
         ("jobs/fwi.sh", ["--set", "a.b=c d"], "run|{}/jobs/circle.toml|--set|a.b=c d"),
         ("jobs/fwi.sh", ["my problem.toml", "x='1 2'", "", "--help"], "run|my problem.toml|x='1 2'||--help"),
-        ("jobs/scaling.sh", [], "scale|{}/jobs/circle.toml|--nodes|1,2|--set|site.worker.threads=1"),
+        ("jobs/scaling.sh", [], "scale|{}/jobs/circle.toml|--nodes|1,2"),
     ],
 )
 def test_a_script_passes_its_arguments_and_runs_in_the_current_folder(ready, tmp_path, script, words, called):

@@ -147,6 +147,10 @@ def _prepare(config: Path, options: ScaleOptions) -> tuple[Problem, Study]:
                 f"--nodes {most}: job {batch.job_id} has {counted(len(nodes), 'node')}; give at most --nodes {len(nodes)}, or "
                 "use a larger allocation"
             )
+    settings = options.settings
+    if mode == "local" and site.config.worker.threads == "auto":
+        # else a single process would have the cores of all, and the study would compare threads with processes
+        settings = (*settings, "site.worker.threads=1")
     return problem, Study(
         problem=problem.digest,
         site=options.site,
@@ -154,5 +158,5 @@ def _prepare(config: Path, options: ScaleOptions) -> tuple[Problem, Study]:
         weak_nodes=most if options.weak else 0,
         iterations=options.iterations,
         stand_in=options.stand_in or "",
-        settings=options.settings,
+        settings=settings,
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-QUICK = ["--stand-in", "0.05", "--iterations", "1", "--set", "site.worker.threads=1"]
+QUICK = ["--stand-in", "0.05", "--iterations", "1"]
 
 
 def wait_until(condition, process, seconds=120):
