@@ -23,6 +23,7 @@ from hpcfwi.cluster.layout import Layout, ResourceRequest, allocated_layout
 from hpcfwi.cluster.network import network_options
 from hpcfwi.cluster.pool import (
     KEEP_LOST_WORKERS,
+    NOT_IN_A_JOB,
     REMOTE_SETTINGS,
     Listener,
     WorkerPool,
@@ -34,28 +35,25 @@ from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.types import NodeLost
 
-# The command that starts the workers of a node is started again this often in a row when it ends, after this pause; one that
-# ran for this time counts as the first again.
+# The command that starts the workers of a node is restarted this often in a row when it ends, after this pause. If it has run
+# for STEADY_S, the count begins anew.
 MAX_RESTARTS, RESTART_PAUSE_S, STEADY_S = 3, 2.0, 600.0
-# Workers have this time to end by themselves.
-TERMINATE_TIMEOUT_S = 5.0
+TERMINATE_TIMEOUT_S = 5.0  # for workers to end by themselves
 
 
 def allocated_nodes() -> tuple[BatchSystem, list[Node]]:
     """Return the batch system that runs this process in a job, and the nodes of the job.
 
-    An InputError says that there is no job, a RunError that its nodes are unknown.
+    Raises InputError outside of a job, and RunError if the nodes are unknown.
     """
     batch = current_batch_system()
     if batch is None:
-        raise InputError(
-            "this is not inside a job: run it under sbatch, salloc, qsub or qsub -I, or choose another --launch"
-        )
+        raise InputError(NOT_IN_A_JOB)
     return batch, batch.nodes()
 
 
 class NodeWorkers(ProcessInterface):
-    """The workers of one node: a command that runs them, and is started again when it ends too early."""
+    """The workers of one node: a command that runs them, and that is restarted when it ends too early."""
 
     def __init__(self, scheduler: str, name: str, node: Node, pool: AllocatedWorkers) -> None:
         super().__init__(scheduler=scheduler, name=name)
@@ -85,17 +83,16 @@ class NodeWorkers(ProcessInterface):
             )
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        """Start the command again when it ends; on a dead node it ends every time."""
+        """Restart the command when it ends; on a dead node it ends every time."""
         restarts = 0
-        while True:
+        while restarts <= MAX_RESTARTS:
             started = time.monotonic()
             code = await process.wait()
             restarts = 1 if time.monotonic() - started > STEADY_S else restarts + 1
             self.pool.on_workers_ended(self, code, again=restarts <= MAX_RESTARTS)
-            if restarts > MAX_RESTARTS:
-                return
-            await asyncio.sleep(RESTART_PAUSE_S)
-            process = self._process = await self._spawn()
+            if restarts <= MAX_RESTARTS:
+                await asyncio.sleep(RESTART_PAUSE_S)
+                process = self._process = await self._spawn()
 
     async def close(self) -> None:
         if self._watching is not None:
@@ -111,18 +108,9 @@ class NodeWorkers(ProcessInterface):
 
 
 class AllocatedWorkers(WorkerPool):
-    """Workers on the nodes of an allocation.
+    """Workers on the first ``count`` nodes (all by default) of the job that this process runs in; nodes may differ.
 
-    Parameters
-    ----------
-    site, batch
-        The site, and the batch system that runs this process in a job.
-    layouts
-        How each node is divided; nodes may differ.
-    run_dir
-        The run folder, which all nodes see.
-    listener, workload
-        Who hears about the workers, and what they compute.
+    Raises InputError if this process runs in no job, the job has fewer nodes, or a shot does not fit on a node.
     """
 
     mode = "allocation"
@@ -131,38 +119,22 @@ class AllocatedWorkers(WorkerPool):
     def __init__(
         self,
         site: Site,
-        batch: BatchSystem,
-        layouts: dict[Node, Layout],
-        run_dir: Path,
-        listener: Listener = Listener(),  # noqa: B008 - immutable
-        workload: Workload = Workload(),  # noqa: B008 - immutable
-    ) -> None:
-        super().__init__(min(layouts.values(), key=lambda layout: layout.memory), listener, workload)
-        self.site, self.batch, self.run_dir, self._layouts = site, batch, run_dir, layouts
-        self._security: Security | None = None
-        self._lost: dict[str, str] = {}
-
-    @classmethod
-    def from_environment(
-        cls,
-        site: Site,
         request: ResourceRequest,
         run_dir: Path,
-        listener: Listener = Listener(),  # noqa: B008 - immutable
-        workload: Workload = Workload(),  # noqa: B008 - immutable
+        listener: Listener = Listener(),
+        workload: Workload = Workload(),
         count: int | None = None,
-    ) -> AllocatedWorkers:
-        """Take the first ``count`` nodes of the allocation (all by default), and divide each of them.
-
-        An InputError says that this process runs in no job, the job has fewer nodes, or a shot does not fit on a node.
-        """
-        batch, nodes = allocated_nodes()
+    ) -> None:
+        self.batch, nodes = allocated_nodes()
         if count is not None and count > len(nodes):
-            raise InputError(f"--nodes {count}: job {batch.job_id} has {len(nodes)}; take at most that many")
+            raise InputError(f"--nodes {count}: job {self.batch.job_id} has {len(nodes)}; take at most that many")
         nodes = nodes[:count]
         share = request.share(len(nodes))
-        layouts = {node: allocated_layout(site, node, share) for node in nodes}
-        return cls(site, batch, layouts, run_dir, listener, workload)
+        self._layouts = {node: allocated_layout(site, node, share) for node in nodes}
+        super().__init__(min(self._layouts.values(), key=lambda layout: layout.memory), listener, workload)
+        self.site, self.run_dir = site, run_dir
+        self._security: Security | None = None
+        self._lost: dict[str, str] = {}
 
     @property
     def layouts(self) -> dict[str, Layout]:
@@ -193,16 +165,12 @@ class AllocatedWorkers(WorkerPool):
         return f"workers on {len(names)} node{plural} of job {self.batch.job_id} ({listed}), {kinds}"
 
     def worker_script(self, node: Node, scheduler: str, name: str, log: Path) -> str:
-        """Return a script that starts the workers of a node; it writes its own log, since not every start command does."""
+        """Return a script that starts the workers of a node, and writes their log: not every start command does."""
         site, layout = self.site.config, self._layouts[node]
         interface = site.network.worker_interface or site.network.interface
+        python = site.environment.python or shlex.quote(sys.executable)
         words = [
-            *(
-                "exec",
-                site.environment.python or shlex.quote(sys.executable),
-                "-m distributed.cli.dask_worker",
-                scheduler,
-            ),
+            f"exec {python} -m distributed.cli.dask_worker {scheduler}",
             f"--name {name} --nthreads 1 --nworkers {layout.processes} --memory-limit {layout.memory} --nanny",
             f'--death-timeout {DEATH_TIMEOUT_S} --local-directory "$TMPDIR"',
             f"--protocol {'tls' if self._security else 'tcp'}://",
@@ -222,15 +190,9 @@ class AllocatedWorkers(WorkerPool):
         for number, (node, layout) in enumerate(self._layouts.items()):
             group = {"group": [f"-{i}" for i in range(layout.processes)]} if layout.processes > 1 else {}
             workers[f"hpcfwi-{number}"] = {"cls": NodeWorkers, "options": {"node": node, "pool": self}, **group}
-        options = network_options(self.site.config.network, self._security)
+        scheduler = {"cls": Scheduler, "options": network_options(self.site.config.network, self._security)}
         with dask.config.set(REMOTE_SETTINGS):
-            return SpecCluster(
-                workers=workers,
-                scheduler={"cls": Scheduler, "options": options},
-                security=self._security,
-                name="hpcfwi",
-                silence_logs=False,
-            )
+            return SpecCluster(workers, scheduler, security=self._security, name="hpcfwi", silence_logs=False)
 
     def log_tail(self, worker: str) -> str:
         path = self.run_dir / "logs" / f"{worker}.log"
@@ -239,7 +201,7 @@ class AllocatedWorkers(WorkerPool):
         return log_tail(path)
 
     def on_workers_ended(self, workers: NodeWorkers, code: int, again: bool) -> None:
-        """Note that the command which holds the workers of a node has ended."""
+        """Report that the command with the workers of a node has ended; unless it is restarted, the node is lost."""
         node, tail = workers.node.name, log_tail(workers.log)
         what = f"the workers of node {node} have ended (exit code {code})"
         self.listener.log_event(NodeLost(node=node, exit_code=code, restarted=again, log=tail))
@@ -249,8 +211,7 @@ class AllocatedWorkers(WorkerPool):
 
     def check(self, idle_s: float) -> None:
         if len(self._lost) == len(self._layouts):
-            raise RunError(
-                "no node of the allocation has workers any more; the last of them:\n  "
-                f"{list(self._lost.values())[-1]}\n  Finished shots are kept: start the same command again."
-            )
+            last = list(self._lost.values())[-1]
+            gone = f"no node of the allocation has workers any more; the last of them:\n  {last}"
+            raise RunError(f"{gone}\n  Finished shots are kept: start the same command again.")
         super().check(idle_s)

@@ -1,6 +1,6 @@
 """Dask's dashboard: where it listens, and how to reach it from another machine.
 
-Bokeh draws it, and importing Bokeh takes half a second of the driver's time: the first request for a page imports it.
+Bokeh draws it. Importing Bokeh takes half a second of the driver's time, so the first request for a page imports it.
 """
 
 from __future__ import annotations
@@ -36,10 +36,7 @@ class Dashboard:
 
 
 def dashboard_address(configured: str) -> str:
-    """Return where Dask's web server listens: at ``network.dashboard``, on any port if that one is in use.
-
-    An InputError says that this host cannot listen there.
-    """
+    """Return where Dask's web server listens: at ``network.dashboard``, or on any port if that one is in use."""
     if configured == OFF:  # Dask starts its web server nevertheless
         return f"{LOOPBACK}:0"
     _lookup(socket.gethostname())  # its answer is there when reach_dashboard() needs it
@@ -55,7 +52,7 @@ def dashboard_address(configured: str) -> str:
                     f'may be "{LOOPBACK}:{DASK_PORT}", another address and port of the driver\'s host, or "{OFF}"'
                 ) from None
             return f"{host}:0"
-    # if another run takes the port before Dask does, Dask takes any other
+    # if another run takes the port before Dask does, Dask takes any other one
     warnings.filterwarnings("ignore", r"Port \d+ is already in use")
     return configured
 
@@ -66,14 +63,12 @@ def open_dashboard(scheduler: Any) -> Dashboard:
 
 
 def reach_dashboard(host: str, port: int, environment: Mapping[str, str] = os.environ) -> Dashboard:
-    """Return how to reach a web server of this host, from here and from elsewhere.
-
-    A compute node is often reachable from a login node only: the way to it leads over the host that submitted the job.
-    """
+    """Return how to reach a web server of this host, from here and from elsewhere."""
     user, this_host = _user(), _full_host_name()
     system = current_batch_system(environment)
     submit_host = system.variable("submit_host") if system is not None else ""
     here = socket.gethostname().partition(".")[0]
+    # a compute node is often reachable from a login node only, as the host that submitted the job is
     jump = f"-J {user}@{submit_host} " if submit_host.partition(".")[0] not in ("", here) else ""
     everywhere = host in ("", "0.0.0.0", "::")
     target = LOOPBACK if everywhere else host

@@ -1,7 +1,4 @@
-"""Every private or undocumented name of Dask (and its web server, Tornado) that hpcfwi uses.
-
-``tests/cluster/test_dask_internals.py`` has a test for each, which says what Dask must still do.
-"""
+"""Every undocumented name of Dask and its web server that hpcfwi uses; ``tests/cluster/test_dask_internals.py`` tests each."""
 
 from __future__ import annotations
 
@@ -34,9 +31,9 @@ def watch_worker_exit(nanny: Any, callback: Callable[[int], None]) -> None:
 
 
 def run_stranded_tasks(client: Client) -> None:
-    """Let tasks run anywhere that lost their worker at a moment when there was no other one.
+    """Let tasks run on any worker that lost their own when there was no other one.
 
-    Dask sets such tasks aside. If they prefer a worker, no other one that joins later gets them, though they may run anywhere.
+    Dask sets such tasks aside, and gives them to no worker that joins later if they prefer another one.
     """
 
     def release(dask_scheduler: Any) -> None:

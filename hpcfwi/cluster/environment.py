@@ -20,49 +20,31 @@ if TYPE_CHECKING:  # Dask's import takes longer than a command, and workers do w
     from hpcfwi.cluster.layout import Layout
     from hpcfwi.config.site import SiteConfig
 
-# Variables that a job sets for its worker processes: how many there are on the node, the OpenMP threads of each, and the time
-# (s since 1970) at which the job script started.
-PROCESSES_VARIABLE, THREADS_VARIABLE = "HPCFWI_PROCESSES", "HPCFWI_THREADS"
-JOB_STARTED_VARIABLE = "HPCFWI_JOB_BEGAN"
-# A worker that finds no scheduler ends after this time, and its job with it.
-DEATH_TIMEOUT_S = 45
-# Dask reads its configuration from variables with this prefix.
-DASK_PREFIX = "DASK_"
+# Variables that a job sets for its worker processes: how many there are on the node, the OpenMP threads of each, and when the
+# job script started (s since 1970).
+PROCESSES_VARIABLE, THREADS_VARIABLE, JOB_STARTED_VARIABLE = "HPCFWI_PROCESSES", "HPCFWI_THREADS", "HPCFWI_JOB_BEGAN"
+DEATH_TIMEOUT_S = 45  # after which a worker that finds no scheduler ends, and its job with it
 LOG_LEVEL = "DASK_LOGGING__DISTRIBUTED"
-BLAS_THREADS = ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # Dask's workers must not spill, since kernels hold nearly all memory, nor pause, since nothing would wake them up.
 WORKER_SETTINGS = {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")}
 
 
 def worker_environment(threads: int, site: SiteConfig | None = None) -> dict[str, str]:
-    """Return the variables of a worker process whose shots have so many OpenMP threads.
+    """Return the variables of a worker process with this number of OpenMP threads.
 
     ``openmp.variables`` are left out: they may refer to variables of the node, which only its shell knows.
     """
-    chosen = {
-        **_devito(site, threads),
-        "OMP_NUM_THREADS": str(threads),
-        **dict.fromkeys(BLAS_THREADS, "1"),
-        LOG_LEVEL: os.environ.get(LOG_LEVEL, "critical"),
-    }
-    if site is not None and site.openmp.places is not None:
-        chosen["OMP_PLACES"] = site.openmp.places
-    if site is not None and site.openmp.bind is not None:
-        chosen["OMP_PROC_BIND"] = site.openmp.bind
-    return chosen
+    chosen = _devito(site, threads) | {"OMP_NUM_THREADS": str(threads)}
+    chosen |= {"MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", LOG_LEVEL: os.environ.get(LOG_LEVEL, "critical")}
+    openmp = {"OMP_PLACES": site.openmp.places, "OMP_PROC_BIND": site.openmp.bind} if site is not None else {}
+    return chosen | {name: value for name, value in openmp.items() if value is not None}
 
 
 def apply_environment(site: SiteConfig | None = None, threads: int | None = None) -> None:
     """Make this process generate the same code as its workers; call this before Devito is imported.
 
-    Workers that start later inherit these variables, so all generate the same code, whatever their number of threads.
-
-    Parameters
-    ----------
-    site
-        The site; by default one that leaves every choice to hpcfwi.
-    threads
-        The most OpenMP threads of a worker; None if this process runs the kernels itself, on all its cores.
+    Workers that start later inherit these variables, so all generate the same code. ``threads`` is the most OpenMP threads of
+    a worker; None if this process runs the kernels itself, on all its cores.
     """
     silence_dask()
     os.environ.update(_devito(site, threads))
@@ -100,21 +82,19 @@ def _devito(site: SiteConfig | None, threads: int | None) -> dict[str, str]:
 
         site = SiteConfig()
     section = site.devito
-    language = section.language
-    if language == "auto":
-        language = "C" if threads == 1 else "openmp"
-    chosen = {"DEVITO_LANGUAGE": language, "DEVITO_LOGGING": "ERROR"}
-    # Devito's default is gcc, whether it is installed or not
-    present = next((name for name in ("gcc", "clang", "icx") if shutil.which(name)), "gcc")
-    if section.arch is not None or present != "gcc":
-        chosen["DEVITO_ARCH"] = section.arch or present
-    if section.platform is not None:
-        chosen["DEVITO_PLATFORM"] = section.platform
-    if section.autotuning != "off":
-        chosen["DEVITO_AUTOTUNING"] = section.autotuning
-    if section.target is not None:
-        chosen[INSTRUCTION_SET] = section.target
-    return {**chosen, **{k: v for k, v in os.environ.items() if k.startswith("DEVITO_")}}
+    automatic = "C" if threads == 1 else "openmp"
+    # Devito's default compiler is gcc, whether it is installed or not
+    installed = next((name for name in ("gcc", "clang", "icx") if shutil.which(name)), "gcc")
+    chosen = {
+        "DEVITO_LANGUAGE": automatic if section.language == "auto" else section.language,
+        "DEVITO_LOGGING": "ERROR",
+        "DEVITO_ARCH": section.arch or (None if installed == "gcc" else installed),
+        "DEVITO_PLATFORM": section.platform,
+        "DEVITO_AUTOTUNING": None if section.autotuning == "off" else section.autotuning,
+        INSTRUCTION_SET: section.target,
+    }
+    by_user = {name: value for name, value in os.environ.items() if name.startswith("DEVITO_")}
+    return {name: value for name, value in chosen.items() if value is not None} | by_user
 
 
 def worker_arguments(site: SiteConfig, preload: tuple[str, ...]) -> list[str]:
@@ -128,10 +108,9 @@ def worker_arguments(site: SiteConfig, preload: tuple[str, ...]) -> list[str]:
 def script_lines(site: SiteConfig, layout: Layout, security: Security | None) -> list[str]:
     """Return the shell lines that prepare a node for its workers: modules, the site's commands, and variables."""
     lines = [f"export {JOB_STARTED_VARIABLE}=$(date +%s.%N)"]
-    lines += [
-        f'module load {module} || {{ echo "hpcfwi: module load {module} fails on $(hostname)" >&2; exit 1; }}'
-        for module in site.environment.modules
-    ]
+    for module in site.environment.modules:
+        failed = f'echo "hpcfwi: module load {module} fails on $(hostname)" >&2'
+        lines.append(f"module load {module} || {{ {failed}; exit 1; }}")
     lines += site.environment.commands
     variables = worker_environment(layout.threads, site) | _dask_variables(security)
     variables["PYTHONFAULTHANDLER"] = "1"  # the log of the job shows where a worker crashed
@@ -150,13 +129,11 @@ def _dask_variables(security: Security | None) -> dict[str, str]:
     if security is not None:
         files = security.get_tls_config_for_role("worker")
         # not as options of the command line, where paths with blanks would fall apart
+        names = {"ca-file": "ca_file", "worker.cert": "cert", "worker.key": "key"}
+        settings |= {f"distributed.comm.tls.{name}": files[key] for name, key in names.items()}
         settings["distributed.comm.require-encryption"] = True
-        settings["distributed.comm.tls.ca-file"] = files["ca_file"]
-        settings["distributed.comm.tls.worker.cert"] = files["cert"]
-        settings["distributed.comm.tls.worker.key"] = files["key"]
-    return {
-        DASK_PREFIX + name.upper().replace(".", "__").replace("-", "_"): str(value) for name, value in settings.items()
-    }
+    # Dask reads its configuration from variables with such names
+    return {f"DASK_{k.upper().replace('.', '__').replace('-', '_')}": str(value) for k, value in settings.items()}
 
 
 def _double_quoted(value: str) -> str:

@@ -19,15 +19,12 @@ from hpcfwi.events.types import JobDrained, JobDraining, JobLost, JobRejected, J
 if TYPE_CHECKING:
     from hpcfwi.cluster.jobs import WorkerJobs
 
-POLL_INTERVAL_S = 2.0
-HOUR_S = 3600.0
-# A job that runs this long without a connected worker has failed.
-NO_WORKER_TIMEOUT_S = 120.0
+POLL_INTERVAL_S, HOUR_S = 2.0, 3600.0
+NO_WORKER_TIMEOUT_S = 120.0  # a job that runs this long without a connected worker has failed
 # After this many failed starts in a row (jobs that end before a worker connects) no more jobs are submitted, and after this
 # many on one node new jobs avoid that node.
 MAX_FAILED_STARTS, MAX_FAILED_STARTS_ON_NODE = 3, 2
-# A job that was rejected while others run is submitted again after this delay.
-RESUBMIT_DELAY_S = 60.0
+RESUBMIT_DELAY_S = 60.0  # after which a job that was rejected while others run is submitted again
 # A job is drained when it ends within this factor of the longest recent task, and the time to hand over results.
 DRAIN_SAFETY_FACTOR, HANDOVER_S = 1.2, 15.0
 
@@ -43,10 +40,10 @@ class _Job:
 
     number: str
     state: JobState
-    had_worker: bool = False
+    had_worker: bool = False  # whether a worker has ever connected
     no_worker_since: float | None = None
     worker_since: float | None = None
-    stuck: bool = False
+    stuck: bool = False  # whether it will never start, by its last state
 
 
 class _Arrivals(SchedulerPlugin):
@@ -62,44 +59,27 @@ class _Arrivals(SchedulerPlugin):
 
 
 class JobMonitor:
-    """Compares the worker jobs with the queue every two seconds, in the event loop of their cluster.
-
-    Parameters
-    ----------
-    pool
-        The pool of the jobs.
-    cluster
-        Its cluster of :class:`hpcfwi.cluster.jobqueue_internals.WorkerJob`.
-
-    Attributes
-    ----------
-    rejection
-        The last answer of the batch system if it rejected a job and accepted none since.
-    stuck
-        Number and state of a job that will never start.
-    """
+    """Compares the worker jobs of a pool with the queue every two seconds, in the event loop of their ``cluster``."""
 
     def __init__(self, pool: WorkerJobs, cluster: Any) -> None:
         self.pool, self.cluster, self.batch, self.listener = pool, cluster, pool.batch, pool.listener
         self.excluded_nodes = pool.excluded_nodes
         self.max_replacements = pool.site.config.scheduler.replacements
-        # the number of jobs to keep; None if Dask adapts it
+        # number of jobs to keep; None if Dask adapts it
         self.target = pool.jobs if isinstance(pool.jobs, int) else None
         self.jobs: dict[str, _Job] = {}
-        self.rejection: CommandResult | None = None
-        self.stuck: tuple[str, JobState] | None = None
-        self._failure: str | None = None
-        self._failed_starts = 0
-        self._failed_starts_on: Counter[str] = Counter()
-        self._replacements: deque[float] = deque()
-        self._exhausted = False
+        self.rejection: CommandResult | None = None  # the last answer, if the batch system has accepted no job since
+        self.stuck: tuple[str, JobState] | None = None  # number and state of a job that will never start
+        self._failure: str | None = None  # why no more jobs are submitted
+        self._failed_starts = 0  # in a row
+        self._failed_starts_on: Counter[str] = Counter()  # by node
+        self._replacements: deque[float] = deque()  # when jobs were replaced within the last hour
+        self._exhausted = False  # whether there were too many of them
         self._resubmit_at = 0.0
-        self._draining: dict[str, tuple[WorkerJob, float]] = {}
+        self._draining: dict[str, tuple[WorkerJob, float]] = {}  # jobs that get no more tasks, and since when
         self._arrivals = _Arrivals()
         self._warned = False
         self._task: asyncio.Task[None] | None = None
-
-    # for the pool, in any thread
 
     @property
     def alive(self) -> bool:
@@ -118,22 +98,16 @@ class JobMonitor:
         """Return why no more workers will come, or None."""
         if self._failure is not None or self.alive or not self._exhausted:
             return self._failure
-        return (
-            f"all worker jobs have ended, and {self.max_replacements} were replaced within an hour "
-            "(scheduler.replacements)"
-        )
+        replaced = f"{self.max_replacements} were replaced within an hour (scheduler.replacements)"
+        return f"all worker jobs have ended, and {replaced}"
 
     def log_tail(self, worker: str) -> str:
-        """Return the last lines of the output of a worker's job."""
-        return next((self._log_tail(self.jobs[name]) for name in job_names(worker) if name in self.jobs), "")
-
-    def _log_tail(self, job: _Job) -> str:
-        return log_tail(self.pool.run_dir / "logs" / f"{job.number}.log")
-
-    # in the event loop of the cluster
+        """Return the last lines of the output of a worker's job, each after a line feed."""
+        job = next((self.jobs[name] for name in job_names(worker) if name in self.jobs), None)
+        return log_tail(self.pool.run_dir / "logs" / f"{job.number}.log") if job is not None else ""
 
     def start(self) -> None:
-        """Start to watch."""
+        """Start to watch; call this in the event loop of the cluster."""
         self.cluster.scheduler.add_plugin(self._arrivals)
         self._task = asyncio.ensure_future(self._watch())
 
@@ -173,7 +147,7 @@ class JobMonitor:
         # Dask itself ends, and forgets, a job whose worker is out of reach for a while
         lost = [name for name in planned if name not in jobs and name in self.jobs]
         for name in lost:
-            self._report_lost(self.jobs[name], "has a worker that is out of reach")
+            self._report_lost(name, "has a worker that is out of reach")
         for name, job in jobs.items():
             if job.rejection is not None:
                 self._note_rejection(name, job.rejection)
@@ -196,32 +170,21 @@ class JobMonitor:
         """Record the state of a job; return whether it has to be replaced."""
         job, now = self.jobs.get(name), time.monotonic()
         if job is None or job.state != state:
-            self.listener.log_event(
-                JobStateChanged(
-                    job=number,
-                    worker=name,
-                    state=state.state,
-                    native_state=state.word,
-                    reason=state.reason,
-                    nodes=state.nodes,
-                )
-            )
+            event = JobStateChanged(job=number, worker=name, state=state.state, native_state=state.word)
+            event.reason, event.nodes = state.reason, state.nodes
+            self.listener.log_event(event)
         job = self.jobs.setdefault(name, _Job(number, state))
         job.state = state
         if name in self._arrivals.jobs:
             job.had_worker, self._failed_starts = True, 0
         if connected:
             job.no_worker_since = None
-        if self.batch.will_never_start(state):
-            # only if it says so twice: the reason may be left from the moment before
-            if job.stuck and self.excluded_nodes:
+        stuck_before, job.stuck = job.stuck, self.batch.will_never_start(state)
+        if job.stuck and stuck_before:  # twice, since the reason may be left from the moment before
+            if self.excluded_nodes:
                 self.excluded_nodes.clear()  # there are no others
                 return True
-            if job.stuck:
-                self.stuck = (number, state)
-            job.stuck = True
-        else:
-            job.stuck = False
+            self.stuck = (number, state)
         if connected or state.state == "pending":
             return False
         if state.state == "running":
@@ -235,35 +198,33 @@ class JobMonitor:
             self._failed_starts += 1
             self._failed_starts_on[state.nodes] += 1
             what += ", and no worker has come from it"
-        self._report_lost(job, what)
+        self._report_lost(name, what)
         return True
 
-    def _report_lost(self, job: _Job, what: str) -> None:
+    def _report_lost(self, name: str, what: str) -> None:
+        job = self.jobs[name]
         job.state = JobState("ended", job.state.word)
-        tail = "" if job.had_worker else self._log_tail(job)
+        tail = "" if job.had_worker else self.log_tail(name)
         self.listener.show(f"worker job {job.number} {what}{tail}")
         self.listener.log_event(JobLost(job=job.number, reason=what, had_worker=job.had_worker, log=tail))
         failed = self._failed_starts_on.items()
         self.excluded_nodes |= {node for node, count in failed if node and count >= MAX_FAILED_STARTS_ON_NODE}
         if self._failed_starts >= MAX_FAILED_STARTS:
-            self._failure = (
-                f"the last {self._failed_starts} worker jobs have ended without a worker; the last of them:\n  job "
-                f"{job.number} {what}{tail}"
-            )
+            lost = f"the last {self._failed_starts} worker jobs have ended without a worker; the last of them"
+            self._failure = f"{lost}:\n  job {job.number} {what}{tail}"
 
     def _note_rejection(self, name: str, rejection: CommandResult) -> None:
-        """Give a rejected job up for now; the run goes on with the others."""
+        """Give up a rejected job for now; the run goes on with the others."""
         if self.rejection is None or self.rejection.message != rejection.message:
-            self.listener.log_event(
-                JobRejected(worker=name, command=rejection.command, exit_code=rejection.code, message=rejection.message)
-            )
+            command, code, message = rejection.command, rejection.code, rejection.message
+            self.listener.log_event(JobRejected(worker=name, command=command, exit_code=code, message=message))
         self.rejection = rejection
         self.excluded_nodes.clear()  # there may be no others
         self._resubmit_at = time.monotonic() + RESUBMIT_DELAY_S
         self._forget(name)
 
     def _forget(self, name: str) -> WorkerJob | None:
-        """Take a job away from Dask, which would end it."""
+        """Remove a job from Dask's cluster, which would end it, and return it."""
         self.cluster.worker_spec.pop(name, None)
         job: WorkerJob | None = self.cluster.workers.pop(name, None)
         return job
@@ -275,10 +236,8 @@ class JobMonitor:
             self._replacements.popleft()
         if counts and len(self._replacements) >= self.max_replacements:
             if not self._exhausted:
-                self.listener.show(
-                    f"no more than {self.max_replacements} worker jobs are replaced in an hour (scheduler.replacements): the "
-                    "run goes on with those that are left"
-                )
+                limit = f"no more than {self.max_replacements} worker jobs are replaced in an hour"
+                self.listener.show(f"{limit} (scheduler.replacements): the run goes on with those that are left")
             self._exhausted = True
             if self.target is not None:
                 self.target = len(self.cluster.worker_spec)
@@ -312,9 +271,8 @@ class JobMonitor:
             why = f"is on {state.nodes}, where shots fail again and again"
         else:
             why = f"ends in {state.left_s:.0f} s"
-        self.listener.log_event(
-            JobDraining(job=record.number, seconds_left=state.left_s, nodes=state.nodes, excluded=excluded)
-        )
+        event = JobDraining(job=record.number, seconds_left=state.left_s, nodes=state.nodes, excluded=excluded)
+        self.listener.log_event(event)
         self.listener.show(f"worker job {record.number} {why}: it gets no more shots, another one follows")
         self._forget(name)
         record.state = JobState("ended", state.word)

@@ -1,4 +1,4 @@
-"""Everything that hpcfwi needs of dask-jobqueue beyond its documentation; see tests/cluster/test_jobqueue_internals.py."""
+"""Every undocumented part of dask-jobqueue that hpcfwi uses; ``tests/cluster/test_jobqueue_internals.py`` tests each."""
 
 from __future__ import annotations
 
@@ -30,33 +30,15 @@ async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
 
 def jobqueue_defaults() -> Any:
     """Return a context in which dask-jobqueue ignores the user's own Dask configuration: the site file says it all."""
-    return dask.config.set(
-        {"jobqueue": dask.config.merge(*(part.get("jobqueue", {}) for part in dask.config.defaults))}
-    )
+    defaults = [part.get("jobqueue", {}) for part in dask.config.defaults]
+    return dask.config.set({"jobqueue": dask.config.merge(*defaults)})
 
 
 class WorkerJob(Job):
     """A worker job that remembers why the batch system rejected it, instead of making the whole cluster fail.
 
-    Parameters
-    ----------
-    batch
-        The batch system.
-    scripts
-        Folder for the job script, where users can read it and submit it themselves.
-    on_submit
-        Takes the names of the worker and the job.
-    exclude
-        Nodes that the job must not use.
-    security
-        Not for the command line of the worker: see :func:`hpcfwi.cluster.environment.script_lines`.
-    options
-        Keywords of the batch system's job class.
-
-    Attributes
-    ----------
-    rejection
-        The answer of the batch system if it rejected the job.
+    Its script stays in the folder ``scripts``, where users can read it and submit it themselves. ``on_submit`` takes the names
+    of the worker and the job; the job must not use the nodes in ``exclude``. Other arguments are those of Dask's job class.
     """
 
     def __init__(
@@ -66,13 +48,13 @@ class WorkerJob(Job):
         scripts: Path,
         on_submit: Callable[[str, str], None] = lambda *_: None,
         exclude: Collection[str] = (),
-        security: Any = None,  # noqa: ARG002
+        security: Any = None,  # noqa: ARG002 - the script has it: hpcfwi.cluster.environment.script_lines()
         **options: Any,
     ) -> None:
         directives = [*options.pop("job_extra_directives", ()), *batch.exclude_directives(exclude)]
         super().__init__(*args, job_extra_directives=directives, **options)
         self.batch, self.scripts, self.on_submit = batch, scripts, on_submit
-        self.rejection: CommandResult | None = None
+        self.rejection: CommandResult | None = None  # the answer of the batch system if it rejected the job
 
     async def start(self) -> None:
         script = self.scripts / f"{self.name}.sh"
@@ -109,6 +91,5 @@ def worker_cluster_class(batch: BatchSystem) -> type[JobQueueCluster]:
     def next_name(self: Any, worker_number: int) -> str:  # noqa: ARG001 - Dask's signature
         return f"{self.name}-{next(numbers)}"
 
-    return type(
-        "WorkerCluster", (batch.cluster_class(),), {"_new_worker_name": next_name, "job_cls": worker_job_class(batch)}
-    )
+    members = {"_new_worker_name": next_name, "job_cls": worker_job_class(batch)}
+    return type("WorkerCluster", (batch.cluster_class(),), members)

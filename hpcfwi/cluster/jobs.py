@@ -15,7 +15,7 @@ from typing import Any
 import dask
 from distributed.security import Security
 
-from hpcfwi.batch.base import BatchSystem, CommandResult, JobState
+from hpcfwi.batch.base import BatchSystem
 from hpcfwi.batch.registry import site_batch_system
 from hpcfwi.cluster.environment import DEATH_TIMEOUT_S, script_lines, worker_arguments
 from hpcfwi.cluster.job_monitor import JobMonitor
@@ -28,39 +28,23 @@ from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.log import read_state
 from hpcfwi.events.types import JobsLeftOver, JobStateChanged
 
-# dask-jobqueue rounds the memory of a worker to a hundredth of 2^30 bytes, up or down; here it is rounded down before.
-MEMORY_GRAIN = -(-(2**30) // 100)
-# Some versions of PBS allow no longer names of jobs.
-MAX_JOB_NAME = 15
+# dask-jobqueue rounds the memory of a worker to a hundredth of 2^30 bytes, up or down; so it is rounded down before.
+MEMORY_GRAIN_BYTES = -(-(2**30) // 100)
+MAX_JOB_NAME = 15  # characters; some versions of PBS allow no more
 JOB_NUMBER = re.compile(r"[0-9][\w.\[\]]*")
-# An adaptive cluster compares workers with work at this interval, and ends a job that was idle for this time.
-ADAPT_INTERVAL_S, IDLE_TIMEOUT_S = 2, 60
-# The state of the queue is shown again after this time if it does not change.
-QUEUE_LINE_INTERVAL_S = 300.0
-# A new driver shows the queue only if no worker has come after this time.
-QUEUE_LINE_DELAY_S = 3.0
+ADAPT_INTERVAL_S, IDLE_TIMEOUT_S = 2, 60  # when an adaptive cluster looks for work, and when it ends an idle job
+QUEUE_LINE_INTERVAL_S = 300.0  # after which the state of the queue is shown again, though it is the same
+QUEUE_LINE_DELAY_S = 3.0  # without a worker, before a new driver shows the queue
 
 
 @dataclass(frozen=True)
 class JobContext:
-    """What the worker jobs of a run have in common besides the site and the layout.
+    """What the worker jobs of a run have in common besides the site and the layout."""
 
-    Parameters
-    ----------
-    run_name
-        Part of the jobs' name.
-    logs
-        Folder for their scripts and output; all nodes see it.
-    security
-        Keys, as files that all nodes see; None without encryption.
-    preload
-        Modules that each worker process imports when it starts.
-    """
-
-    run_name: str
-    logs: Path
-    security: Security | None = None
-    preload: tuple[str, ...] = ()
+    run_name: str  # part of the jobs' name
+    logs: Path  # folder for their scripts and output, which all nodes see
+    security: Security | None = None  # keys, as files that all nodes see; None without encryption
+    preload: tuple[str, ...] = ()  # modules that each worker process imports when it starts
 
 
 def job_script(site: Site, layout: Layout, context: JobContext, scheduler: str = "") -> str:
@@ -75,10 +59,8 @@ def job_script(site: Site, layout: Layout, context: JobContext, scheduler: str =
 def _required_batch_system(site: Site) -> BatchSystem:
     batch = site_batch_system(site)
     if batch is None:
-        raise InputError(
-            f"the site {site.name} has no batch system (scheduler.kind), so there is no job script; choose another, for "
-            "instance generic-slurm (hpcfwi site list)"
-        )
+        none = f"the site {site.name} has no batch system (scheduler.kind), so there is no job script"
+        raise InputError(f"{none}; choose another, for instance generic-slurm (hpcfwi site list)")
     return batch
 
 
@@ -86,8 +68,7 @@ def job_options(site: Site, batch: BatchSystem, layout: Layout, context: JobCont
     """Return the keywords of a cluster of worker jobs."""
     config = site.config
     cpus = layout.cores * config.node.hardware_threads
-    # all batch systems mean 2^20 bytes by a megabyte
-    megabytes = math.floor(layout.processes * layout.memory / 2**20)
+    megabytes = math.floor(layout.processes * layout.memory / 2**20)  # as all batch systems count them
     options = {
         "batch": batch,
         "scripts": context.logs,
@@ -97,13 +78,10 @@ def job_options(site: Site, batch: BatchSystem, layout: Layout, context: JobCont
         # a worker gets cores / processes Dask threads, and needs one: the others are OpenMP's
         "cores": layout.processes,
         "processes": layout.processes,
-        "memory": f"{layout.processes * (layout.memory // MEMORY_GRAIN) * MEMORY_GRAIN} B",
+        "memory": f"{layout.processes * (layout.memory // MEMORY_GRAIN_BYTES) * MEMORY_GRAIN_BYTES} B",
         # `module` is a function of login shells
         "shebang": "#!/bin/bash -l" if config.environment.modules else "#!/bin/bash",
-        "job_script_prologue": [
-            *batch.script_prologue(context.logs),
-            *script_lines(config, layout, context.security),
-        ],
+        "job_script_prologue": batch.script_prologue(context.logs) + script_lines(config, layout, context.security),
         "python": config.environment.python or shlex.quote(sys.executable),
         "death_timeout": DEATH_TIMEOUT_S,
         "local_directory": '"$TMPDIR"',
@@ -116,42 +94,21 @@ def job_options(site: Site, batch: BatchSystem, layout: Layout, context: JobCont
 
 
 class WorkerJobs(WorkerPool):
-    """Worker jobs, one node each.
-
-    Parameters
-    ----------
-    site, layout
-        The site, and how a node is divided.
-    run_dir
-        The run folder, which all nodes see.
-    listener, workload
-        Who hears about the jobs, and what the workers compute.
-    jobs
-        The number of jobs; by default what the site says.
-    """
+    """Worker jobs, one node each: ``jobs`` of them, or as many as the site says."""
 
     mode = "jobs"
     no_worker_timeout_s: float | None = None
 
     def __init__(
-        self,
-        site: Site,
-        layout: Layout,
-        run_dir: Path,
-        listener: Listener = Listener(),  # noqa: B008 - immutable
-        workload: Workload = Workload(),  # noqa: B008 - immutable
-        jobs: int | None = None,
+        self, site: Site, layout: Layout, run_dir: Path, listener: Listener, workload: Workload, jobs: int | None
     ) -> None:
         super().__init__(layout, listener, workload)
         self.site, self.run_dir, self.batch = site, run_dir, _required_batch_system(site)
         self.jobs = jobs if jobs is not None else site.config.scheduler.jobs
         if missing := self.batch.missing_commands():
-            raise InputError(
-                f"{missing[0]}: no such command here, so no {self.batch.name} job can be submitted; log in to a host that has "
-                "it, or choose another site with --site (hpcfwi site list)"
-            )
-        # new jobs avoid these nodes
-        self.excluded_nodes: set[str] = set()
+            none = f"{missing[0]}: no such command here, so no {self.batch.name} job can be submitted"
+            raise InputError(f"{none}; log in to a host that has it, or choose another --site (hpcfwi site list)")
+        self.excluded_nodes: set[str] = set()  # which new jobs must not use
         self._monitor: JobMonitor | None = None
         self._queue_line, self._queue_line_at = "", 0.0
 
@@ -223,38 +180,30 @@ class WorkerJobs(WorkerPool):
         if monitor is None:
             return
         if monitor.rejection is not None and not monitor.alive:
-            raise self._rejected(monitor.rejection)
+            answer = monitor.rejection
+            raise InputError(
+                f"{self.batch.name} rejected a worker job:\n  {answer.command}\n  exit code {answer.code}: {answer.message}"
+                f"{self._where_to_look(answer.message)}"
+            )
         if monitor.stuck is not None:
-            raise self._never_starts(*monitor.stuck)
+            job, state = monitor.stuck
+            never = f"{self.batch.name} will never start worker job {job} as it is"
+            raise InputError(f"{never}: {state.reason}{self._where_to_look(state.reason)}")
         if (failure := monitor.failure()) is not None:
             check = shlex.join(["hpcfwi", "site", "check", self.site.name, "--job"])
-            raise RunError(
-                f"{failure}\n  To see why: {check}\n  Finished shots are kept: start the same command again."
-            )
+            again = "Finished shots are kept: start the same command again."
+            raise RunError(f"{failure}\n  To see why: {check}\n  {again}")
         queue, now = monitor.queue_summary(), time.monotonic()
         overdue = now - self._queue_line_at > QUEUE_LINE_INTERVAL_S
         if idle_s > QUEUE_LINE_DELAY_S and (queue != self._queue_line or overdue):
             self._queue_line, self._queue_line_at = queue, now
             self.listener.show(f"no worker yet; jobs: {queue}")
         if self.no_worker_timeout_s is not None and idle_s > self.no_worker_timeout_s:
-            raise RunError(
-                f"no worker has come for {self.no_worker_timeout_s / 60:g} minutes (--wait); jobs: {queue}\n  Finished shots "
-                "are kept: start the same command again, with a longer --wait."
-            )
-
-    def _rejected(self, answer: CommandResult) -> InputError:
-        return InputError(
-            f"{self.batch.name} rejected a worker job:\n  {answer.command}\n  exit code {answer.code}: {answer.message}"
-            f"{self._where_to_look(answer.message)}"
-        )
-
-    def _never_starts(self, job: str, state: JobState) -> InputError:
-        return InputError(
-            f"{self.batch.name} will never start worker job {job} as it is: {state.reason}{self._where_to_look(state.reason)}"
-        )
+            none = f"no worker has come for {self.no_worker_timeout_s / 60:g} minutes (--wait); jobs: {queue}"
+            raise RunError(f"{none}\n  Finished shots are kept: start the same command again, with a longer --wait.")
 
     def _where_to_look(self, message: str) -> str:
-        """Return the line of the site file that a message is about, and how to see the job script."""
+        """Return the line of the site file that a message refers to, and how to see the job script."""
         key = self.batch.site_key(message)
         line = f"\n  {self.site.where(key)}" if key else ""
         return f"{line}\n  The job script: {shlex.join(['hpcfwi', 'site', 'script', self.site.name])}"

@@ -9,30 +9,16 @@ from hpcfwi.batch.base import Node
 from hpcfwi.config.site import Site, WorkerSection
 from hpcfwi.errors import InputError
 
-# What a worker process needs besides its wavefields: Python, Devito, Dask, and observed data.
-BASE_MEMORY_BYTES = 400e6
+BASE_MEMORY_BYTES = 400e6  # of a worker process besides its wavefields: Python, Devito, Dask, and observed data
 
 
 @dataclass(frozen=True)
 class ResourceRequest:
-    """What a run asks of its workers.
-
-    Parameters
-    ----------
-    shots, shot_bytes
-        Shots to share out, and memory of the wavefields of one.
-    sampled
-        Whether the wavefields are sampled in time already; if not, that is the first advice to save memory.
-    """
+    """What a run asks of its workers."""
 
     shots: int
-    shot_bytes: int
-    sampled: bool = False
-
-    @property
-    def worker_bytes(self) -> int:
-        """Memory that a worker process needs at least."""
-        return int(self.shot_bytes + BASE_MEMORY_BYTES)
+    shot_bytes: int  # memory of the wavefields of a shot
+    sampled: bool = False  # whether the wavefields are sampled in time; if not, that is the first advice to save memory
 
     def share(self, nodes: int) -> ResourceRequest:
         """Return the request of one node out of several."""
@@ -63,33 +49,22 @@ class Layout:
         return f"{processes} of {threads}, {self.memory / 1e9:.1f} GB each"
 
 
-def divide(worker: WorkerSection, request: ResourceRequest, cores: int, memory: float, place: str) -> Layout:
-    """Divide a node: one thread per process, unless memory or too few shots forbid it.
+def divide(
+    worker: WorkerSection, request: ResourceRequest, cores: int, memory: float, place: str, limit_of_cores: str = ""
+) -> Layout:
+    """Divide a node with this number of cores, and bytes of memory for all processes together.
 
-    Parameters
-    ----------
-    worker, request
-        What the site file says, and what the run asks of this node.
-    cores, memory
-        Cores of the node, and bytes that all its processes together may use.
-    place
-        The node, for messages.
-
-    Raises
-    ------
-    InputError
-        If not even one process fits.
+    A process has one thread, unless memory or too few shots forbid it. An InputError says why not even one process fits; it
+    calls the node ``place``. Processes may share cores unless ``limit_of_cores`` says where the limit comes from.
     """
-    each = request.worker_bytes
+    each = int(request.shot_bytes + BASE_MEMORY_BYTES)
     limit = None if worker.memory == "auto" else worker.memory * 1e9
     available = memory if limit is None else limit
     if each > available:
         where = f"{place} has" if limit is None else f"site.worker.memory = {worker.memory:g} gives a worker on {place}"
         sampling = "" if request.sampled else 'solver.strategy = "sampled", '
-        raise InputError(
-            f"one shot needs {each / 1e9:.2f} GB, {where} {available / 1e9:.2f} GB: take {sampling}a coarser grid or a larger "
-            "machine"
-        )
+        advice = f"take {sampling}a coarser grid or a larger machine"
+        raise InputError(f"one shot needs {each / 1e9:.2f} GB, {where} {available / 1e9:.2f} GB: {advice}")
     if worker.processes == "auto":
         threads = 1 if worker.threads == "auto" else worker.threads
         processes = max(1, min(cores // threads, request.shots, math.floor(memory / max(each, limit or 0))))
@@ -102,60 +77,45 @@ def divide(worker: WorkerSection, request: ResourceRequest, cores: int, memory: 
             f"site.worker.processes: is {processes}, each of which needs {each / 1e9:.2f} GB; of the memory of {place} "
             f"each gets {share / 1e9:.2f} GB: take at most {math.floor(memory / each)}"
         )
+    if limit_of_cores and processes * threads > cores:
+        needed = f"{processes} processes of {threads} threads need {processes * threads} cores"
+        raise InputError(f"site.worker.processes: {needed}, {limit_of_cores}")
     return Layout(processes, threads, share)
 
 
 def node_layout(site: Site, request: ResourceRequest, jobs: int) -> Layout:
     """Divide a node as the site file describes it; the request is that to all ``jobs`` together, one node each.
 
-    Raises
-    ------
-    InputError
-        If something does not fit, or the site file describes neither the node nor its workers.
+    Raises InputError if something does not fit, or the site file describes neither the node nor its workers.
     """
     worker, node = site.config.worker, site.config.node
     unknown = [name for name in ("cores", "memory") if getattr(node, name) is None]
     auto = [name for name in ("processes", "threads", "memory") if getattr(worker, name) == "auto"]
     if unknown and auto:
-        raise InputError(
-            f'{site.path or site.name}: worker.{auto[0]}: is "auto", but node.{unknown[0]} is not set; give a number, or '
-            f"set node.{unknown[0]}"
-        )
+        missing = f"node.{unknown[0]}"
+        key = f"{site.path or site.name}: worker.{auto[0]}"
+        raise InputError(f'{key}: is "auto", but {missing} is not set; give a number, or set {missing}')
     cores = node.cores or int(worker.processes) * int(worker.threads)
     memory = node.memory or int(worker.processes) * float(worker.memory)
-    layout = divide(worker, request.share(jobs), cores, memory * 1e9, f"a node of {site.name}")
-    _check_cores(layout, cores, f"{site.name} has {cores} on a node (node.cores)")
-    return layout
+    limit = f"{site.name} has {cores} on a node (node.cores)"
+    return divide(worker, request.share(jobs), cores, memory * 1e9, f"a node of {site.name}", limit)
 
 
 def allocated_layout(site: Site, node: Node, request: ResourceRequest) -> Layout:
-    """Divide a node of an allocation, by what the job has there; the request is that to this node.
+    """Divide a node of an allocation by what the job has there; the request is that to this node.
 
-    Raises
-    ------
-    InputError
-        If something does not fit, or the memory of the node is unknown.
+    Raises InputError if something does not fit, or the memory of the node is unknown.
     """
     config = site.config
     cores = max(1, node.cpus // config.node.hardware_threads)
-    memory: float | None = node.memory
-    if memory is None and config.node.memory is not None:
+    if node.memory is not None:
+        memory: float = node.memory
+    elif config.node.memory is not None:
         memory = config.node.memory * 1e9
-    if memory is None and config.worker.memory != "auto":
+    elif config.worker.memory != "auto":
         memory = config.worker.memory * 1e9 * cores
-    if memory is None:
-        raise InputError(
-            f"{site.path or site.name}: the batch system does not report the memory of {node.name}; set node.memory or "
-            "worker.memory"
-        )
-    layout = divide(config.worker, request, cores, memory, f"node {node.name}")
-    _check_cores(layout, cores, f"the job has {cores} on {node.name}")
-    return layout
-
-
-def _check_cores(layout: Layout, cores: int, known: str) -> None:
-    if layout.cores > cores:
-        raise InputError(
-            f"site.worker.processes: {layout.processes} processes of {layout.threads} threads need {layout.cores} cores, "
-            f"{known}"
-        )
+    else:
+        unknown = f"the batch system does not report the memory of {node.name}"
+        raise InputError(f"{site.path or site.name}: {unknown}; set node.memory or worker.memory")
+    limit = f"the job has {cores} on {node.name}"
+    return divide(config.worker, request, cores, memory, f"node {node.name}", limit)

@@ -20,6 +20,7 @@ from distributed import LocalCluster
 from distributed.system import MEMORY_LIMIT
 from filelock import FileLock, Timeout
 
+from hpcfwi.cluster.dashboard import LOOPBACK
 from hpcfwi.cluster.environment import PROCESSES_VARIABLE, WORKER_SETTINGS, worker_environment
 from hpcfwi.cluster.layout import Layout, ResourceRequest, divide
 from hpcfwi.cluster.network import scheduler_options
@@ -29,12 +30,10 @@ from hpcfwi.errors import InputError
 from hpcfwi.events.types import WorkerStartFailed
 from hpcfwi.process import interrupted
 
-LOOPBACK = "127.0.0.1"
 # Scratch folders of drivers, and the file in each that its driver keeps locked. One that is older than this age and not locked
 # has lost its driver; a younger one may be about to be locked.
 SCRATCH_PREFIX, LOCK_FILE, SCRATCH_MIN_AGE_S = "hpcfwi-", "in-use", 60
-# How often workers are started if one dies during the start.
-MAX_STARTS = 3
+MAX_STARTS = 3  # of the workers, if one dies during the start
 TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
 
@@ -52,12 +51,12 @@ class LocalWorkers(WorkerPool):
     def __init__(
         self,
         layout: Layout,
-        listener: Listener = Listener(),  # noqa: B008 - immutable
-        workload: Workload = Workload(),  # noqa: B008 - immutable
-        site: SiteConfig | None = None,
+        listener: Listener = Listener(),
+        workload: Workload = Workload(),
+        site: SiteConfig = SiteConfig(),
     ) -> None:
         super().__init__(layout, listener, workload)
-        self.site = site or SiteConfig()
+        self.site = site
 
     def __str__(self) -> str:
         return f"workers on this machine: {self.layout}"
@@ -68,10 +67,9 @@ class LocalWorkers(WorkerPool):
         try:
             parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(
-                f"site.filesystem.scratch: {parent}: cannot be made or used ({error.strerror}); it should be a folder on a "
-                "disk of this machine, for temporary files"
-            ) from None
+            wanted = "it should be a folder on a disk of this machine, for temporary files"
+            found = f"site.filesystem.scratch: {parent}: cannot be made or used ({error.strerror})"
+            raise InputError(f"{found}; {wanted}") from None
         self._scratch = stack.enter_context(scratch_folder(parent))
 
     def _start(self) -> LocalCluster:

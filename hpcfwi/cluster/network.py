@@ -26,39 +26,25 @@ from hpcfwi.config.site import NetworkSection
 from hpcfwi.errors import InputError
 from hpcfwi.io import make_private
 
-# Dask itself must not run a task again whose worker has died: the executor decides where it goes, and how often.
-ALLOWED_FAILURES = 0
-# Interfaces of containers and virtual machines, which lead to no other host.
-LOCAL_INTERFACES = re.compile(r"lo|docker|virbr|veth|cni|flannel|br-")
-# Addresses that belong to nobody; the kernel only says which interface would lead there.
-OUTSIDE = ("192.0.2.1", "10.255.255.254")
-# Clocks of nodes differ: a certificate is valid from a day before it was made.
-CLOCK_SKEW = timedelta(days=1)
+LOCAL_INTERFACES = re.compile(r"lo|docker|virbr|veth|cni|flannel|br-")  # of containers and virtual machines
+OUTSIDE = ("192.0.2.1", "10.255.255.254")  # not in use; the kernel says which interface would lead there
+CLOCK_SKEW = timedelta(days=1)  # a certificate is valid so long before it was made, since clocks of nodes differ
 CERTIFICATE_LIFETIME = timedelta(days=60)
 
 
 def interfaces() -> dict[str, str]:
     """Return the IPv4 addresses of this host's interfaces that are up, by name, without loopback."""
-    up = psutil.net_if_stats()
-    return {
-        name: address.address
-        for name, addresses in psutil.net_if_addrs().items()
-        for address in addresses
-        if address.family == socket.AF_INET
-        and name in up
-        and up[name].isup
-        and not ip_address(address.address).is_loopback
-    }
+    up = {name for name, state in psutil.net_if_stats().items() if state.isup}
+    found = [(name, one) for name, addresses in psutil.net_if_addrs().items() if name in up for one in addresses]
+    ipv4 = {name: one.address for name, one in found if one.family == socket.AF_INET}
+    return {name: address for name, address in ipv4.items() if not ip_address(address).is_loopback}
 
 
 def driver_address(interface: str | None = None) -> str:
-    """Return the address that the scheduler listens on.
+    """Return the address that the scheduler listens on: that of the interface with this name.
 
-    Parameters
-    ----------
-    interface
-        Name of the interface; by default the one that leads to the batch system's server, else to the rest of the world,
-        else the first that leads to other hosts. An InputError lists the interfaces if there is no such one.
+    By default it is the interface that leads to the batch system's server, else to the rest of the world, else the first that
+    leads to other hosts. If there is none, an InputError lists the interfaces.
     """
     known = interfaces()
     listed = ", ".join(f"{name} ({address})" for name, address in known.items()) or "none"
@@ -75,24 +61,20 @@ def driver_address(interface: str | None = None) -> str:
                 return address
     outward = [address for name, address in known.items() if not LOCAL_INTERFACES.match(name)]
     if not outward:
-        raise InputError(
-            f"this host has no network interface that workers on other hosts could reach (interfaces: {listed}); name one in "
-            "site.network.interface"
-        )
+        none = "this host has no network interface that workers on other hosts could reach"
+        raise InputError(f"{none} (interfaces: {listed}); name one in site.network.interface")
     return outward[0]
 
 
 def scheduler_options(network: NetworkSection, host: str) -> dict[str, Any]:
     """Return the keywords of a Dask scheduler that listens on ``host``."""
-    options: dict[str, Any] = {
+    return {
         "host": host,
+        "port": 0 if network.ports is None else _free_port(network.ports, host),
         "dashboard_address": dashboard_address(network.dashboard),
         "dashboard": False,  # see hpcfwi.cluster.dashboard
-        "allowed_failures": ALLOWED_FAILURES,
+        "allowed_failures": 0,  # the executor decides where, and how often, a task whose worker has died runs again
     }
-    if network.ports is not None:
-        options["port"] = _free_port(network.ports, host)
-    return options
 
 
 def network_options(network: NetworkSection, security: Security | None) -> dict[str, Any]:
@@ -132,11 +114,9 @@ def private_security(folder: Path) -> Iterator[Security]:
 def security_of(folder: Path) -> Security:
     """Return Dask's description of the key and the certificate that :func:`private_security` makes in a folder."""
     key, certificate = str(folder / "key.pem"), str(folder / "certificate.pem")
-    files = {
-        f"tls_{role}_{kind}": path
-        for role in ("client", "scheduler", "worker")
-        for kind, path in (("key", key), ("cert", certificate))
-    }
+    files: dict[str, Any] = {}
+    for role in ("client", "scheduler", "worker"):
+        files |= {f"tls_{role}_key": key, f"tls_{role}_cert": certificate}
     return Security(require_encryption=True, tls_ca_file=certificate, **files)
 
 

@@ -1,4 +1,4 @@
-"""Worker pools: what local processes, worker jobs and allocations have in common, and the choice among them."""
+"""Worker pools: what local workers, worker jobs and allocations have in common, and the choice among them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import dask
@@ -25,19 +24,16 @@ from hpcfwi.errors import HpcfwiError, InputError, RunError
 from hpcfwi.events.types import Event
 from hpcfwi.io import make_private
 
-# The driver decides which worker computes what. A worker that sends no heartbeats for WORKER_TTL is restarted by its nanny;
-# Dask looks that often, so it takes up to twice as long. Devito's kernels do not hold heartbeats up.
-WORKER_TTL = "60s"
-SCHEDULER_SETTINGS: dict[str, Any] = {
-    "distributed.scheduler.work-stealing": False,
-    "distributed.scheduler.worker-ttl": WORKER_TTL,
-}
+# The driver decides which worker computes what. The nanny of a worker that sends no heartbeats for worker-ttl restarts it; Dask
+# looks that often, so it takes up to twice as long. Devito's kernels do not hold heartbeats up.
+SCHEDULER_SETTINGS = {"distributed.scheduler.work-stealing": False, "distributed.scheduler.worker-ttl": "60s"}
 # Dask drops a worker on another host after this time without an answer; it refuses less than 11 s.
 REMOTE_SETTINGS = {**SCHEDULER_SETTINGS, "distributed.comm.timeouts.tcp": "30s"}
 # Dask forgets a worker that is away for this time (its default is 15 s) and ends its nanny, which may be starting it again.
 KEEP_LOST_WORKERS = {"distributed.deploy.lost-worker-timeout": "365 days"}
 # For its developers Dask keeps the last 1,000 messages to each worker, tasks included: gigabytes with hundreds of workers.
-POOL_SETTINGS: dict[str, Any] = {"distributed.admin.low-level-log-length": 10}
+POOL_SETTINGS = {"distributed.admin.low-level-log-length": 10}
+NOT_IN_A_JOB = "this is not inside a job; run it under sbatch, salloc, qsub or qsub -I, or take another --launch"
 LOG_TAIL_LINES, LOG_TAIL_BYTES = 8, 20_000
 
 
@@ -52,66 +48,38 @@ def log_tail(path: Path) -> str:
     return "".join(f"\n    {line}" for line in [f"{path}:", *lines]) if lines else ""
 
 
-def _ignore(*_: object, **__: object) -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class Listener:
-    """Who hears about the workers: ``show`` takes a line for the user, ``log_event`` an event."""
+    """Takes what a pool reports."""
 
-    show: Callable[[str], None] = _ignore
-    log_event: Callable[[Event], None] = _ignore
+    show: Callable[[str], None] = lambda _: None  # takes a line for the user
+    log_event: Callable[[Event], None] = lambda _: None
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a pool needs to know about the tasks of its workers.
+    """What a pool needs to know about the tasks of its workers; its functions are called in the scheduler's event loop."""
 
-    Parameters
-    ----------
-    preload
-        Modules that each worker process imports when it starts (Dask's ``--preload``).
-    longest_task_s
-        Returns the seconds of the longest recent task.
-    excluded_hosts
-        Returns the hosts, as in Dask's addresses, that get no more tasks.
-    drain
-        Takes addresses of workers, which get no more tasks.
-
-    The last three are called in the scheduler's event loop.
-    """
-
-    preload: tuple[str, ...] = ()
-    longest_task_s: Callable[[], float] = lambda: 0.0
-    excluded_hosts: Callable[[], Collection[str]] = lambda: ()
-    drain: Callable[[Collection[str]], None] = _ignore
+    preload: tuple[str, ...] = ()  # modules that each worker process imports when it starts (Dask's --preload)
+    longest_task_s: Callable[[], float] = lambda: 0.0  # returns the duration of the longest recent task
+    excluded_hosts: Callable[[], Collection[str]] = lambda: ()  # returns hosts, as in Dask's addresses, to avoid
+    drain: Callable[[Collection[str]], None] = lambda _: None  # takes addresses of workers, which get no more tasks
 
 
 class WorkerPool(ABC):
-    """A context manager that starts workers in the background and ends all of them when it is left.
+    """A context manager that starts workers in the background, and ends all of them when it is left."""
 
-    Parameters
-    ----------
-    layout
-        How a node is divided.
-    listener, workload
-        Who hears about the workers, and what they compute.
-    """
-
-    # "local", "jobs" or "allocation"
-    mode: str
-    # seconds without any worker after which check() raises; None: any number
-    no_worker_timeout_s: float | None = 60.0
+    mode: str  # "local", "jobs" or "allocation"
+    no_worker_timeout_s: float | None = 60.0  # without any worker, after which check() raises; None: never
 
     def __init__(self, layout: Layout, listener: Listener = Listener(), workload: Workload = Workload()) -> None:
         self.layout, self.listener, self.workload = layout, listener, workload
-        self._stack = ExitStack()
+        self._stack = ExitStack()  # what is undone after the end of the workers
         self._starting: Future[SpecCluster] | None = None
 
     @abstractmethod
     def __str__(self) -> str:
-        """Where the workers are, and how many."""
+        """Describe where the workers are, and how many."""
 
     @property
     def threads(self) -> int:
@@ -149,18 +117,14 @@ class WorkerPool(ABC):
     def __enter__(self) -> WorkerPool:
         # Dask's client has a log level of its own, at which it warns of what hpcfwi reports itself
         logging.getLogger("distributed.client").setLevel(logging.getLogger("distributed").level)
-        try:
-            self._stack.enter_context(dask.config.set(POOL_SETTINGS))
-            self._prepare(self._stack)
-            self._starting = self._stack.enter_context(ThreadPoolExecutor(1)).submit(self._start)
-        except BaseException:
-            self._stack.close()
-            raise
+        with ExitStack() as stack:
+            stack.enter_context(dask.config.set(POOL_SETTINGS))
+            self._prepare(stack)
+            self._starting = stack.enter_context(ThreadPoolExecutor(1)).submit(self._start)
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             if self._starting is not None:
                 with suppress(Exception):  # cluster() reports why the workers could not be started
@@ -176,23 +140,14 @@ class WorkerPool(ABC):
         except HpcfwiError:
             raise
         except Exception as error:
-            raise RunError(
-                f"the workers cannot be started ({type(error).__name__}: {error}); hpcfwi --verbose run shows Dask's messages"
-            ) from error
+            failure = f"the workers cannot be started ({type(error).__name__}: {error})"
+            raise RunError(f"{failure}; hpcfwi --verbose run shows Dask's messages") from error
 
     def check(self, idle_s: float) -> None:
-        """Raise RunError if there is no worker and none can be expected.
-
-        Parameters
-        ----------
-        idle_s
-            Seconds since there was a worker, or since the start.
-        """
+        """Raise RunError if there has been no worker for ``idle_s`` seconds, and none can be expected."""
         if self.no_worker_timeout_s is not None and idle_s > self.no_worker_timeout_s:
-            raise RunError(
-                f"no worker is left, and none has come for {self.no_worker_timeout_s:g} s; finished shots are kept: start the "
-                "same command again"
-            )
+            none = f"no worker is left, and none has come for {self.no_worker_timeout_s:g} s"
+            raise RunError(f"{none}; finished shots are kept: start the same command again")
 
 
 def prepare_run_dir(site: Site, run_dir: Path, stack: ExitStack) -> Security | None:
@@ -206,32 +161,18 @@ def choose_launch_mode(
 ) -> tuple[str, str]:
     """Choose how workers are started, unless the user requests a mode (``--launch``).
 
-    Returns
-    -------
-    mode, reason
-        ``"local"``, ``"jobs"`` or ``"allocation"``, and why.
-
-    Raises
-    ------
-    InputError
-        If the requested mode is impossible, or the site's batch system is unknown.
+    Returns ``"local"``, ``"jobs"`` or ``"allocation"``, and why. Raises InputError if the requested mode is impossible.
     """
     batch, current = site_batch_system(site), current_batch_system(environment)
     if requested == "jobs" and batch is None:
-        raise InputError(
-            f"--launch jobs: the site {site.name} has no batch system (scheduler.kind); choose one with --site, for instance "
-            "generic-slurm"
-        )
+        none = f"the site {site.name} has no batch system (scheduler.kind)"
+        raise InputError(f"--launch jobs: {none}; choose one with --site, for instance generic-slurm")
     if requested == "allocation" and current is None:
-        raise InputError(
-            "--launch allocation: this is not inside a job; run it under sbatch, salloc, qsub or qsub -I, or take another "
-            "--launch"
-        )
+        raise InputError(f"--launch allocation: {NOT_IN_A_JOB}")
     if requested == "jobs" and current is not None and not site.config.scheduler.submit_from_compute:
-        raise InputError(
-            f"--launch jobs: {site.name} lets no jobs be submitted from within a job (scheduler.submit_from_compute): start "
-            "the driver on a login node, or use --launch allocation"
-        )
+        refusal = f"{site.name} lets no jobs be submitted from within a job (scheduler.submit_from_compute)"
+        advice = "start the driver on a login node, or use --launch allocation"
+        raise InputError(f"--launch jobs: {refusal}: {advice}")
     if requested is not None:
         return requested, "--launch"
     if batch is None:
@@ -245,7 +186,7 @@ def launch(
     site: Site,
     request: ResourceRequest,
     run_dir: Path,
-    options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
+    options: LaunchOptions = LaunchOptions(),
     listener: Listener = Listener(),
     workload: Workload = Workload(),
 ) -> WorkerPool:
@@ -258,24 +199,22 @@ def launch(
         from hpcfwi.cluster.local import LocalWorkers, local_layout
 
         if nodes not in (None, 1):
-            raise InputError(
-                f"--nodes {nodes}: the workers are processes of this machine ({reason}), which is one node"
-            )
+            where = f"the workers are processes of this machine ({reason}), which is one node"
+            raise InputError(f"--nodes {nodes}: {where}")
         pool = LocalWorkers(local_layout(site.config.worker, request), listener, workload, site.config)
     elif mode == "jobs":
         from hpcfwi.cluster.jobs import WorkerJobs
 
         if nodes is not None and section.max_jobs is not None and nodes > section.max_jobs:
-            raise InputError(
-                f"--nodes {nodes}: {site.name} allows {section.max_jobs} jobs at a time (scheduler.max_jobs)"
-            )
+            limit = f"{section.max_jobs} jobs at a time (scheduler.max_jobs)"
+            raise InputError(f"--nodes {nodes}: {site.name} allows {limit}")
         layout = node_layout(site, request, nodes or section.job_limit)
         pool = WorkerJobs(site, layout, run_dir, listener, workload, nodes)
         pool.no_worker_timeout_s = timeout_s
     else:
         from hpcfwi.cluster.allocation import AllocatedWorkers
 
-        pool = AllocatedWorkers.from_environment(site, request, run_dir, listener, workload, nodes)
+        pool = AllocatedWorkers(site, request, run_dir, listener, workload, nodes)
         if timeout_s is not None:
             pool.no_worker_timeout_s = timeout_s
     listener.show(f"{pool} ({reason})")

@@ -99,7 +99,7 @@ def _layout(site: Site, mode: str, runs: Path) -> Layout:
     if mode == "local":
         return local_layout(site.config.worker, LARGE_RUN)
     if mode == "allocation":
-        return AllocatedWorkers.from_environment(site, LARGE_RUN, runs).layout
+        return AllocatedWorkers(site, LARGE_RUN, runs).layout
     return node_layout(site, LARGE_RUN, 1)
 
 

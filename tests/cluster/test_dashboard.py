@@ -1,4 +1,4 @@
-"""Dask's dashboard: it answers where the run says it is, nowhere else, and costs nothing until somebody looks."""
+"""Dask's dashboard: it answers where the run says it is, nowhere else, and costs nothing before the first request."""
 
 from __future__ import annotations
 

@@ -50,9 +50,9 @@ def test_nodes_of_different_size_generate_the_same_code(monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     nodes = [Node("large.cluster", 8, 16 * 10**9), Node("small.cluster", 4, 16 * 10**9)]
     monkeypatch.setattr(Slurm, "nodes", lambda _: nodes)
-    workers = AllocatedWorkers.from_environment(Site(), ResourceRequest(8, 10**8), tmp_path)
+    workers = AllocatedWorkers(Site(), ResourceRequest(8, 10**8), tmp_path)
     assert (workers.threads_on("large"), workers.threads_on("small"), workers.threads) == (2, 1, 2)
     apply_environment(threads=workers.threads)
     assert worker_environment(workers.threads_on("small"))[LANGUAGE] == "openmp"
-    alike = AllocatedWorkers.from_environment(Site(), ResourceRequest(80, 10**8), tmp_path)
+    alike = AllocatedWorkers(Site(), ResourceRequest(80, 10**8), tmp_path)
     assert (alike.threads_on("large"), alike.threads_on("small"), alike.threads) == (1, 1, 1)

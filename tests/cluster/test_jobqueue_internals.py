@@ -21,7 +21,7 @@ from hpcfwi.config.site import load_site
 
 
 class Recorder(Slurm):
-    """A Slurm that writes down what it is asked for, and rejects jobs when told to."""
+    """A Slurm that writes down what it is asked for, and can reject jobs."""
 
     def __init__(self):
         super().__init__()
@@ -44,7 +44,7 @@ def options(batch, folder, **more):
 
 
 @relying_on("dask-jobqueue", "its import may replace signal handlers, which can be undone")
-def test_importing_it_leaves_the_signal_handlers_as_they_are():
+def test_importing_dask_jobqueue_leaves_the_signal_handlers_alone():
     program = """
 import signal
 before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -55,7 +55,7 @@ assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] 
 
 
 @relying_on("dask-jobqueue", "dask.config.defaults has its defaults")
-def test_the_users_own_configuration_of_it_is_ignored(tmp_path):
+def test_the_users_own_jobqueue_configuration_is_ignored(tmp_path):
     own = {"jobqueue.slurm.queue": "mine", "jobqueue.slurm.job-extra-directives": ["--mine"]}
     with dask.config.set(own):
         script = job_script(load_site("generic-slurm"), Layout(1, 1, 10**9), JobContext("run", tmp_path))
