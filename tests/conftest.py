@@ -252,7 +252,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
+def client_of_module() -> Iterator[Any]:
     """A Dask client of two real worker processes."""
     from distributed import Client
 
@@ -264,3 +264,10 @@ def client() -> Iterator[Any]:
     workers = LocalWorkers(Layout(2, 1, 2 * 10**9), workload=Workload(PRELOAD_MODULES))
     with workers, Client(workers.cluster(), set_as_default=False) as client:
         yield client
+
+
+@pytest.fixture
+def client(client_of_module: Any) -> Any:
+    """A Dask client of two real worker processes; one that an earlier test has killed is there again."""
+    client_of_module.wait_for_workers(2, timeout=120)
+    return client_of_module

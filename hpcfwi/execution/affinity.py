@@ -1,6 +1,6 @@
-"""Sets up each worker process, on cores of its own, and checks what its threads run on; a preload module of Dask workers.
+"""The cores of worker processes, and the threads and CPUs that their kernels use; a preload module of Dask workers.
 
-OpenMP takes its places from the process's affinity when its library is loaded, so the cores come before any kernel.
+OpenMP takes its places from the process's affinity when its library is loaded, so the cores are chosen before any kernel runs.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from hpcfwi.process import gc_paused
 if TYPE_CHECKING:  # workers do not need pydantic
     from hpcfwi.config.site import Site
 
-# Modules that each Dask worker imports when it starts (Dask calls them preloads).
-PRELOAD_MODULES = (__name__,)
-BINDING = ("OMP_PROC_BIND", "OMP_PLACES")
-SIBLINGS = Path("/sys/devices/system/cpu")
+PRELOAD_MODULES = (__name__,)  # each Dask worker imports these when it starts
+CPU_FOLDER, TASK_FOLDER = Path("/sys/devices/system/cpu"), Path("/proc/self/task")
+BUSY_SHARE = 0.2  # a thread computed if it had more than this share of the calling thread's CPU time
 
 
 def dask_setup(worker: Any) -> None:
     """Choose the cores of a worker process, and import what shots need while the solver is still being built."""
-    _set_affinity(worker)
+    if PROCESSES_VARIABLE in os.environ:
+        _set_affinity(worker)
     with gc_paused():
         import hpcfwi.execution.tasks  # noqa: F401
 
@@ -40,19 +40,16 @@ def dask_teardown(_: Any) -> None:
 
 
 def _set_affinity(worker: Any) -> None:
-    if PROCESSES_VARIABLE not in os.environ:
-        return
     processes, threads = (int(os.environ.get(name, "0")) for name in (PROCESSES_VARIABLE, THREADS_VARIABLE))
     # the name of one of several workers ends in its number
     number = re.search(r"-(\d+)$", str(worker.name)) if processes > 1 else None
-    index = int(number[1]) if number else 0
-    mine = assigned_cores(cores_of(os.sched_getaffinity(0)), processes, threads, index)
-    if mine:
+    cores = assigned_cores(cores_of(os.sched_getaffinity(0)), processes, threads, int(number[1]) if number else 0)
+    if cores:
         with suppress(OSError):
-            os.sched_setaffinity(0, {cpu for core in mine for cpu in core})
+            os.sched_setaffinity(0, {cpu for core in cores for cpu in core})
     else:
-        # unpinned processes must not bind their threads, all of them to the same first cores
-        for name in BINDING:
+        # unpinned processes must not bind their threads: all would take the same first cores
+        for name in ("OMP_PROC_BIND", "OMP_PLACES"):
             os.environ.pop(name, None)
 
 
@@ -61,7 +58,7 @@ def cores_of(cpus: Collection[int]) -> list[tuple[int, ...]]:
     cores: dict[str, list[int]] = {}
     for cpu in sorted(cpus):
         try:
-            siblings = (SIBLINGS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip()
+            siblings = (CPU_FOLDER / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip()
         except OSError:
             siblings = str(cpu)
         cores.setdefault(siblings, []).append(cpu)
@@ -69,11 +66,11 @@ def cores_of(cpus: Collection[int]) -> list[tuple[int, ...]]:
 
 
 def assigned_cores(cores: list[tuple[int, ...]], processes: int, threads: int, index: int) -> list[tuple[int, ...]]:
-    """Choose the cores of one process out of several; empty if the process should not be pinned.
+    """Choose the cores of one process out of several; none if the process should not be pinned.
 
     A job without a mask of its own sees all cores of a node and cannot know which of them other jobs use. It pins only if it
-    needs more than half of the cores, so that no second job of its kind can be there. If there are more cores than threads,
-    the processes are spread out, for memory bandwidth.
+    needs more than half of them, so that no second job of its kind fits. Spare cores are left between the processes, which
+    spreads them over the memory channels.
     """
     wanted = processes * threads
     if not 0 < wanted <= len(cores) or 2 * wanted <= len(cores):
@@ -83,19 +80,14 @@ def assigned_cores(cores: list[tuple[int, ...]], processes: int, threads: int, i
 
 
 class AffinityCheck:
-    """Compares threads and cores of workers with the site's configuration; reports each kind of breach once for each host.
+    """Compares threads and cores of workers with the site's configuration; reports each kind of mismatch once for each host.
 
-    Parameters
-    ----------
-    site
-        The machine.
-    threads_on
-        Returns the OpenMP threads that each worker on a host should have.
+    ``threads_on`` returns the OpenMP threads that each worker on a host should have.
     """
 
     def __init__(self, site: Site, threads_on: Callable[[str], int]) -> None:
         self.site, self.threads_on = site, threads_on
-        self._workers: dict[str, dict[str, frozenset[int]]] = {}
+        self._workers: dict[str, dict[str, frozenset[int]]] = {}  # CPUs of each worker, by host
         self._reported: set[tuple[str, str]] = set()
 
     def forget(self, worker: str) -> None:
@@ -103,24 +95,16 @@ class AffinityCheck:
         for here in self._workers.values():
             here.pop(worker, None)
 
-    def breaches(self, host: str, worker: str, threads: int, cpus: str) -> list[str]:
-        """Return messages about what differs, given where the kernels of a worker ran.
+    def mismatches(self, host: str, worker: str, threads: int, cpus: str) -> list[str]:
+        """Return a message for each new mismatch, given what the kernels of a worker ran on.
 
-        Parameters
-        ----------
-        host, worker
-            The worker and its host.
-        threads
-            Threads that computed; 0 if that could not be observed.
-        cpus
-            CPUs that they may use, as ``0-3,8``.
+        ``threads`` have computed (0: that could not be observed), which may use the CPUs ``cpus``, such as ``0-3,8``.
         """
         if threads == 0:
             return []
         expected = self.threads_on(host)
-        mask = numbers(cpus)
         here = self._workers.setdefault(host, {})
-        here[worker] = mask
+        here[worker] = mask = parse_ranges(cpus)
         together = frozenset().union(*here.values())
         found = {}
         if threads != expected:
@@ -135,7 +119,7 @@ class AffinityCheck:
             )
         elif len(together) < expected * len(here):
             found["node"] = (
-                f"on {host} {len(here)} workers of {expected} threads share CPU {ranges(together)}: the job was given "
+                f"on {host} {len(here)} workers of {expected} threads share CPU {format_ranges(together)}: the job was given "
                 "fewer CPUs than worker.processes x worker.threads, or another job of this run is on the same node"
             )
         new = {kind: text for kind, text in found.items() if (host, kind) not in self._reported}
@@ -143,25 +127,12 @@ class AffinityCheck:
         return list(new.values())
 
 
-TASKS = Path("/proc/self/task")
-# A thread computed if it had at least this share of the calling thread's CPU time.
-BUSY_SHARE = 0.2
-
-
 @dataclass
 class ThreadUse:
-    """Threads and CPUs that kernels used.
+    """Threads and CPUs that kernels used."""
 
-    Parameters
-    ----------
-    threads
-        Threads that computed; 0 if that cannot be observed.
-    cpus
-        CPUs (hardware threads) that any of them may use.
-    """
-
-    threads: int = 0
-    cpus: frozenset[int] = frozenset()
+    threads: int = 0  # that computed; 0 if that cannot be observed
+    cpus: frozenset[int] = frozenset()  # hardware threads that any of them may use
 
 
 @contextmanager
@@ -180,31 +151,23 @@ def observed_threads() -> Iterator[ThreadUse]:
     most = spent.pop(caller, 0)
     of_python = {thread.native_id for thread in threading.enumerate()}
     busy = [caller, *(task for task, time in spent.items() if time > BUSY_SHARE * most and task not in of_python)]
-    masks = [mask for mask in map(_affinity, busy) if mask]
-    if most > 0 and masks:
-        use.threads = len(busy)
-        use.cpus = frozenset().union(*masks)
+    if most > 0:
+        for task in busy:
+            with suppress(OSError):  # a thread that has just ended
+                use.cpus |= os.sched_getaffinity(task)
+        use.threads = len(busy) if use.cpus else 0
 
 
 def _run_times() -> dict[int, int]:
     """CPU time of each thread of this process, ns."""
     found = {}
-    for folder in TASKS.iterdir() if TASKS.is_dir() else ():
-        try:
+    for folder in TASK_FOLDER.iterdir():
+        with suppress(OSError, IndexError):  # a thread that has just ended, or a kernel that does not count
             found[int(folder.name)] = int((folder / "schedstat").read_text().split()[0])
-        except (OSError, ValueError, IndexError):
-            continue  # a thread that has just ended
     return found
 
 
-def _affinity(task: int) -> set[int]:
-    try:
-        return os.sched_getaffinity(task)
-    except (OSError, AttributeError):
-        return set()
-
-
-def ranges(numbers: Iterable[int]) -> str:
+def format_ranges(numbers: Iterable[int]) -> str:
     """Format numbers as ``0-3,8``."""
     parts: list[list[int]] = []
     for number in sorted(numbers):
@@ -215,8 +178,8 @@ def ranges(numbers: Iterable[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
 
 
-def numbers(text: str) -> frozenset[int]:
-    """Parse what :func:`ranges` formats."""
+def parse_ranges(text: str) -> frozenset[int]:
+    """Parse numbers such as ``0-3,8``."""
     found: set[int] = set()
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from statistics import median
 from threading import Thread
 from typing import Any
@@ -15,92 +16,60 @@ from typing import Any
 from distributed import Client
 
 from hpcfwi.errors import Interrupted, RunError
-from hpcfwi.events.types import Event, HostExcluded, HostReadmitted, RunWarning, WorkerRestarted
-from hpcfwi.execution.batching import should_batch
+from hpcfwi.events.types import Event, RunWarning, WorkerRestarted
 from hpcfwi.execution.dispatch import Dispatch
 from hpcfwi.execution.reduction import SumTree
 from hpcfwi.execution.shots import Shots
-from hpcfwi.execution.window import DURATIONS_KEPT, Window, host_of
+from hpcfwi.execution.window import DURATIONS_KEPT, Window, host_of, should_batch
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.misfit import FunctionalGradient
 
-# A worker that hangs may take this long to restart.
-RESTART_TIMEOUT_S = 20.0
-# A clock that is set back by more than this is worth a warning.
-CLOCK_TOLERANCE_S = 5.0
+RESTART_TIMEOUT_S = 20.0  # for a worker that hangs
+CLOCK_TOLERANCE_S = 5.0  # a clock that is set back by more is worth a warning
 
 Progress = Callable[[int, int], None]
 
 
+@dataclass(eq=False)
 class DaskExecutor:
-    """Runs a function once for each shot, and adds up the results; see :class:`hpcfwi.inversion.objective.ShotExecutor`.
+    """Runs a function once for each shot, and adds up the results; see :class:`hpcfwi.inversion.objective.ShotExecutor`."""
 
-    Parameters
-    ----------
-    client
-        Dask client; any number of workers, which may come and go.
-    window
-        Decides which worker gets the next shot.
-    on_retry
-        Called with (shot, worker, reason) when a shot is started again.
-    check_workers
-        Called about every second while there is no worker, with the seconds since there was one; raises when there is no
-        hope for another.
-    on_sums_found
-        Called with the shots of an evaluation whose sums are on disk, and with all, where an earlier start has left some.
-    exit_reason
-        Returns why the worker at an address died, if that is known.
-    check_stop
-        Called about every second with the seconds that the tasks in hand may need; returns why no more should begin, and
-        the seconds that there are to finish those, or None.
-    log_event
-        Called with events: overdue tasks, restarted workers, excluded hosts, warnings.
+    client: Client  # any number of workers, which may come and go
+    window: Window = field(default_factory=Window)  # decides which worker gets the next shot
+    # called with (shot, worker, reason) when a shot is started again
+    on_retry: Callable[[str, str, str], None] = lambda *_: None
+    # called about every second while there is no worker, with the seconds since there was one; raises if none will come
+    check_workers: Callable[[float], None] = lambda _: None
+    # called with the number of shots whose sums an earlier start has left on disk, and with that of all, if there are any
+    on_sums_found: Callable[[int, int], None] = lambda *_: None
+    # returns why the worker at an address died; empty if that is unknown
+    exit_reason: Callable[[str], str] = lambda _: ""
+    # called about every second with the seconds that the tasks in hand may need; returns why no more should begin, and the
+    # seconds that there are to finish those, or None
+    check_stop: Callable[[float], tuple[str, float] | None] = lambda _: None
+    # called with events: overdue tasks, restarted workers, excluded hosts, warnings
+    log_event: Callable[[Event], None] = lambda _: None
 
-    Attributes
-    ----------
-    in_one_task
-        Shots that one task of the last sum computed.
-    seconds
-        Durations of the last shots, as their workers measured them; empty if they are not reported here.
-    """
-
-    def __init__(
-        self,
-        client: Client,
-        window: Window | None = None,
-        on_retry: Callable[[str, str, str], None] = lambda *_: None,
-        check_workers: Callable[[float], None] = lambda _: None,
-        on_sums_found: Callable[[int, int], None] = lambda *_: None,
-        exit_reason: Callable[[str], str] = lambda _: "",
-        check_stop: Callable[[float], tuple[str, float] | None] = lambda _: None,
-        log_event: Callable[[Event], None] = lambda _: None,
-    ) -> None:
-        self.client, self.window = client, window or Window()
-        self.on_retry, self.check_workers, self.on_sums_found = on_retry, check_workers, on_sums_found
-        self.exit_reason, self.check_stop, self.log_event = exit_reason, check_stop, log_event
-        self.window.on_excluded = lambda host, shots: log_event(HostExcluded(host=host, failed_shots=shots))
-        self.window.on_readmitted = lambda host, shots: log_event(HostReadmitted(host=host, failed_shots=shots))
+    def __post_init__(self) -> None:
+        self.window.log_event = self.log_event
+        # durations of the last shots, as their workers measured them (Dask's thread adds them)
         self.seconds: deque[float] = deque(maxlen=DURATIONS_KEPT)
-        self.in_one_task = 1
-        self.blameless: set[str] = set()
-        self._clock = _Clock()
-        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    # for any thread
+        self.in_one_task = 1  # shots that one task of the last sum computed
+        self.blameless: set[str] = set()  # workers whose deaths count against no shot and no host
+        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of the sum or map under way
+        self._clock_offset: float | None = time.time() - time.monotonic()
 
     def wake(self) -> None:
-        """Look at once which workers there are: one has come or gone."""
+        """Look for workers at once: one has come or gone. For any thread."""
         self.events.put(None)
 
     def unresponsive(self, workers: Sequence[str]) -> None:
-        """Note that Dask restarts workers that have sent no heartbeats.
+        """Note that Dask restarts workers that have sent no heartbeats. For any thread.
 
-        Where that happens to several at once (the driver itself was suspended) their deaths count against no shot and no host.
+        If there are several at once, the driver itself was suspended, and no shot or host is to blame.
         """
         if len(workers) > 1:
             self.blameless.update(workers)
-
-    # for the driver
 
     def workers(self) -> list[str]:
         """Addresses of the workers."""
@@ -114,7 +83,7 @@ class DaskExecutor:
         """Return when there is a worker; raise Interrupted if the run has to stop before."""
         began = time.monotonic()
         while not self.workers():
-            self._stop_early()
+            self._check_stop()
             self.check_workers(time.monotonic() - began)
             time.sleep(0.05)
 
@@ -127,7 +96,7 @@ class DaskExecutor:
         progress: Progress = lambda *_: None,
     ) -> list[Any]:
         """Run ``function(*arguments[i])`` for each shot and return all results, in the order of the shots."""
-        self._stop_early()
+        self._check_stop()
         shots = Shots(names, exit_reason=self.exit_reason)
         dispatch = Dispatch(self, function, arguments, keys, shots, None, progress)
         dispatch.run()
@@ -147,10 +116,10 @@ class DaskExecutor:
     ) -> FunctionalGradient:
         """Add up ``function(*arguments[i])`` over the shots, in a tree whose shape depends on their order alone.
 
-        The parts stay on the workers until they are in a sum; only the root comes here, or, of ``small`` gradients, its last
-        parts. Blocks of shots are computed in one task each if they are ``batched``; None: where that is faster.
+        Parts stay on the workers until they are in a sum. Only the root comes here, or its last parts if gradients are
+        ``small``. One task computes a whole block of shots if they are ``batched``; None: where that is faster.
         """
-        self._stop_early()
+        self._check_stop()
         tree = SumTree(keys, small, partials, evaluation)
         if partials is not None:
             arguments = [(*rest, tree.kept_at((0, i))) for i, rest in enumerate(arguments)]
@@ -160,13 +129,12 @@ class DaskExecutor:
             self.on_sums_found(len(covered), len(names))
         missing = [i for i in range(len(names)) if i not in covered]
         if batched is None:
-            seconds = tuple(self.seconds)  # to which Dask's thread adds
+            seconds = tuple(self.seconds)
             batched = should_batch(len(missing), len(self.workers()), median(seconds) if seconds else math.nan)
         batches = tree.batches(missing) if batched else []
         self.in_one_task = max(map(len, batches), default=1)
         shots = Shots(names, batches, covered, tree.kept_shots, self.exit_reason)
-        dispatch = Dispatch(self, function, arguments, keys, shots, tree, progress)
-        dispatch.run(on_disk)
+        Dispatch(self, function, arguments, keys, shots, tree, progress).run(on_disk)
         return tree.root
 
     def needed_s(self, in_one_task: int = 1, block: int = 1, workers: int = 1) -> float:
@@ -174,13 +142,13 @@ class DaskExecutor:
         rounds = self.window.depth + 1 + math.ceil(max(0.0, block / in_one_task - 1) / max(1, workers))
         return rounds * in_one_task * max(tuple(self.seconds), default=0.0)
 
-    def _stop_early(self) -> None:
+    def _check_stop(self) -> None:
         stop = self.check_stop(self.needed_s())
         if stop is not None:
             raise Interrupted(stop[0])
 
     def restart(self, worker: str) -> None:
-        """Have a worker that hangs restarted by its nanny, without waiting for it; its death counts against no shot."""
+        """Have the nanny of a worker that hangs restart it, without waiting for it; its death counts against no shot."""
         if worker in self.blameless:
             return
         self.blameless.add(worker)
@@ -193,33 +161,21 @@ class DaskExecutor:
 
         Thread(target=restart, daemon=True).start()
 
-    def look_at_clock(self) -> None:
-        """Warn once if this machine's clock was set back."""
-        seconds = self._clock.set_back_by()
-        if seconds:
+    def check_clock(self) -> None:
+        """Warn once if this machine's clock was set back: Dask sends its messages by the time of day.
+
+        Set back by an hour, 2 of 3 runs with shots of 20 ms stood still for an hour, and those with shots of 1 s were
+        undisturbed. Set forward, 6 of 6 runs were undisturbed. A clock of its own for Dask
+        would take private names of every module.
+        """
+        if self._clock_offset is None:
+            return
+        offset = time.time() - time.monotonic()
+        seconds, self._clock_offset = self._clock_offset - offset, offset
+        if seconds > CLOCK_TOLERANCE_S:
+            self._clock_offset = None
             message = (
                 f"the clock of this machine was set back by {seconds:.0f} s: the run may stand still for as long. Nothing is "
                 "lost: stop it (Ctrl-C) and give the same command again"
             )
             self.log_event(RunWarning(message=message))
-
-
-class _Clock:
-    """Compares the time of day, by which Dask sends its messages, with a clock that only goes forward.
-
-    Set back by an hour, 2 of 3 runs with shots of 20 ms stood still for an hour, and those with shots of 1 s were undisturbed.
-    Set forward, 6 of 6 runs were undisturbed. Replacing the clock inside Dask took private names of every module.
-    """
-
-    def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
-        self._warned = False
-
-    def set_back_by(self) -> float:
-        """Seconds by which the clock was set back since the last call, 0 for few; only the first time."""
-        offset = time.time() - time.monotonic()
-        seconds, self._offset = self._offset - offset, offset
-        if seconds <= CLOCK_TOLERANCE_S or self._warned:
-            return 0.0
-        self._warned = True
-        return seconds

@@ -1,4 +1,4 @@
-"""What Dask's workers and nannies report to the driver: who joins, and why a worker process died."""
+"""Plugins by which Dask's workers and nannies report to the driver which worker joins, and why a worker process died."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from hpcfwi.cluster.dask_internals import watch_worker_exit
 from hpcfwi.cluster.environment import JOB_STARTED_VARIABLE, THREADS_VARIABLE
 from hpcfwi.events.types import WorkerJoined
 
-# Dask topic of the reports.
-EXIT_TOPIC = "hpcfwi-worker-exit"
+EXIT_TOPIC = "hpcfwi-worker-exit"  # Dask topic of the reports
 LIKELY_CAUSES = {
     "SIGKILL": ", perhaps by the system for want of memory",
     "SIGILL": ": an instruction that this host does not have (devito.target)",
@@ -25,13 +24,7 @@ LIKELY_CAUSES = {
 
 
 class WorkerInfoPlugin(WorkerPlugin):
-    """Logs an event for each worker that joins; Dask runs it before the worker's first task.
-
-    Parameters
-    ----------
-    topic
-        Dask's topic of the event.
-    """
+    """Logs an event, under a Dask ``topic``, for each worker that joins, before its first task."""
 
     name = "hpcfwi-worker-info"
 
@@ -40,28 +33,20 @@ class WorkerInfoPlugin(WorkerPlugin):
 
     def setup(self, worker: Any) -> None:
         """Log the event."""
-        worker.log_event(self.topic, _describe(worker).line())
-
-
-def _describe(worker: Any) -> WorkerJoined:
-    threads = os.environ.get(THREADS_VARIABLE) or os.environ.get("OMP_NUM_THREADS", "")
-    event = WorkerJoined(
-        worker=worker.address,
-        host=socket.gethostname().partition(".")[0],
-        name=str(worker.name),
-        pid=os.getpid(),
-    )
-    if threads.isdigit():
-        event.threads = event.cores = int(threads)
-    with suppress(psutil.Error):
-        event.process_start = round(psutil.Process().create_time(), 3)
-    with suppress(KeyError, ValueError):
-        event.job_start = round(float(os.environ[JOB_STARTED_VARIABLE]), 3)
-    return event
+        threads = os.environ.get(THREADS_VARIABLE) or os.environ.get("OMP_NUM_THREADS", "")
+        host = socket.gethostname().partition(".")[0]
+        event = WorkerJoined(worker=worker.address, host=host, name=str(worker.name), pid=os.getpid())
+        if threads.isdigit():
+            event.threads = event.cores = int(threads)
+        with suppress(psutil.Error):
+            event.process_start = round(psutil.Process().create_time(), 3)
+        with suppress(KeyError, ValueError):
+            event.job_start = round(float(os.environ[JOB_STARTED_VARIABLE]), 3)
+        worker.log_event(self.topic, event.line())
 
 
 def exit_reason(code: int) -> str:
-    """The exit code of a process in words, with the likely cause of a signal."""
+    """Describe the exit code of a process, with the likely cause of a signal."""
     if code >= 0:
         return f"exited with status {code}"
     with suppress(ValueError):
@@ -71,9 +56,9 @@ def exit_reason(code: int) -> str:
 
 
 class WorkerExitPlugin(NannyPlugin):
-    """Reports each worker process that ends without having been asked to, under :data:`EXIT_TOPIC`.
+    """Reports why a worker process ended unexpectedly, under :data:`EXIT_TOPIC`; Dask only says that a worker is gone.
 
-    Dask itself only says that a worker is gone. The report comes within 0.1 s of Dask's ``KilledWorker``.
+    The report comes within 0.1 s of Dask's ``KilledWorker``.
     """
 
     name = "hpcfwi-worker-exit"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,50 +11,26 @@ from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient, blocks, total
 from hpcfwi.inversion.objective import task_key
 
-# Failures of one sum after which the run stops.
-MAX_ATTEMPTS = 4
-
-# Level and position; the shots are level 0.
-Node = tuple[int, int]
-
-
-@dataclass
-class Repair:
-    """What to do about a node that failed: make its sum ``again``, after shots that ``failed`` or are ``lost``."""
-
-    again: bool = False
-    failed: dict[int, Any] = field(default_factory=dict)
-    lost: list[int] = field(default_factory=list)
+MAX_ATTEMPTS = 4  # failures of one sum after which the run stops
+Node = tuple[int, int]  # level and position; the shots are level 0
 
 
 class SumTree:
-    """Adds finished parts block by block; a block can be added when the last of its parts is there.
+    """The summation tree of one evaluation: adds finished parts block by block, and says which block can be added next.
 
-    A part is whatever stands for a result elsewhere; a failed one has the ``status`` "error" or "cancelled".
-
-    Parameters
-    ----------
-    keys
-        Of the shots, in their order: digests of all that their gradients depend on.
-    small
-        Whether the last sum is made here.
-    partials, evaluation
-        Where sums of one level are kept, and the name of the evaluation.
-
-    Attributes
-    ----------
-    root
-        The sum of all, when it is there.
+    A part is whatever stands for a result elsewhere; a failed one has the ``status`` "error" or "cancelled". ``keys`` are
+    digests of all that the gradients of the shots depend on, in survey order. The driver makes the last sum if gradients are
+    ``small``; ``partials`` keeps the sums of one level under the name of the ``evaluation``.
     """
 
     def __init__(
         self, keys: Sequence[str], small: bool = False, partials: Partials | None = None, evaluation: str = ""
     ) -> None:
         self.small, self.partials = small, partials
-        self.root: Any = None
+        self.root: Any = None  # the sum of all shots, once it is there
         self.keys = [list(keys)]
         while len(self.keys[-1]) > 1:
-            # the place in the tree is part of the name: blocks of equal shots are not the same task
+            # the place in the tree is part of the key: blocks of equal shots are not the same task
             level = len(self.keys)
             self.keys.append([task_key("sum", level, i, *block) for i, block in enumerate(blocks(self.keys[-1]))])
         self._parts: list[dict[int, Any]] = [{} for _ in self.keys]
@@ -69,33 +44,33 @@ class SumTree:
 
     @property
     def kept_shots(self) -> int:
-        """Shots in a sum that is kept; 1 where none are."""
+        """Shots in a sum that is kept on disk; 1 if none are."""
         return BLOCK ** (self.kept_level or 0)
 
     def kept_at(self, node: Node) -> Path | None:
-        """The file of a node, if it is one of those that are kept."""
+        """The file of a node; None if it is not kept."""
         if self.partials is None or node[0] != self.kept_level:
             return None
-        # equal shots have equal keys, but their gradients are equal, too
+        # nodes of equal shots may share a file: their sums are equal
         return self.partials.path(self.keys[node[0]][node[1]])
 
     def on_disk(self) -> dict[Node, range]:
-        """Nodes that an earlier start has left in files, and their shots."""
+        """Nodes whose files an earlier start has left, and their shots."""
         if self.kept_level is None:
             return {}
-        found = ((self.kept_level, i) for i, name in enumerate(self.keys[self.kept_level]) if name in self._known)
+        found = [(self.kept_level, i) for i, key in enumerate(self.keys[self.kept_level]) if key in self._known]
         return {node: self.shots(node) for node in found}
 
     def key(self, node: Node) -> str:
-        """A name for a node; another one after it has failed."""
+        """The key of a node, a new one each time that it has failed."""
         times = self._failures.get(node, 0)
         return f"{self.keys[node[0]][node[1]]}{f'-again{times}' if times else ''}"
 
     def batches(self, missing: Sequence[int]) -> list[range]:
         """Blocks whose shots are all missing."""
         wanted = set(missing)
-        found = (self.shots((1, i)) for i in range(len(self.keys[1]) if len(self.keys) > 1 else 0))
-        return [shots for shots in found if wanted.issuperset(shots)]
+        every = [self.shots((1, i)) for i in range(len(self.keys[1]) if len(self.keys) > 1 else 0)]
+        return [shots for shots in every if wanted.issuperset(shots)]
 
     def shots(self, node: Node) -> range:
         """Indices of the shots in a node."""
@@ -103,7 +78,7 @@ class SumTree:
         return range(position * BLOCK**level, min((position + 1) * BLOCK**level, len(self.keys[0])))
 
     def is_fetched(self, node: Node) -> bool:
-        """Whether the result of a node comes here: the root, or the parts of a root that is made here."""
+        """Whether the driver fetches the result of a node: the root, or the parts of a root that it makes itself."""
         above = len(self.keys) - 1 - node[0]
         return above == 0 or (above == 1 and self.small)
 
@@ -120,11 +95,11 @@ class SumTree:
         return level + 1, above
 
     def parts_of(self, node: Node) -> list[Any]:
-        """The parts of a sum that is being made, in their order."""
+        """The parts of a sum that is being made, in survey order."""
         return list(self._adding[node].values())
 
     def add_fetched(self, node: Node, value: FunctionalGradient) -> None:
-        """Take the value of a node that comes here."""
+        """Take the value of a node that the driver has fetched."""
         level, position = node
         self._adding.pop(node, None)
         if len(self.keys[level]) == 1:
@@ -134,29 +109,24 @@ class SumTree:
         if len(self._fetched) == len(self.keys[level]):
             self.root = total([self._fetched[i] for i in range(len(self._fetched))])
 
-    def repair(self, node: Node, reason: str) -> Repair:
-        """Return what to do about a sum, or a file, that failed.
+    def repair(self, node: Node, reason: str) -> tuple[dict[int, Any], list[int]]:
+        """Return, for a sum or a file that failed, the shots that failed with their parts, and shots to compute again.
 
-        A sum whose parts are all there is made again. Parts that were lost with their workers and failed when they were
-        computed again have to be computed once more; the sum is made when all of its parts are there.
-
-        Raises
-        ------
-        RunError
-            If the same sum has failed too often.
+        If both are empty, all parts are there, and the sum has to be made again. Otherwise parts were lost with their workers,
+        and failed when Dask computed them again. Raises RunError if the same sum has failed too often.
         """
         parts = self._adding.get(node)
         if parts is None:
-            return Repair(lost=list(self.shots(node)))
+            return {}, list(self.shots(node))
         level = node[0]
         broken = {place: part for place, part in parts.items() if part.status in ("error", "cancelled")}
         if not broken:
             times = self._failures[node] = self._failures.get(node, 0) + 1
             if times >= MAX_ATTEMPTS:
                 raise RunError(f"a sum of gradients failed {times} times, the last time with: {reason}")
-            return Repair(again=True)
+            return {}, []
         del self._adding[node]
         self._parts[level - 1].update({place: part for place, part in parts.items() if place not in broken})
         if level == 1:
-            return Repair(failed=broken)
-        return Repair(lost=[shot for place in broken for shot in self.shots((level - 1, place))])
+            return broken, []
+        return {}, [shot for place in broken for shot in self.shots((level - 1, place))]

@@ -1,4 +1,4 @@
-"""What a worker process keeps from shot to shot: the engine, the model, and observed data on the solver's time axis."""
+"""What a worker process keeps from shot to shot: engine, model, and observed data on the solver's time axis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hpcfwi.artifacts import StagedFile, load
 from hpcfwi.errors import RunError
 from hpcfwi.events.types import Solver, ThreadPlacement
-from hpcfwi.execution.affinity import observed_threads, ranges
+from hpcfwi.execution.affinity import format_ranges, observed_threads
 from hpcfwi.inversion.misfit import FunctionalGradient, ShotMisfit, load_misfit
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.processing import Tail, resample
@@ -27,28 +27,16 @@ from hpcfwi.solver.operators import obtain_solver
 
 @dataclass(frozen=True)
 class ShotContext:
-    """What all shots of a run share; ``boundary_gradient``, ``tail`` and ``misfit`` are the configuration's.
-
-    Parameters
-    ----------
-    solver, spec
-        The staged solver, and what it was built for: a worker on another kind of machine builds its own.
-    wavelet
-        The staged wavelet: shots are submitted one by one, and one of 2,000 samples would go along with each.
-    cache_bytes
-        Memory of a worker for observed data.
-    stand_in
-        How long shots sleep, in a study without kernels.
-    """
+    """What all shots of a run share."""
 
     solver: StagedFile
-    spec: SolverSpec
-    wavelet: StagedFile
-    boundary_gradient: str
-    tail: str
-    cache_bytes: int
-    misfit: str = "l2"
-    stand_in: SleepingShots | None = None
+    spec: SolverSpec  # what the solver was built for: a worker on another kind of machine builds its own
+    wavelet: StagedFile  # a file, since its 2,000 samples would travel with each shot
+    boundary_gradient: str  # solver.boundary_gradient
+    tail: str  # data.tail
+    cache_bytes: int  # memory of a worker for observed data
+    misfit: str = "l2"  # inversion.misfit
+    stand_in: SleepingShots | None = None  # in a study without kernels
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +49,7 @@ class _ObservedShot:
 
 
 class ShotWorker:
-    """Engine, model and recently used shots of one worker process.
-
-    Parameters
-    ----------
-    context
-        What all shots share.
-    log_event
-        Called with the class of an event and its fields.
-
-    Attributes
-    ----------
-    solver_seconds, model_seconds, data_seconds
-        Seconds spent so far on loading the solver, models and observed data.
-    """
+    """Engine, model and recently used shots of one worker process; ``log_event`` takes the class of an event and its fields."""
 
     def __init__(self, context: ShotContext, log_event: Callable[..., None] = lambda *_, **__: None) -> None:
         self.context, self.log_event = context, log_event
@@ -87,6 +62,7 @@ class ShotWorker:
         self._model_digest = ""
         self._shots: OrderedDict[str, _ObservedShot] = OrderedDict()
         self._threads_unknown = self.engine.runs_kernels
+        # spent so far on loading models, observed data, and the solver
         self.model_seconds = self.data_seconds = 0.0
         self.solver_seconds = time.perf_counter() - started
         self.log_event(Solver, seconds=self.solver_seconds, **facts)
@@ -101,7 +77,7 @@ class ShotWorker:
             self.model_seconds += time.perf_counter() - started
 
     def observed(self, name: str, shot: StagedFile, axis: TimeAxis) -> _ObservedShot:
-        """A staged shot on the time axis: kept from the last evaluation, or read and resampled."""
+        """Return a staged shot on the time axis: kept from the last evaluation, or read and resampled."""
         known = self._shots.get(shot.digest)
         if known is not None and known.axis == axis:
             self._shots.move_to_end(shot.digest)
@@ -123,7 +99,7 @@ class ShotWorker:
         return self._tail(axis, samples).apply(self.engine.record(shot, axis))
 
     def evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
-        """Misfit and gradient of a shot; the first call reports how many threads computed, and on which CPUs."""
+        """Return misfit and gradient of a shot; the first call reports how many threads computed, and on which CPUs."""
         with observed_threads() if self._threads_unknown else nullcontext() as use:
             self.use_model(model)
             observed = self.observed(name, shot, axis)
@@ -136,7 +112,7 @@ class ShotWorker:
             )
         if use is not None:
             self._threads_unknown = False
-            self.log_event(ThreadPlacement, threads=use.threads, cpus=ranges(use.cpus), shot=name)
+            self.log_event(ThreadPlacement, threads=use.threads, cpus=format_ranges(use.cpus), shot=name)
         return FunctionalGradient(f, g)
 
     def _tail(self, axis: TimeAxis, observed: int) -> Tail:

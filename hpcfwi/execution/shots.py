@@ -17,7 +17,7 @@
        +----------------------------------------------+
 
 A stopped run may begin anew without its excluded shots (``data.quorum``, :mod:`hpcfwi.run.shot_exclusion`). A unit of work is
-one shot, or a batch of consecutive shots with the same state. A batch that fails is computed again shot by shot.
+one shot, or a batch of consecutive shots that one task computes. A batch that fails is computed again shot by shot.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ from enum import Enum
 from hpcfwi.errors import ShotFailed
 from hpcfwi.execution.window import Window
 
-# Errors of a shot, and deaths of its workers (which may have other causes), after which the run stops.
+# The run stops after so many errors of one shot, or deaths of its workers (which may have other causes).
 MAX_ATTEMPTS, MAX_WORKER_DEATHS = 3, 4
-# Workers that compute the same shot at most.
-MAX_COPIES = 3
+MAX_COPIES = 3  # workers that compute the same shot at most
 # A worker that hangs with a shot is restarted after this time if there is no other worker for the shot.
 LONE_WORKER_TIMEOUT_S = 600.0
 
@@ -52,11 +51,8 @@ class State(Enum):
 _NEXT = {
     State.QUEUED: {State.RUNNING},
     State.RUNNING: {State.OVERDUE, State.FAILED, State.DONE},
-    State.OVERDUE: {
-        State.FAILED,
-        State.DONE,
-        State.RUNNING,
-    },  # running: the task that was late has failed, its copy runs
+    # running again: the overdue task has failed, and its copy runs
+    State.OVERDUE: {State.FAILED, State.DONE, State.RUNNING},
     State.FAILED: {State.QUEUED, State.EXCLUDED},
     State.DONE: {State.QUEUED, State.FAILED},
     State.EXCLUDED: set(),
@@ -65,36 +61,26 @@ _NEXT = {
 
 @dataclass(frozen=True)
 class Failure:
-    """Where a shot failed (a Dask address, if it is known), why, whether its worker died, and its position in a batch."""
+    """Where and why a task failed."""
 
-    worker: str
+    worker: str  # Dask address, "" if it is unknown
     reason: str
-    died: bool = False
-    position: int | None = None
+    died: bool = False  # whether the worker died
+    blame: bool = True  # whether it counts: where many workers vanish at once, no shot and no host is the cause
+    position: int = 0  # of the shot in a batch
 
 
 @dataclass(eq=False)
 class Unit:
-    """One shot, or a batch of consecutive shots.
-
-    Attributes
-    ----------
-    workers
-        The worker of each of its running tasks, by the task's key; empty if the worker is unknown.
-    late
-        When each of its tasks that takes too long was noticed, by key.
-    failures
-        What went wrong so far.
-    alone
-        Whether a worker died with it: it shares the next worker with no other shot, so that another death names it.
-    """
+    """One shot, or a batch of consecutive shots."""
 
     shots: range
     batch: bool = False
     state: State = State.QUEUED
-    workers: dict[str, str] = field(default_factory=dict)
-    late: dict[str, float] = field(default_factory=dict)
+    workers: dict[str, str] = field(default_factory=dict)  # of each running task, by its key; "" if it is unknown
+    late: dict[str, float] = field(default_factory=dict)  # when each overdue task was noticed, by its key
     failures: list[Failure] = field(default_factory=list)
+    # whether a worker died with it: it shares the next worker with no other shot, so that another death names it
     alone: bool = False
 
     @property
@@ -108,239 +94,192 @@ class Unit:
         self.state = state
 
 
+@dataclass(eq=False)
 class Shots:
-    """The shots of one sum or map.
+    """The shots of one sum or map, and the units that they are computed in."""
 
-    Parameters
-    ----------
-    names
-        Of all shots.
-    batches
-        Blocks of shots that are computed together.
-    done
-        Shots whose sums are on disk.
-    block
-        Consecutive shots whose sum is kept on disk: a run that stops finishes the blocks that it has begun.
-    exit_reason
-        Returns why the worker at an address died, if that is known.
-    """
+    names: Sequence[str]
+    batches: Sequence[range] = ()  # blocks of shots that are computed together
+    done: set[int] = field(default_factory=set)  # shots whose results are there, or whose sums are on disk
+    block: int = 1  # consecutive shots whose sum is kept on disk: a run that stops finishes the blocks it has begun
+    exit_reason: Callable[[str], str] = lambda _: ""  # returns why the worker at an address died; "" if it is unknown
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        batches: Sequence[range] = (),
-        done: Collection[int] = (),
-        block: int = 1,
-        exit_reason: Callable[[str], str] = lambda _: "",
-    ) -> None:
-        self.names, self.block, self.exit_reason = names, block, exit_reason
-        self.done = set(done)
-        self.units: dict[int, Unit] = {}
-        self.running: dict[str, Unit] = {}
+    def __post_init__(self) -> None:
+        self.running: dict[str, Unit] = {}  # by the keys of their tasks
         self.stopping = False
-        self._late: dict[Unit, None] = {}
-        self._again: dict[Unit, None] = {}
-        together = set().union(*batches)
-        alone = [Unit(range(i, i + 1)) for i in range(len(names)) if i not in together and i not in self.done]
-        fresh = [*(Unit(shots, batch=True) for shots in batches), *alone]
-        self.units.update((unit.first, unit) for unit in fresh)
-        self._fresh = deque(fresh)
-
-    # what to give
+        batched = set().union(*self.batches)
+        single = [Unit(range(i, i + 1)) for i in range(len(self.names)) if i not in batched and i not in self.done]
+        # units wait in three queues: new ones, those that failed or are lost, and overdue ones that need a copy
+        self._new = deque([*(Unit(shots, batch=True) for shots in self.batches), *single])
+        self._retries: dict[Unit, None] = {}
+        self._copies: dict[Unit, None] = {}
+        self.units = {unit.first: unit for unit in self._new}
 
     def give(self, window: Window) -> Iterator[tuple[Unit, str]]:
         """Yield units and the workers to give them to; call :meth:`start` for each.
 
-        Copies of shots that take too long come first, then shots that have failed, then the others in survey order.
+        Copies of overdue shots come first, then shots that have failed, then the others in survey order.
         """
-        if self._late or self._again:
+        if self.has_retries:
             yield from self._give_again(window)
-        while self._fresh:
-            worker = window.pick()
-            if worker is None:
-                return
-            yield self._fresh.popleft(), worker
+        while self._new and (worker := window.pick()) is not None:
+            yield self._new.popleft(), worker
 
     def _give_again(self, window: Window) -> Iterator[tuple[Unit, str]]:
-        for unit in list(self._late):
+        for unit in list(self._copies):
             if not window.has_room:
                 return
             busy = [worker for worker in unit.workers.values() if worker]
-            hanging = {other.workers.get(late, "") for other in self.running.values() for late in other.late}
+            hanging = {other.workers[late] for other in self.running.values() for late in other.late}
             worker = window.pick(tried=busy, never={*busy, *hanging})
             if worker is not None:
-                del self._late[unit]
+                del self._copies[unit]
                 yield unit, worker
-        for unit in list(self._again):
+        for unit in list(self._retries):
             if not window.has_room:
                 return
             worker = window.pick(tried=[failure.worker for failure in unit.failures], empty=unit.alone)
             if worker is not None:
-                del self._again[unit]
+                del self._retries[unit]
                 yield unit, worker
 
     def start(self, unit: Unit, key: str, worker: str) -> None:
-        """Note that a task of a unit is given to a worker."""
+        """Note that a worker gets a task of a unit."""
         if unit.state is State.QUEUED:
             unit.move(State.RUNNING)
         unit.workers[key] = worker
         self.running[key] = unit
 
-    # what became of it
+    def finish(self, key: str) -> tuple[list[str], list[str]]:
+        """Note the result of a task.
 
-    def finish(self, key: str) -> tuple[Unit, list[str], list[str]] | None:
-        """Note the result of a task; None if another task of the unit was first.
-
-        Returns
-        -------
-        unit, keys, workers
-            The unit, its other tasks, and the workers on which those that are late hang.
+        Return the other tasks of its unit, which end with it, and the workers that hang with those that are overdue.
         """
-        unit = self.running.pop(key)
-        unit.workers.pop(key)
-        unit.late.pop(key, None)
-        self._late.pop(unit, None)
-        if unit.state is State.DONE:
-            return None
+        unit = self._end(key)
+        self._copies.pop(unit, None)
         unit.move(State.DONE)
         unit.alone = False
-        others, hanging = list(unit.workers), [unit.workers[other] for other in unit.late if other in unit.workers]
+        others, hanging = list(unit.workers), [unit.workers[late] for late in unit.late]
         for other in others:
-            del self.running[other]
-        unit.workers.clear()
-        unit.late.clear()
+            self._end(other)
         self.done.update(unit.shots)
-        return unit, others, [worker for worker in hanging if worker]
+        return others, [worker for worker in hanging if worker]
 
-    def fail(self, key: str, failure: Failure, blame: bool = True) -> Unit | None:
-        """Note that a task failed; its unit, if that is queued again.
-
-        Parameters
-        ----------
-        key, failure
-            The task, and what is known.
-        blame
-            Whether it counts: where many workers vanish at once no shot is to blame.
-
-        Raises
-        ------
-        ShotFailed
-            If the shot has failed too often, with every reason.
-        """
+    def _end(self, key: str) -> Unit:
         unit = self.running.pop(key)
-        unit.workers.pop(key)
+        del unit.workers[key]
         unit.late.pop(key, None)
-        if unit.state is State.DONE:
-            return None
-        self._record(unit, failure, blame)
+        return unit
+
+    def fail(self, key: str, failure: Failure) -> bool:
+        """Note that a task failed; return whether its unit is queued again.
+
+        Raises ShotFailed, with every reason, if the shot has failed too often.
+        """
+        unit = self._end(key)
+        self._record(unit, failure)
         if not unit.workers:
             return self._queue_again(unit, failure)
-        if not unit.late:  # the late task has failed, its copy still runs
-            self._late.pop(unit, None)
+        if not unit.late:  # the overdue task has failed, its copy still runs
+            self._copies.pop(unit, None)
             if unit.state is State.OVERDUE:
                 unit.move(State.RUNNING)
         elif not self.stopping:
-            self._late[unit] = None
-        return None
+            self._copies[unit] = None
+        return False
 
-    def fail_done(self, index: int, failure: Failure, blame: bool = True) -> Unit | None:
-        """Note that a shot was done, was lost with its worker, and failed when Dask computed it again."""
+    def fail_done(self, index: int, failure: Failure) -> bool:
+        """Note that the result of a shot was lost with its worker, and the shot failed when Dask computed it again."""
         self.done.discard(index)
         unit = self.units.setdefault(index, Unit(range(index, index + 1), state=State.DONE))
-        self._record(unit, failure, blame)
+        self._record(unit, failure)
         return self._queue_again(unit, failure)
 
-    def _record(self, unit: Unit, failure: Failure, blame: bool) -> None:
-        if not blame or unit.batch:
+    def _record(self, unit: Unit, failure: Failure) -> None:
+        if not failure.blame or unit.batch:
             return
         unit.failures.append(failure)
         unit.alone = unit.alone or failure.died
         deaths = sum(known.died for known in unit.failures)
-        if deaths >= MAX_WORKER_DEATHS or len(unit.failures) - deaths >= MAX_ATTEMPTS:
-            unit.move(State.FAILED)
-            unit.move(State.EXCLUDED)
-            raise self._error(unit)
-
-    def _queue_again(self, unit: Unit, failure: Failure) -> Unit | None:
+        if deaths < MAX_WORKER_DEATHS and len(unit.failures) - deaths < MAX_ATTEMPTS:
+            return
         unit.move(State.FAILED)
-        self._late.pop(unit, None)
+        unit.move(State.EXCLUDED)
+        lines = [f"failed {len(unit.failures)} times:"]
+        for known in unit.failures:
+            cause = self.exit_reason(known.worker) if known.died else ""
+            lines.append(f"  {known.reason}{': ' if cause and not cause.startswith(chr(10)) else ''}{cause}")
+        raise ShotFailed(self.names[unit.first], "\n".join(lines))
+
+    def _queue_again(self, unit: Unit, failure: Failure) -> bool:
+        unit.move(State.FAILED)
+        self._copies.pop(unit, None)
         if self.stopping:
-            return None
+            return False
         if unit.batch:
             del self.units[unit.first]
             self._add(unit.shots, alone=failure.died)
         else:
             unit.move(State.QUEUED)
-            self._again[unit] = None
-        return unit
+            self._retries[unit] = None
+        return True
 
-    def _error(self, unit: Unit) -> ShotFailed:
-        lines = []
-        for failure in unit.failures:
-            cause = self.exit_reason(failure.worker) if failure.died else ""
-            lines.append(f"  {failure.reason}{': ' if cause and not cause.startswith(chr(10)) else ''}{cause}")
-        return ShotFailed(self.names[unit.first], "\n".join([f"failed {len(lines)} times:", *lines]))
-
-    def compute_again(self, shots: Iterable[int]) -> None:
-        """Queue shots whose results, or the sums that they were in, are lost."""
-        shots = list(shots)
+    def compute_again(self, shots: Collection[int]) -> None:
+        """Queue shots whose results, or the sums that contain them, are lost."""
         self.done.difference_update(shots)
-        self._add(shots)
+        if not self.stopping:
+            self._add(shots)
 
     def _add(self, shots: Iterable[int], alone: bool = False) -> None:
-        if self.stopping:
-            return
         for i in shots:
             known = self.units.get(i)
             failures = known.failures if known is not None and not known.batch else []
             self.units[i] = unit = Unit(range(i, i + 1), failures=failures, alone=alone)
-            self._again[unit] = None
+            self._retries[unit] = None
 
-    def leave(self, keys: Iterable[str]) -> None:
+    def lose_workers(self, keys: Iterable[str]) -> None:
         """Note that the workers of tasks are gone; Dask runs the tasks elsewhere, or they fail."""
         for key in keys:
             if key in self.running:
                 self.running[key].workers[key] = ""
 
-    # what takes too long
-
-    def overdue(self, key: str, now: float) -> bool:
-        """Note that a task takes too long, so that a copy of it goes to another worker; False if that is known."""
+    def mark_overdue(self, key: str, now: float) -> bool:
+        """Note that a task takes too long, so that another worker gets a copy; False if that is known."""
         unit = self.running.get(key)
-        if unit is None or key in unit.late or unit.state is State.DONE:
+        if unit is None or key in unit.late:
             return False
         unit.late[key] = now
         if unit.state is State.RUNNING:
             unit.move(State.OVERDUE)
         if len(unit.workers) < MAX_COPIES and not self.stopping:
-            self._late[unit] = None
+            self._copies[unit] = None
         return True
 
-    def hopeless(self, window: Window, now: float) -> list[str]:
+    def lone_workers(self, window: Window, now: float) -> list[str]:
         """Workers that hang with a shot for which there has been no other worker for :data:`LONE_WORKER_TIMEOUT_S`."""
         return [
             unit.workers[key]
-            for unit in self._late
-            if not window.others(unit.workers.values())
+            for unit in self._copies
+            if not window.has_others(unit.workers.values())
             for key, noticed in unit.late.items()
-            if now - noticed > LONE_WORKER_TIMEOUT_S and unit.workers.get(key)
+            if now - noticed > LONE_WORKER_TIMEOUT_S and unit.workers[key]
         ]
 
     def stop(self) -> None:
-        """Begin no more blocks; units of blocks that are begun are still given."""
+        """Give no more units, except those of blocks that have begun."""
         self.stopping = True
         under_way = [i for unit in self.running.values() for i in unit.shots]
         begun = {i // self.block for i in (*self.done, *under_way)}
-        self._late.clear()
-        self._again = {unit: None for unit in self._again if unit.first // self.block in begun}
-        self._fresh = deque(unit for unit in self._fresh if unit.first // self.block in begun)
+        self._copies.clear()
+        self._retries = {unit: None for unit in self._retries if unit.first // self.block in begun}
+        self._new = deque(unit for unit in self._new if unit.first // self.block in begun)
 
     @property
-    def has_again(self) -> bool:
-        """Whether a shot that has failed, or that takes too long, waits for a worker."""
-        return bool(self._again or self._late)
+    def has_retries(self) -> bool:
+        """Whether a shot that has failed, or that is overdue, waits for a worker."""
+        return bool(self._retries or self._copies)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is running or left to give."""
-        return not (self.running or self._fresh or self._again)
+        """Whether no unit runs or waits."""
+        return not (self.running or self._new or self._retries)

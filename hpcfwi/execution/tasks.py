@@ -1,4 +1,4 @@
-"""The functions that workers run as Dask tasks, their errors, and their events."""
+"""The functions that workers run as Dask tasks, their errors and their events."""
 
 from __future__ import annotations
 
@@ -30,26 +30,24 @@ from hpcfwi.model.survey import Shot
 if TYPE_CHECKING:
     from hpcfwi.inversion.objective import ShotOperations
 
-# Dask topic of the events that workers send.
-EVENT_TOPIC = "hpcfwi"
-
+EVENT_TOPIC = "hpcfwi"  # Dask topic of the events that workers send
 Task = TypeVar("Task", bound=Callable[..., Any])
 
 
 class TaskFailure(RunError):
-    """A task failed, perhaps because of its ``worker`` (a Dask address); ``place`` is the shot's position in a batch."""
+    """A task failed on a worker, perhaps because of that."""
 
     def __init__(self, worker: str, reason: str) -> None:
         super().__init__(worker, reason)
-        self.worker, self.reason = worker, reason
-        self.place: int | None = None
+        self.worker, self.reason = worker, reason  # Dask address, and what happened there
+        self.position = 0  # of the shot in a batch
 
     def __str__(self) -> str:
         return self.reason
 
 
 def task(function: Task) -> Task:
-    """Let errors of a task name its host in one line, and their tracebacks go to the event log."""
+    """Make a task raise errors that name its host in one line, and log their tracebacks."""
 
     @functools.wraps(function)
     def run(*args: Any) -> Any:
@@ -69,7 +67,7 @@ def task(function: Task) -> Task:
 
 
 def log_event(kind: Callable[..., Event], **facts: Any) -> None:
-    """Send an event of a kind (see :mod:`hpcfwi.events.types`) to the driver; does nothing outside of a Dask worker."""
+    """Send an event of a class in :mod:`hpcfwi.events.types` to the driver; do nothing outside of a Dask worker."""
     address = _address()
     if address:
         get_worker().log_event(EVENT_TOPIC, kind(worker=address, host=_host(), pid=os.getpid(), **facts).line())
@@ -92,7 +90,7 @@ _one_at_a_time = threading.Lock()
 
 
 def _resident(context: ShotContext) -> tuple[ShotWorker, float]:
-    """This process's worker, made at its first shot, and the seconds that making it took now."""
+    """Return this process's shot worker, made at its first shot, and the seconds that making it took now."""
     global _worker
     if _worker is not None and _worker.context == context:
         return _worker, 0.0
@@ -113,7 +111,7 @@ def evaluate_shot(
     evaluation: int,
     keep: Path | None = None,
 ) -> FunctionalGradient:
-    """Misfit and gradient of one shot, which also go to the file ``keep`` if one is named (a task)."""
+    """Compute misfit and gradient of one shot, and write them to the file ``keep``, if any."""
     with _one_at_a_time:
         started = time.perf_counter()
         worker, solver_seconds = _resident(context)
@@ -136,7 +134,7 @@ def evaluate_shot(
 
 @task
 def add_parts(parts: list[FunctionalGradient], keep: Path | None = None) -> FunctionalGradient:
-    """One node of the summation tree, which also goes to the file ``keep`` if one is named (a task)."""
+    """Add up a node of the summation tree, and write it to the file ``keep``, if any."""
     return _kept(total(parts), keep)
 
 
@@ -144,14 +142,14 @@ def add_parts(parts: list[FunctionalGradient], keep: Path | None = None) -> Func
 def add_shots(
     function: Callable[..., FunctionalGradient], arguments: Sequence[tuple[Any, ...]], keep: Path | None = None
 ) -> FunctionalGradient:
-    """The sum of the tasks ``function(*arguments[i])``, run one after the other (a task)."""
+    """Add up the tasks ``function(*arguments[i])``, run one after the other."""
 
     def one_by_one() -> Iterator[FunctionalGradient]:
-        for place, each in enumerate(arguments):
+        for position, each in enumerate(arguments):
             try:
                 yield function(*each)
             except TaskFailure as failure:
-                failure.place = place
+                failure.position = position
                 raise
 
     return _kept(total(one_by_one()), keep)
@@ -159,12 +157,12 @@ def add_shots(
 
 @task
 def load_part(path: Path) -> FunctionalGradient:
-    """One node of the summation tree, from the file that an earlier start left (a task)."""
+    """Read a node of the summation tree from the file that an earlier start left."""
     return read_partial(path)
 
 
 def _kept(part: FunctionalGradient, path: Path | None) -> FunctionalGradient:
-    """Write a part of the sum; a failure to write is only a warning."""
+    """Write a part of the sum to a file, if any; a failure is only a warning."""
     if path is not None:
         try:
             write_partial(path, part)
@@ -184,7 +182,7 @@ def observe_shot(
     model: StagedFile | None,
     axis: TimeAxis | None,
 ) -> StagedFile:
-    """Stage a shot's observed data, read from a file or modelled in the true model (a task)."""
+    """Stage a shot's observed data, read from a file or modelled in the true model."""
     started, solver_seconds, name = time.perf_counter(), 0.0, f"{shot.file_name}.pkl"
     if file is None:
         known = find_staged(folder / name, "shot", origin)
@@ -216,7 +214,7 @@ def observe_shot(
 def predict_shot(
     context: ShotContext, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis
 ) -> tuple[NDArray, NDArray]:
-    """Observed and predicted gather of a staged shot, both on the time axis (a task)."""
+    """Return the observed and the predicted gather of a staged shot, both on the time axis."""
     with _one_at_a_time:
         worker, _ = _resident(context)
         worker.use_model(model)
@@ -225,7 +223,7 @@ def predict_shot(
 
 
 def shot_operations(context: ShotContext) -> ShotOperations:
-    """The tasks that an objective runs, for one context."""
+    """Return the tasks that an objective runs, for one context."""
     from hpcfwi.inversion.objective import ShotOperations, task_key  # with pydantic, which workers do not need
 
     key = task_key(context.solver.digest, context.boundary_gradient, context.tail, context.misfit)

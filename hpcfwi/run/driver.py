@@ -76,7 +76,7 @@ def run_inversion(
     site: Site | None = None,
     run_dir: Path | str = "run",
     console: Console | None = None,
-    options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
+    options: LaunchOptions = LaunchOptions(),
     accept_versions: bool = False,
     requeue: int = 0,
     stand_in: SleepingShots | None = None,
@@ -153,7 +153,7 @@ def model_data(
     site: Site | None = None,
     run_dir: Path | str = "run",
     console: Console | None = None,
-    options: LaunchOptions = LaunchOptions(),  # noqa: B008 - immutable
+    options: LaunchOptions = LaunchOptions(),
 ) -> list[Path]:
     """Make the observed data only: model them, or read them from ``data.file``, and stage them in ``run_dir``.
 

@@ -137,7 +137,7 @@ class WorkerEvents:
             self.print_line(line)
 
     def _check_threads(self, event: events.ThreadPlacement) -> None:
-        for breach in self.affinity.breaches(event.host, event.worker, event.threads, event.cpus):
+        for breach in self.affinity.mismatches(event.host, event.worker, event.threads, event.cpus):
             self.record(events.RunWarning(message=breach))
             if self.affinity.site.config.openmp.strict:
                 raise RunError(f"{breach}\n  The site file has openmp.strict = true, so the run stops here.")

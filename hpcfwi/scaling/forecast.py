@@ -15,8 +15,7 @@ from statistics import fmean, median
 import numpy as np
 
 from hpcfwi.errors import InputError
-from hpcfwi.execution.batching import NO_OVERHEAD, TaskOverhead, should_batch
-from hpcfwi.execution.window import queue_depth
+from hpcfwi.execution.window import NO_OVERHEAD, TaskOverhead, queue_depth, should_batch
 from hpcfwi.inversion.misfit import BLOCK
 from hpcfwi.scaling.time_breakdown import TimeBreakdown
 

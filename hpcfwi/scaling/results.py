@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Literal
 
-from hpcfwi.execution.batching import NO_OVERHEAD, TaskOverhead
+from hpcfwi.execution.window import NO_OVERHEAD, TaskOverhead
 from hpcfwi.scaling.forecast import CostModel, Prediction, fit, replay
 from hpcfwi.scaling.runs import MeasuredRun
 from hpcfwi.scaling.time_breakdown import PARTS

@@ -34,9 +34,9 @@ from hpcfwi.events.lease import Lease, parse_holder
 from hpcfwi.events.log import EventLog, read_events
 from hpcfwi.events.types import ShotDone, parse_event
 from hpcfwi.execution.affinity import PRELOAD_MODULES
-from hpcfwi.execution.batching import TaskOverhead
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.tasks import EVENT_TOPIC, log_event
+from hpcfwi.execution.window import TaskOverhead
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.io import make_private, require_regular_file, shortened, write_json
 from hpcfwi.process import interrupted, received_signal

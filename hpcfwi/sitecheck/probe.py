@@ -191,7 +191,7 @@ def run_staged(staged: StagedFile, spec: SolverSpec) -> dict[str, Any]:
 
 
 def _run(propagator: Propagator) -> dict[str, Any]:
-    from hpcfwi.execution.affinity import observed_threads, ranges
+    from hpcfwi.execution.affinity import format_ranges, observed_threads
     from hpcfwi.model.grid import TimeAxis
     from hpcfwi.model.survey import Shot
     from hpcfwi.model.wavelet import SampledWavelet
@@ -217,7 +217,7 @@ def _run(propagator: Propagator) -> dict[str, Any]:
         while time.perf_counter() - began < MIN_RUN_S:
             sound &= forward(samples)
             samples = min(2 * samples, MAX_STEPS)
-    return {"sound": sound, "seconds": seconds, "threads": use.threads, "cpus": ranges(use.cpus)}
+    return {"sound": sound, "seconds": seconds, "threads": use.threads, "cpus": format_ranges(use.cpus)}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from rich.text import Text
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.network import CLOCK_SKEW
 from hpcfwi.config.site import Site
-from hpcfwi.execution.affinity import AffinityCheck, numbers, ranges
+from hpcfwi.execution.affinity import AffinityCheck, format_ranges, parse_ranges
 from hpcfwi.reporting.formatting import counted
 from hpcfwi.sitecheck.probe import MIN_STEPS
 
@@ -178,7 +178,7 @@ def threads_finding(site: Site, threads: int, host: str, processes: Sequence[tup
     if not all(computing for _, computing, _ in processes):
         return warning("threads", "unknown on this system", "compare the times of runs with other worker.threads")
     check = AffinityCheck(site, lambda _: threads)
-    breaches = [text.partition(": ") for process in processes for text in check.breaches(host, *process)]
+    breaches = [text.partition(": ") for process in processes for text in check.mismatches(host, *process)]
     if breaches:
         found, _, advice = zip(*breaches, strict=True)
         return problem("threads", "; ".join(found), "; ".join(advice))
@@ -186,11 +186,11 @@ def threads_finding(site: Site, threads: int, host: str, processes: Sequence[tup
     cpus = [cpus for _, _, cpus in processes]
     if len(processes) == 1:
         return Finding("threads", f"{each} on CPU {cpus[0]}")
-    masks = [numbers(text) for text in cpus]
+    masks = [parse_ranges(text) for text in cpus]
     together = frozenset().union(*masks)
     separate = sum(map(len, masks)) == len(together)
     where = "each on its own" if separate else "each on any of them"
-    return Finding("threads", f"{len(processes)} processes of {each} on CPU {ranges(together)}, {where}")
+    return Finding("threads", f"{len(processes)} processes of {each} on CPU {format_ranges(together)}, {where}")
 
 
 def clock_finding(skew_s: float, uncertainty_s: float) -> Finding:

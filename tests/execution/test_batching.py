@@ -1,4 +1,4 @@
-"""Several shots in one task: when that pays, that the sum stays the same to the byte, and what becomes of one that fails."""
+"""Batches, several shots in one task: when they pay, the same bytes, and failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from distributed import get_worker
 
 from hpcfwi.errors import DataError, ShotFailed
 from hpcfwi.events.types import TaskFailed, parse_event
-from hpcfwi.execution.batching import MAX_BATCH_S, should_batch
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.tasks import EVENT_TOPIC, task
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
@@ -41,12 +40,12 @@ def shot(i, folder):
 
 
 class Sum:
-    """A sum over shots, and what is told meanwhile."""
+    """A sum over shots, its retries and its progress."""
 
     def __init__(self, client, folder, shots):
         self.folder, self.shots = folder, shots
         self.retries, self.progress = [], []
-        self.tasks = DaskExecutor(client, on_retry=lambda *told: self.retries.append(told))
+        self.tasks = DaskExecutor(client, on_retry=lambda *facts: self.retries.append(facts))
 
     def __call__(self, batched, small=False):
         names = [str(i) for i in range(self.shots)]
@@ -70,7 +69,7 @@ class Sum:
 
 @pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize("shots", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, BLOCK**2 + 3])
-def test_the_sum_has_the_same_bytes(client, tmp_path, shots, small):
+def test_a_sum_in_batches_has_the_same_bytes(client, tmp_path, shots, small):
     whole = Sum(client, tmp_path, shots)
     alone = whole(batched=False, small=small)
     assert len({key for _, key, _ in whole.computed}) == shots
@@ -83,7 +82,7 @@ def test_the_sum_has_the_same_bytes(client, tmp_path, shots, small):
     assert whole.tasks.in_one_task == min(shots, BLOCK)
 
 
-def test_a_bundle_that_fails_is_computed_shot_by_shot(client, tmp_path):
+def test_the_shots_of_a_batch_that_fails_are_computed_one_by_one(client, tmp_path):
     whole = Sum(client, tmp_path, 3 * BLOCK)
     expected = whole(batched=False)
     (tmp_path / f"order-{BLOCK + 2}").write_text("fail once")
@@ -101,7 +100,7 @@ def test_a_bundle_that_fails_is_computed_shot_by_shot(client, tmp_path):
     }
 
 
-def test_which_of_them_failed_is_reported_once(client, tmp_path):
+def test_the_shot_of_a_batch_that_failed_is_reported_once(client, tmp_path):
     whole = Sum(client, tmp_path, 2 * BLOCK)
     lines = []
     client.subscribe_topic(EVENT_TOPIC, lambda event: lines.append(event[1]))
@@ -121,15 +120,15 @@ def test_a_shot_that_cannot_be_used_stops_with_its_name(client, tmp_path):
     assert not whole.retries
 
 
-def test_a_shot_that_ends_every_worker_is_named_and_no_other_one(client, tmp_path):
+def test_of_a_batch_only_the_shot_that_kills_every_worker_is_named(client, tmp_path):
     whole = Sum(client, tmp_path, 2 * BLOCK)
     (tmp_path / "order-5").write_text("kill")
     with pytest.raises(ShotFailed, match="shot 5 failed 4 times"):
         whole(batched=True)
 
 
-def test_what_is_lost_with_its_worker_before_its_sum_is_computed_again(client, tmp_path):
-    """One of two bundles is done when its worker dies; the other one waits until that is so."""
+def test_a_batch_that_is_lost_with_its_worker_is_computed_again(client, tmp_path):
+    """One of two batches is done when its worker dies; the other one waits for that."""
     count = 2 * BLOCK
 
     @task
@@ -159,33 +158,13 @@ def test_what_is_lost_with_its_worker_before_its_sum_is_computed_again(client, t
     assert len(whole.computed) >= count + BLOCK
 
 
-def test_shots_are_bundled_where_they_are_too_short_for_so_many_workers(client, tmp_path):
+def test_shots_that_are_too_short_for_the_number_of_workers_go_in_batches(client, tmp_path):
     whole = Sum(client, tmp_path, 4 * BLOCK)
     alone = whole(batched=None)
-    assert whole.tasks.in_one_task == 1, "nobody knows yet how long they are"
+    assert whole.tasks.in_one_task == 1, "their duration is unknown"
     whole.tasks.seconds.extend([1e-5, 1e-5, 5.0])  # one of them had to load its solver
     assert whole(batched=None) == alone
     assert whole.tasks.in_one_task == BLOCK
     whole.tasks.seconds.extend([1.0] * 10)
     assert whole(batched=None) == alone
     assert whole.tasks.in_one_task == 1
-
-
-@pytest.mark.parametrize(
-    ("shots", "workers", "seconds", "wanted"),
-    [
-        (100_000, 4096, 1.0, True),  # 120 s of the scheduler's for 25 s of work
-        (100_000, 4096, MAX_BATCH_S / BLOCK + 0.01, False),  # too long for the time after a signal
-        (100_000, 100, 1.0, False),  # 83 shots a second are no trouble
-        (100_000, 500, 0.1, True),
-        (5_000, 500, 0.5, False),  # two bundles a worker at most: some would have one, others two
-        (5_000, 4096, 0.5, True),  # one bundle for some, but 6 s to hand out all
-        (100, 4096, 0.001, True),
-        (1, 1, 0.0, True),
-        (100, 2, 0.02, False),
-        (100, 0, 0.02, False),
-        (100, 2, math.nan, False),
-    ],
-)
-def test_whether_it_pays(shots, workers, seconds, wanted):
-    assert should_batch(shots, workers, seconds) is wanted

@@ -11,11 +11,11 @@ BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "driver_at_scale.py"
 
 
 def test_the_scheduler_hears_little_of_a_shot_whatever_the_size_of_its_gradient(tmp_path):
-    told = tmp_path / "told.json"
+    figures = tmp_path / "figures.json"
     subprocess.run(
-        [sys.executable, str(BENCHMARK), "many", "tree", "--smoke", "--json", str(told)], check=True, timeout=500
+        [sys.executable, str(BENCHMARK), "many", "tree", "--smoke", "--json", str(figures)], check=True, timeout=500
     )
-    found = json.loads(told.read_text())
+    found = json.loads(figures.read_text())
     assert all(row["right"] for rows in found.values() for row in rows)
     (many,), (tree,) = found["many"], found["tree"]
     # what is large and common to all shots, here a wavelet of 2,000 samples, is in a staged file

@@ -28,7 +28,7 @@ def number(value, *_):
 
 @task
 def fail_on_the_first_workers(folder, failures):
-    """Fails on as many workers as told, and notes where it was."""
+    """Fail on the first workers, and note where."""
     seen = Path(folder) / "seen"
     with seen.open("a") as file:
         file.write(f"{get_worker().address}\n")
@@ -51,7 +51,7 @@ def fail_unpicklably(*_):
     raise Unpicklable(Lock(), None)
 
 
-def fail_outside_of_our_care(*_):
+def fail_unpicklably_outside_of_a_task(*_):
     raise Unpicklable(None, None)
 
 
@@ -95,14 +95,14 @@ def test_with_one_worker_a_shot_is_tried_there_again(tmp_path):
         assert DaskExecutor(client).sum(fail_on_the_first_workers, ["a"], arguments, [task_key(tmp_path)]).f == 1
 
 
-@pytest.mark.parametrize("function", [fail_unpicklably, fail_outside_of_our_care])
-def test_an_error_that_does_not_travel_is_told_all_the_same(client, function, tmp_path):
+@pytest.mark.parametrize("function", [fail_unpicklably, fail_unpicklably_outside_of_a_task])
+def test_an_error_that_cannot_be_pickled_is_reported(client, function, tmp_path):
     with pytest.raises(RunError, match=r"shot a failed 3 times") as caught:
         DaskExecutor(client).sum(function, ["a"], [(1,)], [task_key(tmp_path)])
     assert str(caught.value).count("\n  ") == str(caught.value).count("Unpicklable: only one") == 3
 
 
-def test_an_error_that_does_not_travel_is_tried_on_another_worker(client, tmp_path):
+def test_a_shot_whose_error_cannot_be_pickled_is_tried_on_another_worker(client, tmp_path):
     retries = []
     tasks = DaskExecutor(client, on_retry=lambda *facts: retries.append(facts))
     with pytest.raises(RunError):
@@ -120,10 +120,10 @@ def test_a_shot_that_kills_every_worker_is_named(client, tmp_path):
         )
     lines = re.findall(r"^  its worker (tcp://\S+) died: of (tcp://\S+)$", str(caught.value), re.MULTILINE)
     assert len(lines) == 4
-    assert all(worker == told for worker, told in lines)
+    assert all(worker == named for worker, named in lines)
 
 
-def test_another_content_is_never_answered_from_what_is_there(client, tmp_path):
+def test_a_result_is_not_reused_for_files_of_another_content(client, tmp_path):
     """The same function, the same shots and arguments: only what their files hold has changed."""
     content = tmp_path / "content"
 
@@ -137,7 +137,7 @@ def test_another_content_is_never_answered_from_what_is_there(client, tmp_path):
     assert found == [2.0, 4.0]
 
 
-def test_the_same_content_while_it_is_there_is_computed_once(client, tmp_path):
+def test_a_result_that_is_still_there_is_reused_for_the_same_content(client, tmp_path):
     keys = [task_key(tmp_path, "same")]
     kept = client.submit(note, 5, str(tmp_path), key=f"note-a-{keys[0]}", pure=False)
     assert kept.result().f == 5
@@ -146,7 +146,7 @@ def test_the_same_content_while_it_is_there_is_computed_once(client, tmp_path):
 
 
 @pytest.mark.parametrize("small", [False, True])
-def test_equal_shots_count_each(client, small):
+def test_each_of_several_equal_shots_counts(client, small):
     """Shots of equal content have equal digests: blocks of them must not become one task."""
     count = 3 * BLOCK
     names = [str(i) for i in range(count)]
@@ -214,8 +214,8 @@ def test_a_run_whose_workers_are_all_gone_stops_and_says_so(tmp_path):
         time.sleep(600)
 
     def give_up(idle):
-        if idle > 3:
-            raise RunError(f"nobody for {idle:.0f} s")
+        if idle > 1:
+            raise RunError(f"no worker for {idle} s")
 
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster,
@@ -227,7 +227,7 @@ def test_a_run_whose_workers_are_all_gone_stops_and_says_so(tmp_path):
                 time.sleep(0.05)
             cluster.scale(0)
 
-        with background(leave), pytest.raises(RunError, match=r"nobody for \d+ s"):
+        with background(leave), pytest.raises(RunError, match="no worker for"):
             DaskExecutor(client, check_workers=give_up).sum(wait_for_ever, ["a"], [(0,)], [task_key(tmp_path)])
 
 

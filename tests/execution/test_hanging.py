@@ -34,7 +34,7 @@ def shot(number, folder, how):
     hung = Path(folder) / "hung"
     if number == 5 and not hung.exists():
         hung.write_text(get_worker().address)
-        time.sleep(0.2)  # until what was done before has been told
+        time.sleep(0.2)  # until the results before it have arrived
         if how == "stopped":
             os.kill(os.getpid(), signal.SIGSTOP)
         while (Path(folder) / "no-answer").exists():
@@ -43,32 +43,52 @@ def shot(number, folder, how):
     return FunctionalGradient(0.1 * number, np.array([0.3 / (number + 1)]))
 
 
+def noting_executor(client):
+    """An executor that notes its retries and events."""
+    retries, reported = [], []
+    tasks = DaskExecutor(client, on_retry=lambda *facts: retries.append(facts), log_event=reported.append)
+    tasks.retries, tasks.reported = retries, reported
+    return tasks
+
+
 @contextmanager
 def executor(workers):
-    """An executor on some workers, which notes its retries and events."""
+    """Such an executor on workers of its own."""
     pool = LocalWorkers(Layout(workers, 1, 2 * 10**9), workload=Workload(PRELOAD_MODULES))
     with pool, Client(pool.cluster(), set_as_default=False) as client:
         client.wait_for_workers(workers, timeout=300)
-        retries, reported = [], []
-        tasks = DaskExecutor(client, on_retry=lambda *facts: retries.append(facts), log_event=reported.append)
-        tasks.retries, tasks.reported = retries, reported
-        yield tasks
+        yield noting_executor(client)
 
 
 @pytest.fixture
-def short_ttl(monkeypatch):
-    """Workers that send no heartbeats for some seconds are restarted."""
-    settings = {**local.SCHEDULER_SETTINGS, "distributed.scheduler.worker-ttl": "4s"}
-    monkeypatch.setattr(local, "SCHEDULER_SETTINGS", settings)
-
-
-@pytest.fixture
-def tasks(tmp_path, monkeypatch):
-    """Two workers, whose shots are overdue after two seconds."""
+def two_seconds(tmp_path, monkeypatch):
+    """Shots are overdue after two seconds."""
     monkeypatch.setattr(window, "MIN_OVERDUE_S", 2.0)
     (tmp_path / "no-answer").touch()
+
+
+@pytest.fixture
+def tasks_with_short_ttl(two_seconds, monkeypatch):  # noqa: ARG001
+    """Two workers, which are restarted if they send no heartbeats for some seconds."""
+    settings = {**local.SCHEDULER_SETTINGS, "distributed.scheduler.worker-ttl": "4s"}
+    monkeypatch.setattr(local, "SCHEDULER_SETTINGS", settings)
     with executor(2) as tasks:
         yield tasks
+
+
+@pytest.fixture
+def tasks(two_seconds, client):  # noqa: ARG001
+    """Two workers, which the tests share: those that a test has restarted, or ended, are there again after it."""
+    tasks = noting_executor(client)
+    yield tasks
+    client.cluster.scale(2)
+    wait_until(lambda: len(tasks.workers()) == 2 and not {*tasks.workers()} & {*restarted(tasks)})
+
+
+def wait_until(condition, seconds=120):
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.05)
 
 
 def restarted(tasks):
@@ -76,7 +96,7 @@ def restarted(tasks):
 
 
 def stop_when_done(number, folder, wanted):
-    """The worker of one of them is stopped when this is done, before anybody has had its result."""
+    """The worker of one of them is stopped when this is done, before its result is fetched."""
     if number == wanted and not (Path(folder) / "hung").exists():
         (Path(folder) / "hung").write_text(get_worker().address)
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGSTOP)).start()
@@ -85,24 +105,23 @@ def stop_when_done(number, folder, wanted):
     return FunctionalGradient(0.1 * number, np.array([0.3 / (number + 1)]))
 
 
-@pytest.mark.usefixtures("short_ttl")
 @pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_what_a_stopped_worker_has_finished_is_computed_elsewhere_and_meanwhile_the_driver_goes_on_looking(
-    tasks, tmp_path, small
+def test_results_of_a_suspended_worker_are_computed_elsewhere_while_the_driver_goes_on_polling(
+    tasks_with_short_ttl, tmp_path, small
 ):
-    looked = []
+    tasks, looked = tasks_with_short_ttl, []
     tasks.check_stop = lambda _: looked.append(time.monotonic())
     names = ["0", "1"]
     arguments = [(i, str(tmp_path), 0) for i in range(2)]
     found = tasks.sum(stop_when_done, names, arguments, [task_key(tmp_path, name) for name in names], small=small)
     assert found.f == 0.0 + 0.1
     assert found.g.tobytes() == np.array([0.3 / 1 + 0.3 / 2]).tobytes()
-    assert max(np.diff(looked), default=0) < 3
+    assert max(np.diff(looked), default=0) < 4, "less than Dask takes to restart the worker"
     assert not tasks.retries
 
 
 @pytest.mark.parametrize("how", ["stopped", pytest.param("without an answer", marks=pytest.mark.slow)])
-def test_a_shot_that_hangs_is_computed_elsewhere_and_its_worker_started_anew(tasks, tmp_path, how):
+def test_a_shot_that_hangs_is_computed_elsewhere_and_its_worker_is_restarted(tasks, tmp_path, how):
     names = [str(i) for i in range(SHOTS)]
     arguments = [(i, str(tmp_path), how) for i in range(SHOTS)]
     before = set(tasks.workers())
@@ -110,24 +129,21 @@ def test_a_shot_that_hangs_is_computed_elsewhere_and_its_worker_started_anew(tas
     expected = tasks.sum(shot, names, arguments, [task_key(tmp_path, "again", name) for name in names])
     assert (found.f, found.g.tobytes()) == (expected.f, expected.g.tobytes())
     culprit = (tmp_path / "hung").read_text()
-    ((_, worker, _),) = [told for told in tasks.retries if "longer" in told[2]][:1]
+    ((_, worker, _),) = [retry for retry in tasks.retries if "longer" in retry[2]][:1]
     assert worker == culprit
     # and perhaps those before it, if the worker was stopped before it could say that they were done
-    assert "5" in [told[0] for told in tasks.retries]
-    for _ in range(600):
-        if culprit not in tasks.workers() and len(tasks.workers()) == 2:
-            break
-        time.sleep(0.05)
+    assert "5" in [retry[0] for retry in tasks.retries]
+    wait_until(lambda: culprit not in tasks.workers() and len(tasks.workers()) == 2)
     assert culprit in before - set(tasks.workers())
     assert len(tasks.workers()) == 2
 
 
 @pytest.mark.slow
-def test_shots_that_go_together_and_hang_are_computed_elsewhere_together(tasks, tmp_path):
+def test_a_batch_that_hangs_is_computed_elsewhere_as_a_batch(tasks, tmp_path):
     names = [str(i) for i in range(SHOTS)]
     arguments = [(i, str(tmp_path), "stopped") for i in range(SHOTS)]
     found = tasks.sum(shot, names, arguments, [task_key(tmp_path, name) for name in names], batched=True)
-    retries = [told[:2] for told in tasks.retries if "longer" in told[2]]
+    retries = [retry[:2] for retry in tasks.retries if "longer" in retry[2]]
     expected = tasks.sum(shot, names, arguments, [task_key(tmp_path, "again", name) for name in names])
     assert (found.f, found.g.tobytes()) == (expected.f, expected.g.tobytes())
     culprit = (tmp_path / "hung").read_text()
@@ -144,7 +160,7 @@ def stand_still(number, folder):
 
 
 @pytest.mark.parametrize("batched", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_no_worker_is_ended_where_all_stand_still(tasks, tmp_path, batched, monkeypatch):
+def test_no_worker_is_restarted_if_all_hang(tasks, tmp_path, batched, monkeypatch):
     monkeypatch.setattr(window, "MIN_OVERDUE_S", 1.0)
     monkeypatch.setattr(window, "OVERDUE_RATIO", 2.0)
     names = [str(i) for i in range(4 * BLOCK)]
@@ -153,9 +169,7 @@ def test_no_worker_is_ended_where_all_stand_still(tasks, tmp_path, batched, monk
 
     def answer():
         """Let the file system answer two seconds after that has been noticed."""
-        until = time.monotonic() + 60
-        while not tasks.reported and time.monotonic() < until:
-            time.sleep(0.05)
+        wait_until(lambda: tasks.reported)
         time.sleep(2)
         (tmp_path / "no-answer").unlink()
 
@@ -182,7 +196,7 @@ def kill_workers(tasks):
         time.sleep(0.01)
 
 
-def test_results_that_are_lost_before_they_are_fetched_are_computed_anew_and_count_for_no_failure(tasks):
+def test_results_that_are_lost_before_they_are_fetched_are_computed_again_and_are_no_failures(tasks):
     """The driver was fetching, or drawing, while their workers died."""
     names, lost = [str(i) for i in range(6)], []
 
@@ -204,7 +218,7 @@ def test_a_driver_that_has_to_end_while_it_fetches_what_was_lost_is_interrupted(
 
     def fetch_what_was_lost(this, *arguments):
         kill_workers(tasks)
-        tasks.client.cluster.scale(0)  # nobody makes it again
+        tasks.client.cluster.scale(0)  # no worker makes it again
         tasks.check_stop = lambda _: ("there is no time left", 0.0)
         fetch(this, *arguments)
 
@@ -231,7 +245,7 @@ def alone(monkeypatch):
 
 
 @pytest.mark.parametrize("another", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_a_shot_that_hangs_on_the_only_worker_waits_for_another_one_and_not_for_ever(
+def test_a_shot_that_hangs_on_the_only_worker_waits_for_another_worker_but_not_for_ever(
     alone, tmp_path, monkeypatch, another
 ):
     monkeypatch.setattr(shots_module, "LONE_WORKER_TIMEOUT_S", 600.0 if another else 3.0)
@@ -299,9 +313,7 @@ def test_a_sum_that_waits_behind_a_long_shot_does_not_hang(tmp_path, monkeypatch
         (8, 64, 4, 32),
     ],
 )
-def test_the_time_that_is_needed_to_end_is_that_of_the_tasks_in_hand_and_of_the_rest_of_a_block(
-    in_one_task, block, workers, shots
-):
+def test_the_time_to_stop_covers_the_tasks_in_hand_and_the_rest_of_a_block(in_one_task, block, workers, shots):
     tasks = DaskExecutor(None)
     tasks.seconds.extend([30.0, 60.0])
     assert tasks.needed_s(in_one_task, block, workers) == shots * 60.0

@@ -27,8 +27,8 @@ def test_processes_are_spread_over_a_node_that_is_not_full():
 
 
 @pytest.mark.parametrize(("processes", "threads"), [(1, 1), (1, 4), (2, 2), (9, 1), (0, 0)])
-def test_what_may_belong_to_others_is_left_alone(processes, threads):
-    """Half of the cores or fewer: another job of the same kind may be there; more than there are: nobody's."""
+def test_processes_are_not_pinned_to_cores_that_other_jobs_may_use(processes, threads):
+    """Half of the cores or fewer: another job of the same kind may be there; more: they do not fit."""
     assert assigned_cores(cores(8), processes, threads, 0) == []
 
 
@@ -37,6 +37,6 @@ def test_hardware_threads_of_a_core_stay_together(tmp_path, monkeypatch):
         folder = tmp_path / f"cpu{cpu}" / "topology"
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(f"{cpu % 2},{cpu % 2 + 2}\n")
-    monkeypatch.setattr(pinning, "SIBLINGS", tmp_path)
+    monkeypatch.setattr(pinning, "CPU_FOLDER", tmp_path)
     assert cores_of({0, 1, 2, 3}) == [(0, 2), (1, 3)]
     assert cores_of({1, 2}) == [(1,), (2,)]

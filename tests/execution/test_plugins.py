@@ -27,7 +27,7 @@ from hpcfwi.execution.plugins import EXIT_TOPIC, WorkerExitPlugin, WorkerInfoPlu
         (3, "exited with status 3"),
     ],
 )
-def test_an_exit_code_becomes_words(code, reason):
+def test_an_exit_code_is_described(code, reason):
     assert exit_reason(code) == reason
 
 
@@ -63,8 +63,8 @@ def test_each_of_several_workers_is_reported():
 
 
 @pytest.fixture(scope="module")
-def told():
-    """A client of one worker of 400 MB, and what is told of its deaths; the settings are those of a run."""
+def exits():
+    """A client of one worker of 400 MB, and the events of its exits; the settings are those of a run."""
     settings = {"memory_limit": "400MB", "host": "127.0.0.1"}
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, scheduler_kwargs=SCHEDULER, **settings) as cluster,
@@ -81,8 +81,8 @@ def told():
     [(die, (signal.SIGKILL,), "SIGKILL"), (die, (signal.SIGSEGV,), "SIGSEGV")],
     ids=["kill", "segfault"],
 )
-def test_the_cause_of_a_death_is_reported(told, function, arguments, reason):
-    client, events = told
+def test_the_cause_of_a_death_is_reported(exits, function, arguments, reason):
+    client, events = exits
     events.clear()
     client.wait_for_workers(1, timeout=300)
     future = client.submit(function, *arguments, pure=False)
@@ -98,8 +98,8 @@ def test_the_cause_of_a_death_is_reported(told, function, arguments, reason):
 
 
 @relying_on("distributed", "a nanny logs worker-restart-memory before it ends a worker, and the exit code after that")
-def test_a_worker_out_of_memory_is_reported_by_its_nanny_before_its_exit(told):
-    client, events = told
+def test_a_worker_out_of_memory_is_reported_by_its_nanny_before_its_exit(exits):
+    client, events = exits
     events.clear()
     client.wait_for_workers(1, timeout=300)
     client.subscribe_topic(MEMORY_TOPIC, lambda event: events.append(event[1]))

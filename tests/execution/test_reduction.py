@@ -45,7 +45,7 @@ class Sum:
         names = [str(i) for i in range(SHOTS)]
         tasks = DaskExecutor(
             self.client,
-            on_retry=lambda *told: self.retried.append(told),
+            on_retry=lambda *facts: self.retried.append(facts),
             on_sums_found=lambda count, total: self.found.append((count, total)),
             check_stop=self.check_stop,
         )
@@ -111,7 +111,7 @@ def test_a_restart_computes_only_what_is_not_kept_to_the_same_bytes(
 
 @pytest.mark.parametrize("batched", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.slow), BLOCK])
-def test_when_time_presses_what_is_in_hand_is_finished_and_no_shot_computed_twice(
+def test_a_run_that_must_stop_finishes_what_is_in_hand_and_a_restart_computes_no_shot_twice(
     client, tmp_path, undisturbed, block, batched
 ):
     folder = tmp_path / "run"
@@ -134,14 +134,14 @@ def test_when_time_presses_what_is_in_hand_is_finished_and_no_shot_computed_twic
     assert sorted([*before, *whole.computed]) == list(range(SHOTS))
 
 
-def test_when_time_presses_nothing_is_begun(client, tmp_path):
+def test_a_run_that_must_stop_begins_nothing(client, tmp_path):
     whole = Sum(client, tmp_path, BLOCK, check_stop=lambda _: ("the batch job ends in 5 s", 0.0))
     with pytest.raises(Interrupted, match="the batch job ends in 5 s"):
         whole()
     assert whole.computed == []
 
 
-def test_when_time_is_too_short_what_is_in_hand_is_left(client, tmp_path):
+def test_a_run_without_time_left_abandons_what_is_in_hand(client, tmp_path):
     (tmp_path / "slow").touch()
     answers = iter([None])
     whole = Sum(client, tmp_path, BLOCK, check_stop=lambda _: next(answers, ("SIGTERM was received", 0.5)))
@@ -183,13 +183,13 @@ def test_sums_of_another_evaluation_go_when_a_new_one_begins(client, tmp_path):
     assert {path.parent.name for path in whole.kept} == {"partial-two"}
 
 
-def test_nothing_is_kept_where_nothing_is_asked_for(client, tmp_path, undisturbed):
+def test_no_sums_are_kept_if_the_configuration_says_so(client, tmp_path, undisturbed):
     whole = Sum(client, tmp_path, 0)
     assert whole() == undisturbed
     assert not whole.kept
 
 
-def test_a_sum_that_cannot_be_kept_is_no_reason_to_stop(client, tmp_path, undisturbed):
+def test_a_sum_that_cannot_be_written_does_not_stop_the_run(client, tmp_path, undisturbed):
     whole = Sum(client, tmp_path, 1)
     (tmp_path / "journal" / "partial-one").write_text("in the way")
     assert whole() == undisturbed
@@ -209,7 +209,7 @@ def test_a_sum_that_cannot_be_kept_is_no_reason_to_stop(client, tmp_path, undist
         (10, 64, 2),
     ],
 )
-def test_by_default_a_sum_is_of_three_per_cent_of_the_shots_at_most(shots, block, level):
+def test_by_default_a_kept_sum_has_at_most_three_per_cent_of_the_shots(shots, block, level):
     assert block_level(shots, block) == level
 
 

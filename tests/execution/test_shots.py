@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -37,17 +38,19 @@ class Work:
         return given
 
     def finish(self, key):
+        """Finish a task; return its unit, the unit's other tasks, and the workers to restart."""
+        unit = self.shots.running[key]
         self.window.take(key, 0.0)
-        return self.shots.finish(key)
+        return unit, *self.shots.finish(key)
 
-    def fail(self, key, failure, **options):
+    def fail(self, key, failure):
         self.window.take(key, 0.0)
-        return self.shots.fail(key, failure, **options)
+        return self.shots.fail(key, failure)
 
     def die(self, worker):
         """End a worker with all that it has in hand; return the shots."""
         lost = self.window.remove(worker)
-        self.shots.leave(lost)
+        self.shots.lose_workers(lost)
         units = [self.shots.running[key] for key in lost]
         for key in lost:
             self.shots.fail(key, Failure(worker, "died", died=True))
@@ -78,7 +81,7 @@ def test_shots_are_given_in_the_order_of_the_survey():
 def test_a_shot_that_fails_is_queued_again_and_goes_to_another_host_before_new_ones():
     work = Work(count=4)
     work.give()
-    assert work.fail("task-1", ERROR).first == 0
+    assert work.fail("task-1", ERROR)
     assert work.state(0) is State.QUEUED
     work.finish("task-2")
     assert [(shot, worker) for _, shot, worker in work.give()] == [(0, B), (2, A)]
@@ -107,20 +110,20 @@ def test_a_shot_whose_workers_die_four_times_is_named_with_what_is_known_of_the_
     assert str(caught.value).count(f"its worker died: out of memory on {A}") == 4
 
 
-def test_a_death_without_blame_counts_for_nothing():
+def test_a_death_without_blame_does_not_count():
     work = Work(count=1)
     for _ in range(10):
         ((key, _, _),) = work.give()
-        assert work.fail(key, DEATH, blame=False) is not None
+        assert work.fail(key, replace(DEATH, blame=False))
     assert work.state(0) is State.QUEUED
     assert not work.shots.units[0].alone
 
 
-def test_of_an_overdue_shot_a_copy_runs_elsewhere_and_the_first_result_counts():
+def test_a_copy_of_an_overdue_shot_runs_elsewhere_and_the_first_result_counts():
     work = Work(count=1)
     ((first, _, hanging),) = work.give()
-    assert work.shots.overdue(first, 100.0)
-    assert not work.shots.overdue(first, 101.0)
+    assert work.shots.mark_overdue(first, 100.0)
+    assert not work.shots.mark_overdue(first, 101.0)
     assert work.state(0) is State.OVERDUE
     ((copy, _, elsewhere),) = work.give()
     assert elsewhere != hanging
@@ -132,45 +135,45 @@ def test_of_an_overdue_shot_a_copy_runs_elsewhere_and_the_first_result_counts():
 def test_an_overdue_shot_that_finishes_before_its_copy_restarts_no_worker():
     work = Work(count=1)
     ((first, _, _),) = work.give()
-    work.shots.overdue(first, 100.0)
+    work.shots.mark_overdue(first, 100.0)
     ((copy, _, _),) = work.give()
     assert work.finish(first)[1:] == ([copy], [])
 
 
-def test_where_all_workers_stand_still_no_copy_is_made_and_none_is_restarted(monkeypatch):
+def test_if_all_workers_hang_no_copy_is_made_and_no_worker_is_restarted(monkeypatch):
     monkeypatch.setattr(shots_module, "LONE_WORKER_TIMEOUT_S", 0.0)
     work = Work(count=2)
     for key, _, _ in work.give():
-        work.shots.overdue(key, 100.0)
+        work.shots.mark_overdue(key, 100.0)
     assert work.give() == []
-    assert work.shots.hopeless(work.window, 1e9) == []
+    assert work.shots.lone_workers(work.window, 1e9) == []
 
 
 def test_the_only_worker_is_restarted_after_ten_minutes():
     work = Work(count=1, workers=(A,))
     ((key, _, _),) = work.give()
-    work.shots.overdue(key, 100.0)
-    assert work.shots.hopeless(work.window, 699.0) == []
-    assert work.shots.hopeless(work.window, 701.0) == [A]
+    work.shots.mark_overdue(key, 100.0)
+    assert work.shots.lone_workers(work.window, 699.0) == []
+    assert work.shots.lone_workers(work.window, 701.0) == [A]
 
 
 def test_a_copy_that_fails_leaves_the_shot_to_the_first_task_and_counts():
     work = Work(count=1, workers=(A, B, C))
     ((first, _, _),) = work.give()
-    work.shots.overdue(first, 100.0)
+    work.shots.mark_overdue(first, 100.0)
     ((copy, _, _),) = work.give()
-    assert work.fail(copy, ERROR) is None
+    assert not work.fail(copy, ERROR)
     assert work.state(0) is State.OVERDUE
     assert len(work.shots.units[0].failures) == 1
-    assert work.finish(first) is not None
+    assert work.finish(first)[0].state is State.DONE
 
 
 def test_an_overdue_task_that_fails_leaves_the_shot_to_its_copy():
     work = Work(count=1)
     ((first, _, _),) = work.give()
-    work.shots.overdue(first, 100.0)
+    work.shots.mark_overdue(first, 100.0)
     ((copy, _, _),) = work.give()
-    assert work.fail(first, ERROR) is None
+    assert not work.fail(first, ERROR)
     assert work.state(0) is State.RUNNING
     assert work.finish(copy)[2] == []
 
@@ -179,7 +182,7 @@ def test_a_done_shot_whose_result_is_lost_is_computed_again():
     work = Work(count=1)
     ((key, _, _),) = work.give()
     work.finish(key)
-    assert work.shots.fail_done(0, ERROR) is not None
+    assert work.shots.fail_done(0, ERROR)
     assert work.shots.done == set()
     ((key, _, _),) = work.give()
     work.finish(key)
@@ -196,13 +199,13 @@ def test_a_batch_that_fails_is_computed_again_shot_by_shot():
     assert [len(work.shots.units[i].shots) for i in range(4)] == [1, 1, 1, 3]
 
 
-def test_a_task_whose_worker_left_is_still_waited_for():
+def test_a_task_whose_worker_left_may_still_finish():
     """Dask runs it elsewhere, where allowed to."""
     work = Work(count=1)
     ((key, _, worker),) = work.give()
-    work.shots.leave(work.window.remove(worker))
+    work.shots.lose_workers(work.window.remove(worker))
     assert work.state(0) is State.RUNNING
-    assert work.finish(key) is not None
+    assert work.finish(key)[0].state is State.DONE
 
 
 def test_a_run_that_stops_finishes_the_blocks_that_it_has_begun():
@@ -222,7 +225,7 @@ def test_a_shot_that_fails_while_the_run_stops_is_not_tried_again():
     work = Work(count=2, block=1)
     (key, _, _), _ = work.give()
     work.shots.stop()
-    assert work.fail(key, ERROR) is None
+    assert not work.fail(key, ERROR)
     assert work.give() == []
 
 
@@ -250,7 +253,7 @@ def compute_all(work, culprit, generator):
             work.finish(head)
 
 
-def test_whatever_the_order_only_the_shot_that_ends_workers_is_named():
+def test_only_the_shot_that_kills_workers_is_named_whatever_the_order():
     """Workers of up to four shots each, of which every one that computes a certain shot dies."""
     for seed in range(200):
         generator = random.Random(seed)

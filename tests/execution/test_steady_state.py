@@ -104,7 +104,7 @@ def test_the_second_evaluation_builds_compiles_allocates_and_reads_nothing(probl
     assert counts == {"files unpickled": 2}  # a model an evaluation
 
 
-def test_the_counters_do_see_a_build(monkeypatch, problem):
+def test_the_counters_see_a_build(monkeypatch, problem):
     built = []
     original = Operator.__dict__["_build"].__func__
     monkeypatch.setattr(Operator, "_build", classmethod(lambda cls, *a, **k: built.append(1) or original(cls, *a, **k)))
@@ -136,7 +136,7 @@ def test_misfit_and_gradient_do_not_depend_on_what_the_worker_did_before(problem
     assert all(np.array_equal(a.g, b.g) for a, b in zip(first, again, strict=True))
 
 
-def test_nor_on_the_time_axis_that_it_had_before(problem, context, tmp_path):
+def test_misfit_and_gradient_do_not_depend_on_the_time_axis_before(problem, context, tmp_path):
     shots = stage_shots(problem, context, tmp_path)
     model, axis = stage_model(tmp_path, problem.initial_velocity), problem.time_axis(problem.initial_velocity)
     other = TimeAxis(0.9 * axis.step, axis.samples - 7)

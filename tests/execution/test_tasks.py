@@ -96,8 +96,7 @@ def test_shots_with_different_receivers_share_a_solver_and_give_what_each_gives_
         np.testing.assert_array_equal(exact.g, result.g)
 
 
-def test_receivers_that_are_not_there_add_nothing(problem, context, model, observe):
-    """The gradient of a spread is the sum of the gradients of its parts."""
+def test_misfit_and_gradient_of_a_spread_are_the_sums_over_its_parts(problem, context, model, observe):
     axis, worker = problem.time_axis(problem.initial_velocity), ShotWorker(context)
     whole = SHOTS[2]
     parts = [
@@ -124,14 +123,14 @@ def test_a_new_time_axis_resamples_the_data_once_and_the_old_one_does_so_again(
     assert calls == [axis.step, shorter.step, axis.step]
 
 
-def test_the_only_shot_is_kept_however_small_the_budget(problem, context, observe):
+def test_the_last_shot_is_kept_however_small_the_memory_budget(problem, context, observe):
     worker = ShotWorker(replace(context, cache_bytes=1))
     axis = problem.time_axis(problem.initial_velocity)
     staged = observe(SHOTS[2])
     assert worker.observed("many", staged, axis) is worker.observed("many", staged, axis)
 
 
-def test_a_model_that_could_not_be_loaded_is_not_taken_for_loaded(problem, context, model, observe):
+def test_a_model_that_failed_to_load_is_loaded_again(problem, context, model, observe):
     axis, worker = problem.time_axis(problem.initial_velocity), ShotWorker(context)
     staged = observe(SHOTS[0])
     before = worker.evaluate("few", model, staged, axis)
@@ -173,7 +172,7 @@ def test_a_missing_file_is_a_failure_of_the_task_in_one_line_with_its_host(probl
     )
 
 
-def test_data_that_were_modelled_once_are_taken_over_unless_damaged_or_of_another_origin(observe, monkeypatch):
+def test_modelled_data_are_reused_unless_damaged_or_of_another_origin(observe, monkeypatch):
     modelled = []
     record = ShotWorker.record
 

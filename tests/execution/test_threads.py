@@ -11,7 +11,7 @@ import zlib
 
 import pytest
 
-from hpcfwi.execution.affinity import numbers, observed_threads, ranges
+from hpcfwi.execution.affinity import format_ranges, observed_threads, parse_ranges
 
 PROGRAM = """
 import json
@@ -49,7 +49,7 @@ def measured(prefix=(), **variables):
 
 
 @pytest.mark.skipif(not TWO_CPUS, reason="this machine has one CPU")
-def test_kernels_run_on_as_many_threads_as_was_said_unless_something_forbids_it():
+def test_the_threads_that_kernels_really_run_on_are_counted():
     assert measured(OMP_NUM_THREADS="1")[0] == 1
     assert measured(OMP_NUM_THREADS="2")[0] == 2
     assert measured(OMP_NUM_THREADS="2", OMP_THREAD_LIMIT="1")[0] == 1
@@ -98,9 +98,9 @@ def test_a_thread_of_python_that_is_busy_meanwhile_computes_no_kernel():
 
 
 @pytest.mark.parametrize("some", [set(), {3}, {0, 1, 2, 3, 8}, {0, 2, 4}])
-def test_numbers_are_told_as_ranges(some):
-    assert numbers(ranges(some)) == some
+def test_ranges_are_parsed_as_they_were_formatted(some):
+    assert parse_ranges(format_ranges(some)) == some
 
 
-def test_ranges_are_short():
-    assert ranges({0, 1, 2, 3, 8, 10, 11}) == "0-3,8,10-11"
+def test_consecutive_numbers_become_a_range():
+    assert format_ranges({0, 1, 2, 3, 8, 10, 11}) == "0-3,8,10-11"

@@ -1,4 +1,4 @@
-"""Which worker gets the next shot, and which hosts get none."""
+"""Which worker gets the next shot, how many it has in hand, when shots go in batches, and which hosts get none."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 
 import pytest
 
+from hpcfwi.events.types import HostExcluded, HostReadmitted
 from hpcfwi.execution import window as window_module
-from hpcfwi.execution.window import MAX_DEPTH, Window, apart_from, host_of, queue_depth, shortest_unqueued_shot
+from hpcfwi.execution.window import MAX_BATCH_S, MAX_DEPTH, Window, apart_from, host_of, queue_depth, should_batch
+from hpcfwi.inversion.misfit import BLOCK
 
 A1, A2, B1 = "tls://10.0.0.1:1", "tls://10.0.0.1:2", "tls://10.0.0.2:1"
 
@@ -16,9 +18,8 @@ A1, A2, B1 = "tls://10.0.0.1:1", "tls://10.0.0.1:2", "tls://10.0.0.2:1"
 def window():
     """Three workers on two hosts, and what happens to the hosts."""
     window = Window()
-    window.hosts = []
-    window.on_excluded = lambda host, shots: window.hosts.append(("excluded", host, shots))
-    window.on_readmitted = lambda host, shots: window.hosts.append(("readmitted", host, shots))
+    window.events = []
+    window.log_event = lambda event: window.events.append((type(event), event.host, event.failed_shots))
     window.update([A1, A2, B1])
     return window
 
@@ -74,10 +75,10 @@ def test_a_draining_worker_gets_no_more_tasks_and_keeps_what_it_has(window):
     window.take("task", 1.0)
     assert window.free_since(A1) == 1.0
     assert A1 not in fill(window)
-    assert A1 not in window.others([])
+    assert not window.has_others([A2, B1])
 
 
-def test_a_task_that_is_to_be_alone_waits_for_an_empty_hand_and_shares_it_with_no_other(window):
+def test_a_task_that_must_be_alone_waits_for_an_idle_worker_and_shares_it_with_no_other(window):
     window.depth = 2
     for worker in (A1, A2):
         window.give(worker, f"on {worker}", 0.0)
@@ -104,7 +105,7 @@ def test_other_hosts_come_before_other_workers_and_those_before_the_same():
     assert apart_from([""], [A1]) == [A1]
 
 
-def test_only_the_first_task_in_a_hand_is_under_way(window):
+def test_only_the_first_task_of_a_worker_is_running(window):
     window.depth = 2
     window.give(A1, "first", 10.0)
     window.give(A1, "second", 10.0)
@@ -125,7 +126,7 @@ def test_a_host_is_excluded_after_three_different_shots_and_not_for_one(window):
     assert not window.excluded
     window.record_failure(A1, "c")
     assert window.excluded == {"10.0.0.1"}
-    assert window.hosts == [("excluded", "10.0.0.1", ["a", "b", "c"])]
+    assert window.events == [(HostExcluded, "10.0.0.1", ["a", "b", "c"])]
     assert fill(window) == [B1]
 
 
@@ -155,7 +156,7 @@ def test_an_excluded_host_is_used_again_when_no_other_is_left(window):
         window.record_failure(A1, shot)
     window.update([A1, A2])
     assert not window.excluded
-    assert window.hosts[-1] == ("readmitted", "10.0.0.1", ["a", "b", "c"])
+    assert window.events[-1] == (HostReadmitted, "10.0.0.1", ["a", "b", "c"])
     assert sorted(fill(window)) == [A1, A2]
 
 
@@ -172,9 +173,30 @@ def test_an_excluded_host_is_used_again_when_no_other_is_left(window):
         (0.0, 2, MAX_DEPTH),
     ],
 )
-def test_short_shots_are_given_ahead(seconds, workers, depth):
+def test_workers_have_several_short_shots_in_hand(seconds, workers, depth):
     assert queue_depth(seconds, workers) == depth
 
 
-def test_more_workers_make_longer_shots_short():
-    assert shortest_unqueued_shot(2) < 1.2 < 30 < shortest_unqueued_shot(500)
+def test_of_many_workers_each_has_more_than_one_long_shot_in_hand():
+    assert queue_depth(1.2, 2) == 1
+    assert queue_depth(30, 500) == 2
+
+
+@pytest.mark.parametrize(
+    ("shots", "workers", "seconds", "wanted"),
+    [
+        (100_000, 4096, 1.0, True),  # 120 s of the scheduler for 25 s of work
+        (100_000, 4096, MAX_BATCH_S / BLOCK + 0.01, False),  # too long for the time after a signal
+        (100_000, 100, 1.0, False),  # 83 shots a second are no trouble
+        (100_000, 500, 0.1, True),
+        (5_000, 500, 0.5, False),  # two batches a worker at most: some would have one, others two
+        (5_000, 4096, 0.5, True),  # one batch for some, but 6 s to hand out all
+        (100, 4096, 0.001, True),
+        (1, 1, 0.0, True),
+        (100, 2, 0.02, False),
+        (100, 0, 0.02, False),
+        (100, 2, math.nan, False),
+    ],
+)
+def test_batches_are_chosen_only_if_they_shorten_an_evaluation(shots, workers, seconds, wanted):
+    assert should_batch(shots, workers, seconds) is wanted

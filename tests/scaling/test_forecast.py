@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from simulator import Simulation, simulate
 
 from hpcfwi.errors import InputError
-from hpcfwi.execution.batching import TaskOverhead
-from hpcfwi.execution.window import queue_depth
+from hpcfwi.execution.window import TaskOverhead, queue_depth
 from hpcfwi.inversion.misfit import BLOCK, blocks
 from hpcfwi.scaling.forecast import CostModel, fit, makespan, replay, tree_depth
 from hpcfwi.scaling.results import validate

@@ -9,7 +9,7 @@ import pytest
 
 from hpcfwi.errors import InputError
 from hpcfwi.events.lease import Lease
-from hpcfwi.execution.batching import NO_OVERHEAD
+from hpcfwi.execution.window import NO_OVERHEAD
 from hpcfwi.scaling.runs import RunPoint, Study, StudyRuns, measure_overhead
 
 STUDY = Study("problem", "site", "local", weak_nodes=8, iterations=1, settings=("wavelet.peak_frequency=9",))

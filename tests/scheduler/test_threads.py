@@ -7,7 +7,7 @@ import os
 import pytest
 from watching import logged_events, options
 
-from hpcfwi.execution.affinity import ranges
+from hpcfwi.execution.affinity import format_ranges
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this machine has one CPU")
 AFFINITY = {"CPUS": "2", "CONF": "TaskPlugin=task/affinity"}
@@ -73,5 +73,5 @@ def test_threads_are_not_bound_to_cores_that_other_jobs_may_use(on_login):
     """Jobs of a Slurm that binds none of them see the whole node: bound, they would all be on its first core."""
     done, threads = run(on_login, 'openmp.places="cores"', 'openmp.bind="close"')
     assert done.returncode == 0, done.stdout + done.stderr
-    every = ranges(os.sched_getaffinity(0))
+    every = format_ranges(os.sched_getaffinity(0))
     assert threads == [(1, every)]
