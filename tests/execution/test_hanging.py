@@ -201,7 +201,7 @@ def test_results_that_are_lost_before_they_are_fetched_are_computed_again_and_ar
     names, lost = [str(i) for i in range(6)], []
 
     def progress(done, _):
-        if done == 1 and not lost:
+        if done and not lost:
             time.sleep(1.5)
             lost.append(kill_workers(tasks))
 
