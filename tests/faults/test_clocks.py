@@ -94,7 +94,8 @@ def another_start(hpcfwi):
     return words
 
 
-COMMAND = ("run", "fwi.toml", "--run-dir", "run", *options("site.worker.threads=1", "inversion.iterations=5000"))
+ENDLESS = ("acquisition.sources.count=60", "inversion.iterations=5000", "inversion.ftol=0", "inversion.gtol=0")
+COMMAND = ("run", "fwi.toml", "--run-dir", "run", *options("site.worker.threads=1", *ENDLESS))
 
 
 @pytest.mark.slow

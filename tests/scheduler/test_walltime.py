@@ -46,7 +46,8 @@ def test_a_job_that_must_not_be_requeued_stops(lab, on_login):
     script = [ROOT / "jobs" / "fwi.sh", "fwi.toml", "--site", "generic-slurm", "--run-dir", "run"]
     # Slurm looks every half minute whether it is time for a signal
     place = ["-t", "2", "-N1", "--cpus-per-task=2", f"--export=ALL,HPCFWI_ROOT={ROOT},HPCFWI_REQUEUE=0"]
-    endless = options("acquisition.sources.count=60", "inversion.iterations=5000", "inversion.ftol=0")
+    problem = ("acquisition.sources.count=60", "grid.shape=[101, 101]", "grid.spacing=[6.0, 6.0]")
+    endless = options(*problem, "inversion.iterations=5000", "inversion.ftol=0", "inversion.gtol=0")
     output = lab.submit(on_login.folder, *place, "--signal=B:USR1@110", *script, *endless)
     assert "hpcfwi: stopped: SIGUSR1 was received; the same command continues the run" in output, output
 
