@@ -114,6 +114,7 @@ def script_lines(site: SiteConfig, layout: Layout, security: Security | None) ->
     lines += site.environment.commands
     variables = worker_environment(layout.threads, site) | _dask_variables(security)
     variables["PYTHONFAULTHANDLER"] = "1"  # the log of the job shows where a worker crashed
+    variables["PYTHONSAFEPATH"] = "1"  # another copy of hpcfwi in the current folder is not the driver's
     variables |= {PROCESSES_VARIABLE: str(layout.processes), THREADS_VARIABLE: str(layout.threads)}
     lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     # these may refer to variables of the node

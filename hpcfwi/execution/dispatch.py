@@ -24,7 +24,7 @@ from distributed.scheduler import KilledWorker
 
 from hpcfwi.cluster.dask_internals import run_stranded_tasks
 from hpcfwi.errors import DataError, HpcfwiError, Interrupted
-from hpcfwi.events.types import TaskOverdue
+from hpcfwi.events.types import ShotRetried, TaskOverdue
 from hpcfwi.execution.reduction import Node, SumTree
 from hpcfwi.execution.shots import Failure, Shots, State, Unit
 from hpcfwi.execution.tasks import TaskFailure, add_parts, add_shots, load_part
@@ -188,7 +188,7 @@ class Dispatch:
         if unit.state is State.OVERDUE:
             hanging = next((unit.workers[late] for late in unit.late), "")
             reason = "it takes far longer than others; perhaps its worker hangs"
-            self.executor.on_retry(self.shots.names[first], hanging, reason)
+            self._log_retry(first, hanging, reason)
         self.shots.start(unit, key, worker)
         self.window.give(worker, key, time.monotonic(), alone=unit.alone)
         # a task that may run on this worker alone would wait for ever if that is gone
@@ -264,18 +264,20 @@ class Dispatch:
             self.shots.lose_workers(self.window.remove(failure.worker))
         if unit is None:  # another task for it has just finished
             return
-        name = self.shots.names[unit.shots[failure.position]]
-        queued_again = self.shots.fail(future.key, failure)
-        if queued_again:
-            self.executor.on_retry(name, failure.worker, failure.reason)
+        shot = unit.shots[failure.position]
+        if self.shots.fail(future.key, failure):
+            self._log_retry(shot, failure.worker, failure.reason)
         if self.stop_reason is None and failure.blame and failure.worker:
-            self.window.record_failure(failure.worker, name)
+            self.window.record_failure(failure.worker, self.shots.names[shot])
 
     def _fail_done(self, index: int, future: Future) -> None:
         """Queue a shot again that was done, and has failed since then."""
         failure = self._failure(future)
         if self.shots.fail_done(index, failure):
-            self.executor.on_retry(self.shots.names[index], failure.worker, failure.reason)
+            self._log_retry(index, failure.worker, failure.reason)
+
+    def _log_retry(self, shot: int, worker: str, reason: str) -> None:
+        self.executor.log_event(ShotRetried(shot=self.shots.names[shot], worker=worker, reason=reason))
 
     def _failure(self, failed: Future, given_to: str = "") -> Failure:
         """Return where a task failed, and why; raise DataError if the shot cannot be used anywhere."""
@@ -307,7 +309,7 @@ class Dispatch:
         for index, part in failed.items():
             self._fail_done(index, part)
         if lost:
-            self.executor.on_retry(self.shots.names[lost[0]], "", reason)
+            self._log_retry(lost[0], "", reason)
             self.shots.compute_again(lost)
 
     def _update_workers(self) -> None:

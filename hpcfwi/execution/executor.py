@@ -16,7 +16,7 @@ from typing import Any
 from distributed import Client
 
 from hpcfwi.errors import Interrupted, RunError
-from hpcfwi.events.types import Event, RunWarning, WorkerRestarted
+from hpcfwi.events.types import Event, RunWarning, SumsFound, WorkerRestarted
 from hpcfwi.execution.dispatch import Dispatch
 from hpcfwi.execution.reduction import SumTree
 from hpcfwi.execution.shots import Shots
@@ -36,18 +36,14 @@ class DaskExecutor:
 
     client: Client  # any number of workers, which may come and go
     window: Window = field(default_factory=Window)  # decides which worker gets the next shot
-    # called with (shot, worker, reason) when a shot is started again
-    on_retry: Callable[[str, str, str], None] = lambda *_: None
     # called about every second while there is no worker, with the seconds since there was one; raises if none will come
     check_workers: Callable[[float], None] = lambda _: None
-    # called with the number of shots whose sums an earlier start has left on disk, and with that of all, if there are any
-    on_sums_found: Callable[[int, int], None] = lambda *_: None
     # returns why the worker at an address died; empty if that is unknown
     exit_reason: Callable[[str], str] = lambda _: ""
     # called about every second with the seconds that the tasks in hand may need; returns why no more should begin, and the
     # seconds that there are to finish those, or None
     check_stop: Callable[[float], tuple[str, float] | None] = lambda _: None
-    # called with events: overdue tasks, restarted workers, excluded hosts, warnings
+    # called with events: shots that are tried again, overdue tasks, restarted workers, excluded hosts, sums on disk, warnings
     log_event: Callable[[Event], None] = lambda _: None
 
     def __post_init__(self) -> None:
@@ -126,7 +122,7 @@ class DaskExecutor:
         on_disk = tree.on_disk()
         covered = {i for found in on_disk.values() for i in found}
         if covered:
-            self.on_sums_found(len(covered), len(names))
+            self.log_event(SumsFound(shots=len(covered), shots_total=len(names)))
         missing = [i for i in range(len(names)) if i not in covered]
         if batched is None:
             seconds = tuple(self.seconds)

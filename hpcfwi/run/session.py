@@ -257,11 +257,7 @@ class Session:
         self.tasks = DaskExecutor(
             client,
             window,
-            lambda shot, worker, reason: self.worker_events.record(
-                events.ShotRetried(shot=shot, worker=worker, reason=reason)
-            ),
             pool.check,
-            self._on_sums_found,
             self._exit_reason,
             self._check_stop,
             lambda event: self.worker_events.record(event),
@@ -285,10 +281,6 @@ class Session:
 
     def _exit_reason(self, worker: str) -> str:
         return self.worker_events.exit_reason(worker) + self._log_tail(self.worker_events.name(worker))
-
-    def _on_sums_found(self, shots: int, total: int) -> None:
-        self.log.write(events.SumsFound(shots=shots, shots_total=total))
-        self.print_line(f"sums of {shots} of {total} shots of this evaluation are in the journal already")
 
     def _check_stop(self, needed_s: float) -> tuple[str, float] | None:
         self.worker_events.raise_error()

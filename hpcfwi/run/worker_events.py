@@ -128,6 +128,8 @@ class WorkerEvents:
                 self._exit_reasons[event.worker] = RESTARTED
             case events.WorkerDied():
                 self._exit_reasons[event.worker] = event.reason
+            case events.SumsFound(shots=shots, shots_total=total):
+                self.print_line(f"sums of {shots} of {total} shots of this evaluation are in the journal already")
             case events.HostReadmitted():
                 self.print_line(f"host {event.host} gets shots again, since no other host is left")
             case events.RunWarning(worker=None):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from distributed import get_worker
+from executor_events import note_events
 
 from hpcfwi.errors import DataError, ShotFailed
 from hpcfwi.events.types import TaskFailed, parse_event
@@ -45,7 +46,7 @@ class Sum:
     def __init__(self, client, folder, shots):
         self.folder, self.shots = folder, shots
         self.retries, self.progress = [], []
-        self.tasks = DaskExecutor(client, on_retry=lambda *facts: self.retries.append(facts))
+        self.tasks = DaskExecutor(client, log_event=note_events(self.retries))
 
     def __call__(self, batched, small=False):
         names = [str(i) for i in range(self.shots)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster, get_worker
+from executor_events import note_events
 
 from hpcfwi.errors import DataError, RunError
 from hpcfwi.execution.executor import DaskExecutor
@@ -70,7 +71,7 @@ def die_once(seed, folder):
 
 
 def add(client, function, folder, count=20, retries=None):
-    tasks = DaskExecutor(client, on_retry=lambda *facts: retries.append(facts) if retries is not None else None)
+    tasks = DaskExecutor(client, log_event=note_events([] if retries is None else retries))
     names = [str(i) for i in range(count)]
     keys = [task_key(str(folder), function.__name__, time.monotonic_ns(), i) for i in range(count)]
     return tasks.sum(function, names, [(i, str(folder)) for i in range(count)], keys)

@@ -13,6 +13,7 @@ from threading import Lock, Thread
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster, get_worker
+from executor_events import note_events
 
 from hpcfwi.errors import DataError, RunError
 from hpcfwi.execution.executor import DaskExecutor
@@ -104,7 +105,7 @@ def test_an_error_that_cannot_be_pickled_is_reported(client, function, tmp_path)
 
 def test_a_shot_whose_error_cannot_be_pickled_is_tried_on_another_worker(client, tmp_path):
     retries = []
-    tasks = DaskExecutor(client, on_retry=lambda *facts: retries.append(facts))
+    tasks = DaskExecutor(client, log_event=note_events(retries))
     with pytest.raises(RunError):
         tasks.sum(fail_unpicklably, ["a"], [(1,)], [task_key(tmp_path)])
     (_, first, _), (_, second, _) = retries
@@ -249,7 +250,7 @@ def fail_at_once_on_one_worker(value, folder):
 def test_a_worker_that_fails_at_once_gets_no_shot_a_second_time(client, tmp_path):
     """It is idle while the other one works, and must not be helped to a shot that it has failed at."""
     retries = []
-    tasks = DaskExecutor(client, on_retry=lambda *facts: retries.append(facts))
+    tasks = DaskExecutor(client, log_event=note_events(retries))
     names = [str(i) for i in range(12)]
     arguments = [(i, str(tmp_path)) for i in range(12)]
     found = tasks.sum(fail_at_once_on_one_worker, names, arguments, [task_key(tmp_path, name) for name in names])

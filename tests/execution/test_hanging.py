@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from distributed import Client, get_worker
+from executor_events import note_events
 
 from hpcfwi.cluster import local
 from hpcfwi.cluster.layout import Layout
@@ -46,7 +47,7 @@ def shot(number, folder, how):
 def noting_executor(client):
     """An executor that notes its retries and events."""
     retries, reported = [], []
-    tasks = DaskExecutor(client, on_retry=lambda *facts: retries.append(facts), log_event=reported.append)
+    tasks = DaskExecutor(client, log_event=note_events(retries, others=reported))
     tasks.retries, tasks.reported = retries, reported
     return tasks
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from executor_events import note_events
 
 from hpcfwi.errors import DataError, Interrupted
 from hpcfwi.execution.executor import DaskExecutor
@@ -45,8 +46,7 @@ class Sum:
         names = [str(i) for i in range(SHOTS)]
         tasks = DaskExecutor(
             self.client,
-            on_retry=lambda *facts: self.retried.append(facts),
-            on_sums_found=lambda count, total: self.found.append((count, total)),
+            log_event=note_events(self.retried, self.found),
             check_stop=self.check_stop,
         )
         (self.folder / "computed").write_text("")
