@@ -8,8 +8,6 @@ Everything that the command line does is here too::
 Names are imported when they are first used: a worker process, or ``hpcfwi --version``, pays only for what it needs.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

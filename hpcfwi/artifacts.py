@@ -4,8 +4,6 @@ A staged file is a line of magic, a line of JSON (kind, size and digest of the p
 payload with the expected digest is unpickled, and only from a file and a folder that no other user can write.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

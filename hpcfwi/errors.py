@@ -1,7 +1,5 @@
 """The errors that a user sees, each with its exit code."""
 
-from __future__ import annotations
-
 __all__ = ["DataError", "HpcfwiError", "InputError", "Interrupted", "RunError", "ShotFailed", "StagingError"]
 
 

@@ -1,7 +1,5 @@
 """Reading files with limits, writing them atomically, and showing text of unknown origin."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -4,8 +4,6 @@ A signal ends a run once: it is raised as KeyboardInterrupt, again and again unt
 ignored while the run ends. A closed stdout, a lost terminal or a full log disk does not end a run.
 """
 
-from __future__ import annotations
-
 import errno
 import gc
 import io

@@ -1,7 +1,5 @@
 """The batch system protocol: what hpcfwi asks of Slurm, PBS and those that other packages add."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """PBS (OpenPBS, PBS Professional and compatible ones): qsub, qstat, qdel, pbs_tmrsh and the variables PBS_*."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Which batch systems there are, and which of them this process runs in a job of."""
 
-from __future__ import annotations
-
 import math
 import os
 import time

@@ -1,7 +1,5 @@
 """Slurm: sbatch, squeue, scancel, scontrol, sinfo, srun and the variables SLURM_*."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Collection, Sequence

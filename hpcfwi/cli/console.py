@@ -1,7 +1,5 @@
 """Shared by the commands: the console, options, and the files and folders that arguments stand for."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The commands ``hpcfwi site``: list, show, script and check."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

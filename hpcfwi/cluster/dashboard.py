@@ -3,8 +3,6 @@
 Bokeh draws it. Importing Bokeh takes half a second of the driver's time, so the first request for a page imports it.
 """
 
-from __future__ import annotations
-
 import errno
 import getpass
 import os

@@ -1,7 +1,5 @@
 """Every undocumented name of Dask and its web server that hpcfwi uses; ``tests/cluster/test_dask_internals.py`` tests each."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable

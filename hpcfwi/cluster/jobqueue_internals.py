@@ -1,7 +1,5 @@
 """Every undocumented part of dask-jobqueue that hpcfwi uses; ``tests/cluster/test_jobqueue_internals.py`` tests each."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Workers as jobs of a batch system, by dask-jobqueue."""
 
-from __future__ import annotations
-
 import math
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Workers as processes of this machine."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """How driver and workers reach each other: the driver's address, its ports, and a certificate for every run."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Validation of configuration sections, with a message that lists every mistake by its key."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """TOML files, ``--set`` and variables: from text to plain values."""
 
-from __future__ import annotations
-
 import getpass
 import json
 import os

@@ -14,8 +14,6 @@ The standard library's rotating handler would not do: it renumbers every older f
 its first lines, and it leaves half a line on a full disk.
 """
 
-from __future__ import annotations
-
 import errno
 import gzip
 import os

@@ -1,7 +1,5 @@
 """How a run stands, folded from its events: the display, ``hpcfwi status`` and the report all read this one state."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from contextlib import suppress

@@ -9,8 +9,6 @@ Writers construct a class, readers get the same class back::
                 print(name, seconds)
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from hpcfwi.events import event as f

@@ -1,7 +1,5 @@
 """Shots as Dask tasks: every shot is computed, elsewhere if need be, or the run stops and names it."""
 
-from __future__ import annotations
-
 import math
 import queue
 import time

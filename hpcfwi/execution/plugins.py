@@ -1,7 +1,5 @@
 """Plugins by which Dask's workers and nannies report to the driver which worker joins, and why a worker process died."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

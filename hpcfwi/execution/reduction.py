@@ -1,7 +1,5 @@
 """The sum over shots: a tree whose shape depends on their order alone, and whose lower nodes may be on disk. Without Dask."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a worker process keeps from shot to shot: engine, model, and observed data on the solver's time axis."""
 
-from __future__ import annotations
-
 import time
 from collections import OrderedDict
 from collections.abc import Callable

@@ -20,8 +20,6 @@ A stopped run may begin anew without its excluded shots (``data.quorum``, :mod:`
 one shot, or a batch of consecutive shots that one task computes. A batch that fails is computed again shot by shot.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field

@@ -6,8 +6,6 @@ queue (``worker-saturation``) is no substitute: whether a task waits there depen
 shots on two workers, one of them four times slower, took 8.0 s with Dask's queue and take 4 s with this window.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections import defaultdict, deque

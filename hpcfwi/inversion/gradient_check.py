@@ -1,7 +1,5 @@
 """Dot-product and Taylor tests of the gradient, with the objects that a run uses."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 

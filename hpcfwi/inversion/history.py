@@ -1,7 +1,5 @@
 """``history.csv``: one row for each iteration, the first for the initial model."""
 
-from __future__ import annotations
-
 import csv
 import io
 from dataclasses import astuple, dataclass, fields

@@ -3,8 +3,6 @@
 An interrupted run replays the journal: the optimiser asks for the same vectors again and gets the recorded answers.
 """
 
-from __future__ import annotations
-
 import math
 import shlex
 import shutil

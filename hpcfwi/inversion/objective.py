@@ -1,7 +1,5 @@
 """The objective of an inversion: misfit and gradient at a vector of the optimiser, summed over all shots of the survey."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The optimiser: scipy's L-BFGS-B in float64."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Checks of a problem before it runs: stability, sampling in space and time, positions."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

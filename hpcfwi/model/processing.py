@@ -1,7 +1,5 @@
 """Operators on gathers: what happens to observed and predicted data before the misfit compares them."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Protocol

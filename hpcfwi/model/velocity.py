@@ -1,7 +1,5 @@
 """Velocity models: built-in ones and ones from files, and their conversion to squared slowness."""
 
-from __future__ import annotations
-
 import math
 from decimal import Decimal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The commands ``run`` and ``model``: from a configuration to a velocity model, or to observed data."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

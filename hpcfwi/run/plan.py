@@ -1,7 +1,5 @@
 """What a run needs, known before it starts: grid, steps, memory, disk, and the workers of a site that fit."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace

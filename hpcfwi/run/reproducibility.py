@@ -1,7 +1,5 @@
 """Whether another run of the same problem would give the same bytes, and every reason why not."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, Literal

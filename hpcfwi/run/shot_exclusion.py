@@ -1,7 +1,5 @@
 """Shots that fail everywhere: the run stops and says what to do, or begins anew without them (``data.quorum``)."""
 
-from __future__ import annotations
-
 import json
 import math
 import shlex

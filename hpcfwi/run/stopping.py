@@ -1,7 +1,5 @@
 """When a driver stops early: on a signal, or before its batch job ends; and whether that job starts once more."""
 
-from __future__ import annotations
-
 import math
 from contextlib import closing, suppress
 

@@ -4,8 +4,6 @@ The folder of a study has ``study.json`` (:class:`Study`), ``overhead.json`` (:f
 folder and the output of each run. A complete run has ``measured.json`` in its folder.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

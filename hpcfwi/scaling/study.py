@@ -1,7 +1,5 @@
 """A scaling study from the checks of its input to its results."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

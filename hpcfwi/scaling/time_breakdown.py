@@ -4,8 +4,6 @@ At any time, each planned worker is absent, computes a shot, or waits. A part is
 to the wall time; the time that no measurement explains is a part, too.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The site check, and its checks on the driver's host."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket

@@ -1,7 +1,5 @@
 """Findings of a site check, and the functions that judge facts: a finding has a verdict and, unless it is ok, advice."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Checks of the folder for runs with real files, by the driver alone and together with a worker."""
 
-from __future__ import annotations
-
 import fcntl
 import shutil
 import stat

@@ -1,7 +1,5 @@
 """Wave equations, discretised by Devito: their symbols and the operators that step them through time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Protocol
 

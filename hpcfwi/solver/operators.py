@@ -1,7 +1,5 @@
 """The one solver of a run: the driver compiles and stages it, workers load it, or compile it again if their machine differs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Storage of the forward wavefield, which the gradient needs in reverse order."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Protocol
 
