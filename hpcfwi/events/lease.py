@@ -41,14 +41,11 @@ class Holder:
     __pydantic_config__ = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
     token: str
     host: str
-    # this boot of the host, and this process namespace
-    machine: str
+    machine: str  # this boot of the host, and this process namespace
     pid: Annotated[int, Field(gt=0, lt=2**31)]
-    # when the process began, s since the host's boot, which does not change when the clock is set
-    started: float
-    # its batch job, and how often the batch system has restarted that; empty and 0 outside of a job
-    job: str
-    restarts: int
+    started: float  # when the process began, s since the host's boot, which does not change when the clock is set
+    job: str  # its batch job; empty outside of a job
+    restarts: int  # how often the batch system has restarted that job
     heartbeats: int = 0
 
     @classmethod

@@ -56,43 +56,31 @@ class RunState:
     # "failed", and since when, s since 1970. A driver that was killed logs no event: see hpcfwi.events.lease.Liveness.
     state: Line = "new"
     since: float | None = None
-    # why it has stopped or failed
-    reason: str = ""
-    # the last start, and the number of starts
-    start: events.RunStarted | None = None
+    reason: str = ""  # why it has stopped or failed
+    start: events.RunStarted | None = None  # the last one
     starts: int = 0
-    # None if it is not open
-    dashboard: events.Dashboard | None = None
-    # the last iteration that is done, and the limit
-    iteration: int | None = None
-    iterations: int = 0
-    # evaluations that are done
-    evaluation: int = 0
-    # of the last iteration
-    misfit: float | None = None
+    dashboard: events.Dashboard | None = None  # None if it is not open
+    iteration: int | None = None  # the last one that is done
+    iterations: int = 0  # the limit
+    evaluation: int = 0  # the last one that is done
+    misfit: float | None = None  # of the last iteration
     model_error: float | None = None
     initial_misfit: float | None = None
-    # of the evaluation, or of the data, that is under way
-    shots_done: int = 0
+    shots_done: int = 0  # of the evaluation, or of the data, that is under way
     shots_total: int = 0
-    # state of each worker job that has not ended, with the batch system's reason; and jobs of earlier starts
-    jobs: dict[Line, Line] = field(default_factory=dict)
-    left_over_jobs: list[Line] = field(default_factory=list)
-    # connected workers by address; and those that are gone
-    workers: dict[str, WorkerState] = field(default_factory=dict)
+    jobs: dict[Line, Line] = field(
+        default_factory=dict
+    )  # worker jobs that have not ended: state, batch system's reason
+    left_over_jobs: list[Line] = field(default_factory=list)  # of earlier starts
+    workers: dict[str, WorkerState] = field(default_factory=dict)  # connected ones, by address
     workers_gone: int = 0
     core_seconds_gone: float = 0.0
-    # shots of evaluations by host, in all starts
-    shots_on: Counter[Line] = field(default_factory=Counter)
-    # how often each happened, as a line of text; the latest comes last
-    failures: Counter[Line] = field(default_factory=Counter)
+    shots_on: Counter[Line] = field(default_factory=Counter)  # shots of evaluations by host, in all starts
+    failures: Counter[Line] = field(default_factory=Counter)  # how often each line of text; the latest comes last
     warnings: Counter[Line] = field(default_factory=Counter)
-    # durations of the last iterations
-    step_seconds: list[float] = field(default_factory=list)
-    # time of the last event, s since 1970
-    last: float = 0.0
-    # number of the file of the log
-    segment: int = 0
+    step_seconds: list[float] = field(default_factory=list)  # durations of the last iterations
+    last: float = 0.0  # time of the last event, s since 1970
+    segment: int = 0  # number of the file of the log
 
     def __post_init__(self) -> None:
         # shots that are counted in shots_done
