@@ -64,39 +64,19 @@ class EvaluationTimes:
 
 @dataclass
 class TimeBreakdown:
-    """The wall time of a run divided into parts.
+    """The wall time of a run divided into parts."""
 
-    Parameters
-    ----------
-    wall_seconds
-        Wall time of the command, s.
-    workers, nodes, cores
-        Planned worker processes and nodes, and the cores of all workers.
-    shots, evaluations
-        Shots of an evaluation, and the number of computed evaluations.
-    parts
-        Seconds of the wall time by :data:`PARTS`, means over the workers.
-    core_hours
-        Cores of the workers times the hours for which they were held.
-    times
-        Durations in each evaluation.
-    observed_seconds
-        Duration of each shot of the observed data, s.
-    facts
-        Versions, site, jobs and hosts.
-    """
-
-    wall_seconds: float
-    workers: int
-    nodes: int
-    cores: int
-    shots: int
-    evaluations: int
-    parts: dict[str, float]
-    core_hours: float
+    wall_seconds: float  # of the command
+    workers: int  # planned worker processes
+    nodes: int  # planned nodes
+    cores: int  # of all workers
+    shots: int  # of an evaluation
+    evaluations: int  # computed, not replayed
+    parts: dict[str, float]  # seconds of the wall time by PARTS, means over the workers
+    core_hours: float  # cores of the workers times the hours for which they were held
     times: list[EvaluationTimes]
-    observed_seconds: list[float]
-    facts: dict[str, Any]
+    observed_seconds: list[float]  # of each shot of the observed data
+    facts: dict[str, Any]  # versions, site, jobs and hosts
 
     @property
     def typical_times(self) -> list[EvaluationTimes]:
