@@ -142,7 +142,7 @@ def driver_of() -> Callable[[subprocess.Popen[str]], psutil.Process]:
 def longer_than_a_minute(first_run, tmp_path_factory) -> tuple[tuple[str, ...], Path]:
     """Settings of a run that takes two workers of this machine 80 s, and its run folder undisturbed."""
     shell = type(first_run[0])(tmp_path_factory.mktemp("undisturbed"))
-    evaluations = 120
+    evaluations = 30  # long before the optimiser finds no lower misfit, which ends a run
     problem = (
         "grid.shape=[101, 101]",
         "grid.spacing=[6.0, 6.0]",
