@@ -10,7 +10,9 @@ import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import add
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from hpcfwi.events import types as events
 from hpcfwi.events.types import Event, RunStarted, ShotDone, ShotStaged
 from hpcfwi.reporting.formatting import counted, natural_order, number
 
+T = TypeVar("T")
 # Limits of a timeline: single shots, bins of time, workers, marks (and stages, and starts), evaluations.
 MAX_SHOTS, BINS, MAX_WORKERS, MAX_MARKS, MAX_EVALUATIONS = 3000, 240, 20_000, 500, 20_000
 # Initial width of a bin, which doubles when time exceeds the bins; longest time from a driver's start to its first event.
@@ -62,8 +65,7 @@ class Worker:
     shots: int = 0  # of data and of evaluations
     seconds: float = 0.0  # of these shots
     end: str = ""  # how it failed
-    # busy seconds in each bin of time
-    busy: array[float] = field(default_factory=lambda: array("d", bytes(8 * BINS)))
+    busy: array[float] = field(default_factory=lambda: array("d", bytes(8 * BINS)))  # seconds in each bin of time
 
 
 @dataclass
@@ -191,22 +193,12 @@ class Timeline:
 
     def _add_busy(self, worker: Worker, begin: float, end: float) -> None:
         while end >= self.width * BINS:
-            self._double_width()
-        width, busy = self.width, worker.busy
-        first, last = int(begin / width), int(end / width)
-        if first == last:
-            busy[first] += end - begin
-            return
-        busy[first] += (first + 1) * width - begin
-        busy[last] += end - last * width
-        for i in range(first + 1, last):
-            busy[i] += width
-
-    def _double_width(self) -> None:
-        for worker in self.workers:
-            busy = worker.busy
-            worker.busy = array("d", [busy[i] + busy[i + 1] for i in range(0, BINS, 2)]) + array("d", bytes(4 * BINS))
-        self.width *= 2
+            self.width *= 2
+            for each in self.workers:
+                each.busy = array("d", map(add, each.busy[::2], each.busy[1::2])) + array("d", bytes(4 * BINS))
+        width = self.width
+        for i in range(int(begin / width), int(end / width) + 1):
+            worker.busy[i] += min(end, (i + 1) * width) - max(begin, i * width)
 
     def _mark(self, event: Event, now: float) -> None:
         text, address = MARKS[type(event)], getattr(event, "worker", "")
@@ -215,28 +207,29 @@ class Timeline:
         if index >= 0 and isinstance(event, events.WorkerDied | events.WorkerRestarted):
             self.workers[index].end = text
         if len(self.marks) < MAX_MARKS:
-            names = (getattr(event, key, "")[:100] for key in ("shot", "host", "job", "node"))
-            subject = ", ".join(filter(None, names))
+            subject = ", ".join(
+                getattr(event, key)[:100] for key in ("shot", "host", "job", "node") if hasattr(event, key)
+            )
             self.marks.append((index, now, f"{text} ({subject})" if subject else text))
 
 
 @dataclass
 class Row:
-    """A row of the drawing."""
+    """A row of the drawing; ``presence`` has begins and widths."""
 
     label: str
     workers: list[int]
-    presence: list[tuple[float, float]] = field(default_factory=list)  # begins and widths
+    presence: list[tuple[float, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A rectangle in a row."""
+    """A rectangle in a row; ``style`` is its class in the style sheet."""
 
     row: int
     begin: float
     width: float
-    style: str  # class in the style sheet
+    style: str
     title: str
 
 
@@ -268,8 +261,14 @@ def draw_gantt(timeline: Timeline) -> Gantt | None:
     def place(time: float) -> float:
         return WIDTH * min(1.0, max(0.0, time / total))
 
-    def block(span: Span, row: int, style: str, title: str) -> Block:
+    def block(span: Span, row: int, title: str, style: str = "") -> Block:
+        style = style or (f"turn{span.evaluation % COLOURS}" if span.evaluation else "data")
         return Block(row, place(span.begin), max(NARROWEST, place(span.end) - place(span.begin)), style, title)
+
+    def shot(span: Span) -> Block:
+        of_what = f"evaluation {span.evaluation}" if span.evaluation else "data"
+        title = f"shot {span.name}, {of_what}: {number(span.end - span.begin, 3)} s"
+        return block(span, row_of[span.worker], title)
 
     unit, rows = _rows(workers)
     row_of = {worker: i for i, row in enumerate(rows) for worker in row.workers}
@@ -284,10 +283,10 @@ def draw_gantt(timeline: Timeline) -> Gantt | None:
         f"Time with a running driver ({scale})",
         [(round(100 * x * seconds / total, 3), number(x)) for x in ticks],
         rows,
-        [block(s, row_of[s.worker], _colour(s.evaluation), _title(s)) for s in timeline.shots] if one_by_one else [],
+        list(map(shot, timeline.shots)) if one_by_one else [],
         [] if one_by_one else list(_shades(timeline, rows, place)),
-        [block(s, 0, f"stage-{s.name}", STAGE_TITLES.get(s.name, s.name)) for s in timeline.stages],
-        [block(s, 0, _colour(s.evaluation), s.name) for s in _grouped(timeline.evaluations)],
+        [block(s, 0, STAGE_TITLES.get(s.name, s.name), f"stage-{s.name}") for s in timeline.stages],
+        [block(s, 0, s.name) for s in _grouped(timeline.evaluations)],
         [(place(time) / 10, row_of.get(worker, -1), text) for worker, time, text in timeline.marks],
         [(place(t) / 10, f"driver started again after a pause of {number(p, 3)} s") for t, p in timeline.starts[1:]],
         _summary(timeline),
@@ -310,39 +309,31 @@ def _summary(timeline: Timeline) -> str:
     return f"{text} The last {missing} workers are not shown." if missing else text
 
 
-def _colour(evaluation: int) -> str:
-    return f"turn{evaluation % COLOURS}" if evaluation else "data"
-
-
-def _title(shot: Span) -> str:
-    of_what = f"evaluation {shot.evaluation}" if shot.evaluation else "data"
-    return f"shot {shot.name}, {of_what}: {number(shot.end - shot.begin, 3)} s"
-
-
 def _grouped(evaluations: Sequence[Span]) -> Iterator[Span]:
     """Evaluations with titles, several together if they are too many."""
-    size = max(1, -(-len(evaluations) // MAX_BLOCKS))
-    for i in range(0, len(evaluations), size):
-        first, last = evaluations[i], evaluations[min(i + size, len(evaluations)) - 1]
+    for group in _groups(evaluations, MAX_BLOCKS):
+        first, last = group[0], group[-1]
         single = f"evaluation {first.evaluation}: {number(first.end - first.begin, 3)} s"
-        several = f"evaluations {first.evaluation} to {last.evaluation}"
-        yield Span(single if first is last else several, first.begin, last.end, first.evaluation // size or 1)
+        title = single if first is last else f"evaluations {first.evaluation} to {last.evaluation}"
+        yield Span(title, first.begin, last.end, first.evaluation // len(group) or 1)
+
+
+def _groups(items: Sequence[T], limit: int) -> list[Sequence[T]]:
+    """Consecutive items together, in at most ``limit`` groups of one size."""
+    size = max(1, -(-len(items) // limit))
+    return [items[i : i + size] for i in range(0, len(items), size)]
 
 
 def _rows(workers: Sequence[Worker]) -> tuple[str, list[Row]]:
     """The unit of the rows, and a row for each worker, host or group of hosts, whichever makes few enough."""
-    hosts: dict[str, list[int]] = {}
     order = sorted(range(len(workers)), key=lambda i: (natural_order(workers[i].host), natural_order(workers[i].name)))
-    for i in order:
-        hosts.setdefault(workers[i].host, []).append(i)
     if len(workers) <= MAX_ROWS:
         return "worker", [Row(" · ".join(filter(None, (workers[i].host, workers[i].name))), [i]) for i in order]
-    names, size = list(hosts), -(-len(hosts) // MAX_ROWS)
-    groups = [names[i : i + size] for i in range(0, len(names), size)]
-    return "host" if size == 1 else "hosts", [
-        Row(" … ".join(dict.fromkeys((group[0], group[-1]))), [i for host in group for i in hosts[host]])
-        for group in groups
-    ]
+    hosts = [(host, list(found)) for host, found in groupby(order, key=lambda i: workers[i].host)]
+    groups = _groups(hosts, MAX_ROWS)
+    labels = (" … ".join(dict.fromkeys((group[0][0], group[-1][0]))) for group in groups)
+    rows = [Row(label, [i for _, found in group for i in found]) for label, group in zip(labels, groups, strict=True)]
+    return "host" if len(groups) == len(hosts) else "hosts", rows
 
 
 def _shades(timeline: Timeline, rows: list[Row], place: Callable[[float], float]) -> Iterator[tuple[int, str]]:
