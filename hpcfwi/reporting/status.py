@@ -189,29 +189,24 @@ class StatusReader:
             ) from None
 
     def _condition(self, wait_s: float, on_wait: Callable[[], None]) -> Condition:
-        self._read_files()
-        found = self._judge()
+        found, _ = self._judge()
         if found.state == "unresponsive" and wait_s > 0:
             on_wait()
             self._liveness.watch(wait_s)
-            self._read_files()
-            found = self._judge()
+            found, _ = self._judge()
         for _ in range(MAX_REREADS):
             if found.state not in ("killed", "stopped"):
                 break
-            new, found = self._read_files(), self._judge()
+            found, new = self._judge()
             if not new:
                 break
         return found
 
-    def _read_files(self) -> bool:
-        """Read the files again; returns whether there were new events."""
+    def _judge(self) -> tuple[Condition, bool]:
+        """Read the files; returns the condition, and whether there were new events."""
         new = self._follower.read()
         self._liveness.check()
-        return new
-
-    def _judge(self) -> Condition:
-        return judge(self._follower.state, self._liveness, read_result(self.folder))
+        return judge(self._follower.state, self._liveness, read_result(self.folder)), new
 
     def _status(self, found: Condition) -> RunStatus:
         state, liveness = self._follower.state, self._liveness
@@ -220,7 +215,8 @@ class StatusReader:
         driver = liveness.holder or start
         # the workers of a killed driver end soon after it
         present = running or found.state == "unresponsive"
-        workers = list(state.workers.values()) if present else []
+        workers = [WorkerStatus(w.host, w.name, w.shots, w.seconds) for w in state.workers.values()] if present else []
+        workers.sort(key=lambda worker: (natural_order(worker.host), natural_order(worker.name)))
         on_hosts = Counter(worker.host for worker in workers)
         hosts = sorted({*on_hosts, *state.shots_on}, key=natural_order)
         figure_time, figure = max(self._figures(), default=(None, None))
@@ -250,10 +246,7 @@ class StatusReader:
             model_error=state.model_error,
             shots_done=state.shots_done,
             shots_total=state.shots_total,
-            workers=sorted(
-                (WorkerStatus(worker.host, worker.name, worker.shots, worker.seconds) for worker in workers),
-                key=lambda worker: (natural_order(worker.host), natural_order(worker.name)),
-            ),
+            workers=workers,
             workers_planned=start.workers_planned if start else None,
             hosts=[HostStatus(host, on_hosts[host], state.shots_on[host]) for host in hosts],
             jobs=dict(state.jobs) if present else {},
@@ -304,9 +297,8 @@ def find_run(path: Path, command: str = "status") -> Path:
                     return folder
         problem = "is not a run folder" if path.is_dir() else "no such run folder"
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{named}: cannot be read ({getattr(error, 'strerror', None) or error}); name a run folder that you may read"
-        ) from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{named}: cannot be read ({reason}); name a run folder that you may read") from None
     raise InputError(f"{named}: {problem}{_alternatives(path, command)}")
 
 
@@ -335,8 +327,8 @@ def _runs_in(folder: Path) -> list[Path]:
 
 def _most_frequent_first(counts: Counter[str]) -> list[MessageCount]:
     """The most frequent first, then the latest."""
-    latest_first = reversed([MessageCount(message, count) for message, count in counts.items()])
-    return sorted(latest_first, key=lambda each: -each.count)
+    latest_first = Counter(dict(reversed(counts.items())))
+    return [MessageCount(*each) for each in latest_first.most_common()]
 
 
 def _short(text: str | None) -> str | None:

@@ -76,7 +76,9 @@ def _rows(status: RunStatus, now: float) -> list[tuple[str, str]]:
     present = status.state in ("running", "unresponsive")
     jobs = Counter(status.jobs.values()).most_common()
     left = duration(status.time_left) if status.time_left else None
-    rows: list[tuple[str, str | None]] = [
+    evaluating = status.stage == "inverting" and status.shots_done < status.shots_total
+    under_way = f", number {status.evaluations + 1} is running" if evaluating else ""
+    rows: list[tuple[str, str | list[str] | None]] = [
         ("state", _state(status)),
         ("since", f"{date_time(status.since)} ({ago(now - status.since)})" if status.since else None),
         ("resume with", status.resume_command),
@@ -84,15 +86,15 @@ def _rows(status: RunStatus, now: float) -> list[tuple[str, str]]:
         ("site", ", ".join(filter(None, (status.site, status.launch, status.layout)))),
         ("driver", _driver(status)),
         ("iteration", _iteration(status) if status.iteration is not None else None),
-        ("evaluations", _evaluations(status)),
+        ("evaluations", f"{status.evaluations} done{under_way}"),
         ("shots", f"{_bar(status)} {_shots(status)}" if status.shots_total and status.state != "done" else None),
-        ("misfit", _misfit(status) if status.misfit is not None else None),
+        ("misfit", _misfit(status)),
         ("model error", f"{100 * status.model_error:.2f} %" if status.model_error is not None else None),
         ("workers", _workers(status) if present else None),
-        *_list("" if present else "hosts", _hosts(status)),
+        ("" if present else "hosts", _hosts(status)),
         ("jobs", ", ".join(f"{count} {state}" for state, count in jobs)),
-        *_list("failures", _messages(status.failures)),
-        *_list("warnings", _messages(status.warnings)),
+        ("failures", _messages(status.failures)),
+        ("warnings", _messages(status.warnings)),
         ("time left", left and f"at most {left}, at the pace of the last iterations"),
         ("core-hours", f"{status.core_hours:.3g}"),
         ("last figure", status.figure and f"{status.figure} ({ago(now - (status.figure_time or now))})"),
@@ -100,7 +102,8 @@ def _rows(status: RunStatus, now: float) -> list[tuple[str, str]]:
         ("dashboard", status.dashboard),
         ("", status.dashboard_command),
     ]
-    return [(name, text) for name, text in rows if text]
+    items = ((name, text if isinstance(text, list) else [text or ""]) for name, text in rows)
+    return [("" if i else name, line) for name, lines in items for i, line in enumerate(lines) if line]
 
 
 def describe(found: Condition | RunStatus) -> str:
@@ -142,11 +145,6 @@ def _iteration(status: RunStatus) -> str:
     return f"{status.iteration}{limit}"
 
 
-def _evaluations(status: RunStatus) -> str:
-    running = status.stage == "inverting" and status.shots_done < status.shots_total
-    return f"{status.evaluations} done{f', number {status.evaluations + 1} is running' if running else ''}"
-
-
 def _bar(status: RunStatus) -> str:
     full = BAR_WIDTH * min(status.shots_done, status.shots_total) // status.shots_total
     return f"[{'#' * full}{'.' * (BAR_WIDTH - full)}]"
@@ -158,10 +156,9 @@ def _shots(status: RunStatus) -> str:
 
 
 def _misfit(status: RunStatus) -> str:
-    share = ""
-    if status.misfit is not None and status.initial_misfit:
-        share = f", {status.misfit / status.initial_misfit:.4g} of the initial misfit"
-    return f"{status.misfit:.6g}{share}"
+    if status.misfit is None or not status.initial_misfit:
+        return f"{status.misfit:.6g}" if status.misfit is not None else ""
+    return f"{status.misfit:.6g}, {status.misfit / status.initial_misfit:.4g} of the initial misfit"
 
 
 def _workers(status: RunStatus) -> str:
@@ -175,9 +172,8 @@ def _hosts(status: RunStatus) -> list[str]:
     """A line for each host, first those with workers; the last line sums up the rest."""
     hosts = sorted(status.hosts, key=lambda host: not host.workers)
     listed = hosts if len(hosts) <= MAX_LISTED else hosts[: MAX_LISTED - 1]
-    rest = hosts[len(listed) :]
     lines = [f"{host.host}: {_work(host.workers, host.shots)}" for host in listed]
-    if rest:
+    if rest := hosts[len(listed) :]:
         work = _work(sum(host.workers for host in rest), sum(host.shots for host in rest))
         lines.append(f"and {len(rest)} more hosts: {work}")
     return lines
@@ -195,8 +191,3 @@ def _messages(messages: list[MessageCount]) -> list[str]:
 
 def _with_count(each: MessageCount) -> str:
     return f"{each.message}{f' ({each.count} times)' if each.count > 1 else ''}"
-
-
-def _list(name: str, lines: list[str]) -> list[tuple[str, str | None]]:
-    """Rows, the first of which has the name."""
-    return [("" if number else name, line) for number, line in enumerate(lines)]

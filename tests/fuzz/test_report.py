@@ -137,7 +137,7 @@ def test_a_timeline_with_any_numbers_is_drawn(fuzz, hostile):
 
     def check(_, events):
         lines = [sample_line(event["event"], **event) for event in events]
-        data = ReportData.from_events(event for event in map(parse_event, lines) if event is not None)
+        data = ReportData(event for event in map(parse_event, lines) if event is not None)
         gantt = draw_gantt(data.timeline)
         if gantt is not None:
             for block in [*gantt.shots, *gantt.stages, *gantt.evaluations]:

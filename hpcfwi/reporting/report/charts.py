@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -60,10 +61,8 @@ def data_uri(content: bytes, kind: str) -> str:
 
 def draw_svg(build: Callable[[], Figure]) -> str:
     """Build a figure and return the address of its SVG image, with text and lines in the colour of the theme."""
-    svg = render(build, "svg", SVG_STYLE, transparent=True, metadata={"Date": None}).decode()
-    head, opening, body = svg.partition("<svg ")
-    attributes, end, body = body.partition(">")
-    return data_uri(f"{head}{opening}{attributes}{end}{THEME}{body.replace(INK, 'var(--ink)')}".encode(), "svg+xml")
+    svg = render(build, "svg", SVG_STYLE, transparent=True, metadata={"Date": None}).decode().replace(INK, "var(--ink)")
+    return data_uri(re.sub("<svg [^>]*>", lambda match: match[0] + THEME, svg, count=1).encode(), "svg+xml")
 
 
 def convergence_charts(rows: Sequence[Row], evaluations: Mapping[int, float]) -> list[Chart]:
@@ -142,13 +141,10 @@ def shot_misfits(misfits: ShotMisfits, models: RunModels) -> ShotMisfitChart | N
         return None
     shots = {shot.name: shot for shot in models.shots}
     names = [name for name in shots if name in misfits.last] or sorted(misfits.last)
-    last = np.array([misfits.last[name] for name in names])
-    first = np.array([misfits.first.get(name, np.nan) for name in names])
     shown, shares = some(len(names), MAX_SHOTS), misfits.shares
     notes = [] if shares else ["The log has no misfits of the first evaluation."]
     if len(shown) < len(names):
         notes.append(f"{len(shown)} of {len(names)} shots are drawn.")
-    largest = sorted(names, key=lambda name: -shares.get(name, -1.0))[:WORST_SHOTS]
     worst = [
         {
             "shot": name,
@@ -157,17 +153,19 @@ def shot_misfits(misfits: ShotMisfits, models: RunModels) -> ShotMisfitChart | N
             "last": misfits.last[name],
             "share": shares.get(name),
         }
-        for name in largest
+        for name in sorted(names, key=lambda name: -shares.get(name, -1.0))[:WORST_SHOTS]
     ]
-    return ShotMisfitChart(misfits.number, _shot_chart(first, last, shown, misfits.number), worst, " ".join(notes))
+    return ShotMisfitChart(misfits.number, _shot_chart(misfits, names, shown), worst, " ".join(notes))
 
 
-def _shot_chart(first: NDArray, last: NDArray, shown: NDArray, evaluation: int) -> Chart:
+def _shot_chart(misfits: ShotMisfits, names: Sequence[str], shown: NDArray) -> Chart:
+    first, last = (np.array([found.get(name, np.nan) for name in names]) for found in (misfits.first, misfits.last))
+
     def draw(axes: Axes) -> None:
         style: dict[str, Any] = {"ls": "", "marker": ".", "rasterized": len(shown) > MAX_VECTOR_POINTS}
-        if evaluation != 1 and np.isfinite(first).any():
+        if misfits.number != 1 and np.isfinite(first).any():
             axes.plot(shown + 1, first[shown], color="0.6", label="first evaluation", **style)
-        axes.plot(shown + 1, last[shown], color="C0", label=f"evaluation {evaluation}", **style)
+        axes.plot(shown + 1, last[shown], color="C0", label=f"evaluation {misfits.number}", **style)
         use_log_scale(axes, np.concatenate([first, last]))
         axes.set_ylabel("Misfit of a shot")
         _use_integer_axis(axes, "Shot, in the order of the survey", 1, len(last))
@@ -175,8 +173,8 @@ def _shot_chart(first: NDArray, last: NDArray, shown: NDArray, evaluation: int) 
 
     known = finite(last)
     low, high, middle = (number(float(value), 3) for value in (known.min(), known.max(), np.median(known)))
-    summary = f"Misfit of each of {len(last)} shots in evaluation {evaluation}: from {low} to {high}, median {middle}."
-    return Chart("Misfit of each shot", summary, _draw_chart(draw))
+    evaluation = f"evaluation {misfits.number}: from {low} to {high}, median {middle}"
+    return Chart("Misfit of each shot", f"Misfit of each of {len(last)} shots in {evaluation}.", _draw_chart(draw))
 
 
 def some(count: int, limit: int) -> NDArray[np.int_]:

@@ -32,11 +32,16 @@ class ShotMisfits:
     """Misfits of the shots, by name, in the first and in the last complete evaluation."""
 
     def __init__(self) -> None:
-        self.first: dict[str, float] = {}
-        self.last: dict[str, float] = {}
         self.number = 0  # of the last complete evaluation
-        self._current: dict[str, float] = {}
-        self._current_number = 0
+        self._found: dict[int, dict[str, float]] = {}  # by evaluation: the first, the last complete and the current one
+
+    @property
+    def first(self) -> dict[str, float]:
+        return self._found.get(1, {})
+
+    @property
+    def last(self) -> dict[str, float]:
+        return self._found.get(self.number, {})
 
     @property
     def shares(self) -> dict[str, float]:
@@ -45,28 +50,24 @@ class ShotMisfits:
 
     def begin(self, number: int) -> None:
         """Begin an evaluation, or continue it after another start."""
-        if number != self._current_number:
-            self._current, self._current_number = {}, number
-        if number == 1:
-            self.first = self._current
+        kept = {1, self.number, number}
+        self._found = {number: {}, **{n: misfits for n, misfits in self._found.items() if n in kept}}
 
     def add(self, number: int, shot: str, misfit: float) -> None:
         """Add a finished shot; workers send its event themselves, so it may come after the end of its evaluation."""
-        if number == self._current_number:
-            self._current[shot] = misfit
-        if number == self.number:
-            self.last[shot] = misfit
+        if number in self._found:
+            self._found[number][shot] = misfit
 
     def end(self, number: int) -> None:
-        """End an evaluation; a replayed one, which did not begin, changes nothing."""
-        if number == self._current_number:
-            self.last, self.number = self._current, number
+        """End an evaluation; replayed ones do not begin, and change nothing."""
+        if number in self._found:
+            self.number = max(self.number, number)
 
 
 class ReportData:
     """Events of a run, reduced to the content of the report in memory of constant size."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Iterable[Event] = ()) -> None:
         self.state, self.timeline, self.shot_misfits = RunState(), Timeline(), ShotMisfits()
         self.evaluations: dict[int, float] = {}  # misfit by number
         self.iterations: dict[int, events.IterationDone] = {}
@@ -75,14 +76,9 @@ class ReportData:
         self.excluded_shots: list[str] = []  # because they failed
         self.figures_current = False  # whether figures/ is of the present end of the run, not an earlier one
         self.began = self.ended = 0.0  # times of the first and the last event, s since 1970
-
-    @classmethod
-    def from_events(cls, events: Iterable[Event]) -> ReportData:
-        data = cls()
-        for event in events:
-            data.apply(event)
-        data.timeline.close()
-        return data
+        for event in log:
+            self.apply(event)
+        self.timeline.close()
 
     def apply(self, event: Event) -> None:
         self.state.apply(event)
@@ -122,8 +118,7 @@ def read_history(path: Path, data: ReportData) -> tuple[list[Row], list[str]]:
     """The iterations in ``history.csv`` or else in the events, and notes on a damaged file."""
     notes = []
     try:
-        rows = History(path).rows
-        if rows:
+        if rows := History(path).rows:
             return rows, []
     except HpcfwiError as error:
         notes.append(f"{error} The iterations below are those in events.jsonl.")
@@ -159,9 +154,8 @@ class RunModels:
         if problem is None:
             return cls(_domain_of(config, velocity), velocity, done, notes=tuple(notes))
         if velocity is not None and velocity.shape != problem.domain.shape:
-            notes.append(
-                f"The run's model has the shape {velocity.shape}, the grid of config.toml {problem.domain.shape}."
-            )
+            shapes = f"{velocity.shape}, the grid of config.toml {problem.domain.shape}"
+            notes.append(f"The run's model has the shape {shapes}.")
             velocity = None
         shots = tuple(shot for shot in problem.survey.shots if shot.name not in excluded)
         models = (problem.initial_velocity, problem.true_velocity, problem.frozen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,16 +66,15 @@ class Scale:
 
         low, high = self.limits
         with np.errstate(all="ignore"):
-            levels = np.floor((np.asarray(values, dtype=np.float32) - low) / ((high - low) or 1.0) * LEVELS)
-            levels = np.where(np.isfinite(levels), np.clip(levels, 0, LEVELS - 1), LEVELS).astype(np.uint8)
-        image, file = Image.fromarray(levels), io.BytesIO()
-        palette = np.round(255 * colormaps[self.colours](np.linspace(0, 1, LEVELS))[:, :3]).astype(np.uint8)
+            levels = (values - low) / ((high - low) or 1.0) * LEVELS
+            levels = np.where(np.isfinite(levels), np.clip(levels, 0, LEVELS - 1), LEVELS)
+        image, file = Image.fromarray(levels.astype(np.uint8)), io.BytesIO()
+        palette = colormaps[self.colours](np.linspace(0, 1, LEVELS), bytes=True)[:, :3]
         image.putpalette([*palette.ravel().tolist(), *MISSING_COLOUR])
         image.save(file, "PNG")
         return data_uri(file.getvalue(), "png")
 
     @property
-    @functools.lru_cache(8)  # noqa: B019
     def bar(self) -> str:
         """The colour bar."""
 
@@ -109,20 +108,20 @@ class Frame:
     extent: str  # of the axes, in words
 
     @classmethod
-    def draw(cls, domain: Domain, plane: Slice, mark: Callable[[Axes, float], None] = lambda *_: None) -> Frame:
-        """Draw the axes; ``mark`` adds to them, and gets the length of an inch, km, too."""
+    def draw(cls, domain: Domain, plane: Slice, mark: Callable[[Axes, Slice, float], None] = lambda *_: None) -> Frame:
+        """Draw the axes; ``mark`` adds to them, and gets the slice and the length of an inch, km, too."""
         aspect = plane.size[0] / plane.size[1]
         width = min(FLAT_PANEL if aspect > 2 else PANEL, MAX_HEIGHT * aspect)
-        inches = (width, width / aspect)
-        total = (LEFT + width + 2 * AROUND, BELOW + width / aspect + AROUND)
-        left, top, across, down = LEFT / total[0], AROUND / total[1], width / total[0], inches[1] / total[1]
+        height = width / aspect
+        total = (LEFT + width + 2 * AROUND, BELOW + height + AROUND)
+        left, top, across, down = LEFT / total[0], AROUND / total[1], width / total[0], height / total[1]
 
         def build() -> Figure:
             figure = plotting.new_figure(total, None)
             axes = figure.add_axes((left, 1 - top - down, across, down))
             axes.set(xlim=plane.extent[:2], ylim=plane.extent[2:])
-            plotting.label_axes(axes, domain, plane, inches)
-            mark(axes, plane.size[0] / width)
+            plotting.label_axes(axes, domain, plane, (width, height))
+            mark(axes, plane, plane.size[0] / width)
             return figure
 
         names, (west, east, *vertical) = plotting.axis_names(domain), plane.extent
@@ -167,21 +166,16 @@ def models_group(models: RunModels) -> PanelGroup | None:
     candidates = {"True model": models.true, "Initial model": models.initial, name: models.velocity}
     known = {title: values for title, values in candidates.items() if values is not None}
     *others, _ = known.values()
-    scale = Scale(VELOCITY_COLOURS, plotting.velocity_limits(*others, last=latest), "P-wave velocity (km/s)", "km/s")
+    scale = _velocities(plotting.velocity_limits(*others, last=latest))
 
-    def mark(plane: Slice, axes: Axes, inch: float) -> None:
+    def mark(axes: Axes, plane: Slice, inch: float) -> None:
         for positions, style in ((models.receivers, plotting.RECEIVER), (models.sources, plotting.SOURCE)):
             axes.scatter(*plane.project(positions, 0.14 * inch).T, **style)
 
-    frames = [
-        Frame.draw(domain, plane, *([functools.partial(mark, plane)] if models.shots else []))
-        for plane in slices_of(domain)
-    ]
-    panels = [
-        panel
-        for title, values in known.items()
-        for panel in _panels(domain, _planes(domain, values), frames, scale, title, f"{title}, P-wave velocity")
-    ]
+    frames = [Frame.draw(domain, plane, mark) for plane in slices_of(domain)] if models.shots else _frames(domain)
+    panels: list[Panel] = []
+    for title, values in known.items():
+        panels += _panels(domain, _planes(domain, values), scale, title, f"{title}, P-wave velocity", frames)
     return PanelGroup(panels, scale, bool(models.shots))
 
 
@@ -197,7 +191,7 @@ def survey_map(misfits: ShotMisfits, models: RunModels) -> PanelGroup | None:
     limits = (low, high if high > low else low + 1.0)
     scale = Scale("plasma", limits, "Misfit, % of that in the first evaluation", logarithmic=high > 20 * low)
 
-    def mark(axes: Axes, inch: float) -> None:
+    def mark(axes: Axes, plane: Slice, inch: float) -> None:
         sources = np.stack([shot.source for shot in shots])[:, [plane.across, plane.down]] / 1000
         axes.plot(*plane.project(models.receivers, 0.05 * inch).T, ".", ms=2, color="0.4", clip_on=False)
         style: dict[str, Any] = {"s": 50, "edgecolors": "black", "linewidths": 0.6, "clip_on": False, "zorder": 3}
@@ -212,14 +206,18 @@ def survey_map(misfits: ShotMisfits, models: RunModels) -> PanelGroup | None:
     return PanelGroup([Panel("Misfit at each source", alt, image, Frame.draw(domain, plane, mark))], scale)
 
 
-def gradient_group(models: RunModels, gradient: NDArray) -> PanelGroup:
-    """The gradient at the initial model."""
+def gradient_group(models: RunModels, gradient: NDArray | None) -> PanelGroup | None:
+    """The gradient at the initial model; None if it is unknown."""
     domain = models.domain
-    assert domain is not None
+    if domain is None or gradient is None:
+        return None
     limits = gradient_limits(gradient, models.frozen)
     scale = Scale(DIFFERENCE_COLOURS, limits, "Misfit per (s/km)²", "misfit per (s/km)²")
-    planes = _planes(domain, gradient)
-    return PanelGroup(_panels(domain, planes, _frames(domain), scale, "First gradient", FIRST_GRADIENT), scale)
+    return PanelGroup(_panels(domain, _planes(domain, gradient), scale, "First gradient", FIRST_GRADIENT), scale)
+
+
+def _velocities(limits: Limits) -> Scale:
+    return Scale(VELOCITY_COLOURS, limits, "P-wave velocity (km/s)", "km/s")
 
 
 def _planes(domain: Domain, values: NDArray, pixels: int = MAX_PIXELS) -> list[NDArray[np.float32]]:
@@ -236,12 +234,12 @@ def _thinned(plane: NDArray, pixels: int) -> NDArray[np.float32]:
 
 
 def _panels(
-    domain: Domain, planes: Sequence[NDArray], frames: Sequence[Frame], scale: Scale, title: str, meaning: str
+    domain: Domain, planes: Sequence[NDArray], scale: Scale, title: str, meaning: str, frames: Sequence[Frame] = ()
 ) -> list[Panel]:
     values = np.concatenate([plotting.finite(plane) for plane in planes])
     span = f"from {number(values.min())} to {number(values.max())} {scale.unit}" if values.size else "no numbers"
     panels = []
-    for each, plane, frame in zip(slices_of(domain), planes, frames, strict=True):
+    for each, plane, frame in zip(slices_of(domain), planes, frames or _frames(domain), strict=True):
         where = f", slice {each.title}" if each.title else ""
         name = ", ".join(filter(None, (title, each.title)))
         panels.append(Panel(name, f"{meaning}{where}: {span}; {frame.extent}", scale.paint(plane), frame))
@@ -263,27 +261,23 @@ class ModelHistory:
 def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> ModelHistory:
     """Find the models of the iterations in a journal and draw them; of long runs and large models, only some."""
     history = ModelHistory()
-    domain = models.domain
+    domain, notes = models.domain, history.notes
     if domain is None or not rows:
         return history
     found, damaged = entries(journal)
     if not found:
-        history.notes.append(f"Models of the iterations are missing: the journal is missing or empty ({journal}).")
+        notes.append(f"Models of the iterations are missing: the journal is missing or empty ({journal}).")
         return history
-    count = int(np.clip(MAX_BYTES // max(entry.bytes for entry in found), 2, MAX_FRAMES))
-    chosen = some(len(rows), count)
+    chosen = some(len(rows), int(np.clip(MAX_BYTES // max(entry.bytes for entry in found), 2, MAX_FRAMES))).tolist()
     if len(chosen) < len(rows):
-        history.notes.append(f"{len(chosen)} of {counted(len(rows), 'model')} are shown, including the initial one.")
-    by_number: dict[int, list[Entry]] = {}
-    for entry in found:
-        by_number.setdefault(entry.number, []).append(entry)
-    pixels, missing = MAX_HISTORY_PIXELS // (2 * len(chosen)), 0
+        notes.append(f"{len(chosen)} of {counted(len(rows), 'model')} are shown, including the initial one.")
+    pixels = MAX_HISTORY_PIXELS // (2 * len(chosen))
     shown: list[tuple[Row, list[NDArray]]] = []
-    for place in map(int, chosen):
-        recorded, unreadable = _find_entry(by_number, rows, place, math.prod(domain.shape))
+    for place in chosen:
+        first = rows[place - 1].evaluations + 1 if place else 1
+        recorded, unreadable = _find_entry(found, rows[place], first, math.prod(domain.shape))
         damaged += unreadable
         if recorded is None:
-            missing += 1
             continue
         answer, m = recorded
         with np.errstate(all="ignore"):
@@ -293,32 +287,31 @@ def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> Mode
         if place == 0 and answer.g.size == m.size:
             history.gradient = answer.g.reshape(domain.shape)
     if damaged:
-        history.notes.append(f"{counted(damaged, 'file')} of the journal cannot be read.")
-    if missing:
-        what = counted(missing, "iteration") if shown else "The iterations"
-        history.notes.append(f"{what} cannot be found in the journal.")
+        notes.append(f"{counted(damaged, 'file')} of the journal cannot be read.")
+    if len(shown) < len(chosen):
+        what = counted(len(chosen) - len(shown), "iteration") if shown else "The iterations"
+        notes.append(f"{what} cannot be found in the journal.")
     if shown:
         _draw_history(history, shown, models, domain, pixels)
     return history
 
 
 def _find_entry(
-    entries_: Mapping[int, list[Entry]], rows: Sequence[Row], place: int, size: int
+    found: Sequence[Entry], row: Row, first: int, size: int
 ) -> tuple[tuple[FunctionalGradient, NDArray] | None, int]:
-    """Misfit and gradient, and squared slowness, of a row, or None; and the number of damaged files."""
-    row, damaged = rows[place], 0
-    before = rows[place - 1].evaluations if place else 0
-    # optimisers accept the last point of a line search or, rarely, an earlier one; a damaged history has any numbers
-    for evaluation in range(row.evaluations, max(before, row.evaluations - MAX_LINE_SEARCH), -1):
-        for entry in entries_.get(evaluation, []):
-            try:
-                answer, m = entry.read(size)
-            except StagingError:
-                damaged += 1
-                continue
-            # entries from before a shot was excluded have other misfits
-            if answer.f == row.misfit:
-                return (answer, m), damaged
+    """Answer and squared slowness of a row from its ``first`` evaluation on, or None; and the number of damaged files."""
+    damaged = 0
+    first = max(first, row.evaluations - MAX_LINE_SEARCH + 1)  # a damaged history has any numbers
+    # optimisers accept the last point of a line search or, rarely, an earlier one
+    for entry in reversed([entry for entry in found if first <= entry.number <= row.evaluations]):
+        try:
+            recorded = entry.read(size)
+        except StagingError:
+            damaged += 1
+            continue
+        # entries from before a shot was excluded have other misfits
+        if recorded[0].f == row.misfit:
+            return recorded, damaged
     return None, damaged
 
 
@@ -327,30 +320,26 @@ def _draw_history(
 ) -> None:
     known = [_planes(domain, model, pixels) for model in (models.true, models.initial) if model is not None]
     (first, initial), (_, last) = shown[0], shown[-1]
-    limits = plotting.velocity_limits(*(plane for planes in known for plane in planes), last=_flat(last))
-    velocities = Scale(VELOCITY_COLOURS, limits, "P-wave velocity (km/s)", "km/s")
+    covered = (plane for planes in known for plane in planes)
+    velocities = _velocities(plotting.velocity_limits(*covered, last=np.concatenate(last, axis=None)))
     other = "initial" if models.true is None else "true"
 
     def difference(planes: list[NDArray]) -> list[NDArray]:
         return [plane - reference for plane, reference in zip(planes, known[0], strict=True)]
 
     if known:
-        limits = plotting.symmetric_limits(_flat(difference(initial)), _flat(difference(last)))
+        limits = plotting.symmetric_limits(*(np.concatenate(difference(each), axis=None) for each in (initial, last)))
         differences = Scale(DIFFERENCE_COLOURS, limits, f"Model − {other} model (km/s)", "km/s")
     for row, planes in shown:
         name = f"iteration {row.iteration}" if row.iteration else "the initial model"
-        panels = _panels(domain, planes, _frames(domain), velocities, "Model", f"P-wave velocity of {name}")
+        panels = _panels(domain, planes, velocities, "Model", f"P-wave velocity of {name}")
         history.groups = [PanelGroup(panels, velocities)]
         if known:
             title, meaning = f"Difference to the {other} model", f"Difference of {name} to the {other} model"
-            panels = _panels(domain, difference(planes), _frames(domain), differences, title, meaning)
+            panels = _panels(domain, difference(planes), differences, title, meaning)
             history.groups.append(PanelGroup(panels, differences))
         pictures = [[panel.image, panel.alt] for group in history.groups for panel in group.panels]
         history.frames.append({"label": _label(row, first.misfit), "pictures": pictures})
-
-
-def _flat(planes: list[NDArray]) -> NDArray:
-    return np.concatenate(planes, axis=None)
 
 
 def _label(row: Row, first: float) -> str:

@@ -88,7 +88,7 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
     """The variables of the template."""
     notes: list[str] = []
     try:
-        data = ReportData.from_events(read_events(run / "events.jsonl"))
+        data = ReportData(read_events(run / "events.jsonl"))
     except RunError as error:
         notes.append(f"The events cannot be read: {error}")
         data = ReportData()
@@ -96,7 +96,7 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
     rows, history_notes = read_history(run / "history.csv", data)
     history = model_history(run / "journal", rows, models)
     group = models_group(models)
-    gradient = gradient_group(models, history.gradient) if history.gradient is not None else None
+    gradient = gradient_group(models, history.gradient)
     if not data.figures_current and (run / "figures").is_dir():
         notes.append("The pictures in figures/ belong to an earlier end of this run and are not shown.")
     elif not data.figures_current:
@@ -147,44 +147,45 @@ def _summary(run: Path, data: ReportData, rows: Sequence[Row], models: RunModels
     result = result if isinstance(result, dict) else {}
     iteration = rows[-1].iteration if rows else state.iteration
     limit = f" of at most {state.iterations}" if state.iterations else ""
-    items = [
-        ("Iterations", "none yet" if iteration is None else f"{iteration}{limit}"),
-        ("Evaluations", str(max(len(data.evaluations), rows[-1].evaluations if rows else 0))),
-    ]
+    evaluations = max(len(data.evaluations), rows[-1].evaluations if rows else 0)
+    misfit = error = grid = site = wall_time = reproducible = ""
     if rows:
         first, last = rows[0], rows[-1]
         share = f", {number(100 * last.misfit / first.misfit, 3)} % of the initial misfit" if first.misfit > 0 else ""
-        items.append(("Misfit", f"{number(last.misfit, 6)}{share}"))
+        misfit = f"{number(last.misfit, 6)}{share}"
         if first.model_error is not None and last.model_error is not None:
-            errors = (f"{number(100 * error, 3)} %" for error in (first.model_error, last.model_error))
-            items.append(("Model error", " → ".join(errors)))
+            error = " → ".join(f"{number(100 * e, 3)} %" for e in (first.model_error, last.model_error))
     if domain is not None:
-        points, spacing = " × ".join(map(str, domain.shape)), " × ".join(f"{h:g}" for h in domain.spacing)
-        items.append(("Grid", f"{points} points, {spacing} m"))
-    shots = len(models.shots) or (start.shots if start else 0)
-    items.append(("Shots", str(shots) if shots else "–"))
-    hosts = len({worker.host for worker in timeline.workers})
-    items.append(("Workers", f"{timeline.joined} on {counted(hosts, 'host')}"))
+        grid = f"{' × '.join(map(str, domain.shape))} points, {' × '.join(f'{h:g}' for h in domain.spacing)} m"
     if start:
-        items += [("Layout", shortened(start.layout)), ("Site", shortened(f"{start.site} ({start.launch})"))]
+        site = f"{start.site} ({start.launch})"
     if data.ended > data.began:
         pauses = sum(pause for _, pause in timeline.starts)
         without = f", without pauses of {duration(pauses)}" if pauses >= 1 else ""
-        items += [
-            ("Wall time", f"{duration(timeline.now)}{without}"),
-            ("Cost", hours(state.core_hours(data.ended))),
-            ("Begun", date_time(data.began)),
-            ("Last event", date_time(data.ended)),
-        ]
-    items.append(("Driver starts", str(state.starts)))
+        wall_time = f"{duration(timeline.now)}{without}"
     if result:
         why = result.get("irreproducible")
-        items.append(("Reproducible", f"last bits may differ: {shortened(str(why))}" if why else "to the byte"))
+        reproducible = f"last bits may differ: {why}" if why else "to the byte"
     excluded = f"shots that failed: {', '.join(data.excluded_shots)}" if data.excluded_shots else ""
-    left_out = str(result.get("left_out") or excluded)
-    if left_out:
-        items.append(("Left out", shortened(left_out)))
-    return items
+    items = {
+        "Iterations": "none yet" if iteration is None else f"{iteration}{limit}",
+        "Evaluations": str(evaluations),
+        "Misfit": misfit,
+        "Model error": error,
+        "Grid": grid,
+        "Shots": str(len(models.shots) or (start.shots if start else 0) or "–"),
+        "Workers": f"{timeline.joined} on {counted(len({worker.host for worker in timeline.workers}), 'host')}",
+        "Layout": start.layout if start else "",
+        "Site": site,
+        "Wall time": wall_time,
+        "Cost": hours(state.core_hours(data.ended)) if wall_time else "",
+        "Begun": date_time(data.began) if wall_time else "",
+        "Last event": date_time(data.ended) if wall_time else "",
+        "Driver starts": str(state.starts),
+        "Reproducible": reproducible,
+        "Left out": str(result.get("left_out") or excluded),
+    }
+    return [(name, shortened(text)) for name, text in items.items() if text]
 
 
 def _pictures(folder: Path, names: Sequence[str]) -> list[dict[str, str]]:

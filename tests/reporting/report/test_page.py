@@ -389,7 +389,7 @@ def test_shot_misfits_compare_the_last_complete_evaluation_with_the_first():
         ]
 
     begun = [{"event": "evaluation started", "evaluation": 3, "shots": 3}, *shots(3, 1.0)]
-    data = ReportData.from_events(typed(*evaluation(1, 9.0, 8.0, 7.0), *evaluation(2, 3.0, 2.0, 1.0, late=1), *begun))
+    data = ReportData(typed(*evaluation(1, 9.0, 8.0, 7.0), *evaluation(2, 3.0, 2.0, 1.0, late=1), *begun))
     assert data.shot_misfits.number == 2
     assert data.shot_misfits.first == {"0": 9.0, "1": 8.0, "2": 7.0}
     assert data.shot_misfits.last == {"0": 3.0, "1": 2.0, "2": 1.0}
@@ -400,9 +400,7 @@ def test_shot_misfits_compare_the_last_complete_evaluation_with_the_first():
         *shots(3, 1.0, 5.0, 6.0)[1:],
         {"event": "evaluation", "evaluation": 3, "misfit": 12.0, "seconds": 1.0},
     ]
-    data = ReportData.from_events(
-        typed(*evaluation(1, 9.0, 8.0, 7.0), *evaluation(2, 3.0, 2.0, 1.0), *begun, *again, *rest)
-    )
+    data = ReportData(typed(*evaluation(1, 9.0, 8.0, 7.0), *evaluation(2, 3.0, 2.0, 1.0), *begun, *again, *rest))
     assert data.shot_misfits.number == 3
     assert data.shot_misfits.last == {"0": 1.0, "1": 5.0, "2": 6.0}
     assert data.evaluations[2] == 1.0
