@@ -69,10 +69,9 @@ def models_figure(
     """
     models = {"True model": true, "Initial model": initial, "Final model": final}
     known = {title: values for title, values in models.items() if values is not None}
-    drawing = plotting.ModelFigure(domain, list(known))
     *others, last = known.values()
     limits = plotting.velocity_limits(*others, last=last)
-    drawing.paint(list(known.values()), plotting.VELOCITY_COLOURS, limits, "P-wave velocity (km/s)")
+    drawing = plotting.ModelFigure(domain, known, plotting.VELOCITY_COLOURS, limits, "P-wave velocity (km/s)")
     drawing.mark(sources, "source", 0.18, plotting.SOURCE)
     drawing.mark(receivers, "receiver", 0.2, plotting.RECEIVER)
     return drawing.finish()
@@ -89,17 +88,15 @@ def difference_figure(domain: Domain, *, initial: NDArray, final: NDArray, true:
             f"{name} − true model\nrelative error {_percent(model - true, true)}": model - true
             for name, model in (("Initial", initial), ("Final", final))
         }
-    drawing = plotting.ModelFigure(domain, list(differences))
-    limits = plotting.symmetric_limits(*differences.values())
-    drawing.paint(list(differences.values()), plotting.DIFFERENCE_COLOURS, limits, "Velocity difference (km/s)")
-    return drawing.finish()
+    limits, label = plotting.symmetric_limits(*differences.values()), "Velocity difference (km/s)"
+    return plotting.ModelFigure(domain, differences, plotting.DIFFERENCE_COLOURS, limits, label).finish()
 
 
 def gradient_figure(domain: Domain, gradient: NDArray, frozen: NDArray | None = None) -> Figure:
     """The gradient of the misfit with respect to squared slowness at the initial model; ``frozen`` cells are hatched."""
     title = "Gradient of the misfit at the initial model\n(positive: a higher velocity there lowers the misfit)"
-    drawing = plotting.ModelFigure(domain, [title])
-    drawing.paint([gradient], plotting.DIFFERENCE_COLOURS, gradient_limits(gradient, frozen), "Misfit per (s/km)$^2$")
+    style = (plotting.DIFFERENCE_COLOURS, gradient_limits(gradient, frozen), "Misfit per (s/km)$^2$")
+    drawing = plotting.ModelFigure(domain, {title: gradient}, *style)
     if frozen is not None and frozen.any():
         drawing.hatch(frozen, "frozen: not updated")
     return drawing.finish()

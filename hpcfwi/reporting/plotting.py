@@ -47,6 +47,8 @@ MISSING_COLOURS = {"gray": "khaki"}
 # below a panel, for a line of text and for a letter; and the width of the colour bar.
 MAX_WIDTH, MAX_HEIGHT, MAX_PANEL, MIN_COLUMN = 10.0, 7.5, 5.0, 1.6
 LEFT, BELOW, LINE, LETTER, BAR = 0.65, 0.5, 0.17, 0.075, 0.17
+# Arrows of a colour bar, by whether values lie below and above its limits.
+EXTEND = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
 
 Limits = tuple[float, float]
 Extent = tuple[float, float, float, float]
@@ -103,37 +105,42 @@ def slices_of(domain: Domain) -> list[Slice]:
 class ModelFigure:
     """A figure with a panel for each model and slice, all at equal aspect and on one colour scale."""
 
-    def __init__(self, domain: Domain, titles: list[str]) -> None:
+    def __init__(self, domain: Domain, models: dict[str, NDArray], colours: str, limits: Limits, label: str) -> None:
         slices = slices_of(domain)
         sizes = np.array([each.size for each in slices])
         if domain.ndim == 3:
             # a map on the scale of flat sections would be far higher than these
             sizes[2] *= min(1.0, 1.5 * sizes[0, 1] / sizes[2, 1])
         stacked = domain.ndim == 3 or sizes[0, 0] > 2 * sizes[0, 1]
-        rows, columns = (len(titles), len(slices)) if stacked else (1, len(titles))
+        rows, columns = (len(models), len(slices)) if stacked else (1, len(models))
         widths = sizes[:, 0] if stacked else np.repeat(sizes[:, 0], columns)
         tallest = sizes[:, 1].max()
         scale = min(MAX_WIDTH / widths.sum(), MAX_HEIGHT / (rows * tallest), MAX_PANEL / math.sqrt(widths[0] * tallest))
         sizes, widths, height = scale * sizes, scale * widths, scale * tallest
         # a title may be wider than its panel
         room = np.maximum(widths, MIN_COLUMN if columns > 1 else 2 * MIN_COLUMN)
-        names = [_wrap(title, MAX_WIDTH if domain.ndim == 3 else room[0]) for title in titles]
+        names = [_wrap(title, MAX_WIDTH if domain.ndim == 3 else room[0]) for title in models]
         lines = max(name.count("\n") for name in names) + 1 + (domain.ndim == 3)
         pitch = height + LINE * lines + 0.25
         # every panel of a 3-D model has labels of its vertical axis, but only the first one of 2-D models
         between = LEFT if domain.ndim == 3 else 0.3
         lefts = LEFT + np.concatenate([[0.0], np.cumsum(room + between)])
-        self.bar_height = max(rows * pitch - (pitch - height), MIN_COLUMN)
-        total = np.array([lefts[-1] + 1.2, BELOW + self.bar_height + pitch - height + 0.4])
-        self.figure = new_figure(tuple(total), None)
+        bar_height = max(rows * pitch - (pitch - height), MIN_COLUMN)
+        total = np.array([lefts[-1] + 1.2, BELOW + bar_height + pitch - height + 0.4])
         top = total[1] - (pitch - height)
-        # axes, slice, size in inches and number of the model, for each panel
-        self.panels: list[tuple[Axes, Slice, NDArray, int]] = []
-        for i, name in enumerate(names):
+        self.figure = new_figure(tuple(total), None)
+
+        def add_axes(left: float, below_top: float, width: float, height: float) -> Axes:
+            place = ((left, top - below_top - height), (width, height))
+            return self.figure.add_axes(tuple(np.concatenate(place / total)))
+
+        # axes, slice and its width in inches, for each panel
+        self.panels: list[tuple[Axes, Slice, float]] = []
+        self.handles: list[Any] = []
+        for i, (name, values) in enumerate(zip(names, models.values(), strict=True)):
             for j, (each, size) in enumerate(zip(slices, sizes, strict=True)):
                 row, column = (i, j) if stacked else (0, i)
-                left = lefts[column] + (room[column] - size[0]) / 2
-                axes = self._add_axes(left, top - row * pitch - size[1], size[0], size[1])
+                axes = add_axes(lefts[column] + (room[column] - size[0]) / 2, row * pitch, *size)
                 # the middle panel of a row has the name of the model, above its own title
                 axes.set_title("\n".join(filter(None, (name if j == len(slices) // 2 else "", each.title))))
                 label_axes(axes, domain, each, size)
@@ -143,29 +150,20 @@ class ModelFigure:
                 if domain.ndim == 2 and column > 0:
                     axes.set_ylabel("")
                     axes.tick_params(labelleft=False)
-                self.panels.append((axes, each, size, i))
-        self.bar = self._add_axes(lefts[-1] - between + 0.15, top - self.bar_height, BAR, self.bar_height)
-        self.handles: list[Any] = []
-
-    def _add_axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
-        total = self.figure.get_size_inches()
-        return self.figure.add_axes((left / total[0], bottom / total[1], width / total[0], height / total[1]))
-
-    def paint(self, models: list[NDArray], colours: str, limits: Limits, label: str) -> None:
-        """Fill the panels and add the colour bar, with an arrow at a limit that values exceed."""
-        for axes, each, _, i in self.panels:
-            image = draw_image(axes, each.plane(models[i]), each.extent, colours, limits)
-        values = np.concatenate([finite(model) for model in models])
-        beyond = bool((values < limits[0]).any()), bool((values > limits[1]).any())
-        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
-        colour_bar(image, self.bar, self.bar_height, label, extend)
+                image = draw_image(axes, each.plane(values), each.extent, colours, limits)
+                self.panels.append((axes, each, size[0]))
+        # an arrow of the colour bar is at a limit that values exceed
+        drawn = np.concatenate([finite(values) for values in models.values()])
+        extend = EXTEND[bool((drawn < limits[0]).any()), bool((drawn > limits[1]).any())]
+        bar = add_axes(lefts[-1] - between + 0.15, 0.0, BAR, bar_height)
+        colour_bar(image, bar, bar_height, label, extend)
 
     def mark(self, positions: ArrayLike | None, name: str, spacing: float, style: dict[str, Any]) -> None:
         """Mark positions, m, on every panel; dense ones are thinned to about one in ``spacing`` inches."""
         if positions is None or np.size(positions) == 0:
             return
-        for axes, each, size, _ in self.panels:
-            shown = each.project(positions, spacing * each.size[0] / size[0])
+        for axes, each, width in self.panels:
+            shown = each.project(positions, spacing * each.size[0] / width)
             marks = axes.scatter(shown[:, 0], shown[:, 1], label=name, **style)
         self.handles.append(marks)
 
@@ -173,7 +171,7 @@ class ModelFigure:
         """Hatch and outline the cells of a mask."""
         from matplotlib.patches import Patch
 
-        for axes, each, _, _ in self.panels:
+        for axes, each, _ in self.panels:
             plane = each.plane(mask).astype(float)
             place: dict[str, Any] = {"extent": each.extent, "origin": "upper"}
             if plane.any():
@@ -213,11 +211,10 @@ def save_figure(path: Path, build: Callable[[], Figure], note: str = "") -> Path
 
     def annotated() -> Figure:
         figure = build()
-        if note:
-            figure.text(0.0, 0.0, note, fontsize=7, va="top", transform=figure.transSubfigure, parse_math=False)
+        figure.text(0.0, 0.0, note, fontsize=7, va="top", transform=figure.transSubfigure, parse_math=False)
         return figure
 
-    content = render(annotated, "png", bbox_inches="tight", pad_inches=0.1)
+    content = render(annotated if note else build, "png", bbox_inches="tight", pad_inches=0.1)
     write_atomic(path, lambda file: file.write(content))
     return path
 

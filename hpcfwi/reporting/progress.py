@@ -15,15 +15,7 @@ from hpcfwi.reporting.formatting import counted, duration
 
 
 class Progress:
-    """Shows iterations and shots; a context manager.
-
-    Parameters
-    ----------
-    console
-        Where to print.
-    state
-        The state of the run, to which an event is applied before it is shown here.
-    """
+    """Shows iterations and shots on a console; an event is applied to ``state`` before it is shown here."""
 
     def __init__(self, console: Console, state: RunState) -> None:
         self.console, self.state = console, state

@@ -69,7 +69,7 @@ class Scale:
             levels = (values - low) / ((high - low) or 1.0) * LEVELS
             levels = np.where(np.isfinite(levels), np.clip(levels, 0, LEVELS - 1), LEVELS)
         image, file = Image.fromarray(levels.astype(np.uint8)), io.BytesIO()
-        palette = colormaps[self.colours](np.linspace(0, 1, LEVELS), bytes=True)[:, :3]
+        palette = np.round(255 * colormaps[self.colours](np.linspace(0, 1, LEVELS))[:, :3]).astype(np.uint8)
         image.putpalette([*palette.ravel().tolist(), *MISSING_COLOUR])
         image.save(file, "PNG")
         return data_uri(file.getvalue(), "png")
