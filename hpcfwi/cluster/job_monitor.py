@@ -46,10 +46,10 @@ class _Job:
     stuck: bool = False  # whether it will never start, by its last state
 
 
-class _Arrivals(SchedulerPlugin):
+class _ConnectionRecorder(SchedulerPlugin):
     """Remembers from which jobs a worker has ever connected, however briefly."""
 
-    name = "hpcfwi-arrivals"
+    name = "hpcfwi-connections"
 
     def __init__(self) -> None:
         self.jobs: set[str] = set()
@@ -77,7 +77,7 @@ class JobMonitor:
         self._exhausted = False  # whether there were too many of them
         self._resubmit_at = 0.0
         self._draining: dict[str, tuple[WorkerJob, float]] = {}  # jobs that get no more tasks, and since when
-        self._arrivals = _Arrivals()
+        self._connections = _ConnectionRecorder()
         self._warned = False
         self._task: asyncio.Task[None] | None = None
 
@@ -108,7 +108,7 @@ class JobMonitor:
 
     def start(self) -> None:
         """Start to watch; call this in the event loop of the cluster."""
-        self.cluster.scheduler.add_plugin(self._arrivals)
+        self.cluster.scheduler.add_plugin(self._connections)
         self._task = asyncio.ensure_future(self._watch())
 
     async def stop(self) -> None:
@@ -175,7 +175,7 @@ class JobMonitor:
             self.listener.log_event(event)
         job = self.jobs.setdefault(name, _Job(number, state))
         job.state = state
-        if name in self._arrivals.jobs:
+        if name in self._connections.jobs:
             job.had_worker, self._failed_starts = True, 0
         if connected:
             job.no_worker_since = None

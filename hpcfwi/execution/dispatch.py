@@ -100,7 +100,7 @@ class Dispatch:
             for fetch in self._fetches:
                 fetch.cancel()
             for key in self._futures:
-                self.window.take(key, now)
+                self.window.end_task(key, now)
             if self._futures:
                 self.client.cancel(list(self._futures.values()))
 
@@ -127,13 +127,13 @@ class Dispatch:
             elif self._futures.pop(event.key, None) is not None:  # otherwise another task was faster
                 unit = self.shots.running.get(event.key)
                 if unit is None:
-                    self.window.take(event.key, now)
+                    self.window.end_task(event.key, now)
                     rest.append(event)
                 elif event.status in FAILED:
                     failed.append((self.window.worker_of(event.key), event))
-                    self.window.take(event.key, now)
+                    self.window.end_task(event.key, now)
                 else:
-                    self.window.take(event.key, now, self._kind(unit))
+                    self.window.end_task(event.key, now, self._kind(unit))
                     self._finish(event.key)
                     finished.append((unit, event))
         for worker, future in failed:
@@ -162,13 +162,13 @@ class Dispatch:
 
     def _refill(self) -> None:
         """Give each worker as many tasks as it should have in hand, given how long they take."""
-        in_one_task = self.executor.in_one_task if self.tree is not None else 1
-        kind = BATCH_KEY if in_one_task > 1 else self.function.__name__
+        shots_per_task = self.executor.shots_per_task if self.tree is not None else 1
+        kind = BATCH_KEY if shots_per_task > 1 else self.function.__name__
         reported = tuple(self.executor.seconds)
-        known = [self.window.median_s(kind), in_one_task * median(reported) if reported else math.nan]
+        known = [self.window.median_s(kind), shots_per_task * median(reported) if reported else math.nan]
         seconds = min((value for value in known if not math.isnan(value)), default=math.nan)
         self.window.depth = queue_depth(seconds, len(self.window.workers))
-        for unit, worker in self.shots.give(self.window):
+        for unit, worker in self.shots.assignments(self.window):
             self._submit_unit(unit, worker)
 
     def _submit_unit(self, unit: Unit, worker: str) -> None:
@@ -177,7 +177,7 @@ class Dispatch:
             assert self.tree is not None
             node = (1, first // BLOCK)
             function, name = add_shots, f"{BATCH_KEY}-{self.tree.key(node)}"
-            arguments = (self.function, [self.arguments[i] for i in unit.shots], self.tree.kept_at(node))
+            arguments = (self.function, [self.arguments[i] for i in unit.shots], self.tree.file_of(node))
         else:
             function, arguments = self.function, self.arguments[first]
             name = f"{self._kind(unit)}-{self.shots.names[first]}-{self.keys[first]}"
@@ -190,7 +190,7 @@ class Dispatch:
             reason = "it takes far longer than others; perhaps its worker hangs"
             self._log_retry(first, hanging, reason)
         self.shots.start(unit, key, worker)
-        self.window.give(worker, key, time.monotonic(), alone=unit.alone)
+        self.window.add_task(worker, key, time.monotonic(), alone=unit.alone)
         # a task that may run on this worker alone would wait for ever if that is gone
         self._submit(key, function, arguments, workers=[worker], allow_other_workers=True)
 
@@ -199,7 +199,7 @@ class Dispatch:
         assert self.tree is not None
         key = f"{'load' if load else 'sum'}-{node[1]}-{self.tree.key(node)}"
         self._nodes[key] = (node, time.monotonic())
-        file = self.tree.kept_at(node)
+        file = self.tree.file_of(node)
         function, arguments = (load_part, (file,)) if load else (add_parts, (self.tree.parts_of(node), file))
         self._submit(key, function, arguments, priority=SUM_PRIORITY)
 
@@ -213,7 +213,7 @@ class Dispatch:
         others, hanging = self.shots.finish(key)
         slower = [future for other in others if (future := self._futures.pop(other, None)) is not None]
         for other in others:
-            self.window.take(other, time.monotonic())
+            self.window.end_task(other, time.monotonic())
         if slower:
             self.client.cancel(slower)
         for worker in hanging:
@@ -233,9 +233,9 @@ class Dispatch:
         result, loop = self.client.gather(future, asynchronous=True), self.client.loop.asyncio_loop
         fetch = asyncio.run_coroutine_threadsafe(result, loop)
         self._fetches.add(fetch)
-        fetch.add_done_callback(lambda done: self._events.put(partial(self._take_fetched, node, future, done)))
+        fetch.add_done_callback(lambda done: self._events.put(partial(self._use_fetched, node, future, done)))
 
-    def _take_fetched(self, node: Node, future: Future, fetch: Fetch[Any]) -> None:
+    def _use_fetched(self, node: Node, future: Future, fetch: Fetch[Any]) -> None:
         self._fetches.discard(fetch)
         if fetch.cancelled():
             return
@@ -248,7 +248,7 @@ class Dispatch:
         elif future.status in FAILED:
             # the result was lost with its worker, and its task failed when Dask ran it again
             if node[0] == 0:
-                self._fail_done(node[1], future)
+                self._lose_result(node[1], future)
             else:
                 self._repair(node, future)
             self._refill()
@@ -270,10 +270,10 @@ class Dispatch:
         if self.stop_reason is None and failure.blame and failure.worker:
             self.window.record_failure(failure.worker, self.shots.names[shot])
 
-    def _fail_done(self, index: int, future: Future) -> None:
+    def _lose_result(self, index: int, future: Future) -> None:
         """Queue a shot again that was done, and has failed since then."""
         failure = self._failure(future)
-        if self.shots.fail_done(index, failure):
+        if self.shots.lose_result(index, failure):
             self._log_retry(index, failure.worker, failure.reason)
 
     def _log_retry(self, shot: int, worker: str, reason: str) -> None:
@@ -307,7 +307,7 @@ class Dispatch:
         if not (failed or lost):
             self._submit_node(node)
         for index, part in failed.items():
-            self._fail_done(index, part)
+            self._lose_result(index, part)
         if lost:
             self._log_retry(lost[0], "", reason)
             self.shots.compute_again(lost)
@@ -331,8 +331,8 @@ class Dispatch:
             self.executor.check_workers(now - self._worker_seen_at)
         if self.stop_reason is None:
             self._check_overdue(now)
-            in_one_task, workers = self.executor.in_one_task, len(self.window.workers)
-            stop = self.executor.check_stop(self.executor.needed_s(in_one_task, self.shots.block, workers))
+            shots_per_task, workers = self.executor.shots_per_task, len(self.window.workers)
+            stop = self.executor.check_stop(self.executor.needed_s(shots_per_task, self.shots.block, workers))
             if stop is not None:
                 self.stop_reason, self.stop_at = stop[0], now + stop[1]
                 self.shots.stop()
@@ -342,7 +342,7 @@ class Dispatch:
 
     def _check_overdue(self, now: float) -> None:
         """Have shots that take too long computed elsewhere, and restart workers that hang with the last copy or with a sum."""
-        for key, worker, since in list(self.window.heads()):
+        for key, worker, since in list(self.window.running_tasks()):
             unit = self.shots.running.get(key)
             limit = self.window.overdue_limit_s(self._kind(unit)) if unit is not None else math.inf
             if now - since > limit and self.shots.mark_overdue(key, now):

@@ -48,7 +48,7 @@ class DaskExecutor:
         self.window.log_event = self.log_event
         # durations of the last shots, as their workers measured them (Dask's thread adds them)
         self.seconds: deque[float] = deque(maxlen=DURATIONS_KEPT)
-        self.in_one_task = 1  # shots that one task of the last sum computed
+        self.shots_per_task = 1  # shots that one task of the last sum computed
         self.blameless: set[str] = set()  # workers whose deaths count against no shot and no host
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of the sum or map under way
         self._clock_offset: float | None = time.time() - time.monotonic()
@@ -116,8 +116,8 @@ class DaskExecutor:
         self._check_stop()
         tree = SumTree(keys, small, partials, evaluation)
         if partials is not None:
-            arguments = [(*rest, tree.kept_at((0, i))) for i, rest in enumerate(arguments)]
-        on_disk = tree.on_disk()
+            arguments = [(*rest, tree.file_of((0, i))) for i, rest in enumerate(arguments)]
+        on_disk = tree.nodes_on_disk()
         covered = {i for found in on_disk.values() for i in found}
         if covered:
             self.log_event(SumsFound(shots=len(covered), shots_total=len(names)))
@@ -126,15 +126,15 @@ class DaskExecutor:
             seconds = tuple(self.seconds)
             batched = should_batch(len(missing), len(self.workers()), median(seconds) if seconds else math.nan)
         batches = tree.batches(missing) if batched else []
-        self.in_one_task = max(map(len, batches), default=1)
+        self.shots_per_task = max(map(len, batches), default=1)
         shots = Shots(names, batches, covered, tree.kept_shots, self.exit_reason)
         Dispatch(self, function, arguments, keys, shots, tree, progress).run(on_disk)
         return tree.root
 
-    def needed_s(self, in_one_task: int = 1, block: int = 1, workers: int = 1) -> float:
+    def needed_s(self, shots_per_task: int = 1, block: int = 1, workers: int = 1) -> float:
         """Seconds that the tasks in hand may need, and the rest of a block that is begun."""
-        rounds = self.window.depth + 1 + math.ceil(max(0.0, block / in_one_task - 1) / max(1, workers))
-        return rounds * in_one_task * max(tuple(self.seconds), default=0.0)
+        rounds = self.window.depth + 1 + math.ceil(max(0.0, block / shots_per_task - 1) / max(1, workers))
+        return rounds * shots_per_task * max(tuple(self.seconds), default=0.0)
 
     def _check_stop(self) -> None:
         stop = self.check_stop(self.needed_s())

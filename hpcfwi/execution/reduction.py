@@ -45,14 +45,14 @@ class SumTree:
         """Shots in a sum that is kept on disk; 1 if none are."""
         return BLOCK ** (self.kept_level or 0)
 
-    def kept_at(self, node: Node) -> Path | None:
+    def file_of(self, node: Node) -> Path | None:
         """The file of a node; None if it is not kept."""
         if self.partials is None or node[0] != self.kept_level:
             return None
         # nodes of equal shots may share a file: their sums are equal
         return self.partials.path(self.keys[node[0]][node[1]])
 
-    def on_disk(self) -> dict[Node, range]:
+    def nodes_on_disk(self) -> dict[Node, range]:
         """Nodes whose files an earlier start has left, and their shots."""
         if self.kept_level is None:
             return {}

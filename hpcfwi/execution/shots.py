@@ -113,17 +113,17 @@ class Shots:
         self._copies: dict[Unit, None] = {}
         self.units = {unit.first: unit for unit in self._new}
 
-    def give(self, window: Window) -> Iterator[tuple[Unit, str]]:
+    def assignments(self, window: Window) -> Iterator[tuple[Unit, str]]:
         """Yield units and the workers to give them to; call :meth:`start` for each.
 
         Copies of overdue shots come first, then shots that have failed, then the others in survey order.
         """
         if self.has_retries:
-            yield from self._give_again(window)
+            yield from self._retry_assignments(window)
         while self._new and (worker := window.pick()) is not None:
             yield self._new.popleft(), worker
 
-    def _give_again(self, window: Window) -> Iterator[tuple[Unit, str]]:
+    def _retry_assignments(self, window: Window) -> Iterator[tuple[Unit, str]]:
         for unit in list(self._copies):
             if not window.has_room:
                 return
@@ -186,7 +186,7 @@ class Shots:
             self._copies[unit] = None
         return False
 
-    def fail_done(self, index: int, failure: Failure) -> bool:
+    def lose_result(self, index: int, failure: Failure) -> bool:
         """Note that the result of a shot was lost with its worker, and the shot failed when Dask computed it again."""
         self.done.discard(index)
         unit = self.units.setdefault(index, Unit(range(index, index + 1), state=State.DONE))

@@ -86,10 +86,10 @@ def _address() -> str:
 
 
 _worker: ShotWorker | None = None
-_one_at_a_time = threading.Lock()
+_shot_lock = threading.Lock()
 
 
-def _resident(context: ShotContext) -> tuple[ShotWorker, float]:
+def _shot_worker(context: ShotContext) -> tuple[ShotWorker, float]:
     """Return this process's shot worker, made at its first shot, and the seconds that making it took now."""
     global _worker
     if _worker is not None and _worker.context == context:
@@ -112,9 +112,9 @@ def evaluate_shot(
     keep: Path | None = None,
 ) -> FunctionalGradient:
     """Compute misfit and gradient of one shot, and write them to the file ``keep``, if any."""
-    with _one_at_a_time:
+    with _shot_lock:
         started = time.perf_counter()
-        worker, solver_seconds = _resident(context)
+        worker, solver_seconds = _shot_worker(context)
         kernels, models, data = worker.engine.kernel_seconds, worker.model_seconds, worker.data_seconds
         result = worker.evaluate(name, model, shot, axis)
         log_event(
@@ -129,13 +129,13 @@ def evaluate_shot(
             solver_seconds=solver_seconds,
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
-        return _kept(result, keep)
+        return save_part(result, keep)
 
 
 @task
 def add_parts(parts: list[FunctionalGradient], keep: Path | None = None) -> FunctionalGradient:
     """Add up a node of the summation tree, and write it to the file ``keep``, if any."""
-    return _kept(total(parts), keep)
+    return save_part(total(parts), keep)
 
 
 @task
@@ -152,7 +152,7 @@ def add_shots(
                 failure.position = position
                 raise
 
-    return _kept(total(one_by_one()), keep)
+    return save_part(total(one_by_one()), keep)
 
 
 @task
@@ -161,7 +161,7 @@ def load_part(path: Path) -> FunctionalGradient:
     return read_partial(path)
 
 
-def _kept(part: FunctionalGradient, path: Path | None) -> FunctionalGradient:
+def save_part(part: FunctionalGradient, path: Path | None) -> FunctionalGradient:
     """Write a part of the sum to a file, if any; a failure is only a warning."""
     if path is not None:
         try:
@@ -191,8 +191,8 @@ def observe_shot(
             return known
         assert model is not None
         assert axis is not None
-        with _one_at_a_time:
-            worker, solver_seconds = _resident(context)
+        with _shot_lock:
+            worker, solver_seconds = _shot_worker(context)
             worker.use_model(model)
             modelled = worker.record(shot, axis, axis.samples)
             record = resample(modelled, axis.step, recording, context.spec.dtype, context.tail == "extrapolate")
@@ -215,8 +215,8 @@ def predict_shot(
     context: ShotContext, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis
 ) -> tuple[NDArray, NDArray]:
     """Return the observed and the predicted gather of a staged shot, both on the time axis."""
-    with _one_at_a_time:
-        worker, _ = _resident(context)
+    with _shot_lock:
+        worker, _ = _shot_worker(context)
         worker.use_model(model)
         observed = worker.observed(name, shot, axis)
         return observed.gather, worker.record(observed.shot, axis, len(observed.gather)).copy()

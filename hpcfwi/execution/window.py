@@ -149,7 +149,7 @@ class Window:
                         return address
                     self._unplace(self.workers[address])
             return None
-        candidates = [address for address in apart_from(tried, self._usable()) if address not in never]
+        candidates = [address for address in prefer_untried(tried, self._usable()) if address not in never]
         free = [worker for worker in map(self.workers.__getitem__, candidates) if not worker.alone]
         best = min(free, key=lambda worker: len(worker.tasks), default=None)
         return best.address if best is not None and len(best.tasks) < depth else None
@@ -158,7 +158,7 @@ class Window:
         """Whether there are usable workers other than these."""
         return not set(self._usable()) <= set(workers)
 
-    def give(self, address: str, key: str, now: float, alone: bool = False) -> None:
+    def add_task(self, address: str, key: str, now: float, alone: bool = False) -> None:
         """Note that a worker gets a task; ``alone``: and no other one meanwhile."""
         worker = self.workers.get(address)
         if worker is not None:
@@ -167,7 +167,7 @@ class Window:
             self._where[key] = address
             self._place(worker)
 
-    def take(self, key: str, now: float, kind: str = "") -> None:
+    def end_task(self, key: str, now: float, kind: str = "") -> None:
         """Note that a task has ended; its duration counts as one of its ``kind``, if that is given."""
         worker = self.workers.get(self._where.pop(key, ""))
         if worker is None:
@@ -183,7 +183,7 @@ class Window:
         """The worker that has a task in hand; empty if none has."""
         return self._where.get(key, "")
 
-    def heads(self) -> Iterator[tuple[str, str, float]]:
+    def running_tasks(self) -> Iterator[tuple[str, str, float]]:
         """The task that each worker computes: key, worker, and when it began. Those behind it have not begun."""
         for worker in self.workers.values():
             if worker.tasks:
@@ -250,7 +250,7 @@ class Window:
             self._place(worker)
 
 
-def apart_from(tried: Sequence[str], workers: Sequence[str]) -> list[str]:
+def prefer_untried(tried: Sequence[str], workers: Sequence[str]) -> list[str]:
     """Workers on hosts that were not tried, or else those that were not tried, or else all but the last, or else all."""
     hosts = {host_of(worker) for worker in tried if worker}
     return (

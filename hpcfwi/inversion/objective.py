@@ -29,11 +29,11 @@ class ShotExecutor(Protocol):
 
     Attributes
     ----------
-    in_one_task
+    shots_per_task
         Shots that one task of the last :meth:`sum` computed.
     """
 
-    in_one_task: int
+    shots_per_task: int
 
     def map(
         self,
@@ -111,7 +111,7 @@ class Evaluation:
     sum_seconds: float = 0.0  # the rest of the sum
     journal_seconds: float = 0.0  # reading and writing the journal
     cpu_seconds: float = 0.0  # CPU time of driver and Dask scheduler, which are one process, during shots and sum
-    in_one_task: int = 1  # shots that a task computed
+    shots_per_task: int = 1  # shots that a task computed
 
 
 def task_key(*parts: object) -> str:
@@ -194,16 +194,16 @@ class Objective:
         recorded = self.journal.read(x, number)
         parts = {"journal_seconds": time.perf_counter() - started}
         if recorded is None:
-            answer, drift, in_one_task = self._evaluate(x, number, parts), 0.0, self.executor.in_one_task
+            answer, drift, shots_per_task = self._evaluate(x, number, parts), 0.0, self.executor.shots_per_task
             answered = time.perf_counter()
             self.journal.write(x, answer, number)
             self.partials.end()
             parts["journal_seconds"] += time.perf_counter() - answered
         else:
-            answer, drift, in_one_task = recorded.answer, recorded.drift, 1
+            answer, drift, shots_per_task = recorded.answer, recorded.drift, 1
         seconds = time.perf_counter() - started
         evaluation = Evaluation(
-            number, answer.f, seconds, recorded is not None, drift, **parts, in_one_task=in_one_task
+            number, answer.f, seconds, recorded is not None, drift, **parts, shots_per_task=shots_per_task
         )
         self.evaluations.append(evaluation)
         self.gradient = answer.g

@@ -268,11 +268,9 @@ class _Inversion:
         return result
 
     def _on_evaluation(self, evaluation: Any, x: NDArray, gradient: NDArray) -> None:
-        facts = asdict(evaluation)
-        facts["shots_per_task"] = facts.pop("in_one_task")
-        self.log.write(events.EvaluationDone(**facts, evaluation=evaluation.number))
+        self.log.write(events.EvaluationDone(**asdict(evaluation), evaluation=evaluation.number))
         if evaluation.drift:
-            self.session.reproducibility.lose(
+            self.session.reproducibility.add_and_warn(
                 "on another kind of processor, or with other versions of numpy or scipy, replayed models differ from the "
                 "journal's in their last bits"
             )
@@ -322,7 +320,7 @@ class _Inversion:
             "model_error": self.problem.velocity_error(velocity),
             "message": str(result.message),
             "left_out": self.problem.exclusion_note,
-            "irreproducible": self.session.reproducibility.doubts,
+            "irreproducible": self.session.reproducibility.reasons,
             "core_hours": round(self.log.state.core_hours(time.time()), 6),
         }
         self.folder.write_json(

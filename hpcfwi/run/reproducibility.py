@@ -27,14 +27,14 @@ class Reproducibility:
         self._machines = {role: _texts(content.get(role)) for role in ("drivers", "workers")}
         self._lock = Lock()  # workers report in another thread
         if known is None and folder.progress()[1]:
-            self.note(f"{FILE}, the record of earlier starts, is gone")
+            self.add_reason(f"{FILE}, the record of earlier starts, is gone")
 
     @property
-    def doubts(self) -> str:
+    def reasons(self) -> str:
         """Why the last bits may differ, in words; empty if the bytes are the same."""
         return "; ".join(self._reasons)
 
-    def note(self, reason: str) -> bool:
+    def add_reason(self, reason: str) -> bool:
         """Record a reason, and return whether it is new."""
         with self._lock:
             if reason in self._reasons:
@@ -43,9 +43,9 @@ class Reproducibility:
             self._write()
             return True
 
-    def lose(self, reason: str) -> None:
+    def add_and_warn(self, reason: str) -> None:
         """Record a reason, and warn if it is new."""
-        if self.note(reason):
+        if self.add_reason(reason):
             self._warn(reason)
 
     def add_machine(self, role: Role, description: dict[str, str]) -> None:
@@ -64,7 +64,7 @@ class Reproducibility:
             known[kind] = ", ".join(f"{name} {text}" if text[:1].isdigit() else text for name, text in shown)
             self._write()
         reason = f"its {role} were machines of several kinds"
-        if len(known) > 1 and self.note(reason):
+        if len(known) > 1 and self.add_reason(reason):
             self._warn(f"{reason} ({'; '.join(dict.fromkeys(known.values()))})")
 
     def _warn(self, reason: str) -> None:

@@ -195,12 +195,12 @@ class Session:
 
     def _print_reproducibility(self, threads: int) -> None:
         if threads > 1:
-            self.reproducibility.note("several threads per shot")
+            self.reproducibility.add_reason("several threads per shot")
         if self.folder.other_versions:
-            self.reproducibility.note("other versions of hpcfwi or devito began it")
-        doubts = self.reproducibility.doubts
-        if doubts:
-            self.print_line(f"the last bits may differ from run to run: {doubts}")
+            self.reproducibility.add_reason("other versions of hpcfwi or devito began it")
+        reasons = self.reproducibility.reasons
+        if reasons:
+            self.print_line(f"the last bits may differ from run to run: {reasons}")
         else:
             self.print_line("one thread per shot: the same bytes whatever the number of workers")
 

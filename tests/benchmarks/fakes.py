@@ -31,7 +31,7 @@ from hpcfwi.cluster.pool import POOL_SETTINGS, REMOTE_SETTINGS
 from hpcfwi.config.site import NetworkSection
 from hpcfwi.events.types import ShotDone
 from hpcfwi.execution.shot_worker import ShotContext
-from hpcfwi.execution.tasks import _kept, log_event, task
+from hpcfwi.execution.tasks import log_event, save_part, task
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.model.grid import TimeAxis
 
@@ -84,7 +84,7 @@ def fake_shot(
         kernel_seconds=shot_seconds,
         peak_memory=0,
     )
-    return _kept(result, keep)
+    return save_part(result, keep)
 
 
 @dataclass

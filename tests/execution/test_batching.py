@@ -80,7 +80,7 @@ def test_a_sum_in_batches_has_the_same_bytes(client, tmp_path, shots, small):
     assert len({key for _, key, _ in whole.computed}) == math.ceil(shots / BLOCK)
     assert whole.progress == sorted(whole.progress)
     assert whole.progress[-1] == (shots, shots)
-    assert whole.tasks.in_one_task == min(shots, BLOCK)
+    assert whole.tasks.shots_per_task == min(shots, BLOCK)
 
 
 def test_the_shots_of_a_batch_that_fails_are_computed_one_by_one(client, tmp_path):
@@ -162,10 +162,10 @@ def test_a_batch_that_is_lost_with_its_worker_is_computed_again(client, tmp_path
 def test_shots_that_are_too_short_for_the_number_of_workers_go_in_batches(client, tmp_path):
     whole = Sum(client, tmp_path, 4 * BLOCK)
     alone = whole(batched=None)
-    assert whole.tasks.in_one_task == 1, "their duration is unknown"
+    assert whole.tasks.shots_per_task == 1, "their duration is unknown"
     whole.tasks.seconds.extend([1e-5, 1e-5, 5.0])  # one of them had to load its solver
     assert whole(batched=None) == alone
-    assert whole.tasks.in_one_task == BLOCK
+    assert whole.tasks.shots_per_task == BLOCK
     whole.tasks.seconds.extend([1.0] * 10)
     assert whole(batched=None) == alone
-    assert whole.tasks.in_one_task == 1
+    assert whole.tasks.shots_per_task == 1

@@ -301,7 +301,7 @@ def test_a_sum_that_waits_behind_a_long_shot_does_not_hang(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("in_one_task", "block", "workers", "shots"),
+    ("shots_per_task", "block", "workers", "shots"),
     [
         (1, 1, 1, 2),
         (1, 1, 50, 2),
@@ -314,7 +314,7 @@ def test_a_sum_that_waits_behind_a_long_shot_does_not_hang(tmp_path, monkeypatch
         (8, 64, 4, 32),
     ],
 )
-def test_the_time_to_stop_covers_the_tasks_in_hand_and_the_rest_of_a_block(in_one_task, block, workers, shots):
+def test_the_time_to_stop_covers_the_tasks_in_hand_and_the_rest_of_a_block(shots_per_task, block, workers, shots):
     tasks = DaskExecutor(None)
     tasks.seconds.extend([30.0, 60.0])
-    assert tasks.needed_s(in_one_task, block, workers) == shots * 60.0
+    assert tasks.needed_s(shots_per_task, block, workers) == shots * 60.0

@@ -12,7 +12,7 @@ from executor_events import note_events
 
 from hpcfwi.errors import DataError, Interrupted
 from hpcfwi.execution.executor import DaskExecutor
-from hpcfwi.execution.tasks import _kept, task
+from hpcfwi.execution.tasks import save_part, task
 from hpcfwi.inversion.journal import Partials, block_level, read_partial, write_partial
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 from hpcfwi.inversion.objective import task_key
@@ -29,7 +29,7 @@ def shot(number, folder, keep=None):
         file.write(f"{number}\n")
     if (Path(folder) / "slow").exists():
         time.sleep(0.3)
-    return _kept(FunctionalGradient(0.1 * number, np.array([0.1 * number, 0.3 / (number + 1)])), keep)
+    return save_part(FunctionalGradient(0.1 * number, np.array([0.1 * number, 0.3 / (number + 1)])), keep)
 
 
 class Sum:

@@ -29,22 +29,22 @@ class Work:
     def give(self):
         """Give out what there is room for; return the key, first shot and worker of each task."""
         given = []
-        for unit, worker in self.shots.give(self.window):
+        for unit, worker in self.shots.assignments(self.window):
             self.keys += 1
             key = f"task-{self.keys}"
             self.shots.start(unit, key, worker)
-            self.window.give(worker, key, 0.0, alone=unit.alone)
+            self.window.add_task(worker, key, 0.0, alone=unit.alone)
             given.append((key, unit.first, worker))
         return given
 
     def finish(self, key):
         """Finish a task; return its unit, the unit's other tasks, and the workers to restart."""
         unit = self.shots.running[key]
-        self.window.take(key, 0.0)
+        self.window.end_task(key, 0.0)
         return unit, *self.shots.finish(key)
 
     def fail(self, key, failure):
-        self.window.take(key, 0.0)
+        self.window.end_task(key, 0.0)
         return self.shots.fail(key, failure)
 
     def die(self, worker):
@@ -182,7 +182,7 @@ def test_a_done_shot_whose_result_is_lost_is_computed_again():
     work = Work(count=1)
     ((key, _, _),) = work.give()
     work.finish(key)
-    assert work.shots.fail_done(0, ERROR)
+    assert work.shots.lose_result(0, ERROR)
     assert work.shots.done == set()
     ((key, _, _),) = work.give()
     work.finish(key)
@@ -244,7 +244,7 @@ def compute_all(work, culprit, generator):
     number = 100
     while len(work.shots.done) < len(work.shots.names):
         work.give()
-        head, worker, _ = generator.choice(list(work.window.heads()))
+        head, worker, _ = generator.choice(list(work.window.running_tasks()))
         if work.shots.running[head].first == culprit:
             number += 1
             work.die(worker)

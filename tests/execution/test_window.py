@@ -8,7 +8,7 @@ import pytest
 
 from hpcfwi.events.types import HostExcluded, HostReadmitted
 from hpcfwi.execution import window as window_module
-from hpcfwi.execution.window import MAX_BATCH_S, MAX_DEPTH, Window, apart_from, host_of, queue_depth, should_batch
+from hpcfwi.execution.window import MAX_BATCH_S, MAX_DEPTH, Window, host_of, prefer_untried, queue_depth, should_batch
 from hpcfwi.inversion.misfit import BLOCK
 
 A1, A2, B1 = "tls://10.0.0.1:1", "tls://10.0.0.1:2", "tls://10.0.0.2:1"
@@ -28,7 +28,7 @@ def fill(window, now=0.0):
     """Give out as many tasks as there is room for; return the workers in their order."""
     given = []
     while (worker := window.pick()) is not None:
-        window.give(worker, f"task-{len(given)}", now)
+        window.add_task(worker, f"task-{len(given)}", now)
         given.append(worker)
     return given
 
@@ -48,7 +48,7 @@ def test_each_worker_gets_one_task_before_any_gets_two(window):
 def test_the_worker_that_has_finished_gets_the_next_task(window):
     given = fill(window)
     assert window.pick() is None
-    window.take("task-1", 5.0)
+    window.end_task("task-1", 5.0)
     assert window.pick() == given[1]
 
 
@@ -62,17 +62,17 @@ def test_the_tasks_of_a_worker_that_is_gone_are_named(window):
     given = fill(window)
     assert window.update([worker for worker in (A1, A2, B1) if worker != given[0]]) == ["task-0"]
     assert window.worker_of("task-0") == ""
-    window.take("task-0", 1.0)  # what comes of it later changes nothing
+    window.end_task("task-0", 1.0)  # what comes of it later changes nothing
     assert window.remove(given[0]) == []
 
 
 def test_a_draining_worker_gets_no_more_tasks_and_keeps_what_it_has(window):
-    window.give(A1, "task", 0.0)
+    window.add_task(A1, "task", 0.0)
     window.drain([A1])
     window.depth = 2
     assert A1 not in fill(window)
     assert window.worker_of("task") == A1
-    window.take("task", 1.0)
+    window.end_task("task", 1.0)
     assert window.free_since(A1) == 1.0
     assert A1 not in fill(window)
     assert not window.has_others([A2, B1])
@@ -81,38 +81,38 @@ def test_a_draining_worker_gets_no_more_tasks_and_keeps_what_it_has(window):
 def test_a_task_that_must_be_alone_waits_for_an_idle_worker_and_shares_it_with_no_other(window):
     window.depth = 2
     for worker in (A1, A2):
-        window.give(worker, f"on {worker}", 0.0)
+        window.add_task(worker, f"on {worker}", 0.0)
     assert window.pick(empty=True) == B1
-    window.give(B1, "alone", 0.0, alone=True)
+    window.add_task(B1, "alone", 0.0, alone=True)
     assert window.pick(empty=True) is None
     assert B1 not in fill(window)
-    window.take("alone", 1.0)
+    window.end_task("alone", 1.0)
     assert window.pick() == B1
 
 
 def test_a_shot_that_failed_waits_for_another_host_while_that_is_busy(window):
-    window.give(B1, "task", 0.0)
+    window.add_task(B1, "task", 0.0)
     assert window.pick(tried=[A1]) is None
-    window.take("task", 1.0)
+    window.end_task("task", 1.0)
     assert window.pick(tried=[A1]) == B1
 
 
 def test_other_hosts_come_before_other_workers_and_those_before_the_same():
-    assert apart_from([A1], [A1, A2, B1]) == [B1]
-    assert apart_from([A1], [A1, A2]) == [A2]
-    assert apart_from([A1, A2], [A1, A2]) == [A1]
-    assert apart_from([A1], [A1]) == [A1]
-    assert apart_from([""], [A1]) == [A1]
+    assert prefer_untried([A1], [A1, A2, B1]) == [B1]
+    assert prefer_untried([A1], [A1, A2]) == [A2]
+    assert prefer_untried([A1, A2], [A1, A2]) == [A1]
+    assert prefer_untried([A1], [A1]) == [A1]
+    assert prefer_untried([""], [A1]) == [A1]
 
 
 def test_only_the_first_task_of_a_worker_is_running(window):
     window.depth = 2
-    window.give(A1, "first", 10.0)
-    window.give(A1, "second", 10.0)
-    assert list(window.heads()) == [("first", A1, 10.0)]
-    window.take("first", 25.0, "shot")
-    assert list(window.heads()) == [("second", A1, 25.0)]
-    window.take("second", 31.0, "shot")
+    window.add_task(A1, "first", 10.0)
+    window.add_task(A1, "second", 10.0)
+    assert list(window.running_tasks()) == [("first", A1, 10.0)]
+    window.end_task("first", 25.0, "shot")
+    assert list(window.running_tasks()) == [("second", A1, 25.0)]
+    window.end_task("second", 31.0, "shot")
     assert window.median_s("shot") == (15.0 + 6.0) / 2
     assert window.longest_task_s == 15.0
     assert window.overdue_limit_s("shot") == 105.0

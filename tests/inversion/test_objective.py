@@ -15,7 +15,7 @@ from hpcfwi.io import make_private
 class SerialExecutor:
     """Runs one shot after the other in this process."""
 
-    in_one_task = 1
+    shots_per_task = 1
 
     def map(self, function, names, arguments, keys, progress=lambda *_: None):
         assert len(set(keys)) == len(names)

@@ -24,7 +24,7 @@ def test_machines_of_one_kind_give_the_same_bytes(folder):
     for _ in range(2):
         here.add_machine("drivers", result_fingerprint())
         here.add_machine("workers", result_fingerprint(KERNELS))
-    assert here.doubts == ""
+    assert here.reasons == ""
     Reproducibility(folder, warnings.append).add_machine("workers", result_fingerprint(KERNELS))
     assert not warnings
 
@@ -38,27 +38,27 @@ def test_a_worker_of_another_kind_is_warned_of_once_also_at_a_later_start(folder
     later.add_machine("workers", other)
     (warning,) = warnings
     assert "can no longer be promised: its workers were machines of several kinds (" in warning
-    assert later.doubts == "its workers were machines of several kinds"
+    assert later.reasons == "its workers were machines of several kinds"
     later.add_machine("workers", other)
     later.add_machine("workers", {**other, "processor": "a third"})
     assert len(warnings) == 1
-    assert Reproducibility(folder).doubts == later.doubts
+    assert Reproducibility(folder).reasons == later.doubts
 
 
 def test_a_driver_may_be_another_kind_of_machine_than_the_workers(folder):
     here = Reproducibility(folder)
     here.add_machine("drivers", {**result_fingerprint(), "processor": "another"})
     here.add_machine("workers", result_fingerprint(KERNELS))
-    assert here.doubts == ""
+    assert here.reasons == ""
 
 
 def test_reasons_are_kept_and_warned_of_once(folder):
     warnings = []
-    assert Reproducibility(folder).note("several threads")
-    assert not Reproducibility(folder).note("several threads")
+    assert Reproducibility(folder).add_reason("several threads")
+    assert not Reproducibility(folder).add_reason("several threads")
     for _ in range(2):
-        Reproducibility(folder, warnings.append).lose("other versions")
-    assert Reproducibility(folder).doubts == "several threads; other versions"
+        Reproducibility(folder, warnings.append).add_and_warn("other versions")
+    assert Reproducibility(folder).reasons == "several threads; other versions"
     assert warnings == ["the same bytes can no longer be promised: other versions"]
 
 
@@ -66,5 +66,5 @@ def test_reasons_are_kept_and_warned_of_once(folder):
 def test_a_damaged_record_does_no_harm(folder, content):
     (folder.path / "reproducibility.json").write_text(json.dumps(content))
     here = Reproducibility(folder)
-    assert here.note("something")
-    assert here.doubts.endswith("something")
+    assert here.add_reason("something")
+    assert here.reasons.endswith("something")
