@@ -42,7 +42,7 @@ def test_a_worker_of_another_kind_is_warned_of_once_also_at_a_later_start(folder
     later.add_machine("workers", other)
     later.add_machine("workers", {**other, "processor": "a third"})
     assert len(warnings) == 1
-    assert Reproducibility(folder).reasons == later.doubts
+    assert Reproducibility(folder).reasons == later.reasons
 
 
 def test_a_driver_may_be_another_kind_of_machine_than_the_workers(folder):
