@@ -26,7 +26,7 @@ def test_objects_created_while_the_collector_is_paused_are_not_scanned():
     assert gc.get_freeze_count() >= before + len(kept)
 
 
-def test_a_collector_that_was_off_stays_off():
+def test_a_disabled_collector_stays_disabled():
     gc.disable()
     with pytest.raises(ValueError, match="inside"), gc_paused():
         raise ValueError("inside")

@@ -57,7 +57,7 @@ def test_a_second_signal_does_not_interrupt_the_clean_up_after_the_first():
 
 
 @pytest.mark.parametrize("number", interrupts.GRACEFUL_SIGNALS)
-def test_a_signal_asks_for_a_graceful_stop_and_a_second_one_interrupts(number):
+def test_a_signal_requests_a_graceful_stop_and_a_second_one_interrupts(number):
     install_handlers()
     with graceful_stop():
         os.kill(os.getpid(), number)
@@ -180,7 +180,7 @@ def test_an_interrupt_during_an_import_waits_until_the_import_lock_is_released()
         time.sleep(5)
 
 
-def test_an_interrupt_in_executed_text_is_not_a_death_by_signal(tmp_path):
+def test_an_interrupt_during_exec_does_not_kill_the_process_by_signal(tmp_path):
     """Python remembers one, however it was caught, and ``python -m`` then ends by SIGINT."""
     (tmp_path / "interrupted_import.py").write_text("""
 import hpcfwi.cli.main

@@ -148,7 +148,7 @@ def test_a_script_passes_its_arguments_and_runs_in_the_current_folder(ready, tmp
 
 
 @pytest.mark.parametrize("script", ["jobs/fwi.sh", "jobs/scaling.sh", "tests/run.sh"])
-def test_help_prints_the_header_of_the_script(bare, script):
+def test_help_prints_the_header_comment_of_the_script(bare, script):
     out, _ = bare.run("--help", script=script)
     assert f"bash {script}" in out
     assert not any(line.startswith(("#", "set ")) for line in out.splitlines())
@@ -173,7 +173,7 @@ def test_a_pbs_job_uses_the_virtual_env_that_it_is_given(ready, bare):
 
 
 @pytest.mark.parametrize("job", ["", "42"])
-def test_a_failed_install_shows_the_end_of_its_log_and_in_a_job_names_the_login_node(ready, job):
+def test_a_failed_install_shows_the_end_of_its_log_and_in_a_job_advises_the_login_node(ready, job):
     ready.change("fail")
     _, err = ready.run(status=3, SLURM_JOB_ID=job)
     assert f"the backend says no; retries: {'1' if job else 'None'}" in err
@@ -251,7 +251,7 @@ def test_a_venv_made_by_the_user_is_kept_and_a_moved_or_copied_one_is_made_again
 @pytest.mark.parametrize(
     "flock", ["as it is", *(pytest.param(how, marks=pytest.mark.slow) for how in ("refused", "missing"))]
 )
-def test_only_one_of_two_starts_sets_up(ready, flock):
+def test_only_one_of_two_concurrent_starts_sets_up(ready, flock):
     if flock == "refused":
         ready.program("flock", "echo 'flock: 9: No locks available' >&2; exit 71")
     elif flock == "missing":
@@ -282,7 +282,7 @@ def test_uv_needs_no_python_and_pip_takes_over_where_uv_fails(bare, works):
     assert installed == f"pip install --python {bare.venv}/bin/python --editable ."
 
 
-def test_without_a_compiler_root_on_debian_installs_it_and_others_read_what_to_type(ready):
+def test_without_a_compiler_root_on_debian_installs_one_and_other_users_see_the_command(ready):
     (ready.bin / "gcc").rename(ready.bin / "mycc")
     _, err = ready.run("--setup", status=3)
     assert "a C compiler" in err
@@ -298,7 +298,7 @@ def test_without_a_compiler_root_on_debian_installs_it_and_others_read_what_to_t
     assert (ready.bin / "gcc").read_text().endswith(" gcc libc6-dev\n")
 
 
-def test_one_message_names_all_that_is_missing_but_another_python_will_do_unless_you_name_one(bare):
+def test_one_message_names_everything_missing_and_another_python_is_found_unless_one_is_named(bare):
     (bare.bin / "gcc").unlink()
     old = f'[ "$1" = -V ] && echo Python 3.10.12 || exec "{sys.executable}" -I -c "import sys; sys.version_info = (3, 10); $3"'
     bare.program("python3", old)
@@ -314,7 +314,7 @@ def test_one_message_names_all_that_is_missing_but_another_python_will_do_unless
     bare.run("--setup", HPCFWI_PYTHON="")
 
 
-def test_without_a_pyproject_a_message_says_what_to_do(bare):
+def test_without_a_pyproject_the_message_says_what_to_do(bare):
     (bare.root / "pyproject.toml").unlink()
     assert "activate an environment" in bare.run("--setup", status=3)[1]
 

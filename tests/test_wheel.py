@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-def test_a_wheel_in_an_empty_folder_runs_the_circle(tmp_path):
+def test_an_installed_wheel_runs_the_circle_in_an_empty_folder(tmp_path):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("hpcfwi-*.whl")

@@ -53,14 +53,14 @@ def test_a_command_that_hangs_is_ended(command, monkeypatch):
     assert time.monotonic() - started < 10
 
 
-def test_a_nested_job_does_not_inherit_the_variables_of_its_outer_job():
+def test_a_nested_job_does_not_inherit_the_variables_of_the_outer_job():
     job = {"SLURM_CPU_BIND": "x", "SLURM_JOB_ID": "1", "PBS_JOBID": "2", "OMP_NUM_THREADS": "8", "NCPUS": "8"}
     # without a PBS, which would add its commands
     kept = {"SLURM_CONF": "/etc/slurm.conf", "PBS_CONF_FILE": "/none", "PATH": "/bin", "SBATCH_ACCOUNT": "me"}
     assert clean_environment(job | kept) == kept
 
 
-def test_in_a_job_of_pbs_its_own_commands_come_first(tmp_path):
+def test_in_a_pbs_job_the_pbs_commands_come_first(tmp_path):
     (tmp_path / "bin").mkdir()
     conf = tmp_path / "pbs.conf"
     conf.write_text(f"PBS_SERVER=login\nPBS_EXEC={tmp_path}\n")
@@ -93,7 +93,7 @@ def test_a_rejected_job_raises_with_the_command_and_its_answer(answer, tmp_path,
 
 
 @pytest.mark.parametrize(("system", "program"), [(Slurm(), "squeue"), (PBS(), "qstat")])
-def test_a_batch_system_that_does_not_answer_is_an_error_and_no_lost_job(answer, system, program):
+def test_a_batch_system_that_does_not_answer_is_an_error_and_not_a_lost_job(answer, system, program):
     answer(program, "", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)", 1)
     with pytest.raises(RunError, match=r"does not answer: exit code 1: .*Unable to contact"):
         system.states(["1"])
@@ -121,5 +121,5 @@ def test_a_batch_system_that_does_not_answer_is_an_error_and_no_lost_job(answer,
         (Slurm, "Socket timed out on send/recv operation", None),
     ],
 )
-def test_an_error_message_leads_to_a_key_of_the_site_file(system, message, key):
+def test_an_error_message_is_traced_to_a_key_of_the_site_file(system, message, key):
     assert system().site_key(message) == key

@@ -98,7 +98,7 @@ def test_the_variables_of_a_job_say_which_batch_system_runs_it():
         ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "often"}, ("7", 0)),
     ],
 )
-def test_a_start_is_a_job_and_the_starts_before(monkeypatch, variables, start):
+def test_a_start_is_identified_by_its_job_and_restart_count(monkeypatch, variables, start):
     for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "PBS_JOBID", "HPCFWI_SUCCESSOR"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -114,13 +114,13 @@ def test_without_a_job_or_an_answer_there_is_no_time_limit(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(("answer", "wanted"), [("echo '41|RUNNING|None|node1|3:20'", 200), ("exit 1", math.inf)])
-def test_the_time_limit_is_that_of_this_very_job(command, answer, wanted, monkeypatch):
+def test_the_time_limit_is_that_of_the_current_job(command, answer, wanted, monkeypatch):
     command("squeue", f'case "$*" in *"--jobs=41") {answer} ;; *) exit 3 ;; esac')
     monkeypatch.setenv("SLURM_JOB_ID", "41")
     assert CurrentJob().seconds_left() == pytest.approx(wanted, abs=5)
 
 
-def test_a_time_limit_that_was_moved_is_noticed(command, monkeypatch):
+def test_a_changed_time_limit_is_noticed(command, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "41")
     command("squeue", "echo '41|RUNNING|None|node1|0:20'")
     job = CurrentJob()

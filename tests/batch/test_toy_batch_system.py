@@ -74,7 +74,7 @@ def test_the_site_file_is_checked_against_what_the_batch_system_has(shell):
     assert "distributed.cli.dask_worker" in script
 
 
-def test_a_rejected_job_leads_to_the_line_of_the_site_file(shell):
+def test_a_rejected_job_names_the_line_of_the_site_file(shell):
     write_site(shell, 'queue = "trains"')
     done = shell("run", "fwi.toml", "--site", "./toy.toml", "--run-dir", "run")
     assert done.returncode == 2, done.stdout + done.stderr

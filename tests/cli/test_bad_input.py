@@ -312,7 +312,7 @@ def test_run_folder_of_another_problem_is_refused_with_what_differs(tmp_path, ci
     assert "grid" not in done.stderr
 
 
-def test_run_folder_at_which_another_driver_works_is_refused(tmp_path, circle):
+def test_run_folder_in_use_by_another_driver_is_refused(tmp_path, circle):
     with RunFolder(tmp_path / "run") as folder:
         folder.claim(Problem.from_config(circle).identity, circle)
         done = hpcfwi(["run", "fwi.toml", "--run-dir", "run"], tmp_path)
@@ -368,7 +368,7 @@ def test_run_folder_of_another_user_is_refused(public):
     check(done, "theirs: belongs to another user; choose a folder of your own with --run-dir")
 
 
-def test_a_folder_of_ones_own_is_closed_to_others(tmp_path):
+def test_a_folder_of_the_user_is_made_private(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run").chmod(0o777)
     RunFolder(tmp_path / "run")

@@ -53,7 +53,7 @@ def test_list_names_every_site_with_its_file(site, tmp_path):
     assert re.search(rf"of our institute +slurm +yes +{re.escape(own)}$", rows["own"].rstrip())
 
 
-def test_list_says_in_a_line_why_a_site_cannot_be_used(site, tmp_path, monkeypatch):
+def test_list_gives_in_one_line_why_a_site_cannot_be_used(site, tmp_path, monkeypatch):
     monkeypatch.delenv("HPCFWI_TEST_ACCOUNT")
     for name, content in {
         "broken": "[scheduler\n",
@@ -128,7 +128,7 @@ def test_script_takes_settings_of_both_files(site, fwi_toml):
     assert "export OMP_NUM_THREADS=2\n" in out
 
 
-def test_script_names_the_keys_that_a_run_would_have(site, fwi_toml, tmp_path):
+def test_script_names_the_keys_that_a_run_would_use(site, fwi_toml, tmp_path):
     code, out, _ = site("script", "own", fwi_toml, "--set", "network.tls=true")
     assert code == 0
     run = tmp_path / "runs" / "fwi"

@@ -52,7 +52,7 @@ def here(monkeypatch):
     ],
     ids=["outside of jobs", "in a job of Slurm", "in a job of PBS", "salloc on a login node", "what a job has left"],
 )
-def test_the_way_to_a_compute_node_leads_over_the_host_that_submitted_the_job(environment, command):
+def test_the_tunnel_to_a_compute_node_goes_through_the_host_that_submitted_the_job(environment, command):
     way = reach_dashboard("127.0.0.1", 8787, environment)
     assert way.command == command
     assert str(way) == f"http://127.0.0.1:8787/status; from your own machine: {command}"
@@ -65,7 +65,7 @@ def test_a_dashboard_on_all_interfaces_is_shown_with_the_name_of_its_host():
     assert way.command.endswith("-L 9000:127.0.0.1:9000 me@node7.cluster.org")
 
 
-def test_the_dashboard_does_not_wait_for_a_silent_name_service(monkeypatch):
+def test_the_dashboard_does_not_wait_for_an_unresponsive_name_service(monkeypatch):
     ever = dashboard.threading.Event()
     monkeypatch.setattr(socket, "gethostname", lambda: "a-host-without-a-domain")
     monkeypatch.setattr(socket, "getfqdn", lambda _: ever.wait(60))

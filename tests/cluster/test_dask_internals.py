@@ -24,7 +24,7 @@ from hpcfwi.cluster.local import LocalWorkers
 
 
 @relying_on("distributed", "Nanny._on_worker_exit_sync, WorkerProcess.on_exit: called with each exit code of a worker")
-def test_exits_of_present_and_later_workers_are_seen():
+def test_exits_of_current_and_later_workers_are_reported():
     class Exits(NannyPlugin):
         name = "exits"
 

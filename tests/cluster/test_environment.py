@@ -27,7 +27,7 @@ def test_only_workers_of_several_threads_use_openmp(threads, language):
     assert worker_environment(threads, config(language="C"))[LANGUAGE] == "C"
 
 
-def test_variables_that_the_user_has_set_win():
+def test_variables_set_by_the_user_take_precedence():
     os.environ[LANGUAGE] = "openmp"
     apply_environment(config(language="C"), threads=1)
     assert os.environ[LANGUAGE] == "openmp"

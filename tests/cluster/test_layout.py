@@ -44,7 +44,7 @@ def test_a_node_is_divided_as_its_site_says(sections, jobs, layout):
         ({"node": {"cores": 4, "memory": 1}, "worker": {"processes": 3}}, "is 3, each of which needs 0.50 GB"),
     ],
 )
-def test_a_site_that_says_too_little_or_has_too_little_is_refused(sections, message):
+def test_a_site_with_too_few_settings_or_resources_is_refused(sections, message):
     with pytest.raises(InputError, match=message):
         node_layout(site(**sections), NEED, 1)
 
@@ -76,6 +76,6 @@ def test_more_processes_than_the_job_has_cores_are_refused():
 @pytest.mark.parametrize(
     ("sampled", "advice"), [(False, 'take solver.strategy = "sampled", a coarser'), (True, "take a coarser")]
 )
-def test_the_advice_for_a_shot_that_does_not_fit_is_not_what_is_in_use(sampled, advice):
+def test_the_advice_for_a_shot_that_does_not_fit_excludes_the_current_strategy(sampled, advice):
     with pytest.raises(InputError, match=advice):
         allocated_layout(site(), Node("n", 1, 1 * GB), ResourceRequest(1, 2 * GB, sampled))

@@ -55,7 +55,7 @@ def test_the_site_may_choose_processes_threads_and_memory():
         ({"processes": 6}, 4 * GB, "site.worker.processes: is 6, each of which needs 4.40 GB; .* take at most 3"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_numbers(wishes, shot_bytes, message):
+def test_a_layout_that_does_not_fit_is_refused_with_the_numbers(wishes, shot_bytes, message):
     with pytest.raises(InputError, match=message):
         divide(shot_bytes=shot_bytes, **wishes)
 

@@ -14,7 +14,7 @@ def certificate(folder):
     return x509.load_pem_x509_certificate((folder / "certificate.pem").read_bytes())
 
 
-def test_a_certificate_is_valid_from_a_day_before_and_longer_than_any_queue(tmp_path):
+def test_a_certificate_is_valid_from_the_day_before_and_longer_than_any_walltime(tmp_path):
     now = datetime.now(UTC)
     with private_security(tmp_path / "tls"):
         made = certificate(tmp_path / "tls")

@@ -29,7 +29,7 @@ def site(**sections):
         ("generic-pbs", {"PBS_JOBID": "7.login"}, "allocation"),
     ],
 )
-def test_the_launch_mode_follows_from_site_and_environment(name, environment, way):
+def test_the_launch_mode_depends_on_site_and_environment(name, environment, way):
     assert choose_launch_mode(load_site(name), None, environment)[0] == way
 
 

@@ -74,7 +74,7 @@ def test_an_unknown_site_is_refused_with_the_known_ones():
         find_site("moon")
 
 
-def test_own_sites_come_first(tmp_path, monkeypatch):
+def test_sites_of_the_user_come_first(tmp_path, monkeypatch):
     (tmp_path / "workstation.toml").write_text("description = 'mine'")
     monkeypatch.setenv("HPCFWI_SITES", str(tmp_path))
     assert load().description == "mine"

@@ -92,7 +92,7 @@ def said(name: str) -> dict:
     return tomllib.loads(FILES[name].read_text(encoding="utf-8"))
 
 
-def test_those_that_were_promised_are_there():
+def test_the_documented_sites_are_packaged():
     assert set(FILES) >= {
         *("workstation", "generic-slurm", "generic-pbs"),
         *("archer2", "perlmutter", "lumi-c", "stampede3", "marenostrum5", "gadi", "aitken", "derecho"),
@@ -132,7 +132,7 @@ def test_a_machine_says_which_variables_it_needs(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", GENERIC)
-def test_a_generic_job_is_small_and_asks_for_nothing_special(name):
+def test_a_generic_job_is_small_and_requests_nothing_special(name):
     script = Script(name)
     assert (script.processes, script.threads, script.cpus) == (1, 1, 1)
     assert script.memory is not None
@@ -177,7 +177,7 @@ def test_a_script_keeps_the_limits_of_its_file(name):
 
 
 @pytest.mark.parametrize("name", MACHINES)
-def test_a_script_has_what_the_file_gives(name):
+def test_a_script_has_the_settings_of_its_file(name):
     script, content = Script(name), said(name)
     scheduler = content["scheduler"]
     slurm = scheduler["kind"] == "slurm"

@@ -48,7 +48,7 @@ def elsewhere():
     return replace(Holder.current(), token="theirs", host="node7", machine="node7 of another start", pid=1)
 
 
-def test_a_second_driver_is_refused_by_name(held, path):
+def test_a_second_driver_is_refused_and_the_first_is_named(held, path):
     with pytest.raises(InputError, match=rf"another hpcfwi is at work .*\(process {os.getpid()} on "):
         Lease(path).acquire()
     held.verify()

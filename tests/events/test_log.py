@@ -119,7 +119,7 @@ def test_a_long_log_continues_in_another_file_and_is_read_as_one(path):
     assert read == whole
 
 
-def test_the_last_file_alone_tells_how_the_run_stands(path):
+def test_the_last_file_alone_restores_the_state_of_the_run(path):
     whole, parted = EventLog(path.with_name("whole.jsonl")), EventLog(path, segment_bytes=3000)
     for log in (whole, parted):
         a_run(log.write)
@@ -214,7 +214,7 @@ def test_a_follower_reads_new_events_across_rotations(path):
 
 
 @pytest.mark.parametrize("first", [b'{"event": "log segment", "segment": 1000000000000000000}', b"\xff" * 2000, b"{}"])
-def test_a_damaged_first_line_hides_no_other_line_and_no_older_file_is_written_over(path, first):
+def test_a_damaged_first_line_hides_no_other_line_and_no_older_file_is_overwritten(path, first):
     log = EventLog(path, segment_bytes=3000)
     shots(log, 20)
     log.close()

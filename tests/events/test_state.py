@@ -25,7 +25,7 @@ def state():
     return state
 
 
-def test_a_run_under_way_is_counted(state):
+def test_the_events_of_a_running_inversion_are_counted(state):
     assert (state.state, state.since, state.starts) == ("inverting", 98.0, 1)
     assert (state.shots_done, state.shots_total, state.evaluation, state.iteration) == (25, 40, 1, 1)
     assert state.workers["tcp://0"].shots == 20 + 13
@@ -88,7 +88,7 @@ def test_an_excluded_shot_voids_all_iterations(state):
     assert list(state.failures)[-1] == "shot s3 is left out: its record is not finite"
 
 
-def test_the_next_driver_knows_the_jobs_of_a_killed_one(state):
+def test_the_next_driver_has_the_jobs_of_a_killed_one(state):
     assert state.jobs == {"7": "pending (Priority)"}
     state.apply(sample("start"))
     assert (state.jobs, state.left_over_jobs, state.workers) == ({}, ["7"], {})

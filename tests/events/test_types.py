@@ -13,7 +13,7 @@ from hpcfwi.events.types import EVENTS, ShotDone, event_schema, parse_event
 
 
 @pytest.mark.parametrize("kind", EVENTS)
-def test_what_is_written_is_read_back(kind):
+def test_events_are_read_back_as_written(kind):
     event = sample(kind, time=1.5)
     assert parse_event(event.line()) == event
     Draft202012Validator(event_schema()).validate(event.facts())
@@ -40,7 +40,7 @@ def test_what_is_written_is_read_back(kind):
         sample_line("warning").replace(b'"x"', b'"\\ud800"'),
     ],
 )
-def test_a_malformed_line_is_no_event(line):
+def test_a_malformed_line_is_not_an_event(line):
     assert parse_event(line) is None
 
 
@@ -54,12 +54,12 @@ def test_numbers_are_rounded_and_defaults_are_left_out():
     assert "solver_seconds" not in facts
 
 
-def test_bytes_of_a_file_name_that_are_no_text_do_not_keep_a_message_from_being_read():
+def test_events_with_undecodable_bytes_in_a_file_name_can_be_read():
     event = parse_event(sample("warning", message="/data/\udcff.sgy: ü").line())
     assert event.message == "/data/?.sgy: ü"
 
 
-def test_a_field_means_the_same_in_every_event():
+def test_a_field_has_the_same_meaning_in_every_event():
     meanings = {}
     for kind in event_schema()["$defs"].values():
         for name, described in kind["properties"].items():
@@ -68,7 +68,7 @@ def test_a_field_means_the_same_in_every_event():
                 assert meanings.setdefault(name, meaning) == meaning, name
 
 
-def test_a_line_is_read_in_less_time_than_json_takes():
+def test_reading_a_line_is_faster_than_parsing_its_json():
     line = sample("shot", worker="tcp://10.0.0.1:4000", host="node0001", shot="s123").line()
 
     def cpu_seconds(read):

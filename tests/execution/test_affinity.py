@@ -8,7 +8,7 @@ def check_of(threads):
     return AffinityCheck(Site(), lambda _: threads)
 
 
-def test_workers_as_the_site_configures_them_give_no_message():
+def test_workers_that_match_the_site_file_give_no_message():
     check = check_of(2)
     assert check.mismatches("node1", "a", 2, "0-1") == []
     assert check.mismatches("node1", "b", 2, "2-3") == []

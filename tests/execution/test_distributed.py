@@ -124,7 +124,7 @@ def test_a_shot_with_bad_data_stops_the_run_at_once(client, tmp_path):
     assert (tmp_path / "tries").read_text() == "x"
 
 
-def test_a_worker_that_dies_in_a_shot_costs_nothing_of_the_sum(client, tmp_path):
+def test_a_worker_that_dies_in_a_shot_does_not_change_the_sum(client, tmp_path):
     found = add(client, die_once, tmp_path)
     assert (tmp_path / "died").exists()
     assert found.g.tobytes() == expected().g.tobytes()

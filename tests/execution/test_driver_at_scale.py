@@ -10,7 +10,7 @@ from pathlib import Path
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "driver_at_scale.py"
 
 
-def test_the_scheduler_hears_little_of_a_shot_whatever_the_size_of_its_gradient(tmp_path):
+def test_few_bytes_of_a_shot_reach_the_scheduler_whatever_the_size_of_its_gradient(tmp_path):
     figures = tmp_path / "figures.json"
     subprocess.run(
         [sys.executable, str(BENCHMARK), "many", "tree", "--smoke", "--json", str(figures)], check=True, timeout=500

@@ -147,7 +147,7 @@ def test_a_result_that_is_still_there_is_reused_for_the_same_content(client, tmp
 
 
 @pytest.mark.parametrize("small", [False, True])
-def test_each_of_several_equal_shots_counts(client, small):
+def test_each_of_several_identical_shots_counts(client, small):
     """Shots of equal content have equal digests: blocks of them must not become one task."""
     count = 3 * BLOCK
     names = [str(i) for i in range(count)]
@@ -207,7 +207,7 @@ def test_a_gradient_that_is_lost_before_its_sum_and_turns_out_bad_names_its_shot
         DaskExecutor(client).sum(shot, ["a", "b"], arguments, [task_key(tmp_path, name) for name in "ab"])
 
 
-def test_a_run_whose_workers_are_all_gone_stops_and_says_so(tmp_path):
+def test_a_run_that_has_lost_all_workers_stops_with_a_message(tmp_path):
     go = tmp_path / "go"
 
     def wait_for_ever(_):
@@ -247,7 +247,7 @@ def fail_at_once_on_one_worker(value, folder):
     return number(value)
 
 
-def test_a_worker_that_fails_at_once_gets_no_shot_a_second_time(client, tmp_path):
+def test_a_worker_that_fails_at_once_gets_no_shot_twice(client, tmp_path):
     """It is idle while the other one works, and must not be helped to a shot that it has failed at."""
     retries = []
     tasks = DaskExecutor(client, log_event=note_events(retries))

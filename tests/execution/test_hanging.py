@@ -214,7 +214,7 @@ def test_results_that_are_lost_before_they_are_fetched_are_computed_again_and_ar
     assert all(reason.endswith("died") for _, _, reason in tasks.retries)
 
 
-def test_a_driver_that_has_to_end_while_it_fetches_what_was_lost_is_interrupted(tasks, monkeypatch):
+def test_a_driver_that_has_to_end_while_it_fetches_lost_results_is_interrupted(tasks, monkeypatch):
     fetch = dispatch.Dispatch._fetch
 
     def fetch_what_was_lost(this, *arguments):
@@ -246,7 +246,7 @@ def alone(monkeypatch):
 
 
 @pytest.mark.parametrize("another", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_a_shot_that_hangs_on_the_only_worker_waits_for_another_worker_but_not_for_ever(
+def test_a_shot_that_hangs_on_the_only_worker_waits_a_limited_time_for_another_worker(
     alone, tmp_path, monkeypatch, another
 ):
     monkeypatch.setattr(shots_module, "LONE_WORKER_TIMEOUT_S", 600.0 if another else 3.0)
@@ -314,7 +314,7 @@ def test_a_sum_that_waits_behind_a_long_shot_does_not_hang(tmp_path, monkeypatch
         (8, 64, 4, 32),
     ],
 )
-def test_the_time_to_stop_covers_the_tasks_in_hand_and_the_rest_of_a_block(shots_per_task, block, workers, shots):
+def test_the_time_to_stop_covers_running_tasks_and_the_rest_of_a_block(shots_per_task, block, workers, shots):
     tasks = DaskExecutor(None)
     tasks.seconds.extend([30.0, 60.0])
     assert tasks.needed_s(shots_per_task, block, workers) == shots * 60.0

@@ -81,7 +81,7 @@ def undisturbed(client, tmp_path):
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.slow), BLOCK])
-def test_a_restart_computes_only_what_is_not_kept_to_the_same_bytes(
+def test_a_restart_computes_only_missing_sums_and_gives_the_same_bytes(
     client, tmp_path, undisturbed, block, small, batched
 ):
     folder = tmp_path / "run"
@@ -111,7 +111,7 @@ def test_a_restart_computes_only_what_is_not_kept_to_the_same_bytes(
 
 @pytest.mark.parametrize("batched", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.slow), BLOCK])
-def test_a_run_that_must_stop_finishes_what_is_in_hand_and_a_restart_computes_no_shot_twice(
+def test_a_run_that_must_stop_finishes_running_tasks_and_a_restart_repeats_no_shot(
     client, tmp_path, undisturbed, block, batched
 ):
     folder = tmp_path / "run"
@@ -134,14 +134,14 @@ def test_a_run_that_must_stop_finishes_what_is_in_hand_and_a_restart_computes_no
     assert sorted([*before, *whole.computed]) == list(range(SHOTS))
 
 
-def test_a_run_that_must_stop_begins_nothing(client, tmp_path):
+def test_a_run_that_must_stop_starts_no_task(client, tmp_path):
     whole = Sum(client, tmp_path, BLOCK, check_stop=lambda _: ("the batch job ends in 5 s", 0.0))
     with pytest.raises(Interrupted, match="the batch job ends in 5 s"):
         whole()
     assert whole.computed == []
 
 
-def test_a_run_without_time_left_abandons_what_is_in_hand(client, tmp_path):
+def test_a_run_without_time_left_abandons_running_tasks(client, tmp_path):
     (tmp_path / "slow").touch()
     answers = iter([None])
     whole = Sum(client, tmp_path, BLOCK, check_stop=lambda _: next(answers, ("SIGTERM was received", 0.5)))
@@ -175,7 +175,7 @@ def test_a_damaged_sum_is_computed_again_to_the_same_bytes(client, tmp_path, und
     assert str(path) in whole.retried[0][2]
 
 
-def test_sums_of_another_evaluation_go_when_a_new_one_begins(client, tmp_path):
+def test_partial_sums_are_removed_when_another_evaluation_begins(client, tmp_path):
     whole = Sum(client, tmp_path, 1)
     whole("one")
     whole("two")
@@ -183,7 +183,7 @@ def test_sums_of_another_evaluation_go_when_a_new_one_begins(client, tmp_path):
     assert {path.parent.name for path in whole.kept} == {"partial-two"}
 
 
-def test_no_sums_are_kept_if_the_configuration_says_so(client, tmp_path, undisturbed):
+def test_no_sums_are_kept_if_the_configuration_disables_them(client, tmp_path, undisturbed):
     whole = Sum(client, tmp_path, 0)
     assert whole() == undisturbed
     assert not whole.kept

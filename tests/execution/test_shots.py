@@ -99,7 +99,7 @@ def test_a_shot_that_fails_three_times_is_excluded_and_named_with_every_reason()
     assert work.state(0) is State.EXCLUDED
 
 
-def test_a_shot_whose_workers_die_four_times_is_named_with_what_is_known_of_the_deaths():
+def test_a_shot_whose_workers_die_four_times_is_named_with_the_reasons_of_their_exits():
     work = Work(count=1, exit_reason=lambda worker: f"out of memory on {worker}")
     for _ in range(3):
         ((key, _, _),) = work.give()
@@ -110,7 +110,7 @@ def test_a_shot_whose_workers_die_four_times_is_named_with_what_is_known_of_the_
     assert str(caught.value).count(f"its worker died: out of memory on {A}") == 4
 
 
-def test_a_death_without_blame_does_not_count():
+def test_a_worker_exit_that_no_task_caused_does_not_count():
     work = Work(count=1)
     for _ in range(10):
         ((key, _, _),) = work.give()
@@ -140,7 +140,7 @@ def test_an_overdue_shot_that_finishes_before_its_copy_restarts_no_worker():
     assert work.finish(first)[1:] == ([copy], [])
 
 
-def test_if_all_workers_hang_no_copy_is_made_and_no_worker_is_restarted(monkeypatch):
+def test_if_all_workers_hang_no_shot_is_copied_and_no_worker_is_restarted(monkeypatch):
     monkeypatch.setattr(shots_module, "LONE_WORKER_TIMEOUT_S", 0.0)
     work = Work(count=2)
     for key, _, _ in work.give():
@@ -229,7 +229,7 @@ def test_a_shot_that_fails_while_the_run_stops_is_not_tried_again():
     assert work.give() == []
 
 
-def test_shots_that_were_on_a_dead_worker_go_out_one_to_a_worker():
+def test_shots_of_a_dead_worker_are_submitted_one_to_a_worker():
     work = Work(count=6, workers=(A, B), depth=3)
     work.give()
     lost = work.die(A)

@@ -126,7 +126,7 @@ def test_kept_shots_stay_within_the_memory_budget(problem, context, tmp_path):
     assert len(worker._shots) == 2
 
 
-def test_misfit_and_gradient_do_not_depend_on_what_the_worker_did_before(problem, context, tmp_path):
+def test_misfit_and_gradient_do_not_depend_on_earlier_tasks_of_the_worker(problem, context, tmp_path):
     shots = stage_shots(problem, context, tmp_path)
     worker = ShotWorker(context)
     first = evaluate(worker, problem, shots, problem.initial_velocity, tmp_path)

@@ -152,7 +152,7 @@ def test_a_wavefield_without_bounds_is_an_error_that_names_the_shot(problem, con
         ShotWorker(context).evaluate("few", much_too_fast, observe(SHOTS[0]), axis)
 
 
-def test_nan_in_the_data_is_the_shots_own_error(problem, context, tmp_path, folder):
+def test_nan_in_the_data_is_an_error_of_the_shot(problem, context, tmp_path, folder):
     record = np.zeros((problem.recording.samples, 2), dtype=np.float32)
     record[5, 1] = np.nan
     np.save(tmp_path / "few.npy", record)

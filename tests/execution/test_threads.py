@@ -49,7 +49,7 @@ def measured(prefix=(), **variables):
 
 
 @pytest.mark.skipif(not TWO_CPUS, reason="this machine has one CPU")
-def test_the_threads_that_kernels_really_run_on_are_counted():
+def test_the_threads_that_run_kernels_are_counted():
     assert measured(OMP_NUM_THREADS="1")[0] == 1
     assert measured(OMP_NUM_THREADS="2")[0] == 2
     assert measured(OMP_NUM_THREADS="2", OMP_THREAD_LIMIT="1")[0] == 1
@@ -76,7 +76,7 @@ def test_a_thread_that_only_waits_does_not_count():
     assert use.cpus == os.sched_getaffinity(0)
 
 
-def test_a_thread_of_python_that_is_busy_meanwhile_computes_no_kernel():
+def test_a_busy_python_thread_does_not_count():
     """Workers receive and write while a shot runs; a short shot must not look like one of two threads."""
     data = bytes(20_000_000)
     begun, done = threading.Event(), threading.Event()

@@ -38,7 +38,7 @@ def test_the_host_of_an_address():
     assert host_of("tcp://[fe80::1]:4242") == "[fe80::1]"
 
 
-def test_each_worker_gets_one_task_before_any_gets_two(window):
+def test_every_worker_gets_one_task_before_any_worker_gets_two(window):
     window.depth = 2
     given = fill(window)
     assert sorted(given[:3]) == sorted(given[3:]) == sorted([A1, A2, B1])
@@ -58,7 +58,7 @@ def test_a_worker_that_joins_late_gets_tasks_at_once(window):
     assert window.pick() == "tls://10.0.0.3:1"
 
 
-def test_the_tasks_of_a_worker_that_is_gone_are_named(window):
+def test_the_tasks_of_a_worker_that_left_are_returned(window):
     given = fill(window)
     assert window.update([worker for worker in (A1, A2, B1) if worker != given[0]]) == ["task-0"]
     assert window.worker_of("task-0") == ""

@@ -60,7 +60,7 @@ def test_a_driver_that_is_killed_twenty_times_ends_with_the_same_bytes(hpcfwi, u
     assert not list((run_dir / "journal").glob("partial-*"))
 
 
-def test_a_driver_that_is_killed_in_an_evaluation_loses_only_the_shots_in_hand(hpcfwi, undisturbed):
+def test_a_driver_that_is_killed_in_an_evaluation_loses_only_the_running_shots(hpcfwi, undisturbed):
     shots, run_dir = undisturbed.shots, hpcfwi.folder / "run"
     process = hpcfwi.start(*undisturbed.command)
     wait_until(lambda: len(partial_sums(run_dir)) >= shots // 2, process, every=0.005)
@@ -76,7 +76,7 @@ def test_a_driver_that_is_killed_in_an_evaluation_loses_only_the_shots_in_hand(h
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_a_driver_that_gets_a_signal_finishes_the_shots_in_hand_and_computes_none_twice(hpcfwi, undisturbed, number):
+def test_a_driver_that_gets_a_signal_finishes_the_running_shots_and_repeats_none(hpcfwi, undisturbed, number):
     run_dir = hpcfwi.folder / "run"
     process = hpcfwi.start(*undisturbed.command)
     wait_until(lambda: len(partial_sums(run_dir)) >= 4, process, every=0.005)
@@ -92,7 +92,7 @@ def test_a_driver_that_gets_a_signal_finishes_the_shots_in_hand_and_computes_non
 
 
 @pytest.mark.slow
-def test_a_killed_driver_loses_only_the_batches_in_hand_of_very_short_shots(hpcfwi):
+def test_a_killed_driver_loses_only_the_running_batches_of_very_short_shots(hpcfwi):
     """Shots far shorter than what the scheduler does for each of them."""
     shots, run_dir, undisturbed = 300, hpcfwi.folder / "run", hpcfwi.folder / "undisturbed"
     settings = (f"acquisition.sources.count={shots}", "inversion.iterations=8", "inversion.ftol=0")

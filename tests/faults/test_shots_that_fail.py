@@ -33,7 +33,7 @@ def begin_anew_as_told(shell, message, *more):
 
 
 @pytest.mark.slow
-def test_a_run_with_an_infinite_value_in_a_record_stops_and_continues_without_it_or_with_a_sound_one(
+def test_an_infinite_value_in_a_record_stops_the_run_until_the_shot_is_excluded_or_repaired(
     hpcfwi, first_run, without_1
 ):
     (hpcfwi.folder / "gathers").mkdir()

@@ -23,7 +23,7 @@ def assert_same(run_dir, undisturbed):
 
 
 @pytest.mark.slow
-def test_work_moves_away_from_a_worker_whose_disk_is_slow(hpcfwi, meddle, undisturbed):
+def test_a_worker_with_a_slow_disk_gets_fewer_shots(hpcfwi, meddle, undisturbed):
     run_dir, once = hpcfwi.folder / "run", hpcfwi.folder / "once"
     usual = max(event["seconds"] for event in logged_events(undisturbed.run_dir, "shot"))
     # of shots that take a few milliseconds, a worker has eight in hand; of these it has two
@@ -63,7 +63,7 @@ def test_a_driver_that_is_killed_while_it_writes_to_the_journal_loses_nothing(hp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["amid", "before its name"])
-def test_a_worker_that_is_killed_while_it_writes_a_partial_sum_costs_nothing_else(hpcfwi, meddle, undisturbed, where):
+def test_a_worker_that_is_killed_while_it_writes_a_partial_sum_loses_nothing_else(hpcfwi, meddle, undisturbed, where):
     run_dir = hpcfwi.folder / "run"
     meddle("tear", folder="run/journal/partial-*", at=3, where=where, once=hpcfwi.folder / "once")
     done = hpcfwi(*undisturbed.command)

@@ -29,7 +29,7 @@ def wait_for_second_evaluation(process, run_dir):
     ],
     ids=["kill", "segfault", "all of them"],
 )
-def test_workers_that_die_cost_their_shots_and_are_reported(hpcfwi, undisturbed, number, count, reason):
+def test_workers_that_die_lose_only_their_running_shots_and_are_reported(hpcfwi, undisturbed, number, count, reason):
     run_dir = hpcfwi.folder / "run"
     process = hpcfwi.start(*undisturbed.command)
     for pid in wait_for_second_evaluation(process, run_dir)[:count]:

@@ -96,7 +96,7 @@ def test_a_hostile_site_is_shown_listed_or_refused(fuzz, hostile, type_in, monke
 
 
 @pytest.mark.cases(250)
-def test_hostile_words_are_understood_or_refused(fuzz, hostile, type_in):
+def test_hostile_arguments_are_accepted_or_refused(fuzz, hostile, type_in):
     words = st.sampled_from(WORDS) | hostile.texts
     options = st.sampled_from(["--set", "--site", "--run-dir", "--launch", "--nodes", "--wait", "--fresh"])
     typed = st.builds(
@@ -146,7 +146,7 @@ def test_a_run_in_a_hostile_folder_is_refused_with_its_name(fuzz, hostile, type_
         (["plan", "circle", "--set", "model.file=\udcff"], "is not Unicode"),
     ],
 )
-def test_words_that_once_ended_in_a_traceback(type_in, words, message):
+def test_arguments_that_once_caused_a_traceback_are_refused(type_in, words, message):
     code, printed = type_in(*words)
     assert code == 2
     assert message in printed

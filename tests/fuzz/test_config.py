@@ -145,7 +145,7 @@ def plan(path: Path, settings: tuple[str, ...] = ()) -> None:
 
 @pytest.mark.usefixtures("inputs")
 @pytest.mark.parametrize("text", [FILES, DEEP])
-def test_the_configurations_to_be_damaged_are_valid(tmp_path, text):
+def test_the_configurations_are_valid_before_they_are_damaged(tmp_path, text):
     path = tmp_path / "cases" / "one" / "fwi.toml"
     path.parent.mkdir(parents=True)
     path.write_text(text)

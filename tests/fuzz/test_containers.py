@@ -69,7 +69,7 @@ def test_only_staged_content_is_unpickled(fuzz, hostile, told, unpickled, origin
 
 
 @pytest.mark.cases(1)
-def test_the_watch_notices_unpickling(fuzz, unpickled):
+def test_unpickling_is_detected(fuzz, unpickled):
     """Without this the test above would prove nothing."""
 
     def check(folder, _):
@@ -82,7 +82,7 @@ def test_the_watch_notices_unpickling(fuzz, unpickled):
 
 
 @pytest.mark.cases(600)
-def test_a_search_finds_a_staged_file_or_skips_it(fuzz, hostile, original):
+def test_a_search_finds_a_staged_file_or_ignores_it(fuzz, hostile, original):
     """A header is read by who looks for a staged shot or solver; he goes on where it is not as it should be."""
 
     def check(folder, content):
@@ -101,7 +101,7 @@ def test_a_search_finds_a_staged_file_or_skips_it(fuzz, hostile, original):
 
 
 @pytest.mark.cases(900)
-def test_a_damaged_journal_entry_is_never_taken_for_another_one(fuzz, hostile, told, tmp_path):
+def test_a_damaged_journal_entry_is_never_mistaken_for_another(fuzz, hostile, told, tmp_path):
     kept = Journal(tmp_path / "journal", "problem")
     kept.write(X, ANSWER, 1)
     write_partial(tmp_path / "journal" / "sum.bin", ANSWER)

@@ -224,7 +224,7 @@ PLACES += [
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.cases(300)
-def test_links_folders_and_pipes_in_a_run_folder_lead_nowhere(fuzz, told, config, problem, tmp_path):
+def test_links_folders_and_pipes_in_place_of_run_files_do_no_harm(fuzz, told, config, problem, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir(mode=0o755)
     (outside / "thesis.tex").write_text("chapter 1\n")

@@ -34,7 +34,7 @@ CASES += [(act, "by a link") for act in FOLLOWING]
 
 @pytest.mark.cases(1)
 @pytest.mark.parametrize(("act", "way"), CASES)
-def test_a_change_outside_of_the_folder_is_stopped(fuzz, tmp_path, act, way):
+def test_changes_outside_the_folder_are_blocked(fuzz, tmp_path, act, way):
     outside = tmp_path / "outside" / "file"
     outside.parent.mkdir()
     outside.write_bytes(b"precious")

@@ -12,7 +12,7 @@ def row(iteration, error=0.25):
     return Row(iteration, iteration + 1, 1 / 3, 2.0, error, None, 0.5, 1.5)
 
 
-def test_history_has_the_promised_columns_and_empty_cells_for_what_is_not_known(tmp_path):
+def test_history_has_the_documented_columns_and_empty_cells_for_unknown_values(tmp_path):
     history = History(tmp_path / "history.csv")
     assert history.add(row(0, None))
     assert history.add(row(1))
@@ -42,7 +42,7 @@ def test_later_iterations_of_an_earlier_start_can_be_cut(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2\n", "iteration,evaluations\n0\n", "iteration\nx\n"])
-def test_a_history_of_somebody_else_is_named(tmp_path, content):
+def test_a_malformed_history_is_named(tmp_path, content):
     (tmp_path / "history.csv").write_text(content)
     with pytest.raises(RunError, match=r"history\.csv: cannot be read .* remove it"):
         History(tmp_path / "history.csv")

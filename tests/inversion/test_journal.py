@@ -33,22 +33,22 @@ def rounded_differently(x, by=1e-15):
     return x * (1 + by * np.random.default_rng(1).choice([-1, 1], x.shape))
 
 
-def test_answers_are_found_by_their_x_whatever_their_number(journal):
+def test_answers_are_found_by_x_whatever_their_number(journal):
     for asked, (number, x) in enumerate(reversed(list(enumerate(XS, 1))), 1):
         found = journal.read(x, asked)
         assert same(found, number)
         assert found.drift == 0
 
 
-def test_an_x_that_was_rounded_differently_has_the_answer_of_its_number_and_says_how_far_it_is(journal):
+def test_an_x_that_was_rounded_differently_gets_the_answer_of_its_number_with_its_drift(journal):
     for number, x in enumerate(XS, 1):
         found = journal.read(rounded_differently(x), number)
         assert same(found, number)
         assert 0 < found.drift < 1e-14
 
 
-def test_an_optimiser_that_asks_again_gets_the_same_again(journal):
-    """At the end of a line search it may, at an x that the journal has under an earlier number."""
+def test_an_optimiser_that_repeats_an_x_gets_the_same_answer(journal):
+    """The end of a line search may repeat an x that the journal has under an earlier number."""
     x = rounded_differently(XS[1])
     assert same(journal.read(x, 2), 2)
     again = journal.read(x, 9)
@@ -56,7 +56,7 @@ def test_an_optimiser_that_asks_again_gets_the_same_again(journal):
     assert again.drift > 0
 
 
-def test_one_that_is_too_far_stops_the_run(journal):
+def test_an_x_that_differs_too_much_from_its_entry_stops_the_run(journal):
     with pytest.raises(RunError, match="another kind of processor") as caught:
         journal.read(rounded_differently(XS[2], 3 * MAX_DRIFT), 3)
     assert "evaluation 3 was of another model" in str(caught.value)
@@ -64,7 +64,7 @@ def test_one_that_is_too_far_stops_the_run(journal):
     assert caught.value.exit_code == 3
 
 
-def test_a_new_x_is_computed_and_so_is_one_whose_entry_was_removed(journal):
+def test_a_new_x_and_one_without_an_entry_are_computed(journal):
     assert journal.read(XS[0] + 1, 5) is None
     journal = Journal(journal.folder, "problem")
     journal._path(XS[1]).unlink()
@@ -73,13 +73,13 @@ def test_a_new_x_is_computed_and_so_is_one_whose_entry_was_removed(journal):
     assert same(journal.read(rounded_differently(XS[1]), 2), 2)
 
 
-def test_numbers_of_another_problem_are_not_asked(journal):
-    """A run that goes on without a shot begins anew in the same folder."""
+def test_entries_of_another_problem_are_ignored(journal):
+    """A run that excludes a shot starts again in the same folder."""
     assert Journal(journal.folder, "another problem").read(XS[0], 1) is None
 
 
-def test_an_entry_that_does_not_say_of_which_evaluation_it_is_stops_the_run(journal):
-    """Or it would be computed again without anybody's knowing, where it cannot be found by its x."""
+def test_an_entry_without_its_evaluation_number_stops_the_run(journal):
+    """Otherwise an entry that cannot be found by its x would be computed again silently."""
     path = journal._path(XS[0])
     whole = path.read_bytes()
     for damaged in (whole.replace(b'"number"', b'"nunber"'), whole.replace(b'"number": 1', b'"number": 2'), whole[:20]):
@@ -88,7 +88,7 @@ def test_an_entry_that_does_not_say_of_which_evaluation_it_is_stops_the_run(jour
             Journal(journal.folder, "problem").read(rounded_differently(XS[0]), 1)
 
 
-def test_a_damaged_entry_is_named_however_it_is_found(journal):
+def test_a_damaged_entry_is_named_whether_it_is_found_by_x_or_by_number(journal):
     path = journal._path(XS[0])
     path.write_bytes(path.read_bytes()[:-1])
     for x in (XS[0], rounded_differently(XS[0])):
@@ -108,8 +108,8 @@ def test_entries_are_listed_by_their_numbers_and_read_with_their_models(journal)
         assert entry.bytes == entry.path.stat().st_size
 
 
-def test_what_is_no_entry_is_counted_and_one_that_is_damaged_told_when_it_is_read(journal):
-    journal._path(XS[0]).write_bytes(b"none of ours")
+def test_malformed_entries_are_counted_and_damaged_ones_are_reported_when_they_are_read(journal):
+    journal._path(XS[0]).write_bytes(b"not an entry")
     path = journal._path(XS[1])
     path.write_bytes(path.read_bytes()[:-1])
     (journal.folder / "a.bin").symlink_to("nowhere")

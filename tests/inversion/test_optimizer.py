@@ -29,7 +29,7 @@ class Objective:
         return float((WEIGHTS * (x - MINIMUM) ** 2).sum()) / 2, WEIGHTS * (x - MINIMUM)
 
 
-def test_unscaled_it_visits_the_vectors_that_scipy_visits():
+def test_without_scaling_the_optimiser_visits_the_same_vectors_as_scipy():
     ours, theirs, rows = Objective(), Objective(), []
     found = minimise(
         ours, START, PARAMETRISATION, section(first_step="unscaled", iterations=6), lambda *row: rows.append(row)
@@ -45,7 +45,7 @@ def test_unscaled_it_visits_the_vectors_that_scipy_visits():
 
 
 @pytest.mark.parametrize("first_step", [0.01, 0.1])
-def test_the_first_trial_changes_velocities_by_about_the_first_step(first_step):
+def test_the_first_trial_step_changes_velocities_by_about_first_step(first_step):
     objective = Objective()
     minimise(objective, START, PARAMETRISATION, section(first_step=first_step, iterations=1), lambda *_: None)
     change = np.abs(velocity_from(objective.xs[1]) - velocity_from(START))
@@ -60,7 +60,7 @@ def test_without_iterations_there_is_one_evaluation():
     np.testing.assert_array_equal(found.x, START)
 
 
-def test_it_ends_at_the_minimum_within_the_bounds():
+def test_the_optimiser_finds_the_minimum_within_the_bounds():
     found = minimise(
         Objective(), START, PARAMETRISATION, section(iterations=200, ftol=1e-15, gtol=1e-9), lambda *_: None
     )

@@ -100,14 +100,14 @@ def test_the_advice_on_missing_gathers_excludes_them_and_those_that_were_exclude
     assert parse_setting(setting) == (["data", "exclude"], ["z", *names[1:]])
 
 
-def test_a_group_is_not_a_gather(tmp_path):
+def test_an_hdf5_group_is_not_a_gather(tmp_path):
     with h5py.File(tmp_path / "g.h5", "w") as file:
         file.create_group("a")
     with pytest.raises(InputError, match=r"has no dataset 'a'"):
         check_gathers(tmp_path / "g.h5", [shot("a")], RECORDING)
 
 
-def test_other_files_than_folders_and_hdf5_are_refused(tmp_path):
+def test_gathers_that_are_neither_a_folder_nor_hdf5_are_refused(tmp_path):
     (tmp_path / "gathers.sgy").write_bytes(b"not HDF5")
     with pytest.raises(
         InputError, match=r"data\.file: .*\.sgy: is neither a folder of gathers nor a readable HDF5 file"

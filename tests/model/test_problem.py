@@ -183,7 +183,7 @@ def test_bounds_include_the_initial_model():
 
 
 @pytest.mark.parametrize("bounds", [[1.4, 4.1], [1.6, 3.3], [0.7, 4.7]])
-def test_a_result_that_touches_the_bounds_is_the_next_initial_model(tmp_path, bounds):
+def test_a_result_at_the_bounds_is_accepted_as_an_initial_model(tmp_path, bounds):
     saved = np.linspace(*bounds, 101 * 101, dtype=np.float32).reshape(101, 101)
     np.save(tmp_path / "model.npy", saved)
     made = problem(f"inversion.bounds={bounds}", initial={"kind": "file", "file": str(tmp_path / "model.npy")})
@@ -196,7 +196,7 @@ def test_a_result_that_touches_the_bounds_is_the_next_initial_model(tmp_path, bo
     )
 
 
-def test_water_that_was_saved_in_single_precision_is_frozen(tmp_path):
+def test_water_saved_in_single_precision_is_frozen(tmp_path):
     velocity = np.full((101, 101), 2.5, dtype=np.float32)
     velocity[:, :5] = 1.6  # rounds up
     np.save(tmp_path / "v.npy", velocity)

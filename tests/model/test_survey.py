@@ -106,7 +106,7 @@ def test_between_semicolons_a_comma_is_a_decimal_comma(csv):
     np.testing.assert_array_equal(shot.receivers, [[1.0, 2.25], [3.5, -15.0]])
 
 
-def test_text_in_another_encoding_is_refused_with_the_way_to_save_it(tmp_path):
+def test_text_in_another_encoding_is_refused_with_advice_on_saving_it(tmp_path):
     path = tmp_path / "positions.csv"
     path.write_bytes("shot,x,z\nSüd,1,2\n".encode("latin-1"))
     assert "is not UTF-8 text" in refused(lambda: build_survey(Positions(file=path), LINE, XZ), path)
@@ -161,7 +161,7 @@ def test_shots_are_excluded_by_their_own_names(csv):
         survey.without(["A/1", "Süd 2"])
 
 
-def test_of_many_names_a_message_has_the_first_and_their_number():
+def test_a_message_about_many_names_has_the_first_ones_and_their_number():
     assert list_names(list("abcdef")) == "a, b, c, d, e, f"
     assert list_names(list("abcdefg")) == "a, b, c, d, e and 2 more"
 

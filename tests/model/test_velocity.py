@@ -113,7 +113,7 @@ def refused(section, shape=(6, 5)) -> str:
     return str(caught.value).replace(str(section.file), "FILE")
 
 
-def test_a_missing_file_is_refused_with_the_way_to_give_another(tmp_path):
+def test_a_missing_file_is_refused_with_advice(tmp_path):
     for name in ("none.npy", "none.bin"):
         message = refused(FileModel(kind="file", file=tmp_path / name, shape=(6, 5)))
         assert message == "model.file: FILE: no such file; give another path with --set model.file=PATH"
@@ -211,7 +211,7 @@ def test_a_model_holds_real_numbers(npy, array, message):
     assert message in refused(from_npy(npy(array)))
 
 
-def test_an_archive_is_no_array(tmp_path):
+def test_an_npz_archive_is_refused(tmp_path):
     with (tmp_path / "v.npy").open("wb") as file:
         np.savez(file, VELOCITY)
     assert "is not a readable .npy file" in refused(from_npy(tmp_path / "v.npy"))

@@ -183,7 +183,7 @@ def start_since_boot(pid):
     return _start_since_boot(pid)
 
 
-def test_a_driver_on_another_host_is_alive_while_its_heartbeat_continues_whatever_the_clocks_say(folder):
+def test_a_driver_on_another_host_is_alive_while_its_heartbeat_continues_whatever_the_clocks_show(folder):
     work(folder.log(ELSEWHERE))
     folder.lease(ELSEWHERE, age=3600.0)
     beat = threading.Timer(1.0, lambda: folder.lease(replace(ELSEWHERE, heartbeats=5), age=3595.0))
@@ -193,7 +193,7 @@ def test_a_driver_on_another_host_is_alive_while_its_heartbeat_continues_whateve
     assert folder.line("driver").startswith("process 77 on node9, job 4711; ")
 
 
-def test_a_fresh_heartbeat_needs_no_waiting(folder):
+def test_a_fresh_heartbeat_needs_no_wait(folder):
     work(folder.log(ELSEWHERE))
     folder.lease(ELSEWHERE, age=4.0)
     started = time.monotonic()
@@ -264,7 +264,7 @@ def test_the_status_shows_that_the_batch_job_is_back_in_the_queue(folder):
     assert folder.line("state") == "stopped: stopped; job 7 is back in the queue and goes on"
 
 
-def test_a_driver_that_has_just_begun_is_starting_whatever_the_log_says(folder):
+def test_a_driver_that_has_just_begun_is_starting_whatever_the_log_has(folder):
     (folder.path / "events.jsonl").touch()
     assert folder.read().state == "new"
     folder.lease()
@@ -483,7 +483,7 @@ def test_watching_as_json_prints_one_object_per_line(folder):
     assert json.loads(out.splitlines()[-1])["state"] == "stopped"
 
 
-def test_ctrl_c_ends_the_watching_quietly(folder):
+def test_ctrl_c_ends_watching_quietly(folder):
     folder.log()
     folder.lease()
     with watch(folder.path, ".", "--watch") as process:
@@ -520,7 +520,7 @@ def test_long_lists_of_hosts_and_failures_are_cut_and_counted(folder):
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "9" * 400, '"\\u001b[2J"', "[]", "true", "null"])
-def test_malformed_numbers_in_the_files_are_survived(folder, number):
+def test_malformed_numbers_in_the_files_do_no_harm(folder, number):
     log = folder.log()
     work(log)
     names = [*log.state.summary(), "time", "misfit", "shots", "job_start", "cores", "host", "pid", "site", "address"]

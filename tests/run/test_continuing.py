@@ -35,7 +35,7 @@ def refused(shell, *settings, code=2):
     return done.stderr
 
 
-def test_fewer_iterations_take_back_the_later_ones_and_compute_nothing(finished):
+def test_fewer_iterations_remove_the_later_ones_and_compute_nothing(finished):
     run_dir = finished.folder / "run"
     computed = len(logged_events(run_dir, "shot"))
     finished.run("run", "inversion.iterations=1")
@@ -45,7 +45,7 @@ def test_fewer_iterations_take_back_the_later_ones_and_compute_nothing(finished)
     assert not (run_dir / "model-current.npy").exists()
 
 
-def test_a_result_and_a_log_that_were_damaged_are_made_again_from_the_journal(finished, first_run):
+def test_a_damaged_result_and_log_are_made_again_from_the_journal(finished, first_run):
     run_dir = finished.folder / "run"
     computed = len(logged_events(run_dir, "shot"))
     (run_dir / "model.npy").write_bytes(b"x")
@@ -87,7 +87,7 @@ def with_gathers(hpcfwi, first_run):
     return hpcfwi
 
 
-def test_data_from_files_give_what_the_same_data_gave_and_may_not_change_on_the_way(with_gathers, first_run):
+def test_data_from_files_give_the_same_result_and_must_not_change_during_the_run(with_gathers, first_run):
     shell, run_dir = with_gathers, with_gathers.folder / "run"
     shell.run("run", "data.file=gathers")
     assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
@@ -99,7 +99,7 @@ def test_data_from_files_give_what_the_same_data_gave_and_may_not_change_on_the_
     assert "--run-dir" in message
 
 
-def test_figures_that_cannot_be_drawn_are_no_reason_to_lose_the_model(finished, first_run):
+def test_figures_that_cannot_be_drawn_do_not_lose_the_model(finished, first_run):
     run_dir = finished.folder / "run"
     (run_dir / "result.json").unlink()
     (run_dir / "figures").write_text("in the way")
@@ -154,14 +154,14 @@ def test_a_journal_entry_for_another_model_stops_the_run(finished):
     finished.run("run")
 
 
-def test_a_folder_that_does_not_say_of_which_problem_it_is_is_refused(finished):
+def test_a_folder_without_the_identity_of_its_problem_is_refused(finished):
     (finished.folder / "run" / "problem.json").unlink()
     message = refused(finished, "wavelet.peak_frequency=0.012")
     assert "problem.json: is missing, so the problem of the answers in" in message
     assert "--run-dir" in message
 
 
-def test_what_can_be_made_again_may_be_missing(finished, first_run):
+def test_files_that_can_be_made_again_may_be_missing(finished, first_run):
     """Staged files, the pictures of a run that had none, and a model that somebody has put aside."""
     run_dir = finished.folder / "run"
     shutil.rmtree(run_dir / "staged")
@@ -175,7 +175,7 @@ def test_what_can_be_made_again_may_be_missing(finished, first_run):
 
 
 @pytest.mark.slow
-def test_a_run_without_its_record_of_machines_promises_no_bytes(finished):
+def test_a_run_without_its_record_of_machines_does_not_guarantee_the_same_bytes(finished):
     (finished.folder / "run" / "reproducibility.json").unlink()
     done = finished.run("run", "inversion.iterations=3")
     assert "the last bits may differ from run to run: reproducibility.json, the record of earlier starts, is gone" in (
@@ -184,7 +184,7 @@ def test_a_run_without_its_record_of_machines_promises_no_bytes(finished):
 
 
 @pytest.mark.slow
-def test_no_iteration_is_one_evaluation_which_can_be_gone_on_from(hpcfwi, first_run):
+def test_a_run_without_iterations_has_one_evaluation_and_can_be_continued(hpcfwi, first_run):
     run_dir = hpcfwi.folder / "run"
     hpcfwi.run("run", "inversion.iterations=0")
     assert [(row["iteration"], row["evaluations"]) for row in history(run_dir)] == [("0", "1")]
@@ -192,7 +192,7 @@ def test_no_iteration_is_one_evaluation_which_can_be_gone_on_from(hpcfwi, first_
     assert (run_dir / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
 
 
-def test_a_run_folder_that_is_moved_away_during_the_run_is_no_fault_of_a_shot(hpcfwi):
+def test_moving_the_run_folder_away_during_the_run_is_not_blamed_on_a_shot(hpcfwi):
     run_dir = hpcfwi.folder / "run"
     words = options("inversion.iterations=5000", "inversion.ftol=0")
     process = hpcfwi.start("run", "fwi.toml", "--run-dir", "run", *words)

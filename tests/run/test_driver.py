@@ -77,7 +77,7 @@ def history(run_dir):
         return list(csv.DictReader(file))
 
 
-def test_a_run_folder_holds_what_was_promised(job):
+def test_a_run_folder_has_the_documented_files(job):
     output = run(job, figures=True)
     folder = job / "runs" / "fwi"
     assert "\x1b" not in output  # no escape codes into a pipe

@@ -27,27 +27,27 @@ def generous():
 
 
 @pytest.mark.usefixtures("generous")
-def test_a_run_folder_and_all_folders_in_it_are_for_their_owner_alone(tmp_path):
+def test_a_run_folder_and_its_subfolders_are_private_to_the_owner(tmp_path):
     folder = RunFolder(tmp_path / "runs" / "a")
     for path in (folder.path, folder.staged, folder.shots, folder.journal):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
-def test_an_open_run_folder_is_closed(tmp_path):
+def test_a_run_folder_open_to_others_is_made_private(tmp_path):
     RunFolder(tmp_path / "run").staged.chmod(0o777)
     assert stat.S_IMODE(RunFolder(tmp_path / "run").staged.stat().st_mode) == 0o700
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
 @pytest.mark.parametrize("inner", [".", "staged", "staged/shots", "journal"])
-def test_a_run_folder_of_somebody_else_is_refused(tmp_path, inner):
+def test_a_run_folder_of_another_user_is_refused(tmp_path, inner):
     RunFolder(tmp_path / "run")
     os.chown(tmp_path / "run" / inner, 12345, 12345)
     with pytest.raises(InputError, match="belongs to another user"):
         RunFolder(tmp_path / "run")
 
 
-def test_a_folder_of_something_else_is_refused_and_left_as_it_is(tmp_path):
+def test_a_folder_with_other_files_is_refused_and_left_unchanged(tmp_path):
     tmp_path.chmod(0o755)
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="is not empty and no run folder"):
@@ -56,7 +56,7 @@ def test_a_folder_of_something_else_is_refused_and_left_as_it_is(tmp_path):
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
-def test_a_file_is_no_run_folder(tmp_path):
+def test_a_file_is_refused_as_a_run_folder(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(InputError, match="is a file"):
         RunFolder(tmp_path / "run")
@@ -73,7 +73,7 @@ def test_a_second_driver_is_refused_until_the_first_one_leaves(tmp_path):
         pass
 
 
-def test_a_driver_removes_what_killed_writers_left(tmp_path):
+def test_a_driver_removes_the_temporary_files_of_killed_writers(tmp_path):
     folder = RunFolder(tmp_path / "run")
     (folder.shots / ".0.pkl.abc.part").write_bytes(b"half")
     with folder:
@@ -141,7 +141,7 @@ def test_a_run_that_other_versions_began_is_refused_until_that_is_accepted(tmp_p
         assert claim(folder, problem)
 
 
-def test_of_a_run_of_before_versions_were_written_down_nothing_is_known(tmp_path, make_problem):
+def test_a_run_without_recorded_versions_is_refused(tmp_path, make_problem):
     problem = make_problem()
     with RunFolder(tmp_path / "run") as folder:
         claim(folder, problem)

@@ -39,7 +39,7 @@ def plan(fwi_toml, tmp_path, capsys):
     return run
 
 
-def test_the_workers_of_a_site_are_as_many_as_fit_and_are_of_use(plan):
+def test_a_plan_has_as_many_workers_as_fit_and_are_useful(plan):
     code, out, _ = plan(32)
     assert code == 0
     assert re.search(
@@ -59,7 +59,7 @@ LARGE = ("--set", "grid.shape=[1201, 1201]", "--set", "data.recording_time=3000"
 
 @pytest.mark.parametrize("strategy", ["full", "sampled"])
 @pytest.mark.parametrize("memory", [1.5, 1, 0.7, 0.5])
-def test_advice_that_a_problem_fits_is_true(plan, strategy, memory):
+def test_a_problem_fits_with_the_settings_that_the_message_advises(plan, strategy, memory):
     words = (*LARGE, "--set", f"solver.strategy={strategy}")
     code, _, err = plan(memory, *words)
     for _ in range(2):
@@ -79,7 +79,7 @@ def test_advice_that_a_problem_fits_is_true(plan, strategy, memory):
     assert code == 0
 
 
-def test_the_plan_asks_for_memory_where_nothing_else_helps(plan):
+def test_the_plan_advises_more_memory_if_nothing_else_helps(plan):
     code, _, err = plan(0.3)
     assert code == 2
     assert "one shot needs" in err

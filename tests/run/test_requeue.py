@@ -88,7 +88,7 @@ def test_a_job_goes_back_into_the_queue_and_says_so(folder, command, monkeypatch
 
 
 @pytest.mark.parametrize("kind", ["a sum of some shots", "staged data"])
-def test_whatever_is_kept_is_progress(folder, command, monkeypatch, kind):
+def test_every_kept_result_is_progress(folder, command, monkeypatch, kind):
     command("scontrol")
     for number in range(6):
         monkeypatch.setenv("SLURM_JOB_ID", "41")
@@ -102,7 +102,7 @@ def test_whatever_is_kept_is_progress(folder, command, monkeypatch, kind):
         assert "is back in the queue" in str(requeueing.after(TIME_IS_UP))
 
 
-def test_starts_with_progress_do_not_count_and_three_without_are_the_end(folder, command, monkeypatch):
+def test_starts_with_progress_do_not_count_and_three_without_are_the_limit(folder, command, monkeypatch):
     command("scontrol")
     for number in range(30):
         assert "is back in the queue" in start(folder, monkeypatch, number, finished=number % 3 == 0, limit=100)
@@ -114,7 +114,7 @@ def test_starts_with_progress_do_not_count_and_three_without_are_the_end(folder,
     assert f"the same command continues the run ({folder.path})" in shown
 
 
-def test_starts_without_progress_are_bounded(folder, command, monkeypatch):
+def test_starts_without_progress_are_limited(folder, command, monkeypatch):
     command("scontrol")
     shown = [start(folder, monkeypatch, number, finished=number % 2, limit=4) for number in range(7)]
     assert ["is back in the queue" in line for line in shown] == [True] * 6 + [False]
@@ -135,7 +135,7 @@ def test_a_newly_submitted_job_counts_its_starts_from_zero(folder, command, monk
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"starts": "x"}', '{"starts": 1e999, "fruitless": 0, "fruitless_in_a_row": 0}']
 )
-def test_a_damaged_count_is_no_reason_to_stop(folder, command, monkeypatch, content):
+def test_a_damaged_count_does_not_stop_the_run(folder, command, monkeypatch, content):
     command("scontrol")
     (folder.path / "requeue.json").write_text(content)
     assert "is back in the queue" in start(folder, monkeypatch, 3, 0)
@@ -158,7 +158,7 @@ def test_a_job_is_requeued_only_with_the_option_and_when_its_time_is_up(folder, 
     assert not (folder.path / "requeue.json").exists()
 
 
-def test_it_is_deaf_when_slurm_ends_the_job(folder, command, monkeypatch):
+def test_signals_are_ignored_when_slurm_ends_the_job(folder, command, monkeypatch):
     command("scontrol")
     monkeypatch.setattr(Slurm, "requeue", lambda *_: str(signal.getsignal(signal.SIGTERM)))
     assert str(signal.SIG_IGN) in start(folder, monkeypatch, 0, 1)
@@ -177,7 +177,7 @@ def in_a_job_of_pbs(monkeypatch, folder, **environment):
         monkeypatch.setenv(name, value)
 
 
-def test_a_job_of_pbs_submits_a_successor_with_the_same_wishes(folder, command, monkeypatch):
+def test_a_pbs_job_submits_a_successor_with_the_same_resources(folder, command, monkeypatch):
     qsub = command("qsub", "echo 8.server")
     command("qstat", f"cat <<'END'\n{QSTAT.format(folder=folder.path)}END")
     in_a_job_of_pbs(monkeypatch, folder, HPCFWI_ARGS="--site here --fresh --nodes 2")

@@ -23,11 +23,11 @@ from hpcfwi.run.stopping import CLOSING_S, LAST_SHOTS_S, finishing_time
         ("SIGTERM", math.inf, LAST_SHOTS_S),
     ],
 )
-def test_shots_in_hand_have_the_time_that_there_is(signal, left, seconds):
+def test_running_shots_may_use_the_time_that_is_left(signal, left, seconds):
     assert finishing_time(signal, left) == seconds
 
 
-def test_a_run_that_dies_while_it_loses_a_shot_leaves_no_iterations_of_another_sum(tmp_path, make_problem, monkeypatch):
+def test_a_run_killed_while_it_excludes_a_shot_keeps_no_iterations_that_include_it(tmp_path, make_problem, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     folder.history.write_text("iterations over all shots")
     exclusion = ShotExclusion(folder, make_problem("data.quorum=0.5"))

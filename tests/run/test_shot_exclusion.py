@@ -19,7 +19,7 @@ def first_misfit(run_dir):
         return float(next(csv.DictReader(file))["misfit"])
 
 
-def test_a_shot_that_is_left_out_is_missing_in_the_misfit_and_the_results_say_so(hpcfwi, first_run):
+def test_an_excluded_shot_is_missing_from_the_misfit_and_named_in_the_results(hpcfwi, first_run):
     done = hpcfwi.run("run", "inversion.iterations=0", 'data.exclude=["1"]')
     shown = "without 1 of its 3 shots (data.exclude: 1)"
     assert f"warning: the survey is used {shown}" in done.stdout
@@ -96,7 +96,7 @@ def test_a_broken_record_stops_the_run_with_the_ways_out(hpcfwi, broken):
         assert (hpcfwi.folder / where / "model.npy").exists()
 
 
-def test_what_is_left_out_already_stays_so(hpcfwi, broken):
+def test_the_advice_keeps_shots_that_are_already_excluded(hpcfwi, broken):
     done = hpcfwi("run", "fwi.toml", "--run-dir", "run", *broken, "--set", 'data.exclude=["0"]')
     assert done.returncode == 2
     assert """--fresh --set 'data.exclude=["0", "1"]'""" in done.stderr

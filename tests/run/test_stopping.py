@@ -94,7 +94,7 @@ def test_ctrl_c_while_the_workers_start_ends_them(shell):
     assert_stopped_cleanly(shell, process)
 
 
-def test_signals_without_end_do_not_disturb_the_end(shell):
+def test_repeated_signals_do_not_disturb_the_shutdown(shell):
     """One that arrives between the last message and the end of the process included."""
     process = start(shell)
     wait_until(lambda: scratch(shell), process)
@@ -106,7 +106,7 @@ def test_signals_without_end_do_not_disturb_the_end(shell):
     assert_stopped_cleanly(shell, process)
 
 
-def test_what_a_killed_driver_leaves_is_removed_by_the_next(shell):
+def test_the_next_driver_removes_the_files_of_a_killed_one(shell):
     process = start(shell)
     wait_until(lambda: len(journal(shell.folder / "run")) > 2, process)
     workers = workers_of(process)

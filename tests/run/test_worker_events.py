@@ -54,7 +54,7 @@ def test_a_worker_out_of_memory_is_reported_with_its_limit(reported):
     assert reported.exit_reason(WORKER) == death.reason
 
 
-def test_the_death_of_a_worker_that_is_restarted_is_no_event_of_its_own(reported):
+def test_the_exit_of_a_worker_that_is_restarted_is_not_a_separate_event(reported):
     reported.record(events.WorkerRestarted(worker=WORKER, host="10.0.0.7"))
     reported.worker_died(WORKER, "node7", "killed by signal 9")
     assert reported.exit_reason(WORKER) == "it hung and was restarted"
@@ -75,7 +75,7 @@ def test_a_worker_that_leaves_is_logged_with_its_name_and_wakes_the_executor(rep
     assert reported.tasks.woken == 2
 
 
-def test_workers_without_heartbeats_are_logged_and_made_known_to_the_executor(reported):
+def test_workers_without_heartbeats_are_logged_and_reported_to_the_executor(reported):
     reported.unresponsive([WORKER], 60.0)
     assert reported.tasks.silent == [WORKER]
     assert last(reported, events.WorkerUnresponsive).seconds == 60.0

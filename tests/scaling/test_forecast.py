@@ -77,7 +77,7 @@ def test_list_scheduling_agrees_with_a_simulation_of_every_message(durations, wo
 
 
 @pytest.mark.parametrize("schedule", [makespan, simulate])
-def test_schedules_that_can_be_computed_by_hand(schedule):
+def test_the_makespan_agrees_with_schedules_computed_by_hand(schedule):
     assert schedule([2.0] * 12, 4) == pytest.approx(6.0)
     assert schedule([1.0] * 10, 1, gap=0.1) == pytest.approx(10 * 1.1 + 0.1)
     # a task that waits in the hand of a busy worker is late
@@ -128,7 +128,7 @@ def test_the_largest_number_of_nodes_is_predicted_and_all_runs_are_replayed():
     assert replay(runs[0].times, OVERHEAD) == pytest.approx(runs[0].times.wall_seconds, rel=0.01)
 
 
-def test_a_wrong_prediction_is_reported_as_wrong():
+def test_the_error_of_a_wrong_prediction_is_reported():
     """Shots wait for one another, which no schedule explains."""
     runs = [measured(nodes) for nodes in (1, 2, 4)]
     run = runs[-1].times

@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_used_is_refused_with_the_option_of_studies(tmp_
             StudyRuns(folder, STUDY, tmp_path / "fwi.toml", [], print)
 
 
-def test_another_process_that_works_on_the_study_is_named(runs):
+def test_another_process_that_runs_the_study_is_named(runs):
     lease = Lease(runs.folder / "driver.json")
     lease.acquire()
     try:
@@ -87,6 +87,6 @@ def test_another_process_that_works_on_the_study_is_named(runs):
         lease.release()
 
 
-def test_a_batched_shot_costs_the_driver_less_than_a_task_of_its_own():
+def test_a_batched_shot_costs_the_driver_less_than_a_separate_task():
     overhead = measure_overhead()
     assert 0 < overhead.batched < overhead.alone < 0.05

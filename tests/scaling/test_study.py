@@ -103,7 +103,7 @@ def test_a_killed_study_continues_with_the_missing_runs(hpcfwi):
     assert len(list((study / "runs").glob("*/measured.json"))) == 2
 
 
-def test_ctrl_c_ends_the_run_too_and_the_same_command_continues(hpcfwi):
+def test_ctrl_c_also_ends_the_run_and_the_same_command_continues_the_study(hpcfwi):
     study = hpcfwi.folder / "study"
     process = hpcfwi.start("scale", "fwi.toml", "--nodes", "1", "--repeat", 1, "--study-dir", "study", "--stand-in", 30)
     wait_until((study / "runs" / "n0001-r1" / "events.jsonl").exists, process)

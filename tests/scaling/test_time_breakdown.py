@@ -63,7 +63,7 @@ def events():
     return [sample(fact.pop("event"), **fact) for fact in facts]
 
 
-def test_every_second_of_every_worker_is_in_one_part():
+def test_every_second_of_every_worker_is_in_exactly_one_part():
     found = time_breakdown(events(), 0.0, 30.0)
     twice = {name: 2 * seconds for name, seconds in found.parts.items() if seconds}
     assert twice == pytest.approx(
@@ -104,7 +104,7 @@ def test_the_shots_of_a_task_stay_together():
     assert list(time_breakdown(log, 0.0, 30.0).times[0].shot_seconds) == ["a15.0", "a19.0", "b17.0"]
 
 
-def test_a_lost_worker_is_missing_from_then_on():
+def test_a_lost_worker_is_counted_as_missing_from_its_exit_on():
     changed = [*events(), sample("worker left", time=27.0, worker="b")]
     found = time_breakdown(sorted(changed, key=lambda event: event.time), 0.0, 30.0)
     assert 2 * found.parts["missing_workers"] == pytest.approx(2.0)

@@ -151,7 +151,7 @@ def test_worker_jobs_of_an_ordinary_user_give_the_bytes_of_a_local_run(pbs, firs
 @needs_openpbs
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_worker_jobs_of_a_minute_hand_over_before_their_end(pbs, longer_than_a_minute):
+def test_worker_jobs_of_one_minute_finish_their_shots_and_are_replaced_before_the_limit(pbs, longer_than_a_minute):
     """PBS is asked what is left of them; none is killed with a shot in hand, and no shot is computed twice."""
     settings, undisturbed = longer_than_a_minute
     words = options(*settings, "site.scheduler.walltime=00:01:00")
@@ -352,7 +352,7 @@ def assert_well(pbs):
 
 @needs_openpbs
 @pytest.mark.slow
-def test_site_check_examines_a_worker_job(pbs):
+def test_site_check_tests_a_worker_job(pbs):
     assert_well(pbs)
 
 
@@ -368,5 +368,5 @@ def test_site_check_shows_a_job_that_pbs_never_runs(pbs):
 
 
 @pytest.mark.slow
-def test_site_check_examines_a_worker_job_of_the_qsub_of_slurm(torque):
+def test_site_check_tests_a_worker_job_of_the_qsub_of_slurm(torque):
     assert_well(torque)

@@ -101,7 +101,7 @@ def test_jobs_that_end_before_a_worker_connects_stop_the_run_with_their_output(l
     assert lab.jobs() == []
 
 
-def test_without_slurm_the_site_cannot_be_used(hpcfwi):
+def test_without_slurm_a_slurm_site_is_refused(hpcfwi):
     hpcfwi.environment["PATH"] = "/nowhere"
     done = hpcfwi("run", "fwi.toml", "--site", "generic-slurm")
     assert done.returncode == 2

@@ -46,7 +46,7 @@ def test_worker_jobs_give_the_bytes_of_a_local_run(lab, on_login, first_run, set
     lab.until(lambda: not lab.jobs(), 30)  # they may be ending still; by themselves they would only after 45 s
 
 
-def test_an_allocation_of_salloc_gives_the_bytes_of_a_local_run(on_login, first_run):
+def test_workers_in_an_salloc_allocation_give_the_bytes_of_a_local_run(on_login, first_run):
     on_login.prefix += ["salloc", "--quiet", "-N2", *ALLOCATION]
     done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "a run")
     assert done.returncode == 0, done.stdout + done.stderr

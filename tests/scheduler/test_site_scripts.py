@@ -124,14 +124,14 @@ def test_the_longest_walltime_is_accepted(mirrored, monkeypatch, tmp_path):
     assert taken, said
 
 
-def test_a_core_too_many_is_refused(mirrored, script, tmp_path):
+def test_one_core_too_many_is_refused(mirrored, script, tmp_path):
     _, machine, lab = mirrored
     taken, said = answer(lab, tmp_path, edited(script, r"--cpus-per-task=\d+", f"--cpus-per-task={machine.cpus + 1}"))
     assert not taken
     assert re.search(TOO_MUCH, said)
 
 
-def test_a_megabyte_too_much_is_refused(mirrored, script, tmp_path):
+def test_one_megabyte_too_much_is_refused(mirrored, script, tmp_path):
     _, machine, lab = mirrored
     if "--mem=" not in script:
         script = edited(script, "-n 1", "-n 1 --mem=0M").replace(" --mem", "\n#SBATCH --mem")
@@ -142,7 +142,7 @@ def test_a_megabyte_too_much_is_refused(mirrored, script, tmp_path):
     assert re.search(TOO_MUCH, said)
 
 
-def test_a_minute_too_long_is_refused(mirrored, script, tmp_path):
+def test_one_minute_too_long_is_refused(mirrored, script, tmp_path):
     _, machine, lab = mirrored
     taken, said = answer(lab, tmp_path, edited(script, r"-t \S+", f"-t {machine.hours}:01:00"))
     assert not taken

@@ -37,7 +37,7 @@ def run(shell, *settings):
 
 
 @pytest.mark.slow
-def test_processes_of_one_node_have_cores_of_their_own(bound):
+def test_processes_of_one_node_have_separate_cores(bound):
     done, threads = run(bound, "worker.processes=2", "worker.memory=1.0")
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(threads) == [(1, "0"), (1, "1")]

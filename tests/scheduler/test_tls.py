@@ -28,7 +28,7 @@ else:
 SETTINGS = ("inversion.iterations=5000", "inversion.ftol=0", "grid.shape=[201, 201]", "grid.spacing=[3.0, 3.0]")
 
 
-def test_connections_without_the_runs_key_are_refused_and_the_run_goes_on(lab, on_login, driver_of):
+def test_connections_without_the_key_of_the_run_are_refused_and_the_run_continues(lab, on_login, driver_of):
     run_dir, words = on_login.folder / "run", ("--site", "generic-slurm", "--run-dir", "run", "--nodes", "1")
     process = on_login.start("run", "fwi.toml", *words, *options(*SETTINGS), stdout=subprocess.DEVNULL)
     lab.until(lambda: logged_events(run_dir, "shot"))

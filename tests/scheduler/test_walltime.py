@@ -54,7 +54,7 @@ def test_a_job_that_must_not_be_requeued_stops(lab, on_login):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_worker_jobs_of_a_minute_hand_over_before_their_end(on_login, longer_than_a_minute):
+def test_worker_jobs_of_one_minute_finish_their_shots_and_are_replaced_before_the_limit(on_login, longer_than_a_minute):
     """None of them is killed with a shot in hand, and no shot is computed twice."""
     settings, undisturbed = longer_than_a_minute
     words = options(*settings, "site.scheduler.walltime=00:01:00", "site.worker.processes=1")

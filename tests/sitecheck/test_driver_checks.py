@@ -286,11 +286,11 @@ def network(*settings):
     return load_site("generic-slurm", settings).config.network
 
 
-def test_only_the_key_of_the_run_gets_through():
+def test_only_the_key_of_the_run_is_accepted():
     assert [finding.verdict for finding in tls_findings(network(), LOOPBACK)] == ["ok", "ok"]
 
 
-def test_a_stranger_who_gets_in_is_noticed(tmp_path):
+def test_an_intruder_who_gets_in_is_reported(tmp_path):
     with private_security(tmp_path / "ours") as ours:
         assert asyncio.run(try_connections(network(), LOOPBACK, ours, ours)) == ("", ["another key"])
 
@@ -340,7 +340,7 @@ def test_a_folder_that_cannot_be_created_is_a_problem(tmp_path):
     assert found.verdict == "problem"
 
 
-def test_a_folder_that_everybody_can_write_to_is_a_warning(tmp_path):
+def test_a_folder_that_all_users_can_write_to_is_a_warning(tmp_path):
     tmp_path.chmod(0o777)
     first, *_ = runs_findings(tmp_path)
     assert first.verdict == "warning"

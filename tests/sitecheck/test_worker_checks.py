@@ -37,7 +37,7 @@ def checks_of(client, folder, layouts, *settings):
     return WorkerChecks(load_site("generic-slurm", settings), client, folder, staged, 1, layouts)
 
 
-def test_everything_is_checked_and_what_the_site_does_not_keep_is_a_problem(local, tmp_path, monkeypatch):
+def test_everything_is_checked_and_differences_from_the_site_file_are_problems(local, tmp_path, monkeypatch):
     monkeypatch.setattr("hpcfwi.sitecheck.worker_checks.JOIN_TIMEOUT_S", 0.1)
     promised = Layout(2, 1, 20 * 10**12)
     sections = checks_of(local, tmp_path, {"elsewhere": promised, "nowhere": promised}).sections(3.0)

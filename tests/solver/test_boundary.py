@@ -68,7 +68,7 @@ def test_wavefield_is_kept_more_often_for_higher_frequencies():
     assert len(set(every)) == 4
 
 
-def test_wavefield_is_kept_at_fewer_of_shorter_steps():
+def test_shorter_time_steps_keep_the_wavefield_less_often():
     every = [spec(f"solver.time_step={step}").snapshot_every for step in (0.25, 0.5, 1.0)]
     assert every == sorted(every, reverse=True)
     assert len(set(every)) == 3
@@ -76,7 +76,7 @@ def test_wavefield_is_kept_at_fewer_of_shorter_steps():
 
 @pytest.mark.parametrize("frequency", [3, 7, 11, 20])
 @pytest.mark.parametrize("step", [0.3, 0.8, 1.5])
-def test_twice_the_highest_frequency_has_the_samples_that_the_margin_asks_for(frequency, step):
+def test_the_highest_frequency_is_sampled_with_the_requested_margin(frequency, step):
     made = problem(f"wavelet.peak_frequency={frequency}", f"solver.time_step={step}", "data.recording_time=4000")
     highest = 2.76 * frequency / 1000
     k = SolverSpec.from_problem(made).snapshot_every

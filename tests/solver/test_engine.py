@@ -73,7 +73,7 @@ def test_a_sleeping_engine_sleeps_as_long_as_it_says_and_has_a_gradient_of_the_r
     assert sleeping.record(SHOT, AXIS).shape == (300, 2)
 
 
-def test_durations_of_sleeping_shots_have_the_mean_and_spread_that_were_asked_for():
+def test_durations_of_sleeping_shots_have_the_requested_mean_and_spread():
     shots = SleepingShots.parse("2:0.25")
     durations = np.array([shots.duration(str(i)) for i in range(4000)])
     assert durations.mean() == pytest.approx(2.0, rel=0.01)
@@ -83,7 +83,7 @@ def test_durations_of_sleeping_shots_have_the_mean_and_spread_that_were_asked_fo
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "nan", "1:11", "1:-1", "1:2:3"])
-def test_durations_that_make_no_sense_are_refused(text):
+def test_impossible_durations_are_refused(text):
     with pytest.raises(InputError, match=r"--stand-in 2 or --stand-in 2:0\.25"):
         SleepingShots.parse(text)
 

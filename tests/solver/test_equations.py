@@ -207,7 +207,7 @@ def test_a_sampled_wavefield_gives_nearly_the_full_gradient_and_less_so_with_few
     assert difference[4] < 3e-3 < difference[8] < difference[24]
 
 
-def test_sources_and_receivers_on_the_very_edge_are_heard():
+def test_sources_and_receivers_on_the_edge_of_the_model_are_recorded():
     domain = Domain((31, 31), (10.0, 10.0), (0.0, 0.0))
     sponge = Sponge(domain, 10)
     axis = TimeAxis.covering(300.0, safe_step(domain, 4, 3.0))
@@ -219,7 +219,7 @@ def test_sources_and_receivers_on_the_very_edge_are_heard():
     np.testing.assert_allclose(record[:, 0], record[:, 1], rtol=1e-6, atol=1e-9 * np.abs(record).max())
 
 
-def test_the_damping_is_the_one_sided_difference_that_the_documentation_gives():
+def test_the_damping_term_is_the_documented_one_sided_difference():
     grid = devito.Grid(shape=(3, 3))
     u = devito.TimeFunction(name="u", grid=grid, time_order=2, space_order=2)
     assert str(u.dt.evaluate) == "-u(t, x, y)/dt + u(t + dt, x, y)/dt"

@@ -114,7 +114,7 @@ def test_a_worker_without_compiler_and_caches_runs_the_staged_solver(staged, pro
     assert found["digests"] == [sha256(array.tobytes()).hexdigest() for array in (record, gradient)]
 
 
-def test_on_another_kind_of_machine_one_of_two_workers_builds_and_both_say_so(staged, problem, worker):
+def test_on_another_kind_of_machine_one_of_two_workers_builds_and_both_report_it(staged, problem, worker):
     folder = Path(staged.path).parent
     before = solvers(folder)
     pair = [worker(staged, processor="another processor") for _ in range(2)]
@@ -212,7 +212,7 @@ except RunError as error:
     assert not solvers(tmp_path / "staged")
 
 
-def test_a_host_without_compiler_and_of_another_kind_is_told_what_to_set(staged, worker, tmp_path):
+def test_a_host_of_another_kind_without_a_compiler_reports_which_key_to_set(staged, worker, tmp_path):
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     _, err = worker(staged, path=str(nothing), processor="another processor").communicate(timeout=300)
@@ -261,7 +261,7 @@ def test_kernels_for_a_named_instruction_set_run_on_nodes_of_another_kind_withou
     assert on("of a compute node", PATH=str(tmp_path / "nothing"))[0] == "staged"
 
 
-def test_an_instruction_set_that_the_compiler_does_not_know_is_told(tmp_path, problem):
+def test_an_instruction_set_that_the_compiler_does_not_know_is_reported(tmp_path, problem):
     program = """
 import cloudpickle, sys
 from pathlib import Path

@@ -225,7 +225,7 @@ def test_summary_shots_versions_and_configuration_are_shown(finished, first_run)
     )
 
 
-def test_figures_are_embedded_unless_they_belong_to_an_earlier_end(run):
+def test_figures_are_embedded_unless_they_are_from_an_earlier_end_of_the_run(run):
     (run / "figures").mkdir()
     Image.new("RGB", (300, 100)).save(run / "figures" / "gather.png")
     assert "earlier end" in page_of(run).text
@@ -477,7 +477,7 @@ def test_names_and_texts_are_escaped(first_run, tmp_path):
         (["."], ".: is not a run folder; hpcfwi run makes one"),
     ],
 )
-def test_a_folder_without_a_run_is_refused_with_one_message(hpcfwi, arguments, message):
+def test_a_folder_without_a_run_gives_one_error_message(hpcfwi, arguments, message):
     done = hpcfwi("report", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
@@ -510,7 +510,7 @@ def test_the_report_of_a_failed_run_shows_the_reason(hpcfwi, first_run):
 
 
 @pytest.mark.slow
-def test_a_run_can_do_without_a_report(hpcfwi):
+def test_a_run_may_disable_its_report(hpcfwi):
     done = hpcfwi.run("run", "inversion.iterations=0", "output.report=false")
     assert not (hpcfwi.folder / "run" / "report.html").exists()
     assert "report.html" not in done.stdout
