@@ -142,17 +142,14 @@ def draw_misfits(axes: Axes, evaluations: NDArray, accepted: NDArray, first: flo
 
     ``evaluations`` and ``accepted`` have shape (n, 2): numbers of evaluations, and misfits.
     """
-    from matplotlib.ticker import MaxNLocator
-
     # a logarithmic axis has no place for zero
     every, kept = (np.where(points[:, 1] > 0, points[:, 1], np.nan) / first for points in (evaluations, accepted))
     axes.plot(evaluations[:, 0], every, ".-", color="0.6", lw=0.8, label="every evaluation")
     axes.plot(accepted[:, 0], kept, "o-", color="C0", ms=5, label="accepted iteration")
     plotting.use_log_scale(axes, np.concatenate([every, kept]))
-    axes.set(xlabel="Evaluations of misfit and gradient", ylabel="Misfit / first misfit")
-    axes.set_xlim(0.5, max(1.0, *evaluations[:, 0], *accepted[:, 0]) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid()
+    last = max(1.0, *evaluations[:, 0], *accepted[:, 0])
+    plotting.use_integer_axis(axes, "Evaluations of misfit and gradient", 1, last)
+    axes.set_ylabel("Misfit / first misfit")
     axes.legend()
 
 
@@ -170,8 +167,6 @@ def gather_figure(
     The traces are sorted by the coordinate of the receivers (shape (n, ndim), m) that varies most, and numbered unless they are
     equally spaced. ``sample_interval`` is in ms. The residual of the ``initial`` model's record is a fourth panel.
     """
-    from matplotlib.ticker import MaxNLocator
-
     records = {"Observed": observed, "Predicted by the final model": predicted}
     for name, record in (("final", predicted), ("initial", initial)):
         if record is not None:
@@ -186,7 +181,7 @@ def gather_figure(
     for axes, (title, record) in zip(panels, records.items(), strict=True):
         image = plotting.draw_image(axes, record[:, order], extent, "gray", limits)
         axes.set(title=title, xlabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer="Trace" in label, min_n_ticks=1))
+        axes.xaxis.set_major_locator(plotting.round_ticks(5, integer="Trace" in label, min_n_ticks=1))
         axes.tick_params(labelleft=axes is panels[0])
     panels[0].set_ylabel("Time (s)")
     plotting.colour_bar(image, bar, 4.5, "Pressure (arbitrary unit)", "both")

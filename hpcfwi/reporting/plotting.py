@@ -68,11 +68,12 @@ class Slice:
     def of(cls, domain: Domain, across: int, down: int, title: str = "") -> Slice:
         """The slice through the middle of the grid."""
         index = tuple(slice(None) if axis in (across, down) else n // 2 for axis, n in enumerate(domain.shape))
-        low = [(o - h / 2) / 1000 for o, h in zip(domain.origin, domain.spacing, strict=True)]
-        high = [(e + h / 2) / 1000 for e, h in zip(domain.last, domain.spacing, strict=True)]
+        axes = zip(domain.origin, domain.last, domain.spacing, strict=True)
+        edges = [((first - h / 2) / 1000, (last + h / 2) / 1000) for first, last, h in axes]
+        bottom, top = edges[down]
         # depth increases downwards; y of a map increases upwards
-        vertical = (high[down], low[down]) if down == domain.ndim - 1 else (low[down], high[down])
-        return cls(across, down, index, (low[across], high[across], *vertical), title)
+        vertical = (top, bottom) if down == domain.ndim - 1 else (bottom, top)
+        return cls(across, down, index, (*edges[across], *vertical), title)
 
     @property
     def size(self) -> tuple[float, float]:
@@ -236,6 +237,20 @@ def colour_bar(image: Any, axes: Axes, height: float, label: str, extend: str) -
     axes.figure.colorbar(image, cax=axes, label=_wrap(label, height), **style)
 
 
+def round_ticks(most: int, **options: Any) -> Any:
+    """A locator of about ``most`` ticks at round numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(most, steps=[1, 2, 5, 10], **options)
+
+
+def use_integer_axis(axes: Axes, label: str, first: float, last: float) -> None:
+    """Label a horizontal axis of numbers that count something, from the first to the last."""
+    axes.set(xlabel=label, xlim=(first - 0.5, last + 0.5))
+    axes.xaxis.set_major_locator(round_ticks(9, integer=True, min_n_ticks=1))
+    axes.grid()
+
+
 def axis_names(domain: Domain) -> tuple[str, ...]:
     """Names of the coordinates of a grid."""
     return ("Distance", "Depth") if domain.ndim == 2 else ("Distance x", "Distance y", "Depth")
@@ -243,17 +258,15 @@ def axis_names(domain: Domain) -> tuple[str, ...]:
 
 def label_axes(axes: Axes, domain: Domain, plane: Slice, inches: ArrayLike) -> None:
     """Name the axes of a slice, and set as many ticks as their labels have room for."""
-    from matplotlib.ticker import MaxNLocator
-
     names = axis_names(domain)
     axes.set(xlabel=f"{names[plane.across]} (km)", ylabel=f"{names[plane.down]} (km)")
     for axis, length, each in zip((axes.xaxis, axes.yaxis), np.asarray(inches), (0.6, 0.35), strict=True):
-        axis.set_major_locator(MaxNLocator(int(np.clip(length / each, 1, 8)), steps=[1, 2, 5, 10]))
+        axis.set_major_locator(round_ticks(int(np.clip(length / each, 1, 8))))
 
 
 def use_log_scale(axes: Axes, values: ArrayLike) -> None:
     """Make the vertical axis logarithmic unless all values are equal; a short one has plain numbers at its ticks."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     shown = finite(values)
     shown = shown[shown > 0]
@@ -262,7 +275,7 @@ def use_log_scale(axes: Axes, values: ArrayLike) -> None:
         return
     axes.set_yscale("log")
     if decades < 3:
-        locator = LogLocator(subs=(1, 2, 5)) if decades >= 0.7 else MaxNLocator(6, steps=[1, 2, 5, 10])
+        locator = LogLocator(subs=(1, 2, 5)) if decades >= 0.7 else round_ticks(6)
         axes.yaxis.set_major_locator(locator)
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())

@@ -288,13 +288,10 @@ def find_run(path: Path, command: str = "status") -> Path:
     """
     named = shortened(str(path))
     try:
-        if path.is_dir():
-            if _is_run_folder(path):
-                return path
-        else:
-            for folder in (RUNS / path.name, RUNS / path.stem, *([path.parent] if path.is_file() else [])):
-                if folder.is_dir() and _is_run_folder(folder):
-                    return folder
+        elsewhere = (RUNS / path.name, RUNS / path.stem, *([path.parent] if path.is_file() else []))
+        for folder in [path] if path.is_dir() else elsewhere:
+            if folder.is_dir() and _is_run_folder(folder):
+                return folder
         problem = "is not a run folder" if path.is_dir() else "no such run folder"
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -85,7 +85,7 @@ def _rows(status: RunStatus, now: float) -> list[tuple[str, str]]:
         ("run folder", status.folder),
         ("site", ", ".join(filter(None, (status.site, status.launch, status.layout)))),
         ("driver", _driver(status)),
-        ("iteration", _iteration(status) if status.iteration is not None else None),
+        ("iteration", _iteration(status)),
         ("evaluations", f"{status.evaluations} done{under_way}"),
         ("shots", f"{_bar(status)} {_shots(status)}" if status.shots_total and status.state != "done" else None),
         ("misfit", _misfit(status)),
@@ -141,8 +141,9 @@ def _driver(status: RunStatus) -> str:
 
 
 def _iteration(status: RunStatus) -> str:
-    limit = f" of at most {status.iterations}" if status.iterations and not status.ended else ""
-    return f"{status.iteration}{limit}"
+    if status.iteration is None:
+        return ""
+    return f"{status.iteration}{f' of at most {status.iterations}' if status.iterations and not status.ended else ''}"
 
 
 def _bar(status: RunStatus) -> str:

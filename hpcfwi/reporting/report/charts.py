@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hpcfwi.inversion.history import Row
 from hpcfwi.reporting.figures import draw_misfits
 from hpcfwi.reporting.formatting import counted, number
-from hpcfwi.reporting.plotting import finite, new_figure, render, use_log_scale
+from hpcfwi.reporting.plotting import finite, new_figure, render, use_integer_axis, use_log_scale
 from hpcfwi.reporting.report.data import RunModels, ShotMisfits
 
 if TYPE_CHECKING:
@@ -108,14 +108,6 @@ def _draw_chart(draw: Callable[[Axes], None]) -> str:
     return draw_svg(build)
 
 
-def _use_integer_axis(axes: Axes, label: str, first: float, last: float) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set(xlabel=label, xlim=(first - 0.5, last + 0.5))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid()
-
-
 def _iteration_chart(
     title: str, label: str, numbers: Sequence[int], values: Sequence[float], meaning: str, unit: str = ""
 ) -> Chart:
@@ -126,7 +118,7 @@ def _iteration_chart(
         shown = some(len(values), MAX_POINTS)
         axes.plot(np.asarray(numbers)[shown], np.asarray(values)[shown], "o-", ms=4)
         axes.set_ylabel(label)
-        _use_integer_axis(axes, "Iteration", numbers[0], numbers[-1])
+        use_integer_axis(axes, "Iteration", numbers[0], numbers[-1])
         if unit == " s":
             axes.set_ylim(bottom=0)
         elif not unit:
@@ -168,7 +160,7 @@ def _shot_chart(misfits: ShotMisfits, names: Sequence[str], shown: NDArray) -> C
         axes.plot(shown + 1, last[shown], color="C0", label=f"evaluation {misfits.number}", **style)
         use_log_scale(axes, np.concatenate([first, last]))
         axes.set_ylabel("Misfit of a shot")
-        _use_integer_axis(axes, "Shot, in the order of the survey", 1, len(last))
+        use_integer_axis(axes, "Shot, in the order of the survey", 1, len(last))
         axes.legend()
 
     known = finite(last)

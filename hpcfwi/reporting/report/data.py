@@ -24,8 +24,8 @@ from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import read_array
 from hpcfwi.reporting.report.gantt import Timeline
 
-# Limits: failures, tracebacks, and evaluations or iterations.
-MAX_FAILURES, MAX_TRACEBACKS, MAX_POINTS = 50, 5, 100_000
+# Limits: failures and tracebacks.
+MAX_FAILURES, MAX_TRACEBACKS = 50, 5
 
 
 class ShotMisfits:
@@ -65,7 +65,7 @@ class ShotMisfits:
 
 
 class ReportData:
-    """Events of a run, reduced to the content of the report in memory of constant size."""
+    """Events of a run, reduced to the content of the report in memory that does not grow with shots."""
 
     def __init__(self, log: Iterable[Event] = ()) -> None:
         self.state, self.timeline, self.shot_misfits = RunState(), Timeline(), ShotMisfits()
@@ -99,11 +99,9 @@ class ReportData:
                 self.shot_misfits.begin(event.evaluation)
             case events.EvaluationDone():
                 self.shot_misfits.end(event.evaluation)
-                if event.evaluation in self.evaluations or len(self.evaluations) < MAX_POINTS:
-                    self.evaluations[event.evaluation] = event.misfit
+                self.evaluations[event.evaluation] = event.misfit
             case events.IterationDone():
-                if len(self.iterations) < MAX_POINTS:
-                    self.iterations.setdefault(event.iteration, event)
+                self.iterations.setdefault(event.iteration, event)
             case events.TaskFailed():
                 self.tracebacks.append(event.traceback)
             case events.ShotExcluded():

@@ -19,6 +19,7 @@ import numpy as np
 from hpcfwi.events import types as events
 from hpcfwi.events.types import Event, RunStarted, ShotDone, ShotStaged
 from hpcfwi.reporting.formatting import counted, natural_order, number
+from hpcfwi.reporting.plotting import round_ticks
 
 T = TypeVar("T")
 # Limits of a timeline: single shots, bins of time, workers, marks (and stages, and starts), evaluations.
@@ -117,12 +118,12 @@ class Timeline:
             self._mark(event, now)
         match event:
             case events.WorkerJoined():
-                self._leave(event.worker, now)
+                self._leave(event.worker, now=now)
                 self._join(event.host, event.name, event.worker, now)
             case events.WorkerLeft():
-                self._leave(event.worker, now)
+                self._leave(event.worker, now=now)
             case events.RunClosed():
-                self._all_leave(now)
+                self._leave(*self._connected, now=now)
             case events.EvaluationStarted():
                 self._evaluation_begin = now
             case events.EvaluationDone(replayed=False) if len(self.evaluations) < MAX_EVALUATIONS:
@@ -140,7 +141,7 @@ class Timeline:
 
     def _start(self, event: RunStarted) -> None:
         """Begin with a new driver: earlier workers are gone, and time without a driver is left out."""
-        self._all_leave(self.now)
+        self._leave(*self._connected, now=self.now)
         recent = event.time - MAX_STARTUP_S < event.process_start <= event.time
         begin = max(event.process_start if recent else event.time, self._last)
         pause = 0.0 if self._zero is None else begin - self._last
@@ -164,15 +165,10 @@ class Timeline:
             self._connected[address] = len(self.workers)
             self.workers.append(Worker(host, name, now))
 
-    def _leave(self, address: str, now: float) -> None:
-        index = self._connected.pop(address, None)
-        if index is not None:
+    def _leave(self, *addresses: str, now: float) -> None:
+        for address in self._connected.keys() & addresses:
+            index = self._gone[address] = self._connected.pop(address)
             self.workers[index].left = now
-            self._gone[address] = index
-
-    def _all_leave(self, now: float) -> None:
-        for address in list(self._connected):
-            self._leave(address, now)
 
     def _add_shot(self, event: ShotDone | ShotStaged, now: float) -> None:
         begin = max(0.0, now - event.seconds)
@@ -252,8 +248,6 @@ class Gantt:
 
 def draw_gantt(timeline: Timeline) -> Gantt | None:
     """Lay out a timeline; None if it is empty."""
-    from matplotlib.ticker import MaxNLocator
-
     total, workers = timeline.now, timeline.workers
     if not total > 0:
         return None
@@ -277,7 +271,7 @@ def draw_gantt(timeline: Timeline) -> Gantt | None:
         row.presence = sorted({(round(a, 1), round(max(NARROWEST, b - a), 1)) for a, b in spans})
     one_by_one = unit == "worker" and not timeline.crowded
     scale, seconds = next((name, size) for name, size, least in TIME_UNITS if total >= least)
-    ticks = [x for x in MaxNLocator(9, steps=[1, 2, 5, 10]).tick_values(0, total / seconds) if x * seconds <= total]
+    ticks = [x for x in round_ticks(9).tick_values(0, total / seconds) if x * seconds <= total]
     return Gantt(
         unit,
         f"Time with a running driver ({scale})",

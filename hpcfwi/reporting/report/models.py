@@ -80,12 +80,11 @@ class Scale:
 
         def build() -> Figure:
             from matplotlib.cm import ScalarMappable
-            from matplotlib.ticker import MaxNLocator
 
             figure = plotting.new_figure((3.9, 0.62), None)
             axes = figure.add_axes((0.06, 0.68, 0.88, 0.26))
             colours = ScalarMappable(self.norm, self.colours)
-            ticks = None if self.logarithmic else MaxNLocator(5, steps=[1, 2, 5, 10])
+            ticks = None if self.logarithmic else plotting.round_ticks(5)
             figure.colorbar(colours, cax=axes, orientation="horizontal", label=self.label, ticks=ticks)
             return figure
 
@@ -240,9 +239,8 @@ def _panels(
     span = f"from {number(values.min())} to {number(values.max())} {scale.unit}" if values.size else "no numbers"
     panels = []
     for each, plane, frame in zip(slices_of(domain), planes, frames or _frames(domain), strict=True):
-        where = f", slice {each.title}" if each.title else ""
-        name = ", ".join(filter(None, (title, each.title)))
-        panels.append(Panel(name, f"{meaning}{where}: {span}; {frame.extent}", scale.paint(plane), frame))
+        name, what = (f"{title}, {each.title}", f"{meaning}, slice {each.title}") if each.title else (title, meaning)
+        panels.append(Panel(name, f"{what}: {span}; {frame.extent}", scale.paint(plane), frame))
     return panels
 
 
@@ -250,10 +248,10 @@ def _panels(
 class ModelHistory:
     """The model of every iteration."""
 
-    # of the last iteration: its model and the difference to the true or the initial one, if known
-    groups: list[PanelGroup] = field(default_factory=list)
-    # for the script of the page: label of each iteration, and image and text of every panel
-    frames: list[dict[str, Any]] = field(default_factory=list)
+    groups: list[PanelGroup] = field(default_factory=list)  # the last model, and its difference to a known one
+    frames: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # label, images and texts of each iteration, for the script
     gradient: NDArray | None = None  # the first one, if known
     notes: list[str] = field(default_factory=list)  # what is missing, and why
 

@@ -18,7 +18,7 @@ from hpcfwi.inversion.history import Row
 from hpcfwi.io import printable, require_regular_file, shortened, write_atomic
 from hpcfwi.model.problem import Problem
 from hpcfwi.reporting.formatting import counted, date_time, duration, hours, number
-from hpcfwi.reporting.report.charts import convergence_charts, data_uri, shot_misfits
+from hpcfwi.reporting.report.charts import convergence_charts, data_uri, shot_misfits, some
 from hpcfwi.reporting.report.data import ReportData, RunModels, read_history
 from hpcfwi.reporting.report.gantt import draw_gantt
 from hpcfwi.reporting.report.models import FIRST_GRADIENT, gradient_group, model_history, models_group, survey_map
@@ -102,7 +102,6 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
     elif not data.figures_current:
         notes.append("No gathers: records are drawn when a run is done (output.figures).")
     wanted = ["gather", *([] if group else ["models", "difference"]), *([] if gradient else ["gradient"])]
-    step = max(1, -(-len(rows) // MAX_ROWS))
     return {
         "title": run.name,
         "folder": run,
@@ -114,7 +113,7 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
         "models": group,
         "history": history,
         "charts": convergence_charts(rows, data.evaluations),
-        "rows": [row for i, row in enumerate(rows) if i % step == 0 or i == len(rows) - 1],
+        "rows": [rows[i] for i in some(len(rows), MAX_ROWS)],
         "shots": shot_misfits(data.shot_misfits, models),
         "survey_map": survey_map(data.shot_misfits, models),
         "gradient": gradient,
