@@ -277,10 +277,6 @@ class StatusReader:
         return shlex.join([*words, *(["--site", shortened(site)] if site not in ("", "workstation") else [])])
 
 
-def _is_run_folder(path: Path) -> bool:
-    return any((path / name).exists() for name in RUN_FILES)
-
-
 def find_run(path: Path, command: str = "status") -> Path:
     """The run folder at a path, with a name in ``runs``, or of a configuration.
 
@@ -290,13 +286,17 @@ def find_run(path: Path, command: str = "status") -> Path:
     try:
         elsewhere = (RUNS / path.name, RUNS / path.stem, *([path.parent] if path.is_file() else []))
         for folder in [path] if path.is_dir() else elsewhere:
-            if folder.is_dir() and _is_run_folder(folder):
+            if _is_run_folder(folder):
                 return folder
         problem = "is not a run folder" if path.is_dir() else "no such run folder"
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{named}: cannot be read ({reason}); name a run folder that you may read") from None
     raise InputError(f"{named}: {problem}{_alternatives(path, command)}")
+
+
+def _is_run_folder(path: Path) -> bool:
+    return path.is_dir() and any((path / name).exists() for name in RUN_FILES)
 
 
 def _alternatives(path: Path, command: str) -> str:
@@ -317,7 +317,7 @@ def _runs_in(folder: Path) -> list[Path]:
     with suppress(OSError, ValueError), os.scandir(folder) as entries:
         for entry in entries:
             with suppress(OSError):
-                if entry.is_dir() and _is_run_folder(folder / entry.name):
+                if _is_run_folder(folder / entry.name):
                     found.append((entry.stat().st_mtime, folder / entry.name))
     return [path for _, path in sorted(found, reverse=True)]
 

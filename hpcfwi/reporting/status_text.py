@@ -26,10 +26,9 @@ STAGES = {
 }
 
 
-def status_lines(status: RunStatus, now: float | None = None) -> list[str]:
+def status_lines(status: RunStatus) -> list[str]:
     """The status as lines for a pipe, each with the name and the value of an item."""
-    rows = _rows(status, time.time() if now is None else now)
-    return [f"{name:<12} {printable(text)}".rstrip() for name, text in rows]
+    return [f"{name:<12} {printable(text)}".rstrip() for name, text in _rows(status)]
 
 
 def status_table(status: RunStatus) -> Group:
@@ -37,7 +36,7 @@ def status_table(status: RunStatus) -> Group:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, text in _rows(status, time.time()):
+    for name, text in _rows(status):
         # folded, not wrapped: users copy commands and paths from here
         shown: Any = Text(printable(text), style="bold" if name == "state" else "", overflow="fold")
         if name == "shots":
@@ -71,9 +70,9 @@ def status_changes(before: RunStatus | None, now: RunStatus) -> list[str]:
     return lines
 
 
-def _rows(status: RunStatus, now: float) -> list[tuple[str, str]]:
+def _rows(status: RunStatus) -> list[tuple[str, str]]:
     """Names and values of the known items."""
-    present = status.state in ("running", "unresponsive")
+    now, present = time.time(), status.state in ("running", "unresponsive")
     jobs = Counter(status.jobs.values()).most_common()
     left = duration(status.time_left) if status.time_left else None
     evaluating = status.stage == "inverting" and status.shots_done < status.shots_total

@@ -133,7 +133,22 @@ def shot_misfits(misfits: ShotMisfits, models: RunModels) -> ShotMisfitChart | N
         return None
     shots = {shot.name: shot for shot in models.shots}
     names = [name for name in shots if name in misfits.last] or sorted(misfits.last)
-    shown, shares = some(len(names), MAX_SHOTS), misfits.shares
+    first, last = (np.array([found.get(name, np.nan) for name in names]) for found in (misfits.first, misfits.last))
+    shown, shares, evaluation = some(len(names), MAX_SHOTS), misfits.shares, f"evaluation {misfits.number}"
+
+    def draw(axes: Axes) -> None:
+        style: dict[str, Any] = {"ls": "", "marker": ".", "rasterized": len(shown) > MAX_VECTOR_POINTS}
+        if misfits.number != 1 and np.isfinite(first).any():
+            axes.plot(shown + 1, first[shown], color="0.6", label="first evaluation", **style)
+        axes.plot(shown + 1, last[shown], color="C0", label=evaluation, **style)
+        use_log_scale(axes, np.concatenate([first, last]))
+        axes.set_ylabel("Misfit of a shot")
+        use_integer_axis(axes, "Shot, in the order of the survey", 1, len(last))
+        axes.legend()
+
+    known = finite(last)
+    low, high, middle = (number(float(value), 3) for value in (known.min(), known.max(), np.median(known)))
+    summary = f"Misfit of each of {len(last)} shots in {evaluation}: from {low} to {high}, median {middle}."
     notes = [] if shares else ["The log has no misfits of the first evaluation."]
     if len(shown) < len(names):
         notes.append(f"{len(shown)} of {len(names)} shots are drawn.")
@@ -147,26 +162,8 @@ def shot_misfits(misfits: ShotMisfits, models: RunModels) -> ShotMisfitChart | N
         }
         for name in sorted(names, key=lambda name: -shares.get(name, -1.0))[:WORST_SHOTS]
     ]
-    return ShotMisfitChart(misfits.number, _shot_chart(misfits, names, shown), worst, " ".join(notes))
-
-
-def _shot_chart(misfits: ShotMisfits, names: Sequence[str], shown: NDArray) -> Chart:
-    first, last = (np.array([found.get(name, np.nan) for name in names]) for found in (misfits.first, misfits.last))
-
-    def draw(axes: Axes) -> None:
-        style: dict[str, Any] = {"ls": "", "marker": ".", "rasterized": len(shown) > MAX_VECTOR_POINTS}
-        if misfits.number != 1 and np.isfinite(first).any():
-            axes.plot(shown + 1, first[shown], color="0.6", label="first evaluation", **style)
-        axes.plot(shown + 1, last[shown], color="C0", label=f"evaluation {misfits.number}", **style)
-        use_log_scale(axes, np.concatenate([first, last]))
-        axes.set_ylabel("Misfit of a shot")
-        use_integer_axis(axes, "Shot, in the order of the survey", 1, len(last))
-        axes.legend()
-
-    known = finite(last)
-    low, high, middle = (number(float(value), 3) for value in (known.min(), known.max(), np.median(known)))
-    evaluation = f"evaluation {misfits.number}: from {low} to {high}, median {middle}"
-    return Chart("Misfit of each shot", f"Misfit of each of {len(last)} shots in {evaluation}.", _draw_chart(draw))
+    chart = Chart("Misfit of each shot", summary, _draw_chart(draw))
+    return ShotMisfitChart(misfits.number, chart, worst, " ".join(notes))
 
 
 def some(count: int, limit: int) -> NDArray[np.int_]:

@@ -180,21 +180,17 @@ class Timeline:
         worker = self.workers[index]
         worker.shots += 1
         worker.seconds += event.seconds
-        self._add_busy(worker, begin, now)
+        while now >= self.width * BINS:
+            self.width *= 2
+            for each in self.workers:
+                each.busy = array("d", map(add, each.busy[::2], each.busy[1::2])) + array("d", bytes(4 * BINS))
+        for i in range(int(begin / self.width), int(now / self.width) + 1):
+            worker.busy[i] += min(now, (i + 1) * self.width) - max(begin, i * self.width)
         if len(self.shots) < MAX_SHOTS and not self.crowded:
             evaluation = event.evaluation if isinstance(event, ShotDone) else 0
             self.shots.append(Span(event.shot, begin, now, evaluation, index))
         else:
             self.crowded, self.shots = True, []
-
-    def _add_busy(self, worker: Worker, begin: float, end: float) -> None:
-        while end >= self.width * BINS:
-            self.width *= 2
-            for each in self.workers:
-                each.busy = array("d", map(add, each.busy[::2], each.busy[1::2])) + array("d", bytes(4 * BINS))
-        width = self.width
-        for i in range(int(begin / width), int(end / width) + 1):
-            worker.busy[i] += min(end, (i + 1) * width) - max(begin, i * width)
 
     def _mark(self, event: Event, now: float) -> None:
         text, address = MARKS[type(event)], getattr(event, "worker", "")

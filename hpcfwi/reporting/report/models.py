@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 # Limits: pixels of a model and of its longer side; iterations in the slider, pixels of all their images, and bytes of the
 # journal that are read for them.
 MAX_PIXELS, MAX_SIDE, MAX_FRAMES, MAX_HISTORY_PIXELS, MAX_BYTES = 300_000, 600, 60, 4_000_000, 3_000_000_000
-# Evaluations of a line search, in which the accepted model is looked up.
-MAX_LINE_SEARCH = 101
 # Colours of an image, and that of cells that are not finite.
 LEVELS, MISSING_COLOUR = 255, (190, 190, 190)
 # Inches: width of a panel and of a flat one, the largest height, and room left of, below and around a panel.
@@ -299,7 +297,6 @@ def _find_entry(
 ) -> tuple[tuple[FunctionalGradient, NDArray] | None, int]:
     """Answer and squared slowness of a row from its ``first`` evaluation on, or None; and the number of damaged files."""
     damaged = 0
-    first = max(first, row.evaluations - MAX_LINE_SEARCH + 1)  # a damaged history has any numbers
     # optimisers accept the last point of a line search or, rarely, an earlier one
     for entry in reversed([entry for entry in found if first <= entry.number <= row.evaluations]):
         try:

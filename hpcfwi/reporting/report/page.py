@@ -144,20 +144,18 @@ def _summary(run: Path, data: ReportData, rows: Sequence[Row], models: RunModels
     state, start, timeline, domain = data.state, data.state.start, data.timeline, models.domain
     result = read_result(run).get("summary")
     result = result if isinstance(result, dict) else {}
-    iteration = rows[-1].iteration if rows else state.iteration
+    iteration, evaluations = state.iteration, len(data.evaluations)
     limit = f" of at most {state.iterations}" if state.iterations else ""
-    evaluations = max(len(data.evaluations), rows[-1].evaluations if rows else 0)
-    misfit = error = grid = site = wall_time = reproducible = ""
+    misfit = error = grid = wall_time = reproducible = ""
     if rows:
         first, last = rows[0], rows[-1]
+        iteration, evaluations = last.iteration, max(evaluations, last.evaluations)
         share = f", {number(100 * last.misfit / first.misfit, 3)} % of the initial misfit" if first.misfit > 0 else ""
         misfit = f"{number(last.misfit, 6)}{share}"
         if first.model_error is not None and last.model_error is not None:
             error = " → ".join(f"{number(100 * e, 3)} %" for e in (first.model_error, last.model_error))
     if domain is not None:
         grid = f"{' × '.join(map(str, domain.shape))} points, {' × '.join(f'{h:g}' for h in domain.spacing)} m"
-    if start:
-        site = f"{start.site} ({start.launch})"
     if data.ended > data.began:
         pauses = sum(pause for _, pause in timeline.starts)
         without = f", without pauses of {duration(pauses)}" if pauses >= 1 else ""
@@ -175,7 +173,7 @@ def _summary(run: Path, data: ReportData, rows: Sequence[Row], models: RunModels
         "Shots": str(len(models.shots) or (start.shots if start else 0) or "–"),
         "Workers": f"{timeline.joined} on {counted(len({worker.host for worker in timeline.workers}), 'host')}",
         "Layout": start.layout if start else "",
-        "Site": site,
+        "Site": f"{start.site} ({start.launch})" if start else "",
         "Wall time": wall_time,
         "Cost": hours(state.core_hours(data.ended)) if wall_time else "",
         "Begun": date_time(data.began) if wall_time else "",
