@@ -5,7 +5,7 @@ Everything that the command line does is here too::
     from hpcfwi import load_run_config, run_inversion
     result = run_inversion(load_run_config("jobs/circle.toml"), run_dir="runs/circle")
 
-Names are imported when they are first used: a worker process, or ``hpcfwi --version``, pays only for what it needs.
+Names are imported when they are first used, so worker processes and ``hpcfwi --version`` load only what they need.
 """
 
 from importlib import import_module
@@ -37,7 +37,7 @@ __all__ = [
     "time_breakdown", "write_report",
 ]  # fmt: skip
 
-_HOMES = {
+_NAMES_OF = {
     "hpcfwi.config.run": ("RunConfig", "load_run_config"),
     "hpcfwi.config.site": ("LaunchOptions", "Site", "known_sites", "load_site"),
     "hpcfwi.sitecheck.driver_checks": ("check_site",),
@@ -53,10 +53,10 @@ _HOMES = {
     "hpcfwi.inversion.gradient_check": ("CheckReport", "check_gradient"),
     "hpcfwi.scaling.study": ("ScaleOptions", "StudyResult", "run_study"),
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_MODULE_OF[name]), name)

@@ -22,12 +22,12 @@ def main() -> None:
                 print(f"hpcfwi: some output could not be written: {output_error()}", file=sys.stderr)
         finally:
             ignore_signals()
-    except KeyboardInterrupt:  # before the command could handle it, or while it ended
+    except KeyboardInterrupt:  # before the command can handle it, or while it ends
         ignore_signals()
-    # an interrupt that once passed through an exec() of text, as in an import of dataclasses, makes "python -m" end by SIGINT
-    # even if it was caught; the next exec() resets that (unhandled_keyboard_interrupt in pythonrun.c)
+    # "python -m" ends by SIGINT if an interrupt left an exec() of text (dataclasses call it), even if the interrupt was caught
+    # later; another exec() resets the flag (unhandled_keyboard_interrupt in pythonrun.c)
     exec("")
-    gc.freeze()  # or Python searches all of Devito's objects for garbage once more, for half a second
+    gc.freeze()  # otherwise a last collection at exit over all of Devito's objects takes half a second
     sys.exit(code)
 
 

@@ -1,6 +1,6 @@
 """Staged files: named by their content, written atomically, and verified by every reader.
 
-A staged file is a line of magic, a line of JSON (kind, size and digest of the payload, further facts), and the payload. Only a
+A staged file has a magic line, a line of JSON (kind, size and digest of the payload, further facts), and the payload. Only a
 payload with the expected digest is unpickled, and only from a file and a folder that no other user can write.
 """
 
@@ -19,7 +19,7 @@ from hpcfwi.io import _accessible_to_others, parse_json, require_regular_file, s
 
 MAGIC = b"hpcfwi staged file, version 1\n"
 MAX_HEADER_BYTES = 65536
-# More files are spread over 256 folders.
+# A larger number of files is spread over 256 folders.
 MAX_FILES_PER_FOLDER = 2000
 
 
@@ -51,7 +51,7 @@ def stage(
 ) -> StagedFile:
     """Pickle ``content`` into a staged file, by default ``<kind>-<digest>.pkl``; ``facts`` are more entries of its header.
 
-    Files that a restart does not need need no ``sync``, which waits for the disk.
+    ``sync`` waits for the disk; it is False for files that a restart does not need.
     """
     payload = cloudpickle.dumps(content)
     payload_digest = digest(payload)
@@ -126,14 +126,14 @@ def read_container(path: Path, kind: str, expected: str | None = None) -> tuple[
     if header.get("kind") != kind:
         raise StagingError(f"{path}: holds a {shortened(repr(header.get('kind')))}, not a {kind!r}")
     if header.get("bytes") != len(payload):
-        belong = shortened(str(header.get("bytes")))
-        raise StagingError(f"{path}: is damaged: {len(payload)} bytes of content where {belong} belong")
+        expected_bytes = shortened(str(header.get("bytes")))
+        raise StagingError(f"{path}: is damaged: {len(payload)} bytes of content instead of {expected_bytes}")
     found = digest(payload)
     if found != header.get("digest"):
         wanted = shortened(str(header.get("digest")))
         raise StagingError(f"{path}: is damaged: its content has the digest {found}, its header says {wanted}")
     if expected is not None and found != expected:
-        raise StagingError(f"{path}: is another file than the one that was staged (digest {found}, not {expected})")
+        raise StagingError(f"{path}: is not the file that was staged (digest {found}, not {expected})")
     return header, payload
 
 

@@ -10,7 +10,7 @@ class HpcfwiError(Exception):
 
 
 class InputError(HpcfwiError):
-    """The input is wrong; the message says where, what it is and what it may be."""
+    """The input is wrong; the message names the place, the value and the valid values."""
 
     exit_code = 2
 
@@ -53,7 +53,7 @@ class Interrupted(HpcfwiError):
     reason
         Why it was stopped; empty if the user did it.
     time_is_up
-        Whether the batch job ran out of time, so that another start of it can continue the run.
+        Whether the batch job ran out of time, so that the next start of the job can continue the run.
     """
 
     exit_code = 75

@@ -17,9 +17,9 @@ MAX_NESTING = 50
 
 
 def require_regular_file(path: Path) -> Path:
-    """Return the path; raises OSError if it does not exist, or is a device or a pipe, which may never end or never deliver."""
+    """Return the path; raises OSError if it is missing, or a device or a pipe, which could block forever."""
     mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder fails by itself
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # open() itself rejects a folder
         raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(path))
     return path
 
@@ -34,12 +34,12 @@ def parse_json(content: bytes) -> Any:
     return found
 
 
-def _check_nesting(value: Any, left: int = MAX_NESTING) -> None:
-    if left == 0:
+def _check_nesting(value: Any, levels: int = MAX_NESTING) -> None:
+    if levels == 0:
         raise RecursionError
     if isinstance(value, (dict, list)):
         for item in value.values() if isinstance(value, dict) else value:
-            _check_nesting(item, left - 1)
+            _check_nesting(item, levels - 1)
 
 
 def shortened(text: str, most: int = 300) -> str:
@@ -69,10 +69,10 @@ UNFINISHED_SUFFIX = ".part"
 
 
 def write_atomic(path: Path, write: Callable[[Any], object], sync: bool = True) -> None:
-    """Write a temporary file in the same folder, bring it to disk and rename it, so that no reader sees half a file.
+    """Write a temporary file in the same folder, sync and rename it, so that readers see only complete files.
 
     ``write`` takes the open file and fills it. Without ``sync`` a crash of the machine (not of the process) may lose or
-    truncate the file, which its readers have to expect. Raises StagingError if it cannot be written.
+    truncate the file, and its readers must cope with that. Raises StagingError if it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -97,7 +97,7 @@ def write_atomic(path: Path, write: Callable[[Any], object], sync: bool = True) 
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to disk, if the file system can."""
+    """Sync the entries of a folder to disk, if the file system can."""
     handle = os.open(folder, os.O_RDONLY)
     with suppress(OSError):
         os.fsync(handle)
@@ -112,7 +112,7 @@ def write_json(path: Path, content: Any, sync: bool = True) -> None:
 
 @contextmanager
 def file_lock(path: Path, timeout_s: float) -> Iterator[None]:
-    """Exclude other processes, where the file system has locks; after the timeout the context begins without the lock."""
+    """Exclude other processes, if the file system has locks; after the timeout, enter the context without the lock."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
@@ -125,10 +125,10 @@ def file_lock(path: Path, timeout_s: float) -> Iterator[None]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files of writers that were killed; to be called while no process writes to the folder."""
-    for left in folder.rglob(f".*{UNFINISHED_SUFFIX}"):
+    """Remove the temporary files of writers that were killed; call it while no process writes to the folder."""
+    for path in folder.rglob(f".*{UNFINISHED_SUFFIX}"):
         with suppress(OSError):  # a folder of this name, for example
-            left.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def make_private(folder: Path, option: str = "--run-dir") -> Path:

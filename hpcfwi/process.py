@@ -1,7 +1,7 @@
-"""What a driver's process does about signals, its standard streams, garbage collection and its start time.
+"""Signals, standard streams, garbage collection and start time of the driver's process.
 
-A signal ends a run once: it is raised as KeyboardInterrupt, again and again until some code handles it, and later signals are
-ignored while the run ends. A closed stdout, a lost terminal or a full log disk does not end a run.
+A signal ends a run once: KeyboardInterrupt is raised repeatedly until some code handles it, and later signals are ignored while
+the run ends. A closed stdout, a lost terminal or a full log disk does not end a run.
 """
 
 import errno
@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
 
-# Ctrl-C, a scheduler's signal before it kills, its warning (sbatch --signal), and the end of a terminal.
+# Ctrl-C, a scheduler's last signal before SIGKILL, its warning (sbatch --signal), and a closed terminal.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-# Signals that leave time to finish the shots in hand.
+# Signals that leave time to finish the running shots.
 GRACEFUL_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # An interrupt that no code handles is raised again after REPEAT_WINDOW_S; one that cannot be raised yet, after RETRY_DELAY_S.
 REPEAT_WINDOW_S, RETRY_DELAY_S = 2.0, 0.01
@@ -46,7 +46,7 @@ def command_start() -> float:
 
 
 def interrupted() -> bool:
-    """Whether a signal has interrupted this process; later errors are most likely its consequences."""
+    """Whether a signal has interrupted this process; later errors are most likely consequences of it."""
     return _received
 
 
@@ -74,7 +74,7 @@ def graceful_stop() -> Iterator[None]:
 def install_handlers() -> None:
     """Raise signals as :class:`KeyboardInterrupt` from now on; signals that are ignored (nohup) stay ignored.
 
-    The handlers stay: restoring them while the process ends leaves a moment in which a second signal kills it.
+    The handlers stay installed: if they were restored at the end, a second signal at that moment would kill the process.
     """
     for number in STOP_SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
@@ -97,7 +97,7 @@ def ignoring_signals_at_exit() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def defer_interrupts() -> Iterator[None]:
-    """Raise the interrupt of a signal only after the context, which must not be left half-done."""
+    """Raise the interrupt of a signal only after the context, whose code must not be interrupted halfway."""
     global _deferred
     before, _deferred = _received, True
     try:
@@ -129,10 +129,10 @@ def ignore_signals() -> dict[int, Any]:
     return {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
 
 
-def _unraisable(lost: Any) -> None:
+def _unraisable(dropped: Any) -> None:
     """Report an exception that Python drops, in a finaliser for example, unless it is an interrupt, which is raised again."""
     if not _received:
-        sys.__unraisablehook__(lost)
+        sys.__unraisablehook__(dropped)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -143,21 +143,21 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         _stop_requested = signal.Signals(number).name
         return
     if _received and number != signal.SIGALRM:
-        return  # a second interrupt would break off the end that is under way
+        return  # a second interrupt would break off the shutdown
     _received = True
-    # interrupted calls, such as Dask's sync(), complain in threads of their own
+    # interrupted calls, such as Dask's sync(), log errors in other threads
     logging.getLogger("tornado.application").setLevel(logging.CRITICAL)
-    # an exception while Python imports a module would leave the import lock locked for ever
+    # an exception while Python imports a module would leave the import lock locked forever
     if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
         signal.setitimer(signal.ITIMER_REAL, RETRY_DELAY_S)
         return
-    # again, unless the code that handles this one ignores signals
+    # raise it again, unless the code that handles this one ignores signals
     signal.setitimer(signal.ITIMER_REAL, REPEAT_WINDOW_S)
     if not _deferred:
         raise KeyboardInterrupt
 
 
-# Nothing reads the stream any more.
+# Errors of a stream that nothing reads any more.
 CLOSED_ERRORS = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 
@@ -166,8 +166,8 @@ class _SafeStream(io.RawIOBase):
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self.lost = ""
-        self.abandoned = False
+        self.error = ""
+        self.reader_left = False
 
     def writable(self) -> bool:
         return True
@@ -186,9 +186,9 @@ class _SafeStream(io.RawIOBase):
             return 0
         except OSError as error:
             if error.errno in CLOSED_ERRORS:
-                self.abandoned = True
+                self.reader_left = True
             else:
-                self.lost = error.strerror or str(error)
+                self.error = error.strerror or str(error)
             return len(memoryview(data))
 
 
@@ -196,7 +196,7 @@ _streams: dict[int, _SafeStream] = {}
 
 
 def safe_stdio() -> None:
-    """Replace stdout and stderr by streams that never fail; a closed one leads to /dev/null, not to the next open file."""
+    """Replace stdout and stderr by streams that never fail; a closed one becomes /dev/null, not the next opened file."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -206,7 +206,7 @@ def safe_stdio() -> None:
 
 
 def _stream(descriptor: int, before: TextIO | None) -> TextIO:
-    # file names and contents may have letters that the terminal cannot show
+    # file names and contents may have characters that the terminal cannot show
     raw = _streams[descriptor] = _SafeStream(descriptor)
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
@@ -217,20 +217,20 @@ def _stream(descriptor: int, before: TextIO | None) -> TextIO:
 
 
 def output_error() -> str:
-    """Why some output could not be written; empty if all was written or the reader had left."""
-    return next((raw.lost for raw in _streams.values() if raw.lost), "")
+    """Why some output could not be written; empty if all output was written or its reader has left."""
+    return next((raw.error for raw in _streams.values() if raw.error), "")
 
 
 def stdout_closed() -> bool:
     """Whether the reader of stdout has left."""
-    return 1 in _streams and _streams[1].abandoned
+    return 1 in _streams and _streams[1].reader_left
 
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
     """Pause garbage collection, and exempt the objects made in this context from it until ``gc.unfreeze()``.
 
-    Devito and sympy make some hundred thousand objects that stay: each collection would take a tenth of a second.
+    Devito and sympy create some hundred thousand lasting objects, which would make each collection take a tenth of a second.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -1,3 +1,3 @@
-"""The version, stated in this one place."""
+"""The version of hpcfwi, defined only here."""
 
 __version__ = "0.1.0"

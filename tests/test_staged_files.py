@@ -84,7 +84,7 @@ def test_a_file_of_another_user_is_not_unpickled(bomb, what):
 
 def test_another_digest_or_kind_is_refused(bomb):
     staged, mark = bomb
-    with pytest.raises(StagingError, match="another file than the one that was staged"):
+    with pytest.raises(StagingError, match="is not the file that was staged"):
         load(replace(staged, digest="0" * 40), "model")
     with pytest.raises(StagingError, match="holds a 'model', not a 'shot'"):
         load(staged, "shot")

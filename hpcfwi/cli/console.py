@@ -13,7 +13,7 @@ from hpcfwi.batch.registry import current_batch_system
 from hpcfwi.config.site import LAUNCH_MODES, Site
 from hpcfwi.io import packaged_folder
 
-# Without a terminal, lines are as long as they need to be; tables have this width.
+# Without a terminal, lines are not wrapped, and tables have this width.
 TABLE_WIDTH = 200
 
 
@@ -50,8 +50,8 @@ def default_run_dir(site: Site, config: Path) -> Path:
 
 
 def find_config(config: Path) -> Path:
-    """The user's file, or else a configuration that comes with hpcfwi: ``circle`` stands for ``jobs/circle.toml``."""
-    with suppress(OSError):  # who reads the path reports the error
+    """The user's file, or else a configuration of the package: ``circle`` stands for ``jobs/circle.toml``."""
+    with suppress(OSError):  # the code that reads the path reports the error
         if config.exists():
             return config
         packaged = packaged_folder("jobs") / f"{config.stem}.toml"

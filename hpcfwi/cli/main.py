@@ -45,7 +45,7 @@ def command(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _stopped()
     except Exception as error:
-        if interrupted():  # a clean-up turned the interrupt into another error
+        if interrupted():  # some clean-up code turned the interrupt into another error
             return _stopped()
         if "--verbose" in (sys.argv if arguments is None else arguments):
             raise
@@ -77,7 +77,7 @@ cli.add_command(status_command)
 
 
 def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Where and on which workers to run: ``site``, ``run_dir`` and :class:`LaunchOptions`."""
+    """Options on where and with which workers to run: ``site``, ``run_dir`` and :class:`LaunchOptions`."""
 
     @launch_options
     @click.option("--nodes", type=POSITIVE, help="Worker jobs, or nodes of the allocation [all].")
@@ -102,7 +102,7 @@ def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") ->
 @problem_options
 @_run_options
 @click.option("--accept-versions", is_flag=True, help="Continue a run of another version of hpcfwi or Devito.")
-@click.option("--fresh", is_flag=True, help="Start a new run in a new folder, the run folder's name with a number.")
+@click.option("--fresh", is_flag=True, help="Start a new run in a new folder, named like the run folder with a number.")
 @click.option("--stand-in", hidden=True, metavar="SECONDS[:SPREAD]", help="Let shots sleep, for a scaling study.")
 @click.option(
     "--requeue",
@@ -240,16 +240,16 @@ def _node_counts(_: click.Context, __: click.Parameter, text: str) -> tuple[int,
     metavar="N,N,...",
     help="Numbers of worker jobs, of nodes of the allocation, or of worker processes on this machine [1,2,4,8].",
 )
-@click.option("--weak", is_flag=True, help="Let the number of shots grow with the nodes; the most nodes run all shots.")
+@click.option("--weak", is_flag=True, help="Let the number of shots grow with the nodes; the largest number runs all.")
 @click.option("--repeat", "repeats", type=POSITIVE, default=3, help="Runs on each number of nodes [3].")
 @click.option("--iterations", type=POSITIVE, default=3, help="Iterations of each run [3].")
 @click.option("--stand-in", metavar="SECONDS[:SPREAD]", help="Let shots sleep; SPREAD: relative standard deviation.")
 @click.option("--study-dir", type=click.Path(path_type=Path), help="Folder of the study [scaling/CONFIG-SITE[-weak]].")
 def scale(config: Path, study_dir: Path | None, **options: Any) -> None:
-    """Measure how CONFIG scales over numbers of nodes, and predict larger numbers.
+    """Measure how CONFIG scales with the number of nodes, and predict runs on more nodes.
 
-    The command runs CONFIG on each number of nodes, shows where the time goes, and fits a cost model. The same command
-    continues a study that was stopped; it keeps the measured runs.
+    The command runs CONFIG on each number of nodes, shows where the time goes, and fits a cost model. After a stop, type the
+    same command again: it keeps the measured runs and continues the study.
     """
     from hpcfwi.scaling.study import ScaleOptions, run_study
 

@@ -24,7 +24,7 @@ def site() -> None:
 
 
 def _load(name: str, settings: Sequence[str]) -> Any:
-    # --set of hpcfwi run needs the prefix
+    # --set of hpcfwi run needs the prefix; here it is optional
     return load_site(name, [setting.lstrip().removeprefix(SITE_PREFIX) for setting in settings])
 
 
@@ -42,11 +42,11 @@ def list_sites() -> None:
     screen = console()
     screen.print(table, soft_wrap=not screen.is_terminal, markup=False, highlight=False)
     if problems:
-        click.echo("\n  ".join(["\nThese cannot be used as they are:", *map(printable, problems)]))
+        click.echo("\n  ".join(["\nThese sites cannot be used as they are:", *map(printable, problems)]))
 
 
 def _summary(path: Path) -> tuple[tuple[str, str, str], str]:
-    """Description, scheduler and "tried" of a site file, and, in a line, why it cannot be used."""
+    """Description, scheduler and "tried" of a site file, and in one line why it cannot be used."""
     content: dict[str, Any] = {}
     problem = ""
     try:
@@ -85,7 +85,7 @@ def show(name: str, settings: tuple[str, ...]) -> None:
 @settings_option("the site or of CONFIG")
 def script(name: str, config: Path | None, nodes: int | None, settings: tuple[str, ...]) -> None:
     """Print the job script of a worker at the site NAME: for CONFIG, or without it for a whole node."""
-    run_settings = [setting for setting in settings if config is not None and not _is_of_site(setting)]
+    run_settings = [setting for setting in settings if config is not None and not _is_site_setting(setting)]
     found = _load(name, [setting for setting in settings if setting not in run_settings])
     scheduler = found.config.scheduler
     if scheduler.kind == "none":
@@ -107,7 +107,7 @@ def script(name: str, config: Path | None, nodes: int | None, settings: tuple[st
     click.echo(job_script(found, layout, context), nl=False)
 
 
-def _is_of_site(setting: str) -> bool:
+def _is_site_setting(setting: str) -> bool:
     # sections of a site and of a configuration have different names
     return setting.lstrip().removeprefix(SITE_PREFIX).partition(".")[0].strip() in SiteConfig.model_fields
 

@@ -26,7 +26,7 @@ NUMBER = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?")
 
 
 class _StatusCommand(click.Command):
-    """Accepts ``--watch`` without a number; click would take the name of the run for the number."""
+    """Accepts ``--watch`` without a number; click would mistake the name of the run for the number."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = [

@@ -1,7 +1,7 @@
 """Predict runs on more nodes with a cost model that is fitted to measured runs.
 
-In an evaluation, shots are scheduled on workers, and then come the sum and the driver. A run has a start, the observed data,
-evaluations and an end.
+An evaluation schedules shots on workers; the sum and the driver follow. A run has a start, the observed data, evaluations and
+an end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hpcfwi.scaling.time_breakdown import TimeBreakdown
 LOSSES = {
     "start_and_end": "start and end of the job",
     "imbalance": "imbalance: workers idle at the end of an evaluation",
-    "scheduler": "the scheduler, which handles one task after the other",
+    "scheduler": "the scheduler, which handles one task at a time",
     "dispatch": "the round trip to the scheduler between two shots",
     "sum": "the sum of gradients",
     "driver": "optimiser and driver between evaluations",
@@ -37,7 +37,7 @@ DRAWS, MAX_DRAWN_SHOTS = 5, 20_000
 def makespan(
     durations: Sequence[float], workers: int, gap: float = 0.0, handling: float = 0.0, depth: int = 1
 ) -> float:
-    """Compute the time of tasks that go, in their order, to the first worker that is free (list scheduling).
+    """Compute the time of tasks that start, in order, on the first free worker (list scheduling).
 
     A worker needs ``gap`` seconds between two tasks and holds up to ``depth`` of them, the running one included. The scheduler
     needs ``handling`` seconds for each task, one after the other.
@@ -75,8 +75,8 @@ class Prediction:
     shots_per_task: int  # shots that a task computes
     evaluation_seconds: float  # wall time of an evaluation
     wall_seconds: float  # wall time of the run
-    work_seconds: float  # duration of all shots over the number of workers
-    losses: dict[str, float]  # seconds of each evaluation by LOSSES, which share start and end of the job
+    work_seconds: float  # duration of all shots divided by the number of workers
+    losses: dict[str, float]  # seconds per evaluation by LOSSES; start and end of the job are spread over all
 
     @property
     def bottleneck(self) -> str:
@@ -85,12 +85,12 @@ class Prediction:
 
     def with_evaluations(self, evaluations: int) -> Prediction:
         """Return this run with another number of evaluations."""
-        around = self.losses["start_and_end"] * self.evaluations
+        start_and_end = self.losses["start_and_end"] * self.evaluations
         return replace(
             self,
             evaluations=evaluations,
-            wall_seconds=around + evaluations * self.evaluation_seconds,
-            losses={**self.losses, "start_and_end": around / evaluations},
+            wall_seconds=start_and_end + evaluations * self.evaluation_seconds,
+            losses={**self.losses, "start_and_end": start_and_end / evaluations},
         )
 
 
@@ -99,14 +99,14 @@ class CostModel:
     """The costs of a problem on a machine."""
 
     shot_seconds: tuple[float, ...]  # duration of each shot of a measured run, in their order
-    first_ratio: float  # duration of shots in the first evaluation over that in later ones
+    first_ratio: float  # duration of shots in the first evaluation divided by that in later ones
     workers_per_node: float
     gap_seconds: float  # between two tasks of a worker
     overhead: TaskOverhead  # of driver and scheduler for a shot
     level_seconds: float  # of a level of the sum
     driver_seconds: float  # of the driver between two evaluations
     observed_seconds: float  # duration of a shot of the observed data
-    around: dict[str, tuple[float, float]]  # by part of the wall time: constant seconds, and seconds for each node
+    start_and_end: dict[str, tuple[float, float]]  # by part of the wall time: constant seconds, and seconds per node
 
     def predict(self, nodes: int, shots: int, evaluations: int) -> Prediction:
         workers = max(1, round(nodes * self.workers_per_node))
@@ -114,25 +114,25 @@ class CostModel:
         shots_per_task = BLOCK if should_batch(shots, workers, typical) else 1
         surveys = self._surveys(shots)
         shots_seconds = fmean(self.schedule(survey, workers, shots_per_task) for survey in surveys)
-        without = replace(self, overhead=NO_OVERHEAD)
-        unhindered = fmean(without.schedule(survey, workers, shots_per_task) for survey in surveys)
+        ideal = replace(self, overhead=NO_OVERHEAD)
+        without_overhead = fmean(ideal.schedule(survey, workers, shots_per_task) for survey in surveys)
         # the first evaluation has no batches, because durations are unknown
         first = fmean(self.schedule(survey, workers) for survey in surveys) if shots_per_task > 1 else shots_seconds
         work = fmean(map(sum, surveys)) / workers
         dispatch = self.gap_seconds * math.ceil(shots / shots_per_task) / workers
         losses = {
-            "imbalance": max(0.0, unhindered - work - dispatch),
-            "scheduler": max(0.0, shots_seconds - unhindered),
+            "imbalance": max(0.0, without_overhead - work - dispatch),
+            "scheduler": max(0.0, shots_seconds - without_overhead),
             "dispatch": dispatch,
             "sum": self.level_seconds * tree_depth(shots),
             "driver": self.driver_seconds,
         }
         evaluation = shots_seconds + losses["sum"] + self.driver_seconds
-        around = sum(constant + slope * nodes for constant, slope in self.around.values())
-        around += self.schedule([self.observed_seconds] * shots, workers)
-        around += (self.first_ratio - 1) * work + max(0.0, first - shots_seconds)
-        losses["start_and_end"] = around / evaluations
-        wall = around + evaluations * evaluation
+        start_and_end = sum(constant + slope * nodes for constant, slope in self.start_and_end.values())
+        start_and_end += self.schedule([self.observed_seconds] * shots, workers)
+        start_and_end += (self.first_ratio - 1) * work + max(0.0, first - shots_seconds)
+        losses["start_and_end"] = start_and_end / evaluations
+        wall = start_and_end + evaluations * evaluation
         return Prediction(nodes, shots, evaluations, shots_per_task, evaluation, wall, work, losses)
 
     def schedule(self, shot_seconds: Sequence[float], workers: int, shots_per_task: int = 1) -> float:
@@ -166,15 +166,15 @@ def fit(runs: Sequence[TimeBreakdown], overhead: TaskOverhead = NO_OVERHEAD) -> 
         level_seconds=median(times.sum_seconds / max(1, tree_depth(run.shots)) for run, times in typical),
         driver_seconds=median(times.driver_seconds for _, times in typical),
         observed_seconds=median(fmean(run.observed_seconds) for run in runs if run.observed_seconds),
-        around={name: _line(runs, name) for name in (*CONSTANT_PARTS, *GROWING_PARTS)},
+        start_and_end={name: _fit_line(runs, name) for name in (*CONSTANT_PARTS, *GROWING_PARTS)},
     )
 
 
 def replay(run: TimeBreakdown, overhead: TaskOverhead = NO_OVERHEAD) -> float:
-    """Compute the wall time of a measured run, s, from its shots, and from its measured start and end."""
+    """Compute the wall time of a measured run, s, by scheduling its shots between its measured start and end."""
     model = fit([run], overhead)
-    around = sum(run.parts[name] for name in (*model.around, "observed_data", "missing_workers"))
-    return around + sum(
+    start_and_end = sum(run.parts[name] for name in (*model.start_and_end, "observed_data", "missing_workers"))
+    return start_and_end + sum(
         model.schedule([*times.shot_seconds.values()], run.workers, times.shots_per_task)
         + model.level_seconds * tree_depth(run.shots)
         + model.driver_seconds
@@ -191,14 +191,14 @@ def _typical_shots(run: TimeBreakdown) -> list[float]:
 
 
 def _first_ratio(run: TimeBreakdown) -> float:
-    """Duration of shots in the first evaluation over that in later ones; at least 1."""
+    """Duration of shots in the first evaluation divided by that in later ones; at least 1."""
     first = [*run.times[0].shot_seconds.values()]
     later = [seconds for times in run.times[1:] for seconds in times.shot_seconds.values()]
     return max(1.0, fmean(first) / fmean(later)) if first and later and fmean(later) else 1.0
 
 
-def _line(runs: Sequence[TimeBreakdown], name: str) -> tuple[float, float]:
-    """Fit a part of the wall time by constant seconds and seconds for each node; both are positive or zero."""
+def _fit_line(runs: Sequence[TimeBreakdown], name: str) -> tuple[float, float]:
+    """Fit constant seconds and seconds per node to a part of the wall time; both are positive or zero."""
     nodes = [run.nodes for run in runs]
     if name in GROWING_PARTS and len(set(nodes)) > 2:  # a line through two points fits any noise
         slope, constant = np.polyfit(nodes, [run.parts[name] for run in runs], 1)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # Numbers of nodes in the printed forecast, and on the axis of its figure.
 PRINTED_NODES, NODE_TICKS = (1, 8, 128, 1024, 4096), (1, 4, 16, 64, 256, 1024, 4096)
-# Parts with a smaller share of the wall time share a colour, or have no row in the table.
+# Parts with a smaller share of the wall time are drawn together, or have no row in the table.
 MIN_COLOURED_SHARE, MIN_PRINTED_SHARE = 0.01, 0.0005
 FORECAST_COLOURS = ("#1b9e77", "#d95f02", "#7570b3", "#e7298a")
 EVALUATION_COLOUR, JOB_COLOUR, IDEAL_COLOUR, OTHERS_COLOUR = "#1f77b4", "#d95f02", "0.45", "#fee08b"
@@ -87,9 +87,9 @@ def summary_lines(scaling: Scaling) -> Iterator[str]:
         errors = (
             f"{100 * checked.evaluation_error:+.1f} % (evaluations) and {100 * checked.wall_error:+.1f} % (whole jobs)"
         )
-        yield f"errors of a cost model fitted without the runs on {counted(checked.nodes, 'node')}, for these: {errors}"
+        yield f"runs on {counted(checked.nodes, 'node')} are predicted from the other runs with errors of {errors}"
     worst = max(checked.replay_errors.values(), key=abs)
-    yield f"largest error of a wall time computed from the schedule of the measured shots: {100 * worst:+.1f} %"
+    yield f"largest error of a wall time that is computed from measured shots: {100 * worst:+.1f} %"
     for forecast in scaling.forecasts:
         yield from _forecast_lines(forecast)
 
@@ -175,7 +175,7 @@ def _provenance(scaling: Scaling) -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    """The commit of the checkout of this code, with a plus if it was changed; None outside of a checkout."""
+    """The commit of the checkout of this code, with a plus if files have changed; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -279,7 +279,7 @@ def _forecast_figure(scaling: Scaling) -> Figure:
     left.plot(nodes, [100 * c.efficiency.value for c in scaling.node_counts], "ko", markersize=4, label="measured")
     right.plot(nodes, [100 * c.job_efficiency.value for c in scaling.node_counts], "ko", markersize=4, label="measured")
     left.set(ylabel="predicted efficiency, %", ylim=(0, 110))
-    left.set_title("evaluations (▼: another loss is now the largest)", fontsize=9)
+    left.set_title("evaluations (▼: the largest loss changes)", fontsize=9)
     right.set_title("whole jobs", fontsize=9)
     for axes in (left, right):
         _use_node_axis(axes, list(NODE_TICKS))

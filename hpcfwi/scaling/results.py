@@ -15,10 +15,10 @@ from hpcfwi.scaling.time_breakdown import PARTS
 
 # Predicted node counts, and the shots of a large survey.
 PREDICTED_NODES, LARGE_SURVEY = tuple(2**k for k in range(13)), 100_000
-# Typical of an inversion.
+# A typical number for an inversion.
 EVALUATIONS_PER_ITERATION = 1.3
 CONFIDENCE = 0.95
-# The smallest share of an evaluation that makes a loss a bottleneck.
+# A loss is a bottleneck if it takes at least this share of an evaluation.
 NOTABLE_SHARE = 0.05
 
 Duration = Literal["evaluation_seconds", "wall_seconds"]
@@ -75,14 +75,14 @@ class Validation:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Predictions for a survey over numbers of nodes, in their order."""
+    """Predictions for a survey on increasing numbers of nodes."""
 
     title: str  # the survey
     weak: bool  # whether the number of shots grows with the number of nodes
     predictions: list[Prediction]
 
     def efficiency(self, prediction: Prediction, job: bool = False) -> float:
-        """Return the parallel efficiency in shots per second, of evaluations or of whole jobs, relative to the first."""
+        """Return the parallel efficiency of evaluations or whole jobs (from shots per second), relative to the first."""
         first = self.predictions[0]
         name = "wall_seconds" if job else "evaluation_seconds"
         speedup = prediction.shots / first.shots * getattr(first, name) / getattr(prediction, name)
@@ -90,7 +90,7 @@ class Forecast:
 
     @property
     def bottlenecks(self) -> list[tuple[Prediction, str]]:
-        """The predictions at which another notable loss becomes the largest, with that loss."""
+        """The predictions at which the largest notable loss changes, with the new one."""
         found: list[tuple[Prediction, str]] = []
         for prediction in self.predictions:
             name = prediction.bottleneck
@@ -182,13 +182,13 @@ def _predict(model: CostModel, runs: Sequence[MeasuredRun], iterations: int) -> 
     largest = max((run.times for run in runs), key=lambda times: times.nodes)
     shots, evaluations = max(run.times.shots for run in runs), largest.evaluations
     per_node = max(1, largest.shots // largest.nodes)
-    own = [model.predict(nodes, shots, evaluations) for nodes in PREDICTED_NODES if nodes <= shots]
+    strong = [model.predict(nodes, shots, evaluations) for nodes in PREDICTED_NODES if nodes <= shots]
     large = [model.predict(nodes, LARGE_SURVEY, evaluations) for nodes in PREDICTED_NODES]
-    grown = [model.predict(nodes, per_node * nodes, evaluations) for nodes in PREDICTED_NODES]
+    weak = [model.predict(nodes, per_node * nodes, evaluations) for nodes in PREDICTED_NODES]
     whole = max(evaluations, round(EVALUATIONS_PER_ITERATION * iterations))
     return [
-        Forecast(f"{shots} shots", False, own),
+        Forecast(f"{shots} shots", False, strong),
         Forecast(f"{LARGE_SURVEY} shots", False, large),
-        Forecast(f"{per_node} shots a node", True, grown),
-        Forecast(f"{per_node} shots a node", True, [prediction.with_evaluations(whole) for prediction in grown]),
+        Forecast(f"{per_node} shots a node", True, weak),
+        Forecast(f"{per_node} shots a node", True, [prediction.with_evaluations(whole) for prediction in weak]),
     ]

@@ -1,6 +1,6 @@
-"""The runs of a scaling study: commands ``hpcfwi run``, whose measurements are kept.
+"""The runs of a scaling study: each is an ``hpcfwi run`` command whose measurements are kept.
 
-The folder of a study has ``study.json`` (:class:`Study`), ``overhead.json`` (:func:`measure_overhead`) and ``runs/``, with the
+A study folder has ``study.json`` (:class:`Study`), ``overhead.json`` (:func:`measure_overhead`) and ``runs/``, with the
 folder and the output of each run. A complete run has ``measured.json`` in its folder.
 """
 
@@ -44,7 +44,7 @@ T = TypeVar("T")
 OUTPUT_LINES_SHOWN = 12
 # A run may take this long to end after SIGTERM.
 STOP_TIMEOUT_S = 60.0
-# The overhead is the difference between many and few shots, without start and end; the median of some measurements.
+# The difference between many and few shots excludes start and end; the overhead is the median of some measurements.
 FEW_SHOTS, MANY_SHOTS, MEASUREMENTS = 200, 1000, 3
 OVERHEAD_LAYOUT = Layout(processes=2, threads=1, memory=10**9)
 
@@ -117,7 +117,7 @@ class StudyRuns:
     def measure(self, nodes: Sequence[int], repeats: int) -> Iterator[MeasuredRun]:
         """Yield all runs, measured now or before.
 
-        Each repetition runs on all numbers of nodes before the next one, so that changes with time affect all of them.
+        A repetition covers all numbers of nodes before the next begins, so that changes of the machine affect all alike.
         """
         with ExitStack() as stack:
             self._lock(stack, self.folder, "another process runs this study", "or use another --study-dir")
@@ -139,7 +139,7 @@ class StudyRuns:
     def command(self, point: RunPoint) -> list[str]:
         """Return the command line of a run."""
         study = self.study
-        # the tolerances never end an inversion before its last iteration
+        # with these tolerances an inversion never ends before its last iteration
         fixed = ("inversion.ftol=0.0", "inversion.gtol=0.0", "output.figures=false", "output.report=false")
         settings = [*study.settings, f"inversion.iterations={study.iterations}", *fixed]
         excluded = study.excluded_shots(point.nodes, self.shots)
@@ -174,22 +174,22 @@ class StudyRuns:
 
     def _run(self, point: RunPoint) -> TimeBreakdown:
         folder, output = self._folder(point), self.folder / "runs" / f"{point}-output.txt"
-        if folder.exists():  # incomplete, so its times are useless
-            advice = "or end it with kill there, and type the same command again"
+        if folder.exists():  # an incomplete run, whose times are useless
+            advice = "or end that process with kill, and type the same command again"
             with ExitStack() as stack:
-                self._lock(stack, folder, "an earlier start of this study still runs here", advice)
+                self._lock(stack, folder, "a run that an earlier start of this study began is still active", advice)
                 shutil.rmtree(folder, ignore_errors=True)
         output.parent.mkdir(exist_ok=True, mode=0o700)
         with output.open("wb") as file:
             began = time.time()
-            # a new session, so that signals of the terminal arrive only here; _end passes them on
+            # in a new session, signals of the terminal arrive only here; _terminate passes them on
             process = subprocess.Popen(
                 self.command(point), stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
             )
             try:
                 code = process.wait()
             except BaseException:
-                _end(process)
+                _terminate(process)
                 if not interrupted():
                     raise
                 code = Interrupted.exit_code
@@ -205,13 +205,13 @@ class StudyRuns:
             kind = InputError if code == InputError.exit_code else RunError
             raise kind(f"run {point} ended with exit code {code}:{shown}\n  {advice}")
         times = time_breakdown(read_events(folder / "events.jsonl"), began, ended)
-        times.nodes = point.nodes  # a local run has one node
+        times.nodes = point.nodes  # the events of a local run have one node
         write_json(folder / "measured.json", asdict(times))
         return times
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a run to end, and kill it after a timeout."""
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    """Terminate a run, and kill it after a timeout."""
     with suppress(ProcessLookupError):
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -262,7 +262,7 @@ def measure_overhead() -> TaskOverhead:
 
 
 def _cpu_seconds(executor: DaskExecutor, shots: int, batched: bool) -> float:
-    """CPU time of this process for a sum over empty shots."""
+    """CPU time of this process for a sum of empty shots, s."""
     run = time.monotonic_ns()  # Dask reuses results with the same key
     names = [f"{run}-{i}" for i in range(shots)]
     began = time.process_time()

@@ -99,7 +99,7 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
     if options.stand_in:
         print_line(f"the kernels are replaced by {SleepingShots.parse(options.stand_in)}")
     if study.launch == "local":
-        print_line("all runs are on this machine, where a node stands for a worker process")
+        print_line("all runs are on this machine; a node stands for a worker process")
     measured = []
     for run in runs.measure(options.nodes, options.repeats):
         times = run.times
@@ -121,7 +121,7 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
 
 
 def _prepare(config: Path, options: ScaleOptions) -> tuple[Problem, Study]:
-    """Check, before the first run, that all are possible."""
+    """Check, before the first run, that all runs are possible."""
     run_settings, site_settings = split_settings(options.settings)
     problem = Problem.from_config(load_run_config(config, run_settings))
     site = load_site(options.site, site_settings)
@@ -147,7 +147,7 @@ def _prepare(config: Path, options: ScaleOptions) -> tuple[Problem, Study]:
             )
     settings = options.settings
     if mode == "local" and site.config.worker.threads == "auto":
-        # else a single process would have the cores of all, and the study would compare threads with processes
+        # otherwise a single process would use all cores, and the study would compare threads with processes
         settings = (*settings, "site.worker.threads=1")
     return problem, Study(
         problem=problem.digest,

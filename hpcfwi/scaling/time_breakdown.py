@@ -12,7 +12,7 @@ from typing import Any
 from hpcfwi.errors import RunError
 from hpcfwi.events import types as events
 
-# In the order of a run, with their labels in figures and tables.
+# Parts in the order of a run, with their labels in figures and tables.
 PARTS = {
     "driver_start": "driver start",
     "queue_wait": "queue wait",
@@ -33,7 +33,7 @@ PARTS = {
     "unexplained": "unexplained",
 }
 # A complete run has all of these events.
-REQUIRED = (
+REQUIRED_EVENTS = (
     events.RunStarted,
     events.StagingData,
     events.DataStaged,
@@ -41,7 +41,7 @@ REQUIRED = (
     events.RunDone,
     events.RunClosed,
 )
-FACTS = ("version", "versions", "site", "launch", "layout", "host", "job", "stand_in")
+START_FACTS = ("version", "versions", "site", "launch", "layout", "host", "job", "stand_in")
 
 
 @dataclass
@@ -52,7 +52,7 @@ class EvaluationTimes:
     sum_seconds: float  # from the last shot to the sum
     driver_seconds: float  # of the driver since the previous evaluation
     cpu_seconds: float  # CPU time of driver and scheduler for shots and sum
-    shot_seconds: dict[str, float] = field(default_factory=dict)  # by name, in the order of the beginnings of tasks
+    shot_seconds: dict[str, float] = field(default_factory=dict)  # by name, in the order in which tasks began
     dispatch_seconds: float = 0.0  # mean wait of a worker between two shots
     shots_per_task: int = 1  # shots that a task computes
 
@@ -80,7 +80,7 @@ class TimeBreakdown:
 
     @property
     def typical_times(self) -> list[EvaluationTimes]:
-        """All evaluations but the first, in which workers load solver and data, unless it is the only one."""
+        """All evaluations except the first, in which workers load solver and data; the first if it is the only one."""
         return self.times[1:] or self.times
 
     @property
@@ -97,7 +97,7 @@ def time_breakdown(log: Iterable[events.Event], began: float, ended: float) -> T
     log
         All events of a complete run with one start.
     began, ended
-        Begin and end of the command, s since 1970, by the clock of the driver's host.
+        Start and end of the command, s since 1970, by the clock of the driver's host.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def time_breakdown(log: Iterable[events.Event], began: float, ended: float) -> T
     by_kind: dict[type[events.Event], list[Any]] = defaultdict(list)
     for event in log:
         by_kind[type(event)].append(event)
-    missing = [f'"{kind.event}"' for kind in REQUIRED if not by_kind[kind]]
+    missing = [f'"{kind.event}"' for kind in REQUIRED_EVENTS if not by_kind[kind]]
     if missing:
         raise RunError(f"the run is not complete: its log has no event {' and no event '.join(missing)}")
     if len(by_kind[events.RunStarted]) > 1 or not by_kind[events.RunStarted][0].workers_planned:
@@ -144,7 +144,7 @@ class _Accounting:
         wall = self.ended - self.began
         parts = {name: seconds / planned for name, seconds in self.parts.items()}
         parts["unexplained"] = wall - sum(parts.values())
-        facts = {name: value for name in FACTS if (value := getattr(start, name)) is not None}
+        facts = {name: value for name in START_FACTS if (value := getattr(start, name)) is not None}
         facts["jobs"] = sorted({event.job for event in self.log[events.JobStateChanged]})
         facts["hosts"] = sorted({event.host for event in self.log[events.WorkerJoined]})
         return TimeBreakdown(
@@ -209,7 +209,7 @@ class _Accounting:
         self._add_present("model_staging", first - event.model_seconds, first)
         self._add_present("sum", last, summed)
         self._add_present("journal", summed, event.time)
-        begun: list[tuple[float, float, str, float]] = []  # begin of task and of shot, name, seconds
+        begun: list[tuple[float, float, str, float]] = []  # start of task and of shot, name, seconds
         waits: list[float] = []
         for address, worker in self.workers.items():
             free = task_began = max(first, worker.time)

@@ -1,1 +1,1 @@
-"""The checks of ``hpcfwi site check``: whether a site is as its file says."""
+"""The checks of ``hpcfwi site check``: whether a site works as its file describes."""

@@ -93,7 +93,7 @@ def check_driver(site: Site) -> Section:
 
 
 def _layout(site: Site, mode: str, runs: Path) -> Layout:
-    """The layout of a node for a large run; in an allocation, of the node with the least memory for a worker."""
+    """The layout of a node for a large run; in an allocation, of the node that has the least memory per worker."""
     if mode == "local":
         return local_layout(site.config.worker, LARGE_RUN)
     if mode == "allocation":
@@ -128,7 +128,7 @@ def _queue_finding(site: Site, batch: BatchSystem, queues: list[Queue]) -> Findi
     if wanted is None:
         if all(queue.default is False for queue in queues):
             return problem("queue", f"no default queue; the queues are {listed}", "name one in scheduler.queue")
-        return Finding("queue", f"the default one; the queues are {listed}")
+        return Finding("queue", f"the default queue; the queues are {listed}")
     accepts_jobs, where = {queue.name: queue.accepts_jobs for queue in queues}, site.where("scheduler.queue")
     for name in batch.queue_names(wanted):
         if name not in accepts_jobs:
@@ -165,18 +165,18 @@ def network_findings(site: Site, layout: Layout) -> tuple[str | None, list[Findi
     except InputError as error:
         return None, [problem("network", str(error), site.where("network.interface"))]
     known = interfaces()
-    names = [name for name, of in known.items() if of == address]
-    others = [f"{name} {of}" for name, of in known.items() if of != address]
+    names = [name for name, ip in known.items() if ip == address]
+    others = [f"{name} {ip}" for name, ip in known.items() if ip != address]
     found = f"{address} ({', '.join(names)}{'; not ' + ', '.join(others) if others else ''})"
     ports = [] if network.ports is None else [ports_finding(network.ports, address, layout)]
     return address, [Finding("network", found), *ports]
 
 
 def ports_finding(ports: str, address: str, layout: Layout) -> Finding:
-    """Check that some ports are free here and that the workers of a node have enough."""
+    """Check that ports are free here, and that there are enough for the workers of a node."""
     first, last = map(int, ports.split(":"))
     count, free = last - first + 1, sum(_is_free(address, port) for port in range(first, last + 1))
-    found = f"{free} of {count} from {first} to {last} are free on {address}"
+    found = f"{free} of {count} ports from {first} to {last} are free on {address}"
     needed = 2 * layout.processes  # a worker and its nanny have one each
     if not free:
         return problem("ports", found, "choose others in network.ports")
@@ -202,20 +202,20 @@ def tls_findings(network: NetworkSection, address: str) -> list[Finding]:
         with private_security(own_folder) as own, private_security(other_folder) as other:
             certificate = _certificate_finding(Path(own.tls_ca_file))
             try:
-                error, intruders = asyncio.run(try_connections(network, address, own, other))
+                error, accepted = asyncio.run(try_connections(network, address, own, other))
             except (OSError, RuntimeError, InputError) as reason:
                 found = f"no scheduler can listen on {address}: {reason}"
                 return [problem("encryption", found, "set network.interface or network.ports"), certificate]
-    return [_handshake_finding(error, intruders, address), certificate]
+    return [_handshake_finding(error, accepted, address), certificate]
 
 
-def _handshake_finding(error: str, intruders: list[str], address: str) -> Finding:
+def _handshake_finding(error: str, accepted: list[str], address: str) -> Finding:
     if error:
         advice = "see the row of the certificate; does a firewall close ports of this host (network.ports)?"
         return problem("encryption", f"no TLS connection to {address}: {error}", advice)
-    if intruders:
+    if accepted:
         advice = "do not run here, and report this: it should be impossible"
-        return problem("encryption", f"{address} accepts {', '.join(intruders)}", advice)
+        return problem("encryption", f"{address} accepts {', '.join(accepted)}", advice)
     return Finding("encryption", f"{address} accepts the key of a run, and neither plain TCP nor another key")
 
 
@@ -224,7 +224,7 @@ async def try_connections(
 ) -> tuple[str, list[str]]:
     """Connect to a scheduler with the key of the run, without one, and with another one.
 
-    Returns the error with the key of the run (empty without one), and the others that are accepted.
+    Returns the error of the connection with the key of the run (empty if there is none), and the other attempts that succeed.
     """
     options = scheduler_options(network, address) | {"dashboard_address": "127.0.0.1:0", "dashboard": False}
     async with Scheduler(**options, protocol="tls://", security=own) as scheduler:
@@ -232,7 +232,7 @@ async def try_connections(
         plain = scheduler.address.replace("tls://", "tcp://")
         others = {"plain TCP": (plain, Security()), "another key": (scheduler.address, other)}
         errors = await asyncio.gather(*(connection_error(*each, OTHER_KEY_TIMEOUT_S) for each in others.values()))
-    return error, [name for name, refused in zip(others, errors, strict=True) if not refused]
+    return error, [name for name, reason in zip(others, errors, strict=True) if not reason]
 
 
 async def connection_error(address: str, security: Security, timeout_s: float) -> str:
@@ -264,18 +264,18 @@ def _host_findings(site: Site, layout: Layout) -> list[Finding]:
     findings = [results.scratch_finding(facts["scratch"], "TMPDIR"), results.kernels_finding(kernels)]
     findings.append(results.target_finding(kernels, site.config.devito.target))
     if "threads" in kernels:
-        # one process was tested; the other workers of this host would start alike
+        # one process was tested; the other workers of this host start in the same way
         names = [str(number) for number in range(layout.processes if local else 1)]
         processes = [(name, kernels["threads"], kernels["cpus"]) for name in names]
         finding = results.threads_finding(site, threads, facts["host"], processes)
-        findings.append(finding if local else _without_workers(finding, threads, layout))
+        findings.append(finding if local else _as_warning(finding, threads, layout))
     if local:
         findings.append(results.memory_finding(facts["memory"], layout, site.where("worker.memory")))
     return findings
 
 
-def _without_workers(finding: Finding, threads: int, layout: Layout) -> Finding:
-    """Make a problem with threads a warning: no worker runs on this host, and the nodes may differ from it."""
+def _as_warning(finding: Finding, threads: int, layout: Layout) -> Finding:
+    """Turn a problem with threads into a warning: no worker runs on this host, and nodes may differ from it."""
     if threads < layout.threads:
         note = f"workers have {layout.threads} threads, more than there are CPUs here"
         finding = replace(finding, found=f"{finding.found} ({note})")

@@ -1,4 +1,4 @@
-"""Facts about a host, for :mod:`hpcfwi.sitecheck.results` to judge; the driver collects them itself and in tasks of workers.
+"""Facts about a host, for :mod:`hpcfwi.sitecheck.results` to judge; the driver collects them itself and, in tasks, on workers.
 
 Kernels first run in a child process (``python -m hpcfwi.sitecheck.probe``), because they kill their process if, for example,
 this processor lacks one of their instructions.
@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # imports Devito
 
 # Driver and workers must have the same versions of these.
 PACKAGES = ("cloudpickle", "dask", "devito", "distributed", "numpy")
-# Kernels run at least this long, for their threads to be seen; the child process may take this long.
+# Kernels run at least this long, so that their threads can be observed; the child process may take this long.
 MIN_RUN_S, CHILD_TIMEOUT_S = 0.3, 180.0
 # Time steps of the shortest and the longest run of a kernel; rows of the grid for each thread.
 MIN_STEPS, MAX_STEPS, ROWS_PER_THREAD = 20, 1000, 16
@@ -66,10 +66,10 @@ def versions() -> dict[str, str]:
 def scratch() -> dict[str, Any]:
     """Return facts about the folder for temporary files, in which Devito compiles kernels and from which it loads them.
 
-    These are ``asked`` (TMPDIR), ``folder`` (the one in use), ``free`` (bytes), ``executable`` (whether code can be loaded from
-    it), and ``error``.
+    These are ``requested`` (TMPDIR), ``folder`` (the one in use), ``free`` (bytes), ``executable`` (whether code can be loaded
+    from it), and ``error``.
     """
-    facts: dict[str, Any] = {"asked": os.environ.get("TMPDIR"), "error": ""}
+    facts: dict[str, Any] = {"requested": os.environ.get("TMPDIR"), "error": ""}
     try:
         facts["folder"] = folder = tempfile.gettempdir()
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -120,7 +120,7 @@ def _cgroup_limits() -> Iterator[int]:
 
 
 def try_kernels(threads: int, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Build and run kernels in a child process with an empty JIT cache.
+    """Build and run kernels in a child process that has an empty JIT cache.
 
     The facts are ``error`` (empty without one), ``died`` (the signal that killed the process) and, up to the error,
     ``fingerprint``, ``build_seconds`` and those of :func:`run_staged`.
@@ -181,8 +181,8 @@ def probe_spec(threads: int) -> SolverSpec:
 def run_staged(staged: StagedFile, spec: SolverSpec) -> dict[str, Any]:
     """Load a staged solver as shots do, and run its forward kernel for a while.
 
-    The facts are those of :func:`hpcfwi.solver.operators.obtain_solver`, ``sound`` (whether the numbers are), ``seconds`` of
-    MIN_STEPS steps, and, from the operating system, ``threads`` that computed and ``cpus`` that they may use.
+    The facts are those of :func:`hpcfwi.solver.operators.obtain_solver`, ``sound`` (whether records are finite and not
+    zero), ``seconds`` of MIN_STEPS steps and, from the operating system, ``threads`` that computed and their allowed ``cpus``.
     """
     from hpcfwi.solver.operators import obtain_solver
 

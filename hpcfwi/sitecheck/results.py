@@ -14,10 +14,10 @@ from hpcfwi.execution.affinity import AffinityCheck, format_ranges, parse_ranges
 from hpcfwi.reporting.formatting import counted
 from hpcfwi.sitecheck.probe import MIN_STEPS
 
-# A run works in spite of a warning, though worse than it could; it does not work with a problem.
+# With a warning, a run works, but worse than it could; with a problem, it does not work.
 Verdict = Literal["ok", "warning", "problem"]
 STYLES: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
-# Differences of clocks; certificates accept CLOCK_SKEW, and half of it is a reserve.
+# Differences of clocks; certificates accept CLOCK_SKEW, of which half is kept as a margin.
 SKEW_WARNING_S, SKEW_PROBLEM_S = 60.0, CLOCK_SKEW.total_seconds() / 2
 # Free bytes for compiled kernels.
 FREE_WARNING, FREE_PROBLEM = 10**9, 10**8
@@ -78,16 +78,16 @@ def scratch_finding(facts: Mapping[str, Any], key: str) -> Finding:
     """Judge the folder for temporary files (facts of ``probe.scratch``), which ``key`` sets."""
     name, other = "scratch", f"set {key} to a local folder of the node"
     if facts["error"]:
-        return problem(name, facts["error"], f"{other} that can be written")
+        return problem(name, facts["error"], f"{other} that is writable")
     found = f"{facts['folder']}, {facts['free'] / 1e9:.1f} GB free"
     if not facts["executable"]:
         return problem(name, f"{found}: mounted noexec, so kernels cannot be loaded from it", f"{other} without noexec")
     if facts["free"] < FREE_PROBLEM:
-        return problem(name, found, f"make room in it, or {other}")
-    if facts["asked"] and facts["asked"] != facts["folder"]:
-        return warning(name, f"{found}, instead of TMPDIR={facts['asked']}, which cannot be used", other)
+        return problem(name, found, f"free some space there, or {other}")
+    if facts["requested"] and facts["requested"] != facts["folder"]:
+        return warning(name, f"{found}, instead of TMPDIR={facts['requested']}, which cannot be used", other)
     if facts["free"] < FREE_WARNING:
-        return warning(name, found, f"make room in it, or {other}")
+        return warning(name, found, f"free some space there, or {other}")
     return Finding(name, found)
 
 
@@ -124,7 +124,7 @@ def _speed(facts: Mapping[str, Any]) -> str:
 def staged_finding(facts: Mapping[str, Any], staged: Sequence[Mapping[str, Any]]) -> Finding:
     """Judge the kernels that a worker's node builds (``probe.try_kernels``) and the staged ones.
 
-    ``staged`` has the facts of ``probe.run_staged`` in each process; without them, the kernels ``died``.
+    ``staged`` has the facts of ``probe.run_staged`` in each process; it is empty if the kernels ``died``.
     """
     compiler = facts.get("fingerprint", {}).get("compiler", "none")
     if facts.get("died"):
@@ -165,7 +165,7 @@ def instructions_finding(facts: Mapping[str, Any], differences: Sequence[str], t
     if fingerprint.get("compiler") == "none":
         advice = f"{common}, or load a compiler on the node"
         return problem("instructions", f"{found}, and there is no compiler", advice)
-    return warning("instructions", f"{found}; nodes build their own", f"{common}: then nodes build none")
+    return warning("instructions", f"{found}; nodes build their own", f"{common}, so that nodes build none")
 
 
 def threads_finding(site: Site, threads: int, host: str, processes: Sequence[tuple[str, int, str]]) -> Finding:
@@ -187,13 +187,13 @@ def threads_finding(site: Site, threads: int, host: str, processes: Sequence[tup
     masks = [parse_ranges(text) for text in cpus]
     together = frozenset().union(*masks)
     separate = sum(map(len, masks)) == len(together)
-    where = "each on its own" if separate else "each on any of them"
+    where = "each on its own CPUs" if separate else "each on any of these CPUs"
     return Finding("threads", f"{len(processes)} processes of {each} on CPU {format_ranges(together)}, {where}")
 
 
 def clock_finding(skew_s: float, uncertainty_s: float) -> Finding:
     """Judge the difference of a clock from the driver's."""
-    found = f"{skew_s:+.3f} s from the driver's (to {uncertainty_s:.3f} s)"
+    found = f"{skew_s:+.3f} s from the driver's (± {uncertainty_s:.3f} s)"
     advice = "synchronise the clocks (NTP), or times in events.jsonl are wrong"
     if abs(skew_s) >= SKEW_PROBLEM_S:
         limit = f"{CLOCK_SKEW.total_seconds():.0f} s"

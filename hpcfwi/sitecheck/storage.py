@@ -16,15 +16,15 @@ from hpcfwi.errors import StagingError
 from hpcfwi.io import write_atomic
 from hpcfwi.sitecheck.results import FREE_WARNING, Finding, problem, warning
 
-# Renames that are timed, bytes of each file, and the median time that slows a run down.
+# Number of timed renames, bytes of each file, and the median time above which renames slow a run down.
 RENAMES, FILE_BYTES, SLOW_RENAME_S = 20, 100_000, 0.25
-# For the other host to see a file.
+# Time limit for a file to appear on the other host.
 SEEN_TIMEOUT_S = 10.0
 
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[None]:
-    """Create a folder with its parents; at the end, remove those that are new and empty."""
+    """Create a folder with its parents; at the end, remove those that are new and still empty."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
@@ -46,7 +46,7 @@ def runs_findings(folder: Path) -> list[Finding]:
             if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
                 first = warning(name, f"{found}: every user may write to it", f"type: chmod o-w '{folder}'")
             elif free < FREE_WARNING:
-                first = warning(name, found, f"make room, or {other}")
+                first = warning(name, found, f"free some space, or {other}")
             else:
                 first = Finding(name, found)
             return [first, _rename_finding(Path(inside)), _lock_finding(Path(inside))]
@@ -56,7 +56,7 @@ def runs_findings(folder: Path) -> list[Finding]:
 
 
 def _rename_finding(folder: Path) -> Finding:
-    """Check that readers see only whole files while one is written aside and renamed, and time that."""
+    """Check that readers see only whole files while a file is replaced by renaming, and time it."""
     target, incomplete, done = folder / "renamed", list[str](), threading.Event()
 
     def replace(byte: int) -> float:
@@ -108,12 +108,12 @@ def _lock_finding(folder: Path) -> Finding:
 
 
 def write_probe_file(path: Path, text: str) -> None:
-    """Write a file aside and rename it; also runs as a task."""
+    """Write a temporary file and rename it; also runs as a task."""
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
 def wait_for_probe_file(path: Path, text: str) -> float | None:
-    """Return the seconds until a file has this content, 0 if at once, None after the timeout; also runs as a task."""
+    """Return the seconds until a file has this content (0: at once), or None after the timeout; also runs as a task."""
     started, seconds = time.perf_counter(), 0.0
     while seconds < SEEN_TIMEOUT_S:
         with suppress(OSError):

@@ -30,9 +30,9 @@ from hpcfwi.sitecheck.probe import probe_host, probe_spec, run_staged, versions
 from hpcfwi.sitecheck.results import Finding, Section, has_problem, problem, warning
 from hpcfwi.sitecheck.storage import shared_finding, temporary_folder
 
-# For a batch system to remove ended jobs, for the other workers of a node to join, and for the answer of a worker.
+# Time limits for a batch system to remove ended jobs, for the other workers of a node to join, and for a worker to answer.
 SETTLE_TIMEOUT_S, JOIN_TIMEOUT_S, ANSWER_TIMEOUT_S = 30.0, 60.0, 300.0
-# The difference of two clocks is measured so often; the quickest exchange is the most accurate.
+# Number of measurements of a clock's difference; the quickest exchange is the most accurate.
 CLOCK_EXCHANGES = 5
 
 
@@ -83,7 +83,7 @@ class _JobCheck:
             with self._workers(mode) as (checks, seconds):
                 return checks.sections(seconds)
         except InputError as error:
-            finding = problem("start", str(error), "correct the line of the site file that it names")
+            finding = problem("start", str(error), "correct the line of the site file that the message names")
         except (HpcfwiError, OSError) as error:
             finding = self._start_problem(str(error))
         return [Section("a worker job" if mode == "jobs" else "workers in this job", (finding,))]
@@ -112,7 +112,7 @@ class _JobCheck:
             try:
                 pool = launch(site, self.request, self.folder, options, listener, workload)
                 began = time.monotonic()
-                with defer_interrupts():  # an interrupted start would leave folders or processes behind
+                with defer_interrupts():  # an interrupt during the start would leave folders or processes behind
                     stack.enter_context(pool)
                 apply_environment(site.config, pool.threads)
                 from hpcfwi.execution.executor import DaskExecutor
@@ -149,7 +149,7 @@ class _JobCheck:
         if "(--wait)" in message:
             advice = "wait longer (--wait), or request what is free: another queue, less time, fewer cores"
             return problem("start", message, advice)
-        return problem("start", message, "correct what it names")
+        return problem("start", message, "correct what the message names")
 
 
 @dataclass
@@ -180,11 +180,11 @@ class WorkerChecks:
         return sections
 
     def _workers(self) -> dict[str, dict[str, Any]]:
-        # not scheduler_info(): another thread of the client may replace its answer by one without workers
+        # not scheduler_info(): another thread of the client may replace its answer with one that has no workers
         return dict(self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"])
 
     def _host_section(self, number: int, addresses: list[str], seconds: float) -> Section:
-        """Check a host in its first worker and threads in all; a failed call ends the section."""
+        """Check a host in its first worker, and the threads in all; a failed call ends the section."""
         host, findings = addresses[0], [_encryption_finding(self.site, addresses)]
 
         def call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -258,7 +258,7 @@ def _processes_finding(count: int, layout: Layout, seconds: float) -> Finding:
     found = f"{count} of {layout}; the first joined after {seconds:.1f} s"
     if count < layout.processes:
         advice = "see the output of the job, and check that network.ports are enough"
-        return problem("processes", f"{found}, the missing ones not within {JOIN_TIMEOUT_S:g} s", advice)
+        return problem("processes", f"{found}, the others did not join within {JOIN_TIMEOUT_S:g} s", advice)
     return Finding("processes", found)
 
 

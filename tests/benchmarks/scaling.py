@@ -96,8 +96,8 @@ def far(model: CostModel, shots: int, evaluations: int) -> tuple[float, float]:
 def show(scaling: Scaling, shots: int) -> None:
     """Print measurement and prediction beside the yardstick."""
     last, model = scaling.node_counts[-1], scaling.model
-    start = {"worker_start": (sum(model.around["worker_start"]), 0.0)}
-    own_cores = replace(model, around={**model.around, **start})
+    start = {"worker_start": (sum(model.start_and_end["worker_start"]), 0.0)}
+    own_cores = replace(model, start_and_end={**model.start_and_end, **start})
     whole = round(1.3 * 30)
     print(f"weak scaling, {shots} shots a node, efficiency %     evaluations   whole jobs")
     print(f"  published, 1 to {FAR} instances                    {PUBLISHED[0]:8.1f}     {PUBLISHED[1]:8.1f}")

@@ -115,7 +115,7 @@ def test_the_costs_of_the_simulation_are_found():
     assert model.gap_seconds == pytest.approx(GAP)
     assert model.level_seconds == pytest.approx(LEVEL)
     assert model.driver_seconds == pytest.approx(DRIVER)
-    assert model.around["worker_start"] == pytest.approx((3.0, 0.0))
+    assert model.start_and_end["worker_start"] == pytest.approx((3.0, 0.0))
 
 
 def test_the_largest_number_of_nodes_is_predicted_and_all_runs_are_replayed():
@@ -147,7 +147,7 @@ def test_a_start_that_grows_with_the_nodes_keeps_growing():
     for run in runs:
         run.parts["worker_start"] = 2.0 + 0.5 * run.nodes
     model = fit(runs)
-    assert model.around["worker_start"] == pytest.approx((2.0, 0.5))
+    assert model.start_and_end["worker_start"] == pytest.approx((2.0, 0.5))
     assert model.predict(100, 64, 4).losses["start_and_end"] > 12.0
 
 
@@ -162,7 +162,7 @@ def model(**changes):
         "level_seconds": 0.0,
         "driver_seconds": 0.0,
         "observed_seconds": 0.0,
-        "around": {},
+        "start_and_end": {},
     }
     return CostModel(**none | changes)
 

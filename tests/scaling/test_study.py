@@ -76,8 +76,8 @@ def test_a_study_shows_where_the_time_goes_and_predicts(finished):
         assert (study / name).read_bytes()[:4] == b"\x89PNG"
     assert "the kernels are replaced by shots that sleep for 0.05 s" in printed
     assert "a node stands for a worker process" in printed
-    assert "errors of a cost model fitted without the runs on 2 nodes, for these: " in printed
-    assert "largest error of a wall time computed from the schedule of the measured shots: " in printed
+    assert "runs on 2 nodes are predicted from the other runs with errors of " in printed
+    assert "largest error of a wall time that is computed from measured shots: " in printed
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_a_killed_study_continues_with_the_missing_runs(hpcfwi):
     again = hpcfwi(*words)
     if again.returncode:
         assert again.returncode == 2
-        assert "an earlier start of this study still runs here (process " in again.stderr
+        assert "a run that an earlier start of this study began is still active (process " in again.stderr
         for process in processes_in(hpcfwi.folder):
             process.kill()
         psutil.wait_procs(processes_in(hpcfwi.folder), timeout=10)

@@ -95,7 +95,7 @@ def test_a_login_node_passes(site_check):
     (rows,) = site_check.check(name="generic-slurm", code=0).values()
     assert not_ok(rows) == {}
     assert "Slurm: sbatch, squeue, scancel found" in rows["scheduler"][1]
-    assert "the default one; the queues are debug*" in rows["queue"][1]
+    assert "the default queue; the queues are debug*" in rows["queue"][1]
     assert "Slurm would accept it: 1 process of 1 thread, 2.0 GB each" in rows["worker job"][1]
     assert "10.231.0.254 (br0)" in rows["network"][1]
     assert "10.231.0.254 accepts the key of a run" in rows["encryption"][1]

@@ -204,7 +204,7 @@ def test_a_folder_from_which_kernels_cannot_be_loaded_is_a_problem(mounted):
 def test_a_folder_without_space_for_kernels_is_a_problem(mounted):
     found = mounted("50m", "exec")
     assert found["scratch"][0] == "problem"
-    assert "make room in it" in found["scratch"][1]
+    assert "free some space there" in found["scratch"][1]
     assert found["kernels"][0] == "ok"
 
 
@@ -270,7 +270,7 @@ def two_ports():
 def test_ports_that_are_taken_or_too_few_are_problems(two_ports):
     found = ports_finding(two_ports, LOOPBACK, ONE)
     assert found.verdict == "problem"
-    assert found.found.startswith("0 of 2 from ")
+    assert found.found.startswith("0 of 2 ports from ")
     first = int(two_ports.partition(":")[0])
     wider = f"{first}:{first + 40}"
     assert ports_finding(wider, LOOPBACK, ONE).verdict == "ok"

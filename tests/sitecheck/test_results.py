@@ -85,8 +85,8 @@ def test_threads_of_all_processes_of_a_host_are_judged_together():
         return threads_finding(Site(), threads, "node1", [(f"worker{i}", *use) for i, use in enumerate(uses)])
 
     assert found((2, "0-1"), threads=2) == Finding("threads", "2 threads on CPU 0-1")
-    assert found((1, "0"), (1, "1")).found == "2 processes of 1 thread on CPU 0-1, each on its own"
-    assert found((1, "0-1"), (1, "0-1")).found == "2 processes of 1 thread on CPU 0-1, each on any of them"
+    assert found((1, "0"), (1, "1")).found == "2 processes of 1 thread on CPU 0-1, each on its own CPUs"
+    assert found((1, "0-1"), (1, "0-1")).found == "2 processes of 1 thread on CPU 0-1, each on any of these CPUs"
     shared = found((1, "0"), (1, "0"))
     assert shared.verdict == "problem"
     assert "on node1 2 workers of 1 threads share CPU 0" in shared.found
