@@ -269,7 +269,7 @@ def test_only_one_of_two_concurrent_starts_sets_up(ready, flock):
 
 @pytest.mark.parametrize("works", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_uv_needs_no_python_and_pip_takes_over_where_uv_fails(bare, works):
-    make, install = f'{sys.executable} -m venv "${{!#}}"', '"$4" -m pip "$2" "${@:5}"'
+    make, install = f'"{sys.executable}" -m venv "${{!#}}"', '"$4" -m pip "$2" "${@:5}"'
     done = f"case $1 in venv) {make} ;; pip) {install} ;; esac" if works else "exit 1"
     bare.program("uv", f'echo "$@" >>"{bare.root}/uv"; {done}')
     if not works:

@@ -115,15 +115,14 @@ def test_a_worker_out_of_memory_is_reported_by_its_nanny_before_its_exit(exits):
 def test_a_worker_that_joins_is_described():
     options = {"host": "127.0.0.1", "threads_per_worker": 1, "scheduler_kwargs": SCHEDULER}
     with LocalCluster(n_workers=1, **options) as cluster, Client(cluster, set_as_default=False) as client:
-        events = []
-        client.subscribe_topic("joined", lambda event: events.append(parse_event(event[1])))
         client.register_plugin(WorkerInfoPlugin("joined"))
         cluster.scale(2)
         client.wait_for_workers(2, timeout=300)
         pids = client.run(os.getpid)
-        until = time.monotonic() + 10
-        while len(events) < 2 and time.monotonic() < until:
+        until = time.monotonic() + 60
+        while len(client.get_events("joined")) < 2 and time.monotonic() < until:
             time.sleep(0.05)
+        events = [parse_event(line) for _, line in client.get_events("joined")]
     assert {event.worker: event.pid for event in events} == pids
     assert {event.name for event in events} == {"0", "1"}
     assert {event.host for event in events} == {socket.gethostname().partition(".")[0]}
