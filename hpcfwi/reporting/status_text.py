@@ -13,7 +13,7 @@ from rich.text import Text
 
 from hpcfwi.io import printable
 from hpcfwi.reporting.formatting import ago, counted, date_time, duration
-from hpcfwi.reporting.status import Condition, MessageCount, RunStatus
+from hpcfwi.reporting.status import Condition, HostStatus, MessageCount, RunStatus
 
 # Rows of hosts, failures and warnings; characters of a progress bar.
 MAX_LISTED, BAR_WIDTH = 8, 30
@@ -171,16 +171,12 @@ def _workers(status: RunStatus) -> str:
 def _hosts(status: RunStatus) -> list[str]:
     """A line for each host, first those with workers; the last line sums up the rest."""
     hosts = sorted(status.hosts, key=lambda host: not host.workers)
-    listed = hosts if len(hosts) <= MAX_LISTED else hosts[: MAX_LISTED - 1]
-    lines = [f"{host.host}: {_work(host.workers, host.shots)}" for host in listed]
-    if rest := hosts[len(listed) :]:
-        work = _work(sum(host.workers for host in rest), sum(host.shots for host in rest))
-        lines.append(f"and {len(rest)} more hosts: {work}")
-    return lines
-
-
-def _work(workers: int, shots: int) -> str:
-    return f"{counted(workers, 'worker')}, {counted(shots, 'shot')}" if workers else counted(shots, "shot")
+    if len(hosts) > MAX_LISTED:
+        rest = hosts[MAX_LISTED - 1 :]
+        workers, shots = sum(host.workers for host in rest), sum(host.shots for host in rest)
+        hosts[MAX_LISTED - 1 :] = [HostStatus(f"and {len(rest)} more hosts", workers, shots)]
+    work = (f"{counted(host.workers, 'worker')}, " if host.workers else "" for host in hosts)
+    return [f"{host.host}: {text}{counted(host.shots, 'shot')}" for host, text in zip(hosts, work, strict=True)]
 
 
 def _messages(messages: list[MessageCount]) -> list[str]:

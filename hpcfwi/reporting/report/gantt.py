@@ -317,13 +317,13 @@ def _groups(items: Sequence[T], limit: int) -> list[Sequence[T]]:
 def _rows(workers: Sequence[Worker]) -> tuple[str, list[Row]]:
     """The unit of the rows, and a row for each worker, host or group of hosts, whichever makes few enough."""
     order = sorted(range(len(workers)), key=lambda i: (natural_order(workers[i].host), natural_order(workers[i].name)))
-    if len(workers) <= MAX_ROWS:
-        return "worker", [Row(" · ".join(filter(None, (workers[i].host, workers[i].name))), [i]) for i in order]
-    hosts = [(host, list(found)) for host, found in groupby(order, key=lambda i: workers[i].host)]
-    groups = _groups(hosts, MAX_ROWS)
+    unit, found = "worker", [(" · ".join(filter(None, (workers[i].host, workers[i].name))), [i]) for i in order]
+    if len(workers) > MAX_ROWS:
+        unit, found = "host", [(host, list(there)) for host, there in groupby(order, key=lambda i: workers[i].host)]
+    groups = _groups(found, MAX_ROWS)
     labels = (" … ".join(dict.fromkeys((group[0][0], group[-1][0]))) for group in groups)
-    rows = [Row(label, [i for _, found in group for i in found]) for label, group in zip(labels, groups, strict=True)]
-    return "host" if len(groups) == len(hosts) else "hosts", rows
+    rows = [Row(label, [i for _, each in group for i in each]) for label, group in zip(labels, groups, strict=True)]
+    return unit if len(groups) == len(found) else "hosts", rows
 
 
 def _shades(timeline: Timeline, rows: list[Row], place: Callable[[float], float]) -> Iterator[tuple[int, str]]:
