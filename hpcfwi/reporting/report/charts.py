@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Box = tuple[float, float, float, float]
 # Ink of the page in the light theme, with which matplotlib draws, and in the dark theme.
 INK, INK_AT_NIGHT = "#1c2126", "#e4e8eb"
 THEME = f"<style>svg{{--ink:{INK}}}@media(prefers-color-scheme:dark){{svg{{--ink:{INK_AT_NIGHT}}}}}</style>"
@@ -59,8 +60,14 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def draw_svg(build: Callable[[], Figure]) -> str:
-    """Build a figure and return the address of its SVG image, with text and lines in the colour of the theme."""
+def draw_svg(size: tuple[float, float], box: Box, draw: Callable[[Axes], None]) -> str:
+    """Draw axes in a box (fractions) of a figure (inches); returns the address of its SVG image in the colours of the theme."""
+
+    def build() -> Figure:
+        figure = new_figure(size, None)
+        draw(figure.add_axes(box))
+        return figure
+
     svg = render(build, "svg", SVG_STYLE, transparent=True, metadata={"Date": None}).decode().replace(INK, "var(--ink)")
     return data_uri(re.sub("<svg [^>]*>", lambda match: match[0] + THEME, svg, count=1).encode(), "svg+xml")
 
@@ -96,16 +103,7 @@ def _misfit_chart(rows: Sequence[Row], evaluations: Mapping[int, float]) -> Char
         every, kept = (np.array([*points.items()]).reshape(-1, 2) for points in (tried, accepted))
         draw_misfits(axes, every[some(len(every), MAX_POINTS)], kept[some(len(kept), MAX_POINTS)], initial)
 
-    return Chart("Misfit", summary, _draw_chart(draw))
-
-
-def _draw_chart(draw: Callable[[Axes], None]) -> str:
-    def build() -> Figure:
-        figure = new_figure(CHART_SIZE, None)
-        draw(figure.add_axes(CHART_BOX))
-        return figure
-
-    return draw_svg(build)
+    return Chart("Misfit", summary, draw_svg(CHART_SIZE, CHART_BOX, draw))
 
 
 def _iteration_chart(
@@ -124,7 +122,7 @@ def _iteration_chart(
         elif not unit:
             use_log_scale(axes, values)
 
-    return Chart(title, summary, _draw_chart(draw))
+    return Chart(title, summary, draw_svg(CHART_SIZE, CHART_BOX, draw))
 
 
 def shot_misfits(misfits: ShotMisfits, models: RunModels) -> ShotMisfitChart | None:
@@ -162,7 +160,7 @@ def shot_misfits(misfits: ShotMisfits, models: RunModels) -> ShotMisfitChart | N
         }
         for name in sorted(names, key=lambda name: -shares.get(name, -1.0))[:WORST_SHOTS]
     ]
-    chart = Chart("Misfit of each shot", summary, _draw_chart(draw))
+    chart = Chart("Misfit of each shot", summary, draw_svg(CHART_SIZE, CHART_BOX, draw))
     return ShotMisfitChart(misfits.number, chart, worst, " ".join(notes))
 
 

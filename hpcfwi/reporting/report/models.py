@@ -28,7 +28,6 @@ from hpcfwi.reporting.report.data import RunModels, ShotMisfits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Limits: pixels of a model and of its longer side; iterations in the slider, pixels of all their images, and bytes of the
 # journal that are read for them.
@@ -76,17 +75,14 @@ class Scale:
     def bar(self) -> str:
         """The colour bar."""
 
-        def build() -> Figure:
+        def draw(axes: Axes) -> None:
             from matplotlib.cm import ScalarMappable
 
-            figure = plotting.new_figure((3.9, 0.62), None)
-            axes = figure.add_axes((0.06, 0.68, 0.88, 0.26))
             colours = ScalarMappable(self.norm, self.colours)
             ticks = None if self.logarithmic else plotting.round_ticks(5)
-            figure.colorbar(colours, cax=axes, orientation="horizontal", label=self.label, ticks=ticks)
-            return figure
+            axes.figure.colorbar(colours, cax=axes, orientation="horizontal", label=self.label, ticks=ticks)
 
-        return draw_svg(build)
+        return draw_svg((3.9, 0.62), (0.06, 0.68, 0.88, 0.26), draw)
 
     @property
     def alt(self) -> str:
@@ -113,20 +109,18 @@ class Frame:
         total = (LEFT + width + 2 * AROUND, BELOW + height + AROUND)
         left, top, across, down = LEFT / total[0], AROUND / total[1], width / total[0], height / total[1]
 
-        def build() -> Figure:
-            figure = plotting.new_figure(total, None)
-            axes = figure.add_axes((left, 1 - top - down, across, down))
+        def draw(axes: Axes) -> None:
             axes.set(xlim=plane.extent[:2], ylim=plane.extent[2:])
             plotting.label_axes(axes, domain, plane, (width, height))
             mark(axes, plane, plane.size[0] / width)
-            return figure
 
         names, (west, east, *vertical) = plotting.axis_names(domain), plane.extent
         extent = (
             f"{names[plane.across].lower()} {number(west)} to {number(east)} km, "
             f"{names[plane.down].lower()} {number(min(vertical))} to {number(max(vertical))} km"
         )
-        return cls(draw_svg(build), total, (100 * left, 100 * top, 100 * across, 100 * down), extent)
+        picture = draw_svg(total, (left, 1 - top - down, across, down), draw)
+        return cls(picture, total, (100 * left, 100 * top, 100 * across, 100 * down), extent)
 
 
 @functools.lru_cache(1)
