@@ -1,4 +1,4 @@
-"""Output that nobody can read any more: the run goes on, since its folder has everything."""
+"""A run continues without a reader of its output, because its folder has everything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def in_a_shell(shell, redirected):
 
 
 @pytest.mark.parametrize(
-    ("redirected", "told"),
+    ("redirected", "message"),
     [
         pytest.param(">&-", "", marks=pytest.mark.slow),
         pytest.param(">&- 2>&- <&-", "", marks=pytest.mark.slow),
@@ -32,10 +32,10 @@ def in_a_shell(shell, redirected):
         pytest.param(f">{FULL} 2>{FULL}", "", marks=[needs_full, pytest.mark.slow]),
     ],
 )
-def test_a_run_needs_no_output(hpcfwi, first_run, redirected, told):
+def test_a_run_needs_no_output(hpcfwi, first_run, redirected, message):
     done = in_a_shell(hpcfwi, redirected)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == told
+    assert done.stderr == message
     assert (hpcfwi.folder / "run" / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""Staged files: named by content, verified by readers, refused where somebody else could have written them."""
+"""Staged files: named by content, verified by readers, refused where another user could have written them."""
 
 import os
 import stat

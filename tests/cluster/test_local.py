@@ -27,8 +27,8 @@ def machine(monkeypatch):
     monkeypatch.setattr(local, "MEMORY_LIMIT", 16 * GB)
 
 
-def divide(shots=100, shot_bytes=GB // 10, **wishes):
-    layout = local_layout(WorkerSection(**wishes), ResourceRequest(shots, shot_bytes))
+def divide(shots=100, shot_bytes=GB // 10, **settings):
+    layout = local_layout(WorkerSection(**settings), ResourceRequest(shots, shot_bytes))
     return layout.processes, layout.threads
 
 
@@ -48,16 +48,16 @@ def test_the_site_may_choose_processes_threads_and_memory():
 
 
 @pytest.mark.parametrize(
-    ("wishes", "shot_bytes", "message"),
+    ("settings", "shot_bytes", "message"),
     [
         ({}, 20 * GB, "one shot needs 20.40 GB, this machine has 14.40 GB"),
         ({"memory": 1.0}, GB, "one shot needs 1.40 GB, site.worker.memory = 1 gives a worker on this machine 1.00 GB"),
         ({"processes": 6}, 4 * GB, "site.worker.processes: is 6, each of which needs 4.40 GB; .* take at most 3"),
     ],
 )
-def test_a_layout_that_does_not_fit_is_refused_with_the_numbers(wishes, shot_bytes, message):
+def test_a_layout_that_does_not_fit_is_refused_with_the_numbers(settings, shot_bytes, message):
     with pytest.raises(InputError, match=message):
-        divide(shot_bytes=shot_bytes, **wishes)
+        divide(shot_bytes=shot_bytes, **settings)
 
 
 def make_old(folder):

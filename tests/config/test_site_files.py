@@ -25,7 +25,7 @@ VARIABLES = {"PROJECT": "ab12", "USER": "ada", "SCRATCH": "/scratch/ada", "PSCRA
 
 @pytest.fixture(autouse=True)
 def on_a_login_node(monkeypatch, tmp_path):
-    """A shell in which a machine's own variables are set, and nobody has settings for Dask or PBS."""
+    """A shell that has the variables of a machine, but no settings of Dask or PBS."""
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("PBS_ACCOUNT", raising=False)

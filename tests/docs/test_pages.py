@@ -1,4 +1,4 @@
-"""Everything that the README and the pages of ``docs/`` tell users to write or type is valid."""
+"""Everything that users write or type according to the README and ``docs/`` is valid."""
 
 import ast
 import os

@@ -27,7 +27,7 @@ class Work:
         self.keys = 0
 
     def give(self):
-        """Give out what there is room for; return the key, first shot and worker of each task."""
+        """Submit as many tasks as there is room for; return the key, first shot and worker of each task."""
         given = []
         for unit, worker in self.shots.assignments(self.window):
             self.keys += 1

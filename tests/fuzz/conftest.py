@@ -177,10 +177,10 @@ def unpickled() -> Callable[[], list[str]]:
 
 
 @pytest.fixture
-def told() -> Callable[..., str]:
-    """Calls something that may refuse its input: the message, which names one of ``places``; nothing where it does not."""
+def error_of() -> Callable[..., str]:
+    """Call a function and return the message of its error, which names one of ``places``; empty without an error."""
 
-    def told(call: Callable[[], object], *places: object) -> str:
+    def error_of(call: Callable[[], object], *places: object) -> str:
         try:
             call()
         except HpcfwiError as error:
@@ -191,10 +191,10 @@ def told() -> Callable[..., str]:
             return message
         return ""
 
-    return told
+    return error_of
 
 
-# What stands where something sensible should: in files, between delimiters, in place of a word.
+# Bad values: in files, between delimiters, in place of a word.
 WORDS = [
     *(b"nan", b"-inf", b"inf", b"0", b"-0.0", b"-1", b"1", b"2", b"1e400", b"1e308", b"5e-324", b"1e-30", b"1e18"),
     *(b"9223372036854775807", b"9223372036854775808", b"-9223372036854775809", b"1" * 5000, b"0x" + b"f" * 5000),

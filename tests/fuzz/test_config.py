@@ -137,7 +137,7 @@ def over(content: dict, changes: list[tuple[list[str], object]]) -> dict:
 
 
 def plan(path: Path, settings: tuple[str, ...] = ()) -> None:
-    """All that ``hpcfwi plan`` does, and what tells a run whose folder it is."""
+    """Everything that ``hpcfwi plan`` does, and the identity of the problem of a run folder."""
     problem = Problem.from_config(load_run_config(path, settings))
     assert make_plan(problem).rows
     assert len(problem.digest) == 40
@@ -154,11 +154,11 @@ def test_the_configurations_are_valid_before_they_are_damaged(tmp_path, text):
 
 @pytest.mark.usefixtures("inputs")
 @pytest.mark.cases(1500)
-def test_a_damaged_run_configuration_is_planned_or_refused(fuzz, hostile, told):
+def test_a_damaged_run_configuration_is_planned_or_refused(fuzz, hostile, error_of):
     def check(folder, content):
         path = folder / "fwi.toml"
         path.write_bytes(content)
-        told(
+        error_of(
             lambda: plan(path),
             path,
             *SECTIONS,
@@ -169,13 +169,13 @@ def test_a_damaged_run_configuration_is_planned_or_refused(fuzz, hostile, told):
 
 
 @pytest.mark.cases(1500)
-def test_a_run_configuration_of_hostile_values_is_planned_or_refused(fuzz, hostile, told, inputs):
+def test_a_run_configuration_of_hostile_values_is_planned_or_refused(fuzz, hostile, error_of, inputs):
     values = hostile.values | st.lists(hostile.numbers, min_size=2, max_size=3) | st.lists(hostile.whole, max_size=3)
 
     def check(folder, content):
         path = folder / "fwi.toml"
         write(path, content)
-        told(lambda: plan(path), path, *content, "shot")
+        error_of(lambda: plan(path), path, *content, "shot")
 
     fuzz(changed([*JOBS, FILES.encode(), DEEP.encode()], RunConfig, values | st.sampled_from(inputs)), check)
 
@@ -187,7 +187,7 @@ ELSEWHERE = ["/dev/zero", "/dev/stdin", "/", "/proc/self/mem", "/proc/kcore", "~
 
 
 @pytest.mark.cases(500)
-def test_any_path_is_read_or_refused(fuzz, told, inputs):
+def test_any_path_is_read_or_refused(fuzz, error_of, inputs):
     def check(folder, given):
         targets, shape = given
         content = tomllib.loads(FILES)
@@ -199,18 +199,20 @@ def test_any_path_is_read_or_refused(fuzz, told, inputs):
         if not shape:
             del content["grid"]["shape"]
         write(folder / "fwi.toml", apply_settings(content, [(key.split("."), to) for key, to in targets.items()]))
-        told(lambda: plan(folder / "fwi.toml"), *(key.partition(".")[0] for key in targets), "grid.", "data.", "shot 0")
+        error_of(
+            lambda: plan(folder / "fwi.toml"), *(key.partition(".")[0] for key in targets), "grid.", "data.", "shot 0"
+        )
 
     targets = st.dictionaries(st.sampled_from(PATHS), st.sampled_from(inputs + ELSEWHERE), min_size=1, max_size=2)
     fuzz(st.tuples(targets, st.booleans()), check)
 
 
 @pytest.mark.cases(700)
-def test_a_damaged_site_file_makes_a_job_script_or_is_refused(fuzz, hostile, told, monkeypatch):
+def test_a_damaged_site_file_makes_a_job_script_or_is_refused(fuzz, hostile, error_of, monkeypatch):
     def check(folder, content):
         path = folder / "moon.toml"
         path.write_bytes(content)
-        told(lambda: script(path), path, "moon")
+        error_of(lambda: script(path), path, "moon")
 
     for name in ("PROJECT", "SCRATCH", "WORK", "HOME"):
         monkeypatch.setenv(name, "/nowhere")
@@ -218,11 +220,11 @@ def test_a_damaged_site_file_makes_a_job_script_or_is_refused(fuzz, hostile, tol
 
 
 @pytest.mark.cases(700)
-def test_a_site_file_of_hostile_values_makes_a_job_script_or_is_refused(fuzz, hostile, told):
+def test_a_site_file_of_hostile_values_makes_a_job_script_or_is_refused(fuzz, hostile, error_of):
     def check(folder, content):
         path = folder / "moon.toml"
         write(path, content)
-        told(lambda: script(path), path, "moon")
+        error_of(lambda: script(path), path, "moon")
 
     values = hostile.values | st.sampled_from([1, 2, 64, 128, 4096, 0.001, 256.0, "12:00:00", "pbs", "slurm"])
     fuzz(changed(SITES, SiteConfig, values), check)
@@ -238,7 +240,7 @@ def script(path: Path) -> None:
 
 
 @pytest.mark.cases(800)
-def test_any_setting_is_used_or_refused(fuzz, hostile, told, inputs):
+def test_any_setting_is_used_or_refused(fuzz, hostile, error_of, inputs):
     keys = st.sampled_from([*keys_of(RunConfig), "a", "", ".", "grid..spacing", " grid . spacing ", "a." * 600 + "a"])
     texts = hostile.texts | st.text(max_size=20) | hostile.values.map(repr) | st.sampled_from(inputs)
     written = st.lists(st.tuples(keys, texts).map("=".join) | st.text(max_size=30), min_size=1, max_size=3)
@@ -246,14 +248,14 @@ def test_any_setting_is_used_or_refused(fuzz, hostile, told, inputs):
     def check(folder, settings):
         path = folder / "fwi.toml"
         path.write_text(FILES)
-        told(
+        error_of(
             lambda: plan(path, settings),
             "--set",
             *SECTIONS,
             "shot",
         )
         path.write_text("")
-        told(lambda: load_site(str(path), settings), "--set", path)
+        error_of(lambda: load_site(str(path), settings), "--set", path)
 
     fuzz(written, check)
 
@@ -271,10 +273,10 @@ def test_deep_nesting_is_refused(tmp_path, text):
 
 
 def test_a_message_about_many_mistakes_names_the_first(tmp_path):
-    told = refused(tmp_path, "\n".join(f"k{i} = 1" for i in range(20_000)))
-    assert told.startswith("FILE: 20005 mistakes\n")
-    assert told.endswith("  and 19955 more")
-    assert len(told) < 60_000
+    message = refused(tmp_path, "\n".join(f"k{i} = 1" for i in range(20_000)))
+    assert message.startswith("FILE: 20005 mistakes\n")
+    assert message.endswith("  and 19955 more")
+    assert len(message) < 60_000
 
 
 def test_an_endless_file_is_refused(tmp_path):

@@ -16,7 +16,7 @@ from hpcfwi.inversion.journal import Journal, Partials, read_partial, write_part
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.solver.operators import _find, spec_digest
 
-MARK = "somebody was here"
+MARK = "unpickled"
 X = np.linspace(0.1, 0.2, 6)
 ANSWER = FunctionalGradient(1 / 3, np.arange(6.0).reshape(2, 3))
 
@@ -50,7 +50,7 @@ def original(tmp_path):
 
 
 @pytest.mark.cases(1000)
-def test_only_staged_content_is_unpickled(fuzz, hostile, told, unpickled, original):
+def test_only_staged_content_is_unpickled(fuzz, hostile, error_of, unpickled, original):
     content, expected = original
     bomb = pickle.dumps(Bomb())
 
@@ -58,7 +58,7 @@ def test_only_staged_content_is_unpickled(fuzz, hostile, told, unpickled, origin
         path = folder / "model.pkl"
         path.write_bytes(content)
         found = []
-        message = told(lambda: found.append(load(StagedFile(str(path), expected), "model")), path)
+        message = error_of(lambda: found.append(load(StagedFile(str(path), expected), "model")), path)
         assert message or found == [{"values": [1.0, 2.0]}]
         assert not unpickled()
         assert not (folder / MARK).exists()
@@ -83,7 +83,7 @@ def test_unpickling_is_detected(fuzz, unpickled):
 
 @pytest.mark.cases(600)
 def test_a_search_finds_a_staged_file_or_ignores_it(fuzz, hostile, original):
-    """A header is read by who looks for a staged shot or solver; he goes on where it is not as it should be."""
+    """The search for a staged shot or solver reads headers, and continues if one is malformed."""
 
     def check(folder, content):
         for name in ("solver-1.pkl", "0.pkl"):
@@ -101,7 +101,7 @@ def test_a_search_finds_a_staged_file_or_ignores_it(fuzz, hostile, original):
 
 
 @pytest.mark.cases(900)
-def test_a_damaged_journal_entry_is_never_mistaken_for_another(fuzz, hostile, told, tmp_path):
+def test_a_damaged_journal_entry_is_never_mistaken_for_another(fuzz, hostile, error_of, tmp_path):
     kept = Journal(tmp_path / "journal", "problem")
     kept.write(X, ANSWER, 1)
     write_partial(tmp_path / "journal" / "sum.bin", ANSWER)
@@ -119,7 +119,7 @@ def test_a_damaged_journal_entry_is_never_mistaken_for_another(fuzz, hostile, to
             ("sums", lambda: read_partial(folder / "sums" / "sum.bin")),
         ):
             found = []
-            if not told(lambda read=read, found=found: found.append(read()), folder / place):
+            if not error_of(lambda read=read, found=found: found.append(read()), folder / place):
                 assert found[0].f == ANSWER.f
                 assert found[0].g.size == ANSWER.g.size
                 assert found[0].g.tobytes() == ANSWER.g.tobytes()
@@ -145,7 +145,7 @@ def test_a_damaged_journal_entry_is_never_mistaken_for_another(fuzz, hostile, to
 
 
 @pytest.mark.parametrize("at", range(0, 60, 3))
-def test_a_flipped_bit_in_a_journal_entry_is_noticed_or_changes_nothing(told, tmp_path, at):
+def test_a_flipped_bit_in_a_journal_entry_is_noticed_or_changes_nothing(error_of, tmp_path, at):
     journal = Journal(tmp_path, "problem")
     journal.write(X, ANSWER, 1)
     (path,) = tmp_path.glob("*.bin")
@@ -153,7 +153,7 @@ def test_a_flipped_bit_in_a_journal_entry_is_noticed_or_changes_nothing(told, tm
     for position in range(at * len(content) // 60, (at + 3) * len(content) // 60):
         path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
         found = []
-        if not told(lambda found=found: found.append(journal.read(X, 1).answer), path):
+        if not error_of(lambda found=found: found.append(journal.read(X, 1).answer), path):
             assert found[0].f == ANSWER.f
             assert found[0].g.tobytes() == ANSWER.g.tobytes()
 

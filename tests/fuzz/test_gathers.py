@@ -75,18 +75,18 @@ def use_wavelet(path) -> None:
 
 
 @pytest.mark.cases(900)
-def test_damaged_text_is_a_wavelet_or_refused(fuzz, hostile, told):
+def test_damaged_text_is_a_wavelet_or_refused(fuzz, hostile, error_of):
     def check(folder, content):
         path = folder / "w.txt"
         path.write_bytes(content)
-        told(lambda: use_wavelet(path), path)
+        error_of(lambda: use_wavelet(path), path)
 
     lines = st.lists(hostile.numbers.map(repr) | hostile.texts, max_size=8).map("\n".join)
     fuzz(hostile.mutated(TEXT) | lines.map(lambda text: text.encode("utf-8", "surrogatepass")), check)
 
 
 @pytest.mark.cases(900)
-def test_a_damaged_array_is_used_or_refused(fuzz, hostile, told):
+def test_a_damaged_array_is_used_or_refused(fuzz, hostile, error_of):
     arrays = [
         npy(np.array([0.0, 1.0, -1.0, 0.5, 0.0])),
         npy(np.full((31, 31), 2.5, "<f4")),
@@ -97,19 +97,21 @@ def test_a_damaged_array_is_used_or_refused(fuzz, hostile, told):
     def check(folder, content):
         path = folder / "0.npy"
         path.write_bytes(content)
-        told(lambda: use_wavelet(path), path)
-        told(lambda: read_mask(path, (31, 31)), path)
-        told(lambda: read_gather(folder, shot(31), TimeAxis(1.0, 31)), "shot 0")
+        error_of(lambda: use_wavelet(path), path)
+        error_of(lambda: read_mask(path, (31, 31)), path)
+        error_of(lambda: read_gather(folder, shot(31), TimeAxis(1.0, 31)), "shot 0")
         for decimate in (1, 3):
             section = FileModel(kind="file", file=path, decimate=decimate)
-            told(lambda section=section: file_grid_shape(section, "model"), path, "model.decimate")
-            told(lambda section=section: build_model(section, Domain((31, 31), (1.0, 1.0), (0.0, 0.0)), "model"), path)
+            error_of(lambda section=section: file_grid_shape(section, "model"), path, "model.decimate")
+            error_of(
+                lambda section=section: build_model(section, Domain((31, 31), (1.0, 1.0), (0.0, 0.0)), "model"), path
+            )
 
     fuzz(hostile.mutated(*arrays) | claims, check)
 
 
 @pytest.mark.cases(100)
-def test_an_hdf5_file_of_anything_has_a_gather_or_is_refused(fuzz, told):
+def test_an_hdf5_file_of_anything_has_a_gather_or_is_refused(fuzz, error_of):
     kinds = st.sampled_from(["f4", "f8", "i2", "?", "c8", "S3", "O", h5py.string_dtype(), "compound", "enum", "opaque"])
     shapes = st.sampled_from([(), (0,), (4,), (4, 3), (3, 4), (10**9, 10**9), (4, 3, 2), None, "group", "type", "link"])
 
@@ -123,7 +125,7 @@ def test_an_hdf5_file_of_anything_has_a_gather_or_is_refused(fuzz, told):
             check_gathers(path, [shot(3)], TimeAxis(1.0, 4))
             read_gather(path, shot(3), TimeAxis(1.0, 4))
 
-        told(read, path, "shot 0")
+        error_of(read, path, "shot 0")
 
     fuzz(st.tuples(kinds, shapes), check)
 

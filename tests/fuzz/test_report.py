@@ -60,7 +60,7 @@ def copy_of(sound, folder) -> None:
 
 
 @pytest.mark.cases(400)
-def test_a_run_folder_with_a_damaged_file_has_a_report(fuzz, hostile, told, sound):
+def test_a_run_folder_with_a_damaged_file_has_a_report(fuzz, hostile, error_of, sound):
     originals = {
         name: next(c for n, c in sound.items() if str(n) == name) for name in SMALL_FILES if name != "driver.json"
     }
@@ -71,7 +71,7 @@ def test_a_run_folder_with_a_damaged_file_has_a_report(fuzz, hostile, told, soun
         copy_of(sound, folder)
         name, content = given
         (folder / name).write_bytes(content)
-        if not told(lambda: write_report(folder), folder):
+        if not error_of(lambda: write_report(folder), folder):
             judge(folder / "report.html")
 
     fuzz(mutated, check)
@@ -87,14 +87,14 @@ def event_of(kind, changed):
 
 
 @pytest.mark.cases(1000)
-def test_a_report_survives_events_with_fields_of_any_type(fuzz, hostile, told):
+def test_a_report_survives_events_with_fields_of_any_type(fuzz, hostile, error_of):
     evil = st.sampled_from(["<script>alert(1)</script>", '" onload="alert(1)', "</svg>", "</script>", "{{ 7 }}"])
     values = st.dictionaries(st.sampled_from(FIELDS), evil | hostile.values | hostile.scalars, max_size=3)
     lines = st.lists(st.builds(event_of, st.sampled_from([*EVENTS]), values), min_size=1, max_size=8).map(b"\n".join)
 
     def check(folder, content):
         (folder / "events.jsonl").write_bytes(content)
-        if not told(lambda: write_report(folder), folder):
+        if not error_of(lambda: write_report(folder), folder):
             judge(folder / "report.html")
 
     fuzz(lines, check)
@@ -149,13 +149,13 @@ def test_a_timeline_with_any_numbers_is_drawn(fuzz, hostile):
 
 
 @pytest.mark.cases(100)
-def test_damaged_journal_entries_are_skipped(fuzz, hostile, told, sound):
+def test_damaged_journal_entries_are_skipped(fuzz, hostile, error_of, sound):
     entry = next(content for name, content in sound.items() if name.parts[0] == "journal")
 
     def check(folder, content):
         copy_of(sound, folder)
         (folder / "journal" / "a.bin").write_bytes(content)
-        if not told(lambda: write_report(folder), folder):
+        if not error_of(lambda: write_report(folder), folder):
             judge(folder / "report.html")
         shutil.rmtree(folder / "journal")
 

@@ -52,7 +52,7 @@ def problem(config):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Nobody is watched for half a minute."""
+    """Status does not wait half a minute for heartbeats."""
     monkeypatch.setattr("hpcfwi.events.lease.DEAD_AFTER_S", 0.0)
 
 
@@ -83,7 +83,7 @@ def test_a_damaged_event_log_can_be_read_and_continued(fuzz, hostile):
 
 
 @pytest.mark.cases(600)
-def test_a_damaged_history_is_continued_or_refused(fuzz, hostile, told):
+def test_a_damaged_history_is_continued_or_refused(fuzz, hostile, error_of):
     cells = hostile.numbers.map(repr) | hostile.texts | st.sampled_from(["", "0", "1", "-1", "1e3", "0x1"])
     rows = st.lists(st.lists(cells, min_size=7, max_size=9).map(",".join), max_size=3)
     tables = rows.map(
@@ -109,14 +109,14 @@ def test_a_damaged_history_is_continued_or_refused(fuzz, hostile, told):
             assert History(path).rows[:-1] == history.rows[:-1] or any(row != row for row in history.rows)
             assert isinstance(sum(row.elapsed_seconds for row in history.rows), float)
 
-        told(go_on, path)
+        error_of(go_on, path)
 
     fuzz(hostile.mutated(HISTORY) | tables, check)
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.cases(500)
-def test_a_damaged_lease_has_a_holder_or_none(fuzz, hostile, told):
+def test_a_damaged_lease_has_a_holder_or_none(fuzz, hostile, error_of):
     here = asdict(Holder.current("7", 1))
     mine = [here, here | {"pid": 2**22 + 1}, here | {"machine": "elsewhere"}, here | {"restarts": 0}]
 
@@ -132,7 +132,7 @@ def test_a_damaged_lease_has_a_holder_or_none(fuzz, hostile, told):
             lease.release()
 
         try:
-            told(take, folder)
+            error_of(take, folder)
         finally:
             lease._released.set()
 
@@ -141,7 +141,7 @@ def test_a_damaged_lease_has_a_holder_or_none(fuzz, hostile, told):
 
 
 @pytest.mark.cases(700)
-def test_a_damaged_problem_file_is_recognised_or_refused(fuzz, hostile, told, config, problem, tmp_path):
+def test_a_damaged_problem_file_is_recognised_or_refused(fuzz, hostile, error_of, config, problem, tmp_path):
     with RunFolder(tmp_path / "sound") as folder:
         folder.claim(problem.identity, config)
     sound = json.loads((folder.path / "problem.json").read_bytes())
@@ -152,10 +152,10 @@ def test_a_damaged_problem_file_is_recognised_or_refused(fuzz, hostile, told, co
         with RunFolder(folder / "run") as run:
             for file in named.split() if name == "all" else [name]:
                 (run.path / file).write_bytes(content)
-            told(lambda: run.claim(problem.identity, config, accept), run.path)
-            told(lambda: run.claim_data({"0": "1", "1": "2"}), run.path, "data.file")
-            told(lambda: run.read_json(run.result), run.path)
-            told(lambda: _finished(run, problem), run.path)
+            error_of(lambda: run.claim(problem.identity, config, accept), run.path)
+            error_of(lambda: run.claim_data({"0": "1", "1": "2"}), run.path, "data.file")
+            error_of(lambda: run.read_json(run.result), run.path)
+            error_of(lambda: _finished(run, problem), run.path)
             run.reopen()
 
     result = {"state": "done", "limits": _limits(config), "summary": SUMMARY}
@@ -171,7 +171,7 @@ def test_a_damaged_problem_file_is_recognised_or_refused(fuzz, hostile, told, co
 
 
 @pytest.mark.cases(500)
-def test_the_result_of_a_finished_run_is_unchanged_or_made_again(fuzz, hostile, told, config, problem):
+def test_the_result_of_a_finished_run_is_unchanged_or_made_again(fuzz, hostile, error_of, config, problem):
     velocity = np.full(problem.domain.shape, 2.5, dtype=np.float32)
     file = io.BytesIO()
     np.save(file, velocity)
@@ -187,7 +187,7 @@ def test_the_result_of_a_finished_run_is_unchanged_or_made_again(fuzz, hostile, 
             run.model.write_bytes(model)
             run.write_json(run.result, {"state": "done", "limits": _limits(config), "summary": SUMMARY | changed})
             found = []
-            if told(lambda: found.append(_finished(run, problem)), run.path) or found == [None]:
+            if error_of(lambda: found.append(_finished(run, problem)), run.path) or found == [None]:
                 return
             (result,) = found
             assert result.velocity.dtype == np.float32
@@ -224,7 +224,7 @@ PLACES += [
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.cases(300)
-def test_links_folders_and_pipes_in_place_of_run_files_do_no_harm(fuzz, told, config, problem, tmp_path):
+def test_links_folders_and_pipes_in_place_of_run_files_do_no_harm(fuzz, error_of, config, problem, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir(mode=0o755)
     (outside / "thesis.tex").write_text("chapter 1\n")
@@ -242,7 +242,7 @@ def test_links_folders_and_pipes_in_place_of_run_files_do_no_harm(fuzz, told, co
             if os.path.lexists(path) or not path.parent.is_dir() or path.parent.is_symlink():
                 continue
             make(path, what, outside)
-        told(lambda: start(run, config, problem), run)
+        error_of(lambda: start(run, config, problem), run)
         assert (outside / "thesis.tex").read_text() == "chapter 1\n"
         assert outside.stat().st_mode & 0o777 == 0o755
         assert {path.name for path in outside.iterdir()} == {"thesis.tex", "partial-old"}

@@ -43,16 +43,16 @@ def sound(tmp_path_factory) -> bytes:
     return log.path.read_bytes()
 
 
-def told_of(reader: StatusReader) -> str:
+def text_of(reader: StatusReader) -> str:
     """All that is said of a run, in every way."""
     status = reader.read()
-    told = json.dumps(asdict(status), allow_nan=False)
+    text = json.dumps(asdict(status), allow_nan=False)
     lines = [*status_lines(status), *status_changes(None, status)]
     assert all(line.isprintable() for line in lines)
     assert all(len(line) < 7000 for line in lines)
     with Path(os.devnull).open("w") as nothing:
         Console(file=nothing, force_terminal=True, width=80).print(status_table(status))
-    return told
+    return text
 
 
 def check(folder: Path, files: dict[str, bytes]) -> None:
@@ -60,8 +60,8 @@ def check(folder: Path, files: dict[str, bytes]) -> None:
         (folder / name).write_bytes(content)
     before = sorted((entry.name, entry.stat().st_mtime_ns) for entry in folder.iterdir())
     reader = StatusReader(folder)
-    assert told_of(reader)
-    assert told_of(reader)  # of what has been read already
+    assert text_of(reader)
+    assert text_of(reader)  # of what has been read already
     assert sorted((entry.name, entry.stat().st_mtime_ns) for entry in folder.iterdir()) == before
 
 
@@ -75,7 +75,7 @@ def test_the_status_of_a_log_with_hostile_fields_is_printable(fuzz, hostile):
     names = [*FIELDS, *Follower(Path()).state.summary()]
     facts = st.dictionaries(st.sampled_from(names), hostile.values, max_size=3)
     event = st.builds(
-        lambda kind, told, inner: sample_line(kind, **{**told, "event": kind, "summary": inner}),
+        lambda kind, fields, inner: sample_line(kind, **{**fields, "event": kind, "summary": inner}),
         st.sampled_from([*EVENTS]),
         facts,
         facts,
@@ -98,10 +98,10 @@ def test_the_status_with_a_damaged_lease_and_result_is_printable(fuzz, hostile, 
 
 
 @pytest.mark.cases(150)
-def test_status_finds_any_argument_or_refuses_it(fuzz, hostile, told):
+def test_status_finds_any_argument_or_refuses_it(fuzz, hostile, error_of):
     def check(folder, word):
         (folder / "runs" / "a").mkdir(parents=True)
         (folder / "runs" / "a" / "events.jsonl").touch()
-        told(lambda: run_status(word), word, "no such run folder", "is not a run folder", "cannot be read")
+        error_of(lambda: run_status(word), word, "no such run folder", "is not a run folder", "cannot be read")
 
     fuzz(hostile.texts | st.text(max_size=20) | st.sampled_from(["a", "runs/a", "", ".", "..", "/", "a\0b"]), check)

@@ -32,18 +32,18 @@ def read(path):
 
 
 @pytest.mark.cases(1000)
-def test_a_damaged_table_is_a_survey_or_refused(fuzz, hostile, told):
+def test_a_damaged_table_is_a_survey_or_refused(fuzz, hostile, error_of):
     def check(folder, content):
         path = folder / "positions.csv"
         path.write_bytes(content)
         for call in read(path):
-            told(lambda call=call: check_positions(call(), DOMAIN), path, "shot ")
+            error_of(lambda call=call: check_positions(call(), DOMAIN), path, "shot ")
 
     fuzz(hostile.mutated(TRACES, SOURCES, RECEIVERS), check)
 
 
 @pytest.mark.cases(600)
-def test_a_table_of_hostile_cells_is_a_survey_or_refused(fuzz, hostile, told):
+def test_a_table_of_hostile_cells_is_a_survey_or_refused(fuzz, hostile, error_of):
     words = st.sampled_from(["0", "1", "2", "a", "..", "shot", "x", "z", "source_x", "1e308", "\u0661", "1_0", "0x10"])
     cells = words | hostile.texts | hostile.numbers.map(repr)
     headers = st.sampled_from(["shot,x,z", "x,z", "z,x,,shot", "shot,source_x,source_z,receiver_x,receiver_z"])
@@ -58,7 +58,7 @@ def test_a_table_of_hostile_cells_is_a_survey_or_refused(fuzz, hostile, told):
         path = folder / "positions.csv"
         path.write_text(content, encoding="utf-8", errors="surrogatepass", newline="")
         for call in read(path):
-            told(lambda call=call: check_positions(call(), DOMAIN), path, "shot ")
+            error_of(lambda call=call: check_positions(call(), DOMAIN), path, "shot ")
 
     fuzz(tables, check)
 

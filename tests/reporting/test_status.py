@@ -28,7 +28,7 @@ from hpcfwi.events.log import EventLog, Follower
 from hpcfwi.reporting.status import RunStatus, StatusReader
 from hpcfwi.reporting.status_text import status_changes, status_lines, status_table
 
-PROMISED = {"state", "iteration", "evaluations", "misfit", "shots_done", "shots_total", "workers", "failures"}
+DOCUMENTED_FIELDS = {"state", "iteration", "evaluations", "misfit", "shots_done", "shots_total", "workers", "failures"}
 HERE = Holder.current()
 # A process that does not exist, and one on another host.
 DEAD = replace(HERE, pid=2**22 + 1)
@@ -129,7 +129,7 @@ def test_the_status_of_a_running_inversion_is_complete(folder):
     assert status.time_left == 9 * 60.0
     assert status.core_hours == pytest.approx(3.0, rel=0.1)
     assert status.figure == str(folder.path / "figures" / "new.png")
-    told = "\n".join(status_lines(status))
+    text = "\n".join(status_lines(status))
     for line in (
         r"^state        running: inverting$",
         r"^site         generic-slurm, jobs, 1 process$",
@@ -147,7 +147,7 @@ def test_the_status_of_a_running_inversion_is_complete(folder):
         r"^time left    at most 9:00,",
         r"^last figure  .*new\.png \(30 s ago\)$",
     ):
-        assert re.search(line, told, re.MULTILINE), (line, told)
+        assert re.search(line, text, re.MULTILINE), (line, text)
 
 
 @pytest.mark.parametrize("kind", ["no lease", "a dead process", "a zombie", "another host, long ago"])
@@ -300,7 +300,7 @@ def test_a_finished_run_is_done_on_any_host_even_without_its_log(first_run, tmp_
     shutil.copy(run_dir / "result.json", copy)
     assert run_status(copy).state == "done"
     shutil.copy(run_dir / "events.jsonl", copy)
-    (copy / "result.json").unlink()  # a start with more iterations does that before it tells of itself
+    (copy / "result.json").unlink()  # a start with more iterations does that before it logs its start
     assert run_status(copy).state == "stopped"
 
 
@@ -321,7 +321,7 @@ def test_reading_the_status_changes_nothing_and_works_in_a_read_only_folder(firs
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
 def test_another_user_sees_the_age_of_a_heartbeat_that_only_the_owner_can_read():
     program = """
 import os, sys
@@ -361,17 +361,17 @@ def test_json_is_one_object_with_the_documented_fields(first_run, capsys, folder
     work(folder.log())
     for run in (first_run[2], folder.path):
         assert command(["status", str(run), "--json"]) == 0
-        told = json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(word))
-        assert set(told) >= PROMISED
-        assert set(told) == {field.name for field in fields(RunStatus)}
-        assert isinstance(told["misfit"], float)
-        assert isinstance(told["workers"], list)
-        assert isinstance(told["failures"], list)
-        assert told["dashboard"] is None
+        content = json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(word))
+        assert set(content) >= DOCUMENTED_FIELDS
+        assert set(content) == {field.name for field in fields(RunStatus)}
+        assert isinstance(content["misfit"], float)
+        assert isinstance(content["workers"], list)
+        assert isinstance(content["failures"], list)
+        assert content["dashboard"] is None
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("nothing", r"nothing: no such run folder; there are runs/a run\n  Type: hpcfwi status 'runs/a run'"),
         ("a rum", r"a rum: no such run folder; there are runs/a run\n"),
@@ -380,14 +380,14 @@ def test_json_is_one_object_with_the_documented_fields(first_run, capsys, folder
         ("a" * 300, r"cannot be read \(File name too long\)"),
     ],
 )
-def test_the_message_about_a_missing_run_names_existing_runs(folder, tmp_path, monkeypatch, capsys, word, told):
+def test_the_message_about_a_missing_run_names_existing_runs(folder, tmp_path, monkeypatch, capsys, word, message):
     monkeypatch.chdir(tmp_path)
     folder.log()
     (tmp_path / "empty").mkdir()
     assert command(["status", word]) == 2
     out, err = capsys.readouterr()
     assert not out
-    assert re.search(told, err), err
+    assert re.search(message, err), err
 
 
 def test_a_run_is_found_by_name_and_by_configuration(folder, tmp_path, monkeypatch):
@@ -452,8 +452,8 @@ def test_changes_are_lines_except_for_single_shots(folder):
     log.write(sample("shot", shot="s5", evaluation=2, worker="tcp://1", host="node9", seconds=1.0))
     assert status_changes(before, folder.read()) == []
     log.write(sample("retry", shot="s1", worker="tcp://1", reason="it was late"))
-    told = status_changes(before, folder.read())
-    assert told == ["failure: shot s1 was started again on another worker: it was late (2 times)"]
+    lines = status_changes(before, folder.read())
+    assert lines == ["failure: shot s1 was started again on another worker: it was late (2 times)"]
 
 
 def watch(cwd, *words, **popen):
@@ -546,7 +546,7 @@ def test_malformed_numbers_in_the_files_do_no_harm(folder, number):
     (folder.path / "driver.json").write_text(f'{{"pid": {number}}}')
     status = folder.read()
     json.dumps(asdict(status), allow_nan=False)
-    told = "\n".join([*status_lines(status), *status_changes(None, status)])
-    assert told.replace("\n", "").isprintable()
+    text = "\n".join([*status_lines(status), *status_changes(None, status)])
+    assert text.replace("\n", "").isprintable()
     assert math.isfinite(status.core_hours)
     status_table(status)

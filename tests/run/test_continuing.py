@@ -162,7 +162,7 @@ def test_a_folder_without_the_identity_of_its_problem_is_refused(finished):
 
 
 def test_files_that_can_be_made_again_may_be_missing(finished, first_run):
-    """Staged files, the pictures of a run that had none, and a model that somebody has put aside."""
+    """Staged files, the pictures of a run that had none, and a model that the user has moved."""
     run_dir = finished.folder / "run"
     shutil.rmtree(run_dir / "staged")
     (run_dir / "model.npy").unlink()

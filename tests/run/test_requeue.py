@@ -37,8 +37,8 @@ QSTAT = """Job Id: 7.server
 
 
 @pytest.fixture(autouse=True)
-def deaf():
-    """It is deaf to signals when it is done, and the tests' process should not be."""
+def kept_handlers():
+    """Restore the handlers of the test process, since a requeue ignores signals."""
     with keep_handlers():
         yield
 
@@ -66,7 +66,7 @@ def folder(tmp_path):
 
 
 def start(folder, monkeypatch, number, finished, limit=10):
-    """One start of a job of Slurm that is stopped when its time is up; what it tells."""
+    """One start of a Slurm job that stops at its time limit; returns its message."""
     monkeypatch.setenv("SLURM_JOB_ID", "41")
     monkeypatch.setenv("SLURM_RESTART_COUNT", str(number))
     requeueing = Requeue(folder, limit)
@@ -186,8 +186,8 @@ def test_a_pbs_job_submits_a_successor_with_the_same_resources(folder, command, 
     words = qsub()
     options = dict(zip(words[0:-1:2], words[1:-1:2], strict=True))
     assert words[-1] == "./jobs/fwi.pbs"
-    wishes = [word for option, word in zip(words[:-1:2], words[1:-1:2], strict=True) if option == "-l"]
-    assert sorted(wishes) == [
+    requests = [word for option, word in zip(words[:-1:2], words[1:-1:2], strict=True) if option == "-l"]
+    assert sorted(requests) == [
         "filesystems=home:eagle",
         "place=scatter",
         "select=2:ncpus=2:mem=1gb:ngpus=1",

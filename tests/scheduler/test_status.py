@@ -17,7 +17,7 @@ LONG = ("inversion.iterations=5000", "inversion.ftol=0", "inversion.gtol=0")
 WORDS = options(*SLOW, *LONG)
 RUN = ("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "run")
 EXCLUSIVE = ("--set", 'site.scheduler.directives=["--exclusive"]')
-# Another host takes a driver for dead after half a minute of silence; a look lasts six seconds.
+# Another host considers a driver dead after half a minute without heartbeats; one reading takes six seconds.
 DEAD = 90.0
 
 LOOK = """

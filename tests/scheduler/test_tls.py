@@ -1,4 +1,4 @@
-"""Nobody without the run's own key gets to its scheduler, from whatever host."""
+"""No host can connect to the scheduler of a run without the key of the run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 from watching import logged_events, options
 
-STRANGER = """
+INTRUDER = """
 import sys
 from distributed import Client
 from distributed.security import Security
@@ -40,7 +40,7 @@ def test_connections_without_the_key_of_the_run_are_refused_and_the_run_continue
         "certificate.pem": 0o600,
     }
     for kind in ("plain", "own certificate"):
-        assert lab.run(sys.executable, "-c", STRANGER, address, kind, host="node3").startswith("refused:")
+        assert lab.run(sys.executable, "-c", INTRUDER, address, kind, host="node3").startswith("refused:")
     done = len(logged_events(run_dir, "shot"))
     lab.until(lambda: len(logged_events(run_dir, "shot")) > done)
     driver_of(process).send_signal(signal.SIGTERM)

@@ -39,8 +39,8 @@ def checks_of(client, folder, layouts, *settings):
 
 def test_everything_is_checked_and_differences_from_the_site_file_are_problems(local, tmp_path, monkeypatch):
     monkeypatch.setattr("hpcfwi.sitecheck.worker_checks.JOIN_TIMEOUT_S", 0.1)
-    promised = Layout(2, 1, 20 * 10**12)
-    sections = checks_of(local, tmp_path, {"elsewhere": promised, "nowhere": promised}).sections(3.0)
+    expected = Layout(2, 1, 20 * 10**12)
+    sections = checks_of(local, tmp_path, {"elsewhere": expected, "nowhere": expected}).sections(3.0)
     here = {finding.name: finding for finding in sections[0].findings}
     assert {name for name, finding in here.items() if finding.verdict == "problem"} == {
         "processes",

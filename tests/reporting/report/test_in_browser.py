@@ -49,14 +49,14 @@ class Browser:
             options.add_argument(f"--{switch}")
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-        self.tell("Network.enable")
-        self.tell("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+        self.send("Network.enable")
+        self.send("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
 
-    def tell(self, command: str, **facts: Any) -> None:
+    def send(self, command: str, **facts: Any) -> None:
         self.driver.execute_cdp_cmd(command, facts)
 
     def open(self, path: Path, width: int = 1280) -> None:
-        self.tell(
+        self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500
         )
         self.driver.get_log("browser")
@@ -68,8 +68,8 @@ class Browser:
 
     def requested(self) -> list[str]:
         """Addresses that have been asked for since the page was opened."""
-        told = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
-        return [event["params"]["request"]["url"] for event in told if event["method"] == "Network.requestWillBeSent"]
+        events = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
+        return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
 
     def complaints(self) -> list[str]:
         return [entry["message"] for entry in self.driver.get_log("browser")]

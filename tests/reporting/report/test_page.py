@@ -140,8 +140,8 @@ def test_a_run_writes_its_report_and_logs_it(first_run):
     _, done, folder = first_run
     assert (folder / "report.html").stat().st_mode & 0o777 == 0o600
     assert "report.html" in done.stdout
-    told = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    (event,) = (event for event in told if event["event"] == "report")
+    logged = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    (event,) = (event for event in logged if event["event"] == "report")
     assert event["file"] == "report.html"
     assert 0 < event["seconds"] < 10
 
@@ -492,8 +492,8 @@ def test_a_report_that_cannot_be_written_is_a_warning(hpcfwi):
     done = hpcfwi.run("run", "inversion.iterations=1")
     assert "warning: the report cannot be written" in done.stdout
     assert (run / "model.npy").exists()
-    told = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    assert [event for event in told if event["event"] == "warning" and "report" in event["message"]]
+    logged = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert [event for event in logged if event["event"] == "warning" and "report" in event["message"]]
 
 
 def test_the_report_of_a_failed_run_shows_the_reason(hpcfwi, first_run):
@@ -559,8 +559,8 @@ def test_the_report_of_200_000_shots_is_small(run):
             usual = sample("shot").facts()
             for i in range(10_000):
                 worker = {"worker": f"tls://{i % 700}", "host": f"node{i % 70}", "pid": 1}
-                told = {"shot": f"shot-{i}", "evaluation": evaluation, "misfit": 1.0 / (i + evaluation), "seconds": 9.5}
-                file.write(json.dumps(usual | {"time": time + 10 * (1 + i // 700), **worker, **told}) + "\n")
+                done = {"shot": f"shot-{i}", "evaluation": evaluation, "misfit": 1.0 / (i + evaluation), "seconds": 9.5}
+                file.write(json.dumps(usual | {"time": time + 10 * (1 + i // 700), **worker, **done}) + "\n")
             done = {"evaluation": evaluation, "misfit": 1.0, "seconds": 150.0}
             file.write(sample_line("evaluation", time=time + 151, **done).decode())
     path = write_report(run)
