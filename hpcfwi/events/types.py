@@ -48,7 +48,7 @@ class RunStarted(Event, name="start"):
     host: f.Host
     pid: f.Pid
     process_start: f.ProcessStart
-    workers_planned: Annotated[f.Count, f.about("worker processes that the run wants")]
+    workers_planned: Annotated[f.Count, f.about("planned worker processes")]
     shots: f.Shots
     iterations: f.Iterations
     versions: Annotated[dict[str, str] | None, f.about("versions of Python and of the libraries")] = None

@@ -115,8 +115,8 @@ def convergence_figure(
 ) -> Figure:
     """The misfits of all evaluations and of the iterations, relative to the first, and the model errors.
 
-    ``misfits`` are those of evaluation 1, 2, ...; of iteration 0 (the initial model), 1, ... there are the number of its last
-    evaluation, its misfit and its model error (a fraction; None or NaN if unknown).
+    ``misfits`` has a value for each evaluation. The other arguments have one for each iteration, from 0 (the initial model) on:
+    the number of its last evaluation, its misfit and its model error (a fraction; None or NaN if unknown).
     """
     errors = 100 * np.array(model_errors, dtype=float)
     known = plotting.finite(errors)
@@ -126,7 +126,7 @@ def convergence_figure(
     every = np.column_stack([np.arange(1, len(misfits) + 1), misfits])
     draw_misfits(top, every, np.column_stack([iteration_evaluations, iteration_misfits]), first)
     count = counted(len(iteration_misfits) - 1, "iteration")
-    top.set_title(f"Misfit: {_number(100 * iteration_misfits[-1] / first)} % of the first one after {count}")
+    top.set_title(f"Misfit: {_number(100 * iteration_misfits[-1] / first)} % of the first misfit after {count}")
     for axes in below:
         axes.plot(iteration_evaluations, errors, "o-", color="C1", ms=5)
         axes.set_title(f"Model error: from {_number(known[0])} % to {_number(known[-1])} %")

@@ -17,7 +17,7 @@ def counted(count: int, noun: str) -> str:
 
 def duration(seconds: float) -> str:
     """``0:05``, ``12:30``, ``3:00:00``."""
-    minutes, rest = divmod(round(min(seconds, 1e12)), MINUTE)  # damaged logs have any numbers
+    minutes, rest = divmod(round(min(seconds, 1e12)), MINUTE)  # a damaged log may have any number
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 

@@ -153,7 +153,7 @@ class ModelFigure:
                     axes.tick_params(labelleft=False)
                 image = draw_image(axes, each.plane(values), each.extent, colours, limits)
                 self.panels.append((axes, each, size[0]))
-        # an arrow of the colour bar is at a limit that values exceed
+        # the colour bar has an arrow at each limit that values exceed
         drawn = np.concatenate([finite(values) for values in models.values()])
         extend = EXTEND[bool((drawn < limits[0]).any()), bool((drawn > limits[1]).any())]
         bar = add_axes(lefts[-1] - between + 0.15, 0.0, BAR, bar_height)
@@ -265,7 +265,7 @@ def label_axes(axes: Axes, domain: Domain, plane: Slice, inches: ArrayLike) -> N
 
 
 def use_log_scale(axes: Axes, values: ArrayLike) -> None:
-    """Make the vertical axis logarithmic unless all values are equal; a short one has plain numbers at its ticks."""
+    """Make the vertical axis logarithmic unless all values are equal; a short range has plain numbers at its ticks."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     shown = finite(values)

@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on: a line for each iteration and, on a terminal, live bars below these lines."""
+"""Progress of a run on the console: a line for each iteration and, on a terminal, live bars below these lines."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ from hpcfwi.events.state import ENDED, RunState
 from hpcfwi.io import parse_json, require_regular_file, shortened
 from hpcfwi.reporting.formatting import natural_order
 
-# A single look waits this long for a heartbeat.
+# A single reading waits this long for a heartbeat.
 HEARTBEAT_TIMEOUT_S = HEARTBEAT_INTERVAL_S + 1
-# Times that files are read again before a run counts as ended, because its last events may be on their way.
+# Files are read again this often before a run counts as ended, because its last events may not be visible yet.
 MAX_REREADS = 3
 # A folder with one of these files is a run folder.
 RUN_FILES = ("problem.json", "events.jsonl", "driver.json", "result.json")
@@ -95,7 +95,7 @@ class RunStatus:
     shots_done: Annotated[int, "finished shots of the current evaluation, or of the observed data"]
     shots_total: Annotated[int, "shots of the current evaluation, or of the observed data"]
     workers: Annotated[list[WorkerStatus], "connected workers: `host`, `name`, `shots`, `seconds` of each"]
-    workers_planned: Annotated[int | None, "worker processes that the run wants"]
+    workers_planned: Annotated[int | None, "planned worker processes"]
     hosts: Annotated[list[HostStatus], "hosts with workers or finished shots: `host`, `workers`, `shots` of each"]
     jobs: Annotated[dict[str, str], "state of each unfinished worker job, with the scheduler's reason, by job number"]
     failures: Annotated[list[MessageCount], "what went wrong, each with `message` and `count`; the most frequent first"]
@@ -264,7 +264,7 @@ class StatusReader:
     def _figures(self) -> Iterator[tuple[float, str]]:
         """Times and paths of the figures."""
         for path in (self.folder / "figures").glob("*.png"):
-            with suppress(OSError):  # it may just be replaced
+            with suppress(OSError):  # it may be replaced at this moment
                 yield round(path.stat().st_mtime, 3), str(path)
 
     def _resume_command(self) -> str | None:
@@ -303,7 +303,7 @@ def _alternatives(path: Path, command: str) -> str:
     """The end of a message: runs with similar names, and what to type."""
     runs = _runs_in(path) or _runs_in(RUNS) or _runs_in(path.parent)
     if not runs:
-        return "; hpcfwi run makes one: runs/<name of the configuration>, or what --run-dir names"
+        return "; hpcfwi run makes one: runs/<name of the configuration>, or the folder that --run-dir names"
     alike = difflib.get_close_matches(path.name, [run.name for run in runs], MAX_NAMED_RUNS, 0.5)
     runs.sort(key=lambda run: alike.index(run.name) if run.name in alike else MAX_NAMED_RUNS)
     more = f", and {len(runs) - MAX_NAMED_RUNS} more in {runs[0].parent}" if len(runs) > MAX_NAMED_RUNS else ""

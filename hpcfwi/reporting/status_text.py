@@ -61,7 +61,7 @@ def summary_line(status: RunStatus) -> str:
 
 
 def status_changes(before: RunStatus | None, now: RunStatus) -> list[str]:
-    """Lines for the changes between two looks, except those of shots."""
+    """Lines for the changes between two readings, except those of shots."""
     lines = [] if before is not None and summary_line(before) == summary_line(now) else [summary_line(now)]
     for kind in ("failures", "warnings"):
         known = {each.message: each.count for each in getattr(before, kind, [])}

@@ -425,7 +425,7 @@ def test_convergence_is_relative_to_the_first_misfit() -> None:
     assert np.allclose(every.get_xydata(), np.c_[[1, 2, 3, 4, 5], [1, 2.5, 0.5, 0.25, 0.1]])
     assert np.allclose(accepted.get_xydata(), np.c_[[1, 3, 4, 5], [1, 0.5, 0.25, 0.1]])
     assert top.get_yscale() == "log"
-    assert top.get_title() == "Misfit: 10.0 % of the first one after 3 iterations"
+    assert top.get_title() == "Misfit: 10.0 % of the first misfit after 3 iterations"
     assert np.allclose(bottom.lines[0].get_ydata(), [10, 8, 6, 5])
     ticks = bottom.get_xticks()
     assert np.array_equal(ticks, np.round(ticks))

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 # Ink of the page in the light theme, with which matplotlib draws, and in the dark theme.
-INK, INK_AT_NIGHT = "#1c2126", "#e4e8eb"
-THEME = f"<style>svg{{--ink:{INK}}}@media(prefers-color-scheme:dark){{svg{{--ink:{INK_AT_NIGHT}}}}}</style>"
+INK, DARK_THEME_INK = "#1c2126", "#e4e8eb"
+THEME = f"<style>svg{{--ink:{INK}}}@media(prefers-color-scheme:dark){{svg{{--ink:{DARK_THEME_INK}}}}}</style>"
 SVG_STYLE: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     "legend.frameon": False,

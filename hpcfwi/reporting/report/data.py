@@ -54,7 +54,7 @@ class ShotMisfits:
         self._found = {number: {}, **{n: misfits for n, misfits in self._found.items() if n in kept}}
 
     def add(self, number: int, shot: str, misfit: float) -> None:
-        """Add a finished shot; workers send its event themselves, so it may come after the end of its evaluation."""
+        """Add a finished shot; its worker sends the event, which may arrive after the end of the evaluation."""
         if number in self._found:
             self._found[number][shot] = misfit
 
@@ -73,8 +73,8 @@ class ReportData:
         self.iterations: dict[int, events.IterationDone] = {}
         self.failures: deque[tuple[float, str]] = deque(maxlen=MAX_FAILURES)  # seconds of the timeline, and a line
         self.tracebacks: deque[str] = deque(maxlen=MAX_TRACEBACKS)
-        self.excluded_shots: list[str] = []  # because they failed
-        self.figures_current = False  # whether figures/ is of the present end of the run, not an earlier one
+        self.excluded_shots: list[str] = []  # shots that failed
+        self.figures_current = False  # whether figures/ is from the last end of the run, not an earlier one
         self.began = self.ended = 0.0  # times of the first and the last event, s since 1970
         for event in log:
             self.apply(event)
@@ -105,7 +105,7 @@ class ReportData:
             case events.TaskFailed():
                 self.tracebacks.append(event.traceback)
             case events.ShotExcluded():
-                # without the shot another inversion begins
+                # another inversion begins without the shot
                 self.excluded_shots.append(event.shot)
                 self.shot_misfits = ShotMisfits()
                 self.evaluations.clear()

@@ -207,7 +207,7 @@ class Timeline:
 
 @dataclass
 class Row:
-    """A row of the drawing; ``presence`` has begins and widths."""
+    """A row of the drawing; ``presence`` has starts and widths."""
 
     label: str
     workers: list[int]
@@ -233,8 +233,8 @@ class Gantt:
     label: str  # of the time axis
     ticks: list[tuple[float, str]]
     rows: list[Row]
-    shots: list[Block]  # empty if they are too many
-    shades: list[tuple[int, str]]  # instead of them: for each shade, the SVG path of the bins that are as busy
+    shots: list[Block]  # empty if there are too many
+    shades: list[tuple[int, str]]  # instead of shots: for each shade, the SVG path of the bins that are that busy
     stages: list[Block]
     evaluations: list[Block]
     marks: list[tuple[float, int, str]]  # place, row (-1: above all rows) and title of failures
@@ -290,7 +290,7 @@ def _summary(timeline: Timeline) -> str:
     share = number(100 * min(1.0, busy / present) if present else 0.0, 3)
     hosts, shots = counted(len({worker.host for worker in workers}), "host"), sum(worker.shots for worker in workers)
     text = (
-        f"{counted(timeline.joined, 'worker')} on {hosts} did {counted(shots, 'shot')}, including those of the data, in "
+        f"{counted(timeline.joined, 'worker')} on {hosts} finished {counted(shots, 'shot')}, including those of the data, in "
         f"{number(timeline.now)} s; they were busy for {share} % of the time for which they were connected."
     )
     if timeline.marks:
@@ -300,7 +300,7 @@ def _summary(timeline: Timeline) -> str:
 
 
 def _grouped(evaluations: Sequence[Span]) -> Iterator[Span]:
-    """Evaluations with titles, several together if they are too many."""
+    """Evaluations with titles, grouped if there are too many."""
     for group in _groups(evaluations, MAX_BLOCKS):
         first, last = group[0], group[-1]
         single = f"evaluation {first.evaluation}: {number(first.end - first.begin, 3)} s"
@@ -309,13 +309,13 @@ def _grouped(evaluations: Sequence[Span]) -> Iterator[Span]:
 
 
 def _groups(items: Sequence[T], limit: int) -> list[Sequence[T]]:
-    """Consecutive items together, in at most ``limit`` groups of one size."""
+    """Split items into at most ``limit`` groups of equal size, in their order."""
     size = max(1, -(-len(items) // limit))
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
 def _rows(workers: Sequence[Worker]) -> tuple[str, list[Row]]:
-    """The unit of the rows, and a row for each worker, host or group of hosts, whichever makes few enough."""
+    """The unit of the rows, and a row for each worker, host or group of hosts, so that at most MAX_ROWS rows result."""
     order = sorted(range(len(workers)), key=lambda i: (natural_order(workers[i].host), natural_order(workers[i].name)))
     unit, found = "worker", [(" · ".join(filter(None, (workers[i].host, workers[i].name))), [i]) for i in order]
     if len(workers) > MAX_ROWS:
@@ -327,7 +327,7 @@ def _rows(workers: Sequence[Worker]) -> tuple[str, list[Row]]:
 
 
 def _shades(timeline: Timeline, rows: list[Row], place: Callable[[float], float]) -> Iterator[tuple[int, str]]:
-    """For each shade, an SVG path of the bins in which the workers of a row were so busy."""
+    """For each shade, an SVG path of the bins in which the workers of a row were that busy."""
     width = timeline.width
     bins = min(BINS, max(1, math.ceil(timeline.now / width)))
     edges = width * np.arange(bins + 1)

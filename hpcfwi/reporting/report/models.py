@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 # Limits: pixels of a model and of its longer side; iterations in the slider, pixels of all their images, and bytes of the
 # journal that are read for them.
 MAX_PIXELS, MAX_SIDE, MAX_FRAMES, MAX_HISTORY_PIXELS, MAX_BYTES = 300_000, 600, 60, 4_000_000, 3_000_000_000
-# Colours of an image, and that of cells that are not finite.
+# Number of colours of an image, and the colour of cells that are not finite.
 LEVELS, MISSING_COLOUR = 255, (190, 190, 190)
-# Inches: width of a panel and of a flat one, the largest height, and room left of, below and around a panel.
+# Sizes, inches: width of a panel and of a flat one, the largest height, and room left of, below and around a panel.
 PANEL, FLAT_PANEL, MAX_HEIGHT, LEFT, BELOW, AROUND = 2.9, 6.4, 4.4, 0.62, 0.5, 0.1
 COLOUR_NAMES = {"viridis": ("violet", "yellow"), "RdBu": ("red", "blue"), "plasma": ("dark blue", "yellow")}
 FIRST_GRADIENT = "Gradient of the misfit with respect to squared slowness at the initial model"
@@ -102,7 +102,7 @@ class Frame:
 
     @classmethod
     def draw(cls, domain: Domain, plane: Slice, mark: Callable[[Axes, Slice, float], None] = lambda *_: None) -> Frame:
-        """Draw the axes; ``mark`` adds to them, and gets the slice and the length of an inch, km, too."""
+        """Draw the axes; ``mark`` draws on them; it also gets the slice and the length of an inch, km."""
         aspect = plane.size[0] / plane.size[1]
         width = min(FLAT_PANEL if aspect > 2 else PANEL, MAX_HEIGHT * aspect)
         height = width / aspect
@@ -149,7 +149,7 @@ class PanelGroup:
 
 
 def models_group(models: RunModels) -> PanelGroup | None:
-    """The known ones of true, initial and final (or current) model, with the survey; None without a model."""
+    """The true, initial and final (or current) models that are known, with the survey; None without a model."""
     domain, latest = models.domain, models.latest
     if domain is None or latest is None:
         return None
@@ -190,7 +190,7 @@ def survey_map(misfits: ShotMisfits, models: RunModels) -> PanelGroup | None:
         axes.scatter(sources[:, 0], sources[:, 1], **style)
 
     first, last = plotting.velocity_limits(last=ground)
-    # the lightest quarter of the greys, for sources to stand out
+    # the lightest quarter of the greys, so that sources stand out
     image = Scale("Greys", (first, 4 * last - 3 * first), "").paint(_thinned(plane.plane(ground), MAX_PIXELS))
     between = f"between {number(low, 3)} and {number(high, 3)} % of that in the first one"
     alt = f"Map of the survey: the misfit of the shot at each source in evaluation {misfits.number}, {between}"
@@ -241,15 +241,13 @@ class ModelHistory:
     """The model of every iteration."""
 
     groups: list[PanelGroup] = field(default_factory=list)  # the last model, and its difference to a known one
-    frames: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # label, images and texts of each iteration, for the script
+    frames: list[dict[str, Any]] = field(default_factory=list)  # label, images and texts of each iteration
     gradient: NDArray | None = None  # the first one, if known
     notes: list[str] = field(default_factory=list)  # what is missing, and why
 
 
 def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> ModelHistory:
-    """Find the models of the iterations in a journal and draw them; of long runs and large models, only some."""
+    """Find the models of the iterations in a journal and draw them; only some of long runs and large models."""
     history = ModelHistory()
     domain, notes = models.domain, history.notes
     if domain is None or not rows:
@@ -289,7 +287,7 @@ def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> Mode
 def _find_entry(
     found: Sequence[Entry], row: Row, first: int, size: int
 ) -> tuple[tuple[FunctionalGradient, NDArray] | None, int]:
-    """Answer and squared slowness of a row from its ``first`` evaluation on, or None; and the number of damaged files."""
+    """Answer and squared slowness of a row (None: not found) whose evaluations begin at ``first``; number of damaged files."""
     damaged = 0
     # optimisers accept the last point of a line search or, rarely, an earlier one
     for entry in reversed([entry for entry in found if first <= entry.number <= row.evaluations]):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hpcfwi.inversion.history import Row
-from hpcfwi.reporting.report.charts import INK, INK_AT_NIGHT, convergence_charts, shot_misfits, some
+from hpcfwi.reporting.report.charts import DARK_THEME_INK, INK, convergence_charts, shot_misfits, some
 from hpcfwi.reporting.report.data import RunModels, ShotMisfits
 
 
@@ -28,7 +28,7 @@ def rows(*misfits, model_error=None):
 def test_text_and_lines_have_the_colour_of_the_theme():
     (chart,) = convergence_charts([], {1: 2.0})
     text = svg(chart.picture)
-    assert text.count(INK) == text.count(INK_AT_NIGHT) == 1
+    assert text.count(INK) == text.count(DARK_THEME_INK) == 1
     assert "var(--ink)" in text
     assert "prefers-color-scheme:dark" in text
 
