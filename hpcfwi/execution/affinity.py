@@ -109,7 +109,7 @@ class AffinityCheck:
         found = {}
         if threads != expected:
             found["threads"] = (
-                f"on {host} kernels run on {threads} threads instead of {expected} (worker.threads): something there sets "
+                f"on {host} the kernel thread count is {threads}, not {expected} (worker.threads): something there sets "
                 "OMP_NUM_THREADS or OMP_THREAD_LIMIT, see environment.commands, environment.modules and openmp.variables"
             )
         if len(mask) < expected:
@@ -119,8 +119,8 @@ class AffinityCheck:
             )
         elif len(together) < expected * len(here):
             found["node"] = (
-                f"on {host} {len(here)} workers of {expected} threads share CPU {format_ranges(together)}: the job was given "
-                "fewer CPUs than worker.processes x worker.threads, or another job of this run is on the same node"
+                f"on {host} {len(here)} workers (threads of each: {expected}) share CPU {format_ranges(together)}: the job was "
+                "given fewer CPUs than worker.processes x worker.threads, or another job of this run is on the same node"
             )
         new = {kind: text for kind, text in found.items() if (host, kind) not in self._reported}
         self._reported |= {(host, kind) for kind in new}

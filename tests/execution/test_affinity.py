@@ -18,7 +18,7 @@ def test_workers_that_match_the_site_file_give_no_message():
 def test_a_wrong_number_of_threads_is_reported_once_for_each_host():
     check = check_of(4)
     (message,) = check.mismatches("node1", "a", 1, "0-3")
-    assert "on node1 kernels run on 1 threads instead of 4 (worker.threads)" in message
+    assert "on node1 the kernel thread count is 1, not 4 (worker.threads)" in message
     assert "OMP_NUM_THREADS" in message
     assert check.mismatches("node1", "b", 1, "4-7") == []
     assert len(check.mismatches("node2", "c", 1, "0-3")) == 1
@@ -34,7 +34,7 @@ def test_workers_that_share_cpus_are_reported_until_one_is_gone():
     check = check_of(2)
     assert check.mismatches("node1", "a", 2, "0-1") == []
     (message,) = check.mismatches("node1", "b", 2, "0-1")
-    assert "on node1 2 workers of 2 threads share CPU 0-1" in message
+    assert "on node1 2 workers (threads of each: 2) share CPU 0-1" in message
     check.forget("a")
     assert check.mismatches("node1", "c", 2, "2-3") == []
 

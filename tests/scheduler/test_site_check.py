@@ -211,7 +211,7 @@ def test_a_node_that_differs_from_its_site_file_is_a_problem_in_each_row(site_ch
     rows = found[place]
     problems = {"threads", "clock", "versions", "memory", "shared folder"}
     assert not_ok(rows) == {**dict.fromkeys(problems, "problem"), "encryption": "warning"}
-    assert "kernels run on 1 threads instead of 2 (worker.threads)" in rows["threads"][1]
+    assert "the kernel thread count is 1, not 2 (worker.threads)" in rows["threads"][1]
     assert "+50000." in rows["clock"][1] or "+4999" in rows["clock"][1]
     assert "dask 1.0 (driver: " in rows["versions"][1]
     assert "limit of a process (ulimit) 5.1 GB; the workers may use 1 x 6.0 GB" in rows["memory"][1]

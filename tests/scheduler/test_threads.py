@@ -64,7 +64,7 @@ def test_a_strict_site_stops_the_run(bound):
     done, threads = run(bound, "worker.threads=2", "openmp.strict=true", 'openmp.variables.OMP_THREAD_LIMIT="1"')
     assert done.returncode == 3, done.stdout + done.stderr
     assert threads == [(1, "0-1")]
-    assert "on node1 kernels run on 1 threads instead of 2 (worker.threads)" in done.stderr
+    assert "on node1 the kernel thread count is 1, not 2 (worker.threads)" in done.stderr
     assert "openmp.strict = true" in done.stderr
 
 

@@ -107,7 +107,7 @@ def test_a_limit_on_threads_is_found_whatever_the_site_says(hpcfwi):
     found = check(hpcfwi, "--set", "worker.processes=1", "--set", "worker.threads=2", code=1)
     verdict, line = found.pop("threads")
     assert verdict == "problem"
-    assert "kernels run on 1 threads instead of 2 (worker.threads)" in line
+    assert "the kernel thread count is 1, not 2 (worker.threads)" in line
     assert "OMP_THREAD_LIMIT" in line
     assert {verdict for verdict, _ in found.values()} == {"ok"}
 
@@ -119,7 +119,7 @@ def test_processes_that_are_bound_to_the_same_core_are_found(hpcfwi):
     settings = ("worker.processes=2", "worker.threads=1", *bound)
     found = check(hpcfwi, *(word for setting in settings for word in ("--set", setting)), code=1)
     assert found["threads"][0] == "problem"
-    assert "2 workers of 1 threads share CPU " in found["threads"][1]
+    assert "2 workers (threads of each: 1) share CPU " in found["threads"][1]
 
 
 @pytest.mark.skipif(
@@ -164,7 +164,7 @@ def test_wrong_threads_on_a_host_without_workers_are_only_a_warning(hpcfwi):
     found = check(hpcfwi, "generic-pbs", "--set", "worker.threads=1000", "--set", "network.tls=false", code=1)
     verdict, line = found["threads"]
     assert verdict == "warning"
-    assert "kernels run on 1 threads instead of " in line
+    assert "the kernel thread count is 1, not " in line
     assert "(workers have 1000 threads, more than there are CPUs here)" in line
     assert "--job tests the nodes" in line
     assert found["scheduler"][0] == "problem"
