@@ -1,1 +1,1 @@
-"""Batch systems: one module for each, with all the commands, variables and words that are its own."""
+"""Batch systems: one module for each, with all its commands, variables and terms."""

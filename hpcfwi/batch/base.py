@@ -1,4 +1,4 @@
-"""The batch system protocol: what hpcfwi asks of Slurm, PBS and those that other packages add."""
+"""The interface of batch systems: Slurm, PBS, and those that other packages add."""
 
 import os
 import re
@@ -16,14 +16,14 @@ from hpcfwi.config.site import SiteConfig
 from hpcfwi.errors import RunError
 
 COMMAND_TIMEOUT_S = 20.0
-# Prefixes of the variables that size a job for OpenMP and MPI, whatever batch system started it.
+# Prefixes of variables that size a job for OpenMP and MPI, with any batch system.
 JOB_SIZE_PREFIXES = ("NCPUS", "OMP_", "GOMP_", "KMP_", "PMI_", "PMIX_", "OMPI_")
 State = Literal["pending", "running", "ended"]
 
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command returned; its exit code is 124 if it timed out, and 127 if it could not be started."""
+    """The result of a command; its exit code is 124 if it timed out, and 127 if it could not be started."""
 
     command: str
     code: int
@@ -32,7 +32,7 @@ class CommandResult:
 
     @property
     def message(self) -> str:
-        """What the command says about its failure."""
+        """The command's own error message."""
         return (self.err or self.out).strip()
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class CommandResult:
 
 
 class SubmissionError(RunError):
-    """The batch system rejected a job; ``result`` has the command and its answer."""
+    """The batch system rejected a job; ``result`` holds the command and its output."""
 
     def __init__(self, result: CommandResult) -> None:
         super().__init__(result)
@@ -67,7 +67,7 @@ def run_command(*command: str, cwd: str | None = None) -> CommandResult:
         out, err = process.communicate(timeout=COMMAND_TIMEOUT_S)
     except TimeoutExpired:
         process.kill()
-        with suppress(TimeoutExpired):  # a process that waits for a file system outlives SIGKILL
+        with suppress(TimeoutExpired):  # a process that waits for a file system survives SIGKILL
             process.wait(COMMAND_TIMEOUT_S)
         return CommandResult(line, 124, err=f"no answer within {COMMAND_TIMEOUT_S:g} s")
     except BaseException:
@@ -79,7 +79,7 @@ def run_command(*command: str, cwd: str | None = None) -> CommandResult:
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment without the variables of the job that this process runs in.
 
-    A job that is submitted from within another would take them for its own: Slurm would pin it to the cores of the outer job.
+    A job that is submitted from within another job would inherit them: Slurm would pin it to the cores of the outer job.
     """
     systems = BatchSystem.__subclasses__()
     prefixes = (*JOB_SIZE_PREFIXES, *(prefix for system in systems for prefix in system.job_prefixes))
@@ -95,10 +95,10 @@ class JobState:
     """The state of a job; two states that differ in ``left_s`` alone are equal."""
 
     state: State
-    word: str  # the batch system's word for it; of an ended job, how it ended
+    word: str  # the batch system's own word for it, or how the job ended
     reason: str = ""  # why the job waits; empty if unknown
-    nodes: str = ""  # where it runs
-    left_s: float | None = field(default=None, compare=False)  # until its time limit; None without one, or if unknown
+    nodes: str = ""  # where the job runs
+    left_s: float | None = field(default=None, compare=False)  # until the time limit; None without one, or if unknown
 
     def __str__(self) -> str:
         return f"{self.word} ({self.reason})" if self.reason else self.word
@@ -115,7 +115,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Node:
-    """A node of an allocation: the CPUs, as the batch system counts them, and bytes (if known) that the job has on it."""
+    """A node of an allocation: the job's CPUs on it, as the batch system counts them, and bytes, if known."""
 
     name: str
     cpus: int
@@ -128,27 +128,27 @@ class Node:
 
 
 class BatchSystem(ABC):
-    """A batch system, and the job in it that this process runs in, if any.
+    """A batch system, and this process's job in it, if any.
 
     To add one, write a subclass and register it as an entry point of the group ``hpcfwi.batch_systems``; the name of the
-    entry point is what users write in ``scheduler.kind``. Only the abstract methods are needed for worker jobs.
+    entry point is the value of ``scheduler.kind``. Worker jobs need only the abstract methods.
 
     ``environment`` has the variables of this process, which describe its job.
     """
 
-    # the name to show, and the commands that submit, query and cancel jobs
+    # the display name, and the commands that submit, query and cancel jobs
     name: ClassVar[str]
     commands: ClassVar[tuple[str, str, str]]
-    # variables of a job by what they mean: job_id and, where they exist, restarts, submit_host and node_count
+    # variables of a job by their meaning: job_id and, if they exist, restarts, submit_host and node_count
     variables: ClassVar[Mapping[str, str]]
-    # prefixes of the variables that no other job must inherit, and those of them that say where the batch system is
+    # prefixes of variables that no other job must inherit, and exceptions: variables that locate the batch system
     job_prefixes: ClassVar[tuple[str, ...]] = ()
     system_variables: ClassVar[tuple[str, ...]] = ()
     # (pattern of an error message, key of the site file that it is about): the first match counts
     site_keys: ClassVar[tuple[tuple[str, str], ...]] = ()
-    # pattern of the reasons for waiting that never go away
+    # pattern of the reasons why a waiting job will never start
     never_starts: ClassVar[str] = r"(?!)"
-    # the keys among scheduler.qos and scheduler.resources that it understands
+    # which of the keys scheduler.qos and scheduler.resources the batch system supports
     options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
@@ -169,32 +169,32 @@ class BatchSystem(ABC):
         return number[0]
 
     def test_submit(self, script: Path) -> CommandResult | None:  # noqa: ARG002 - part of the protocol
-        """Return what the batch system says of a job script without running it; None if it cannot say."""
+        """Let the batch system check a job script without running it; None if it has no such check."""
         return None
 
     def cancel(self, jobs: Sequence[str]) -> None:
-        """End jobs, whether they run, wait, or have ended already."""
+        """Cancel jobs, whether they are running, waiting or have already ended."""
         if jobs:
             run_command(self.commands[-1], *jobs)
 
     @abstractmethod
     def states(self, jobs: Sequence[str]) -> dict[str, JobState]:
-        """Return the state of each job, ended if it is unknown; raise RunError if the batch system does not answer."""
+        """Return the state of each job; unknown jobs have ended. Raises RunError if the batch system does not answer."""
 
     @abstractmethod
     def queues(self) -> list[Queue]:
         """Return all queues; raise RunError if the batch system does not answer."""
 
     def queue_names(self, queue: str) -> list[str]:
-        """Return the queues that a value of ``scheduler.queue`` names."""
+        """Return the queues in a value of ``scheduler.queue``."""
         return [queue]
 
     def site_key(self, message: str) -> str | None:
-        """Return the key of the site file that an error message is about, if it says so."""
+        """Return the key of the site file that an error message is about, if known."""
         return next((key for pattern, key in self.site_keys if re.search(pattern, message, re.IGNORECASE)), None)
 
     def will_never_start(self, state: JobState) -> bool:
-        """Return whether a job waits for something that never comes."""
+        """Return whether a job waits for a reason that never goes away."""
         return state.state == "pending" and re.search(self.never_starts, state.reason) is not None
 
     def server_hosts(self) -> list[str]:
@@ -209,18 +209,18 @@ class BatchSystem(ABC):
 
     @abstractmethod
     def job_options(self, config: SiteConfig, cpus: int, megabytes: int, logs: Path) -> dict[str, Any]:
-        """Return the keywords that only this batch system's ``job_cls`` has.
+        """Return the keyword arguments that only this batch system's ``job_cls`` accepts.
 
-        Such a job needs ``cpus``, as the batch system counts them, and ``megabytes`` of 2^20 bytes. The output of each goes to
+        A job needs ``cpus``, as the batch system counts them, and ``megabytes`` of 2^20 bytes. The output of each job goes to
         ``<job number>.log`` in the folder ``logs``.
         """
 
     def exclude_directives(self, nodes: Collection[str]) -> list[str]:  # noqa: ARG002 - part of the protocol
-        """Return the directives that keep a job away from nodes."""
+        """Return the directives that exclude nodes from a job."""
         return []
 
     def script_prologue(self, logs: Path) -> list[str]:  # noqa: ARG002 - part of the protocol
-        """Return the shell lines that a job script begins with."""
+        """Return the first shell lines of a job script."""
         return []
 
     # the job that this process runs in
@@ -231,31 +231,31 @@ class BatchSystem(ABC):
 
     @property
     def job_id(self) -> str:
-        """The number of the job; empty outside of jobs."""
+        """The number of the job; empty outside jobs."""
         return self.variable("job_id")
 
     @property
     def restarts(self) -> int:
-        """How often the job was started before."""
+        """How often the job has been restarted."""
         return int(self.variable("restarts")) if self.variable("restarts").isdigit() else 0
 
     def command_folder(self) -> str:
-        """Return the folder of its commands if the PATH of the job may lack it; otherwise nothing."""
+        """Return the folder of its commands if the job's PATH may lack it; else an empty string."""
         return ""
 
     def requeue(self, starts: int) -> str:  # noqa: ARG002 - part of the protocol
-        """Start the job once more after its end, and return what happens now, for the user; raise RunError if that fails.
+        """Have the job run again after its end, and return a message about it for the user; raise RunError on failure.
 
-        ``starts`` is the number of its starts so far.
+        ``starts`` is the number of starts so far.
         """
-        raise RunError(f"hpcfwi cannot start a job of {self.name} again")
+        raise RunError(f"hpcfwi cannot requeue a {self.name} job")
 
     def nodes(self) -> list[Node]:
         """Return the nodes of the job, in the batch system's order; raise RunError if they are unknown."""
-        raise RunError(f"hpcfwi cannot use the nodes of a job of {self.name}; take --launch jobs or --launch local")
+        raise RunError(f"hpcfwi cannot use the nodes of a {self.name} job; use --launch jobs or --launch local")
 
     def start_command(self, node: Node, script: Path) -> tuple[list[str], dict[str, str]]:
-        """Return a command that runs a script on a node of the job until the script ends, and the command's environment."""
+        """Return a command, and its environment, that runs a script on a node of the job and ends with it."""
         raise NotImplementedError
 
 

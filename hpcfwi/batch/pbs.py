@@ -1,4 +1,4 @@
-"""PBS (OpenPBS, PBS Professional and compatible ones): qsub, qstat, qdel, pbs_tmrsh and the variables PBS_*."""
+"""PBS (OpenPBS, PBS Professional and compatible systems): qsub, qstat, qdel, pbs_tmrsh and the variables PBS_*."""
 
 import os
 import re
@@ -18,7 +18,7 @@ RUNNING, ENDED = set("RE"), set("FCX")
 DEFAULT_RESOURCES = "select=1:ncpus={cpus}:mem={memory}"
 # Resources that PBS derives from the select statement of a job.
 DERIVED_RESOURCES = {"mem", "mpiprocs", "ncpus", "ngpus", "nodect", "nodes", "vmem"}
-# The variables of jobs/fwi.pbs that its successor needs, too; HPCFWI_PBS_SCRIPT has the path of that script.
+# Variables of jobs/fwi.pbs that its successor inherits; HPCFWI_PBS_SCRIPT is the path of that script.
 INHERITED_VARIABLES = ("HPCFWI_CONFIG", "HPCFWI_ARGS", "HPCFWI_ROOT", "HPCFWI_REQUEUE", "VIRTUAL_ENV")
 
 
@@ -54,7 +54,7 @@ class PBS(BatchSystem):
         if not jobs:
             return {}
         answer = run_command("qstat", "-f", *jobs)
-        # one ended job (35, 153) makes qstat fail, though it lists the others
+        # a single ended job (exit code 35 or 153) makes qstat fail, although it lists the others
         if answer.code and not answer.out and not re.search(r"finished|unknown job|does not exist", answer.err, re.I):
             raise RunError(f"qstat does not answer: exit code {answer.code}: {answer.err.strip()}")
         found = {}
@@ -100,15 +100,15 @@ class PBS(BatchSystem):
         }
 
     def script_prologue(self, logs: Path) -> list[str]:
-        # PBS brings the output of a job when the job has ended, and not always
+        # PBS copies the output only after the end of a job, and not always
         return [f'exec >>{shlex.quote(str(logs))}/"${{PBS_JOBID%%.*}}".log 2>&1']
 
     def command_folder(self) -> str:
-        """Return the folder of PBS's commands inside a job, whose PATH may lack it or have Slurm's imitations before it."""
+        """Return the folder of PBS's commands inside a job, whose PATH may lack it or put Slurm's wrappers first."""
         return self._installed_commands() if self.job_id else ""
 
     def _installed_commands(self) -> str:
-        """Return the folder of PBS's commands, by its own configuration; empty if that does not say."""
+        """Return the folder of PBS's commands from its configuration; empty if unknown."""
         folder = self.environment.get("PBS_EXEC", "")
         with suppress(OSError):
             text = Path(self.environment.get("PBS_CONF_FILE") or "/etc/pbs.conf").read_text(errors="replace")
@@ -120,10 +120,10 @@ class PBS(BatchSystem):
         return shutil.which(name) or shutil.which(name, path=self._installed_commands() or "/opt/pbs/bin")
 
     def requeue(self, starts: int) -> str:
-        """Submit a successor with the same requests, since ordinary users cannot requeue a running job of PBS."""
+        """Submit a successor with the same requests, since ordinary users cannot requeue a running PBS job."""
         script = self.environment.get("HPCFWI_PBS_SCRIPT")
         if not script:
-            raise RunError("only jobs/fwi.pbs can be submitted again, and this job does not run that script")
+            raise RunError("only jobs that run jobs/fwi.pbs can be submitted again")
         asked = job_attributes(run_command("qstat", "-f", self.job_id).output())
         inherited = {name: self.environment[name] for name in INHERITED_VARIABLES if self.environment.get(name)}
         inherited[self.variables["restarts"]] = str(starts)
@@ -141,7 +141,7 @@ class PBS(BatchSystem):
         return [Node(name, cpus.get(host, names.count(name)), memory.get(host)) for name, host in known.items()]
 
     def _node_file(self) -> list[str]:
-        """Return the hosts of the job, each once for every MPI process that it was asked for."""
+        """Return the hosts of the job, each once per requested MPI process."""
         path = self.variable("node_file")
         try:
             return Path(path).read_text().split()
@@ -150,7 +150,7 @@ class PBS(BatchSystem):
             raise RunError(f"{reason}; is this the first node of the job?") from None
 
     def _chunks(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return the CPUs and the bytes of the job by host, as far as qstat lists them."""
+        """Return the CPUs and bytes of the job by host, if qstat lists them."""
         cpus: dict[str, int] = {}
         memory: dict[str, int] = {}
         vnodes = job_attributes(run_command("qstat", "-f", self.job_id).out).get("exec_vnode", "")
@@ -174,13 +174,13 @@ class PBS(BatchSystem):
         if shutil.which("ssh"):
             return ["ssh", "-o", "BatchMode=yes", node.name, shlex.join(command)], environment
         raise InputError(
-            "this host has none of pbs_tmrsh, pbsdsh and ssh, so nothing can be started on the other nodes of this job; "
-            "take --launch jobs"
+            "this host has neither pbs_tmrsh, pbsdsh nor ssh, so no workers can be started on the nodes of this job; "
+            "use --launch jobs"
         )
 
 
 def job_attributes(text: str) -> dict[str, str]:
-    """Return the attributes in a ``qstat -f`` listing of one job; a long value continues in the next line, after a tab."""
+    """Parse the attributes of one job in ``qstat -f``; a long value continues on the next line, after a tab."""
     joined = re.sub(r"\n\t(?![\w.]+ = )", "", text)  # Torque begins attributes with a tab, too
     return dict(re.findall(r"^[ \t]+([\w.]+) = (.*)$", joined, re.MULTILINE))
 
@@ -197,7 +197,7 @@ def _seconds_left(attributes: Mapping[str, str]) -> float | None:
 
 
 def _same_requests(asked: Mapping[str, str], starts: int) -> list[str]:
-    """Return the options of qsub that ask for what a job has asked for."""
+    """Return the options of qsub that repeat a job's requests."""
     options: list[str] = []
     for option, name in (("-q", "queue"), ("-A", "Account_Name"), ("-P", "project")):
         if asked.get(name, "_pbs_project_default") != "_pbs_project_default":
@@ -209,7 +209,7 @@ def _same_requests(asked: Mapping[str, str], starts: int) -> list[str]:
         if kind == "Resource_List" and not derived:
             options += ["-l", f"{resource}={value}"]
     output = asked.get("Output_Path", "").partition(":")[2]
-    if output and not re.search(r"\.o\d+$", output):  # PBS's own choice ends in the job's number
+    if output and not re.search(r"\.o\d+$", output):  # the default name ends in the job's number
         options += ["-o", _next_output(output, starts)]
     return options
 

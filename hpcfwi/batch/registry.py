@@ -1,4 +1,4 @@
-"""Which batch systems there are, and which of them this process runs in a job of."""
+"""The known batch systems, the one of a site, and the current job."""
 
 import math
 import os
@@ -20,9 +20,9 @@ NO_BATCH_SYSTEM = "none"
 
 @cache
 def batch_systems() -> dict[str, type[BatchSystem]]:
-    """Return the batch systems by their ``scheduler.kind``: those of hpcfwi and those that other packages register.
+    """Return the batch systems by their ``scheduler.kind``: hpcfwi's own, and those that other packages register.
 
-    An InputError says which of them cannot be loaded.
+    Raises InputError if one of them cannot be loaded.
     """
     known: dict[str, type[BatchSystem]] = {"slurm": Slurm, "pbs": PBS}
     for entry in entry_points(group=ENTRY_POINTS):
@@ -33,15 +33,15 @@ def batch_systems() -> dict[str, type[BatchSystem]]:
         except Exception as error:
             package = entry.dist.name if entry.dist is not None else entry.value
             raise InputError(
-                f"the batch system {entry.name} ({entry.value}, entry point of {package}) cannot be loaded: {error}; mend or "
-                f"uninstall that package: pip uninstall {package}"
+                f"the batch system {entry.name} ({entry.value}, entry point of {package}) cannot be loaded: {error}; repair "
+                f"or uninstall that package: pip uninstall {package}"
             ) from error
         known[entry.name] = system
     return known
 
 
 def site_batch_system(site: Site) -> BatchSystem | None:
-    """Return the batch system of a site, or None; an InputError says what is unknown to it, or to hpcfwi."""
+    """Return the batch system of a site, or None; raise InputError for an unknown kind or unsupported key."""
     section = site.config.scheduler
     if section.kind == NO_BATCH_SYSTEM:
         return None
@@ -52,31 +52,31 @@ def site_batch_system(site: Site) -> BatchSystem | None:
     system = known[section.kind]()
     for key in ("qos", "resources"):
         if getattr(section, key) is not None and key not in system.options:
-            raise InputError(f"{where}{key}: {system.name} does not have it; use scheduler.directives")
+            raise InputError(f"{where}{key}: {system.name} does not support it; use scheduler.directives")
     return system
 
 
 def current_batch_system(environment: Mapping[str, str] = os.environ) -> BatchSystem | None:
-    """Return the batch system that runs this process in a job; None outside of jobs."""
+    """Return the batch system of this process's job; None outside jobs."""
     systems = (system(environment) for system in batch_systems().values())
     return next((system for system in systems if system.job_id), None)
 
 
 def current_start() -> tuple[str, int]:
-    """Return the number of the job that this process runs in (empty outside of jobs), and how often it was started before."""
+    """Return the number of this process's job (empty outside jobs), and how often it has been restarted."""
     current = current_batch_system()
     return current.job_id if current is not None else "", max(system().restarts for system in batch_systems().values())
 
 
 class CurrentJob:
-    """The time limit of the job that this process runs in; infinitely far away without a job, a limit or an answer."""
+    """The time limit of this process's job; infinite without a job, a limit or an answer."""
 
     def __init__(self) -> None:
         self._end = math.inf
         self.refresh()
 
     def refresh(self) -> float:
-        """Ask the batch system again, since a limit can be moved; return the seconds that are left."""
+        """Ask the batch system again, since a limit may have changed; return the seconds left."""
         system, left_s = current_batch_system(), None
         if system is not None:
             with suppress(RunError):
@@ -86,5 +86,5 @@ class CurrentJob:
         return self.seconds_left()
 
     def seconds_left(self) -> float:
-        """Return the seconds that are left, by the last answer."""
+        """Return the seconds left, by the last answer."""
         return self._end - time.monotonic()

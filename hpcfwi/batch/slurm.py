@@ -104,7 +104,7 @@ class Slurm(BatchSystem):
                 "--nodes=1",
                 *qos,
                 f'--output="{str(logs).replace("%", "%%")}/%j.log"',
-                # the job monitor replaces ended jobs: a requeued one would meet its own successor
+                # the job monitor replaces ended jobs: a requeued job would run beside its replacement
                 "--no-requeue",
                 *config.scheduler.directives,
             ],
@@ -119,7 +119,7 @@ class Slurm(BatchSystem):
 
     def nodes(self) -> list[Node]:
         names = run_command("scontrol", "show", "hostnames", self._required("node_list")).output().splitlines()
-        # salloc may leave the shell on a login node, where SLURM_CPUS_ON_NODE is not set
+        # the shell of salloc may run on a login node, where SLURM_CPUS_ON_NODE is not set
         counts = [
             int(count)
             for count, _, times in re.findall(r"(\d+)(\(x(\d+)\))?", self._required("cpus_per_node"))
@@ -138,7 +138,7 @@ class Slurm(BatchSystem):
         )
 
     def _memory(self, cpus: int) -> int | None:
-        """Return the bytes of the job on a node: Slurm gives 2^20 bytes a node or a CPU, and 0 means all."""
+        """Return the bytes of the job on a node: Slurm's unit is 2^20 bytes, per node or per CPU; 0 means all."""
         for meaning, times in (("memory_per_node", 1), ("memory_per_cpu", cpus)):
             if self.variable(meaning).isdigit() and int(self.variable(meaning)):
                 return int(self.variable(meaning)) * times * 2**20
@@ -150,6 +150,6 @@ class Slurm(BatchSystem):
             # each worker process pins itself
             *(f"--cpus-per-task={node.cpus}", "--cpu-bind=none", "--input=none", "--quiet", "bash", str(script)),
         ]
-        # the variables of the batch script's request would size the step; those that say which job it belongs to stay
+        # variables of the batch script's request would size the step; only those that identify the job stay
         keep = {name: os.environ[name] for name in ("SLURM_JOB_ID", "SLURM_JOBID") if name in os.environ}
         return command, clean_environment(os.environ) | keep

@@ -1,1 +1,1 @@
-"""Workers, however they are obtained: local processes, jobs of a batch system, or the nodes of an allocation."""
+"""Dask workers: local processes, jobs of a batch system, or processes on the nodes of an allocation."""

@@ -1,4 +1,4 @@
-"""Workers on the nodes of the job that this process runs in."""
+"""Workers on the nodes of the driver's own batch job."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.types import NodeLost
 
-# The command that starts the workers of a node is restarted this often in a row when it ends, after this pause. If it has run
-# for STEADY_S, the count begins anew.
+# The command that runs the workers of a node is restarted at most this often in a row, after this pause. The count starts over
+# once the command has run for STEADY_S.
 MAX_RESTARTS, RESTART_PAUSE_S, STEADY_S = 3, 2.0, 600.0
-TERMINATE_TIMEOUT_S = 5.0  # for workers to end by themselves
+TERMINATE_TIMEOUT_S = 5.0  # for workers to end by themselves after SIGTERM
 
 
 def allocated_nodes() -> tuple[BatchSystem, list[Node]]:
-    """Return the batch system that runs this process in a job, and the nodes of the job.
+    """Return the batch system and the nodes of the job that this process runs in.
 
-    Raises InputError outside of a job, and RunError if the nodes are unknown.
+    Raises InputError outside a job, and RunError if the nodes are unknown.
     """
     batch = current_batch_system()
     if batch is None:
@@ -53,7 +53,7 @@ def allocated_nodes() -> tuple[BatchSystem, list[Node]]:
 
 
 class NodeWorkers(ProcessInterface):
-    """The workers of one node: a command that runs them, and that is restarted when it ends too early."""
+    """The workers of one node: the command that runs them, restarted if it ends too early."""
 
     def __init__(self, scheduler: str, name: str, node: Node, pool: AllocatedWorkers) -> None:
         super().__init__(scheduler=scheduler, name=name)
@@ -79,11 +79,11 @@ class NodeWorkers(ProcessInterface):
                 stdout=log,
                 stderr=log,
                 env=self._environment,
-                start_new_session=True,  # Ctrl-C is for the driver, which ends the workers
+                start_new_session=True,  # Ctrl-C only reaches the driver, which ends the workers
             )
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        """Restart the command when it ends; on a dead node it ends every time."""
+        """Restart the command when it ends, a few times: on a dead node it ends every time."""
         restarts = 0
         while restarts <= MAX_RESTARTS:
             started = time.monotonic()
@@ -108,9 +108,9 @@ class NodeWorkers(ProcessInterface):
 
 
 class AllocatedWorkers(WorkerPool):
-    """Workers on the first ``count`` nodes (all by default) of the job that this process runs in; nodes may differ.
+    """Workers on the first ``count`` nodes (all by default) of this process's job; nodes may differ.
 
-    Raises InputError if this process runs in no job, the job has fewer nodes, or a shot does not fit on a node.
+    Raises InputError outside a job, if the job has fewer nodes, or if a shot does not fit on a node.
     """
 
     mode = "allocation"
@@ -127,7 +127,7 @@ class AllocatedWorkers(WorkerPool):
     ) -> None:
         self.batch, nodes = allocated_nodes()
         if count is not None and count > len(nodes):
-            raise InputError(f"--nodes {count}: job {self.batch.job_id} has {len(nodes)}; take at most that many")
+            raise InputError(f"--nodes {count}: job {self.batch.job_id} has only {len(nodes)} nodes")
         nodes = nodes[:count]
         share = request.share(len(nodes))
         self._layouts = {node: allocated_layout(site, node, share) for node in nodes}
@@ -138,7 +138,7 @@ class AllocatedWorkers(WorkerPool):
 
     @property
     def layouts(self) -> dict[str, Layout]:
-        """How each node is divided, by its short name."""
+        """The layout of each node, by its short name."""
         return {node.short_name: layout for node, layout in self._layouts.items()}
 
     @property
@@ -165,7 +165,7 @@ class AllocatedWorkers(WorkerPool):
         return f"workers on {len(names)} node{plural} of job {self.batch.job_id} ({listed}), {kinds}"
 
     def worker_script(self, node: Node, scheduler: str, name: str, log: Path) -> str:
-        """Return a script that starts the workers of a node, and writes their log: not every start command does."""
+        """Return the script that starts a node's workers and writes their log, since not every start command does."""
         site, layout = self.site.config, self._layouts[node]
         interface = site.network.worker_interface or site.network.interface
         python = site.environment.python or shlex.quote(sys.executable)
@@ -196,22 +196,22 @@ class AllocatedWorkers(WorkerPool):
 
     def log_tail(self, worker: str) -> str:
         path = self.run_dir / "logs" / f"{worker}.log"
-        if not path.exists():  # one of several workers of a node has the node's name and a number
+        if not path.exists():  # several workers on a node share a log; each has a number in its name
             path = path.with_name(f"{worker.rpartition('-')[0]}.log")
         return log_tail(path)
 
     def on_workers_ended(self, workers: NodeWorkers, code: int, again: bool) -> None:
-        """Report that the command with the workers of a node has ended; unless it is restarted, the node is lost."""
+        """Report that the workers of a node have ended; unless they are restarted, the node is lost."""
         node, tail = workers.node.name, log_tail(workers.log)
-        what = f"the workers of node {node} have ended (exit code {code})"
+        ended = f"the workers of node {node} have ended (exit code {code})"
         self.listener.log_event(NodeLost(node=node, exit_code=code, restarted=again, log=tail))
-        self.listener.show(f"{what}{'; they are started again' if again else '; the node is given up'}{tail}")
+        self.listener.show(f"{ended}{'; restarting them' if again else '; the node is no longer used'}{tail}")
         if not again:
-            self._lost[node] = f"{what}{tail}"
+            self._lost[node] = f"{ended}{tail}"
 
     def check(self, idle_s: float) -> None:
         if len(self._lost) == len(self._layouts):
             last = list(self._lost.values())[-1]
-            gone = f"no node of the allocation has workers any more; the last of them:\n  {last}"
-            raise RunError(f"{gone}\n  Finished shots are kept: start the same command again.")
+            problem = f"all nodes of the allocation have lost their workers; the last one:\n  {last}"
+            raise RunError(f"{problem}\n  Finished shots are kept: start the same command again.")
         super().check(idle_s)

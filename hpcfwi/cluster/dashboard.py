@@ -1,6 +1,6 @@
 """Dask's dashboard: where it listens, and how to reach it from another machine.
 
-Bokeh draws it. Importing Bokeh takes half a second of the driver's time, so the first request for a page imports it.
+It needs Bokeh, whose import takes the driver half a second; so Bokeh is imported at the first request for a page.
 """
 
 import errno
@@ -24,7 +24,7 @@ NAME_SERVICE_TIMEOUT_S = 1.0
 
 @dataclass(frozen=True)
 class Dashboard:
-    """The address of the dashboard for a browser on this host, and a command that makes it work on another machine."""
+    """The dashboard's address for a browser on this host, and the command that makes it reachable from another machine."""
 
     address: str
     command: str
@@ -34,10 +34,10 @@ class Dashboard:
 
 
 def dashboard_address(configured: str) -> str:
-    """Return where Dask's web server listens: at ``network.dashboard``, or on any port if that one is in use."""
-    if configured == OFF:  # Dask starts its web server nevertheless
+    """Return where Dask's web server should listen: at ``network.dashboard``, or on any free port if that is in use."""
+    if configured == OFF:  # Dask starts its web server even then
         return f"{LOOPBACK}:0"
-    _lookup(socket.gethostname())  # its answer is there when reach_dashboard() needs it
+    _lookup(socket.gethostname())  # started early: reach_dashboard() needs the answer
     host, _, port = configured.rpartition(":")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -56,17 +56,17 @@ def dashboard_address(configured: str) -> str:
 
 
 def open_dashboard(scheduler: Any) -> Dashboard:
-    """Let a scheduler of this process show its dashboard on request; call this once, where Bokeh is installed."""
+    """Let a scheduler in this process show its dashboard on request; call this once, and only if Bokeh is installed."""
     return reach_dashboard(*add_lazy_dashboard(scheduler))
 
 
 def reach_dashboard(host: str, port: int, environment: Mapping[str, str] = os.environ) -> Dashboard:
-    """Return how to reach a web server of this host, from here and from elsewhere."""
+    """Return how to reach a web server on this host, from here and from another machine."""
     user, this_host = _user(), _full_host_name()
     system = current_batch_system(environment)
     submit_host = system.variable("submit_host") if system is not None else ""
     here = socket.gethostname().partition(".")[0]
-    # a compute node is often reachable from a login node only, as the host that submitted the job is
+    # a compute node is often reachable only from a login node, such as the host that submitted the job
     jump = f"-J {user}@{submit_host} " if submit_host.partition(".")[0] not in ("", here) else ""
     everywhere = host in ("", "0.0.0.0", "::")
     target = LOOPBACK if everywhere else host

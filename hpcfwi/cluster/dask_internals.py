@@ -11,12 +11,12 @@ from distributed import Client
 from distributed.versions import BOKEH_REQUIREMENT
 from tornado.web import Application, RequestHandler
 
-# Topics under which Dask logs events of its own: workers that leave, workers without heartbeats, workers out of memory.
+# Topics of Dask's own events: workers that leave, workers without heartbeats, workers out of memory.
 ALL_TOPIC, SCHEDULER_TOPIC, MEMORY_TOPIC = "all", "scheduler", "worker-restart-memory"
 
 
 def watch_worker_exit(nanny: Any, callback: Callable[[int], None]) -> None:
-    """Call ``callback`` with the exit code of each worker process of a nanny that ends, also of later ones."""
+    """Call ``callback`` with the exit code of each worker process of a nanny, including processes it starts later."""
     usual = nanny._on_worker_exit_sync
 
     def on_exit(code: int) -> None:
@@ -29,9 +29,9 @@ def watch_worker_exit(nanny: Any, callback: Callable[[int], None]) -> None:
 
 
 def run_stranded_tasks(client: Client) -> None:
-    """Let tasks run on any worker that lost their own when there was no other one.
+    """Let tasks that lost their worker, the last one, run on any worker.
 
-    Dask sets such tasks aside, and gives them to no worker that joins later if they prefer another one.
+    Dask sets such tasks aside, and does not give them to workers that join later if they prefer another one.
     """
 
     def release(dask_scheduler: Any) -> None:
@@ -44,14 +44,14 @@ def run_stranded_tasks(client: Client) -> None:
 
 
 def missing_dashboard_requirements() -> str:
-    """Return what Dask's dashboard lacks and how to install it; empty if it lacks nothing."""
+    """Return what Dask's dashboard lacks and how to install it; empty if nothing is missing."""
     advice = f"pip install '{BOKEH_REQUIREMENT}'"
     try:
         found = version(BOKEH_REQUIREMENT.name)
     except PackageNotFoundError:
         return f"needs Bokeh, which is not installed: {advice}"
     fits = BOKEH_REQUIREMENT.specifier.contains(found, prereleases=True)
-    return "" if fits else f"needs another Bokeh than {found}: {advice}"
+    return "" if fits else f"does not work with Bokeh {found}: {advice}"
 
 
 def add_lazy_dashboard(scheduler: Any) -> tuple[str, int]:
@@ -69,7 +69,7 @@ def add_lazy_dashboard(scheduler: Any) -> tuple[str, int]:
             if not loading:
                 loading.append(asyncio.ensure_future(load()))
             await asyncio.shield(loading[0])
-            # to a browser a path that begins with two slashes is another host
+            # a browser takes a path that begins with two slashes for another host
             self.redirect(f"/{(self.request.uri or '').lstrip('/')}")
 
     placeholder = Application([(r"/.*", FirstRequest)])

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 from hpcfwi.solver.devito_internals import INSTRUCTION_SET
 
-if TYPE_CHECKING:  # Dask's import takes longer than a command, and workers do without pydantic
+if TYPE_CHECKING:  # importing Dask is slow, and workers do not need pydantic
     from distributed.security import Security
 
     from hpcfwi.cluster.layout import Layout
     from hpcfwi.config.site import SiteConfig
 
-# Variables that a job sets for its worker processes: how many there are on the node, the OpenMP threads of each, and when the
-# job script started (s since 1970).
+# Variables that a job sets for its worker processes: their number on the node, the OpenMP threads of each, and the start time
+# of the job script (s since 1970).
 PROCESSES_VARIABLE, THREADS_VARIABLE, JOB_STARTED_VARIABLE = "HPCFWI_PROCESSES", "HPCFWI_THREADS", "HPCFWI_JOB_BEGAN"
-DEATH_TIMEOUT_S = 45  # after which a worker that finds no scheduler ends, and its job with it
+DEATH_TIMEOUT_S = 45  # a worker without a scheduler ends after this time, and its job with it
 LOG_LEVEL = "DASK_LOGGING__DISTRIBUTED"
 # Dask's workers must not spill, since kernels hold nearly all memory, nor pause, since nothing would wake them up.
 WORKER_SETTINGS = {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")}
@@ -32,7 +32,7 @@ WORKER_SETTINGS = {f"distributed.worker.memory.{name}": False for name in ("targ
 def worker_environment(threads: int, site: SiteConfig | None = None) -> dict[str, str]:
     """Return the variables of a worker process with this number of OpenMP threads.
 
-    ``openmp.variables`` are left out: they may refer to variables of the node, which only its shell knows.
+    It does not contain ``openmp.variables``, which may refer to variables that only the node's shell knows.
     """
     chosen = _devito(site, threads) | {"OMP_NUM_THREADS": str(threads)}
     chosen |= {"MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", LOG_LEVEL: os.environ.get(LOG_LEVEL, "critical")}
@@ -43,8 +43,8 @@ def worker_environment(threads: int, site: SiteConfig | None = None) -> dict[str
 def apply_environment(site: SiteConfig | None = None, threads: int | None = None) -> None:
     """Make this process generate the same code as its workers; call this before Devito is imported.
 
-    Workers that start later inherit these variables, so all generate the same code. ``threads`` is the most OpenMP threads of
-    a worker; None if this process runs the kernels itself, on all its cores.
+    Workers that start later inherit these variables. ``threads`` is the largest number of OpenMP threads of a worker; None if
+    this process runs the kernels itself, on all its cores.
     """
     silence_dask()
     os.environ.update(_devito(site, threads))
@@ -53,7 +53,7 @@ def apply_environment(site: SiteConfig | None = None, threads: int | None = None
 def silence_dask() -> None:
     """Let Dask log critical messages only, here and in worker processes, unless the user has set another level."""
     level = os.environ.setdefault(LOG_LEVEL, "critical")
-    if "distributed" in sys.modules:  # which has read the variable already
+    if "distributed" in sys.modules:  # it has already read the variable
         logging.getLogger("distributed").setLevel(int(level) if level.isdigit() else level.upper())
 
 
@@ -65,7 +65,7 @@ def quiet_libraries(verbose: bool) -> None:
 
 @contextmanager
 def restore_environment() -> Iterator[None]:
-    """Restore all variables at the end: hpcfwi sets some, and Dask's nannies set those of their workers here, too."""
+    """Restore all variables at the end: hpcfwi sets some, and so do Dask's nannies for their workers."""
     before = dict(os.environ)
     try:
         yield
@@ -98,7 +98,7 @@ def _devito(site: SiteConfig | None, threads: int | None) -> dict[str, str]:
 
 
 def worker_arguments(site: SiteConfig, preload: tuple[str, ...]) -> list[str]:
-    """Return the options of ``dask worker`` that do not depend on how it is started."""
+    """Return the options of ``dask worker`` that are the same for all launch modes."""
     arguments = ["--no-dashboard", *(word for module in preload for word in ("--preload", module))]
     if site.network.ports is not None:
         arguments += ["--worker-port", site.network.ports, "--nanny-port", site.network.ports]
@@ -109,12 +109,12 @@ def script_lines(site: SiteConfig, layout: Layout, security: Security | None) ->
     """Return the shell lines that prepare a node for its workers: modules, the site's commands, and variables."""
     lines = [f"export {JOB_STARTED_VARIABLE}=$(date +%s.%N)"]
     for module in site.environment.modules:
-        failed = f'echo "hpcfwi: module load {module} fails on $(hostname)" >&2'
+        failed = f'echo "hpcfwi: module load {module} failed on $(hostname)" >&2'
         lines.append(f"module load {module} || {{ {failed}; exit 1; }}")
     lines += site.environment.commands
     variables = worker_environment(layout.threads, site) | _dask_variables(security)
-    variables["PYTHONFAULTHANDLER"] = "1"  # the log of the job shows where a worker crashed
-    variables["PYTHONSAFEPATH"] = "1"  # another copy of hpcfwi in the current folder is not the driver's
+    variables["PYTHONFAULTHANDLER"] = "1"  # the job's log then shows where a worker crashed
+    variables["PYTHONSAFEPATH"] = "1"  # do not import another copy of hpcfwi from the current folder
     variables |= {PROCESSES_VARIABLE: str(layout.processes), THREADS_VARIABLE: str(layout.threads)}
     lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     # these may refer to variables of the node
@@ -129,7 +129,7 @@ def _dask_variables(security: Security | None) -> dict[str, str]:
     settings: dict[str, object] = dict(WORKER_SETTINGS)
     if security is not None:
         files = security.get_tls_config_for_role("worker")
-        # not as options of the command line, where paths with blanks would fall apart
+        # not as command-line options, which would split paths at spaces
         names = {"ca-file": "ca_file", "worker.cert": "cert", "worker.key": "key"}
         settings |= {f"distributed.comm.tls.{name}": files[key] for name, key in names.items()}
         settings["distributed.comm.require-encryption"] = True
@@ -138,5 +138,5 @@ def _dask_variables(security: Security | None) -> dict[str, str]:
 
 
 def _double_quoted(value: str) -> str:
-    """Quote a value for a shell so that only variables keep their meaning."""
+    """Quote a value for a shell so that only variables are expanded."""
     return '"' + re.sub(r'(["\\`]|\$(?=\())', r"\\\1", value) + '"'

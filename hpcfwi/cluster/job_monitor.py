@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 
 POLL_INTERVAL_S, HOUR_S = 2.0, 3600.0
 NO_WORKER_TIMEOUT_S = 120.0  # a job that runs this long without a connected worker has failed
-# After this many failed starts in a row (jobs that end before a worker connects) no more jobs are submitted, and after this
-# many on one node new jobs avoid that node.
+# After this many failed starts in a row (jobs that end before a worker connects), no more jobs are submitted; after this many
+# on one node, new jobs avoid that node.
 MAX_FAILED_STARTS, MAX_FAILED_STARTS_ON_NODE = 3, 2
 RESUBMIT_DELAY_S = 60.0  # after which a job that was rejected while others run is submitted again
-# A job is drained when it ends within this factor of the longest recent task, and the time to hand over results.
+# A job is drained when it ends within this multiple of the longest recent task plus the time to hand over results.
 DRAIN_SAFETY_FACTOR, HANDOVER_S = 1.2, 15.0
 
 
 def job_names(worker: object) -> set[str]:
-    """Return the names that the job of a worker may have: one of several workers has the job's name and a number."""
+    """Return the possible names of a worker's job: with several workers, each has the job's name and a number."""
     return {str(worker), str(worker).rpartition("-")[0]}
 
 
 @dataclass
 class _Job:
-    """What the monitor knows of a worker job."""
+    """The monitor's record of a worker job."""
 
     number: str
     state: JobState
     had_worker: bool = False  # whether a worker has ever connected
     no_worker_since: float | None = None
     worker_since: float | None = None
-    stuck: bool = False  # whether it will never start, by its last state
+    stuck: bool = False  # whether its last state means that it will never start
 
 
 class _ConnectionRecorder(SchedulerPlugin):
-    """Remembers from which jobs a worker has ever connected, however briefly."""
+    """Records the jobs from which a worker has ever connected, however briefly."""
 
     name = "hpcfwi-connections"
 
@@ -65,25 +65,25 @@ class JobMonitor:
         self.pool, self.cluster, self.batch, self.listener = pool, cluster, pool.batch, pool.listener
         self.excluded_nodes = pool.excluded_nodes
         self.max_replacements = pool.site.config.scheduler.replacements
-        # number of jobs to keep; None if Dask adapts it
+        # number of jobs to keep running; None if Dask adapts it
         self.target = pool.jobs if isinstance(pool.jobs, int) else None
         self.jobs: dict[str, _Job] = {}
-        self.rejection: CommandResult | None = None  # the last answer, if the batch system has accepted no job since
+        self.rejection: CommandResult | None = None  # the last one, unless a job was accepted since
         self.stuck: tuple[str, JobState] | None = None  # number and state of a job that will never start
         self._failure: str | None = None  # why no more jobs are submitted
         self._failed_starts = 0  # in a row
         self._failed_starts_on: Counter[str] = Counter()  # by node
         self._replacements: deque[float] = deque()  # when jobs were replaced within the last hour
-        self._exhausted = False  # whether there were too many of them
+        self._exhausted = False  # whether the limit of replacements is reached
         self._resubmit_at = 0.0
-        self._draining: dict[str, tuple[WorkerJob, float]] = {}  # jobs that get no more tasks, and since when
+        self._draining: dict[str, tuple[WorkerJob, float]] = {}  # jobs that get no more tasks, and when draining began
         self._connections = _ConnectionRecorder()
         self._warned = False
         self._task: asyncio.Task[None] | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether any job runs or waits."""
+        """Whether any job is running or waiting."""
         return any(job.state.state != "ended" for job in self.jobs.values())
 
     def queue_summary(self) -> str:
@@ -125,9 +125,9 @@ class JobMonitor:
                 await self.poll()
                 self._warned = False
             except RunError as error:
-                self._warn(str(error))  # while Slurm's controller restarts, the workers go on without it
+                self._warn(str(error))  # workers keep running while Slurm's controller restarts
             except Exception as error:
-                self._warn(f"the worker jobs cannot be watched: {type(error).__name__}: {error}")
+                self._warn(f"the state of the worker jobs is unknown: {type(error).__name__}: {error}")
             await asyncio.sleep(POLL_INTERVAL_S)
 
     def _warn(self, message: str) -> None:
@@ -138,16 +138,16 @@ class JobMonitor:
         self._warned = True
 
     async def poll(self) -> None:
-        """Compare the jobs with the queue once, and replace and drain those that need it."""
+        """Compare the jobs with the queue once; replace lost jobs and drain those that end soon."""
         jobs: dict[str, WorkerJob] = dict(self.cluster.workers)
         numbers = [job.job_id for job in jobs.values() if job.job_id]
         states = await asyncio.to_thread(self.batch.states, numbers)
         planned = self.cluster.worker_spec
         connected = {name for worker in self.cluster.scheduler.workers.values() for name in job_names(worker.name)}
-        # Dask itself ends, and forgets, a job whose worker is out of reach for a while
+        # Dask itself ends and forgets a job whose worker does not answer for a while
         lost = [name for name in planned if name not in jobs and name in self.jobs]
         for name in lost:
-            self._report_lost(name, "has a worker that is out of reach")
+            self._report_lost(name, "has a worker that does not answer")
         for name, job in jobs.items():
             if job.rejection is not None:
                 self._note_rejection(name, job.rejection)
@@ -180,9 +180,9 @@ class JobMonitor:
         if connected:
             job.no_worker_since = None
         stuck_before, job.stuck = job.stuck, self.batch.will_never_start(state)
-        if job.stuck and stuck_before:  # twice, since the reason may be left from the moment before
+        if job.stuck and stuck_before:  # in two polls, since the first reason may be outdated
             if self.excluded_nodes:
-                self.excluded_nodes.clear()  # there are no others
+                self.excluded_nodes.clear()  # perhaps no other nodes exist
                 return True
             self.stuck = (number, state)
         if connected or state.state == "pending":
@@ -197,7 +197,7 @@ class JobMonitor:
         if not job.had_worker:
             self._failed_starts += 1
             self._failed_starts_on[state.nodes] += 1
-            what += ", and no worker has come from it"
+            what += ", and none of its workers ever connected"
         self._report_lost(name, what)
         return True
 
@@ -210,34 +210,34 @@ class JobMonitor:
         failed = self._failed_starts_on.items()
         self.excluded_nodes |= {node for node, count in failed if node and count >= MAX_FAILED_STARTS_ON_NODE}
         if self._failed_starts >= MAX_FAILED_STARTS:
-            lost = f"the last {self._failed_starts} worker jobs have ended without a worker; the last of them"
+            lost = f"the last {self._failed_starts} worker jobs have ended without a worker; the last one"
             self._failure = f"{lost}:\n  job {job.number} {what}{tail}"
 
     def _note_rejection(self, name: str, rejection: CommandResult) -> None:
-        """Give up a rejected job for now; the run goes on with the others."""
+        """Drop a rejected job for now; the run continues with the others."""
         if self.rejection is None or self.rejection.message != rejection.message:
             command, code, message = rejection.command, rejection.code, rejection.message
             self.listener.log_event(JobRejected(worker=name, command=command, exit_code=code, message=message))
         self.rejection = rejection
-        self.excluded_nodes.clear()  # there may be no others
+        self.excluded_nodes.clear()  # perhaps no other nodes exist
         self._resubmit_at = time.monotonic() + RESUBMIT_DELAY_S
         self._forget(name)
 
     def _forget(self, name: str) -> WorkerJob | None:
-        """Remove a job from Dask's cluster, which would end it, and return it."""
+        """Remove a job from Dask's cluster, so that Dask does not end it, and return it."""
         self.cluster.worker_spec.pop(name, None)
         job: WorkerJob | None = self.cluster.workers.pop(name, None)
         return job
 
     def _replace(self, counts: bool = True) -> None:
-        """Submit a job in place of an ended one, unless there were too many that count within an hour."""
+        """Replace an ended job, unless too many replacements were counted within an hour."""
         now = time.monotonic()
         while self._replacements and now - self._replacements[0] > HOUR_S:
             self._replacements.popleft()
         if counts and len(self._replacements) >= self.max_replacements:
             if not self._exhausted:
-                limit = f"no more than {self.max_replacements} worker jobs are replaced in an hour"
-                self.listener.show(f"{limit} (scheduler.replacements): the run goes on with those that are left")
+                limit = f"at most {self.max_replacements} worker jobs are replaced within an hour"
+                self.listener.show(f"{limit} (scheduler.replacements): the run continues with the remaining ones")
             self._exhausted = True
             if self.target is not None:
                 self.target = len(self.cluster.worker_spec)
@@ -255,7 +255,7 @@ class JobMonitor:
     def _drain_if_due(self, name: str, job: WorkerJob, state: JobState) -> None:
         """Give no more tasks to a job that ends soon, or whose host is excluded, and submit another in its place.
 
-        Dask's own ``--lifetime`` knows no task durations, and cuts off the running task.
+        Dask's own ``--lifetime`` ignores task durations, and kills the running task.
         """
         record, now = self.jobs[name], time.monotonic()
         record.worker_since = record.worker_since or now
@@ -268,15 +268,15 @@ class JobMonitor:
         self.pool.workload.drain([worker.address for worker in self._workers(name)])
         if excluded:
             self.excluded_nodes.add(state.nodes)
-            why = f"is on {state.nodes}, where shots fail again and again"
+            why = f"is on {state.nodes}, where shots fail repeatedly"
         else:
             why = f"ends in {state.left_s:.0f} s"
         event = JobDraining(job=record.number, seconds_left=state.left_s, nodes=state.nodes, excluded=excluded)
         self.listener.log_event(event)
-        self.listener.show(f"worker job {record.number} {why}: it gets no more shots, another one follows")
+        self.listener.show(f"worker job {record.number} {why}: it gets no more shots, and another job replaces it")
         self._forget(name)
         record.state = JobState("ended", state.word)
-        # a job that has lived for most of its time is no failure
+        # a job that has used most of its time is no failure
         self._replace(counts=excluded or state.left_s is None or now - record.worker_since < state.left_s)
 
     async def _end_drained(self) -> None:
@@ -284,12 +284,12 @@ class JobMonitor:
         scheduler = self.cluster.scheduler
         for name, (job, since) in list(self._draining.items()):
             workers = self._workers(name)
-            # a task that was given out just before may still be on its way
+            # a task that was assigned just before may not have arrived yet
             if time.monotonic() - since < POLL_INTERVAL_S or any(worker.processing for worker in workers):
                 continue
             addresses = [worker.address for worker in workers]
             retired = await scheduler.retire_workers(addresses) if addresses else {}
-            if len(retired) == len(addresses):  # otherwise no other worker can take over their results yet
+            if len(retired) == len(addresses):  # else no other worker can take over their results yet
                 del self._draining[name]
                 await job.close()
                 self.listener.log_event(JobDrained(job=str(job.job_id)))

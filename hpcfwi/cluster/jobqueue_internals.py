@@ -18,7 +18,7 @@ with keep_handlers():  # importing dask-jobqueue 0.9.0 replaces the handlers of 
     from dask_jobqueue import JobQueueCluster
     from dask_jobqueue.core import Job
 
-# Many jobs are submitted and cancelled at the same time; a batch system that hangs must not make them wait for each other.
+# Many jobs are submitted and cancelled at the same time; if one command hangs, the others must not wait for it.
 _threads = ThreadPoolExecutor(64, thread_name_prefix="hpcfwi-batch")
 
 
@@ -27,16 +27,16 @@ async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def jobqueue_defaults() -> Any:
-    """Return a context in which dask-jobqueue ignores the user's own Dask configuration: the site file says it all."""
+    """Return a context in which dask-jobqueue ignores the user's Dask configuration, so that the site file decides."""
     defaults = [part.get("jobqueue", {}) for part in dask.config.defaults]
     return dask.config.set({"jobqueue": dask.config.merge(*defaults)})
 
 
 class WorkerJob(Job):
-    """A worker job that remembers why the batch system rejected it, instead of making the whole cluster fail.
+    """A worker job that records why the batch system rejected it; in dask-jobqueue, a rejected job fails the whole cluster.
 
-    Its script stays in the folder ``scripts``, where users can read it and submit it themselves. ``on_submit`` takes the names
-    of the worker and the job; the job must not use the nodes in ``exclude``. Other arguments are those of Dask's job class.
+    Its script stays in the folder ``scripts``, where users can read and submit it. ``on_submit`` is called with the name of the
+    worker and the number of the job; the job avoids the nodes in ``exclude``. Other arguments are those of Dask's job class.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class WorkerJob(Job):
             self.rejection = CommandResult(str(script), 1, err=str(error))
         else:
             self.on_submit(str(self.name), str(self.job_id))
-        # the job monitor finds the rejection; to Dask this is a job without workers
+        # the job monitor handles the rejection; to Dask this is a job without workers
         await ProcessInterface.start(self)
 
     async def close(self) -> None:
@@ -80,9 +80,9 @@ def worker_job_class(batch: BatchSystem) -> type[WorkerJob]:
 
 
 def worker_cluster_class(batch: BatchSystem) -> type[JobQueueCluster]:
-    """Return the class of a cluster of worker jobs in which no job gets the name of an earlier one.
+    """Return a class of clusters of worker jobs that never reuses a job's name.
 
-    Dask reuses names, but the worker of an ended job may still be connected.
+    Dask reuses names although the worker of an ended job may still be connected.
     """
     numbers = count()
 

@@ -1,4 +1,4 @@
-"""Workers as jobs of a batch system, by dask-jobqueue."""
+"""Workers as jobs of a batch system, submitted through dask-jobqueue."""
 
 import math
 import re
@@ -26,27 +26,27 @@ from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.log import read_state
 from hpcfwi.events.types import JobsLeftOver, JobStateChanged
 
-# dask-jobqueue rounds the memory of a worker to a hundredth of 2^30 bytes, up or down; so it is rounded down before.
+# dask-jobqueue rounds the memory of a worker to the nearest hundredth of 2^30 bytes; we round it down first.
 MEMORY_GRAIN_BYTES = -(-(2**30) // 100)
 MAX_JOB_NAME = 15  # characters; some versions of PBS allow no more
 JOB_NUMBER = re.compile(r"[0-9][\w.\[\]]*")
-ADAPT_INTERVAL_S, IDLE_TIMEOUT_S = 2, 60  # when an adaptive cluster looks for work, and when it ends an idle job
-QUEUE_LINE_INTERVAL_S = 300.0  # after which the state of the queue is shown again, though it is the same
-QUEUE_LINE_DELAY_S = 3.0  # without a worker, before a new driver shows the queue
+ADAPT_INTERVAL_S, IDLE_TIMEOUT_S = 2, 60  # how often an adaptive cluster checks its load, and when it ends an idle job
+QUEUE_LINE_INTERVAL_S = 300.0  # after which an unchanged state of the queue is shown again
+QUEUE_LINE_DELAY_S = 3.0  # without a worker, after which the state of the queue is shown
 
 
 @dataclass(frozen=True)
 class JobContext:
-    """What the worker jobs of a run have in common besides the site and the layout."""
+    """The settings that the worker jobs of a run share, besides the site and the layout."""
 
     run_name: str  # part of the jobs' name
-    logs: Path  # folder for their scripts and output, which all nodes see
-    security: Security | None = None  # keys, as files that all nodes see; None without encryption
+    logs: Path  # folder for their scripts and output, visible to all nodes
+    security: Security | None = None  # key files, visible to all nodes; None without encryption
     preload: tuple[str, ...] = ()  # modules that each worker process imports when it starts
 
 
 def job_script(site: Site, layout: Layout, context: JobContext, scheduler: str = "") -> str:
-    """Return the script of a worker job, exactly as it is submitted but for the scheduler's address and the job's name."""
+    """Return the script of a worker job as it is submitted, except for the scheduler's address and the job's name."""
     batch = _required_batch_system(site)
     options = job_options(site, batch, layout, context)
     with jobqueue_defaults():
@@ -57,13 +57,13 @@ def job_script(site: Site, layout: Layout, context: JobContext, scheduler: str =
 def _required_batch_system(site: Site) -> BatchSystem:
     batch = site_batch_system(site)
     if batch is None:
-        none = f"the site {site.name} has no batch system (scheduler.kind), so there is no job script"
-        raise InputError(f"{none}; choose another, for instance generic-slurm (hpcfwi site list)")
+        problem = f"the site {site.name} has no batch system (scheduler.kind), so there is no job script"
+        raise InputError(f"{problem}; choose another, for instance generic-slurm (hpcfwi site list)")
     return batch
 
 
 def job_options(site: Site, batch: BatchSystem, layout: Layout, context: JobContext) -> dict[str, Any]:
-    """Return the keywords of a cluster of worker jobs."""
+    """Return the keyword arguments of a cluster of worker jobs."""
     config = site.config
     cpus = layout.cores * config.node.hardware_threads
     megabytes = math.floor(layout.processes * layout.memory / 2**20)  # as all batch systems count them
@@ -92,7 +92,7 @@ def job_options(site: Site, batch: BatchSystem, layout: Layout, context: JobCont
 
 
 class WorkerJobs(WorkerPool):
-    """Worker jobs, one node each: ``jobs`` of them, or as many as the site says."""
+    """Worker jobs, one node each: ``jobs`` of them, or the site's number by default."""
 
     mode = "jobs"
     no_worker_timeout_s: float | None = None
@@ -104,9 +104,9 @@ class WorkerJobs(WorkerPool):
         self.site, self.run_dir, self.batch = site, run_dir, _required_batch_system(site)
         self.jobs = jobs if jobs is not None else site.config.scheduler.jobs
         if missing := self.batch.missing_commands():
-            none = f"{missing[0]}: no such command here, so no {self.batch.name} job can be submitted"
-            raise InputError(f"{none}; log in to a host that has it, or choose another --site (hpcfwi site list)")
-        self.excluded_nodes: set[str] = set()  # which new jobs must not use
+            problem = f"{missing[0]}: no such command here, so no {self.batch.name} job can be submitted"
+            raise InputError(f"{problem}; log in to a host that has it, or choose another --site (hpcfwi site list)")
+        self.excluded_nodes: set[str] = set()  # new jobs avoid them
         self._monitor: JobMonitor | None = None
         self._queue_line, self._queue_line_at = "", 0.0
 
@@ -149,9 +149,9 @@ class WorkerJobs(WorkerPool):
         self.listener.log_event(JobStateChanged(job=job, worker=worker, state="submitted"))
 
     def _report_leftover_jobs(self) -> None:
-        """Show the jobs of an earlier driver that was killed: they end by themselves, but only once they start."""
+        """List the jobs of an earlier driver that was killed; they end by themselves, but only after they start."""
         try:
-            # text from a file must not become an option of a command
+            # a job number from the file must not become a command-line option
             known = read_state(self.run_dir / "events.jsonl").left_over_jobs
             states = self.batch.states([job for job in known if JOB_NUMBER.fullmatch(job)])
         except (OSError, RunError):
@@ -162,7 +162,7 @@ class WorkerJobs(WorkerPool):
             listed = ", ".join(f"{job}: {states[job]}" for job in left)
             self.listener.show(
                 f"jobs of an earlier driver of this run are still there ({listed}); they end by themselves within a minute of "
-                f"their start, or now: {shlex.join([self.batch.commands[-1], *left])}"
+                f"their start; to cancel them now: {shlex.join([self.batch.commands[-1], *left])}"
             )
 
     def _close(self, cluster: Any) -> None:
@@ -197,11 +197,11 @@ class WorkerJobs(WorkerPool):
             self._queue_line, self._queue_line_at = queue, now
             self.listener.show(f"no worker yet; jobs: {queue}")
         if self.no_worker_timeout_s is not None and idle_s > self.no_worker_timeout_s:
-            none = f"no worker has come for {self.no_worker_timeout_s / 60:g} minutes (--wait); jobs: {queue}"
-            raise RunError(f"{none}\n  Finished shots are kept: start the same command again, with a longer --wait.")
+            problem = f"no worker has connected for {self.no_worker_timeout_s / 60:g} minutes (--wait); jobs: {queue}"
+            raise RunError(f"{problem}\n  Finished shots are kept: start the same command again, with a longer --wait.")
 
     def _where_to_look(self, message: str) -> str:
-        """Return the line of the site file that a message refers to, and how to see the job script."""
+        """Return the line of the site file that a message is about, and how to print the job script."""
         key = self.batch.site_key(message)
         line = f"\n  {self.site.where(key)}" if key else ""
         return f"{line}\n  The job script: {shlex.join(['hpcfwi', 'site', 'script', self.site.name])}"

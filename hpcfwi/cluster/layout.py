@@ -1,4 +1,4 @@
-"""How a node is divided into worker processes and their OpenMP threads."""
+"""The layout of a node: its worker processes and their OpenMP threads."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from hpcfwi.batch.base import Node
 from hpcfwi.config.site import Site, WorkerSection
 from hpcfwi.errors import InputError
 
-BASE_MEMORY_BYTES = 400e6  # of a worker process besides its wavefields: Python, Devito, Dask, and observed data
+BASE_MEMORY_BYTES = 400e6  # memory of a worker process besides its wavefields: Python, Devito, Dask and observed data
 
 
 @dataclass(frozen=True)
 class ResourceRequest:
-    """What a run asks of its workers."""
+    """What a run requires of its workers."""
 
     shots: int
     shot_bytes: int  # memory of the wavefields of a shot
-    sampled: bool = False  # whether the wavefields are sampled in time; if not, that is the first advice to save memory
+    sampled: bool = False  # whether wavefields are sampled in time; if not, errors suggest that first
 
     def share(self, nodes: int) -> ResourceRequest:
-        """Return the request of one node out of several."""
+        """Return the part of the request for one of several nodes."""
         return replace(self, shots=-(-self.shots // nodes))
 
 
@@ -54,8 +54,8 @@ def divide(
 ) -> Layout:
     """Divide a node with this number of cores, and bytes of memory for all processes together.
 
-    A process has one thread, unless memory or too few shots forbid it. An InputError says why not even one process fits; it
-    calls the node ``place``. Processes may share cores unless ``limit_of_cores`` says where the limit comes from.
+    By default, a process has one thread, or more if memory or the number of shots limits the processes. Raises InputError,
+    which calls the node ``place``, if a shot does not fit. Processes may share cores unless ``limit_of_cores`` names the limit.
     """
     each = int(request.shot_bytes + BASE_MEMORY_BYTES)
     limit = None if worker.memory == "auto" else worker.memory * 1e9
@@ -74,8 +74,8 @@ def divide(
     share = int(memory / processes) if limit is None else int(limit)
     if each > share:
         raise InputError(
-            f"site.worker.processes: is {processes}, each of which needs {each / 1e9:.2f} GB; of the memory of {place} "
-            f"each gets {share / 1e9:.2f} GB: take at most {math.floor(memory / each)}"
+            f"site.worker.processes: is {processes}; each needs {each / 1e9:.2f} GB, but gets {share / 1e9:.2f} GB of the "
+            f"memory of {place}: take at most {math.floor(memory / each)}"
         )
     if limit_of_cores and processes * threads > cores:
         needed = f"{processes} processes of {threads} threads need {processes * threads} cores"
@@ -84,9 +84,9 @@ def divide(
 
 
 def node_layout(site: Site, request: ResourceRequest, jobs: int) -> Layout:
-    """Divide a node as the site file describes it; the request is that to all ``jobs`` together, one node each.
+    """Divide a node as the site file describes it; the request is for all ``jobs`` together, one node each.
 
-    Raises InputError if something does not fit, or the site file describes neither the node nor its workers.
+    Raises InputError if the request does not fit, or the site file describes neither the node nor its workers.
     """
     worker, node = site.config.worker, site.config.node
     unknown = [name for name in ("cores", "memory") if getattr(node, name) is None]
@@ -102,9 +102,9 @@ def node_layout(site: Site, request: ResourceRequest, jobs: int) -> Layout:
 
 
 def allocated_layout(site: Site, node: Node, request: ResourceRequest) -> Layout:
-    """Divide a node of an allocation by what the job has there; the request is that to this node.
+    """Divide the part of an allocated node that belongs to the job; the request is for this node.
 
-    Raises InputError if something does not fit, or the memory of the node is unknown.
+    Raises InputError if the request does not fit, or the memory of the node is unknown.
     """
     config = site.config
     cores = max(1, node.cpus // config.node.hardware_threads)

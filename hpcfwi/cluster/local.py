@@ -1,4 +1,4 @@
-"""Workers as processes of this machine."""
+"""Workers as processes on this machine."""
 
 import os
 import shutil
@@ -28,21 +28,21 @@ from hpcfwi.errors import InputError
 from hpcfwi.events.types import WorkerStartFailed
 from hpcfwi.process import interrupted
 
-# Scratch folders of drivers, and the file in each that its driver keeps locked. One that is older than this age and not locked
-# has lost its driver; a younger one may be about to be locked.
+# Scratch folders of drivers, and the file in each that its driver keeps locked. The driver of an unlocked folder is dead,
+# unless the folder is younger than this age and not locked yet.
 SCRATCH_PREFIX, LOCK_FILE, SCRATCH_MIN_AGE_S = "hpcfwi-", "in-use", 60
-MAX_STARTS = 3  # of the workers, if one dies during the start
+MAX_STARTS = 3  # attempts to start the workers, if one dies during the start
 TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
 
 def local_layout(worker: WorkerSection, request: ResourceRequest) -> Layout:
-    """Divide this machine; a tenth of its memory is left for other programs."""
+    """Divide this machine, leaving a tenth of its memory to other programs."""
     memory = MEMORY_LIMIT or psutil.virtual_memory().total
     return divide(worker, request, CPU_COUNT, 0.9 * memory, "this machine")
 
 
 class LocalWorkers(WorkerPool):
-    """Worker processes of this machine; ``site`` says what their environment is."""
+    """Worker processes on this machine, with the environment that ``site`` describes."""
 
     mode = "local"
 
@@ -65,14 +65,14 @@ class LocalWorkers(WorkerPool):
         try:
             parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            wanted = "it should be a folder on a disk of this machine, for temporary files"
-            found = f"site.filesystem.scratch: {parent}: cannot be made or used ({error.strerror})"
+            wanted = "it should be a folder on a local disk, for temporary files"
+            found = f"site.filesystem.scratch: {parent}: cannot be created or used ({error.strerror})"
             raise InputError(f"{found}; {wanted}") from None
         self._scratch = stack.enter_context(scratch_folder(parent))
 
     def _start(self) -> LocalCluster:
-        # A terminal or a scheduler sends these signals to all processes, but the driver alone ends the workers. Processes
-        # inherit the mask of the thread that starts them; Python's resource tracker lifts it when it starts.
+        # A terminal or a batch system sends these signals to all processes, but only the driver should end the workers. They
+        # inherit the signal mask of the thread that starts them; Python's resource tracker clears it when it starts.
         signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
@@ -90,7 +90,7 @@ class LocalWorkers(WorkerPool):
         """Start workers, each with one Dask thread and the OpenMP threads of the layout."""
         environment = {
             **worker_environment(self.layout.threads, self.site),
-            # several processes are not pinned: another run may be on this machine
+            # several processes are not pinned, since another run may use this machine
             **({PROCESSES_VARIABLE: "0"} if self.layout.processes > 1 else {}),
             **self.site.openmp.variables,
         }
@@ -102,7 +102,7 @@ class LocalWorkers(WorkerPool):
                 processes=True,
                 memory_limit=self.layout.memory,
                 host=LOOPBACK,
-                dashboard_address=None,  # scheduler_options() has it
+                dashboard_address=None,  # set by scheduler_options()
                 scheduler_kwargs=scheduler_options(NetworkSection(dashboard=self.site.network.dashboard), LOOPBACK),
                 local_directory=str(self._scratch),
                 env={"TMPDIR": str(self._scratch.parent)},  # for the JIT cache
@@ -113,7 +113,7 @@ class LocalWorkers(WorkerPool):
 
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """Make a folder for the workers' temporary files, remove it at the end, and remove those that killed drivers left."""
+    """Create a folder for the workers' temporary files and remove it at the end; also remove those of dead drivers."""
     for left in parent.glob(f"{SCRATCH_PREFIX}*"):
         with suppress(OSError, Timeout, NotImplementedError):
             lock_file = left / LOCK_FILE

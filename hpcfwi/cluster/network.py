@@ -1,4 +1,4 @@
-"""How driver and workers reach each other: the driver's address, its ports, and a certificate for every run."""
+"""The network between driver and workers: the driver's address and ports, and a certificate for each run."""
 
 import os
 import re
@@ -25,13 +25,13 @@ from hpcfwi.errors import InputError
 from hpcfwi.io import make_private
 
 LOCAL_INTERFACES = re.compile(r"lo|docker|virbr|veth|cni|flannel|br-")  # of containers and virtual machines
-OUTSIDE = ("192.0.2.1", "10.255.255.254")  # not in use; the kernel says which interface would lead there
-CLOCK_SKEW = timedelta(days=1)  # a certificate is valid so long before it was made, since clocks of nodes differ
+OUTSIDE = ("192.0.2.1", "10.255.255.254")  # unused; the kernel says which interface leads there
+CLOCK_SKEW = timedelta(days=1)  # between nodes: a certificate is valid from this long before its creation
 CERTIFICATE_LIFETIME = timedelta(days=60)
 
 
 def interfaces() -> dict[str, str]:
-    """Return the IPv4 addresses of this host's interfaces that are up, by name, without loopback."""
+    """Return the IPv4 addresses of this host's active interfaces by name, without loopback."""
     up = {name for name, state in psutil.net_if_stats().items() if state.isup}
     found = [(name, one) for name, addresses in psutil.net_if_addrs().items() if name in up for one in addresses]
     ipv4 = {name: one.address for name, one in found if one.family == socket.AF_INET}
@@ -39,16 +39,16 @@ def interfaces() -> dict[str, str]:
 
 
 def driver_address(interface: str | None = None) -> str:
-    """Return the address that the scheduler listens on: that of the interface with this name.
+    """Return the address on which the scheduler listens: that of the interface with this name.
 
-    By default it is the interface that leads to the batch system's server, else to the rest of the world, else the first that
-    leads to other hosts. If there is none, an InputError lists the interfaces.
+    The default is the interface that leads to the batch system's server, else to the outside world, else the first one that
+    leads to other hosts. Raises InputError, with the list of interfaces, if there is no such interface.
     """
     known = interfaces()
     listed = ", ".join(f"{name} ({address})" for name, address in known.items()) or "none"
     if interface is not None:
         if interface not in known:
-            raise InputError(f"site.network.interface: there is no {interface} on this host; there are {listed}")
+            raise InputError(f"site.network.interface: there is no {interface} on this host; it has {listed}")
         return known[interface]
     servers = [host for system in batch_systems().values() for host in system().server_hosts()]
     for host in (*servers, *OUTSIDE):
@@ -59,24 +59,24 @@ def driver_address(interface: str | None = None) -> str:
                 return address
     outward = [address for name, address in known.items() if not LOCAL_INTERFACES.match(name)]
     if not outward:
-        none = "this host has no network interface that workers on other hosts could reach"
-        raise InputError(f"{none} (interfaces: {listed}); name one in site.network.interface")
+        problem = "this host has no network interface that workers on other hosts could reach"
+        raise InputError(f"{problem} (interfaces: {listed}); name one in site.network.interface")
     return outward[0]
 
 
 def scheduler_options(network: NetworkSection, host: str) -> dict[str, Any]:
-    """Return the keywords of a Dask scheduler that listens on ``host``."""
+    """Return the keyword arguments of a Dask scheduler that listens on ``host``."""
     return {
         "host": host,
         "port": 0 if network.ports is None else _free_port(network.ports, host),
         "dashboard_address": dashboard_address(network.dashboard),
         "dashboard": False,  # see hpcfwi.cluster.dashboard
-        "allowed_failures": 0,  # the executor decides where, and how often, a task whose worker has died runs again
+        "allowed_failures": 0,  # the executor decides where, and how often, a task is retried after its worker died
     }
 
 
 def network_options(network: NetworkSection, security: Security | None) -> dict[str, Any]:
-    """Return the keywords of a Dask scheduler that workers on other hosts reach."""
+    """Return the keyword arguments of a Dask scheduler for workers on other hosts."""
     protocol = "tls://" if security else "tcp://"
     return scheduler_options(network, driver_address(network.interface)) | {"security": security, "protocol": protocol}
 
@@ -88,14 +88,14 @@ def _free_port(ports: str, host: str) -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind((host, port))
             return port
-    raise InputError(f"site.network.ports: all ports from {first} to {last} of {host} are in use; allow others")
+    raise InputError(f"site.network.ports: all ports from {first} to {last} of {host} are in use; allow more ports")
 
 
 @contextmanager
 def private_security(folder: Path) -> Iterator[Security]:
-    """Make a key and a certificate for one run, in files for their owner alone, and remove them at the end.
+    """Create a key and a certificate for one run, in files that only the owner can read, and remove them at the end.
 
-    The certificate signs itself and is the authority: only processes of this run have the key. All nodes see the folder.
+    The certificate is self-signed and its own authority: only processes of this run have the key. All nodes see the folder.
     """
     shutil.rmtree(folder, ignore_errors=True)
     make_private(folder)
@@ -110,7 +110,7 @@ def private_security(folder: Path) -> Iterator[Security]:
 
 
 def security_of(folder: Path) -> Security:
-    """Return Dask's description of the key and the certificate that :func:`private_security` makes in a folder."""
+    """Return Dask's security settings for the key and certificate that :func:`private_security` creates in a folder."""
     key, certificate = str(folder / "key.pem"), str(folder / "certificate.pem")
     files: dict[str, Any] = {}
     for role in ("client", "scheduler", "worker"):

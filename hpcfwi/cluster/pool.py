@@ -1,4 +1,4 @@
-"""Worker pools: what local workers, worker jobs and allocations have in common, and the choice among them."""
+"""The base class of all worker pools (local workers, worker jobs, allocations), and the choice among them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from hpcfwi.errors import HpcfwiError, InputError, RunError
 from hpcfwi.events.types import Event
 from hpcfwi.io import make_private
 
-# The driver decides which worker computes what. The nanny of a worker that sends no heartbeats for worker-ttl restarts it; Dask
-# looks that often, so it takes up to twice as long. Devito's kernels do not hold heartbeats up.
+# The driver assigns tasks, so work stealing is off. The nanny restarts a worker without heartbeats for worker-ttl; Dask checks
+# at that interval, so a restart may take twice as long. Devito's kernels do not block heartbeats.
 SCHEDULER_SETTINGS = {"distributed.scheduler.work-stealing": False, "distributed.scheduler.worker-ttl": "60s"}
-# Dask drops a worker on another host after this time without an answer; it refuses less than 11 s.
+# Dask drops a remote worker after this time without an answer; values below 11 s are refused.
 REMOTE_SETTINGS = {**SCHEDULER_SETTINGS, "distributed.comm.timeouts.tcp": "30s"}
-# Dask forgets a worker that is away for this time (its default is 15 s) and ends its nanny, which may be starting it again.
+# Dask forgets a worker that is lost for this time (15 s by default) and ends its nanny, which may be restarting it.
 KEEP_LOST_WORKERS = {"distributed.deploy.lost-worker-timeout": "365 days"}
-# For its developers Dask keeps the last 1,000 messages to each worker, tasks included: gigabytes with hundreds of workers.
+# For debugging, Dask keeps the last 1,000 messages to each worker, with their tasks: gigabytes for hundreds of workers.
 POOL_SETTINGS = {"distributed.admin.low-level-log-length": 10}
-NOT_IN_A_JOB = "this is not inside a job; run it under sbatch, salloc, qsub or qsub -I, or take another --launch"
+NOT_IN_A_JOB = "this process does not run in a job; use sbatch, salloc, qsub or qsub -I, or another --launch"
 LOG_TAIL_LINES, LOG_TAIL_BYTES = 8, 20_000
 
 
@@ -50,50 +50,50 @@ def log_tail(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Listener:
-    """Takes what a pool reports."""
+    """Receives the reports of a pool."""
 
-    show: Callable[[str], None] = lambda _: None  # takes a line for the user
+    show: Callable[[str], None] = lambda _: None  # shows a line to the user
     log_event: Callable[[Event], None] = lambda _: None
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a pool needs to know about the tasks of its workers; its functions are called in the scheduler's event loop."""
+    """A pool's view of its workers' tasks; the functions are called in the scheduler's event loop."""
 
     preload: tuple[str, ...] = ()  # modules that each worker process imports when it starts (Dask's --preload)
     longest_task_s: Callable[[], float] = lambda: 0.0  # returns the duration of the longest recent task
     excluded_hosts: Callable[[], Collection[str]] = lambda: ()  # returns hosts, as in Dask's addresses, to avoid
-    drain: Callable[[Collection[str]], None] = lambda _: None  # takes addresses of workers, which get no more tasks
+    drain: Callable[[Collection[str]], None] = lambda _: None  # assigns no more tasks to workers at these addresses
 
 
 class WorkerPool(ABC):
-    """A context manager that starts workers in the background, and ends all of them when it is left."""
+    """A context manager that starts workers in the background, and ends all of them on exit."""
 
     mode: str  # "local", "jobs" or "allocation"
-    no_worker_timeout_s: float | None = 60.0  # without any worker, after which check() raises; None: never
+    no_worker_timeout_s: float | None = 60.0  # check() raises after this time without workers; None: never
 
     def __init__(self, layout: Layout, listener: Listener = Listener(), workload: Workload = Workload()) -> None:
         self.layout, self.listener, self.workload = layout, listener, workload
-        self._stack = ExitStack()  # what is undone after the end of the workers
+        self._stack = ExitStack()  # what to undo after the workers have ended
         self._starting: Future[SpecCluster] | None = None
 
     @abstractmethod
     def __str__(self) -> str:
-        """Describe where the workers are, and how many."""
+        """Describe the workers: where they run, and how many."""
 
     @property
     def threads(self) -> int:
-        """The most OpenMP threads that a worker has."""
+        """The largest number of OpenMP threads of a worker."""
         return self.layout.threads
 
     @property
     def planned_nodes(self) -> int:
-        """The most nodes, or worker jobs, that the pool will have."""
+        """The largest number of nodes, or worker jobs, of the pool."""
         return 1
 
     @property
     def planned_workers(self) -> int:
-        """The most worker processes that the pool will have."""
+        """The largest number of worker processes of the pool."""
         return self.planned_nodes * self.layout.processes
 
     def threads_on(self, host: str) -> int:  # noqa: ARG002 - nodes may differ in an allocation only
@@ -101,21 +101,21 @@ class WorkerPool(ABC):
         return self.layout.threads
 
     def log_tail(self, worker: str) -> str:  # noqa: ARG002 - local workers have no log
-        """Return the last lines of the log of a worker, each after a line feed; empty if there is none."""
+        """Return the last lines of the log of a worker, each after a line feed; empty without a log."""
         return ""
 
     def _prepare(self, stack: ExitStack) -> None:  # noqa: B027 - optional
-        """Make what the workers need, and register with ``stack`` what to undo after their end."""
+        """Create what the workers need, and register its removal after their end with ``stack``."""
 
     @abstractmethod
     def _start(self) -> SpecCluster:
-        """Start scheduler and workers, in a thread of its own, without waiting for the workers."""
+        """Start scheduler and workers, without waiting for the workers; called in a separate thread."""
 
     def _close(self, cluster: Any) -> None:
         cluster.close()
 
     def __enter__(self) -> WorkerPool:
-        # Dask's client has a log level of its own, at which it warns of what hpcfwi reports itself
+        # Dask's client has a separate log level, at which it repeats what hpcfwi reports
         logging.getLogger("distributed.client").setLevel(logging.getLogger("distributed").level)
         with ExitStack() as stack:
             stack.enter_context(dask.config.set(POOL_SETTINGS))
@@ -133,7 +133,7 @@ class WorkerPool(ABC):
             self._stack.close()
 
     def cluster(self) -> SpecCluster:
-        """Return the Dask cluster, as soon as its scheduler runs; raise RunError if it cannot be started."""
+        """Return the Dask cluster once its scheduler runs; raise RunError if it cannot be started."""
         assert self._starting is not None
         try:
             return self._starting.result()
@@ -144,14 +144,14 @@ class WorkerPool(ABC):
             raise RunError(f"{failure}; hpcfwi --verbose run shows Dask's messages") from error
 
     def check(self, idle_s: float) -> None:
-        """Raise RunError if there has been no worker for ``idle_s`` seconds, and none can be expected."""
+        """Raise RunError if there has been no worker for ``idle_s`` seconds and no more can be expected."""
         if self.no_worker_timeout_s is not None and idle_s > self.no_worker_timeout_s:
-            none = f"no worker is left, and none has come for {self.no_worker_timeout_s:g} s"
-            raise RunError(f"{none}; finished shots are kept: start the same command again")
+            problem = f"all workers are lost, and no new one has connected for {self.no_worker_timeout_s:g} s"
+            raise RunError(f"{problem}; finished shots are kept: start the same command again")
 
 
 def prepare_run_dir(site: Site, run_dir: Path, stack: ExitStack) -> Security | None:
-    """Make the folder of the workers' logs and, unless the site goes without, the keys of a run."""
+    """Create the folder of the workers' logs and, unless the site turns off encryption, the keys of a run."""
     make_private(run_dir / "logs")
     return stack.enter_context(private_security(run_dir / "tls")) if site.config.network.tls else None
 
@@ -161,16 +161,16 @@ def choose_launch_mode(
 ) -> tuple[str, str]:
     """Choose how workers are started, unless the user requests a mode (``--launch``).
 
-    Returns ``"local"``, ``"jobs"`` or ``"allocation"``, and why. Raises InputError if the requested mode is impossible.
+    Returns ``"local"``, ``"jobs"`` or ``"allocation"``, and the reason. Raises InputError if the requested mode is impossible.
     """
     batch, current = site_batch_system(site), current_batch_system(environment)
     if requested == "jobs" and batch is None:
-        none = f"the site {site.name} has no batch system (scheduler.kind)"
-        raise InputError(f"--launch jobs: {none}; choose one with --site, for instance generic-slurm")
+        problem = f"the site {site.name} has no batch system (scheduler.kind)"
+        raise InputError(f"--launch jobs: {problem}; choose one with --site, for instance generic-slurm")
     if requested == "allocation" and current is None:
         raise InputError(f"--launch allocation: {NOT_IN_A_JOB}")
     if requested == "jobs" and current is not None and not site.config.scheduler.submit_from_compute:
-        refusal = f"{site.name} lets no jobs be submitted from within a job (scheduler.submit_from_compute)"
+        refusal = f"{site.name} does not allow jobs to be submitted from within a job (scheduler.submit_from_compute)"
         advice = "start the driver on a login node, or use --launch allocation"
         raise InputError(f"--launch jobs: {refusal}: {advice}")
     if requested is not None:
@@ -190,7 +190,7 @@ def launch(
     listener: Listener = Listener(),
     workload: Workload = Workload(),
 ) -> WorkerPool:
-    """Return the pool that site, options and environment ask for; an InputError says what does not fit together."""
+    """Return the worker pool for a site, options and environment; raise InputError if they do not fit together."""
     mode, reason = choose_launch_mode(site, options.mode)
     section, nodes = site.config.scheduler, options.nodes
     timeout_s = None if options.wait_minutes is None else 60 * options.wait_minutes
@@ -221,5 +221,5 @@ def launch(
     current = current_batch_system()
     node_count = current.variable("node_count") if current is not None else ""
     if mode == "local" and node_count not in ("", "1"):
-        listener.show(f"this job has {node_count} nodes, of which one is used: --site NAME uses all of them")
+        listener.show(f"this job has {node_count} nodes, but only one is used; use --site NAME to use all of them")
     return pool

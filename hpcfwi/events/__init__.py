@@ -1,1 +1,1 @@
-"""What a run records: typed events, the log that keeps them, the state they amount to, and the driver's lease."""
+"""The record of a run: typed events, their log, the state derived from them, and the driver's lease."""

@@ -1,8 +1,7 @@
-"""What an event is: the base class of all kinds, the fields that kinds share, and the one place where a line is validated.
+"""The base class of events, the fields that kinds of events share, and the validation of log lines.
 
-A field has its unit, meaning and limits in its type, and means the same in every event that has it. A line that is malformed,
-or of a kind that this version does not know, is no event, and fields that it does not know are ignored: code that has an event
-relies on its types and limits.
+The type of a field states its unit, meaning and limits; the field means the same in every event. Malformed lines, unknown kinds
+of events and unknown fields are ignored. Code that receives an event can rely on its types and limits.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from functools import cache, reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, dataclass_transform
 
-if TYPE_CHECKING:  # workers make events but read none, and have no use for what pydantic needs
+if TYPE_CHECKING:  # workers create events but read none, and do not need pydantic
     from pydantic import TypeAdapter
 
-# Version in the first line of each file. It changes when a field changes its meaning or goes, not when one is added.
+# Version in the first line of each file. It changes if a field is removed or changes its meaning, not if one is added.
 SCHEMA = 2
 # Decimals of durations, and of the time, in the file.
 SECONDS_DECIMALS, TIME_DECIMALS = 6, 3
@@ -28,7 +27,7 @@ EVENTS: dict[str, type[Event]] = {}
 
 
 class about:
-    """The meaning of a field, for the reference, and its limits, as pydantic understands them without being imported here."""
+    """The meaning of a field, for the reference, and its limits in pydantic's terms, without importing pydantic."""
 
     def __init__(self, meaning: str = "", **limits: float) -> None:
         self.meaning, self.limits = meaning, limits
@@ -74,7 +73,7 @@ ModelSeconds = Annotated[Duration, about("part of `seconds`: loading the model, 
 @dataclass_transform(kw_only_default=True)
 @dataclass(kw_only=True, repr=False, eq=False)
 class Event:
-    """Something that happened. The name of a kind is that of its class in lower-case words, unless ``name`` is given."""
+    """An event. The name of a kind is its class's name in lower-case words, unless ``name`` is given."""
 
     __pydantic_config__: ClassVar[dict[str, Any]]
     event: ClassVar[str] = ""
@@ -91,7 +90,7 @@ class Event:
             "title": name,
             "json_schema_extra": {"description": cls.__doc__ or ""},
         }
-        # without what dataclass() would compile for each of them once more: worker processes import all kinds
+        # do not let dataclass() compile methods for each kind: worker processes import all kinds
         dataclass(kw_only=True, repr=False, eq=False)(cls)
         if not cls.__name__.startswith("_"):
             EVENTS[name] = cls
@@ -115,7 +114,7 @@ class Event:
 
     def line(self) -> bytes:
         """The line of ``events.jsonl``."""
-        # file names may hold bytes that are no text
+        # file names may contain bytes that are not text
         return json.dumps(self.facts(), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
@@ -130,7 +129,7 @@ def _adapter() -> TypeAdapter[Event]:
 
 
 def parse_event(line: bytes | str) -> Event | None:
-    """The event in a line of the log; None where the line is malformed or of an unknown kind."""
+    """The event in a line of the log; None if the line is malformed or its kind is unknown."""
     try:
         return _adapter().validate_json(line)
     except ValueError:

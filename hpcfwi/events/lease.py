@@ -1,8 +1,8 @@
-"""The lease of a run folder, ``driver.json``: one driver at a time works on it, and others see whether that driver is alive.
+"""The lease of a run folder, ``driver.json``: only one driver at a time uses the folder, and others see whether it is alive.
 
 The lease is a small file with a heartbeat. A driver on this host is alive if its process exists. A driver on another host is
-alive if its heartbeat continues, since the clocks of hosts may differ. File locks, which not every shared file system has, only
-separate two drivers that start at the same moment.
+alive if its heartbeat continues, since the clocks of hosts may differ. File locks, which some shared file systems lack, only
+separate drivers that start at the same moment.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from hpcfwi.io import file_lock, require_regular_file, shortened, write_json
 
 # A driver on another host is dead after DEAD_AFTER_S without a heartbeat.
 HEARTBEAT_INTERVAL_S, DEAD_AFTER_S = 5.0, 30.0
-# For another driver that takes the lease at the same moment.
+# While another driver takes the lease at the same moment.
 LOCK_TIMEOUT_S = 10.0
-# The oldest heartbeat of a driver that is alive, on a busy file system; and by how much synchronised clocks differ.
+# The largest age of a living driver's heartbeat on a busy file system, and the largest difference of synchronised clocks.
 FRESH_S, CLOCK_SKEW_S = 2.5 * HEARTBEAT_INTERVAL_S, 2.0
-# A shared file system may lose sight of a file that is just being replaced.
+# On a shared file system, a file that is being replaced may be missing for a moment.
 READ_ATTEMPTS, READ_PAUSE_S = 3, 0.05
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The driver that holds a lease; ``token`` is unique for each."""
+    """The driver that holds a lease, with a unique ``token``."""
 
     __pydantic_config__ = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
     token: str
     host: str
-    machine: str  # this boot of the host, and this process namespace
+    machine: str  # identifies the host's boot and the process namespace
     pid: Annotated[int, Field(gt=0, lt=2**31)]
-    started: float  # when the process began, s since the host's boot, which does not change when the clock is set
-    job: str  # its batch job; empty outside of a job
+    started: float  # start of the process, s since the host's boot, so that setting the clock changes nothing
+    job: str  # its batch job; empty outside a job
     restarts: int  # how often the batch system has restarted that job
     heartbeats: int = 0
 
@@ -58,7 +58,7 @@ class Holder:
         return shortened(f"process {self.pid} on {self.host}{f', job {self.job}' if self.job else ''}")
 
     def yields_to(self, other: Holder) -> bool:
-        """Whether the other is a later start of the same batch job, which may run on two nodes after a link was cut."""
+        """Whether the other is a later start of the same batch job: after a network failure, a job may run on two nodes."""
         return bool(self.job) and self.job == other.job and self.restarts < other.restarts
 
     def is_alive(self) -> bool | None:
@@ -66,7 +66,7 @@ class Holder:
         if self.machine != _machine():
             return None
         with suppress(psutil.Error):
-            # a killed process whose parent has not waited for it yet keeps its number
+            # a killed process keeps its number until its parent has waited for it
             zombie = psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
             return not zombie and abs(_start_since_boot(self.pid) - self.started) <= 1
         return False
@@ -83,9 +83,9 @@ class Lease:
         self._released = threading.Event()
 
     def acquire(self) -> Holder | None:
-        """Take the lease, and return the dead driver that held it, if any; raises InputError if a living one holds it."""
+        """Take the lease, and return the dead driver that held it, if any; raise InputError if a living one holds it."""
         own, holder = Holder.current(self.job, self.restarts), self._read()
-        # outside of the lock, which the other driver's heartbeat needs
+        # outside the lock, which the other driver's heartbeat needs
         refused = holder is not None and not holder.yields_to(own) and self._is_alive(holder)
         with self._locked():
             now = self._read()
@@ -105,7 +105,7 @@ class Lease:
         other = self._other_holder()
         if other is not None:
             raise RunError(
-                f"{self.path.parent}: another driver ({other}) has taken over this run; this one stops and writes nothing more"
+                f"{self.path.parent}: another driver ({other}) has taken over this run; this one stops and writes no more"
             )
 
     def release(self) -> None:
@@ -121,10 +121,10 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_INTERVAL_S):
-            # the disk may be full or not respond: others may then take over, which verify() sees
+            # the disk may be full or not respond; if another driver takes over, verify() raises
             with suppress(StagingError, OSError):
                 if not self.path.parent.is_dir():
-                    continue  # the user has moved the folder: do not make it again
+                    continue  # the user has moved the folder: do not recreate it
                 with self._locked():
                     if self._own is None or self._other_holder() is not None:
                         return
@@ -135,7 +135,7 @@ class Lease:
         alive = holder.is_alive()
         if alive is not None:
             return alive
-        self.print_line(f"{self.path.parent}: {holder} used it last; waiting {DEAD_AFTER_S:g} s for a heartbeat")
+        self.print_line(f"{self.path.parent}: {holder} used it last; waiting {DEAD_AFTER_S:g} s for its heartbeat")
         until = time.monotonic() + DEAD_AFTER_S
         while time.monotonic() < until:
             time.sleep(min(1.0, DEAD_AFTER_S / 10))
@@ -165,15 +165,15 @@ class Lease:
 
 
 class Liveness:
-    """Whether the driver of a run is alive, seen from any host by reading its lease once or repeatedly.
+    """Whether the driver of a run is alive, found on any host by reading its lease once or repeatedly.
 
-    A driver on another host is alive if its heartbeat changes, or is recent by the time of the file, which the file server
-    sets, and this host's clock. If these clocks differ, the reader has to wait for a heartbeat.
+    A driver on another host is alive if its heartbeat changes, or is recent by this host's clock and the file's time, which
+    the file server sets. If these clocks differ, the reader has to wait for a heartbeat.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # whether there is a lease; and its driver, None if the lease is malformed or may not be read
+        # whether a lease exists, and its driver; None if the lease is malformed or unreadable
         self.exists = False
         self.holder: Holder | None = None
         self._version: tuple[int, int] | None = None
@@ -202,9 +202,9 @@ class Liveness:
             self._fresh = -CLOCK_SKEW_S <= self.heartbeat_age <= FRESH_S
 
     def _read(self) -> tuple[int, int]:
-        """Read the holder; returns what changes with every heartbeat."""
+        """Read the holder; return the file's version, which changes with every heartbeat."""
         try:
-            # shared file systems look for changes when a file is opened, not when its status is read
+            # shared file systems check for changes when a file is opened, not when its status is read
             with require_regular_file(self.path).open("rb") as file:
                 status = os.fstat(file.fileno())
                 self.holder = parse_holder(file.read())
@@ -220,7 +220,7 @@ class Liveness:
 
     @property
     def alive(self) -> bool | None:
-        """Whether the driver is alive; None as long as that is not known."""
+        """Whether the driver is alive; None if not known yet."""
         if not self.exists:
             return False
         alive = self.holder.is_alive() if self.holder is not None else None
@@ -233,7 +233,7 @@ class Liveness:
         return False if old or unchanged >= DEAD_AFTER_S else None
 
     def watch(self, seconds: float = HEARTBEAT_INTERVAL_S + 1) -> None:
-        """Read the lease until it is known whether the driver is alive, for so many seconds at most."""
+        """Read the lease until it is known whether the driver is alive, for at most this many seconds."""
         until = time.monotonic() + seconds
         while self.alive is None and time.monotonic() < until:
             time.sleep(0.2)
@@ -252,13 +252,13 @@ def parse_holder(content: bytes) -> Holder | None:
 
 
 def _start_since_boot(pid: int) -> float:
-    """When a process began, s since the host's boot; raises psutil's error if there is no such process."""
+    """When a process began, s since the host's boot; raises a psutil error if the process does not exist."""
     process = psutil.Process(pid)
     try:
         ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except OSError:
         return process.create_time() - psutil.boot_time()
-    # not that difference, if possible: both of its parts change, one after the other, when the clock is set
+    # preferred over that difference, whose two terms change one after the other when the clock is set
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

@@ -1,7 +1,7 @@
-"""The event log ``events.jsonl``: one JSON object a line, appended by one driver and never changed.
+"""The event log ``events.jsonl``: one JSON object per line, appended by one driver and never changed.
 
-A file that has grown to :data:`SEGMENT_BYTES` is compressed to ``events-0001.jsonl.gz``, and a new ``events.jsonl`` takes its
-place that begins with a summary of the older ones. Any number of readers follow the log, on any host::
+A file that has grown to :data:`SEGMENT_BYTES` is compressed to ``events-0001.jsonl.gz`` and replaced by a new ``events.jsonl``,
+which begins with a summary of the older files. Any number of readers can follow the log on any host::
 
     log = EventLog(folder / "events.jsonl")
     log.write(RunWarning(message="the disk is nearly full"))
@@ -10,8 +10,8 @@ place that begins with a summary of the older ones. Any number of readers follow
         print(event.time, event.event)
     state = read_state(folder / "events.jsonl")  # the last file is enough
 
-The standard library's rotating handler would not do: it renumbers every older file, its new file has its name before it has
-its first lines, and it leaves half a line on a full disk.
+The standard library's rotating log handler is unsuitable: it renumbers every older file, its new file is visible before its
+first lines are written, and it leaves half a line on a full disk.
 """
 
 import errno
@@ -31,15 +31,15 @@ from hpcfwi.events.types import SCHEMA, Event, LogSegment, Summary, parse_event
 from hpcfwi.io import require_regular_file, write_atomic
 
 MAX_LINE_BYTES = 1_000_000
-# Some 100,000 shots; to a tenth of that they are compressed, in a quarter of a second.
+# About 100,000 shots; they are compressed to a tenth in a quarter of a second.
 SEGMENT_BYTES, COMPRESSION_LEVEL = 32_000_000, 3
 
 
 class EventLog:
     """Appends events to ``events.jsonl``, or continues an existing log; safe from several threads.
 
-    ``state`` is how the run stands after the events so far. ``on_event`` is called with each event after it is written, in the
-    thread that writes it. Raises RunError if the log cannot be read or opened.
+    ``state`` is the state of the run after the events so far. ``on_event`` is called with each event after it is written, in
+    the thread that writes it. Raises RunError if the log cannot be read or opened.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class EventLog:
 
     def _open(self) -> None:
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        # counted from here on: asking a shared file system for it takes long
+        # counted from here on, since asking a shared file system is slow
         self._size = os.fstat(self._file).st_size
 
     def write(self, event: Event) -> None:
-        """Append an event, or drop it after :meth:`close`; raises RunError, and leaves no part of a line that does not fit."""
+        """Append an event, or drop it after :meth:`close`. Raises RunError on a full disk, and leaves no partial line."""
         line = event.line()
         with self._lock:
             if self._file < 0:
@@ -86,18 +86,18 @@ class EventLog:
         self._size += len(line)
 
     def _rotate(self) -> None:
-        """Continue in a new file. A reader that has the old one open reads it to its end."""
+        """Continue in a new file. A reader that has opened the old file reads it to its end."""
         first = LogSegment(schema=SCHEMA, segment=self.state.segment + 1)
         summary = Summary(summary=replace(self.state, segment=first.segment).summary())
         try:
             compressed = gzip.compress(self.path.read_bytes(), COMPRESSION_LEVEL)
             write_atomic(_older(self.path, self.state.segment), lambda file: file.write(compressed))
-            # a driver that is killed here continues in the file that it has, and writes the older one again
+            # after a kill here, the next driver continues in the existing file, and rewrites the compressed one
             write_atomic(self.path, lambda file: file.write(first.line() + summary.line()))
             os.close(self._file)
             self._open()
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be read or created anew ({error.strerror})") from None
+            raise RunError(f"{self.path}: cannot be read or replaced ({error.strerror})") from None
         self.state.apply(first)
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ def _older(path: Path, number: int) -> Path:
 
 
 def _last_older(path: Path) -> int:
-    """The number of the last older file of a log; 0 where there is none."""
+    """The number of the last older file of a log; 0 if none exists."""
     names = (file.name[len(path.stem) :] for file in path.parent.glob(f"{path.stem}-*.jsonl.gz"))
     return max((int(found[1]) for name in names if (found := re.match(r"-(\d{4})\.", name))), default=0)
 
@@ -143,11 +143,11 @@ def read_events(path: Path | str) -> Iterator[Event]:
     Raises
     ------
     RunError
-        If there is no log, or it cannot be read.
+        If the log does not exist or cannot be read.
     """
     path = Path(path)
     try:
-        # opened before the older files: a rotation from now on neither hides nor repeats an event
+        # opened before the older files, so that a later rotation neither hides nor repeats an event
         with require_regular_file(path).open("rb") as file:
             first = next(_parsed(file), None)
             file.seek(0)
@@ -161,16 +161,16 @@ def read_events(path: Path | str) -> Iterator[Event]:
 
 
 def read_state(path: Path) -> RunState:
-    """How the run stands whose log this is; a new state where there is no log. Raises OSError if it cannot be read."""
+    """Return the state of a run from its log; a new state without a log. Raises OSError if it cannot be read."""
     follower = Follower(path)
     follower.read()
     return follower.state
 
 
 class Follower:
-    """Keeps ``state``, how a run stands, up to date with its log."""
+    """Keeps ``state``, the state of a run, up to date with its log."""
 
-    # Bytes of the first line by which files are told apart: the inode number of a removed file may be reused.
+    # Bytes of the first line that identify a file: the inode number of a removed file may be reused.
     FIRST_LINE_BYTES = 1000
 
     def __init__(self, path: Path) -> None:
@@ -179,7 +179,7 @@ class Follower:
         self._offset = 0
 
     def read(self) -> bool:
-        """Apply the events since the last call, and return whether there are any; raises OSError if they cannot be read."""
+        """Apply the events since the last call, and return whether any were found; raises OSError if unreadable."""
         if not self.path.exists():
             return False
         with require_regular_file(self.path).open("rb") as file:

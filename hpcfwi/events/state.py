@@ -1,4 +1,4 @@
-"""How a run stands, folded from its events: the display, ``hpcfwi status`` and the report all read this one state."""
+"""The state of a run, derived from its events, for the display, ``hpcfwi status`` and the report."""
 
 import json
 from collections import Counter
@@ -13,16 +13,16 @@ from hpcfwi.events import types as events
 from hpcfwi.events.types import Event
 from hpcfwi.io import shortened
 
-# Limits of what a state keeps, whatever the number of events.
+# Limits of the size of a state, however many events a run has.
 MAX_KINDS_OF_FAILURES, MAX_HOSTS, MAX_LINE_LENGTH, MAX_LEFT_OVER_JOBS = 50, 5000, 300, 1000
-# Iterations that the time left is estimated from.
+# The time left is estimated from this many iterations.
 STEPS_AVERAGED = 5
-# States in which a driver does no more.
+# States after which a driver does nothing more.
 ENDED = ("done", "stopped", "failed")
 
 
 def one_line(text: str) -> str:
-    """The beginning of the first line of a text, printable."""
+    """The beginning of the first line of a text, in printable characters."""
     if len(text) <= MAX_LINE_LENGTH and text.isprintable():  # nearly always
         return text
     return shortened(text.partition("\n")[0], MAX_LINE_LENGTH)
@@ -33,61 +33,61 @@ Line = Annotated[str, AfterValidator(one_line)]
 
 @dataclass
 class WorkerState:
-    """A worker process that is connected, and the shots of evaluations that it has done."""
+    """A connected worker process, and the shots that it has evaluated."""
 
     host: Line
     name: Line  # Dask's
-    held_since: float  # start of its job or process, from which on its cores are held, s since 1970
+    held_since: float  # since when its cores are held: start of its job or process, s since 1970
     cores: int
     shots: int = 0
     seconds: float = 0.0
 
     def core_seconds(self, now: float) -> float:
-        """Cores times the time for which they were held."""
+        """Cores times the seconds for which they were held."""
         return self.cores * max(0.0, now - self.held_since)
 
 
 @dataclass
 class RunState:
-    """How a run stands after the events so far; :meth:`apply` takes the next event."""
+    """The state of a run after the events so far; :meth:`apply` adds the next event."""
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)
     # "new", "starting", "waiting" (for workers), "data", "inverting", "finishing", "done", "stopped" (can be continued) or
-    # "failed", and since when, s since 1970. A driver that was killed logs no event: see hpcfwi.events.lease.Liveness.
+    # "failed", and since when, s since 1970. A killed driver logs no event: see hpcfwi.events.lease.Liveness.
     state: Line = "new"
     since: float | None = None
-    reason: str = ""  # why it has stopped or failed
+    reason: str = ""  # why the run has stopped or failed
     start: events.RunStarted | None = None  # the last one
     starts: int = 0
     dashboard: events.Dashboard | None = None  # None if it is not open
-    iteration: int | None = None  # the last one that is done
+    iteration: int | None = None  # the last finished one
     iterations: int = 0  # the limit
-    evaluation: int = 0  # the last one that is done
+    evaluation: int = 0  # the last finished one
     misfit: float | None = None  # of the last iteration
     model_error: float | None = None
     initial_misfit: float | None = None
-    shots_done: int = 0  # of the evaluation, or of the data, that is under way
+    shots_done: int = 0  # of the current evaluation or data
     shots_total: int = 0
     jobs: dict[Line, Line] = field(
         default_factory=dict
     )  # worker jobs that have not ended: state, batch system's reason
     left_over_jobs: list[Line] = field(default_factory=list)  # of earlier starts
-    workers: dict[str, WorkerState] = field(default_factory=dict)  # connected ones, by address
+    workers: dict[str, WorkerState] = field(default_factory=dict)  # connected workers, by address
     workers_gone: int = 0
     core_seconds_gone: float = 0.0
     shots_on: Counter[Line] = field(default_factory=Counter)  # shots of evaluations by host, in all starts
-    failures: Counter[Line] = field(default_factory=Counter)  # how often each line of text; the latest comes last
+    failures: Counter[Line] = field(default_factory=Counter)  # count of each line of text; the latest comes last
     warnings: Counter[Line] = field(default_factory=Counter)
     step_seconds: list[float] = field(default_factory=list)  # durations of the last iterations
     last: float = 0.0  # time of the last event, s since 1970
-    segment: int = 0  # number of the file of the log
+    segment: int = 0  # number of the log's current file
 
     def __post_init__(self) -> None:
-        # shots that are counted in shots_done
+        # names of the shots counted in shots_done
         self._seen: set[str] = set()
 
     def apply(self, event: Event) -> None:
-        """Take the next event."""
+        """Update the state with the next event."""
         before = self.state
         self.last = event.time
         self._apply(event)
@@ -157,7 +157,7 @@ class RunState:
                 self._all_workers_left()
                 if self.state not in ENDED:  # of hpcfwi model
                     self.state, self.reason = "stopped", "only the observed data were requested"
-            case events.ShotExcluded():  # the inversion begins anew
+            case events.ShotExcluded():  # the inversion starts over
                 self.iteration, self.evaluation, self.misfit, self.model_error = None, 0, None, None
                 self.initial_misfit, self.step_seconds = None, []
         line = failure_line(event)
@@ -170,7 +170,7 @@ class RunState:
 
     @property
     def time_left(self) -> float | None:
-        """Seconds until the limit of iterations, at most, at the pace of the last ones; None where that is not known."""
+        """At most this many seconds are left until the limit of iterations, at the pace of the last ones; None if unknown."""
         if self.state != "inverting" or self.iteration is None or not self.step_seconds:
             return None
         return sum(self.step_seconds) / len(self.step_seconds) * max(0, self.iterations - self.iteration)
@@ -212,12 +212,12 @@ class RunState:
             worker.seconds += event.seconds
         host = one_line(event.host)
         self.shots_on[host if host in self.shots_on or len(self.shots_on) < MAX_HOSTS else "other hosts"] += 1
-        if event.evaluation == self.evaluation + 1:  # not a late one of an earlier evaluation
+        if event.evaluation == self.evaluation + 1:  # not a late result of an earlier evaluation
             self._count_shot(event.shot)
 
 
 def failure_line(event: Event) -> str | None:
-    """A line about something that went wrong; None for events that are no failures."""
+    """A line that describes a failure; None for other events."""
     text = _FAILURES.get(type(event))
     if text is None:
         return None
@@ -237,7 +237,7 @@ def _adapter() -> TypeAdapter[RunState]:
 
 
 _FAILURES: dict[type[Event], str] = {
-    events.ShotRetried: "shot {shot} was started again on another worker: {reason}",
+    events.ShotRetried: "shot {shot} was restarted on another worker: {reason}",
     events.WorkerDied: "a worker on {host} died: {reason}",
     events.WorkerUnresponsive: "a worker on {host} has sent no heartbeats for a while",
     events.WorkerRestarted: "a worker on {host} hung and was restarted",

@@ -12,7 +12,7 @@ Writers construct a class, readers get the same class back::
 from typing import Annotated, Any
 
 from hpcfwi.events import event as f
-from hpcfwi.events.event import EVENTS, SCHEMA, Event, event_schema, parse_event  # noqa: F401 - importers find all of it here
+from hpcfwi.events.event import EVENTS, SCHEMA, Event, event_schema, parse_event  # noqa: F401 - re-exported
 
 
 class _AboutWorker(Event):
@@ -32,16 +32,16 @@ class LogSegment(Event):
 
 
 class Summary(Event):
-    """What the older files of the log amount to, for readers of the last one alone."""
+    """The state of the run after the older files of the log, for readers of the last file alone."""
 
-    summary: Annotated[dict[str, Any], f.about("the state of the run, as `RunState.summary` gives it")]
+    summary: Annotated[dict[str, Any], f.about("the state of the run, from `RunState.summary`")]
 
 
 class RunStarted(Event, name="start"):
-    """A driver begins a run, or continues it."""
+    """A driver begins or continues a run."""
 
     version: Annotated[str, f.about("version of hpcfwi")]
-    problem: Annotated[str, f.about("digest of everything that the answers depend on")]
+    problem: Annotated[str, f.about("digest of everything that the results depend on")]
     layout: Annotated[str, f.about("how a node is divided among worker processes, in words")]
     launch: Annotated[str, f.about("how workers are started: `local`, `jobs` or `allocation`")]
     site: Annotated[str, f.about("name of the site")]
@@ -67,7 +67,7 @@ class Dashboard(Event):
 
 
 class RunWarning(Event, name="warning"):
-    """Something may not be as the user wishes."""
+    """A warning for the user."""
 
     message: f.Message
     traceback: f.Traceback | None = None
@@ -91,7 +91,7 @@ class RunFailed(Event, name="failed"):
 
 
 class Requeued(Event, name="requeue"):
-    """The batch job goes back into the queue, or cannot."""
+    """The batch job was requeued, or could not be."""
 
     starts: Annotated[f.Count, f.about("starts of the batch job so far")]
     fruitless_starts: Annotated[f.Count, f.about("starts that finished nothing")]
@@ -131,7 +131,7 @@ class RunDone(Event, name="done"):
     misfit: f.Misfit
     initial_misfit: Annotated[float, f.about("misfit of the initial model")]
     message: f.Message
-    left_out: Annotated[str, f.about("shots that are not in the sums, in words; else empty")]
+    left_out: Annotated[str, f.about("which shots are not in the sums, in words; empty if all are")]
     irreproducible: Annotated[str, f.about("why the last bits may differ from run to run, in words; else empty")]
     model_error: f.ModelError | None = None
     core_hours: f.CoreHours = 0.0
@@ -180,7 +180,7 @@ class JobDrained(Event):
 
 
 class JobLost(Event):
-    """A worker job has ended before its time."""
+    """A worker job has ended too early."""
 
     job: f.Job
     reason: f.Reason
@@ -199,7 +199,7 @@ class NodeLost(Event):
 
     node: f.Node
     exit_code: f.ExitCode
-    restarted: Annotated[bool, f.about("whether the workers are started again")]
+    restarted: Annotated[bool, f.about("whether the workers are restarted")]
     log: f.LogTail
 
 
@@ -228,13 +228,13 @@ class WorkerJoined(_AboutWorker):
 
 
 class WorkerLeft(_AboutWorker):
-    """A worker is gone."""
+    """A worker has left."""
 
     name: f.Name
 
 
 class WorkerDied(_OnWorker):
-    """A worker process has ended by itself."""
+    """A worker process has died."""
 
     reason: f.Reason
 
@@ -246,7 +246,7 @@ class WorkerUnresponsive(_AboutWorker):
 
 
 class WorkerRestarted(_AboutWorker):
-    """A worker that hangs is ended and started anew."""
+    """A worker that hangs is restarted."""
 
 
 class _AboutHost(Event):
@@ -266,18 +266,18 @@ class Solver(Event):
     """The driver or a worker process has its solver."""
 
     seconds: f.Seconds
-    source: Annotated[str, f.about("`driver`, or where a worker has its solver from")]
-    built: Annotated[bool | None, f.about("whether the solver was built and compiled, not found")] = None
+    source: Annotated[str, f.about("`driver`, or the source of a worker's solver")]
+    built: Annotated[bool | None, f.about("whether the solver was built and compiled, rather than found")] = None
     digest: Annotated[str | None, f.about("digest of a staged file")] = None
-    differences: Annotated[list[str] | None, f.about("how the machine differs from that of the staged solver")] = None
+    differences: Annotated[list[str] | None, f.about("differences from the staged solver's machine")] = None
     host: f.Host | None = None
     worker: f.Worker | None = None
     pid: f.Pid | None = None
-    machine: Annotated[dict[str, str] | None, f.about("what distinguishes kinds of machines")] = None
+    machine: Annotated[dict[str, str] | None, f.about("properties that distinguish kinds of machines")] = None
 
 
 class ThreadPlacement(_OnWorker, name="threads"):
-    """Where the kernels of a worker really run."""
+    """The threads and CPUs that a worker's kernels really use."""
 
     threads: f.Threads
     cpus: Annotated[str, f.about("CPUs that the threads ran on")]
@@ -314,7 +314,7 @@ class EvaluationStarted(Event):
 
 
 class SumsFound(Event):
-    """An evaluation continues with sums that an earlier start has left."""
+    """An evaluation continues from sums that an earlier start has left."""
 
     shots: f.Shots
     shots_total: Annotated[f.Count, f.about("shots of the survey")]
@@ -347,11 +347,11 @@ class TaskOverdue(Event):
     key: Annotated[str, f.about("Dask's key of a task")]
     worker: f.Worker
     seconds: f.Seconds
-    limit_seconds: Annotated[f.Duration, f.about("seconds that the task may take")]
+    limit_seconds: Annotated[f.Duration, f.about("seconds after which the task counts as overdue")]
 
 
 class ShotRetried(Event, name="retry"):
-    """A shot is started again on another worker."""
+    """A shot is restarted on another worker."""
 
     shot: f.Shot
     worker: f.Worker
@@ -359,7 +359,7 @@ class ShotRetried(Event, name="retry"):
 
 
 class ShotExcluded(Event):
-    """A shot that fails everywhere is left out, and the inversion begins anew without it."""
+    """A shot that fails on every worker is left out, and the inversion starts over without it."""
 
     shot: f.Shot
     reason: f.Reason

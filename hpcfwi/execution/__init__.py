@@ -1,1 +1,1 @@
-"""Shots as Dask tasks: each is computed, elsewhere if need be, and the results are added up."""
+"""Execution of shots as Dask tasks, with retries on other workers, and the sum of their results."""

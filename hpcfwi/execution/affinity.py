@@ -1,6 +1,6 @@
 """The cores of worker processes, and the threads and CPUs that their kernels use; a preload module of Dask workers.
 
-OpenMP takes its places from the process's affinity when its library is loaded, so the cores are chosen before any kernel runs.
+OpenMP derives its places from the process's affinity when its library is loaded, so the cores are chosen before that.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:  # workers do not need pydantic
 
 PRELOAD_MODULES = (__name__,)  # each Dask worker imports these when it starts
 CPU_FOLDER, TASK_FOLDER = Path("/sys/devices/system/cpu"), Path("/proc/self/task")
-BUSY_SHARE = 0.2  # a thread computed if it had more than this share of the calling thread's CPU time
+BUSY_SHARE = 0.2  # a thread counts as busy with more than this share of the calling thread's CPU time
 
 
 def dask_setup(worker: Any) -> None:
-    """Choose the cores of a worker process, and import what shots need while the solver is still being built."""
+    """Choose the cores of a worker process, and import the tasks' modules while the driver still builds the solver."""
     if PROCESSES_VARIABLE in os.environ:
         _set_affinity(worker)
     with gc_paused():
@@ -35,13 +35,13 @@ def dask_setup(worker: Any) -> None:
 
 
 def dask_teardown(_: Any) -> None:
-    """Keep the garbage collector from looking at everything once more when the worker ends."""
+    """Spare a worker that ends a last garbage collection of all objects."""
     gc.freeze()
 
 
 def _set_affinity(worker: Any) -> None:
     processes, threads = (int(os.environ.get(name, "0")) for name in (PROCESSES_VARIABLE, THREADS_VARIABLE))
-    # the name of one of several workers ends in its number
+    # if a node has several workers, their names end in a number
     number = re.search(r"-(\d+)$", str(worker.name)) if processes > 1 else None
     cores = assigned_cores(cores_of(os.sched_getaffinity(0)), processes, threads, int(number[1]) if number else 0)
     if cores:
@@ -66,11 +66,11 @@ def cores_of(cpus: Collection[int]) -> list[tuple[int, ...]]:
 
 
 def assigned_cores(cores: list[tuple[int, ...]], processes: int, threads: int, index: int) -> list[tuple[int, ...]]:
-    """Choose the cores of one process out of several; none if the process should not be pinned.
+    """Choose the cores of one of several processes; an empty list if the process should not be pinned.
 
-    A job without a mask of its own sees all cores of a node and cannot know which of them other jobs use. It pins only if it
-    needs more than half of them, so that no second job of its kind fits. Spare cores are left between the processes, which
-    spreads them over the memory channels.
+    A job without a CPU mask sees all cores of a node and cannot know which of them other jobs use. Its processes are pinned
+    only if they need more than half of the cores, so that no second job of this kind fits. Spare cores lie between the
+    processes, which spreads them over the memory channels.
     """
     wanted = processes * threads
     if not 0 < wanted <= len(cores) or 2 * wanted <= len(cores):
@@ -91,14 +91,14 @@ class AffinityCheck:
         self._reported: set[tuple[str, str]] = set()
 
     def forget(self, worker: str) -> None:
-        """Note that a worker is gone and its cores are free."""
+        """Record that a worker has left and its cores are free."""
         for here in self._workers.values():
             here.pop(worker, None)
 
     def mismatches(self, host: str, worker: str, threads: int, cpus: str) -> list[str]:
-        """Return a message for each new mismatch, given what the kernels of a worker ran on.
+        """Return a message for each new mismatch.
 
-        ``threads`` have computed (0: that could not be observed), which may use the CPUs ``cpus``, such as ``0-3,8``.
+        A worker's kernels ran on ``threads`` threads (0: could not be observed), which may use ``cpus``, such as ``0-3,8``.
         """
         if threads == 0:
             return []
@@ -109,8 +109,8 @@ class AffinityCheck:
         found = {}
         if threads != expected:
             found["threads"] = (
-                f"on {host} the kernel thread count is {threads}, not {expected} (worker.threads): something there sets "
-                "OMP_NUM_THREADS or OMP_THREAD_LIMIT, see environment.commands, environment.modules and openmp.variables"
+                f"on {host} the kernel thread count is {threads}, not {expected} (worker.threads): OMP_NUM_THREADS or "
+                "OMP_THREAD_LIMIT is set there; see environment.commands, environment.modules and openmp.variables"
             )
         if len(mask) < expected:
             found["cores"] = (
@@ -131,23 +131,23 @@ class AffinityCheck:
 class ThreadUse:
     """Threads and CPUs that kernels used."""
 
-    threads: int = 0  # that computed; 0 if that cannot be observed
-    cpus: frozenset[int] = frozenset()  # hardware threads that any of them may use
+    threads: int = 0  # busy ones; 0 if they cannot be observed
+    cpus: frozenset[int] = frozenset()  # hardware threads that they may use
 
 
 @contextmanager
 def observed_threads() -> Iterator[ThreadUse]:
     """Observe this process's threads; the yielded object is filled in at the end.
 
-    The thread that enters is the one that calls the kernels. Python's other threads (connections, heartbeat) run no kernels,
-    however busy they were.
+    The calling thread calls the kernels. Other Python threads (connections, heartbeat) run no kernels and are not counted,
+    however busy they are.
     """
     use = ThreadUse()
     caller = threading.get_native_id()
     before = _run_times()
     yield use
     spent = {task: time - before.get(task, 0) for task, time in _run_times().items()}
-    # the calling thread certainly computed: the others are compared with it
+    # the calling thread certainly computed; the others are compared with it
     most = spent.pop(caller, 0)
     of_python = {thread.native_id for thread in threading.enumerate()}
     busy = [caller, *(task for task, time in spent.items() if time > BUSY_SHARE * most and task not in of_python)]
@@ -162,7 +162,7 @@ def _run_times() -> dict[int, int]:
     """CPU time of each thread of this process, ns."""
     found = {}
     for folder in TASK_FOLDER.iterdir():
-        with suppress(OSError, IndexError):  # a thread that has just ended, or a kernel that does not count
+        with suppress(OSError, IndexError):  # a thread that has just ended, or a Linux kernel without these statistics
             found[int(folder.name)] = int((folder / "schedstat").read_text().split()[0])
     return found
 

@@ -1,7 +1,7 @@
-"""One sum or map under way: gives shots to workers, waits for events, and acts on them.
+"""The loop of one sum or map: assigns shots to workers, waits for events, and acts on them.
 
-What to do next follows from the states of the shots (:mod:`~hpcfwi.execution.shots`) and from what the workers have in hand
-(:mod:`~hpcfwi.execution.window`). One thread owns all of this. Results, departures of workers and finished fetches come as
+The next step depends on the states of the shots (:mod:`~hpcfwi.execution.shots`) and on the tasks assigned to each worker
+(:mod:`~hpcfwi.execution.window`). A single thread owns this state. Results, lost workers and finished fetches arrive as
 events; ``Future.add_done_callback`` takes 20-28 % less CPU for that than Dask's ``as_completed``.
 """
 
@@ -35,8 +35,8 @@ from hpcfwi.process import graceful_stop, stop_requested
 if TYPE_CHECKING:
     from hpcfwi.execution.executor import DaskExecutor
 
-POLL_INTERVAL_S = 1.0  # between two looks at workers, overdue tasks, the clock and stop conditions
-SUM_TIMEOUT_S = 600.0  # after which the worker of a sum, which takes seconds, is restarted
+POLL_INTERVAL_S = 1.0  # between two checks of workers, overdue tasks, the clock and stop conditions
+SUM_TIMEOUT_S = 600.0  # a sum normally takes seconds; after this time its worker is restarted
 SUM_PRIORITY = 10  # sums go before shots, since they free memory
 BATCH_KEY = "batch"  # keys of batches begin with this word and a hyphen
 FAILED = ("error", "cancelled")
@@ -44,26 +44,26 @@ FAILED = ("error", "cancelled")
 
 @dataclass(eq=False)
 class Dispatch:
-    """One sum or map: its tasks on Dask, and the loop that waits for them."""
+    """One sum or map: its Dask tasks, and the loop that waits for them."""
 
     executor: DaskExecutor
     function: Callable[..., Any]
     arguments: Sequence[tuple[Any, ...]]
     keys: Sequence[str]
     shots: Shots
-    tree: SumTree | None  # of a sum
+    tree: SumTree | None  # None for a map
     progress: Callable[[int, int], None]
 
     def __post_init__(self) -> None:
         self.client, self.window = self.executor.client, self.executor.window
-        self.results: dict[int, Any] = {}  # of a map
+        self.results: dict[int, Any] = {}  # by shot; used by a map only
         self.stop_reason: str | None = None
         self.stop_at = math.inf
-        # a Future that is done, a function that takes a result that was fetched, or None: a worker has come or gone
+        # a finished Future, a function that uses a fetched result, or None when a worker has joined or left
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.executor.events = self._events
-        self._futures: dict[str, Future] = {}  # of all tasks that have not ended
-        # of sums, and of files that are read: their nodes, and when they were submitted
+        self._futures: dict[str, Future] = {}  # of all unfinished tasks
+        # sums and files being read, by task key: the node, and when it was submitted
         self._nodes: dict[str, tuple[Node, float]] = {}
         self._fetches: set[Fetch[Any]] = set()
         self._used_keys: set[str] = set()
@@ -71,14 +71,14 @@ class Dispatch:
 
     @property
     def complete(self) -> bool:
-        """Whether all results are here."""
+        """Whether the driver has all results."""
         return len(self.results) == len(self.shots.names) if self.tree is None else self.tree.root is not None
 
     def run(self, on_disk: Iterable[Node] = ()) -> None:
-        """Give out shots and take results until all are here.
+        """Assign shots and collect results until the sum or map is complete.
 
-        Raises DataError or ShotFailed if a shot's own data cannot be used, or it has failed too often, and Interrupted if the
-        run has to stop before.
+        Raises DataError if a shot's data cannot be used, ShotFailed if a shot has failed too often, and Interrupted if the
+        run has to stop early.
         """
         self.progress(len(self.shots.done), len(self.shots.names))
         try:
@@ -105,7 +105,7 @@ class Dispatch:
                 self.client.cancel(list(self._futures.values()))
 
     def _next_events(self) -> list[Any]:
-        """All events that are there; waits for one until it is time to poll."""
+        """Return all queued events; wait for the first one until the next poll is due."""
         events = []
         with suppress(queue.Empty):
             events.append(self._events.get(timeout=max(0.0, self._polled_at + POLL_INTERVAL_S - time.monotonic())))
@@ -114,7 +114,7 @@ class Dispatch:
         return events
 
     def _handle(self, events: list[Any]) -> None:
-        """Update the states, give out the next shots, and only then use the results: no worker should wait for that."""
+        """Update the states and assign the next shots before using the results, so that no worker has to wait."""
         now = time.monotonic()
         finished: list[tuple[Unit, Future]] = []
         failed: list[tuple[str, Future]] = []
@@ -124,7 +124,7 @@ class Dispatch:
                 self._update_workers()
             elif callable(event):
                 rest.append(event)
-            elif self._futures.pop(event.key, None) is not None:  # otherwise another task was faster
+            elif self._futures.pop(event.key, None) is not None:  # else a copy of the task was faster
                 unit = self.shots.running.get(event.key)
                 if unit is None:
                     self.window.end_task(event.key, now)
@@ -139,7 +139,7 @@ class Dispatch:
         for worker, future in failed:
             self._fail(future, worker)
         self._refill()
-        # Dask keeps a result as long as there is a reference to its future
+        # Dask keeps a result for as long as its future is referenced
         events.clear()
         while finished:
             unit, future = finished.pop(0)
@@ -161,12 +161,12 @@ class Dispatch:
         return BATCH_KEY if unit.batch else self.function.__name__
 
     def _refill(self) -> None:
-        """Give each worker as many tasks as it should have in hand, given how long they take."""
+        """Assign tasks to each worker up to the queue depth that suits their duration."""
         shots_per_task = self.executor.shots_per_task if self.tree is not None else 1
         kind = BATCH_KEY if shots_per_task > 1 else self.function.__name__
         reported = tuple(self.executor.seconds)
-        known = [self.window.median_s(kind), shots_per_task * median(reported) if reported else math.nan]
-        seconds = min((value for value in known if not math.isnan(value)), default=math.nan)
+        estimates = [self.window.median_s(kind), shots_per_task * median(reported) if reported else math.nan]
+        seconds = min((value for value in estimates if not math.isnan(value)), default=math.nan)
         self.window.depth = queue_depth(seconds, len(self.window.workers))
         for unit, worker in self.shots.assignments(self.window):
             self._submit_unit(unit, worker)
@@ -187,15 +187,15 @@ class Dispatch:
             key = f"{name}-again{repeated}"
         if unit.state is State.OVERDUE:
             hanging = next((unit.workers[late] for late in unit.late), "")
-            reason = "it takes far longer than others; perhaps its worker hangs"
+            reason = "it takes far longer than others; its worker may hang"
             self._log_retry(first, hanging, reason)
         self.shots.start(unit, key, worker)
         self.window.add_task(worker, key, time.monotonic(), alone=unit.alone)
-        # a task that may run on this worker alone would wait for ever if that is gone
+        # a task that is restricted to this worker would wait for ever if the worker died
         self._submit(key, function, arguments, workers=[worker], allow_other_workers=True)
 
     def _submit_node(self, node: Node, load: bool = False) -> None:
-        """Start to add up a node, or to read it from its file."""
+        """Submit the sum of a node, or the reading of its file."""
         assert self.tree is not None
         key = f"{'load' if load else 'sum'}-{node[1]}-{self.tree.key(node)}"
         self._nodes[key] = (node, time.monotonic())
@@ -209,7 +209,7 @@ class Dispatch:
         future.add_done_callback(self._events.put)
 
     def _finish(self, key: str) -> None:
-        """Note the result of a shot, and cancel the other tasks for it."""
+        """Record that a shot is done, cancel its other tasks, and restart the workers that hang with them."""
         others, hanging = self.shots.finish(key)
         slower = [future for other in others if (future := self._futures.pop(other, None)) is not None]
         for other in others:
@@ -220,7 +220,7 @@ class Dispatch:
             self.executor.restart(worker)
 
     def _collect(self, node: Node, future: Future) -> None:
-        """Put a finished part in its place, and start the sum that can be made now."""
+        """Add a finished part to the tree, and submit the sum that it completes, if any."""
         if self.tree is None or self.tree.is_fetched(node):
             self._fetch(node, future)
             return
@@ -229,7 +229,7 @@ class Dispatch:
             self._submit_node(ready)
 
     def _fetch(self, node: Node, future: Future) -> None:
-        """Bring a result here, without waiting for it: the worker that has it may not answer."""
+        """Start to fetch a result, without waiting: the worker that holds it may not answer."""
         result, loop = self.client.gather(future, asynchronous=True), self.client.loop.asyncio_loop
         fetch = asyncio.run_coroutine_threadsafe(result, loop)
         self._fetches.add(fetch)
@@ -246,7 +246,7 @@ class Dispatch:
             else:
                 self.tree.add_fetched(node, fetch.result())
         elif future.status in FAILED:
-            # the result was lost with its worker, and its task failed when Dask ran it again
+            # the result was lost with its worker, and the task failed when Dask ran it again
             if node[0] == 0:
                 self._lose_result(node[1], future)
             else:
@@ -258,11 +258,11 @@ class Dispatch:
             self._fetch(node, future)
 
     def _fail(self, future: Future, worker: str) -> None:
-        """Queue a shot again, for another worker, or stop the run with its name."""
+        """Queue a failed shot for another worker, or raise ShotFailed if it has failed too often."""
         failure, unit = self._failure(future, worker), self.shots.running.get(future.key)
         if failure.died:
             self.shots.lose_workers(self.window.remove(failure.worker))
-        if unit is None:  # another task for it has just finished
+        if unit is None:  # another task of the shot has just finished
             return
         shot = unit.shots[failure.position]
         if self.shots.fail(future.key, failure):
@@ -271,7 +271,7 @@ class Dispatch:
             self.window.record_failure(failure.worker, self.shots.names[shot])
 
     def _lose_result(self, index: int, future: Future) -> None:
-        """Queue a shot again that was done, and has failed since then."""
+        """Queue a finished shot again: its result was lost, and it failed when Dask computed it again."""
         failure = self._failure(future)
         if self.shots.lose_result(index, failure):
             self._log_retry(index, failure.worker, failure.reason)
@@ -280,12 +280,12 @@ class Dispatch:
         self.executor.log_event(ShotRetried(shot=self.shots.names[shot], worker=worker, reason=reason))
 
     def _failure(self, failed: Future, given_to: str = "") -> Failure:
-        """Return where a task failed, and why; raise DataError if the shot cannot be used anywhere."""
+        """Return where and why a task failed; raise DataError if the shot's data are unusable on every worker."""
         if failed.status == "cancelled":
             return Failure("", "the task was lost")
         error = failed.exception()
         if isinstance(error, DataError):
-            # not the error itself, which Dask keeps, and with it all that its traceback refers to
+            # a new error: Dask keeps the original one, with everything that its traceback refers to
             raise DataError(error.shot, error.problem)
         if isinstance(error, KilledWorker):
             worker = error.last_worker.address
@@ -298,7 +298,7 @@ class Dispatch:
         return Failure(given_to, reason)
 
     def _repair(self, node: Node, future: Future) -> None:
-        """Make a sum again, and what it needs."""
+        """Repeat a failed sum, and first the shots that it needs if their results are lost."""
         assert self.tree is not None
         reason = self._failure(future).reason
         if self.stop_reason is not None:
@@ -321,7 +321,7 @@ class Dispatch:
             self._worker_seen_at = time.monotonic()
 
     def _poll(self) -> None:
-        """Check workers, overdue tasks, the clock, and whether to stop."""
+        """Check the workers, overdue tasks, the clock and the stop conditions."""
         self._polled_at = now = time.monotonic()
         self._update_workers()
         self.executor.check_clock()
@@ -341,7 +341,7 @@ class Dispatch:
         self._refill()
 
     def _check_overdue(self, now: float) -> None:
-        """Have shots that take too long computed elsewhere, and restart workers that hang with the last copy or with a sum."""
+        """Copy overdue shots to other workers; restart workers that hang with a sum, or with a shot no other can take."""
         for key, worker, since in list(self.window.running_tasks()):
             unit = self.shots.running.get(key)
             limit = self.window.overdue_limit_s(self._kind(unit)) if unit is not None else math.inf
@@ -352,7 +352,7 @@ class Dispatch:
             self.executor.restart(worker)
         oldest = min((since for _, since in self._nodes.values()), default=now)
         if now - oldest > SUM_TIMEOUT_S:
-            # a worker with a shot in hand may only have the sum behind that
+            # a sum may also wait behind a shot that its worker computes
             for worker, keys in self.client.processing().items():
                 free_since = self.window.free_since(worker)
                 if keys and free_since is not None and now - max(free_since, oldest) > SUM_TIMEOUT_S:

@@ -1,4 +1,4 @@
-"""Shots as Dask tasks: every shot is computed, elsewhere if need be, or the run stops and names it."""
+"""The Dask executor: computes every shot, on another worker if one fails, or stops the run and names the shot."""
 
 import math
 import queue
@@ -22,8 +22,8 @@ from hpcfwi.execution.window import DURATIONS_KEPT, Window, host_of, should_batc
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.misfit import FunctionalGradient
 
-RESTART_TIMEOUT_S = 20.0  # for a worker that hangs
-CLOCK_TOLERANCE_S = 5.0  # a clock that is set back by more is worth a warning
+RESTART_TIMEOUT_S = 20.0  # for the restart of a worker that hangs
+CLOCK_TOLERANCE_S = 5.0  # warn if the clock is set back by more than this
 
 Progress = Callable[[int, int], None]
 
@@ -32,33 +32,33 @@ Progress = Callable[[int, int], None]
 class DaskExecutor:
     """Runs a function once for each shot, and adds up the results; see :class:`hpcfwi.inversion.objective.ShotExecutor`."""
 
-    client: Client  # any number of workers, which may come and go
+    client: Client  # workers may join and leave at any time
     window: Window = field(default_factory=Window)  # decides which worker gets the next shot
-    # called about every second while there is no worker, with the seconds since there was one; raises if none will come
+    # called about every second without a worker, with the seconds since the last one left; raises if none is expected
     check_workers: Callable[[float], None] = lambda _: None
-    # returns why the worker at an address died; empty if that is unknown
+    # returns why the worker at an address died; empty if unknown
     exit_reason: Callable[[str], str] = lambda _: ""
-    # called about every second with the seconds that the tasks in hand may need; returns why no more should begin, and the
-    # seconds that there are to finish those, or None
+    # called about every second with the seconds that the assigned tasks may need; returns None, or the reason to start no
+    # more tasks and the seconds left to finish the assigned ones
     check_stop: Callable[[float], tuple[str, float] | None] = lambda _: None
-    # called with events: shots that are tried again, overdue tasks, restarted workers, excluded hosts, sums on disk, warnings
+    # called with events: retried shots, overdue tasks, restarted workers, excluded hosts, sums on disk, warnings
     log_event: Callable[[Event], None] = lambda _: None
 
     def __post_init__(self) -> None:
         self.window.log_event = self.log_event
-        # durations of the last shots, as their workers measured them (Dask's thread adds them)
+        # durations of the last shots, measured by their workers and added in Dask's thread
         self.seconds: deque[float] = deque(maxlen=DURATIONS_KEPT)
-        self.shots_per_task = 1  # shots that one task of the last sum computed
-        self.blameless: set[str] = set()  # workers whose deaths count against no shot and no host
-        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of the sum or map under way
+        self.shots_per_task = 1  # in the last sum
+        self.blameless: set[str] = set()  # workers whose death is not blamed on a shot or host
+        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of the current sum or map
         self._clock_offset: float | None = time.time() - time.monotonic()
 
     def wake(self) -> None:
-        """Look for workers at once: one has come or gone. For any thread."""
+        """Check the workers at once, since one has joined or left. Thread-safe."""
         self.events.put(None)
 
     def unresponsive(self, workers: Sequence[str]) -> None:
-        """Note that Dask restarts workers that have sent no heartbeats. For any thread.
+        """Record that Dask restarts workers that have stopped sending heartbeats. Thread-safe.
 
         If there are several at once, the driver itself was suspended, and no shot or host is to blame.
         """
@@ -68,13 +68,13 @@ class DaskExecutor:
     def workers(self) -> list[str]:
         """Addresses of the workers."""
         try:
-            # not scheduler_info(), which knows few of many
+            # scheduler_info() lists only a few of many workers
             return list(self.client.nthreads())
         except (OSError, ValueError, RuntimeError) as error:
-            raise RunError(f"the Dask scheduler does not answer any more ({type(error).__name__}: {error})") from None
+            raise RunError(f"the Dask scheduler no longer answers ({type(error).__name__}: {error})") from None
 
     def wait_for_worker(self) -> None:
-        """Return when there is a worker; raise Interrupted if the run has to stop before."""
+        """Wait for the first worker; raise Interrupted if the run has to stop first."""
         began = time.monotonic()
         while not self.workers():
             self._check_stop()
@@ -110,8 +110,8 @@ class DaskExecutor:
     ) -> FunctionalGradient:
         """Add up ``function(*arguments[i])`` over the shots, in a tree whose shape depends on their order alone.
 
-        Parts stay on the workers until they are in a sum. Only the root comes here, or its last parts if gradients are
-        ``small``. One task computes a whole block of shots if they are ``batched``; None: where that is faster.
+        Parts stay on the workers until they are added. The driver fetches only the root, or the root's parts if gradients
+        are ``small``. If ``batched``, one task computes a whole block of shots; None chooses the faster way.
         """
         self._check_stop()
         tree = SumTree(keys, small, partials, evaluation)
@@ -132,7 +132,7 @@ class DaskExecutor:
         return tree.root
 
     def needed_s(self, shots_per_task: int = 1, block: int = 1, workers: int = 1) -> float:
-        """Seconds that the tasks in hand may need, and the rest of a block that is begun."""
+        """Seconds that the assigned tasks, and the rest of a block that has begun, may need."""
         rounds = self.window.depth + 1 + math.ceil(max(0.0, block / shots_per_task - 1) / max(1, workers))
         return rounds * shots_per_task * max(tuple(self.seconds), default=0.0)
 
@@ -142,7 +142,7 @@ class DaskExecutor:
             raise Interrupted(stop[0])
 
     def restart(self, worker: str) -> None:
-        """Have the nanny of a worker that hangs restart it, without waiting for it; its death counts against no shot."""
+        """Ask the nanny to restart a worker that hangs, without waiting; no shot is blamed for its death."""
         if worker in self.blameless:
             return
         self.blameless.add(worker)
@@ -156,11 +156,10 @@ class DaskExecutor:
         Thread(target=restart, daemon=True).start()
 
     def check_clock(self) -> None:
-        """Warn once if this machine's clock was set back: Dask sends its messages by the time of day.
+        """Warn once if this machine's clock was set back: Dask schedules its messages by the time of day.
 
-        Set back by an hour, 2 of 3 runs with shots of 20 ms stood still for an hour, and those with shots of 1 s were
-        undisturbed. Set forward, 6 of 6 runs were undisturbed. A clock of its own for Dask
-        would take private names of every module.
+        With the clock set back by an hour, 2 of 3 runs with shots of 20 ms paused for an hour; runs with shots of 1 s, and
+        all 6 with the clock set forward, were unaffected. To give Dask another clock would take private names of many modules.
         """
         if self._clock_offset is None:
             return
@@ -169,7 +168,7 @@ class DaskExecutor:
         if seconds > CLOCK_TOLERANCE_S:
             self._clock_offset = None
             message = (
-                f"the clock of this machine was set back by {seconds:.0f} s: the run may stand still for as long. Nothing is "
-                "lost: stop it (Ctrl-C) and give the same command again"
+                f"the clock of this machine was set back by {seconds:.0f} s: the run may pause for as long. Nothing is lost: "
+                "stop it (Ctrl-C) and type the same command again"
             )
             self.log_event(RunWarning(message=message))

@@ -1,4 +1,4 @@
-"""Plugins by which Dask's workers and nannies report to the driver which worker joins, and why a worker process died."""
+"""Dask plugins through which workers and nannies report new workers, and the cause of a worker's death, to the driver."""
 
 import os
 import signal
@@ -15,14 +15,14 @@ from hpcfwi.events.types import WorkerJoined
 
 EXIT_TOPIC = "hpcfwi-worker-exit"  # Dask topic of the reports
 LIKELY_CAUSES = {
-    "SIGKILL": ", perhaps by the system for want of memory",
+    "SIGKILL": ", perhaps by the system, which ran out of memory",
     "SIGILL": ": an instruction that this host does not have (devito.target)",
-    "SIGBUS": ", perhaps since a disk is full",
+    "SIGBUS": ", perhaps because a disk is full",
 }
 
 
 class WorkerInfoPlugin(WorkerPlugin):
-    """Logs an event, under a Dask ``topic``, for each worker that joins, before its first task."""
+    """Logs an event under a Dask ``topic`` when a worker joins, before its first task."""
 
     name = "hpcfwi-worker-info"
 
@@ -54,7 +54,7 @@ def exit_reason(code: int) -> str:
 
 
 class WorkerExitPlugin(NannyPlugin):
-    """Reports why a worker process ended unexpectedly, under :data:`EXIT_TOPIC`; Dask only says that a worker is gone.
+    """Reports under :data:`EXIT_TOPIC` why a worker process ended unexpectedly; Dask only reports that it has left.
 
     The report comes within 0.1 s of Dask's ``KilledWorker``.
     """
@@ -62,7 +62,7 @@ class WorkerExitPlugin(NannyPlugin):
     name = "hpcfwi-worker-exit"
 
     def setup(self, nanny: Any) -> None:
-        """Report exits of the nanny's present and later processes."""
+        """Report exits of the nanny's current and later processes."""
 
         def report(code: int) -> None:
             if code and nanny.status.name == "running":

@@ -1,4 +1,4 @@
-"""The sum over shots: a tree whose shape depends on their order alone, and whose lower nodes may be on disk. Without Dask."""
+"""The sum over shots, without Dask: a tree whose shape depends only on their order and whose lower nodes may be on disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,26 +9,26 @@ from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient, blocks, total
 from hpcfwi.inversion.objective import task_key
 
-MAX_ATTEMPTS = 4  # failures of one sum after which the run stops
+MAX_ATTEMPTS = 4  # the run stops after this many failures of one sum
 Node = tuple[int, int]  # level and position; the shots are level 0
 
 
 class SumTree:
-    """The summation tree of one evaluation: adds finished parts block by block, and says which block can be added next.
+    """The summation tree of one evaluation: collects finished parts block by block, and returns the blocks ready to be added.
 
-    A part is whatever stands for a result elsewhere; a failed one has the ``status`` "error" or "cancelled". ``keys`` are
-    digests of all that the gradients of the shots depend on, in survey order. The driver makes the last sum if gradients are
-    ``small``; ``partials`` keeps the sums of one level under the name of the ``evaluation``.
+    A part is a handle to a remote result, such as a Dask future; its ``status`` is "error" or "cancelled" if it failed.
+    ``keys`` are digests of everything that the shots' gradients depend on, in survey order. If gradients are ``small``, the
+    driver adds the last block. ``partials`` keeps the sums of one level on disk under the name of the ``evaluation``.
     """
 
     def __init__(
         self, keys: Sequence[str], small: bool = False, partials: Partials | None = None, evaluation: str = ""
     ) -> None:
         self.small, self.partials = small, partials
-        self.root: Any = None  # the sum of all shots, once it is there
+        self.root: Any = None  # the sum of all shots, once it is known
         self.keys = [list(keys)]
         while len(self.keys[-1]) > 1:
-            # the place in the tree is part of the key: blocks of equal shots are not the same task
+            # the key includes the place in the tree: blocks of equal shots are different tasks
             level = len(self.keys)
             self.keys.append([task_key("sum", level, i, *block) for i, block in enumerate(blocks(self.keys[-1]))])
         self._parts: list[dict[int, Any]] = [{} for _ in self.keys]
@@ -36,31 +36,31 @@ class SumTree:
         self._fetched: dict[int, FunctionalGradient] = {}
         self._failures: dict[Node, int] = {}
         wanted = partials.level(len(keys)) if partials is not None else None
-        # the root itself is for the journal to keep
+        # the journal keeps the root
         self.kept_level = None if wanted is None or len(self.keys) < 2 else min(wanted, len(self.keys) - 2)
         self._known = partials.begin(evaluation) if partials is not None and self.kept_level is not None else set()
 
     @property
     def kept_shots(self) -> int:
-        """Shots in a sum that is kept on disk; 1 if none are."""
+        """Shots in a sum that is kept on disk; 1 if no sums are kept."""
         return BLOCK ** (self.kept_level or 0)
 
     def file_of(self, node: Node) -> Path | None:
-        """The file of a node; None if it is not kept."""
+        """The file of a node; None if the node is not kept on disk."""
         if self.partials is None or node[0] != self.kept_level:
             return None
         # nodes of equal shots may share a file: their sums are equal
         return self.partials.path(self.keys[node[0]][node[1]])
 
     def nodes_on_disk(self) -> dict[Node, range]:
-        """Nodes whose files an earlier start has left, and their shots."""
+        """Nodes that an earlier start has left on disk, with their shots."""
         if self.kept_level is None:
             return {}
         found = [(self.kept_level, i) for i, key in enumerate(self.keys[self.kept_level]) if key in self._known]
         return {node: self.shots(node) for node in found}
 
     def key(self, node: Node) -> str:
-        """The key of a node, a new one each time that it has failed."""
+        """The key of a node; a new one after each failure."""
         times = self._failures.get(node, 0)
         return f"{self.keys[node[0]][node[1]]}{f'-again{times}' if times else ''}"
 
@@ -76,14 +76,14 @@ class SumTree:
         return range(position * BLOCK**level, min((position + 1) * BLOCK**level, len(self.keys[0])))
 
     def is_fetched(self, node: Node) -> bool:
-        """Whether the driver fetches the result of a node: the root, or the parts of a root that it makes itself."""
+        """Whether the driver fetches a node: the root, or the parts of a root that the driver adds itself."""
         above = len(self.keys) - 1 - node[0]
         return above == 0 or (above == 1 and self.small)
 
     def add(self, node: Node, part: Any) -> Node | None:
-        """Put a finished part in its place; return the node whose sum can now be made, if any."""
+        """Add a finished part; return the node above it if all parts of that node are now finished."""
         level, position = node
-        self._adding.pop(node, None)  # the parts of a sum go when it is there
+        self._adding.pop(node, None)  # the parts of a finished sum are no longer needed
         parts, above = self._parts[level], position // BLOCK
         parts[position] = part
         members = range(above * BLOCK, min((above + 1) * BLOCK, len(self.keys[level])))
@@ -93,11 +93,11 @@ class SumTree:
         return level + 1, above
 
     def parts_of(self, node: Node) -> list[Any]:
-        """The parts of a sum that is being made, in survey order."""
+        """The parts of a sum in progress, in survey order."""
         return list(self._adding[node].values())
 
     def add_fetched(self, node: Node, value: FunctionalGradient) -> None:
-        """Take the value of a node that the driver has fetched."""
+        """Add the value of a node that the driver has fetched."""
         level, position = node
         self._adding.pop(node, None)
         if len(self.keys[level]) == 1:
@@ -108,9 +108,9 @@ class SumTree:
             self.root = total([self._fetched[i] for i in range(len(self._fetched))])
 
     def repair(self, node: Node, reason: str) -> tuple[dict[int, Any], list[int]]:
-        """Return, for a sum or a file that failed, the shots that failed with their parts, and shots to compute again.
+        """Return what a failed sum or file needs: its failed shots, with their parts, and lost shots to compute again.
 
-        If both are empty, all parts are there, and the sum has to be made again. Otherwise parts were lost with their workers,
+        If both are empty, all parts exist, and only the sum has to be repeated. Otherwise, parts were lost with their workers
         and failed when Dask computed them again. Raises RunError if the same sum has failed too often.
         """
         parts = self._adding.get(node)

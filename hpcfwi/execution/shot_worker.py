@@ -1,4 +1,4 @@
-"""What a worker process keeps from shot to shot: engine, model, and observed data on the solver's time axis."""
+"""The state that a worker process keeps between shots: engine, model, and observed data on the solver's time axis."""
 
 import time
 from collections import OrderedDict
@@ -25,21 +25,21 @@ from hpcfwi.solver.operators import obtain_solver
 
 @dataclass(frozen=True)
 class ShotContext:
-    """What all shots of a run share."""
+    """The settings that all shots of a run share."""
 
     solver: StagedFile
-    spec: SolverSpec  # what the solver was built for: a worker on another kind of machine builds its own
-    wavelet: StagedFile  # a file, since its 2,000 samples would travel with each shot
+    spec: SolverSpec  # from which a worker on another kind of machine builds its own solver
+    wavelet: StagedFile  # a file, so that its 2,000 samples are not sent with each shot
     boundary_gradient: str  # solver.boundary_gradient
     tail: str  # data.tail
     cache_bytes: int  # memory of a worker for observed data
     misfit: str = "l2"  # inversion.misfit
-    stand_in: SleepingShots | None = None  # in a study without kernels
+    stand_in: SleepingShots | None = None  # replaces the kernels in scaling studies
 
 
 @dataclass(frozen=True, eq=False)
 class _ObservedShot:
-    """A shot as a worker keeps it: its gather on the time axis of the solver."""
+    """A cached shot: its gather on the solver's time axis."""
 
     shot: Shot
     axis: TimeAxis
@@ -47,7 +47,7 @@ class _ObservedShot:
 
 
 class ShotWorker:
-    """Engine, model and recently used shots of one worker process; ``log_event`` takes the class of an event and its fields."""
+    """Engine, model and recently used shots of a worker process; ``log_event`` takes an event class and its fields."""
 
     def __init__(self, context: ShotContext, log_event: Callable[..., None] = lambda *_, **__: None) -> None:
         self.context, self.log_event = context, log_event
@@ -60,22 +60,22 @@ class ShotWorker:
         self._model_digest = ""
         self._shots: OrderedDict[str, _ObservedShot] = OrderedDict()
         self._threads_unknown = self.engine.runs_kernels
-        # spent so far on loading models, observed data, and the solver
+        # time spent so far on loading models, observed data and the solver
         self.model_seconds = self.data_seconds = 0.0
         self.solver_seconds = time.perf_counter() - started
         self.log_event(Solver, seconds=self.solver_seconds, **facts)
 
     def use_model(self, model: StagedFile) -> None:
-        """Load a staged squared slowness unless it is the one in use."""
+        """Load a staged model (squared slowness), unless it is the current one."""
         if model.digest != self._model_digest:
             started = time.perf_counter()
-            self._model_digest = ""  # in case loading fails half-way
+            self._model_digest = ""  # no model is valid if loading fails half-way
             self.engine.set_model(load(model, "model"))
             self._model_digest = model.digest
             self.model_seconds += time.perf_counter() - started
 
     def observed(self, name: str, shot: StagedFile, axis: TimeAxis) -> _ObservedShot:
-        """Return a staged shot on the time axis: kept from the last evaluation, or read and resampled."""
+        """Return a staged shot on the time axis, from the cache or read and resampled."""
         known = self._shots.get(shot.digest)
         if known is not None and known.axis == axis:
             self._shots.move_to_end(shot.digest)
@@ -93,11 +93,11 @@ class ShotWorker:
         return found
 
     def record(self, shot: Shot, axis: TimeAxis, samples: int) -> NDArray:
-        """Model the first ``samples`` of a gather in the model in use; the next call may overwrite them."""
+        """Return the first ``samples`` of a gather in the current model; the next call may overwrite the array."""
         return self._tail(axis, samples).apply(self.engine.record(shot, axis))
 
     def evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
-        """Return misfit and gradient of a shot; the first call reports how many threads computed, and on which CPUs."""
+        """Return misfit and gradient of a shot; the first call logs the number of busy threads and their CPUs."""
         with observed_threads() if self._threads_unknown else nullcontext() as use:
             self.use_model(model)
             observed = self.observed(name, shot, axis)

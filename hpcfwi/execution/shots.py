@@ -1,4 +1,4 @@
-"""The life of a shot, from the queue to its result. Plain Python: what runs on Dask is in :mod:`hpcfwi.execution.executor`.
+"""The states of a shot, from the queue to its result. Plain Python; :mod:`hpcfwi.execution.executor` has the Dask part.
 
 ::
 
@@ -16,8 +16,8 @@
        |   EXCLUDED                                   |
        +----------------------------------------------+
 
-A stopped run may begin anew without its excluded shots (``data.quorum``, :mod:`hpcfwi.run.shot_exclusion`). A unit of work is
-one shot, or a batch of consecutive shots that one task computes. A batch that fails is computed again shot by shot.
+A stopped run may start over without its excluded shots (``data.quorum``, :mod:`hpcfwi.run.shot_exclusion`). A unit of work is
+one shot, or a batch of consecutive shots that one task computes. A failed batch is computed again shot by shot.
 """
 
 from collections import deque
@@ -28,15 +28,15 @@ from enum import Enum
 from hpcfwi.errors import ShotFailed
 from hpcfwi.execution.window import Window
 
-# The run stops after so many errors of one shot, or deaths of its workers (which may have other causes).
+# The run stops after this many errors of one shot, or deaths of its workers (which may have other causes).
 MAX_ATTEMPTS, MAX_WORKER_DEATHS = 3, 4
-MAX_COPIES = 3  # workers that compute the same shot at most
-# A worker that hangs with a shot is restarted after this time if there is no other worker for the shot.
+MAX_COPIES = 3  # at most this many workers compute the same shot
+# A worker that hangs with a shot is restarted after this time if no other worker can take the shot.
 LONE_WORKER_TIMEOUT_S = 600.0
 
 
 class State(Enum):
-    """Where a unit is in its life."""
+    """The state of a unit."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -49,7 +49,7 @@ class State(Enum):
 _NEXT = {
     State.QUEUED: {State.RUNNING},
     State.RUNNING: {State.OVERDUE, State.FAILED, State.DONE},
-    # running again: the overdue task has failed, and its copy runs
+    # back to running: the overdue task has failed, its copy still runs
     State.OVERDUE: {State.FAILED, State.DONE, State.RUNNING},
     State.FAILED: {State.QUEUED, State.EXCLUDED},
     State.DONE: {State.QUEUED, State.FAILED},
@@ -61,10 +61,10 @@ _NEXT = {
 class Failure:
     """Where and why a task failed."""
 
-    worker: str  # Dask address, "" if it is unknown
+    worker: str  # Dask address; "" if unknown
     reason: str
     died: bool = False  # whether the worker died
-    blame: bool = True  # whether it counts: where many workers vanish at once, no shot and no host is the cause
+    blame: bool = True  # whether it counts; if many workers vanish at once, neither shot nor host is to blame
     position: int = 0  # of the shot in a batch
 
 
@@ -75,10 +75,10 @@ class Unit:
     shots: range
     batch: bool = False
     state: State = State.QUEUED
-    workers: dict[str, str] = field(default_factory=dict)  # of each running task, by its key; "" if it is unknown
-    late: dict[str, float] = field(default_factory=dict)  # when each overdue task was noticed, by its key
+    workers: dict[str, str] = field(default_factory=dict)  # of the running tasks, by key; "" if unknown
+    late: dict[str, float] = field(default_factory=dict)  # when each overdue task was noticed, by key
     failures: list[Failure] = field(default_factory=list)
-    # whether a worker died with it: it shares the next worker with no other shot, so that another death names it
+    # whether a worker died with it; it then gets a worker of its own, so that another death is clearly its fault
     alone: bool = False
 
     @property
@@ -87,36 +87,36 @@ class Unit:
         return self.shots[0]
 
     def move(self, state: State) -> None:
-        """Change the state, along an arrow of the diagram."""
+        """Change the state along an arrow of the diagram."""
         assert state in _NEXT[self.state], f"{self.state} -> {state}"
         self.state = state
 
 
 @dataclass(eq=False)
 class Shots:
-    """The shots of one sum or map, and the units that they are computed in."""
+    """The shots of one sum or map, and the units in which they are computed."""
 
     names: Sequence[str]
     batches: Sequence[range] = ()  # blocks of shots that are computed together
-    done: set[int] = field(default_factory=set)  # shots whose results are there, or whose sums are on disk
-    block: int = 1  # consecutive shots whose sum is kept on disk: a run that stops finishes the blocks it has begun
-    exit_reason: Callable[[str], str] = lambda _: ""  # returns why the worker at an address died; "" if it is unknown
+    done: set[int] = field(default_factory=set)  # shots whose results exist, or whose sums are on disk
+    block: int = 1  # consecutive shots with one sum on disk; a run that stops finishes the blocks it has begun
+    exit_reason: Callable[[str], str] = lambda _: ""  # returns why the worker at an address died; "" if unknown
 
     def __post_init__(self) -> None:
-        self.running: dict[str, Unit] = {}  # by the keys of their tasks
+        self.running: dict[str, Unit] = {}  # by task key
         self.stopping = False
         batched = set().union(*self.batches)
         single = [Unit(range(i, i + 1)) for i in range(len(self.names)) if i not in batched and i not in self.done]
-        # units wait in three queues: new ones, those that failed or are lost, and overdue ones that need a copy
+        # units wait in three queues: new ones, failed or lost ones, and overdue ones that need a copy
         self._new = deque([*(Unit(shots, batch=True) for shots in self.batches), *single])
         self._retries: dict[Unit, None] = {}
         self._copies: dict[Unit, None] = {}
         self.units = {unit.first: unit for unit in self._new}
 
     def assignments(self, window: Window) -> Iterator[tuple[Unit, str]]:
-        """Yield units and the workers to give them to; call :meth:`start` for each.
+        """Yield units with the workers that should compute them; call :meth:`start` for each.
 
-        Copies of overdue shots come first, then shots that have failed, then the others in survey order.
+        Copies of overdue shots come first, then failed shots, then the others in survey order.
         """
         if self.has_retries:
             yield from self._retry_assignments(window)
@@ -142,16 +142,16 @@ class Shots:
                 yield unit, worker
 
     def start(self, unit: Unit, key: str, worker: str) -> None:
-        """Note that a worker gets a task of a unit."""
+        """Record that a task of a unit is assigned to a worker."""
         if unit.state is State.QUEUED:
             unit.move(State.RUNNING)
         unit.workers[key] = worker
         self.running[key] = unit
 
     def finish(self, key: str) -> tuple[list[str], list[str]]:
-        """Note the result of a task.
+        """Record the result of a task.
 
-        Return the other tasks of its unit, which end with it, and the workers that hang with those that are overdue.
+        Return the unit's other tasks, which are no longer needed, and the workers that hang with its overdue tasks.
         """
         unit = self._end(key)
         self._copies.pop(unit, None)
@@ -170,9 +170,9 @@ class Shots:
         return unit
 
     def fail(self, key: str, failure: Failure) -> bool:
-        """Note that a task failed; return whether its unit is queued again.
+        """Record that a task failed; return whether its unit is queued again.
 
-        Raises ShotFailed, with every reason, if the shot has failed too often.
+        Raises ShotFailed with all reasons if the shot has failed too often.
         """
         unit = self._end(key)
         self._record(unit, failure)
@@ -187,7 +187,7 @@ class Shots:
         return False
 
     def lose_result(self, index: int, failure: Failure) -> bool:
-        """Note that the result of a shot was lost with its worker, and the shot failed when Dask computed it again."""
+        """Record that a result was lost with its worker, and that the shot failed when Dask computed it again."""
         self.done.discard(index)
         unit = self.units.setdefault(index, Unit(range(index, index + 1), state=State.DONE))
         self._record(unit, failure)
@@ -223,7 +223,7 @@ class Shots:
         return True
 
     def compute_again(self, shots: Collection[int]) -> None:
-        """Queue shots whose results, or the sums that contain them, are lost."""
+        """Queue shots whose results, or sums with them, are lost."""
         self.done.difference_update(shots)
         if not self.stopping:
             self._add(shots)
@@ -236,13 +236,13 @@ class Shots:
             self._retries[unit] = None
 
     def lose_workers(self, keys: Iterable[str]) -> None:
-        """Note that the workers of tasks are gone; Dask runs the tasks elsewhere, or they fail."""
+        """Record that the workers of tasks have left; Dask runs the tasks elsewhere, or they fail."""
         for key in keys:
             if key in self.running:
                 self.running[key].workers[key] = ""
 
     def mark_overdue(self, key: str, now: float) -> bool:
-        """Note that a task takes too long, so that another worker gets a copy; False if that is known."""
+        """Mark a task that takes too long, so that another worker gets a copy; return False if it was marked before."""
         unit = self.running.get(key)
         if unit is None or key in unit.late:
             return False
@@ -254,7 +254,7 @@ class Shots:
         return True
 
     def lone_workers(self, window: Window, now: float) -> list[str]:
-        """Workers that hang with a shot for which there has been no other worker for :data:`LONE_WORKER_TIMEOUT_S`."""
+        """Workers that hang with a shot that no other worker could take for :data:`LONE_WORKER_TIMEOUT_S`."""
         return [
             unit.workers[key]
             for unit in self._copies
@@ -264,20 +264,20 @@ class Shots:
         ]
 
     def stop(self) -> None:
-        """Give no more units, except those of blocks that have begun."""
+        """Assign no more units, except those of blocks that have begun."""
         self.stopping = True
-        under_way = [i for unit in self.running.values() for i in unit.shots]
-        begun = {i // self.block for i in (*self.done, *under_way)}
+        running = [i for unit in self.running.values() for i in unit.shots]
+        begun = {i // self.block for i in (*self.done, *running)}
         self._copies.clear()
         self._retries = {unit: None for unit in self._retries if unit.first // self.block in begun}
         self._new = deque(unit for unit in self._new if unit.first // self.block in begun)
 
     @property
     def has_retries(self) -> bool:
-        """Whether a shot that has failed, or that is overdue, waits for a worker."""
+        """Whether a failed or overdue shot waits for a worker."""
         return bool(self._retries or self._copies)
 
     @property
     def idle(self) -> bool:
-        """Whether no unit runs or waits."""
+        """Whether no unit is running or waiting."""
         return not (self.running or self._new or self._retries)

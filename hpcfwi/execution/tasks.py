@@ -1,4 +1,4 @@
-"""The functions that workers run as Dask tasks, their errors and their events."""
+"""The functions that workers run as Dask tasks, with their errors and events."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Task = TypeVar("Task", bound=Callable[..., Any])
 
 
 class TaskFailure(RunError):
-    """A task failed on a worker, perhaps because of that."""
+    """A task failed, possibly because of its worker."""
 
     def __init__(self, worker: str, reason: str) -> None:
         super().__init__(worker, reason)
@@ -47,7 +47,7 @@ class TaskFailure(RunError):
 
 
 def task(function: Task) -> Task:
-    """Make a task raise errors that name its host in one line, and log their tracebacks."""
+    """Decorate a task so that its errors are one line with the host's name, and their tracebacks are logged."""
 
     @functools.wraps(function)
     def run(*args: Any) -> Any:
@@ -56,18 +56,18 @@ def task(function: Task) -> Task:
         except DataError as error:
             failure: HpcfwiError = DataError(error.shot, error.problem)
         except TaskFailure as error:
-            failure = error  # of a task inside this one
+            failure = error  # of a nested task
         except Exception as error:
             log_event(TaskFailed, task=function.__name__, traceback=traceback.format_exc())
             text = str(error) if isinstance(error, HpcfwiError) else f"{type(error).__name__}: {error}"
             failure = TaskFailure(_address(), f"on {_host()}: {text.partition(chr(10))[0]}")
-        raise failure  # outside the handler: without the original error, which may not be picklable
+        raise failure  # outside the handler, to drop the original error, which may not be picklable
 
     return cast(Task, run)
 
 
 def log_event(kind: Callable[..., Event], **facts: Any) -> None:
-    """Send an event of a class in :mod:`hpcfwi.events.types` to the driver; do nothing outside of a Dask worker."""
+    """Send an event, of a class in :mod:`hpcfwi.events.types`, to the driver; do nothing outside a Dask worker."""
     address = _address()
     if address:
         get_worker().log_event(EVENT_TOPIC, kind(worker=address, host=_host(), pid=os.getpid(), **facts).line())
@@ -78,7 +78,7 @@ def _host() -> str:
 
 
 def _address() -> str:
-    """Dask address of this worker; empty outside of one."""
+    """Dask address of this worker; empty outside a worker."""
     try:
         return str(get_worker().address)
     except ValueError:
@@ -90,7 +90,7 @@ _shot_lock = threading.Lock()
 
 
 def _shot_worker(context: ShotContext) -> tuple[ShotWorker, float]:
-    """Return this process's shot worker, made at its first shot, and the seconds that making it took now."""
+    """Return this process's shot worker, and the seconds spent on creating it; 0 if it existed before."""
     global _worker
     if _worker is not None and _worker.context == context:
         return _worker, 0.0
@@ -134,7 +134,7 @@ def evaluate_shot(
 
 @task
 def add_parts(parts: list[FunctionalGradient], keep: Path | None = None) -> FunctionalGradient:
-    """Add up a node of the summation tree, and write it to the file ``keep``, if any."""
+    """Add up the parts of a node of the summation tree, and write the sum to the file ``keep``, if any."""
     return save_part(total(parts), keep)
 
 
@@ -142,7 +142,7 @@ def add_parts(parts: list[FunctionalGradient], keep: Path | None = None) -> Func
 def add_shots(
     function: Callable[..., FunctionalGradient], arguments: Sequence[tuple[Any, ...]], keep: Path | None = None
 ) -> FunctionalGradient:
-    """Add up the tasks ``function(*arguments[i])``, run one after the other."""
+    """Run ``function(*arguments[i])`` for each shot of a batch, one after the other, and add up the results."""
 
     def one_by_one() -> Iterator[FunctionalGradient]:
         for position, each in enumerate(arguments):
@@ -162,7 +162,7 @@ def load_part(path: Path) -> FunctionalGradient:
 
 
 def save_part(part: FunctionalGradient, path: Path | None) -> FunctionalGradient:
-    """Write a part of the sum to a file, if any; a failure is only a warning."""
+    """Write a part of the sum to a file, if any, and return it; a failure is only a warning."""
     if path is not None:
         try:
             write_partial(path, part)
@@ -197,7 +197,7 @@ def observe_shot(
             modelled = worker.record(shot, axis, axis.samples)
             record = resample(modelled, axis.step, recording, context.spec.dtype, context.tail == "extrapolate")
     else:
-        from hpcfwi.model.gathers import read_gather  # with libraries that few workers need
+        from hpcfwi.model.gathers import read_gather  # imports libraries that few workers need
 
         record = read_gather(file, shot, recording)
     if not np.isfinite(record).all():
@@ -214,7 +214,7 @@ def observe_shot(
 def predict_shot(
     context: ShotContext, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis
 ) -> tuple[NDArray, NDArray]:
-    """Return the observed and the predicted gather of a staged shot, both on the time axis."""
+    """Return the observed and the predicted gather of a staged shot on the time axis."""
     with _shot_lock:
         worker, _ = _shot_worker(context)
         worker.use_model(model)
@@ -223,8 +223,8 @@ def predict_shot(
 
 
 def shot_operations(context: ShotContext) -> ShotOperations:
-    """Return the tasks that an objective runs, for one context."""
-    from hpcfwi.inversion.objective import ShotOperations, task_key  # with pydantic, which workers do not need
+    """Return the tasks that an objective runs with a context."""
+    from hpcfwi.inversion.objective import ShotOperations, task_key  # imports pydantic, which workers do not need
 
     key = task_key(context.solver.digest, context.boundary_gradient, context.tail, context.misfit)
     return ShotOperations(observe_shot, evaluate_shot, predict_shot, context, key)

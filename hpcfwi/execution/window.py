@@ -1,9 +1,9 @@
-"""Which worker gets the next shot, how many it has in hand, whether in one task, and which hosts get none. Without Dask.
+"""The assignment of shots to workers, without Dask: queue depth, batches, and hosts that are excluded.
 
-The driver gives a worker at most :attr:`Window.depth` tasks at a time. The other shots wait in the driver, from where they can
-go to any worker: nothing has to be taken back when a worker dies, is slow, ends soon or is on a host that fails. Dask's own
+The driver assigns at most :attr:`Window.depth` tasks to a worker at a time. The other shots wait in the driver, which can still
+send them to any worker: no task has to be withdrawn when a worker dies, is slow, ends soon or is on a bad host. Dask's own
 queue (``worker-saturation``) is no substitute: whether a task waits there depends on its name and on the number of tasks. Eight
-shots on two workers, one of them four times slower, took 8.0 s with Dask's queue and take 4 s with this window.
+shots on two workers, one of them four times slower, took 8.0 s with Dask's queue and 4 s with this window.
 """
 
 import math
@@ -18,15 +18,15 @@ from hpcfwi.inversion.misfit import BLOCK
 
 # A host is excluded after this many different shots have failed on it within this time.
 MAX_HOST_FAILURES, HOST_FAILURE_WINDOW_S = 3, 3600.0
-# Seconds that a worker is idle between two shots at depth 1 (measured: 0.004 with small gradients, 0.008 with a sum of some MB
-# in between), and those that driver and scheduler need for each worker that has finished before it.
+# Idle time of a worker between two shots at depth 1 (measured: 0.004 with small gradients, 0.008 with a sum of some MB in
+# between), and the time that driver and scheduler need for each worker that has finished before it.
 ROUND_TRIP_S, HANDLING_S = 0.01, 0.0015
-# Shots for which that is more than this part get a greater depth, which covers this many seconds on a loaded machine.
+# If workers would be idle for more than this share, the depth grows until it covers this latency of a loaded machine.
 MAX_IDLE_SHARE, LATENCY_S, MAX_DEPTH = 0.01, 0.03, 8
-DURATIONS_KEPT = 200  # a median is taken of the last ones
-# A task is overdue after MIN_OVERDUE_S, or after this many times the median of its kind.
+DURATIONS_KEPT = 200  # medians are taken over the last durations
+# A task is overdue after this many times the median of its kind, but not before MIN_OVERDUE_S.
 MIN_OVERDUE_S, OVERDUE_RATIO = 60.0, 10.0
-# All shots of a batch together take at most this long, so that a batch in hand ends in time after a signal.
+# A batch takes at most this long, so that it can end in time after a signal.
 MAX_BATCH_S = 10.0
 REQUIRED_SPEEDUP = 0.8  # batches, which balance the work less evenly, must shorten an evaluation by this factor
 
@@ -37,12 +37,12 @@ def host_of(address: str) -> str:
 
 
 def queue_depth(seconds: float, workers: int) -> int:
-    """Return the number of tasks of this length that each worker has in hand.
+    """Return how many tasks of this duration are assigned to each worker at a time.
 
-    It is 1, unless workers would be idle for more than 1 % of the time between them. 3,000 shots of 5 ms on two processes took
-    18-22 s at depth 2, 13-16 s at 4 and 9-14 s at 8. NaN, for an unknown length, gives 1.
+    It is 1 unless workers would be idle for more than 1 % of the time between tasks. 3,000 shots of 5 ms on two processes took
+    18-22 s at depth 2, 13-16 s at 4 and 9-14 s at 8. NaN, an unknown duration, gives 1.
     """
-    # where all tasks end at the same time, a worker waits for half of the others
+    # if all tasks end at the same time, a worker waits for half of the others on average
     idle = ROUND_TRIP_S + HANDLING_S * workers / 2
     if not idle > MAX_IDLE_SHARE * seconds:
         return 1
@@ -51,22 +51,22 @@ def queue_depth(seconds: float, workers: int) -> int:
 
 @dataclass(frozen=True)
 class TaskOverhead:
-    """CPU seconds that driver and scheduler, which are one process, need for a shot."""
+    """CPU seconds that driver and scheduler, one process, need for a shot."""
 
-    alone: float  # for a shot that is a task
-    batched: float  # for a shot of a batch
+    alone: float  # if the shot is a task by itself
+    batched: float  # if it is part of a batch
 
 
 NO_OVERHEAD = TaskOverhead(0.0, 0.0)
-# Measured by tests/benchmarks/driver_at_scale.py (many, batched); a run has no time to measure its own.
+# Measured by tests/benchmarks/driver_at_scale.py (many, batched); a run has no time to measure it.
 TYPICAL_OVERHEAD = TaskOverhead(0.0016, 0.00025)
 
 
 def should_batch(shots: int, workers: int, seconds: float) -> bool:
-    """Return whether an evaluation is done sooner if one task computes a block of shots, one after the other, and adds them.
+    """Return whether an evaluation is faster if one task computes a block of shots and adds them.
 
-    That is so where shots, which typically take ``seconds`` (NaN: unknown), are so short, or workers so many, that driver and
-    scheduler could not keep up.
+    It is if driver and scheduler could not keep up with single shots, which typically take ``seconds`` (NaN: unknown), because
+    shots are too short or workers too many.
     """
     if not workers or not BLOCK * seconds <= MAX_BATCH_S:
         return False
@@ -77,36 +77,36 @@ def should_batch(shots: int, workers: int, seconds: float) -> bool:
 
 @dataclass(eq=False)
 class _Worker:
-    """A worker and the tasks that it has in hand."""
+    """A worker and its assigned tasks."""
 
     address: str
     host: str
-    tasks: dict[str, float] = field(default_factory=dict)  # when each was given, in their order
+    tasks: dict[str, float] = field(default_factory=dict)  # when each was assigned, in order
     free_since: float = -math.inf  # when the last task ended
-    alone: bool = False  # whether the task in hand must not share the worker
-    load: int | None = None  # its place in Window._by_load; None if it gets no more tasks
+    alone: bool = False  # whether its task must not share the worker
+    load: int | None = None  # its index in Window._by_load; None if it gets no more tasks
 
 
 class Window:
-    """Workers and the tasks that they have in hand.
+    """The workers and their assigned tasks.
 
-    One thread owns it; :meth:`drain`, :attr:`excluded` and :attr:`longest_task_s` are for any thread.
+    One thread owns it; only :meth:`drain`, :attr:`excluded` and :attr:`longest_task_s` are thread-safe.
     """
 
     def __init__(self) -> None:
-        self.log_event: Callable[[Event], None] = lambda _: None  # takes hosts that are excluded or readmitted
-        self.depth = 1  # tasks that a worker may have in hand
+        self.log_event: Callable[[Event], None] = lambda _: None  # called when a host is excluded or readmitted
+        self.depth = 1  # tasks that a worker may have at a time
         self.excluded: frozenset[str] = frozenset()  # hosts that get no more shots
         self.workers: dict[str, _Worker] = {}
         self._draining: set[str] = set()
-        # usable workers by the number of tasks that they have in hand
+        # usable workers by the number of their tasks
         self._by_load: list[dict[str, None]] = [{} for _ in range(MAX_DEPTH + 1)]
-        self._where: dict[str, str] = {}  # the worker that has a task
+        self._where: dict[str, str] = {}  # address of the worker of each task, by key
         self._durations: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=DURATIONS_KEPT))
         self._failures: defaultdict[str, dict[str, float]] = defaultdict(dict)
 
     def update(self, addresses: Collection[str]) -> list[str]:
-        """Take the addresses of all workers; return the tasks that workers which are gone had in hand."""
+        """Update the workers to these addresses; return the tasks of workers that have left."""
         for address in addresses:
             if address not in self.workers:
                 self.workers[address] = worker = _Worker(address, host_of(address))
@@ -114,7 +114,7 @@ class Window:
         return [key for address in self.workers.keys() - set(addresses) for key in self.remove(address)]
 
     def remove(self, address: str) -> list[str]:
-        """Forget a worker that is gone; return the tasks that it had in hand."""
+        """Remove a worker that has left; return its tasks."""
         worker = self.workers.pop(address, None)
         if worker is None:
             return []
@@ -127,7 +127,7 @@ class Window:
         return list(worker.tasks)
 
     def drain(self, addresses: Iterable[str]) -> None:
-        """Give no more tasks to workers that end soon."""
+        """Assign no more tasks to workers that end soon."""
         self._draining.update(addresses)
 
     @property
@@ -136,10 +136,10 @@ class Window:
         return any(self._by_load[: self.depth])
 
     def pick(self, tried: Sequence[str] = (), never: Collection[str] = (), empty: bool = False) -> str | None:
-        """Return the usable worker with the least in hand; None if there is no room.
+        """Return the usable worker with the fewest tasks; None if all have enough.
 
-        The shot has failed or hangs on the workers ``tried``: other hosts are better, then other workers, then all but the
-        last. Workers in ``never`` are not picked. With ``empty``, neither are those that have something in hand.
+        The shot has failed or hangs on the workers ``tried``: other hosts are preferred, then other workers, then all but the
+        last. Workers in ``never`` are not picked. With ``empty``, only workers without tasks are.
         """
         depth = 1 if empty else self.depth
         if not tried and not never:
@@ -159,7 +159,7 @@ class Window:
         return not set(self._usable()) <= set(workers)
 
     def add_task(self, address: str, key: str, now: float, alone: bool = False) -> None:
-        """Note that a worker gets a task; ``alone``: and no other one meanwhile."""
+        """Assign a task to a worker; with ``alone``, the worker gets no other one meanwhile."""
         worker = self.workers.get(address)
         if worker is not None:
             worker.tasks[key] = now
@@ -168,7 +168,7 @@ class Window:
             self._place(worker)
 
     def end_task(self, key: str, now: float, kind: str = "") -> None:
-        """Note that a task has ended; its duration counts as one of its ``kind``, if that is given."""
+        """Record that a task has ended, and its duration if its ``kind`` is given."""
         worker = self.workers.get(self._where.pop(key, ""))
         if worker is None:
             return
@@ -180,18 +180,18 @@ class Window:
         self._place(worker)
 
     def worker_of(self, key: str) -> str:
-        """The worker that has a task in hand; empty if none has."""
+        """The worker that has a task; empty if no worker has it."""
         return self._where.get(key, "")
 
     def running_tasks(self) -> Iterator[tuple[str, str, float]]:
-        """The task that each worker computes: key, worker, and when it began. Those behind it have not begun."""
+        """The task that each worker computes now: key, worker, and when it began. Its other tasks still wait."""
         for worker in self.workers.values():
             if worker.tasks:
                 key, given = next(iter(worker.tasks.items()))
                 yield key, worker.address, max(given, worker.free_since)
 
     def free_since(self, address: str) -> float | None:
-        """Since when a worker has nothing in hand; None if it has."""
+        """Since when a worker has had no task; None if it has one."""
         worker = self.workers.get(address)
         return None if worker is None or worker.tasks else worker.free_since
 
@@ -213,23 +213,23 @@ class Window:
             worker.load = None
 
     def median_s(self, kind: str) -> float:
-        """Median of the last durations of a kind of task, NaN if there are none."""
+        """Median of the last durations of a kind of task; NaN if none has ended."""
         durations = self._durations.get(kind)
         return median(durations) if durations else math.nan
 
     def overdue_limit_s(self, kind: str) -> float:
-        """Seconds after which a task of a kind is overdue; infinite before the first is done."""
+        """Seconds after which a task of a kind is overdue; infinite before the first one is done."""
         typical = self.median_s(kind)
         return math.inf if math.isnan(typical) else max(MIN_OVERDUE_S, OVERDUE_RATIO * typical)
 
     @property
     def longest_task_s(self) -> float:
-        """Seconds of the longest recent task; 0 before one is done."""
-        # copies, since the owner may add to them meanwhile
+        """Seconds of the longest recent task; 0 before the first one is done."""
+        # copied, since the owning thread may add to them meanwhile
         return max((max(tuple(kept), default=0.0) for kept in tuple(self._durations.values())), default=0.0)
 
     def record_failure(self, worker: str, shot: str) -> None:
-        """Exclude the host of a worker if too many different shots fail there, and there are other hosts."""
+        """Exclude a worker's host if too many different shots failed there and other hosts are left."""
         host, now = host_of(worker), time.monotonic()
         recent = {name: when for name, when in self._failures[host].items() if now - when < HOST_FAILURE_WINDOW_S}
         self._failures[host] = recent | {shot: now}
@@ -241,7 +241,7 @@ class Window:
             self.log_event(HostExcluded(host=host, failed_shots=sorted(self._failures[host])))
 
     def _readmit(self) -> None:
-        """Use excluded hosts again: no other host is left."""
+        """Use excluded hosts again, since no other host is left."""
         for host in sorted(self.excluded):
             self.log_event(HostReadmitted(host=host, failed_shots=sorted(self._failures[host])))
         self.excluded = frozenset()
@@ -251,7 +251,7 @@ class Window:
 
 
 def prefer_untried(tried: Sequence[str], workers: Sequence[str]) -> list[str]:
-    """Workers on hosts that were not tried, or else those that were not tried, or else all but the last, or else all."""
+    """Return the workers on untried hosts; if none, the untried workers; then all but the last tried; then all."""
     hosts = {host_of(worker) for worker in tried if worker}
     return (
         [worker for worker in workers if host_of(worker) not in hosts]

@@ -1,4 +1,4 @@
-"""The commands ``run`` and ``model``: from a configuration to a velocity model, or to observed data."""
+"""The commands ``run``, from a configuration to a velocity model, and ``model``, from a configuration to observed data."""
 
 import json
 import math
@@ -41,19 +41,19 @@ class RunResult:
     velocity
         Final model, km/s, float32.
     iterations, evaluations
-        Their numbers.
+        Number of each.
     misfit, initial_misfit
-        Of the final and the initial model.
+        Misfit of the final and of the initial model.
     model_error
         ``norm(vp - vp_true) / norm(vp_true)``; None if no true model is known.
     message
         Why the optimiser stopped.
     left_out
-        Which shots are not in the sums, in words; empty if all are.
+        Which shots were left out of the sums, in words; empty if none were.
     irreproducible
-        Why another run of the same problem may give other last bits, in words; empty if it gives the same bytes.
+        Why another run of the same problem may differ in the last bits, in words; empty if it gives the same bytes.
     core_hours
-        Cores of the workers times the hours for which they were held until the model was there, in all starts.
+        Cores of the workers times the hours for which they were held until the model was ready, over all starts.
     """
 
     folder: Path
@@ -96,8 +96,8 @@ def run_inversion(
     accept_versions
         Whether to continue a run that other versions of hpcfwi or Devito began.
     requeue
-        Put the batch job of this process back into the queue when its time is up, until so many of its starts have finished
-        nothing; 0: never.
+        Requeue this process's batch job when its time is up, until this many of its starts have made no progress; 0: never
+        requeue it.
     stand_in
         What replaces the kernels, in scaling studies.
 
@@ -116,7 +116,7 @@ def run_inversion(
     """
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
-    # before there is a folder: a wrong name must not cost a start of workers
+    # before the folder is created and workers start: the name of the misfit may be wrong
     identity = problem.identity | misfit_identity(config.inversion.misfit)
     if stand_in is not None:
         identity["stand-in"] = str(stand_in)
@@ -124,7 +124,7 @@ def run_inversion(
         folder.claim(identity, config, accept_versions)
         finished = _finished(folder, problem)
         if finished is not None:
-            _line_printer(console)(f"{folder.path}: this run is done already; its results:")
+            _line_printer(console)(f"{folder.path}: this run is already done; its results:")
             return finished
         folder.reopen()
         requeueing, exclusion = Requeue(folder, requeue), ShotExclusion(folder, problem)
@@ -138,7 +138,7 @@ def run_inversion(
                         current.problem = exclusion.exclude(error)
                         current.log.write(events.ShotExcluded(shot=error.shot, reason=error.problem))
                         current.print_line(str(error))
-                        current.print_line(f"the inversion begins anew, {current.problem.exclusion_note}")
+                        current.print_line(f"the inversion starts over, {current.problem.exclusion_note}")
         except Interrupted as stopped:
             raise requeueing.after(stopped) from None
         except (DataError, RunError):
@@ -153,7 +153,7 @@ def model_data(
     console: Console | None = None,
     options: LaunchOptions = LaunchOptions(),
 ) -> list[Path]:
-    """Make the observed data only: model them, or read them from ``data.file``, and stage them in ``run_dir``.
+    """Only prepare the observed data: model them or read them from ``data.file``, and stage them in ``run_dir``.
 
     The parameters are those of :func:`run_inversion`.
 
@@ -180,13 +180,13 @@ def _line_printer(console: Console) -> Callable[[str], None]:
 
 
 def _limits(config: RunConfig) -> dict[str, float]:
-    """What may change from one start to the next: a run that ended at its old limits continues to the new ones."""
+    """The limits of the optimiser, which the user may change to continue a finished run."""
     section = config.inversion
     return {name: getattr(section, name) for name in ("iterations", "evaluations", "ftol", "gtol")}
 
 
 def _finished(folder: RunFolder, problem: Problem) -> RunResult | None:
-    """The result of a run that is done; a damaged one is made again from the journal."""
+    """The result of a finished run, else None; a damaged result is rebuilt from the journal."""
     try:
         content = folder.read_json(folder.result)
         if content is None or content.get("limits") != _limits(problem.config):
@@ -203,7 +203,7 @@ def _finished(folder: RunFolder, problem: Problem) -> RunResult | None:
 
 
 def _report_failure(folder: RunFolder, problem: Problem) -> None:
-    """Write the report of a failed run, unless another driver has taken the folder; only the run's own error is raised."""
+    """Write the report of a failed run, unless another driver has taken the folder; ignore errors of the report."""
     if problem.config.output.report:
         with suppress(Exception):
             from hpcfwi.reporting.report.page import write_report
@@ -213,7 +213,7 @@ def _report_failure(folder: RunFolder, problem: Problem) -> None:
 
 
 class _Inversion:
-    """The minimisation with a session's workers, and what is written about it."""
+    """The minimisation with a session's workers, and the output of its results."""
 
     def __init__(self, session: Session) -> None:
         self.session, self.problem, self.folder, self.log = session, session.problem, session.folder, session.log
@@ -272,7 +272,7 @@ class _Inversion:
         if evaluation.drift:
             self.session.reproducibility.add_and_warn(
                 "on another kind of processor, or with other versions of numpy or scipy, replayed models differ from the "
-                "journal's in their last bits"
+                "journal in their last bits"
             )
         if evaluation.number == 1:
             self.first_gradient = gradient.reshape(self.problem.domain.shape)
@@ -358,7 +358,7 @@ class _Inversion:
             path = write_report(self.folder.path, self.problem)
         except Interrupted:
             raise
-        except Exception as error:  # the run is done without it
+        except Exception as error:  # the run is done even without its report
             self._warn("the report cannot be written", error)
         else:
             self.log.write(events.Report(seconds=time.perf_counter() - began, file=path.name))

@@ -1,4 +1,4 @@
-"""The run folder: the paths of a run's files, and which problem they belong to."""
+"""The run folder: the paths of a run's files, and the problem that they belong to."""
 
 from __future__ import annotations
 
@@ -30,35 +30,35 @@ from hpcfwi.version import __version__
 
 
 def fresh_folder(path: Path) -> Path:
-    """The folder in which a run begins anew: ``path``, or the first of ``path-2``, ``path-3``, ... that does not exist.
+    """The folder for a fresh run: ``path``, or the first of ``path-2``, ``path-3``, ... that does not exist.
 
-    A batch job that is started again continues in the folder that it began in, the last one.
+    A restarted batch job continues in the folder in which it began, the last existing one.
     """
     taken = []
     candidate = path
-    with suppress(OSError):  # RunFolder says what is wrong with the path
+    with suppress(OSError):  # RunFolder reports what is wrong with the path
         while candidate.exists():
             taken.append(candidate)
             candidate = path.with_name(f"{path.name}-{len(taken) + 1}")
     return taken[-1] if current_start()[1] and taken else candidate
 
 
-# Without these two the content of the folder cannot be trusted.
+# Without these two files, the content of the folder cannot be trusted.
 PROBLEM, DATA = "problem.json", "data.json"
-# The key of problem.json with the versions that began and continued the run.
+# The key in problem.json of the versions that began and continued the run.
 VERSIONS = "versions"
 MAX_DIFFERENCES = 40
 # Files that a driver may leave before it has claimed the folder.
 FIRST_FILES = ("staged", "journal", "logs", "tls", ".lock", "driver.json", "events.jsonl")
-# What a run writes to: a link in its place would lead out of the folder.
+# Paths that a run writes to; a link in their place would lead out of the folder.
 WRITTEN = ("staged", "staged/shots", "journal", "figures", "data", "logs", "tls", "events.jsonl", ".lock")
 
 
 class RunFolder:
     """The paths and small files of a run; a context manager that keeps other drivers out.
 
-    The folder is created, for its owner alone, if it does not exist; raises InputError if it cannot be used. ``print_line``
-    prints why the driver has to wait for it.
+    If the folder does not exist, it is created with access for the owner only. Raises InputError if it cannot be used.
+    ``print_line`` prints why the driver has to wait for the folder.
     """
 
     def __init__(self, path: Path, print_line: Callable[[str], None] = lambda _: None) -> None:
@@ -84,10 +84,10 @@ class RunFolder:
         self.lease.release()
 
     def claim(self, identity: dict[str, Any], config: RunConfig, accept_versions: bool = False) -> bool:
-        """Make this the folder of a problem, and return whether it was already.
+        """Make this the folder of a problem, and return whether it was so before.
 
-        ``identity`` is everything that the answers depend on. Raises InputError if the folder holds a run of another problem,
-        with the keys that differ, or, without ``accept_versions``, one that other versions of hpcfwi or Devito began.
+        ``identity`` is everything that the results depend on. Raises InputError if the folder holds a run of another problem,
+        with the keys that differ, or, without ``accept_versions``, a run that other versions of hpcfwi or Devito began.
         """
         path = self.path / PROBLEM
         identity = json.loads(json.dumps(identity, default=str))
@@ -95,7 +95,7 @@ class RunFolder:
         here = _versions()
         if known is None and (any(self.journal.glob("*.bin")) or self.history.exists() or self.result.exists()):
             raise InputError(
-                f"{path}: is missing, so the problem of the answers in {self.path} is unknown; choose another folder with "
+                f"{path}: is missing, so the problem that {self.path} belongs to is unknown; choose another folder with "
                 "--run-dir, or remove this one"
             )
         versions: Any = {"began": here, "accepted": [here]} if known is None else known.pop(VERSIONS, None)
@@ -103,20 +103,20 @@ class RunFolder:
             differ = "\n".join(f"  {line}" for line in _differences(known, identity)[:MAX_DIFFERENCES])
             raise InputError(
                 f"{self.path}: holds a run of another problem:\n{differ}\n"
-                "  Choose another folder with --run-dir, begin anew with --fresh, or remove this one."
+                "  Choose another folder with --run-dir, start over with --fresh, or remove this one."
             )
         if not isinstance(versions, dict) or not isinstance(versions.get("accepted"), list):
             versions = {"began": None, "accepted": []}  # malformed
         if here not in versions["accepted"]:
             if not accept_versions:
                 raise InputError(
-                    f"{self.path}: this run began with {_listed(versions.get('began'))}, here is {_listed(here)}; the same "
-                    "bytes can no longer be promised.\n  Continue anyway with --accept-versions, or begin anew with --fresh."
+                    f"{self.path}: this run began with {_listed(versions.get('began'))}, but this is {_listed(here)}; the same "
+                    "bytes can no longer be promised.\n  Continue anyway with --accept-versions, or start over with --fresh."
                 )
             versions["accepted"].append(here)
         text = tomli_w.dumps(_without_none(config.model_dump(mode="json")))
         write_atomic(self.path / "config.toml", lambda file: file.write(text.encode()))
-        # part of the key of answers in the journal
+        # part of the keys of the journal's entries
         self.began_with = json.dumps(versions.get("began"), sort_keys=True)
         self.other_versions = len(versions["accepted"]) > 1
         if known is None or accept_versions:
@@ -124,7 +124,7 @@ class RunFolder:
         return known is not None
 
     def claim_data(self, digests: dict[str, str]) -> None:
-        """Record the digests of the observed data, by shot; raises InputError if they are not those of the first start."""
+        """Record the digests of the observed data, by shot; raises InputError if they differ from the first start's."""
         path = self.path / DATA
         known = self.read_json(path)
         if known is None:
@@ -139,7 +139,7 @@ class RunFolder:
             )
 
     def reopen(self) -> None:
-        """Undo the end of a run that continues: its final model becomes the current one."""
+        """Reopen a finished run that continues: its final model becomes the current one."""
         self.result.unlink(missing_ok=True)
         if self.model.exists():
             try:
@@ -152,7 +152,7 @@ class RunFolder:
     def verify(self) -> None:
         """Raise RunError if another driver has taken the folder, or it was moved or removed.
 
-        To be called before this driver writes anything that others rely on.
+        Call it before this driver writes anything that others rely on.
         """
         self.lease.verify()
         if not (self.path / PROBLEM).exists():
@@ -162,7 +162,7 @@ class RunFolder:
             )
 
     def discard_iterations(self) -> None:
-        """Remove what was written about iterations; staged files and the journal stay."""
+        """Remove the files about iterations; staged files and the journal stay."""
         for path in (self.history, self.current_model):
             path.unlink(missing_ok=True)
 
@@ -171,7 +171,7 @@ class RunFolder:
         write_json(path, content)
 
     def progress(self) -> tuple[int, int, int]:
-        """Staged shots, answers in the journal, and kept sums of the evaluation under way: more of them is progress."""
+        """Numbers of staged shots, journal entries and sums kept of the current evaluation; they grow with progress."""
         return (
             sum(1 for _ in self.shots.rglob("*.pkl")),
             sum(1 for _ in self.journal.glob("*.bin")),
@@ -187,7 +187,7 @@ class RunFolder:
         try:
             content = parse_json(require_regular_file(path).read_bytes())
             if not isinstance(content, dict):
-                raise ValueError("it is no JSON object")
+                raise ValueError("it is not a JSON object")
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -202,28 +202,28 @@ class RunFolder:
 
 
 def _versions() -> dict[str, str]:
-    """Versions that the bytes of an answer may depend on."""
+    """Versions that the bytes of a result may depend on."""
     return {"hpcfwi": __version__, "devito": version("devito")}
 
 
 def _listed(versions: Any) -> str:
     if not isinstance(versions, dict):
-        return "versions that are not known"
+        return "unknown versions"
     return " and ".join(shortened(f"{name} {number}") for name, number in list(versions.items())[:5])
 
 
 def _check_usable(path: Path) -> None:
-    """Refuse a folder of something else, which must not be closed to others and filled with files."""
+    """Refuse a folder with other content, which must not be made private and filled with files."""
     try:
         known = (path / PROBLEM).is_file() or (path / "staged").is_dir()
         if path.is_dir() and not known and {entry.name for entry in path.iterdir()}.difference(FIRST_FILES):
-            raise InputError(f"{path}: is not empty and no run folder; choose another folder with --run-dir")
+            raise InputError(f"{path}: is neither empty nor a run folder; choose another folder with --run-dir")
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: is a file; choose a folder with --run-dir")
         link = next((path / name for name in WRITTEN if (path / name).is_symlink()), None)
         if link is not None:
             raise InputError(
-                f"{link}: is a link, and a run writes to its own folder only; remove it, or choose another folder with "
+                f"{link}: is a link, but a run writes only to its own folder; remove it, or choose another folder with "
                 "--run-dir"
             )
     except OSError as error:
@@ -231,7 +231,7 @@ def _check_usable(path: Path) -> None:
 
 
 def _without_none(value: Any) -> Any:
-    """Leave out what is not set: TOML has no null."""
+    """Leave out unset keys, since TOML has no null."""
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     return value

@@ -1,4 +1,4 @@
-"""What a run needs, known before it starts: grid, steps, memory, disk, and the workers of a site that fit."""
+"""The needs of a run before it starts: grid, time steps, memory, disk, and how many workers fit on a site."""
 
 import math
 from collections.abc import Callable
@@ -17,24 +17,24 @@ from hpcfwi.model.problem import Problem
 from hpcfwi.model.wavelet import highest_frequency, peak_frequency
 from hpcfwi.solver.boundary import SolverSpec
 
-if TYPE_CHECKING:  # imports Dask, for which the command line has no time
+if TYPE_CHECKING:  # importing Dask is too slow for the command line
     from hpcfwi.cluster.layout import Layout
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a problem needs.
+    """The resources that a problem needs.
 
     Parameters
     ----------
     rows
-        (name, value) of each number, as text, in the order in which they are shown.
+        (name, value) of each quantity, as text, in display order.
     shot_bytes
-        Memory of a worker for a shot, without Python.
+        Memory of a worker for a shot, besides Python's.
     disk_bytes
         Disk space of the run folder.
     sampled
-        Whether ``solver.strategy`` saves memory already.
+        Whether ``solver.strategy`` already saves memory.
     """
 
     rows: tuple[tuple[str, str], ...]
@@ -44,15 +44,15 @@ class Plan:
 
 
 def make_plan(problem: Problem) -> Plan:
-    """Compute what a problem needs."""
+    """Compute the resources that a problem needs."""
     domain, spec, config = problem.domain, SolverSpec.from_problem(problem), problem.config
     traces = sum(len(shot.receivers) for shot in problem.survey.shots)
     itemsize = np.dtype(spec.dtype).itemsize
     model_bytes = 8 * int(np.prod(domain.shape))
-    # an entry of the journal has gradient and model; there are a few more evaluations than iterations
+    # a journal entry holds gradient and model; evaluations outnumber iterations slightly
     data_bytes = traces * problem.recording.samples * itemsize
     journal_bytes = round(1.3 * config.inversion.iterations + 2) * 2 * model_bytes
-    # sums of shots, while an evaluation is under way
+    # sums of shots during an evaluation
     partial_bytes = Partials(Path(), config.journal.shots_per_sum).count(len(problem.survey)) * model_bytes
     disk = data_bytes + journal_bytes + partial_bytes + 6 * model_bytes + 2_000_000
     surface = "free surface on top" if config.solver.free_surface else "absorbing on all sides"
@@ -92,9 +92,9 @@ def make_plan(problem: Problem) -> Plan:
 
 
 def plan_workers(problem: Problem, plan: Plan, site: Site, nodes: int | None = None) -> tuple[str, str]:
-    """Compute how many workers a run has on a site, with ``nodes`` nodes or worker jobs; another row of the plan.
+    """Compute how many workers a run has on ``nodes`` nodes, or worker jobs, of a site; another row of the plan.
 
-    Raises InputError if a shot does not fit on a node; the message says what does.
+    Raises InputError if a shot does not fit on a node; the message suggests changes that fit.
     """
     from hpcfwi.cluster.layout import ResourceRequest, node_layout
     from hpcfwi.cluster.local import local_layout
@@ -103,7 +103,7 @@ def plan_workers(problem: Problem, plan: Plan, site: Site, nodes: int | None = N
     count = 1 if local else nodes or site.config.scheduler.job_limit
 
     def layout(shot_bytes: int) -> Layout:
-        # what saves memory is found below: no general advice
+        # no general advice to save memory: _what_fits() finds what helps
         request = ResourceRequest(len(problem.survey), shot_bytes, sampled=True)
         return local_layout(site.config.worker, request) if local else node_layout(site, request, count)
 
@@ -117,7 +117,7 @@ def plan_workers(problem: Problem, plan: Plan, site: Site, nodes: int | None = N
     try:
         found = layout(plan.shot_bytes)
     except InputError as error:
-        if not fits(0):  # whatever the shot is
+        if not fits(0):  # not even a shot without wavefields
             raise
         raise InputError(f"{error}\n  {_what_fits(problem, fits)}") from None
     where = "this machine" if local else f"{count} node{'s' if count > 1 else ''} of {site.name}"
@@ -127,7 +127,7 @@ def plan_workers(problem: Problem, plan: Plan, site: Site, nodes: int | None = N
 
 
 def _what_fits(problem: Problem, fits: Callable[[int], bool]) -> str:
-    """The change of the problem, of those that save memory, that fits; each is tried."""
+    """Try changes of the problem that save memory, and return advice with the first one that fits."""
     spec, solver = SolverSpec.from_problem(problem), problem.config.solver
     more_memory = "more memory for a worker (site.worker.memory, or a larger node)"
     for changes in ({"strategy": "sampled"}, {"dtype": "float32"}, {"strategy": "sampled", "dtype": "float32"}):
@@ -149,7 +149,7 @@ def _times(shape: tuple[int, ...]) -> str:
 
 def _bytes(number: float) -> str:
     for unit in ("B", "kB", "MB"):
-        if number < 999.5:  # what is rounded to three digits stays below 1000
+        if number < 999.5:  # so that the three rounded digits stay below 1000
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:.3g} GB"

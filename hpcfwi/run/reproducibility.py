@@ -1,4 +1,4 @@
-"""Whether another run of the same problem would give the same bytes, and every reason why not."""
+"""Whether another run of the same problem would give the same bytes, and if not, all reasons."""
 
 from collections.abc import Callable
 from threading import Lock
@@ -13,8 +13,8 @@ Role = Literal["drivers", "workers"]
 class Reproducibility:
     """Records in ``reproducibility.json``, over all starts of a run, why its result may differ in the last bits.
 
-    A run gives the same bytes as any other run of its problem if each shot is computed by one thread, and all drivers and all
-    workers are machines of one kind each: processors, compilers and libraries round differently.
+    Runs of a problem give the same bytes if each shot is computed by one thread, all drivers are machines of one kind, and so
+    are all workers: processors, compilers and libraries round differently.
     """
 
     def __init__(self, folder: RunFolder, warn: Callable[[str], None] = lambda _: None) -> None:
@@ -23,11 +23,11 @@ class Reproducibility:
         content = known or {}
         reasons = content.get("reasons")
         self._reasons = [str(reason) for reason in reasons] if isinstance(reasons, list) else []
-        # descriptions of kinds of machines by digest
+        # description of each kind of machine, by digest
         self._machines = {role: _texts(content.get(role)) for role in ("drivers", "workers")}
         self._lock = Lock()  # workers report in another thread
         if known is None and folder.progress()[1]:
-            self.add_reason(f"{FILE}, the record of earlier starts, is gone")
+            self.add_reason(f"{FILE}, the record of earlier starts, is missing")
 
     @property
     def reasons(self) -> str:
@@ -53,7 +53,7 @@ class Reproducibility:
 
         The description comes from :func:`~hpcfwi.solver.operators.result_fingerprint`.
         """
-        # imports Devito, which reads its settings then: not before the site has set them
+        # imports Devito, which then reads its settings; the site must have set them before
         from hpcfwi.solver.operators import fingerprint_digest
 
         with self._lock:

@@ -1,4 +1,4 @@
-"""One driver at work on a run folder: workers and solver brought up together, observed data staged, everything closed again."""
+"""A driver's session in a run folder: starts workers and solver, stages observed data, and closes everything again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.engine import SleepingShots
 from hpcfwi.version import __version__
 
-if TYPE_CHECKING:  # imports Dask, for which the command line has no time
+if TYPE_CHECKING:  # importing Dask is too slow for the command line
     from hpcfwi.cluster.pool import WorkerPool
 
 # Libraries that the results and the speed of a run depend on.
@@ -54,7 +54,7 @@ def session(
     console: Console,
     stand_in: SleepingShots | None = None,
 ) -> Iterator[Session]:
-    """Bring up everything that a run needs, and close it again: log, display, workers, scratch folders.
+    """Start everything that a run needs, and close it again: log, display, workers, scratch folders.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def session(
     began, command_began = time.perf_counter(), command_start()
     with ExitStack() as stack:
         stack.enter_context(restore_environment())
-        stack.callback(gc.unfreeze)  # a Python caller's garbage includes what the run leaves
+        stack.callback(gc.unfreeze)  # let a Python caller collect the run's objects
         ignore_signals = stack.enter_context(ignoring_signals_at_exit())
         log = EventLog(folder.events)
         stack.callback(log.close)
@@ -90,11 +90,11 @@ def session(
                 why = f"stopped: {reason}" if reason else "stopped"
                 message = f"{why}; the same command continues the run ({folder.path})"
                 raise Interrupted(message, reason, stop.time_is_up) from None
-            with suppress(RunError):  # the disk may be full, which the error on its way reports
+            with suppress(RunError):  # the disk may be full, as the error being raised reports
                 traceback = None if isinstance(error, HpcfwiError) else format_exc()
                 log.write(events.RunFailed(error=type(error).__name__, message=str(error), traceback=traceback))
             if isinstance(error, HpcfwiError):
-                folder.verify()  # a lost folder explains the error
+                folder.verify()  # if the folder is lost, that is the cause
             raise
         finally:
             ignore_signals()
@@ -107,7 +107,7 @@ def _log_closed(log: EventLog, began: float) -> None:
 
 
 class Session:
-    """What the steps of a run need: the problem, its folder and log, the functions of a shot, and their executor ``tasks``."""
+    """The context of a run's steps: problem, folder, log, the operations on a shot, and their executor ``tasks``."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Session:
         self.print_line(f"warning: {message}")
 
     def bring_up(self, site: Site, options: LaunchOptions, began: float, stack: ExitStack) -> None:
-        """Start the workers and build the solver meanwhile: both take seconds. ``stack`` takes what has to be closed."""
+        """Start the workers and meanwhile build the solver, as both take seconds; ``stack`` closes them at the end."""
         silence_dask()
         from hpcfwi.cluster.layout import ResourceRequest
         from hpcfwi.cluster.pool import Listener, Workload, launch
@@ -155,7 +155,7 @@ class Session:
         apply_environment(site.config, pool.threads)
         self.log.write(self._start_event(site, pool, began))
         self._print_reproducibility(pool.threads)
-        with defer_interrupts():  # or a folder or process would be left that no code knows of
+        with defer_interrupts():  # else a folder or process could be left behind
             stack.enter_context(pool)
         self._stage_solver(pool.layout.cache_bytes)
         self._open_dashboard(pool, site)
@@ -164,7 +164,7 @@ class Session:
     def _check_disk(self, needed: int) -> None:
         free = shutil.disk_usage(self.folder.path).free
         for path in self.folder.path.rglob("*"):
-            with suppress(OSError):  # a worker of an earlier start may still rename a file
+            with suppress(OSError):  # a worker of an earlier start may still be renaming a file
                 needed -= path.stat().st_size if path.is_file() else 0
         if needed > free:
             raise InputError(
@@ -197,7 +197,7 @@ class Session:
         if threads > 1:
             self.reproducibility.add_reason("several threads per shot")
         if self.folder.other_versions:
-            self.reproducibility.add_reason("other versions of hpcfwi or devito began it")
+            self.reproducibility.add_reason("it began with other versions of hpcfwi or devito")
         reasons = self.reproducibility.reasons
         if reasons:
             self.print_line(f"the last bits may differ from run to run: {reasons}")
@@ -205,7 +205,7 @@ class Session:
             self.print_line("one thread per shot: the same bytes whatever the number of workers")
 
     def _stage_solver(self, cache_bytes: int) -> None:
-        import scipy.optimize  # noqa: F401 - for the optimiser; loaded here, while workers start, it costs no time
+        import scipy.optimize  # noqa: F401 - imported while the workers start, so that the optimiser need not wait
 
         from hpcfwi.execution.shot_worker import ShotContext
         from hpcfwi.execution.tasks import shot_operations
@@ -245,7 +245,7 @@ class Session:
         self.print_line(f"Dask's dashboard: {dashboard}")
 
     def _connect(self, pool: WorkerPool, window: Window, site: Site, stack: ExitStack) -> None:
-        """Connect to the scheduler, and wait for the first worker."""
+        """Connect to the scheduler and wait for the first worker."""
         from distributed import Client
 
         from hpcfwi.execution.affinity import AffinityCheck
@@ -287,7 +287,7 @@ class Session:
         return self.stop.check(needed_s)
 
     def on_shots(self, *_: int) -> None:
-        """Raise the error of an event of shots that are done: a full disk, or threads on wrong cores of a strict site."""
+        """Raise an error found while handling events: a full disk, or, on a strict site, threads on wrong cores."""
         self.worker_events.raise_error()
 
     def stage_data(self) -> list[StagedFile]:
@@ -297,7 +297,7 @@ class Session:
         started, file = time.perf_counter(), self.problem.config.data.file
         self.log.write(events.StagingData(shots=len(self.problem.survey)))
         shots = observe(self.problem, self.operations, self.tasks, self.folder.staged)
-        if file is not None:  # the answers in the journal are those to the records of the first start
+        if file is not None:  # the journal depends on the records of the first start
             headers = [read_header(Path(shot.path)) or {} for shot in shots]
             self.folder.claim_data({str(header.get("shot")): str(header.get("record")) for header in headers})
         seconds = time.perf_counter() - started
@@ -308,7 +308,7 @@ class Session:
 
 
 def _topics(worker_events: WorkerEvents) -> dict[str, Callable[[Any], None]]:
-    """What to do with a message under each of Dask's topics."""
+    """The handler of messages under each Dask topic."""
     from hpcfwi.cluster.dask_internals import ALL_TOPIC, MEMORY_TOPIC, SCHEDULER_TOPIC
     from hpcfwi.execution.plugins import EXIT_TOPIC
     from hpcfwi.execution.tasks import EVENT_TOPIC
@@ -330,9 +330,9 @@ def _topics(worker_events: WorkerEvents) -> dict[str, Callable[[Any], None]]:
 
 
 def _subscribe(client: Any, topic: str, handle: Callable[[Any], None]) -> None:
-    """Have ``handle`` called with each message under a topic.
+    """Call ``handle`` with each message under a topic.
 
-    Dask's client returns before the scheduler knows of it: wait for a message of our own, or earlier ones would be lost.
+    Dask's client returns before the scheduler knows the subscription, so wait until a test message arrives.
     """
     hello, subscribed = b"hello", threading.Event()
     client.subscribe_topic(topic, lambda event: subscribed.set() if event[1] == hello else handle(event[1]))
@@ -342,7 +342,7 @@ def _subscribe(client: Any, topic: str, handle: Callable[[Any], None]) -> None:
 
 
 def _unsubscribe(client: Any, topic: str) -> None:
-    """Keep the scheduler from writing to a client that is gone."""
+    """Keep the scheduler from writing to a closed client."""
     name = client.id
     with suppress(Exception):
         client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.unsubscribe_topic(topic, name))

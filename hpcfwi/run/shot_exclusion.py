@@ -1,4 +1,4 @@
-"""Shots that fail everywhere: the run stops and says what to do, or begins anew without them (``data.quorum``)."""
+"""Shots that fail on every worker: the run stops with advice, or starts over without them (``data.quorum``)."""
 
 import json
 import math
@@ -12,11 +12,11 @@ FILE = "excluded-shots.json"
 
 
 class ShotExclusion:
-    """Records in ``excluded-shots.json`` which shots a run does without since they fail.
+    """Records in ``excluded-shots.json`` the shots that a run excludes because they fail.
 
-    A misfit sums the same shots from the first iteration to the last: a run that excludes a shot begins anew, and ends with the
-    bytes of a run that never had the shot. ``problem`` is the problem without the excluded shots. Raises InputError if earlier
-    starts have excluded more shots than ``data.quorum`` allows now.
+    The misfit must sum the same shots in all iterations, so a run that excludes a shot starts over, and gives the same bytes as
+    a run that never had the shot. ``problem`` is the problem without the excluded shots. Raises InputError if earlier starts
+    have excluded more shots than ``data.quorum`` allows now.
     """
 
     def __init__(self, folder: RunFolder, problem: Problem) -> None:
@@ -28,12 +28,12 @@ class ShotExclusion:
         if self.excluded and not self._enough(used):
             raise InputError(
                 f"data.quorum: is {problem.config.data.quorum:g}, but {used} of {len(problem.survey)} shots can be used, since "
-                f"{', '.join(self.excluded)} failed earlier; allow that with {self._lower_quorum(used)}, or mend the cause and "
+                f"{', '.join(self.excluded)} failed earlier; allow that with {self._lower_quorum(used)}, or fix the cause and "
                 f"remove {self.path}"
             )
 
     def _read(self) -> dict[str, str]:
-        """Reasons by shot; none if the file was not written for this survey."""
+        """The reason of each excluded shot; empty if the file belongs to another survey."""
         reasons = (self.folder.read_json(self.path) or {}).get("shots")
         names = {shot.name for shot in self.full_problem.survey.shots}
         if not isinstance(reasons, dict) or not names.issuperset(reasons) or len(reasons) == len(names):
@@ -47,12 +47,12 @@ class ShotExclusion:
         return f"--set data.quorum={math.floor(1000 * used / len(self.full_problem.survey)) / 1000:g}"
 
     def exclude(self, error: DataError | ShotFailed) -> Problem:
-        """Exclude the shot of an error, and return the problem without it; if too few are left, raise what the user can do."""
+        """Exclude a failed shot, and return the problem without it; if too few are left, raise the error with advice."""
         used = len(self.problem.survey) - 1
         if not self._enough(used):
             raise type(error)(error.shot, f"{error.problem}\n{self._advice(error.shot, used)}") from None
         self.excluded[error.shot] = error.problem.partition("\n")[0]
-        # in this order: iterations over more shots must not be left beside those over fewer
+        # first discard the iterations: those with and without the shot must not mix
         self.folder.discard_iterations()
         self.folder.write_json(self.path, {"shots": self.excluded})
         self.problem = self.full_problem.without(tuple(self.excluded))
@@ -61,8 +61,8 @@ class ShotExclusion:
     def _advice(self, shot: str, used: int) -> str:
         exclude = json.dumps([*self.problem.config.data.exclude, shot], ensure_ascii=False)
         without = shlex.join(["--fresh", "--set", f"data.exclude={exclude}"])
-        ways = ["The run needs this shot. Mend the cause and type the same command again; finished shots are kept."]
+        ways = ["The run needs this shot. Fix the cause and type the same command again; finished shots are kept."]
         if used:
             ways.append(f"Or continue without shots that fail: {self._lower_quorum(used)}")
-            ways.append(f"Or begin anew without it: {without}")
+            ways.append(f"Or start over without it: {without}")
         return "\n".join(f"  {way}" for way in ways)

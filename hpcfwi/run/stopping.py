@@ -1,4 +1,4 @@
-"""When a driver stops early: on a signal, or before its batch job ends; and whether that job starts once more."""
+"""When a driver stops early, on a signal or before its batch job ends, and whether that job is requeued."""
 
 import math
 from contextlib import closing, suppress
@@ -10,11 +10,11 @@ from hpcfwi.events.types import Requeued
 from hpcfwi.process import ignore_signals, received_signal, stop_requested
 from hpcfwi.run.folder import RunFolder
 
-# For the shots in hand after a signal (batch systems kill after 30 s by default), and to end the workers and the driver.
+# Time to finish running shots after a signal (batch systems kill after 30 s by default), and to end workers and driver.
 LAST_SHOTS_S, CLOSING_S = 20.0, 10.0
-# A SIGTERM this close to the job's end comes from the batch system; an earlier one from the user's scancel or qdel.
+# A SIGTERM this close to the job's time limit comes from the batch system; an earlier one, from the user's scancel or qdel.
 LIMIT_MARGIN_S = 60.0
-# Starts in a row without progress, after which the job is not requeued.
+# After this many starts in a row without progress, the job is not requeued.
 MAX_FRUITLESS_STARTS = 3
 
 
@@ -25,7 +25,7 @@ class StopConditions:
         self._job = CurrentJob()
 
     def check(self, needed_s: float) -> tuple[str, float] | None:
-        """Why no more shots should begin, and the seconds to finish those in hand, which may need ``needed_s``; else None."""
+        """Why to start no more shots, and the seconds left for running ones, which may need ``needed_s``; else None."""
         left = self._job.seconds_left()
         if stop_requested():
             return signal_reason(), finishing_time(received_signal(), left)
@@ -36,30 +36,30 @@ class StopConditions:
 
     @property
     def time_is_up(self) -> bool:
-        """Whether the run stops for want of time: no signal, the warning before a limit, or the signal at the limit."""
+        """Whether the time limit ends the run: without a signal, by the warning signal, or by the signal at the limit."""
         signal = received_signal()
         return signal in ("", "SIGUSR1") or (signal == "SIGTERM" and self._job.seconds_left() < LIMIT_MARGIN_S)
 
 
 def signal_reason() -> str:
-    """Which signal stops the run; empty for Ctrl-C, which the user knows of."""
+    """Which signal stops the run; empty for Ctrl-C, which needs no explanation."""
     return "" if received_signal() in ("", "SIGINT") else f"{received_signal()} was received"
 
 
 def finishing_time(signal: str, left_s: float) -> float:
-    """Seconds to finish the shots in hand after a signal, in a batch job with ``left_s`` seconds left.
+    """Seconds to finish the running shots after a signal, in a batch job with ``left_s`` seconds left.
 
-    After the warning before a limit there is time until the limit; after other signals the process is killed soon.
+    After the warning signal, shots may run until the time limit; after other signals, the process is killed soon.
     """
     until_the_end = max(0.0, left_s - CLOSING_S)
     return until_the_end if signal == "SIGUSR1" and math.isfinite(left_s) else min(LAST_SHOTS_S, until_the_end)
 
 
 class Requeue:
-    """Puts the driver's batch job back into the queue when its time is up.
+    """Requeues the driver's batch job when its time is up.
 
     Only starts without progress are limited, so a run of weeks may have any number of useful starts. They are counted in
-    ``requeue.json`` from the first start of the batch job on. With a limit of 0 the job is never requeued.
+    ``requeue.json`` since the first start of the batch job. With a limit of 0, the job is never requeued.
     """
 
     def __init__(self, folder: RunFolder, limit: int) -> None:
@@ -68,14 +68,14 @@ class Requeue:
         self.progress_before = folder.progress() if limit else (0, 0, 0)
         self.starts = self.fruitless = self.fruitless_in_a_row = 0
         if current_start()[1]:
-            with suppress(InputError, ValueError, KeyError, TypeError, OverflowError):  # counts begin anew
+            with suppress(InputError, ValueError, KeyError, TypeError, OverflowError):  # then counting starts over
                 counts = folder.read_json(self.path) or {}
                 self.starts, self.fruitless, self.fruitless_in_a_row = (
                     max(0, int(counts[name])) for name in ("starts", "fruitless", "fruitless_in_a_row")
                 )
 
     def after(self, stopped: Interrupted) -> Interrupted:
-        """Requeue the batch job if its time was up, and return the error that says what happens next."""
+        """Requeue the batch job if its time is up, and return the error that explains what happens next."""
         batch = current_batch_system()
         if not self.limit or not stopped.time_is_up or batch is None:
             return stopped
@@ -92,12 +92,12 @@ class Requeue:
             )
         counts = {name: getattr(self, name) for name in ("starts", "fruitless", "fruitless_in_a_row")}
         self.folder.write_json(self.path, counts)
-        ignore_signals()  # Slurm ends the job at once, before the message is printed
+        ignore_signals()  # Slurm signals the job at once, before the message is printed
         try:
-            said = batch.requeue(self.starts)
+            outcome = batch.requeue(self.starts)
         except RunError as error:
             return self._interrupted(f"{why}; the job cannot be put back into the queue: {error}\n  Then {command}")
-        return self._interrupted(f"{why}; {said} and continues the run ({self.folder.path})")
+        return self._interrupted(f"{why}; {outcome} and continues the run ({self.folder.path})")
 
     def _interrupted(self, message: str) -> Interrupted:
         with suppress(RunError), closing(EventLog(self.folder.events)) as log:  # the disk may be full

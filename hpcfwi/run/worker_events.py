@@ -1,4 +1,4 @@
-"""What workers, Dask and the executor report: each event is logged, printed if it is a failure, and acted upon."""
+"""The events of workers, Dask and the executor: each is logged, printed if it is a failure, and acted upon."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from hpcfwi.events.state import failure_line
 from hpcfwi.events.types import Event, parse_event
 from hpcfwi.execution.window import host_of
 
-if TYPE_CHECKING:  # imports Dask, for which the command line has no time
+if TYPE_CHECKING:  # importing Dask is too slow for the command line
     from hpcfwi.execution.affinity import AffinityCheck
     from hpcfwi.execution.executor import DaskExecutor
 
-# The nanny reports why a worker died a moment after the scheduler has lost it.
+# The nanny reports why a worker died only shortly after the scheduler has lost it.
 EXIT_REASON_TIMEOUT_S = 1.0
 MAX_KINDS_SHOWN = 10
-# Why a worker died that was restarted.
+# Exit reason of a restarted worker.
 RESTARTED = "it hung and was restarted"
 
 
 class WorkerEvents:
-    """Takes events: those of workers and of Dask in Dask's thread, those of the executor in the driver's.
+    """Handles events of workers and Dask, in Dask's thread, and events of the executor, in the driver's.
 
-    The executor ``tasks`` gets the durations of shots, and is woken when workers come and go; ``on_machine`` gets the
-    description of a worker's machine. A worker may have ``memory_limit`` bytes.
+    The executor ``tasks`` receives the durations of shots, and is woken when workers join or leave; ``on_machine`` receives
+    the description of a worker's machine. ``memory_limit`` is the memory of a worker, bytes.
     """
 
     def __init__(
@@ -45,59 +45,59 @@ class WorkerEvents:
         self.tasks, self.on_machine = tasks, on_machine
         self._error: RunError | None = None
         self._memory_limit = memory_limit
-        # by address; workers stay known when they have left
+        # by address; workers that have left are kept
         self._workers: dict[str, events.WorkerJoined] = {}
         self._exit_reasons: dict[str, str] = {}
 
     def __call__(self, line: bytes) -> None:
-        """Take an event as a worker sent it."""
+        """Parse and record an event that a worker sent."""
         self.record(parse_event(line) or events.RunWarning(message=f"a worker sent a malformed event: {line!r}"))
 
     def record(self, event: Event) -> None:
-        """Log an event and act on it; an error of that is raised in the driver by :meth:`raise_error`."""
+        """Log an event and act on it; :meth:`raise_error` raises an error of this in the driver's thread."""
         try:
             self._act(event)
         except RunError as error:
             self._error = error
 
     def worker_left(self, worker: str) -> None:
-        """Note that Dask has removed a worker."""
+        """Record that Dask has removed a worker."""
         self.record(events.WorkerLeft(worker=worker, host=self.host(worker), name=self.name(worker)))
 
     def worker_died(self, worker: str, host: str, reason: str) -> None:
-        """Note why a worker process has ended by itself."""
-        if self._exit_reasons.get(worker) != RESTARTED:  # else that was its end
+        """Record why a worker process has died."""
+        if self._exit_reasons.get(worker) != RESTARTED:  # else that restart ended it
             reason = self._exit_reasons.get(worker, reason)
             pid = self._workers[worker].pid if worker in self._workers else None
             self.record(events.WorkerDied(worker=worker, host=host, pid=pid or 0, reason=reason))
 
     def out_of_memory(self, worker: str) -> None:
-        """Note that a worker's nanny ends it for its memory; :meth:`worker_died` follows."""
+        """Record that a nanny ends a worker that uses too much memory; :meth:`worker_died` follows."""
         limit = f" of {self._memory_limit / 1e9:.3g} GB" if self._memory_limit else ""
         self._exit_reasons[worker] = f"out of memory: it came too close to its limit{limit} (site.worker.memory)"
 
     def unresponsive(self, workers: list[str], timeout_s: float) -> None:
-        """Note that Dask restarts workers that have sent no heartbeats."""
+        """Record that Dask restarts workers without heartbeats."""
         self.tasks.unresponsive(workers)
         for worker in workers:
             self.record(events.WorkerUnresponsive(worker=worker, host=self.host(worker), seconds=timeout_s))
             self.record(events.WorkerRestarted(worker=worker, host=self.host(worker)))
 
     def raise_error(self) -> None:
-        """Raise the error that ended the work of this object in Dask's thread, if there was one."""
+        """Raise the last error from handling an event, if any."""
         if self._error is not None:
             raise self._error
 
     def name(self, worker: str) -> str:
-        """The name of the worker at an address; empty if it is unknown."""
+        """The name of the worker at an address; empty if unknown."""
         return self._workers[worker].name if worker in self._workers else ""
 
     def host(self, worker: str) -> str:
-        """The short name of the host of the worker at an address, or the address's host if that is unknown."""
+        """The short host name of the worker at an address; the host in the address if unknown."""
         return self._workers[worker].host if worker in self._workers else host_of(worker)
 
     def exit_reason(self, worker: str) -> str:
-        """Why the worker at an address died; empty if it is unknown."""
+        """Why the worker at an address died; empty if unknown."""
         until = time.monotonic() + EXIT_REASON_TIMEOUT_S
         while worker not in self._exit_reasons and time.monotonic() < until:
             time.sleep(0.02)
@@ -129,7 +129,7 @@ class WorkerEvents:
             case events.WorkerDied():
                 self._exit_reasons[event.worker] = event.reason
             case events.SumsFound(shots=shots, shots_total=total):
-                self.print_line(f"sums of {shots} of {total} shots of this evaluation are in the journal already")
+                self.print_line(f"sums of {shots} of {total} shots of this evaluation are already in the journal")
             case events.HostReadmitted():
                 self.print_line(f"host {event.host} gets shots again, since no other host is left")
             case events.RunWarning(worker=None):
@@ -146,9 +146,9 @@ class WorkerEvents:
 
 
 def failure_summary(failures: Counter[str]) -> Iterator[str]:
-    """Lines that sum up failures, the most frequent first."""
+    """Lines that summarise the failures, the most frequent first."""
     if failures:
-        yield f"failures on the way ({failures.total()}; events.jsonl has all):"
+        yield f"failures during the run ({failures.total()}; events.jsonl lists all):"
     for line, count in failures.most_common(MAX_KINDS_SHOWN):
         yield f"  {line}{f' ({count} times)' if count > 1 else ''}"
     if len(failures) > MAX_KINDS_SHOWN:

@@ -48,7 +48,7 @@ def test_an_unknown_batch_system_is_refused_with_those_that_are_known(site):
 
 @pytest.mark.parametrize(("key", "kind", "name"), [("resources", "slurm", "Slurm"), ("qos", "pbs", "PBS")])
 def test_a_key_that_a_batch_system_does_not_have_is_refused(site, key, kind, name):
-    with pytest.raises(InputError, match=rf"scheduler.{key}: {name} does not have it; use scheduler.directives"):
+    with pytest.raises(InputError, match=rf"scheduler.{key}: {name} does not support it; use scheduler.directives"):
         site_batch_system(site(kind=kind, **{key: "a"}))
 
 

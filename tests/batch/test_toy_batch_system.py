@@ -67,7 +67,7 @@ def test_the_site_file_is_checked_against_what_the_batch_system_has(shell):
     write_site(shell, 'qos = "high"')
     done = shell("site", "script", "./toy.toml")
     assert done.returncode == 2
-    assert "scheduler.qos: Toy does not have it" in done.stderr
+    assert "scheduler.qos: Toy does not support it" in done.stderr
     write_site(shell)
     script = shell("site", "script", "./toy.toml").stdout
     assert "#TOY queue toys" in script

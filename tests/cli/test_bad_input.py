@@ -264,7 +264,7 @@ CASES = {
         options=["--run-dir", "afile/x"],
     ),
     "run folder of something else": Case(
-        ["thesis: is not empty and no run folder", "--run-dir"],
+        ["thesis: is neither empty nor a run folder", "--run-dir"],
         files={"thesis/main.tex": ""},
         options=["--run-dir", "thesis"],
     ),

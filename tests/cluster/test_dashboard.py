@@ -97,7 +97,7 @@ def test_an_address_of_another_host_is_refused_with_valid_ones():
     ("found", "message"),
     [
         (None, "needs Bokeh, which is not installed: pip install 'bokeh"),
-        ("2.4", "needs another Bokeh than 2.4: pip install"),
+        ("2.4", "does not work with Bokeh 2.4: pip install"),
     ],
 )
 def test_without_bokeh_the_run_says_how_to_install_it_and_shows_no_address(monkeypatch, found, message):

@@ -41,7 +41,7 @@ def test_a_node_is_divided_as_its_site_says(sections, jobs, layout):
         ({}, 'worker.processes: is "auto", but node.cores is not set'),
         ({"worker": {"processes": 1, "threads": 1}}, 'worker.memory: is "auto", but node.cores is not set'),
         ({"node": {"cores": 4, "memory": 0.4}}, "one shot needs 0.50 GB, a node of ours has 0.40 GB"),
-        ({"node": {"cores": 4, "memory": 1}, "worker": {"processes": 3}}, "is 3, each of which needs 0.50 GB"),
+        ({"node": {"cores": 4, "memory": 1}, "worker": {"processes": 3}}, "is 3; each needs 0.50 GB"),
     ],
 )
 def test_a_site_with_too_few_settings_or_resources_is_refused(sections, message):

@@ -52,7 +52,7 @@ def test_the_site_may_choose_processes_threads_and_memory():
     [
         ({}, 20 * GB, "one shot needs 20.40 GB, this machine has 14.40 GB"),
         ({"memory": 1.0}, GB, "one shot needs 1.40 GB, site.worker.memory = 1 gives a worker on this machine 1.00 GB"),
-        ({"processes": 6}, 4 * GB, "site.worker.processes: is 6, each of which needs 4.40 GB; .* take at most 3"),
+        ({"processes": 6}, 4 * GB, "site.worker.processes: is 6; each needs 4.40 GB, .* take at most 3"),
     ],
 )
 def test_a_layout_that_does_not_fit_is_refused_with_the_numbers(settings, shot_bytes, message):
@@ -105,7 +105,7 @@ def test_the_site_says_where_temporary_files_go(tmp_path, monkeypatch):
 def test_a_scratch_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     site = SiteConfig.model_validate({"filesystem": {"scratch": str(tmp_path / "file" / "mine")}})
-    with pytest.raises(InputError, match=r"site.filesystem.scratch: .*file/mine: cannot be made"):
+    with pytest.raises(InputError, match=r"site.filesystem.scratch: .*file/mine: cannot be created"):
         LocalWorkers(Layout(1, 1, GB), site=site).__enter__()
 
 

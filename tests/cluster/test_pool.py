@@ -38,10 +38,10 @@ def test_the_user_may_request_a_possible_launch_mode():
     assert choose_launch_mode(load_site("generic-slurm"), "local", {})[0] == "local"
     with pytest.raises(InputError, match="--launch jobs: the site workstation has no batch system"):
         choose_launch_mode(load_site("workstation"), "jobs", {})
-    with pytest.raises(InputError, match="--launch allocation: this is not inside a job"):
+    with pytest.raises(InputError, match="--launch allocation: this process does not run in a job"):
         choose_launch_mode(load_site("generic-slurm"), "allocation", {})
     closed = site(scheduler={"kind": "slurm", "submit_from_compute": False})
-    with pytest.raises(InputError, match="lets no jobs be submitted from within a job"):
+    with pytest.raises(InputError, match="does not allow jobs to be submitted from within a job"):
         choose_launch_mode(closed, "jobs", INSIDE)
 
 

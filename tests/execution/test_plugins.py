@@ -19,10 +19,10 @@ from hpcfwi.execution.plugins import EXIT_TOPIC, WorkerExitPlugin, WorkerInfoPlu
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (-9, "killed by signal 9 (SIGKILL, perhaps by the system for want of memory)"),
+        (-9, "killed by signal 9 (SIGKILL, perhaps by the system, which ran out of memory)"),
         (-11, "killed by signal 11 (SIGSEGV)"),
         (-4, "killed by signal 4 (SIGILL: an instruction that this host does not have (devito.target))"),
-        (-7, "killed by signal 7 (SIGBUS, perhaps since a disk is full)"),
+        (-7, "killed by signal 7 (SIGBUS, perhaps because a disk is full)"),
         (-200, "killed by signal 200"),
         (3, "exited with status 3"),
     ],

@@ -25,7 +25,7 @@ def without_1(first_run, tmp_path_factory):
 
 def begin_anew_as_told(shell, message, *more):
     """Type what the message says."""
-    (words,) = re.findall(r"anew without it: (--fresh .*)$", message, re.MULTILINE)
+    (words,) = re.findall(r"over without it: (--fresh .*)$", message, re.MULTILINE)
     done = shell(*COMMAND, *more, *shlex.split(words))
     assert done.returncode == 0, done.stderr
     assert "without 1 of its 3 shots (data.exclude: 1)" in done.stdout

@@ -126,10 +126,10 @@ def test_a_run_folder_has_the_documented_files(job):
     assert len(list((folder / "staged").glob("solver-*.pkl"))) == 1
     # finished: a summary, and no work
     before = (folder / "events.jsonl").read_bytes()
-    assert "this run is done already" in run(job, figures=True)
+    assert "this run is already done" in run(job, figures=True)
     assert (folder / "events.jsonl").read_bytes() == before
     # the frozen configuration is the same problem
-    assert "this run is done already" in hpcfwi(job, "run", "runs/fwi/config.toml", "--run-dir", "runs/fwi")
+    assert "this run is already done" in hpcfwi(job, "run", "runs/fwi/config.toml", "--run-dir", "runs/fwi")
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def test_a_run_folder_of_another_user_is_refused(tmp_path, inner):
 def test_a_folder_with_other_files_is_refused_and_left_unchanged(tmp_path):
     tmp_path.chmod(0o755)
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match="is not empty and no run folder"):
+    with pytest.raises(InputError, match="is neither empty nor a run folder"):
         RunFolder(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
@@ -127,7 +127,7 @@ def test_a_run_that_other_versions_began_is_refused_until_that_is_accepted(tmp_p
     monkeypatch.setattr("hpcfwi.run.folder.version", lambda _: "99.1")
     with RunFolder(tmp_path / "run") as folder:
         with pytest.raises(
-            InputError, match=r"began with hpcfwi \S+ and devito 4\.\S+, here is hpcfwi \S+ and devito 99.1"
+            InputError, match=r"began with hpcfwi \S+ and devito 4\.\S+, but this is hpcfwi \S+ and devito 99.1"
         ) as raised:
             claim(folder, problem)
         assert "--accept-versions" in str(raised.value)
@@ -149,7 +149,7 @@ def test_a_run_without_recorded_versions_is_refused(tmp_path, make_problem):
         content = json.loads(path.read_text())
         del content["versions"]
         path.write_text(json.dumps(content))
-        with pytest.raises(InputError, match="began with versions that are not known"):
+        with pytest.raises(InputError, match="began with unknown versions"):
             claim(folder, problem)
         assert folder.claim(problem.identity, problem.config, accept_versions=True)
         assert claim(folder, problem)

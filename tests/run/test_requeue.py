@@ -213,4 +213,4 @@ def test_a_pbs_job_that_cannot_be_requeued_says_why(folder, command, monkeypatch
     shown = str(Requeue(folder, 10).after(TIME_IS_UP))
     assert "cannot be put back into the queue: qstat -f 7.server: exit code 111: qstat: cannot connect" in shown
     monkeypatch.delenv("HPCFWI_PBS_SCRIPT")
-    assert "only jobs/fwi.pbs can be submitted again" in str(Requeue(folder, 10).after(TIME_IS_UP))
+    assert "only jobs that run jobs/fwi.pbs can be submitted again" in str(Requeue(folder, 10).after(TIME_IS_UP))

@@ -65,7 +65,7 @@ def test_excluding_a_shot_makes_another_problem_that_needs_a_fresh_run(hpcfwi, f
     # a batch job that is started again goes on where it was
     hpcfwi.environment["SLURM_RESTART_COUNT"] = "1"
     done = hpcfwi(*words, "--fresh")
-    assert "run-3: this run is done already" in done.stdout
+    assert "run-3: this run is already done" in done.stdout
     assert not (hpcfwi.folder / "run-4").exists()
 
 
@@ -112,7 +112,7 @@ def test_with_a_quorum_the_inversion_restarts_without_failing_shots(hpcfwi, brok
     done = hpcfwi(*words, "--set", "data.quorum=0.6")
     assert done.returncode == 0, done.stderr
     shown = "without 1 of its 3 shots (failed: 1)"
-    assert f"the inversion begins anew, {shown}" in done.stdout
+    assert f"the inversion starts over, {shown}" in done.stdout
     assert f"%, {shown}\n" in done.stdout
     assert json.loads((run_dir / "result.json").read_text())["summary"]["left_out"] == shown
     # as if it had never been there

@@ -204,7 +204,7 @@ def test_a_disk_too_full_for_partial_sums_stops_the_run_only_at_the_journal_entr
         done = shell(*WITH_SUMS)
         assert done.returncode == 0, done.stderr
         # those that found room before
-        assert "shots of this evaluation are in the journal already" in done.stdout
+        assert "shots of this evaluation are already in the journal" in done.stdout
     else:
         assert process.returncode == 0, out + err
         assert not err

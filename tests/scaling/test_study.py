@@ -152,7 +152,7 @@ def test_a_study_keeps_its_runs_when_more_are_added(hpcfwi, finished):
         (["--stand-in", "nan"], "--stand-in nan"),
         (["--stand-in", "1:-1"], "--stand-in 1:-1"),
         (["--site", "nowhere"], "nowhere"),
-        (["--launch", "allocation", "--nodes", "1"], "this is not inside a job"),
+        (["--launch", "allocation", "--nodes", "1"], "this process does not run in a job"),
         (["--launch", "jobs", "--nodes", "1"], "has no batch system"),
         (["--set", "inversion.iteration=3"], "iteration"),
         (["--study-dir", ".", "--nodes", "1"], "is neither empty nor the folder of a study"),

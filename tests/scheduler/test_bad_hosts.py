@@ -43,7 +43,7 @@ def test_a_node_on_which_shots_fail_is_excluded_and_replaced(on_login):
     assert all("on node1: OSError: libfftw3.so.3" in event["reason"] for event in failed)
     # none of them afterwards
     assert not [event for event in failed if event["time"] > draining["time"] + 5]
-    end = done.stdout.partition("failures on the way")[2]
+    end = done.stdout.partition("failures during the run")[2]
     assert "gets no more shots" in end, done.stdout
     on_login.run("undisturbed", *PROBLEM)
     assert (run_dir / "model.npy").read_bytes() == (on_login.folder / "undisturbed" / "model.npy").read_bytes()

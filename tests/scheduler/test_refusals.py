@@ -86,7 +86,7 @@ def test_a_run_shows_why_its_jobs_wait_and_stops_after_the_given_minutes(lab, on
     done, seconds = refused(on_login, 'directives = ["--begin=now+1hour"]', "2.0", "--wait", "0.05")
     assert done.returncode == 3, done.stdout + done.stderr
     assert "no worker yet; jobs: 1 waiting (BeginTime)" in done.stdout
-    assert "no worker has come for 0.05 minutes (--wait); jobs: 1 waiting (BeginTime)" in done.stderr
+    assert "no worker has connected for 0.05 minutes (--wait); jobs: 1 waiting (BeginTime)" in done.stderr
     assert seconds < 30
     assert lab.jobs() == []
 

@@ -180,7 +180,9 @@ def test_site_check_shows_a_job_that_never_starts(lab, site_check):
     found = site_check.check("--job", "--wait", "0.1", code=1)
     verdict, line = found["a worker job"]["start"]
     assert verdict == "problem"
-    assert "no worker has come for 0.1 minutes (--wait); jobs: 1 waiting (BeginTime) | wait longer (--wait)" in line
+    assert (
+        "no worker has connected for 0.1 minutes (--wait); jobs: 1 waiting (BeginTime) | wait longer (--wait)" in line
+    )
     assert "no worker yet; jobs: 1 waiting (BeginTime)" in site_check.err
     assert lab.jobs() == []
 

@@ -249,7 +249,7 @@ def test_the_message_about_a_missing_interface_lists_the_others():
     address, (found,) = network_findings(load_site("workstation", ["network.interface=nope0"]), ONE)
     assert address is None
     assert found.verdict == "problem"
-    assert "there is no nope0 on this host; there are " in found.found
+    assert "there is no nope0 on this host; it has " in found.found
     assert found.advice == "--set site.network.interface"
 
 
