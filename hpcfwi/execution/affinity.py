@@ -119,8 +119,8 @@ class AffinityCheck:
             )
         elif len(together) < expected * len(here):
             found["node"] = (
-                f"on {host} {len(here)} workers (threads of each: {expected}) share CPU {format_ranges(together)}: the job was "
-                "given fewer CPUs than worker.processes x worker.threads, or another job of this run is on the same node"
+                f"on {host} {len(here)} workers whose thread count is {expected} share CPU {format_ranges(together)}: the job "
+                "was given fewer CPUs than worker.processes x worker.threads, or another job of this run is on the same node"
             )
         new = {kind: text for kind, text in found.items() if (host, kind) not in self._reported}
         self._reported |= {(host, kind) for kind in new}

@@ -34,7 +34,7 @@ def test_workers_that_share_cpus_are_reported_until_one_is_gone():
     check = check_of(2)
     assert check.mismatches("node1", "a", 2, "0-1") == []
     (message,) = check.mismatches("node1", "b", 2, "0-1")
-    assert "on node1 2 workers (threads of each: 2) share CPU 0-1" in message
+    assert "on node1 2 workers whose thread count is 2 share CPU 0-1" in message
     check.forget("a")
     assert check.mismatches("node1", "c", 2, "2-3") == []
 

@@ -119,7 +119,7 @@ def test_processes_that_are_bound_to_the_same_core_are_found(hpcfwi):
     settings = ("worker.processes=2", "worker.threads=1", *bound)
     found = check(hpcfwi, *(word for setting in settings for word in ("--set", setting)), code=1)
     assert found["threads"][0] == "problem"
-    assert "2 workers (threads of each: 1) share CPU " in found["threads"][1]
+    assert "2 workers whose thread count is 1 share CPU " in found["threads"][1]
 
 
 @pytest.mark.skipif(

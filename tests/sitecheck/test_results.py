@@ -89,7 +89,7 @@ def test_threads_of_all_processes_of_a_host_are_judged_together():
     assert found((1, "0-1"), (1, "0-1")).found == "2 processes of 1 thread on CPU 0-1, each on any of these CPUs"
     shared = found((1, "0"), (1, "0"))
     assert shared.verdict == "problem"
-    assert "on node1 2 workers (threads of each: 1) share CPU 0" in shared.found
+    assert "on node1 2 workers whose thread count is 1 share CPU 0" in shared.found
     wrong = found((1, "0-3"), (2, "4-7"), threads=2)
     assert wrong.verdict == "problem"
     assert "on node1 the kernel thread count is 1, not 2" in wrong.found
