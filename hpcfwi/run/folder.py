@@ -92,7 +92,7 @@ class RunFolder:
         path = self.path / PROBLEM
         identity = json.loads(json.dumps(identity, default=str))
         known = self.read_json(path)
-        here = _versions()
+        here = {"hpcfwi": __version__, "devito": version("devito")}  # the bytes of a result may depend on them
         if known is None and (any(self.journal.glob("*.bin")) or self.history.exists() or self.result.exists()):
             raise InputError(
                 f"{path}: is missing, so the problem that {self.path} belongs to is unknown; choose another folder with "
@@ -199,11 +199,6 @@ class RunFolder:
             )
             raise InputError(f"{path}: cannot be read ({reason}); {advice}") from None
         return content
-
-
-def _versions() -> dict[str, str]:
-    """Versions that the bytes of a result may depend on."""
-    return {"hpcfwi": __version__, "devito": version("devito")}
 
 
 def _listed(versions: Any) -> str:
