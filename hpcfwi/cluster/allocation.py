@@ -127,7 +127,7 @@ class AllocatedWorkers(WorkerPool):
     ) -> None:
         self.batch, nodes = allocated_nodes()
         if count is not None and count > len(nodes):
-            raise InputError(f"--nodes {count}: job {self.batch.job_id} has only {len(nodes)} nodes")
+            raise InputError(f"--nodes {count}: job {self.batch.job_id} has only {len(nodes)}")
         nodes = nodes[:count]
         share = request.share(len(nodes))
         self._layouts = {node: allocated_layout(site, node, share) for node in nodes}
