@@ -91,14 +91,13 @@ hpcfwi_build() {
 
 # Runs in a subshell, whose end frees the lock. An empty stamp: .venv is half-made. None: you made .venv, and it stays.
 hpcfwi_set_up() {
-    local job=${SLURM_JOB_ID:-}${PBS_JOBID:-} stamp=$venv/hpcfwi.stamp how=anew python=''
+    local job=${SLURM_JOB_ID:-}${PBS_JOBID:-} stamp=$venv/hpcfwi.stamp how=anew python='' before=''
     { cd -- "$root" && [ -f pyproject.toml ] && mkdir -p .venv && exec 9>>.venv.lock; } 2>/dev/null ||
         hpcfwi_stop "cannot write to $root, or it has no pyproject.toml: activate an environment with hpcfwi"
     hpcfwi_lock
     if hpcfwi_fits; then return; fi
-    if [ ! -e "$stamp" ] || [ "$was_root" -ef "$root" ]; then
+    { [ ! -e "$stamp" ] || [ "$was_root" -ef "$root" ]; } &&
         "$venv/bin/python" -I -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && how=update
-    fi
     if [ $how = anew ]; then
         # A job keeps it: others may be using it on nodes where it works.
         [ -z "$job" ] || [ -z "$was_root" ] ||
@@ -107,9 +106,10 @@ hpcfwi_set_up() {
         hpcfwi_machine python || exit
     fi
     hpcfwi_say 'setting up the Python environment in .venv (a minute or two)'
+    [ $how = anew ] || before=$(cat -- "$stamp" 2>/dev/null) # an update that fails, but is not killed, changes nothing
     if [ $how = anew ] || [ -e "$stamp" ]; then : >"$stamp"; fi
     [ -z "$job" ] || export PIP_RETRIES=1 UV_HTTP_RETRIES=1 # a node without internet says so soon
-    (hpcfwi_build $how) </dev/null >"$venv/setup.log" 2>&1 ||
+    (hpcfwi_build $how || { [ -z "$before" ] || echo "$before" >"$stamp"; false; }) </dev/null >"$venv/setup.log" 2>&1 ||
         hpcfwi_stop "setting up .venv failed. The end of $venv/setup.log:"$'\n'"$(tail -n 15 .venv/setup.log)${job:+
 If $HOSTNAME has no internet, on a login node type: bash jobs/fwi.sh --setup}"
     hpcfwi_fits # sets state, now that there is a Python

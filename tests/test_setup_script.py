@@ -222,6 +222,17 @@ def test_a_changed_project_is_installed_again_into_the_same_environment_even_if_
     assert (ready.venv / "kept").exists()
 
 
+def test_an_update_that_fails_in_a_job_leaves_the_environment_as_it_was(ready):
+    (ready.venv / "kept").touch()
+    ready.change("fail")
+    for _ in range(2):
+        assert "on a login node type: bash jobs/fwi.sh --setup" in ready.run("--setup", status=3, SLURM_JOB_ID="7")[1]
+    assert (ready.venv / "kept").exists()
+    ready.change()
+    ready.run("--setup", SLURM_JOB_ID="7")
+    assert (ready.venv / "kept").exists()
+
+
 def test_extras_are_added_and_kept(ready):
     code = 'set -eu; . "$1/jobs/environment.sh"; hpcfwi_environment "$1" "$2"; echo "$HPCFWI_BIN"'
     (ready.root / "jobs/extras.sh").write_text(f'set -- "{ready.root}" "$1"; {code}')

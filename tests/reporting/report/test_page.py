@@ -221,7 +221,7 @@ def test_summary_shots_versions_and_configuration_are_shown(finished, first_run)
     assert "devito" in setting
     assert "dispersion" in finished.texts["failures"]
     assert (
-        "2 workers on 1 host did" in finished.texts["workers"] or "1 worker on 1 host did" in finished.texts["workers"]
+        "2 workers on 1 host finished" in finished.texts["workers"] or "1 worker on 1 host finished" in finished.texts["workers"]
     )
 
 
