@@ -220,9 +220,7 @@ def test_summary_shots_versions_and_configuration_are_shown(finished, first_run)
     assert (first_run[2] / "config.toml").read_text() in setting
     assert "devito" in setting
     assert "dispersion" in finished.texts["failures"]
-    assert (
-        "2 workers on 1 host finished" in finished.texts["workers"] or "1 worker on 1 host finished" in finished.texts["workers"]
-    )
+    assert re.search("[12] workers? on 1 host finished", finished.texts["workers"])
 
 
 def test_figures_are_embedded_unless_they_are_from_an_earlier_end_of_the_run(run):
