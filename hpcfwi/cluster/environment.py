@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # importing Dask is slow, and workers do not need pydantic
 
 # Variables that a job sets for its worker processes: their number on the node, the OpenMP threads of each, and the start time
 # of the job script (s since 1970).
-PROCESSES_VARIABLE, THREADS_VARIABLE, JOB_STARTED_VARIABLE = "HPCFWI_PROCESSES", "HPCFWI_THREADS", "HPCFWI_JOB_BEGAN"
+PROCESSES_VARIABLE, THREADS_VARIABLE, JOB_STARTED_VARIABLE = "HPCFWI_PROCESSES", "HPCFWI_THREADS", "HPCFWI_JOB_STARTED"
 DEATH_TIMEOUT_S = 45  # a worker without a scheduler ends after this time, and its job with it
 LOG_LEVEL = "DASK_LOGGING__DISTRIBUTED"
 # Dask's workers must not spill, since kernels hold nearly all memory, nor pause, since nothing would wake them up.
