@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +15,6 @@ from hpcfwi.model.grid import courant_limit
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.wavelet import highest_frequency, peak_frequency
 from hpcfwi.solver.boundary import SolverSpec
-
-if TYPE_CHECKING:  # importing Dask is too slow for the command line
-    from hpcfwi.cluster.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ def plan_workers(problem: Problem, plan: Plan, site: Site, nodes: int | None = N
 
     Raises InputError if a shot does not fit on a node; the message suggests changes that fit.
     """
-    from hpcfwi.cluster.layout import ResourceRequest, node_layout
+    from hpcfwi.cluster.layout import Layout, ResourceRequest, node_layout
     from hpcfwi.cluster.local import local_layout
 
     local = site_batch_system(site) is None
