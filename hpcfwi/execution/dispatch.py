@@ -11,7 +11,8 @@ import asyncio
 import math
 import queue
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future as Fetch
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import dask
 from distributed import Future
 from distributed.scheduler import KilledWorker
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 POLL_INTERVAL_S = 1.0  # between two checks of workers, overdue tasks, the clock and stop conditions
 SUM_TIMEOUT_S = 600.0  # a sum normally takes seconds; after this time its worker is restarted
 SUM_PRIORITY = 10  # sums go before shots, since they free memory
+MAX_SUBMITTED = 512  # tasks in one message to the scheduler: some MB at most
 BATCH_KEY = "batch"  # keys of batches begin with this word and a hyphen
 FAILED = ("error", "cancelled")
 
@@ -141,19 +144,25 @@ class Dispatch:
         self._refill()
         # Dask keeps a result for as long as its future is referenced
         events.clear()
+        needed: dict[Node, Future] = {}
+        if finished:
+            self.progress(len(self.shots.done), len(self.shots.names))
         while finished:
             unit, future = finished.pop(0)
-            self._collect((1, unit.first // BLOCK) if unit.batch else (0, unit.first), future)
-            self.progress(len(self.shots.done), len(self.shots.names))
+            self._collect((1, unit.first // BLOCK) if unit.batch else (0, unit.first), future, needed)
         while rest:
             event = rest.pop(0)
             if callable(event):
                 event()
             elif event.key in self._nodes:
                 node, _ = self._nodes.pop(event.key)
-                use = self._repair if event.status in FAILED else self._collect
-                use(node, event)
+                if event.status in FAILED:
+                    self._repair(node, event)
+                else:
+                    self._collect(node, event, needed)
             event = None
+        if needed:
+            self._fetch(needed)
         if failed or self.shots.has_retries:
             self._refill()
 
@@ -168,15 +177,26 @@ class Dispatch:
         estimates = [self.window.median_s(kind), shots_per_task * median(reported) if reported else math.nan]
         seconds = min((value for value in estimates if not math.isnan(value)), default=math.nan)
         self.window.depth = queue_depth(seconds, len(self.window.workers))
+        tasks: defaultdict[Callable[..., Any], dict[str, tuple[Any, ...]]] = defaultdict(dict)
         for unit, worker in self.shots.assignments(self.window):
-            self._submit_unit(unit, worker)
+            key, function, arguments = self._assign(unit, worker)
+            tasks[function][key] = arguments
+        for function, by_key in tasks.items():
+            # one message for all: Dask pickles what their arguments share only once. Dask calls `workers` with each key;
+            # a task that is restricted to its worker would wait for ever if the worker died.
+            workers = {key: self.window.worker_of(key) for key in by_key}.__getitem__
+            columns = list(zip(*by_key.values(), strict=True))
+            with dask.annotate(workers=workers, allow_other_workers=True):
+                options = {"key": list(by_key), "batch_size": MAX_SUBMITTED, "fifo_timeout": 0, "pure": False}
+                self._watch(self.client.map(function, *columns, **options))
 
-    def _submit_unit(self, unit: Unit, worker: str) -> None:
+    def _assign(self, unit: Unit, worker: str) -> tuple[str, Callable[..., Any], tuple[Any, ...]]:
+        """Record that a worker gets a unit; return the task's key, function and arguments."""
         first = unit.first
         if unit.batch:
             assert self.tree is not None
             node = (1, first // BLOCK)
-            function, name = add_shots, f"{BATCH_KEY}-{self.tree.key(node)}"
+            name, function = f"{BATCH_KEY}-{self.tree.key(node)}", add_shots
             arguments = (self.function, [self.arguments[i] for i in unit.shots], self.tree.file_of(node))
         else:
             function, arguments = self.function, self.arguments[first]
@@ -189,10 +209,10 @@ class Dispatch:
             hanging = next((unit.workers[late] for late in unit.late), "")
             reason = "it takes far longer than others; its worker may hang"
             self._log_retry(first, hanging, reason)
+        self._used_keys.add(key)
         self.shots.start(unit, key, worker)
         self.window.add_task(worker, key, time.monotonic(), alone=unit.alone)
-        # a task that is restricted to this worker would wait for ever if the worker died
-        self._submit(key, function, arguments, workers=[worker], allow_other_workers=True)
+        return key, function, arguments
 
     def _submit_node(self, node: Node, load: bool = False) -> None:
         """Submit the sum of a node, or the reading of its file."""
@@ -201,12 +221,12 @@ class Dispatch:
         self._nodes[key] = (node, time.monotonic())
         file = self.tree.file_of(node)
         function, arguments = (load_part, (file,)) if load else (add_parts, (self.tree.parts_of(node), file))
-        self._submit(key, function, arguments, priority=SUM_PRIORITY)
+        self._watch([self.client.submit(function, *arguments, key=key, priority=SUM_PRIORITY, pure=False)])
 
-    def _submit(self, key: str, function: Callable[..., Any], arguments: tuple[Any, ...], **options: Any) -> None:
-        self._used_keys.add(key)
-        future = self._futures[key] = self.client.submit(function, *arguments, key=key, pure=False, **options)
-        future.add_done_callback(self._events.put)
+    def _watch(self, futures: Iterable[Future]) -> None:
+        for future in futures:
+            self._futures[future.key] = future
+            future.add_done_callback(self._events.put)
 
     def _finish(self, key: str) -> None:
         """Record that a shot is done, cancel its other tasks, and restart the workers that hang with them."""
@@ -219,33 +239,40 @@ class Dispatch:
         for worker in hanging:
             self.executor.restart(worker)
 
-    def _collect(self, node: Node, future: Future) -> None:
-        """Add a finished part to the tree, and submit the sum that it completes, if any."""
+    def _collect(self, node: Node, future: Future, needed: dict[Node, Future]) -> None:
+        """Add a finished part to the tree, and submit the sum that it completes; or to ``needed`` if the driver fetches it."""
         if self.tree is None or self.tree.is_fetched(node):
-            self._fetch(node, future)
+            needed[node] = future
             return
         ready = self.tree.add(node, future)
         if ready is not None:
             self._submit_node(ready)
 
-    def _fetch(self, node: Node, future: Future) -> None:
-        """Start to fetch a result, without waiting: the worker that holds it may not answer."""
-        result, loop = self.client.gather(future, asynchronous=True), self.client.loop.asyncio_loop
-        fetch = asyncio.run_coroutine_threadsafe(result, loop)
+    def _fetch(self, parts: Mapping[Node, Future]) -> None:
+        """Start to fetch results, without waiting: a worker that holds one may not answer."""
+        results, loop = self.client.gather(list(parts.values()), asynchronous=True), self.client.loop.asyncio_loop
+        fetch = asyncio.run_coroutine_threadsafe(results, loop)
         self._fetches.add(fetch)
-        fetch.add_done_callback(lambda done: self._events.put(partial(self._use_fetched, node, future, done)))
+        fetch.add_done_callback(lambda done: self._events.put(partial(self._use_fetched, parts, done)))
 
-    def _use_fetched(self, node: Node, future: Future, fetch: Fetch[Any]) -> None:
+    def _use_fetched(self, parts: Mapping[Node, Future], fetch: Fetch[Any]) -> None:
         self._fetches.discard(fetch)
         if fetch.cancelled():
             return
         error = fetch.exception()
         if error is None:
-            if self.tree is None:
-                self.results[node[1]] = fetch.result()
-            else:
-                self.tree.add_fetched(node, fetch.result())
-        elif future.status in FAILED:
+            for node, value in zip(parts, fetch.result(), strict=True):
+                if self.tree is None:
+                    self.results[node[1]] = value
+                else:
+                    self.tree.add_fetched(node, value)
+            return
+        if len(parts) > 1:  # find out which one failed
+            for node, future in parts.items():
+                self._fetch({node: future})
+            return
+        [(node, future)] = parts.items()
+        if future.status in FAILED:
             # the result was lost with its worker, and the task failed when Dask ran it again
             if node[0] == 0:
                 self._lose_result(node[1], future)
@@ -255,7 +282,7 @@ class Dispatch:
         elif future.status == "finished":
             raise error
         else:
-            self._fetch(node, future)
+            self._fetch(parts)
 
     def _fail(self, future: Future, worker: str) -> None:
         """Queue a failed shot for another worker, or raise ShotFailed if it has failed too often."""
