@@ -344,6 +344,7 @@ class Dispatch:
         if not self.window.workers.keys() >= set(workers):
             run_stranded_tasks(self.client)
         self.shots.lose_workers(self.window.update(workers))
+        self.window.incomplete = len(workers) < self.executor.planned_workers
         if workers:
             self._worker_seen_at = time.monotonic()
 

@@ -43,12 +43,14 @@ class DaskExecutor:
     check_stop: Callable[[float], tuple[str, float] | None] = lambda _: None
     # called with events: retried shots, overdue tasks, restarted workers, excluded hosts, sums on disk, warnings
     log_event: Callable[[Event], None] = lambda _: None
+    planned_workers: int = 0  # the most workers that may join
 
     def __post_init__(self) -> None:
         self.window.log_event = self.log_event
         # durations of the last shots, measured by their workers and added in Dask's thread
         self.seconds: deque[float] = deque(maxlen=DURATIONS_KEPT)
         self.shots_per_task = 1  # in the last sum
+        self._last_worker: dict[str, str] = {}  # of each shot, by its name
         self.blameless: set[str] = set()  # workers whose death is not blamed on a shot or host
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of the current sum or map
         self._clock_offset: float | None = time.time() - time.monotonic()
@@ -91,7 +93,7 @@ class DaskExecutor:
     ) -> list[Any]:
         """Run ``function(*arguments[i])`` for each shot and return all results, in the order of the shots."""
         self._check_stop()
-        shots = Shots(names, exit_reason=self.exit_reason)
+        shots = Shots(names, exit_reason=self.exit_reason, last_worker=self._last_worker)
         dispatch = Dispatch(self, function, arguments, keys, shots, None, progress)
         dispatch.run()
         return [dispatch.results[i] for i in range(len(names))]
@@ -127,7 +129,7 @@ class DaskExecutor:
             batched = should_batch(len(missing), len(self.workers()), median(seconds) if seconds else math.nan)
         batches = tree.batches(missing) if batched else []
         self.shots_per_task = max(map(len, batches), default=1)
-        shots = Shots(names, batches, covered, tree.kept_shots, self.exit_reason)
+        shots = Shots(names, batches, covered, tree.kept_shots, self.exit_reason, self._last_worker)
         Dispatch(self, function, arguments, keys, shots, tree, progress).run(on_disk)
         return tree.root
 

@@ -20,19 +20,23 @@ A stopped run may start over without its excluded shots (``data.quorum``, :mod:`
 one shot, or a batch of consecutive shots that one task computes. A failed batch is computed again shot by shot.
 """
 
-from collections import deque
+import time
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from hpcfwi.errors import ShotFailed
-from hpcfwi.execution.window import Window
+from hpcfwi.execution.window import Window, host_of
+from hpcfwi.inversion.misfit import BLOCK
 
 # The run stops after this many errors of one shot, or deaths of its workers (which may have other causes).
 MAX_ATTEMPTS, MAX_WORKER_DEATHS = 3, 4
 MAX_COPIES = 3  # at most this many workers compute the same shot
 # A worker that hangs with a shot is restarted after this time if no other worker can take the shot.
 LONE_WORKER_TIMEOUT_S = 600.0
+# While planned workers are missing, a shot that has failed on all hosts waits this long for another host.
+NEW_HOST_TIMEOUT_S = 60.0
 
 
 class State(Enum):
@@ -66,6 +70,7 @@ class Failure:
     died: bool = False  # whether the worker died
     blame: bool = True  # whether it counts; if many workers vanish at once, neither shot nor host is to blame
     position: int = 0  # of the shot in a batch
+    when: float = field(default_factory=time.monotonic)
 
 
 @dataclass(eq=False)
@@ -101,6 +106,8 @@ class Shots:
     done: set[int] = field(default_factory=set)  # shots whose results exist, or whose sums are on disk
     block: int = 1  # consecutive shots with one sum on disk; a run that stops finishes the blocks it has begun
     exit_reason: Callable[[str], str] = lambda _: ""  # returns why the worker at an address died; "" if unknown
+    # by name of a shot, the worker that computed it last and may still have its data in memory; updated here
+    last_worker: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.running: dict[str, Unit] = {}  # by task key
@@ -108,20 +115,31 @@ class Shots:
         batched = set().union(*self.batches)
         single = [Unit(range(i, i + 1)) for i in range(len(self.names)) if i not in batched and i not in self.done]
         # units wait in three queues: new ones, failed or lost ones, and overdue ones that need a copy
-        self._new = deque([*(Unit(shots, batch=True) for shots in self.batches), *single])
+        self._new = OrderedDict.fromkeys([*(Unit(shots, batch=True) for shots in self.batches), *single])
         self._retries: dict[Unit, None] = {}
         self._copies: dict[Unit, None] = {}
         self.units = {unit.first: unit for unit in self._new}
+        self._by_last_worker: defaultdict[str, deque[Unit]] = defaultdict(deque)
+        for unit in self._new:
+            self._by_last_worker[self.last_worker.get(self.names[unit.first], "")].append(unit)
 
     def assignments(self, window: Window) -> Iterator[tuple[Unit, str]]:
         """Yield units with the workers that should compute them; call :meth:`start` for each.
 
-        Copies of overdue shots come first, then failed shots, then the others in survey order.
+        Copies of overdue shots come first, then failed shots, then the others in survey order, except that a worker first gets
+        those that it computed last time. Since unfinished blocks take memory, it does so only among the next few shots.
         """
         if self.has_retries:
             yield from self._retry_assignments(window)
+        near = max(BLOCK, len(window.workers))
         while self._new and (worker := window.pick()) is not None:
-            yield self._new.popleft(), worker
+            known, unit = self._by_last_worker[worker], next(iter(self._new))
+            while known and known[0] not in self._new:
+                known.popleft()
+            if known and known[0].first < unit.first + near:
+                unit = known[0]
+            del self._new[unit]
+            yield unit, worker
 
     def _retry_assignments(self, window: Window) -> Iterator[tuple[Unit, str]]:
         for unit in list(self._copies):
@@ -136,8 +154,12 @@ class Shots:
         for unit in list(self._retries):
             if not window.has_room:
                 return
-            worker = window.pick(tried=[failure.worker for failure in unit.failures], empty=unit.alone)
-            if worker is not None:
+            tried = [failure.worker for failure in unit.failures]
+            worker = window.pick(tried=tried, empty=unit.alone)
+            if worker is None:
+                continue
+            waits = window.incomplete and host_of(worker) in map(host_of, tried)
+            if not waits or time.monotonic() - unit.failures[-1].when > NEW_HOST_TIMEOUT_S:
                 del self._retries[unit]
                 yield unit, worker
 
@@ -153,7 +175,8 @@ class Shots:
 
         Return the unit's other tasks, which are no longer needed, and the workers that hang with its overdue tasks.
         """
-        unit = self._end(key)
+        worker, unit = self.running[key].workers[key], self._end(key)
+        self.last_worker.update((self.names[shot], worker) for shot in unit.shots)
         self._copies.pop(unit, None)
         unit.move(State.DONE)
         unit.alone = False
@@ -270,7 +293,7 @@ class Shots:
         begun = {i // self.block for i in (*self.done, *running)}
         self._copies.clear()
         self._retries = {unit: None for unit in self._retries if unit.first // self.block in begun}
-        self._new = deque(unit for unit in self._new if unit.first // self.block in begun)
+        self._new = OrderedDict.fromkeys(unit for unit in self._new if unit.first // self.block in begun)
 
     @property
     def has_retries(self) -> bool:

@@ -96,6 +96,7 @@ class Window:
     def __init__(self) -> None:
         self.log_event: Callable[[Event], None] = lambda _: None  # called when a host is excluded or readmitted
         self.depth = 1  # tasks that a worker may have at a time
+        self.incomplete = False  # whether workers are missing that may still join
         self.excluded: frozenset[str] = frozenset()  # hosts that get no more shots
         self.workers: dict[str, _Worker] = {}
         self._draining: set[str] = set()

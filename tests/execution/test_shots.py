@@ -87,6 +87,36 @@ def test_a_shot_that_fails_is_queued_again_and_goes_to_another_host_before_new_o
     assert [(shot, worker) for _, shot, worker in work.give()] == [(0, B), (2, A)]
 
 
+def test_a_shot_that_has_failed_on_all_hosts_waits_for_the_missing_workers_for_a_limited_time(monkeypatch):
+    work = Work(count=1, workers=(A,))
+    work.window.incomplete = True
+    work.give()
+    work.fail("task-1", ERROR)
+    assert work.give() == []
+    assert not work.shots.idle
+    work.window.update((A, B))
+    assert [(shot, worker) for _, shot, worker in work.give()] == [(0, B)]
+    work.fail("task-2", replace(ERROR, worker=B))
+    assert work.give() == []
+    monkeypatch.setattr(shots_module, "NEW_HOST_TIMEOUT_S", -1.0)
+    assert len(work.give()) == 1
+
+
+def test_a_worker_gets_the_shots_that_it_computed_last_time_if_they_are_among_the_next(monkeypatch):
+    monkeypatch.setattr(shots_module, "BLOCK", 4)
+    last_worker = dict(zip("0123456789", (B, A, B, A, A, A, A, A, A, B), strict=True))
+    work, computed = Work(count=10, last_worker=last_worker), {A: [], B: []}
+    given = work.give()
+    while given:
+        for key, shot, worker in given:
+            computed[worker].append(shot)
+            work.finish(key)
+        given = work.give()
+    # B takes 5 while its own shot 9 is not among the next four
+    assert computed == {A: [1, 3, 4, 6, 7], B: [0, 2, 5, 9, 8]}
+    assert last_worker == {str(shot): worker for worker, shots in computed.items() for shot in shots}
+
+
 def test_a_shot_that_fails_three_times_is_excluded_and_named_with_every_reason():
     work = Work(count=1)
     for _ in range(2):
