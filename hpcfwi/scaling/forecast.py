@@ -165,7 +165,7 @@ def fit(runs: Sequence[TimeBreakdown], overhead: TaskOverhead = NO_OVERHEAD) -> 
         overhead=overhead,
         level_seconds=median(times.sum_seconds / max(1, tree_depth(run.shots)) for run, times in typical),
         driver_seconds=median(times.driver_seconds for _, times in typical),
-        observed_seconds=median(fmean(run.observed_seconds) for run in runs if run.observed_seconds),
+        observed_seconds=median([fmean(run.observed_seconds) for run in runs if run.observed_seconds] or [0.0]),
         start_and_end={name: _fit_line(runs, name) for name in (*CONSTANT_PARTS, *GROWING_PARTS)},
     )
 

@@ -212,6 +212,10 @@ def test_the_losses_add_up_to_the_evaluation_and_the_run():
         )
 
 
+def test_a_log_without_the_observed_shots_is_fitted():
+    assert fit([replace(measured(2).times, observed_seconds=[])]).observed_seconds == 0.0
+
+
 def test_without_a_computed_evaluation_there_is_no_model():
     with pytest.raises(InputError, match="at least one computed evaluation"):
         fit([])
