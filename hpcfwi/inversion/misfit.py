@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -84,7 +85,7 @@ def load_misfit(name: str) -> Misfit:
 
 
 def misfit_identity(name: str) -> dict[str, str]:
-    """What identifies the code of another package's misfit: package, version, and digest of its module's file.
+    """What identifies the code of another package's misfit: package, version, and digest of the files in its module's folder.
 
     Raises InputError as :func:`load_misfit` does.
     """
@@ -93,9 +94,15 @@ def misfit_identity(name: str) -> dict[str, str]:
     if name in MISFITS or point is None:
         return {}
     package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.module
-    file = import_module(point.module).__file__
-    content = Path(file).read_bytes() if file is not None else b""
-    return {"misfit code": f"{package}, {hashlib.blake2b(content, digest_size=10).hexdigest()}"}
+    module = import_module(point.module)
+    folders = getattr(sys.modules.get(module.__package__ or ""), "__path__", [])
+    files = sorted(file for folder in folders for file in Path(folder).rglob("*.py"))
+    if not files and module.__file__ is not None:  # a module outside a package
+        files = [Path(module.__file__)]
+    digest = hashlib.blake2b(digest_size=10)
+    for file in files:
+        digest.update(file.read_bytes())
+    return {"misfit code": f"{package}, {digest.hexdigest()}"}
 
 
 def _entry_point(name: str) -> EntryPoint | None:

@@ -4,6 +4,8 @@ import csv
 
 import pytest
 
+from hpcfwi.inversion.misfit import misfit_identity
+
 MISFIT = '''
 """The pseudo-Huber misfit, sum(sqrt(1 + r^2) - 1), which large residuals dominate less."""
 
@@ -92,6 +94,18 @@ def test_a_run_is_not_continued_with_other_code_of_its_misfit(hpcfwi, other_dist
     done = hpcfwi(*command, *(part for setting in settings for part in ("--set", setting)))
     assert done.returncode == 2, done.stderr
     assert "holds a run of another problem:\n  misfit code: " in done.stderr
+
+
+def test_a_misfit_is_identified_by_all_files_of_its_package(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "several_files"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "misfits.py").write_text("from hpcfwi.inversion.misfit import LeastSquares\n")
+    name = "several_files.misfits:LeastSquares"
+    before = misfit_identity(name)
+    (package / "helpers.py").write_text("POWER = 2\n")
+    assert misfit_identity(name) != before
 
 
 @pytest.mark.usefixtures("other_distribution")
