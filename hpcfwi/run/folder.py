@@ -114,7 +114,7 @@ class RunFolder:
                     "bytes can no longer be promised.\n  Continue anyway with --accept-versions, or start over with --fresh."
                 )
             versions["accepted"].append(here)
-        text = tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+        text = tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))  # TOML has no null
         write_atomic(self.path / "config.toml", lambda file: file.write(text.encode()))
         # part of the keys of the journal's entries
         self.began_with = json.dumps(versions.get("began"), sort_keys=True)
@@ -223,13 +223,6 @@ def _check_usable(path: Path) -> None:
             )
     except OSError as error:
         raise InputError(f"{path}: cannot be used ({error.strerror}); choose another folder with --run-dir") from None
-
-
-def _without_none(value: Any) -> Any:
-    """Leave out unset keys, since TOML has no null."""
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return value
 
 
 def _differences(known: Any, wanted: Any, name: str = "") -> list[str]:
