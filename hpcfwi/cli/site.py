@@ -87,18 +87,13 @@ def script(name: str, config: Path | None, nodes: int | None, settings: tuple[st
     """Print the job script of a worker at the site NAME: for CONFIG, or without it for a whole node."""
     run_settings = [setting for setting in settings if config is not None and not _is_site_setting(setting)]
     found = _load(name, [setting for setting in settings if setting not in run_settings])
-    scheduler = found.config.scheduler
-    if scheduler.kind == "none":
-        raise InputError(
-            f"the site {found.name} has no batch system (scheduler.kind), so there is no job script; choose another site, for "
-            "example generic-slurm (hpcfwi site list)"
-        )
-    from hpcfwi.cluster.jobs import JobContext, job_script
+    from hpcfwi.cluster.jobs import JobContext, job_script, required_batch_system
     from hpcfwi.cluster.layout import ResourceRequest, node_layout
     from hpcfwi.cluster.network import security_of
     from hpcfwi.execution.affinity import PRELOAD_MODULES
 
-    jobs = nodes or scheduler.job_limit
+    required_batch_system(found)  # before the layout of a node that it may not describe
+    jobs = nodes or found.config.scheduler.job_limit
     whole_nodes = ResourceRequest(jobs * (found.config.node.cores or 1), 1)
     layout = node_layout(found, whole_nodes if config is None else _resource_request(config, run_settings), jobs)
     run_dir = default_run_dir(found, config or Path("run")).absolute()

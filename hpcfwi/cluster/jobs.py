@@ -47,18 +47,19 @@ class JobContext:
 
 def job_script(site: Site, layout: Layout, context: JobContext, scheduler: str = "") -> str:
     """Return the script of a worker job as it is submitted, except for the scheduler's address and the job's name."""
-    batch = _required_batch_system(site)
+    batch = required_batch_system(site)
     options = job_options(site, batch, layout, context)
     with jobqueue_defaults():
         address = scheduler or f"{options['protocol']}DRIVER:PORT"
         return str(worker_job_class(batch)(address, name="hpcfwi-0", **options).job_script())
 
 
-def _required_batch_system(site: Site) -> BatchSystem:
+def required_batch_system(site: Site) -> BatchSystem:
+    """Return the batch system of a site; raise InputError if it has none."""
     batch = site_batch_system(site)
     if batch is None:
         problem = f"the site {site.name} has no batch system (scheduler.kind), so there is no job script"
-        raise InputError(f"{problem}; choose another, for instance generic-slurm (hpcfwi site list)")
+        raise InputError(f"{problem}; choose another site, for example generic-slurm (hpcfwi site list)")
     return batch
 
 
@@ -101,7 +102,7 @@ class WorkerJobs(WorkerPool):
         self, site: Site, layout: Layout, run_dir: Path, listener: Listener, workload: Workload, jobs: int | None
     ) -> None:
         super().__init__(layout, listener, workload)
-        self.site, self.run_dir, self.batch = site, run_dir, _required_batch_system(site)
+        self.site, self.run_dir, self.batch = site, run_dir, required_batch_system(site)
         self.jobs = jobs if jobs is not None else site.config.scheduler.jobs
         if missing := self.batch.missing_commands():
             problem = f"{missing[0]}: no such command here, so no {self.batch.name} job can be submitted"
