@@ -142,6 +142,7 @@ def observe(problem: Problem, operations: ShotOperations, executor: ShotExecutor
             Path(model.path).unlink(missing_ok=True)
 
 
+@dataclass(eq=False, repr=False)
 class Objective:
     """Callable for the optimiser: ``f, g = objective(x)``.
 
@@ -165,28 +166,23 @@ class Objective:
         Called after each evaluation with it, x and the gradient.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        parametrisation: Parametrisation,
-        operations: ShotOperations,
-        executor: ShotExecutor,
-        shots: list[StagedFile],
-        staged: Path,
-        journal: Journal,
-        partials: Partials,
-        progress: Callable[[int, int], None] = lambda *_: None,
-        on_begin: Callable[[int], None] = lambda _: None,
-        on_evaluation: Callable[[Evaluation, NDArray, NDArray], None] = lambda *_: None,
-    ) -> None:
-        self.problem, self.parametrisation, self.shots = problem, parametrisation, shots
-        self.operations, self.executor = operations, executor
-        self.staged, self.journal, self.partials = staged, journal, partials
-        self.progress, self.on_begin, self.on_evaluation = progress, on_begin, on_evaluation
+    problem: Problem
+    parametrisation: Parametrisation
+    operations: ShotOperations
+    executor: ShotExecutor
+    shots: list[StagedFile]
+    staged: Path
+    journal: Journal
+    partials: Partials
+    progress: Callable[[int, int], None] = lambda *_: None
+    on_begin: Callable[[int], None] = lambda _: None
+    on_evaluation: Callable[[Evaluation, NDArray, NDArray], None] = lambda *_: None
+
+    def __post_init__(self) -> None:
         self.evaluations: list[Evaluation] = []
         self.gradient: NDArray = np.zeros(0)  # of the last evaluation
         self.seconds = 0.0  # wall time of all evaluations
-        self._names = [shot.name for shot in problem.survey.shots]
+        self._names = [shot.name for shot in self.problem.survey.shots]
 
     def __call__(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Misfit and gradient at x: from the journal, or computed and written there first."""
