@@ -25,15 +25,9 @@ MAX_DRIVER_SUM_BYTES = 4_000_000
 
 
 class ShotExecutor(Protocol):
-    """Runs a function for each shot, and retries it on other workers if it fails.
+    """Runs a function for each shot, and retries it on other workers if it fails."""
 
-    Attributes
-    ----------
-    shots_per_task
-        Shots that one task of the last :meth:`sum` computed.
-    """
-
-    shots_per_task: int
+    shots_per_task: int  # shots that one task of the last sum() computed
 
     def map(
         self,
@@ -144,38 +138,19 @@ def observe(problem: Problem, operations: ShotOperations, executor: ShotExecutor
 
 @dataclass(eq=False, repr=False)
 class Objective:
-    """Callable for the optimiser: ``f, g = objective(x)``.
+    """Callable for the optimiser: ``f, g = objective(x)``."""
 
-    Parameters
-    ----------
-    problem, parametrisation
-        What is inverted, and what x stands for.
-    operations, executor
-        The functions of a shot, and what runs them.
-    shots
-        The staged shots, in survey order.
-    staged
-        Folder for models.
-    journal, partials
-        Recorded evaluations, and partial sums of the current one.
-    progress
-        Called with the number of shots done and of all shots.
-    on_begin
-        Called with the number of an evaluation before its shots begin.
-    on_evaluation
-        Called after each evaluation with it, x and the gradient.
-    """
-
-    problem: Problem
-    parametrisation: Parametrisation
-    operations: ShotOperations
-    executor: ShotExecutor
-    shots: list[StagedFile]
-    staged: Path
-    journal: Journal
-    partials: Partials
-    progress: Callable[[int, int], None] = lambda *_: None
-    on_begin: Callable[[int], None] = lambda _: None
+    problem: Problem  # what is inverted
+    parametrisation: Parametrisation  # what x stands for
+    operations: ShotOperations  # the functions of a shot
+    executor: ShotExecutor  # what runs them
+    shots: list[StagedFile]  # the staged shots, in survey order
+    staged: Path  # folder for models
+    journal: Journal  # recorded evaluations
+    partials: Partials  # partial sums of the current evaluation
+    progress: Callable[[int, int], None] = lambda *_: None  # called with the number of shots done and of all shots
+    on_begin: Callable[[int], None] = lambda _: None  # called with the number of an evaluation before its shots begin
+    # called after each evaluation with it, x and the gradient
     on_evaluation: Callable[[Evaluation, NDArray, NDArray], None] = lambda *_: None
 
     def __post_init__(self) -> None:

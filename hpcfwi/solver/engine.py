@@ -33,18 +33,10 @@ SLEEPING_MINIMUM = 0.25
 
 
 class ShotEngine(Protocol):
-    """Computes shots one at a time in the current model. A worker keeps its engine.
+    """Computes shots one at a time in the current model. A worker keeps its engine."""
 
-    Attributes
-    ----------
-    kernel_seconds
-        Seconds in compiled code so far.
-    runs_kernels
-        Whether it runs kernels, whose threads can be counted.
-    """
-
-    kernel_seconds: float
-    runs_kernels: bool
+    kernel_seconds: float  # in compiled code so far
+    runs_kernels: bool  # whether it runs kernels, whose threads can be counted
 
     def set_model(self, m: NDArray) -> None:
         """Use the squared slowness ``m``, (s/km)^2, on the model's grid."""
