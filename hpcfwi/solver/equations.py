@@ -16,30 +16,16 @@ class WaveEquation(Protocol):
     """A wave equation on a padded grid: its symbols, operators and absorbing boundary.
 
     The operators share the symbols: an engine writes a shot's input into their arrays and reads its output there.
-
-    Attributes
-    ----------
-    boundary
-        The absorbing layer; it extends model parameters into its cells and folds gradients back.
-    grid
-        The padded grid.
-    parameters
-        Model parameters on the padded grid.
-    gradients
-        One for each parameter: :meth:`gradient` adds to it, and :meth:`born` reads the parameter's perturbation from it.
-    forward_field, adjoint_field
-        Wavefields; zero before a shot.
-    source, receivers
-        Traces and positions.
     """
 
-    boundary: Sponge
-    grid: Grid
-    parameters: tuple[Function, ...]
+    boundary: Sponge  # the absorbing layer; it extends model parameters into its cells and folds gradients back
+    grid: Grid  # the padded grid
+    parameters: tuple[Function, ...]  # model parameters on the padded grid
+    # one for each parameter: gradient() adds to it, and born() reads the parameter's perturbation from it
     gradients: tuple[Function, ...]
-    forward_field: TimeFunction
+    forward_field: TimeFunction  # wavefields; zero before a shot
     adjoint_field: TimeFunction
-    source: SparseTimeFunction
+    source: SparseTimeFunction  # traces and positions
     receivers: SparseTimeFunction
 
     @property
