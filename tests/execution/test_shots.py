@@ -91,12 +91,12 @@ def test_a_shot_that_has_failed_on_all_hosts_waits_for_the_missing_workers_for_a
     work = Work(count=1, workers=(A,))
     work.window.incomplete = True
     work.give()
-    work.fail("task-1", ERROR)
+    work.fail("task-1", Failure(A, "an error"))
     assert work.give() == []
     assert not work.shots.idle
     work.window.update((A, B))
     assert [(shot, worker) for _, shot, worker in work.give()] == [(0, B)]
-    work.fail("task-2", replace(ERROR, worker=B))
+    work.fail("task-2", Failure(B, "an error"))
     assert work.give() == []
     monkeypatch.setattr(shots_module, "NEW_HOST_TIMEOUT_S", -1.0)
     assert len(work.give()) == 1
