@@ -33,7 +33,7 @@ class DataError(_ShotError, InputError):
 
 
 class ShotFailed(_ShotError, RunError):
-    """A shot failed on every worker that tried it; ``problem`` says where and why."""
+    """All attempts to compute a shot failed; ``problem`` says where and why."""
 
     def __str__(self) -> str:
         return f"shot {self.shot} {self.problem}"

@@ -359,7 +359,7 @@ class ShotRetried(Event, name="retry"):
 
 
 class ShotExcluded(Event):
-    """A shot that fails on every worker is left out, and the inversion starts over without it."""
+    """A shot whose attempts all failed is left out, and the inversion starts over without it."""
 
     shot: f.Shot
     reason: f.Reason

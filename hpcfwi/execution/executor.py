@@ -1,4 +1,4 @@
-"""The Dask executor: computes every shot, on another worker if one fails, or stops the run and names the shot."""
+"""The Dask executor: computes every shot, and retries a failed one on another worker until it has failed too often."""
 
 import math
 import queue

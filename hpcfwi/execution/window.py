@@ -28,7 +28,8 @@ DURATIONS_KEPT = 200  # medians are taken over the last durations
 MIN_OVERDUE_S, OVERDUE_RATIO = 60.0, 10.0
 # A batch takes at most this long, so that it can end in time after a signal.
 MAX_BATCH_S = 10.0
-REQUIRED_SPEEDUP = 0.8  # batches, which balance the work less evenly, must shorten an evaluation by this factor
+# Batches, which balance the work less evenly, are used if they take less than this share of the time of single shots.
+MAX_BATCHED_SHARE = 0.8
 
 
 def host_of(address: str) -> str:
@@ -58,7 +59,7 @@ class TaskOverhead:
 
 
 NO_OVERHEAD = TaskOverhead(0.0, 0.0)
-# Measured by tests/benchmarks/driver_at_scale.py (many, batched); a run has no time to measure it.
+# Measured with `tests/benchmarks/driver_at_scale.py many batched`; a run has no time to measure it.
 TYPICAL_OVERHEAD = TaskOverhead(0.0016, 0.00025)
 
 
@@ -72,7 +73,7 @@ def should_batch(shots: int, workers: int, seconds: float) -> bool:
         return False
     alone = max(shots * TYPICAL_OVERHEAD.alone, seconds * math.ceil(shots / workers))
     batched = max(shots * TYPICAL_OVERHEAD.batched, BLOCK * seconds * math.ceil(shots / (BLOCK * workers)))
-    return batched < REQUIRED_SPEEDUP * alone
+    return batched < MAX_BATCHED_SHARE * alone
 
 
 @dataclass(eq=False)

@@ -227,7 +227,7 @@ def _report(
     passed = longest >= ENOUGH_SLOPES and all(error <= limit for _, error, limit in limits)
     solver, frozen = problem.config.solver, "" if problem.fixed_step is not None else " (frozen for the test)"
     lines = [
-        f"shot {shot.name}, {len(shot.receivers)} receivers, {axis.samples} steps of {axis.step:g} ms{frozen}, space order "
+        f"shot {shot.name}, {len(shot.receivers)} receivers, {axis.samples} samples of {axis.step:g} ms{frozen}, space order "
         f"{solver.space_order}, {'free surface' if solver.free_surface else 'no free surface'}, misfit "
         f"{problem.config.inversion.misfit}",
         "",

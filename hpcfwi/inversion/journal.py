@@ -31,10 +31,10 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """The answer for an x, and how far x is from the entry's, relative to the largest value; 0 for the same bytes."""
+    """A recorded answer."""
 
     answer: FunctionalGradient
-    drift: float = 0.0
+    drift: float = 0.0  # largest difference of x from the recorded vector, relative to the largest value of that
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def entries(folder: Path) -> tuple[list[Entry], int]:
 
 
 class Journal:
-    """The answers of one problem, by the digest of x and by the number of the evaluation.
+    """The answers (misfit and gradient) of one problem, by the digest of x and by the number of the evaluation.
 
     Entries of other problems in the folder are ignored. ``problem`` is a digest; ``verify`` is called before each write, and
     raises if another driver has taken over the run.
@@ -78,7 +78,7 @@ class Journal:
         self.folder, self.problem, self.verify = folder, problem, verify
         # entries by number; read when an x is not found by its digest
         self._numbers: dict[int, Path] | None = None
-        # entries of vectors that differ in their last bits, with the difference, by the name that x itself would have
+        # by the name that x would have: the entry of a vector that differs from x in the last bits, and the difference
         self._drifted: dict[str, tuple[Path, float]] = {}
 
     def write(self, x: Vector, answer: FunctionalGradient, number: int) -> None:
@@ -152,8 +152,8 @@ class Journal:
 class Partials:
     """Sums of blocks of shots of the current evaluation, so that a restart does not compute them again.
 
-    Their names are digests of what they depend on. Each evaluation has a subfolder of the journal for its sums, which goes once
-    the journal has the evaluation. ``block`` is the number of shots in a sum: 1, 8, 64, ... as in the summation tree; 0 keeps
+    Their names are digests of what they depend on. Each evaluation has a subfolder of the journal for its sums, which is
+    deleted once the evaluation is in the journal. ``block`` is the number of shots in a sum: 1, 8, 64, ... as in the summation tree; 0 keeps
     none, None chooses about 3 % of the shots.
     """
 

@@ -106,7 +106,7 @@ def misfit_identity(name: str) -> dict[str, str]:
 
 
 def _entry_point(name: str) -> EntryPoint | None:
-    """The entry point of another package that has this name, or that ``module:name`` would be."""
+    """Find the entry point with this name; for ``module:name``, make one. None if it is neither."""
     points = entry_points(group=ENTRY_POINTS)
     if name in points.names:
         return points[name]

@@ -78,7 +78,9 @@ def check_sampling(
         advice = "a shorter solver.time_step"
     else:
         advice = "a finer grid" + ("" if config.solver.space_order >= 12 else " or a higher solver.space_order")
-    return (f"dispersion: {sampling}: their speed is off by about {100 * error:+.1f} %; {advice} would reduce it",)
+    return (
+        f"dispersion: {sampling}: the speed of these waves is off by about {100 * error:+.1f} %; {advice} would reduce it",
+    )
 
 
 def dispersion(

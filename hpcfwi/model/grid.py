@@ -80,9 +80,8 @@ def second_derivative_weights(order: int) -> tuple[float, ...]:
 def courant_limit(domain: Domain, space_order: int, velocity: float) -> float:
     """Longest stable time step of the acoustic equation, ms, for the highest ``velocity``, km/s.
 
-    The only place of this limit: :mod:`hpcfwi.model.checks` plans with it before there is a solver, and
-    :meth:`hpcfwi.solver.equations.AcousticEquation.stable_step` returns it, rounded by :func:`critical_step`. An equation
-    with another limit adds its own function here, for both.
+    Planning (:mod:`hpcfwi.model.checks`) and the solver (:meth:`hpcfwi.solver.equations.AcousticEquation.stable_step`) both
+    use it. Put the limit of another equation beside it.
 
     Notes
     -----
@@ -105,7 +104,7 @@ def critical_step(domain: Domain, space_order: int, velocity: float) -> float:
 def safe_step(domain: Domain, space_order: int, velocity: float) -> float:
     """The Courant limit of a stencil of twice the space order, rounded to four digits; ms.
 
-    Devito's ``examples.seismic.model`` takes this step for a model of that space order. It is a few per cent below the
+    Devito's ``examples.seismic.model`` takes this step for a model of that space order. It is 4 to 13 % below the
     limit, where the shortest waves are only marginally stable.
     """
     return float(f"{courant_limit(domain, 2 * space_order, velocity):.3e}")

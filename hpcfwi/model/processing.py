@@ -1,4 +1,4 @@
-"""Operators on gathers: what happens to observed and predicted data before the misfit compares them."""
+"""Processing of gathers: operators on predicted ones, and the resampling of observed ones."""
 
 import math
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from hpcfwi.model.grid import TimeAxis
 
 
 class Operator(Protocol):
-    """A linear operator P on a gather, shape (samples, receivers), the same for predicted and observed data.
+    """A linear operator P on a predicted gather d, shape (samples, receivers).
 
-    With the misfit ``J(P d, P d_obs)`` the adjoint source of a shot is ``P^T dJ/d(P d)``.
+    The misfit compares ``P d`` with the observed gather, which is processed already. The adjoint source is ``P^T dJ/d(P d)``.
     """
 
     def apply(self, gather: NDArray) -> NDArray:

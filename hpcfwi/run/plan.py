@@ -65,7 +65,7 @@ def make_plan(problem: Problem) -> Plan:
     stable = f"stable up to {limit:.4g} ms at {velocity:.4g} km/s"
     parts = (
         f"observed data {_bytes(data_bytes)}, journal {_bytes(journal_bytes)}, sums of an unfinished evaluation "
-        f"{_bytes(partial_bytes)}"
+        f"{_bytes(partial_bytes)}, other files {_bytes(disk - data_bytes - journal_bytes - partial_bytes)}"
     )
     lowest, largest = config.inversion.bounds
     frozen = int(problem.frozen.sum())
@@ -74,7 +74,7 @@ def make_plan(problem: Problem) -> Plan:
         ("extent", f"{extent} km"),
         ("survey", f"{len(problem.survey)} shots, {traces} traces of {problem.recording.samples} samples"),
         ("wavelet", f"peak {peak:.3g} Hz, up to {highest:.3g} Hz"),
-        ("time axis", f"{axis.samples} steps of {axis.step:.4g} ms ({config.solver.time_step}; {stable})"),
+        ("time axis", f"{axis.samples} samples of {axis.step:.4g} ms ({config.solver.time_step}; {stable})"),
         ("dispersion", f"{points:.3g} grid points per shortest wavelength, whose speed is off by {100 * error:+.1f} %"),
         ("forward wavefield", f"kept {kept}: {spec.snapshots} levels"),
         ("memory per worker", f"{_bytes(spec.nbytes)} for a shot, and about 0.4 GB for Python"),

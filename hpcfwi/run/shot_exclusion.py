@@ -1,4 +1,4 @@
-"""Shots that fail on every worker: the run stops with advice, or starts over without them (``data.quorum``)."""
+"""Shots whose attempts all fail: the run stops with advice, or starts over without them (``data.quorum``)."""
 
 import json
 import math

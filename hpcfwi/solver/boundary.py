@@ -76,10 +76,9 @@ class Sponge:
 
         Notes
         -----
-        Along each axis, with a layer of n cells of width h and p the distance into the layer over n, it is
-        ``1.5 ln(1000) / n * (p - sin(2 pi p) / (2 pi)) / h`` for a speed of 1 km/s, the profile of Devito's
-        ``examples.seismic.model`` (Louboutin et al. 2019, doi:10.5194/gmd-12-1165-2019). As there, p runs from 2/n in the
-        innermost cell to 1 + 1/n in the outermost. The profiles of the axes add up in the corners.
+        Along each axis it is ``1.5 ln(1000) / n * (p - sin(2 pi p) / (2 pi)) / h`` for a speed of 1 km/s, in a layer of n cells
+        of width h, with ``p = (i + 1) / n`` in the i-th cell from the model: the profile of Devito's ``examples.seismic.model``
+        (Louboutin et al. 2019, doi:10.5194/gmd-12-1165-2019). In corners, the damping terms of the axes add up.
         """
         total = np.zeros(self.padded_shape)
         for axis, ((before, after), h) in enumerate(zip(self.widths, self.domain.spacing, strict=True)):
@@ -107,7 +106,7 @@ class SolverSpec:
     dtype: str  # "float32" or "float64"
     time_samples: int  # of the longest time axis
     snapshot_every: int  # steps between two kept levels of the forward wavefield
-    receivers: int  # largest number of a shot
+    receivers: int  # largest number of receivers of a shot
     # names in hpcfwi.solver.equations.EQUATIONS and hpcfwi.solver.storage.STORAGES
     equation: str = "acoustic"
     storage: str = "snapshots"
@@ -148,6 +147,6 @@ def snapshot_interval(step: float, highest_frequency: float, margin: float) -> i
     """Largest number of steps of ``step`` ms between two kept levels of the wavefield.
 
     The product of two wavefields has twice the ``highest_frequency``, kHz, of the wavelet; ``margin`` is the number of samples
-    in its period. The sum of the samples equals the integral while this is above 1 (Nyquist).
+    in its period. The sum of the samples equals the integral while this is above 1: no frequency is aliased to zero.
     """
     return max(1, math.floor(1.0 / (margin * 2.0 * highest_frequency * step)))

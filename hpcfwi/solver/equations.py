@@ -58,8 +58,8 @@ class AcousticEquation:
     ``examples.seismic.acoustic`` (Louboutin et al. 2019, doi:10.5194/gmd-12-1165-2019). The Courant limit is that of
     :func:`hpcfwi.model.grid.courant_limit`.
 
-    *Source and receivers*: the source is injected with ``dt^2 / m`` after the step, every sample of the wavelet; receivers
-    read the field by bilinear interpolation.
+    *Source and receivers*: every sample of the wavelet is injected with ``dt^2 / m`` after the step. Both lie between grid
+    points by linear interpolation along each axis.
 
     *Gradient*: with v the solution of the adjoint step (with the sign of the damping reversed), into which the adjoint source
     is injected with ``dt^2 / m``, the gradient with respect to m is ``g = -sum_t u v_tt`` (Plessix 2006,

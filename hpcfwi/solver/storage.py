@@ -35,10 +35,10 @@ class WavefieldStorage(Protocol):
 
 
 class SnapshotStorage:
-    """Keeps every k-th level of the wavefield in memory.
+    """Keeps a snapshot of the wavefield every k steps in memory.
 
-    k times the sum over the kept levels approximates the sum over all steps. Both are the same integral while the product of
-    the two wavefields is sampled above its Nyquist rate (:func:`hpcfwi.solver.boundary.snapshot_interval`).
+    k times the sum over the snapshots equals the sum over all steps as long as no frequency of the product of the two
+    wavefields is aliased to zero (:func:`hpcfwi.solver.boundary.snapshot_interval`).
     """
 
     def __init__(self, grid: Grid, spec: SolverSpec) -> None:

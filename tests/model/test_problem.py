@@ -258,7 +258,7 @@ def test_a_plan_has_grid_steps_memory_and_disk():
     assert rows["grid"] == "101 x 101 points, 181 x 181 with 40 cells of sponge, absorbing on all sides"
     assert rows["survey"] == "11 shots, 1111 traces of 251 samples"
     assert rows["time axis"].startswith(
-        f"{made.time_axis(made.initial_velocity).samples} steps of {made.fixed_step:.4g} ms (fixed; stable"
+        f"{made.time_axis(made.initial_velocity).samples} samples of {made.fixed_step:.4g} ms (fixed; stable"
     )
     assert re.fullmatch(r"kept every \d+ steps: \d+ levels", rows["forward wavefield"])
     assert re.match(r"[\d.]+ MB for a shot", rows["memory per worker"])
