@@ -153,8 +153,8 @@ class Partials:
     """Sums of blocks of shots of the current evaluation, so that a restart does not compute them again.
 
     Their names are digests of what they depend on. Each evaluation has a subfolder of the journal for its sums, which is
-    deleted once the evaluation is in the journal. ``block`` is the number of shots in a sum: 1, 8, 64, ... as in the summation tree; 0 keeps
-    none, None chooses about 3 % of the shots.
+    deleted once the evaluation is in the journal. ``block`` is the number of shots in a sum: 1, 8, 64, ... as in the summation
+    tree; 0 keeps none, None chooses about 3 % of the shots.
     """
 
     def __init__(self, folder: Path, block: int | None = None) -> None:
