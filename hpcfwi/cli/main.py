@@ -143,7 +143,7 @@ def run(
 
 
 def _result_lines(result: RunResult) -> Iterator[str]:
-    from hpcfwi.reporting.formatting import counted, hours
+    from hpcfwi.reporting.formatting import counted
 
     ratio = result.misfit / result.initial_misfit if result.initial_misfit else 0.0
     error = "" if result.model_error is None else f", model error {100 * result.model_error:.2f} %"
@@ -152,7 +152,7 @@ def _result_lines(result: RunResult) -> Iterator[str]:
     yield f"{counts}: misfit {result.misfit:.6g}, {ratio:.4f} of the initial one{error}{left_out}"
     if result.irreproducible:
         yield f"the last bits may differ from run to run: {result.irreproducible}"
-    yield f"{hours(result.core_hours)} of the workers"
+    yield f"{result.core_hours:.3g} core-hours of the workers"
     yield f"{result.folder} holds:"
     if (result.folder / "report.html").is_file():
         yield "  report.html    everything on one page, for a browser"

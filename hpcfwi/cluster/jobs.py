@@ -120,6 +120,11 @@ class WorkerJobs(WorkerPool):
     def planned_nodes(self) -> int:
         return self.jobs if isinstance(self.jobs, int) else self.jobs[1]
 
+    @property
+    def expected(self) -> tuple[int, int]:
+        count = self.jobs if isinstance(self.jobs, int) else self.jobs[0]
+        return count, count * self.layout.processes
+
     def _prepare(self, stack: ExitStack) -> None:
         self._security = prepare_run_dir(self.site, self.run_dir, stack)
 

@@ -96,6 +96,11 @@ class WorkerPool(ABC):
         """The largest number of worker processes of the pool."""
         return self.planned_nodes * self.layout.processes
 
+    @property
+    def expected(self) -> tuple[int, int]:
+        """Nodes, or worker jobs, and worker processes that the pool has unless some are missing."""
+        return self.planned_nodes, self.planned_workers
+
     def threads_on(self, host: str) -> int:  # noqa: ARG002 - nodes may differ in an allocation only
         """Return the OpenMP threads of each worker on a host."""
         return self.layout.threads

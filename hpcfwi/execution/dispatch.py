@@ -30,7 +30,7 @@ from hpcfwi.events.types import ShotRetried, TaskOverdue
 from hpcfwi.execution.reduction import Node, SumTree
 from hpcfwi.execution.shots import Failure, Shots, State, Unit
 from hpcfwi.execution.tasks import TaskFailure, add_parts, add_shots, load_part
-from hpcfwi.execution.window import queue_depth
+from hpcfwi.execution.window import host_of, queue_depth
 from hpcfwi.inversion.misfit import BLOCK
 from hpcfwi.process import graceful_stop, stop_requested
 
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 POLL_INTERVAL_S = 1.0  # between two checks of workers, overdue tasks, the clock and stop conditions
 SUM_TIMEOUT_S = 600.0  # a sum normally takes seconds; after this time its worker is restarted
 SUM_PRIORITY = 10  # sums go before shots, since they free memory
-MAX_SUBMITTED = 512  # tasks in one message to the scheduler: some MB at most
+# Tasks in one message to the scheduler. Dask warns above 10 MB; a shot with 10,000 receivers of its own takes 0.24 MB.
+MAX_SUBMITTED = 32
 BATCH_KEY = "batch"  # keys of batches begin with this word and a hyphen
 FAILED = ("error", "cancelled")
 
@@ -345,7 +346,8 @@ class Dispatch:
         if not self.window.workers.keys() >= set(workers):
             run_stranded_tasks(self.client)
         self.shots.lose_workers(self.window.update(workers))
-        self.window.incomplete = len(workers) < self.executor.planned_workers
+        nodes, count = self.executor.expected
+        self.window.incomplete = len(workers) < count and len(set(map(host_of, workers))) < nodes
         if workers:
             self._worker_seen_at = time.monotonic()
 
@@ -361,7 +363,9 @@ class Dispatch:
         if self.stop_reason is None:
             self._check_overdue(now)
             shots_per_task, workers = self.executor.shots_per_task, len(self.window.workers)
-            stop = self.executor.check_stop(self.executor.needed_s(shots_per_task, self.shots.block, workers))
+            # with one sum for several shots, all blocks that have begun are finished
+            block = self.shots.block + self.shots.near(workers) if self.shots.block > 1 else 1
+            stop = self.executor.check_stop(self.executor.needed_s(shots_per_task, block, workers))
             if stop is not None:
                 self.stop_reason, self.stop_at = stop[0], now + stop[1]
                 self.shots.stop()

@@ -43,7 +43,7 @@ class DaskExecutor:
     check_stop: Callable[[float], tuple[str, float] | None] = lambda _: None
     # called with events: retried shots, overdue tasks, restarted workers, excluded hosts, sums on disk, warnings
     log_event: Callable[[Event], None] = lambda _: None
-    planned_workers: int = 0  # the most workers that may join
+    expected: tuple[int, int] = (0, 0)  # nodes and workers that should join
 
     def __post_init__(self) -> None:
         self.window.log_event = self.log_event
@@ -134,7 +134,7 @@ class DaskExecutor:
         return tree.root
 
     def needed_s(self, shots_per_task: int = 1, block: int = 1, workers: int = 1) -> float:
-        """Seconds that the assigned tasks, and the rest of a block that has begun, may need."""
+        """Seconds that the assigned tasks, and the rest of ``block`` shots, may need."""
         rounds = self.window.depth + 1 + math.ceil(max(0.0, block / shots_per_task - 1) / max(1, workers))
         return rounds * shots_per_task * max(tuple(self.seconds), default=0.0)
 

@@ -131,7 +131,7 @@ class Shots:
         """
         if self.has_retries:
             yield from self._retry_assignments(window)
-        near = max(BLOCK, len(window.workers))
+        near = self.near(len(window.workers))
         while self._new and (worker := window.pick()) is not None:
             known, unit = self._by_last_worker[worker], next(iter(self._new))
             while known and known[0] not in self._new:
@@ -140,6 +140,10 @@ class Shots:
                 unit = known[0]
             del self._new[unit]
             yield unit, worker
+
+    def near(self, workers: int) -> int:
+        """How far a shot may be from the next one in survey order, and go first."""
+        return max(BLOCK, workers) * max(map(len, self.batches), default=1)
 
     def _retry_assignments(self, window: Window) -> Iterator[tuple[Unit, str]]:
         for unit in list(self._copies):
@@ -158,7 +162,7 @@ class Shots:
             worker = window.pick(tried=tried, empty=unit.alone)
             if worker is None:
                 continue
-            waits = window.incomplete and host_of(worker) in map(host_of, tried)
+            waits = window.incomplete and not self.stopping and host_of(worker) in map(host_of, tried)
             if not waits or time.monotonic() - unit.failures[-1].when > NEW_HOST_TIMEOUT_S:
                 del self._retries[unit]
                 yield unit, worker

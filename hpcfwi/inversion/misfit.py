@@ -85,7 +85,7 @@ def load_misfit(name: str) -> Misfit:
 
 
 def misfit_identity(name: str) -> dict[str, str]:
-    """What identifies the code of another package's misfit: package, version, and digest of the files in its module's folder.
+    """What identifies the code of another package's misfit: package, version, and digest of the package's Python files.
 
     Raises InputError as :func:`load_misfit` does.
     """
@@ -95,13 +95,11 @@ def misfit_identity(name: str) -> dict[str, str]:
         return {}
     package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.module
     module = import_module(point.module)
-    folders = getattr(sys.modules.get(module.__package__ or ""), "__path__", [])
-    files = sorted(file for folder in folders for file in Path(folder).rglob("*.py"))
-    if not files and module.__file__ is not None:  # a module outside a package
-        files = [Path(module.__file__)]
-    digest = hashlib.blake2b(digest_size=10)
-    for file in files:
-        digest.update(file.read_bytes())
+    parent = sys.modules.get(module.__package__ or "")
+    files = [Path(module.__file__)] if module.__file__ is not None else []
+    if parent is not None and parent.__file__ is not None:  # else a plain folder, which may hold anything
+        files = sorted(file for file in Path(parent.__file__).parent.rglob("*.py") if file.is_file())
+    digest = hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=10)
     return {"misfit code": f"{package}, {digest.hexdigest()}"}
 
 

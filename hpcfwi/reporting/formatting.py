@@ -22,11 +22,6 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def hours(core_hours: float) -> str:
-    """``12.3 core-hours``."""
-    return f"{core_hours:.3g} core-hours"
-
-
 def ago(seconds: float) -> str:
     """``3 s ago``, ``5 min ago``, ``7 h ago``, ``12 days ago``."""
     for unit, length, below in (("s", 1, 100), ("min", MINUTE, 100 * MINUTE), ("h", HOUR, 2 * DAY)):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from rich.filesize import decimal
 
 from hpcfwi.batch.registry import site_batch_system
 from hpcfwi.config.site import Site
@@ -64,11 +65,11 @@ def make_plan(problem: Problem) -> Plan:
     peak, highest = 1000 * peak_frequency(problem.wavelet), 1000 * highest_frequency(problem.wavelet)
     stable = f"stable up to {limit:.4g} ms at {velocity:.4g} km/s"
     parts = (
-        f"observed data {_bytes(data_bytes)}, journal {_bytes(journal_bytes)}, sums of an unfinished evaluation "
-        f"{_bytes(partial_bytes)}, other files {_bytes(disk - data_bytes - journal_bytes - partial_bytes)}"
+        f"observed data {decimal(data_bytes)}, journal {decimal(journal_bytes)}, sums of an unfinished evaluation "
+        f"{decimal(partial_bytes)}, other files {decimal(disk - data_bytes - journal_bytes - partial_bytes)}"
     )
     lowest, largest = config.inversion.bounds
-    frozen = int(problem.frozen.sum())
+    frozen, cells = int(problem.frozen.sum()), problem.frozen.size
     rows = (
         ("grid", f"{_times(domain.shape)} points, {padded}"),
         ("extent", f"{extent} km"),
@@ -76,13 +77,10 @@ def make_plan(problem: Problem) -> Plan:
         ("wavelet", f"peak {peak:.3g} Hz, up to {highest:.3g} Hz"),
         ("time axis", f"{axis.samples} samples of {axis.step:.4g} ms ({config.solver.time_step}; {stable})"),
         ("dispersion", f"{points:.3g} grid points per shortest wavelength, whose speed is off by {100 * error:+.1f} %"),
-        ("forward wavefield", f"kept {kept}: {spec.snapshots} levels"),
-        ("memory per worker", f"{_bytes(spec.nbytes)} for a shot, and about 0.4 GB for Python"),
-        ("disk", f"about {_bytes(disk)}: {parts}"),
-        (
-            "unknowns",
-            f"{problem.frozen.size - frozen} cells, {frozen} frozen; velocities {lowest:g} to {largest:g} km/s",
-        ),
+        ("forward wavefield", f"kept {kept}: {spec.snapshots} snapshots"),
+        ("memory per worker", f"{decimal(spec.nbytes)} for a shot, and about 0.4 GB for Python"),
+        ("disk", f"about {decimal(disk)}: {parts}"),
+        ("unknowns", f"{cells - frozen} cells, {frozen} frozen; velocities {lowest:g} to {largest:g} km/s"),
     )
     return Plan(rows, spec.nbytes, disk, config.solver.strategy == "sampled")
 
@@ -141,11 +139,3 @@ def _what_fits(problem: Problem, fits: Callable[[int], bool]) -> str:
 
 def _times(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if number < 999.5:  # so that the three rounded digits stay below 1000
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} GB"

@@ -261,7 +261,7 @@ class Session:
             self._exit_reason,
             self._check_stop,
             lambda event: self.worker_events.record(event),
-            pool.planned_workers,
+            pool.expected,
         )
         self._log_tail = pool.log_tail
         self.worker_events = WorkerEvents(

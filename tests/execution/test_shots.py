@@ -102,6 +102,17 @@ def test_a_shot_that_has_failed_on_all_hosts_waits_for_the_missing_workers_for_a
     assert len(work.give()) == 1
 
 
+def test_a_shot_does_not_wait_for_missing_workers_when_the_run_stops():
+    work = Work(count=2, workers=(A,), depth=2, block=2)
+    work.window.incomplete = True
+    work.give()
+    work.fail("task-1", Failure(A, "an error"))
+    work.finish("task-2")
+    assert work.give() == []
+    work.shots.stop()
+    assert [shot for _, shot, _ in work.give()] == [0]
+
+
 def test_a_worker_gets_the_shots_that_it_computed_last_time_if_they_are_among_the_next(monkeypatch):
     monkeypatch.setattr(shots_module, "BLOCK", 4)
     last_worker = dict(zip("0123456789", (B, A, B, A, A, A, A, A, A, B), strict=True))
@@ -115,6 +126,18 @@ def test_a_worker_gets_the_shots_that_it_computed_last_time_if_they_are_among_th
     # B takes 5 while its own shot 9 is not among the next four
     assert computed == {A: [1, 3, 4, 6, 7], B: [0, 2, 5, 9, 8]}
     assert last_worker == {str(shot): worker for worker, shots in computed.items() for shot in shots}
+
+
+def test_a_worker_gets_the_batches_that_it_computed_last_time():
+    batches = [range(i, i + 8) for i in range(0, 64, 8)]
+    last_worker = {str(i): (B, A, A, B)[i // 8 % 4] for i in range(64)}
+    work, expected = Work(count=64, batches=batches, last_worker=last_worker), dict(last_worker)
+    given = work.give()
+    while given:
+        for key, _, _ in given:
+            work.finish(key)
+        given = work.give()
+    assert last_worker == expected
 
 
 def test_a_shot_that_fails_three_times_is_excluded_and_named_with_every_reason():

@@ -96,16 +96,19 @@ def test_a_run_is_not_continued_with_other_code_of_its_misfit(hpcfwi, other_dist
     assert "holds a run of another problem:\n  misfit code: " in done.stderr
 
 
-def test_a_misfit_is_identified_by_all_files_of_its_package(tmp_path, monkeypatch):
+@pytest.mark.parametrize("package", [True, False])
+def test_a_misfit_is_identified_by_all_files_of_its_package_but_not_of_a_plain_folder(tmp_path, monkeypatch, package):
     monkeypatch.syspath_prepend(tmp_path)
-    package = tmp_path / "several_files"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "misfits.py").write_text("from hpcfwi.inversion.misfit import LeastSquares\n")
-    name = "several_files.misfits:LeastSquares"
+    folder = tmp_path / f"folder_{package}"
+    folder.mkdir()
+    if package:
+        (folder / "__init__.py").touch()
+    (folder / "misfits.py").write_text("from hpcfwi.inversion.misfit import LeastSquares\n")
+    (folder / ".#misfits.py").symlink_to("nowhere")  # Emacs marks a file that is being edited so
+    name = f"{folder.name}.misfits:LeastSquares"
     before = misfit_identity(name)
-    (package / "helpers.py").write_text("POWER = 2\n")
-    assert misfit_identity(name) != before
+    (folder / "helpers.py").write_text("POWER = 2\n")
+    assert (misfit_identity(name) != before) == package
 
 
 @pytest.mark.usefixtures("other_distribution")

@@ -260,7 +260,7 @@ def test_a_plan_has_grid_steps_memory_and_disk():
     assert rows["time axis"].startswith(
         f"{made.time_axis(made.initial_velocity).samples} samples of {made.fixed_step:.4g} ms (fixed; stable"
     )
-    assert re.fullmatch(r"kept every \d+ steps: \d+ levels", rows["forward wavefield"])
+    assert re.fullmatch(r"kept every \d+ steps: \d+ snapshots", rows["forward wavefield"])
     assert re.match(r"[\d.]+ MB for a shot", rows["memory per worker"])
     assert re.match(r"about [\d.]+ MB: observed data [\d.]+ MB, journal", rows["disk"])
     assert rows["dispersion"] == "5.07 grid points per shortest wavelength, whose speed is off by -0.9 %"

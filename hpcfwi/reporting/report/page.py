@@ -17,7 +17,7 @@ from hpcfwi.events.log import read_events
 from hpcfwi.inversion.history import Row
 from hpcfwi.io import printable, require_regular_file, shortened, write_atomic
 from hpcfwi.model.problem import Problem
-from hpcfwi.reporting.formatting import counted, date_time, duration, hours, number
+from hpcfwi.reporting.formatting import counted, date_time, duration, number
 from hpcfwi.reporting.report.charts import convergence_charts, data_uri, shot_misfits, some
 from hpcfwi.reporting.report.data import ReportData, RunModels, read_history
 from hpcfwi.reporting.report.gantt import draw_gantt
@@ -175,7 +175,7 @@ def _summary(run: Path, data: ReportData, rows: Sequence[Row], models: RunModels
         "Layout": start.layout if start else "",
         "Site": f"{start.site} ({start.launch})" if start else "",
         "Wall time": wall_time,
-        "Cost": hours(state.core_hours(data.ended)) if wall_time else "",
+        "Cost": f"{state.core_hours(data.ended):.3g} core-hours" if wall_time else "",
         "Begun": date_time(data.began) if wall_time else "",
         "Last event": date_time(data.ended) if wall_time else "",
         "Driver starts": str(state.starts),
