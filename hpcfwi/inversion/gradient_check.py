@@ -46,7 +46,7 @@ class CheckReport:
         Taylor test: step lengths, second-order remainders, slope from each step to the next.
     approximation
         Relative difference of the run's own gradient (sampled, cropped) from the exact one; None if it is exact.
-    visible_from
+    visible_below
         Step length below which that difference dominates the Taylor remainder; None without a difference.
     passed
         Whether all tests passed.
@@ -60,7 +60,7 @@ class CheckReport:
     remainders: NDArray
     slopes: NDArray
     approximation: float | None
-    visible_from: float | None
+    visible_below: float | None
     passed: bool
     text: str
 
@@ -100,7 +100,7 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
 
 
 def _check(problem: Problem, shot: str | None) -> CheckReport:
-    chosen, axis, spec = _shot(problem, shot), _frozen_axis(problem), SolverSpec.from_problem(problem)
+    chosen, axis, spec = _shot(problem, shot), _fixed_axis(problem), SolverSpec.from_problem(problem)
     production_misfit = load_misfit(problem.config.inversion.misfit)
     spec = replace(spec, receivers=len(chosen.receivers), time_samples=axis.samples)
     exact = replace(spec, dtype="float64", storage="snapshots", snapshot_every=1)
@@ -176,7 +176,7 @@ def _shot(problem: Problem, name: str | None) -> Shot:
     return found
 
 
-def _frozen_axis(problem: Problem) -> TimeAxis:
+def _fixed_axis(problem: Problem) -> TimeAxis:
     """The problem's time axis; if it follows the model, one that is stable for all models of the test."""
     if problem.fixed_step is not None:
         return problem.time_axis(problem.initial_velocity)
@@ -225,9 +225,9 @@ def _report(
     limits = [(f"dot product, {name}", error, TOLERANCE[name]) for name, error in dots.items()]
     limits.append(("directional derivative", derivative, DERIVATIVE_TOLERANCE))
     passed = longest >= ENOUGH_SLOPES and all(error <= limit for _, error, limit in limits)
-    solver, frozen = problem.config.solver, "" if problem.fixed_step is not None else " (frozen for the test)"
+    solver, fixed = problem.config.solver, "" if problem.fixed_step is not None else " (fixed for the test)"
     lines = [
-        f"shot {shot.name}, {len(shot.receivers)} receivers, {axis.samples} samples of {axis.step:g} ms{frozen}, space order "
+        f"shot {shot.name}, {len(shot.receivers)} receivers, {axis.samples} samples of {axis.step:g} ms{fixed}, space order "
         f"{solver.space_order}, {'free surface' if solver.free_surface else 'no free surface'}, misfit "
         f"{problem.config.inversion.misfit}",
         "",

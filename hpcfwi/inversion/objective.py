@@ -79,8 +79,8 @@ class ShotExecutor(Protocol):
 class ShotOperations:
     """The functions that an executor runs; the first argument of all three is their common ``context``."""
 
-    # (context, shot, folder, origin, recording, file, model, axis) -> StagedFile: stage the observed data of a Shot, read from
-    # file or modelled in the staged model on its axis. Modelled data of the same origin are reused, on any machine.
+    # (context, shot, folder, origin, recording, file, model, axis) -> StagedFile: stage a shot's observed data: read `file`, or
+    # if it is None, model them in `model` on the time axis `axis`. Modelled data of the same origin are reused.
     observe: Callable[..., StagedFile]
     # (context, name, model, shot, axis, number) -> FunctionalGradient: misfit and gradient of a staged shot
     evaluate: Callable[..., FunctionalGradient]

@@ -22,7 +22,7 @@ class Sponge:
 
     domain: Domain  # the model's grid
     cells: int  # width of the layer on every absorbing side
-    free_surface: bool = False  # whether the top (z = origin) is one (pressure zero) instead of absorbing
+    free_surface: bool = False  # True: zero pressure at the top (z = origin); False: the top absorbs
 
     @property
     def widths(self) -> tuple[tuple[int, int], ...]:
