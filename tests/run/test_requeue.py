@@ -165,6 +165,7 @@ def test_signals_are_ignored_when_slurm_ends_the_job(folder, command, monkeypatc
 
 
 def in_a_job_of_pbs(monkeypatch, folder, **environment):
+    monkeypatch.delenv("PBS_EXEC", raising=False)
     for name, value in {
         "PBS_JOBID": "7.server",
         "PBS_O_WORKDIR": str(folder.path),
