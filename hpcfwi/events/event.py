@@ -129,9 +129,11 @@ def _adapter() -> TypeAdapter[Event]:
 
 
 def parse_event(line: bytes | str) -> Event | None:
-    """The event in a line of the log; None if the line is malformed or its kind is unknown."""
+    """The event in a line of the log; None if the line is malformed, has no time or is of an unknown kind."""
     try:
-        return _adapter().validate_json(line)
+        content = line if isinstance(line, bytes) else line.encode()
+        # an event without a time would take that of its reading
+        return _adapter().validate_json(content) if b'"time"' in content else None
     except ValueError:
         return None
 

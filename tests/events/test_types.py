@@ -35,6 +35,7 @@ def test_events_are_read_back_as_written(kind):
         sample_line("shot", evaluation=1.5),
         sample_line("shot", evaluation=10**30),
         sample_line("shot", time=1e11),
+        sample_line("shot").replace(b'"time"', b'"nantime"'),
         sample_line("summary", summary="x"),
         b'{"time": 1, "event": "summary", "summary": {"a": ' + b"[" * 900 + b"]" * 900 + b"}}",
         sample_line("warning").replace(b'"x"', b'"\\ud800"'),
