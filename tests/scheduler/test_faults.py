@@ -261,7 +261,7 @@ def test_the_next_driver_lists_the_queued_jobs_of_a_killed_one_and_they_end_when
     done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "run")
     assert done.returncode == 0, done.stderr
     assert "jobs of an earlier driver of this run are still there" in done.stdout
-    assert f"or now: scancel {' '.join(left)}" in done.stdout
+    assert f"to cancel them now: scancel {' '.join(left)}" in done.stdout
     lab.until(lambda: not lab.jobs())
 
 
