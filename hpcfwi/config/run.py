@@ -197,8 +197,8 @@ class DataSection(Section):
         1.0,
         gt=0,
         le=1,
-        description="fraction of these shots that must be usable; while it is, a shot whose attempts all fail or with broken "
-        "data is excluded and the inversion starts again without it; 1: such a shot stops the run",
+        description="fraction of these shots that must be usable; while it is, a shot whose attempts all "
+        "fail, or whose data are broken, is excluded and the inversion starts again without it; 1: such a shot stops the run",
     )
 
 

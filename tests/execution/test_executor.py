@@ -16,6 +16,7 @@ from distributed import Client, LocalCluster, get_worker
 from executor_events import note_events
 
 from hpcfwi.errors import DataError, RunError
+from hpcfwi.execution import shots
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.reduction import SumTree
 from hpcfwi.execution.tasks import task
@@ -87,13 +88,16 @@ def test_a_shot_that_failed_twice_is_tried_on_a_third_worker(client, tmp_path):
     assert len(set(tried)) == len(tried) == 3
 
 
-def test_with_one_worker_a_shot_is_tried_there_again(tmp_path):
+@pytest.mark.parametrize("expected", [(1, 1), (2, 2)])
+def test_with_one_worker_a_shot_is_tried_there_again_after_a_wait_if_more_are_expected(tmp_path, monkeypatch, expected):
+    monkeypatch.setattr(shots, "NEW_HOST_TIMEOUT_S", 1.0 if expected == (2, 2) else 600.0)
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        arguments = [(str(tmp_path), 2)]
-        assert DaskExecutor(client).sum(fail_on_the_first_workers, ["a"], arguments, [task_key(tmp_path)]).f == 1
+        tasks, began = DaskExecutor(client, expected=expected), time.monotonic()
+        assert tasks.sum(fail_on_the_first_workers, ["a"], [(str(tmp_path), 2)], [task_key(tmp_path)]).f == 1
+        assert expected == (1, 1) or time.monotonic() - began > 2.0  # two waits
 
 
 @pytest.mark.parametrize("function", [fail_unpicklably, fail_unpicklably_outside_of_a_task])
