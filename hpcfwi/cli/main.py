@@ -81,7 +81,7 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @launch_options
     @click.option("--nodes", type=POSITIVE, help="Worker jobs, or nodes of the allocation [all].")
-    @click.option("--wait", type=click.FloatRange(min=0), help="Minutes to wait for a worker [no limit].")
+    @click.option("--wait", type=click.FloatRange(min=0), help="Minutes to wait for a worker [jobs: no limit].")
     @click.option(
         "--run-dir", type=click.Path(path_type=Path), help="Run folder [runs/CONFIG, or in filesystem.runs of a site]."
     )

@@ -25,6 +25,7 @@ from hpcfwi.cluster.pool import (
     KEEP_LOST_WORKERS,
     NOT_IN_A_JOB,
     REMOTE_SETTINGS,
+    START_AGAIN,
     Listener,
     WorkerPool,
     Workload,
@@ -153,6 +154,11 @@ class AllocatedWorkers(WorkerPool):
     def planned_nodes(self) -> int:
         return len(self._layouts)
 
+    @property
+    def expected(self) -> tuple[int, int]:
+        left = [layout.processes for node, layout in self._layouts.items() if node.name not in self._lost]
+        return len(left), sum(left)
+
     def threads_on(self, host: str) -> int:
         layout = self.layouts.get(host.partition(".")[0])
         return layout.threads if layout is not None else self.threads
@@ -213,5 +219,5 @@ class AllocatedWorkers(WorkerPool):
         if len(self._lost) == len(self._layouts):
             last = list(self._lost.values())[-1]
             problem = f"all nodes of the allocation have lost their workers; the last one:\n  {last}"
-            raise RunError(f"{problem}\n  Finished shots are kept: start the same command again.")
+            raise RunError(f"{problem}\n  {START_AGAIN}.")
         super().check(idle_s)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 POLL_INTERVAL_S, HOUR_S = 2.0, 3600.0
 NO_WORKER_TIMEOUT_S = 120.0  # a job that runs this long without a connected worker has failed
-# After this many failed starts in a row (jobs that end before a worker connects), no more jobs are submitted; after this many
-# on one node, new jobs avoid that node.
+# A start fails if the job ends, or runs for NO_WORKER_TIMEOUT_S, before a worker connects. After this many failed starts
+# while no job has had a worker, no more jobs are submitted; after this many on one node, new jobs avoid that node.
 MAX_FAILED_STARTS, MAX_FAILED_STARTS_ON_NODE = 3, 2
 RESUBMIT_DELAY_S = 60.0  # after which a job that was rejected while others run is submitted again
 # A job is drained when it ends within this multiple of the longest recent task plus the time to hand over results.
@@ -65,17 +65,16 @@ class JobMonitor:
         self.pool, self.cluster, self.batch, self.listener = pool, cluster, pool.batch, pool.listener
         self.excluded_nodes = pool.excluded_nodes
         self.max_replacements = pool.site.config.scheduler.replacements
-        # number of jobs to keep running; None if Dask adapts it
-        self.target = pool.jobs if isinstance(pool.jobs, int) else None
+        self.target = pool.count  # number of jobs to keep running
         self.jobs: dict[str, _Job] = {}
-        self.rejection: CommandResult | None = None  # the last one, unless a job was accepted since
+        self.rejection: CommandResult | None = None  # the last one, unless a job has run since
         self.stuck: tuple[str, JobState] | None = None  # number and state of a job that will never start
         self._failure: str | None = None  # why no more jobs are submitted
-        self._failed_starts = 0  # in a row
+        self._failed_starts = 0  # since a job in the queue had a worker
         self._failed_starts_on: Counter[str] = Counter()  # by node
         self._replacements: deque[float] = deque()  # when jobs were replaced within the last hour
         self._exhausted = False  # whether the limit of replacements is reached
-        self._resubmit_at = 0.0
+        self._resubmit_at: float | None = None  # when rejected jobs are submitted again
         self._draining: dict[str, tuple[WorkerJob, float]] = {}  # jobs that get no more tasks, and when draining began
         self._connections = _ConnectionRecorder()
         self._warned = False
@@ -143,6 +142,8 @@ class JobMonitor:
         numbers = [job.job_id for job in jobs.values() if job.job_id]
         states = await asyncio.to_thread(self.batch.states, numbers)
         planned = self.cluster.worker_spec
+        for name in self.jobs.keys() - jobs.keys() - self._draining.keys():
+            self._note_end(name)
         connected = {name for worker in self.cluster.scheduler.workers.values() for name in job_names(worker.name)}
         # Dask itself ends and forgets a job whose worker does not answer for a while
         lost = [name for name in planned if name not in jobs and name in self.jobs]
@@ -162,8 +163,8 @@ class JobMonitor:
             if ended is not None:
                 await ended.close()  # it may still be in the queue
             self._replace()
-        if self.rejection is not None and time.monotonic() > self._resubmit_at and self.target is not None:
-            self.rejection = None
+        if self._resubmit_at is not None and time.monotonic() > self._resubmit_at:
+            self.rejection = self._resubmit_at = None
             self.cluster.scale(jobs=self.target)
 
     def _is_lost(self, name: str, number: str, state: JobState, connected: bool) -> bool:
@@ -175,6 +176,8 @@ class JobMonitor:
             self.listener.log_event(event)
         job = self.jobs.setdefault(name, _Job(number, state))
         job.state = state
+        if state.state == "running":
+            self.rejection = self.stuck = None
         if name in self._connections.jobs:
             job.had_worker, self._failed_starts = True, 0
         if connected:
@@ -203,7 +206,6 @@ class JobMonitor:
 
     def _report_lost(self, name: str, what: str) -> None:
         job = self.jobs[name]
-        job.state = JobState("ended", job.state.word)
         tail = "" if job.had_worker else self.log_tail(name)
         self.listener.show(f"worker job {job.number} {what}{tail}")
         self.listener.log_event(JobLost(job=job.number, reason=what, had_worker=job.had_worker, log=tail))
@@ -212,6 +214,14 @@ class JobMonitor:
         if self._failed_starts >= MAX_FAILED_STARTS:
             lost = f"the last {self._failed_starts} worker jobs have ended without a worker; the last one"
             self._failure = f"{lost}:\n  job {job.number} {what}{tail}"
+
+    def _note_end(self, name: str) -> None:
+        """Record that a job is no longer a part of the cluster."""
+        job = self.jobs[name]
+        if job.state.state != "ended":
+            job.state = JobState("ended", job.state.word)
+            event = JobStateChanged(job=job.number, worker=name, state="ended", native_state=job.state.word)
+            self.listener.log_event(event)
 
     def _note_rejection(self, name: str, rejection: CommandResult) -> None:
         """Drop a rejected job for now; the run continues with the others."""
@@ -239,13 +249,12 @@ class JobMonitor:
                 limit = f"at most {self.max_replacements} worker jobs are replaced within an hour"
                 self.listener.show(f"{limit} (scheduler.replacements): the run continues with the remaining ones")
             self._exhausted = True
-            if self.target is not None:
-                self.target = len(self.cluster.worker_spec)
+            self.target = len(self.cluster.worker_spec)
             return
         if counts:
             self._exhausted = False
             self._replacements.append(now)
-        if self.target is not None and self._failure is None:
+        if self._failure is None:
             self.cluster.scale(jobs=self.target)
 
     def _workers(self, name: str) -> list[Any]:
@@ -275,7 +284,6 @@ class JobMonitor:
         self.listener.log_event(event)
         self.listener.show(f"worker job {record.number} {why}: it gets no more shots, and another job replaces it")
         self._forget(name)
-        record.state = JobState("ended", state.word)
         # a job that has used most of its time is no failure
         self._replace(counts=excluded or state.left_s is None or now - record.worker_since < state.left_s)
 

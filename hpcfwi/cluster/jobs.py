@@ -20,7 +20,7 @@ from hpcfwi.cluster.job_monitor import JobMonitor
 from hpcfwi.cluster.jobqueue_internals import jobqueue_defaults, worker_cluster_class, worker_job_class
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.network import network_options
-from hpcfwi.cluster.pool import REMOTE_SETTINGS, Listener, WorkerPool, Workload, prepare_run_dir
+from hpcfwi.cluster.pool import REMOTE_SETTINGS, START_AGAIN, Listener, WorkerPool, Workload, prepare_run_dir
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.log import read_state
@@ -30,7 +30,6 @@ from hpcfwi.events.types import JobsLeftOver, JobStateChanged
 MEMORY_GRAIN_BYTES = -(-(2**30) // 100)
 MAX_JOB_NAME = 15  # characters; some versions of PBS allow no more
 JOB_NUMBER = re.compile(r"[0-9][\w.\[\]]*")
-ADAPT_INTERVAL_S, IDLE_TIMEOUT_S = 2, 60  # how often an adaptive cluster checks its load, and when it ends an idle job
 QUEUE_LINE_INTERVAL_S = 300.0  # after which an unchanged state of the queue is shown again
 QUEUE_LINE_DELAY_S = 3.0  # without a worker, after which the state of the queue is shown
 
@@ -93,17 +92,17 @@ def job_options(site: Site, batch: BatchSystem, layout: Layout, context: JobCont
 
 
 class WorkerJobs(WorkerPool):
-    """Worker jobs, one node each: ``jobs`` of them, or the site's number by default."""
+    """Worker jobs, one node each."""
 
     mode = "jobs"
     no_worker_timeout_s: float | None = None
 
     def __init__(
-        self, site: Site, layout: Layout, run_dir: Path, listener: Listener, workload: Workload, jobs: int | None
+        self, site: Site, layout: Layout, run_dir: Path, listener: Listener, workload: Workload, count: int
     ) -> None:
         super().__init__(layout, listener, workload)
         self.site, self.run_dir, self.batch = site, run_dir, required_batch_system(site)
-        self.jobs = jobs if jobs is not None else site.config.scheduler.jobs
+        self.count = count
         if missing := self.batch.missing_commands():
             problem = f"{missing[0]}: no such command here, so no {self.batch.name} job can be submitted"
             raise InputError(f"{problem}; log in to a host that has it, or choose another --site (hpcfwi site list)")
@@ -112,17 +111,16 @@ class WorkerJobs(WorkerPool):
         self._queue_line, self._queue_line_at = "", 0.0
 
     def __str__(self) -> str:
-        count = f"{self.jobs[0]} to {self.jobs[1]}" if isinstance(self.jobs, tuple) else str(self.jobs)
-        plural = "s" if self.jobs != 1 else ""
-        return f"workers in {count} job{plural} of {self.batch.name} ({self.site.name}), each {self.layout}"
+        plural = "s" if self.count != 1 else ""
+        return f"workers in {self.count} job{plural} of {self.batch.name} ({self.site.name}), each {self.layout}"
 
     @property
     def planned_nodes(self) -> int:
-        return self.jobs if isinstance(self.jobs, int) else self.jobs[1]
+        return self.count
 
     @property
     def expected(self) -> tuple[int, int]:
-        count = self.jobs if isinstance(self.jobs, int) else self.jobs[0]
+        count = self.count if self._monitor is None else self._monitor.target
         return count, count * self.layout.processes
 
     def _prepare(self, stack: ExitStack) -> None:
@@ -142,12 +140,7 @@ class WorkerJobs(WorkerPool):
                 **job_options(self.site, self.batch, self.layout, context),
             )
         self._monitor = JobMonitor(self, cluster)
-        if isinstance(self.jobs, tuple):
-            low, high = self.jobs
-            idle_checks = IDLE_TIMEOUT_S // ADAPT_INTERVAL_S
-            cluster.adapt(minimum_jobs=low, maximum_jobs=high, interval=f"{ADAPT_INTERVAL_S}s", wait_count=idle_checks)
-        else:
-            cluster.scale(jobs=self.jobs)
+        cluster.scale(jobs=self.count)
         cluster.loop.add_callback(self._monitor.start)
         return cluster
 
@@ -162,7 +155,7 @@ class WorkerJobs(WorkerPool):
             states = self.batch.states([job for job in known if JOB_NUMBER.fullmatch(job)])
         except (OSError, RunError):
             return
-        left = [job for job, state in states.items() if state.state != "ended"]
+        left = sorted(job for job, state in states.items() if state.state != "ended")
         if left:
             self.listener.log_event(JobsLeftOver(jobs=left))
             listed = ", ".join(f"{job}: {states[job]}" for job in left)
@@ -195,8 +188,7 @@ class WorkerJobs(WorkerPool):
             raise InputError(f"{never}: {state.reason}{self._where_to_look(state.reason)}")
         if (failure := monitor.failure()) is not None:
             check = shlex.join(["hpcfwi", "site", "check", self.site.name, "--job"])
-            again = "Finished shots are kept: start the same command again."
-            raise RunError(f"{failure}\n  To see why: {check}\n  {again}")
+            raise RunError(f"{failure}\n  To see why: {check}\n  {START_AGAIN}.")
         queue, now = monitor.queue_summary(), time.monotonic()
         overdue = now - self._queue_line_at > QUEUE_LINE_INTERVAL_S
         if idle_s > QUEUE_LINE_DELAY_S and (queue != self._queue_line or overdue):
@@ -204,7 +196,7 @@ class WorkerJobs(WorkerPool):
             self.listener.show(f"no worker yet; jobs: {queue}")
         if self.no_worker_timeout_s is not None and idle_s > self.no_worker_timeout_s:
             problem = f"no worker has connected for {self.no_worker_timeout_s / 60:g} minutes (--wait); jobs: {queue}"
-            raise RunError(f"{problem}\n  Finished shots are kept: start the same command again, with a longer --wait.")
+            raise RunError(f"{problem}\n  {START_AGAIN}, with a longer --wait.")
 
     def _where_to_look(self, message: str) -> str:
         """Return the line of the site file that a message is about, and how to print the job script."""

@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ KEEP_LOST_WORKERS = {"distributed.deploy.lost-worker-timeout": "365 days"}
 POOL_SETTINGS = {"distributed.admin.low-level-log-length": 10}
 NOT_IN_A_JOB = "this process does not run in a job; use sbatch, salloc, qsub or qsub -I, or another --launch"
 LOG_TAIL_LINES, LOG_TAIL_BYTES = 8, 20_000
+START_AGAIN = "What is finished is kept: start the same command again"
 
 
 def log_tail(path: Path) -> str:
@@ -98,7 +99,7 @@ class WorkerPool(ABC):
 
     @property
     def expected(self) -> tuple[int, int]:
-        """Nodes, or worker jobs, and worker processes that the pool has unless some are missing."""
+        """Numbers of nodes (or worker jobs) and of worker processes while none is missing."""
         return self.planned_nodes, self.planned_workers
 
     def threads_on(self, host: str) -> int:  # noqa: ARG002 - nodes may differ in an allocation only
@@ -131,9 +132,10 @@ class WorkerPool(ABC):
 
     def __exit__(self, *_: object) -> None:
         try:
-            if self._starting is not None:
-                with suppress(Exception):  # cluster() reports why the workers could not be started
-                    self._close(self._starting.result())
+            if self._starting is not None and self._starting.exception() is None:  # cluster() reports one
+                self._close(self._starting.result())
+        except Exception as error:
+            self.listener.show(f"the workers could not be ended ({type(error).__name__}: {error})")
         finally:
             self._stack.close()
 
@@ -151,8 +153,7 @@ class WorkerPool(ABC):
     def check(self, idle_s: float) -> None:
         """Raise RunError if there has been no worker for ``idle_s`` seconds and no more can be expected."""
         if self.no_worker_timeout_s is not None and idle_s > self.no_worker_timeout_s:
-            problem = f"all workers are lost, and no new one has connected for {self.no_worker_timeout_s:g} s"
-            raise RunError(f"{problem}; finished shots are kept: start the same command again")
+            raise RunError(f"no worker has been connected for {self.no_worker_timeout_s:g} s\n  {START_AGAIN}.")
 
 
 def prepare_run_dir(site: Site, run_dir: Path, stack: ExitStack) -> Security | None:
@@ -198,7 +199,6 @@ def launch(
     """Return the worker pool for a site, options and environment; raise InputError if they do not fit together."""
     mode, reason = choose_launch_mode(site, options.mode)
     section, nodes = site.config.scheduler, options.nodes
-    timeout_s = None if options.wait_minutes is None else 60 * options.wait_minutes
     pool: WorkerPool
     if mode == "local":
         from hpcfwi.cluster.local import LocalWorkers, local_layout
@@ -214,14 +214,14 @@ def launch(
             limit = f"{section.max_jobs} jobs at a time (scheduler.max_jobs)"
             raise InputError(f"--nodes {nodes}: {site.name} allows {limit}")
         layout = node_layout(site, request, nodes or section.job_limit)
-        pool = WorkerJobs(site, layout, run_dir, listener, workload, nodes)
-        pool.no_worker_timeout_s = timeout_s
+        count = nodes or section.job_count(request.shots, layout.processes)
+        pool = WorkerJobs(site, layout, run_dir, listener, workload, count)
     else:
         from hpcfwi.cluster.allocation import AllocatedWorkers
 
         pool = AllocatedWorkers(site, request, run_dir, listener, workload, nodes)
-        if timeout_s is not None:
-            pool.no_worker_timeout_s = timeout_s
+    if options.wait_minutes is not None:
+        pool.no_worker_timeout_s = 60 * options.wait_minutes
     listener.show(f"{pool} ({reason})")
     current = current_batch_system()
     node_count = current.variable("node_count") if current is not None else ""

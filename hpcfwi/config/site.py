@@ -71,7 +71,7 @@ class SchedulerSection(Section):
     directives: tuple[Line, ...] = Field((), description="further options, as they stand after #SBATCH or #PBS")
     resources: Word | None = Field(None, description="PBS resources; default: `select=1:ncpus={cpus}:mem={memory}`")
     request_memory: bool = Field(True, description="whether worker jobs request memory, which some systems refuse")
-    jobs: Jobs | tuple[Jobs, Jobs] = Field(1, description="worker jobs, one node each; or [least, most], as needed")
+    jobs: Jobs | tuple[Jobs, Jobs] = Field(1, description="worker jobs, one node each; or [least, most], as shots need")
     replacements: int = Field(
         10, ge=0, le=10_000, description="worker jobs that replace ended ones in an hour, at most"
     )
@@ -95,6 +95,11 @@ class SchedulerSection(Section):
     def job_limit(self) -> int:
         """Largest number of worker jobs."""
         return self.jobs if isinstance(self.jobs, int) else self.jobs[1]
+
+    def job_count(self, shots: int, processes: int) -> int:
+        """Number of worker jobs, of so many processes each, for this many shots."""
+        least, most = (self.jobs, self.jobs) if isinstance(self.jobs, int) else self.jobs
+        return min(most, max(least, -(-shots // processes)))
 
 
 class NodeSection(Section):
@@ -273,7 +278,7 @@ class LaunchOptions:
     nodes
         Number of worker jobs, or of nodes in the allocation; None: as the site or the allocation has it.
     wait_minutes
-        How long a run waits without a worker; None: forever.
+        How long a run waits without a worker; None: jobs without limit, local workers 1, in an allocation 5.
     """
 
     mode: str | None = None

@@ -26,8 +26,7 @@ from hpcfwi.io import file_lock, require_regular_file, shortened, write_json
 
 # A driver on another host is dead after DEAD_AFTER_S without a heartbeat.
 HEARTBEAT_INTERVAL_S, DEAD_AFTER_S = 5.0, 30.0
-# While another driver takes the lease at the same moment.
-LOCK_TIMEOUT_S = 10.0
+LOCK_TIMEOUT_S = 10.0  # another driver may hold the lock for a moment
 # The largest age of a living driver's heartbeat on a busy file system, and the largest difference of synchronised clocks.
 FRESH_S, CLOCK_SKEW_S = 2.5 * HEARTBEAT_INTERVAL_S, 2.0
 # On a shared file system, a file that is being replaced may be missing for a moment.

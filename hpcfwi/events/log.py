@@ -94,8 +94,9 @@ class EventLog:
             write_atomic(_older(self.path, self.state.segment), lambda file: file.write(compressed))
             # after a kill here, the next driver continues in the existing file, and rewrites the compressed one
             write_atomic(self.path, lambda file: file.write(first.line() + summary.line()))
-            os.close(self._file)
+            old = self._file
             self._open()
+            os.close(old)
         except OSError as error:
             raise RunError(f"{self.path}: cannot be read or replaced ({error.strerror})") from None
         self.state.apply(first)

@@ -68,9 +68,7 @@ class RunState:
     initial_misfit: float | None = None
     shots_done: int = 0  # of the current evaluation or data
     shots_total: int = 0
-    jobs: dict[Line, Line] = field(
-        default_factory=dict
-    )  # worker jobs that have not ended: state, batch system's reason
+    jobs: dict[Line, Line] = field(default_factory=dict)  # worker jobs in the queue: state, batch system's reason
     left_over_jobs: list[Line] = field(default_factory=list)  # of earlier starts
     workers: dict[str, WorkerState] = field(default_factory=dict)  # connected workers, by address
     workers_gone: int = 0
@@ -170,7 +168,7 @@ class RunState:
 
     @property
     def time_left(self) -> float | None:
-        """At most this many seconds are left until the limit of iterations, at the pace of the last ones; None if unknown."""
+        """Upper estimate of the seconds left: remaining iterations times the mean of the last ones; None if unknown."""
         if self.state != "inverting" or self.iteration is None or not self.step_seconds:
             return None
         return sum(self.step_seconds) / len(self.step_seconds) * max(0, self.iterations - self.iteration)

@@ -35,7 +35,7 @@ def dask_setup(worker: Any) -> None:
 
 
 def dask_teardown(_: Any) -> None:
-    """Spare a worker that ends a last garbage collection of all objects."""
+    """Skip the last garbage collection of a worker that ends."""
     gc.freeze()
 
 

@@ -123,10 +123,10 @@ class Dispatch:
         finished: list[tuple[Unit, Future]] = []
         failed: list[tuple[str, Future]] = []
         rest: list[Any] = []
-        for event in events:
-            if event is None:
-                self._update_workers()
-            elif callable(event):
+        if None in events:
+            self._update_workers()
+        for event in filter(None, events):
+            if callable(event):
                 rest.append(event)
             elif self._futures.pop(event.key, None) is not None:  # else a copy of the task was faster
                 unit = self.shots.running.get(event.key)
@@ -209,8 +209,7 @@ class Dispatch:
             key = f"{name}-again{repeated}"
         if unit.state is State.OVERDUE:
             hanging = next((unit.workers[late] for late in unit.late), "")
-            reason = "it takes far longer than others; its worker may hang"
-            self._log_retry(first, hanging, reason)
+            self._log_retry(first, hanging, "it takes far longer than others; its worker may hang")
         self._used_keys.add(key)
         self.shots.start(unit, key, worker)
         self.window.add_task(worker, key, time.monotonic(), alone=unit.alone)
@@ -231,7 +230,7 @@ class Dispatch:
             future.add_done_callback(self._events.put)
 
     def _finish(self, key: str) -> None:
-        """Record that a shot is done, cancel its other tasks, and restart the workers that hang with them."""
+        """Record that a shot is done, cancel its other tasks, and restart the workers that hang on them."""
         others, hanging = self.shots.finish(key)
         slower = [future for other in others if (future := self._futures.pop(other, None)) is not None]
         for other in others:
@@ -242,7 +241,7 @@ class Dispatch:
             self.executor.restart(worker)
 
     def _collect(self, node: Node, future: Future, needed: dict[Node, Future]) -> None:
-        """Add a finished part to the tree, and submit the sum that it completes; or to ``needed`` if the driver fetches it."""
+        """Add a finished part to ``needed`` if the driver fetches it, else to the tree; submit the sum that it completes."""
         if self.tree is None or self.tree.is_fetched(node):
             needed[node] = future
             return
@@ -346,7 +345,7 @@ class Dispatch:
         if not self.window.workers.keys() >= set(workers):
             run_stranded_tasks(self.client)
         self.shots.lose_workers(self.window.update(workers))
-        nodes, count = self.executor.expected
+        nodes, count = self.executor.expected()
         self.window.incomplete = len(workers) < count and len(set(map(host_of, workers))) < nodes
         if workers:
             self._worker_seen_at = time.monotonic()
@@ -374,7 +373,7 @@ class Dispatch:
         self._refill()
 
     def _check_overdue(self, now: float) -> None:
-        """Copy overdue shots to other workers; restart workers that hang with a sum, or with a shot no other can take."""
+        """Copy overdue shots to other workers; restart workers that hang on a sum, or on a shot no other can take."""
         for key, worker, since in list(self.window.running_tasks()):
             unit = self.shots.running.get(key)
             limit = self.window.overdue_limit_s(self._kind(unit)) if unit is not None else math.inf

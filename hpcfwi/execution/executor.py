@@ -34,16 +34,15 @@ class DaskExecutor:
 
     client: Client  # workers may join and leave at any time
     window: Window = field(default_factory=Window)  # decides which worker gets the next shot
-    # called about every second without a worker, with the seconds since the last one left; raises if none is expected
+    # called repeatedly without a worker, with the seconds since the last one left; raises if none is expected
     check_workers: Callable[[float], None] = lambda _: None
-    # returns why the worker at an address died; empty if unknown
-    exit_reason: Callable[[str], str] = lambda _: ""
-    # called about every second with the seconds that the assigned tasks may need; returns None, or the reason to start no
+    exit_reason: Callable[[str], str] = lambda _: ""  # returns why the worker at an address died; empty if unknown
+    # called repeatedly with the seconds that the assigned tasks may need; returns None, or the reason to start no
     # more tasks and the seconds left to finish the assigned ones
     check_stop: Callable[[float], tuple[str, float] | None] = lambda _: None
     # called with events: retried shots, overdue tasks, restarted workers, excluded hosts, sums on disk, warnings
     log_event: Callable[[Event], None] = lambda _: None
-    expected: tuple[int, int] = (0, 0)  # nodes and workers that should join
+    expected: Callable[[], tuple[int, int]] = lambda: (0, 0)  # returns how many nodes and workers should join
 
     def __post_init__(self) -> None:
         self.window.log_event = self.log_event
@@ -59,7 +58,7 @@ class DaskExecutor:
         """Check the workers at once, since one has joined or left. Thread-safe."""
         self.events.put(None)
 
-    def unresponsive(self, workers: Sequence[str]) -> None:
+    def record_unresponsive(self, workers: Sequence[str]) -> None:
         """Record that Dask restarts workers that have stopped sending heartbeats. Thread-safe.
 
         If there are several at once, the driver itself was suspended, and no shot or host is to blame.
@@ -76,7 +75,7 @@ class DaskExecutor:
             raise RunError(f"the Dask scheduler no longer answers ({type(error).__name__}: {error})") from None
 
     def wait_for_worker(self) -> None:
-        """Wait for the first worker; raise Interrupted if the run has to stop first."""
+        """Wait for the first worker; raise Interrupted if the run has to stop first, or what ``check_workers`` raises."""
         began = time.monotonic()
         while not self.workers():
             self._check_stop()
@@ -134,7 +133,7 @@ class DaskExecutor:
         return tree.root
 
     def needed_s(self, shots_per_task: int = 1, block: int = 1, workers: int = 1) -> float:
-        """Seconds that the assigned tasks, and the rest of ``block`` shots, may need."""
+        """Upper estimate, s, of the time to finish the assigned tasks and the rest of ``block`` shots."""
         rounds = self.window.depth + 1 + math.ceil(max(0.0, block / shots_per_task - 1) / max(1, workers))
         return rounds * shots_per_task * max(tuple(self.seconds), default=0.0)
 

@@ -9,7 +9,7 @@ from hpcfwi.inversion.journal import Partials
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient, blocks, total
 from hpcfwi.inversion.objective import task_key
 
-MAX_ATTEMPTS = 4  # the run stops after this many failures of one sum
+MAX_SUM_FAILURES = 4  # the run stops after this many failures of one sum
 Node = tuple[int, int]  # level and position; the shots are level 0
 
 
@@ -120,7 +120,7 @@ class SumTree:
         broken = {place: part for place, part in parts.items() if part.status in ("error", "cancelled")}
         if not broken:
             times = self._failures[node] = self._failures.get(node, 0) + 1
-            if times >= MAX_ATTEMPTS:
+            if times >= MAX_SUM_FAILURES:
                 raise RunError(f"a sum of gradients failed {times} times, the last time with: {reason}")
             return {}, []
         del self._adding[node]

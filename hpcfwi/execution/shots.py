@@ -1,20 +1,18 @@
-"""The states of a shot, from the queue to its result. Plain Python; :mod:`hpcfwi.execution.executor` has the Dask part.
+"""The states of a shot, from the queue to its result. Plain Python; :mod:`hpcfwi.execution.dispatch` has the Dask part.
 
 ::
 
-               given to a worker          result
-      QUEUED -------------------> RUNNING -------> DONE
-       ^  ^                       |     |           ^ |
-       |  |             failed    |     | too long  | |
-       |  |   FAILED <------------+     v           | | result lost with
-       |  |   |   ^                  OVERDUE -------+ | its worker
-       |  |   |   +------ failed ------+  (a copy runs elsewhere,
-       |  +---+ attempts left              the first result counts)
-       |      |                                       |
-       |      | no attempts left: the run stops and   |
-       |      v names the shot                        |
-       |   EXCLUDED                                   |
-       +----------------------------------------------+
+    QUEUED  -> RUNNING  a worker gets the shot
+    RUNNING -> DONE     the result is there
+    RUNNING -> OVERDUE  it takes too long: a copy runs elsewhere, and the first result counts
+    RUNNING -> FAILED   the task fails
+    OVERDUE -> DONE     the first result is there
+    OVERDUE -> FAILED   all its tasks have failed
+    OVERDUE -> RUNNING  the overdue task has failed, its copy still runs
+    FAILED  -> QUEUED   attempts are left
+    FAILED  -> EXCLUDED no attempts are left: the run stops and names the shot
+    DONE    -> QUEUED   the result is lost with its worker
+    DONE    -> FAILED   the result is lost, and the shot fails when Dask computes it again
 
 A stopped run may start over without its excluded shots (``data.quorum``, :mod:`hpcfwi.run.shot_exclusion`). A unit of work is
 one shot, or a batch of consecutive shots that one task computes. A failed batch is computed again shot by shot.
@@ -33,7 +31,7 @@ from hpcfwi.inversion.misfit import BLOCK
 # The run stops after this many errors of one shot, or deaths of its workers (which may have other causes).
 MAX_ATTEMPTS, MAX_WORKER_DEATHS = 3, 4
 MAX_COPIES = 3  # at most this many workers compute the same shot
-# A worker that hangs with a shot is restarted after this time if no other worker can take the shot.
+# A worker that hangs on a shot is restarted after this time if no other worker can take the shot.
 LONE_WORKER_TIMEOUT_S = 600.0
 # While planned workers are missing, a shot that has failed on all hosts waits this long for another host.
 NEW_HOST_TIMEOUT_S = 60.0
@@ -53,7 +51,6 @@ class State(Enum):
 _NEXT = {
     State.QUEUED: {State.RUNNING},
     State.RUNNING: {State.OVERDUE, State.FAILED, State.DONE},
-    # back to running: the overdue task has failed, its copy still runs
     State.OVERDUE: {State.FAILED, State.DONE, State.RUNNING},
     State.FAILED: {State.QUEUED, State.EXCLUDED},
     State.DONE: {State.QUEUED, State.FAILED},
@@ -142,7 +139,7 @@ class Shots:
             yield unit, worker
 
     def near(self, workers: int) -> int:
-        """How far a shot may be from the next one in survey order, and go first."""
+        """Number of places by which a worker may jump the survey order for a shot that it computed last time."""
         return max(BLOCK, workers) * max(map(len, self.batches), default=1)
 
     def _retry_assignments(self, window: Window) -> Iterator[tuple[Unit, str]]:
@@ -177,7 +174,7 @@ class Shots:
     def finish(self, key: str) -> tuple[list[str], list[str]]:
         """Record the result of a task.
 
-        Return the unit's other tasks, which are no longer needed, and the workers that hang with its overdue tasks.
+        Return the unit's other tasks, which are no longer needed, and the workers that hang on its overdue tasks.
         """
         worker, unit = self.running[key].workers[key], self._end(key)
         self.last_worker.update((self.names[shot], worker) for shot in unit.shots)
@@ -250,7 +247,7 @@ class Shots:
         return True
 
     def compute_again(self, shots: Collection[int]) -> None:
-        """Queue shots whose results, or sums with them, are lost."""
+        """Queue shots whose results, or sums that contain them, are lost."""
         self.done.difference_update(shots)
         if not self.stopping:
             self._add(shots)
@@ -258,9 +255,11 @@ class Shots:
     def _add(self, shots: Iterable[int], alone: bool = False) -> None:
         for i in shots:
             known = self.units.get(i)
-            failures = known.failures if known is not None and not known.batch else []
-            self.units[i] = unit = Unit(range(i, i + 1), failures=failures, alone=alone)
-            self._retries[unit] = None
+            if known is None or known.batch:
+                self.units[i] = known = Unit(range(i, i + 1), alone=alone)
+            else:
+                known.move(State.QUEUED)
+            self._retries[known] = None
 
     def lose_workers(self, keys: Iterable[str]) -> None:
         """Record that the workers of tasks have left; Dask runs the tasks elsewhere, or they fail."""
@@ -281,7 +280,7 @@ class Shots:
         return True
 
     def lone_workers(self, window: Window, now: float) -> list[str]:
-        """Workers that hang with a shot that no other worker could take for :data:`LONE_WORKER_TIMEOUT_S`."""
+        """Workers that hang on a shot that no other worker could take for :data:`LONE_WORKER_TIMEOUT_S`."""
         return [
             unit.workers[key]
             for unit in self._copies

@@ -18,16 +18,15 @@ from hpcfwi.inversion.misfit import BLOCK
 
 # A host is excluded after this many different shots have failed on it within this time.
 MAX_HOST_FAILURES, HOST_FAILURE_WINDOW_S = 3, 3600.0
-# Idle time of a worker between two shots at depth 1 (measured: 0.004 with small gradients, 0.008 with a sum of some MB in
-# between), and the time that driver and scheduler need for each worker that has finished before it.
+# At depth 1, a worker waits for its next shot for ROUND_TRIP_S (measured: 0.004 with small gradients, 0.008 with a sum of some
+# MB in between), and HANDLING_S for each worker that has finished before it.
 ROUND_TRIP_S, HANDLING_S = 0.01, 0.0015
 # If workers would be idle for more than this share, the depth grows until it covers this latency of a loaded machine.
 MAX_IDLE_SHARE, LATENCY_S, MAX_DEPTH = 0.01, 0.03, 8
 DURATIONS_KEPT = 200  # medians are taken over the last durations
 # A task is overdue after this many times the median of its kind, but not before MIN_OVERDUE_S.
 MIN_OVERDUE_S, OVERDUE_RATIO = 60.0, 10.0
-# A batch takes at most this long, so that it can end in time after a signal.
-MAX_BATCH_S = 10.0
+MAX_BATCH_S = 10.0  # so that a batch can end in time after a signal
 # Batches, which balance the work less evenly, are used if they take less than this share of the time of single shots.
 MAX_BATCHED_SHARE = 0.8
 
@@ -66,8 +65,8 @@ TYPICAL_OVERHEAD = TaskOverhead(0.0016, 0.00025)
 def should_batch(shots: int, workers: int, seconds: float) -> bool:
     """Return whether an evaluation is faster if one task computes a block of shots and adds them.
 
-    It is if driver and scheduler could not keep up with single shots, which typically take ``seconds`` (NaN: unknown), because
-    shots are too short or workers too many.
+    Batches are faster if shots, of typically ``seconds`` (NaN: unknown), are so short or workers so many that driver and
+    scheduler could not keep up with single shots.
     """
     if not workers or not BLOCK * seconds <= MAX_BATCH_S:
         return False
@@ -113,7 +112,10 @@ class Window:
             if address not in self.workers:
                 self.workers[address] = worker = _Worker(address, host_of(address))
                 self._place(worker)
-        return [key for address in self.workers.keys() - set(addresses) for key in self.remove(address)]
+        lost = [key for address in self.workers.keys() - set(addresses) for key in self.remove(address)]
+        if self.workers and all(worker.host in self.excluded for worker in self.workers.values()):
+            self._readmit()
+        return lost
 
     def remove(self, address: str) -> list[str]:
         """Remove a worker that has left; return its tasks."""
@@ -124,8 +126,6 @@ class Window:
         self._draining.discard(address)
         for key in worker.tasks:
             del self._where[key]
-        if self.workers and all(other.host in self.excluded for other in self.workers.values()):
-            self._readmit()
         return list(worker.tasks)
 
     def drain(self, addresses: Iterable[str]) -> None:
@@ -151,7 +151,7 @@ class Window:
                         return address
                     self._unplace(self.workers[address])
             return None
-        candidates = [address for address in prefer_untried(tried, self._usable()) if address not in never]
+        candidates = prefer_untried(tried, [address for address in self._usable() if address not in never])
         free = [worker for worker in map(self.workers.__getitem__, candidates) if not worker.alone]
         best = min(free, key=lambda worker: len(worker.tasks), default=None)
         return best.address if best is not None and len(best.tasks) < depth else None

@@ -264,8 +264,7 @@ def _approximation(problem: Problem, difference: float, visible: float) -> list[
         what.append("the sponge's part dropped")
     return [
         f"this run's gradient is an approximation ({' and '.join(what)}):",
-        f"  relative difference from the exact one {difference:.2e}; its Taylor remainder shows it for steps below "
-        f"{visible:.1e}",
+        f"  relative difference from the exact one {difference:.2e}; it dominates the remainder of steps below {visible:.1e}",
     ]
 
 

@@ -1,6 +1,6 @@
 """The journal: every evaluation, on disk before the optimiser sees it, and the partial sums of the current one.
 
-An interrupted run replays the journal: the optimiser asks for the same vectors again and gets the recorded answers.
+An interrupted run replays the journal: the optimiser asks for the same vectors again and gets what was recorded.
 """
 
 import math
@@ -31,10 +31,10 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """A recorded answer."""
+    """A recorded evaluation."""
 
-    answer: FunctionalGradient
-    drift: float = 0.0  # largest difference of x from the recorded vector, relative to the largest value of that
+    pair: FunctionalGradient
+    drift: float = 0.0  # max |x - recorded| / max |recorded|
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Entry:
     bytes: int
 
     def read(self, size: int) -> tuple[FunctionalGradient, Vector]:
-        """The answer and the x of the entry, both of ``size`` values; StagingError if it is damaged."""
+        """Misfit and gradient, and the x, of ``size`` values; StagingError if it is damaged."""
         return _read_entry(self.path, size)
 
 
@@ -68,7 +68,7 @@ def entries(folder: Path) -> tuple[list[Entry], int]:
 
 
 class Journal:
-    """The answers (misfit and gradient) of one problem, by the digest of x and by the number of the evaluation.
+    """The evaluations (misfit and gradient) of one problem, by the digest of x and by the number of the evaluation.
 
     Entries of other problems in the folder are ignored. ``problem`` is a digest; ``verify`` is called before each write, and
     raises if another driver has taken over the run.
@@ -78,22 +78,22 @@ class Journal:
         self.folder, self.problem, self.verify = folder, problem, verify
         # entries by number; read when an x is not found by its digest
         self._numbers: dict[int, Path] | None = None
-        # by the name that x would have: the entry of a vector that differs from x in the last bits, and the difference
+        # by the file name of an x: the entry whose vector differs from x in the last bits, and the drift
         self._drifted: dict[str, tuple[Path, float]] = {}
 
-    def write(self, x: Vector, answer: FunctionalGradient, number: int) -> None:
-        """Write the answer of an evaluation, and return when it is on disk."""
+    def write(self, x: Vector, pair: FunctionalGradient, number: int) -> None:
+        """Write an evaluation, and return when it is on disk."""
         self.verify()
         path = self._path(x)
-        _write(path, KIND, answer, x, sync=True, problem=self.problem, number=number)
+        _write(path, KIND, pair, x, sync=True, problem=self.problem, number=number)
         if self._numbers is not None:
             self._numbers[number] = path
 
     def read(self, x: Vector, number: int) -> Recorded | None:
-        """Look up the answer for x, the vector of evaluation ``number``.
+        """Look up misfit and gradient at x, the vector of evaluation ``number``.
 
-        Raises StagingError if the entry is damaged, since a lost answer is never replaced silently; and RunError if the journal
-        has another x for this number.
+        Raises StagingError if the entry is damaged, since a lost evaluation is never replaced silently; and RunError if the
+        journal has another x for this number.
         """
         path = self._path(x)
         if _exists(path):
@@ -106,22 +106,22 @@ class Journal:
         recorded = self._numbers.get(number)
         if recorded is None:
             return None
-        answer, there = _read_entry(recorded, x.size)
+        pair, there = _read_entry(recorded, x.size)
         with np.errstate(all="ignore"):  # the values of a file can be anything
             drift = float(np.abs(x - there).max() / np.abs(there).max())
         if not drift <= MAX_DRIFT:
             raise RunError(self._drift_message(recorded, number, drift))
         self._drifted[path.stem] = recorded, drift
-        return Recorded(answer, drift)
+        return Recorded(pair, drift)
 
     def _path(self, x: Vector) -> Path:
         return self.folder / f"{digest(x.tobytes(), self.problem.encode(), FORMAT)}.bin"
 
     def _drift_message(self, recorded: Path, number: int, drift: float) -> str:
         return (
-            f"{recorded}: evaluation {number} was of another model than this one; the largest difference is {drift:.1e} of the "
+            f"{recorded}: the journal has another model for evaluation {number}; the largest difference is {drift:.1e} of the "
             "largest value. The run began on another kind of processor or with other versions of numpy or scipy, which round "
-            "differently; or an earlier answer was removed and computed anew by several threads or another kind of worker.\n"
+            "differently; or an earlier evaluation was removed and computed anew by several threads or another processor.\n"
             "  Start the same command where the run began, or start over with --fresh, or compute everything from here on "
             "anew:\n"
             f"  find {shlex.quote(str(self.folder))} -name '*.bin' -newer {shlex.quote(str(recorded))} -delete; "
@@ -144,9 +144,6 @@ class Journal:
                 )
             found[number] = path
         return found
-
-    def __len__(self) -> int:
-        return len(list(self.folder.glob("*.bin")))
 
 
 class Partials:
@@ -203,22 +200,22 @@ def write_partial(path: Path, part: FunctionalGradient) -> None:
 
 def read_partial(path: Path) -> FunctionalGradient:
     """Read a sum; StagingError if it is damaged."""
-    answer, rest = _read(path, PARTIAL_KIND)
+    pair, rest = _read(path, PARTIAL_KIND)
     if rest.size:
         raise StagingError(f"{path}: is damaged: {rest.size} values more than the shape in its header has")
-    return answer
+    return pair
 
 
 def _read_entry(path: Path, size: int) -> tuple[FunctionalGradient, Vector]:
-    """An answer of the journal, and its x."""
+    """An evaluation of the journal, and its x."""
     try:
-        answer, x = _read(path, KIND)
-        for what, found in (("a gradient", answer.g.size), ("a model", x.size)):
+        pair, x = _read(path, KIND)
+        for what, found in (("a gradient", pair.g.size), ("a model", x.size)):
             if found != size:
                 raise StagingError(f"{path}: is damaged: {found} values of {what} where {size} belong")
     except StagingError as error:
         raise StagingError(f"{error}{ADVICE}") from None
-    return answer, x
+    return pair, x
 
 
 def _exists(path: Path) -> bool:
@@ -228,11 +225,11 @@ def _exists(path: Path) -> bool:
         raise StagingError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _write(path: Path, kind: str, answer: FunctionalGradient, x: Vector, sync: bool, **facts: str | int) -> None:
+def _write(path: Path, kind: str, pair: FunctionalGradient, x: Vector, sync: bool, **facts: str | int) -> None:
     # misfit, gradient and x are all payload, so that the digest covers them
-    values = (np.array([answer.f]), answer.g, x)
+    values = (np.array([pair.f]), pair.g, x)
     payload = [np.ascontiguousarray(part, dtype="<f8").data.cast("B") for part in values if part.size]
-    write_container(path, kind, payload, digest(*payload), sync, shape=list(answer.g.shape), **facts)
+    write_container(path, kind, payload, digest(*payload), sync, shape=list(pair.g.shape), **facts)
 
 
 def _read(path: Path, kind: str) -> tuple[FunctionalGradient, Vector]:

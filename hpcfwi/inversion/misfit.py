@@ -51,7 +51,7 @@ class LeastSquares:
     """The L2 misfit ``0.5 sum (predicted - observed)^2`` (Tarantola 1984, doi:10.1190/1.1441754), without the factor dt."""
 
     def evaluate(self, predicted: NDArray, observed: NDArray, axis: TimeAxis) -> tuple[float, NDArray]:  # noqa: ARG002
-        """Half the residual's sum of squares, added up in float64, and the residual."""
+        """Return half the sum of squared residuals, summed in float64, and the residuals."""
         residual = predicted - observed
         return 0.5 * float(np.square(residual, dtype=np.float64).sum()), residual
 
@@ -141,8 +141,8 @@ class FunctionalGradient:
     f
         Misfit.
     g
-        Gradient, float64: of a shot with respect to the squared slowness on the grid, of an evaluation with respect to the
-        optimiser's vector.
+        Gradient, float64: of a shot with respect to the squared slowness, shape ``domain.shape``; of an evaluation with
+        respect to the optimiser's vector, shape (n,).
     """
 
     f: float

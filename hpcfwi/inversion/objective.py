@@ -97,8 +97,8 @@ class Evaluation:
     number: int  # 1, 2, ..., including replayed ones
     misfit: float  # sum over all shots
     seconds: float  # wall time
-    replayed: bool  # whether the answer came from the journal
-    drift: float = 0.0  # relative difference of x from that of the journal's answer; 0 for the same bytes
+    replayed: bool  # whether misfit and gradient came from the journal
+    drift: float = 0.0  # relative difference of x from that in the journal; 0 for the same bytes
     # parts of the wall time
     model_seconds: float = 0.0  # staging the model
     shots_seconds: float = 0.0  # until the last shot is done
@@ -165,25 +165,25 @@ class Objective:
         recorded = self.journal.read(x, number)
         parts = {"journal_seconds": time.perf_counter() - started}
         if recorded is None:
-            answer, drift, shots_per_task = self._evaluate(x, number, parts), 0.0, self.executor.shots_per_task
-            answered = time.perf_counter()
-            self.journal.write(x, answer, number)
+            pair, drift, shots_per_task = self._evaluate(x, number, parts), 0.0, self.executor.shots_per_task
+            computed = time.perf_counter()
+            self.journal.write(x, pair, number)
             self.partials.end()
-            parts["journal_seconds"] += time.perf_counter() - answered
+            parts["journal_seconds"] += time.perf_counter() - computed
         else:
-            answer, drift, shots_per_task = recorded.answer, recorded.drift, 1
+            pair, drift, shots_per_task = recorded.pair, recorded.drift, 1
         seconds = time.perf_counter() - started
         evaluation = Evaluation(
-            number, answer.f, seconds, recorded is not None, drift, **parts, shots_per_task=shots_per_task
+            number, pair.f, seconds, recorded is not None, drift, **parts, shots_per_task=shots_per_task
         )
         self.evaluations.append(evaluation)
-        self.gradient = answer.g
-        self.on_evaluation(evaluation, x, answer.g)
+        self.gradient = pair.g
+        self.on_evaluation(evaluation, x, pair.g)
         self.seconds += time.perf_counter() - started
-        return answer.f, answer.g
+        return pair.f, pair.g
 
     def _evaluate(self, x: NDArray[np.float64], number: int, parts: dict[str, float]) -> FunctionalGradient:
-        """Compute an answer; its times go into ``parts``."""
+        """Compute misfit and gradient; their times go into ``parts``."""
         started = last_shot = time.perf_counter()
         m = self.parametrisation.to_model(x)
         axis = self.problem.time_axis(velocity_from(m))
@@ -199,7 +199,7 @@ class Objective:
 
         shots = list(zip(self._names, self.shots, strict=True))
         try:
-            answer = self.executor.sum(
+            pair = self.executor.sum(
                 self.operations.evaluate,
                 self._names,
                 [(self.operations.context, name, model, shot, axis, number) for name, shot in shots],
@@ -217,11 +217,11 @@ class Objective:
             "sum_seconds": time.perf_counter() - last_shot,
             "cpu_seconds": time.process_time() - cpu,
         }
-        if not np.isfinite(answer.g).all():
+        if not np.isfinite(pair.g).all():
             raise RunError(
                 f"the gradient of evaluation {number} has values that are NaN or infinite; check the data and solver.dtype"
             )
-        return FunctionalGradient(answer.f, self.parametrisation.pull_back(answer.g))
+        return FunctionalGradient(pair.f, self.parametrisation.pull_back(pair.g))
 
     def _key(self, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> str:
         return task_key(self.operations.context_key, model.digest, shot.digest, axis)

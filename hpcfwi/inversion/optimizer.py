@@ -25,8 +25,8 @@ def minimise(
 ) -> OptimizeResult:
     """Minimise from ``x0`` within the parametrisation's bounds.
 
-    The iterates are a pure function of x0, bounds, options and the objective's answers, so an interrupted minimisation
-    continues when it gets the same answers again. BLAS runs on one thread, since its sums depend on the number of threads.
+    The iterates are a pure function of x0, bounds, options and what the objective returns, so an interrupted minimisation
+    continues when it gets the same misfits and gradients again. BLAS has one thread: its sums depend on their number.
 
     Parameters
     ----------
@@ -44,37 +44,37 @@ def minimise(
     Returns
     -------
     OptimizeResult
-        scipy's, for x.
+        scipy's; x, fun and jac are those of the objective.
 
     Notes
     -----
-    L-BFGS-B begins with the projected step ``x - g`` (Byrd et al. 1995, doi:10.1137/0916069), whatever the units of the
-    misfit; where g is large that is a jump to the bounds. It gets ``c x`` with the gradient ``g / c`` instead, so
-    that the first step is ``x - g / c^2``. c is a power of two, so that scaling causes no rounding.
+    L-BFGS-B first tries ``x - g``, projected onto the bounds (Byrd et al. 1995, doi:10.1137/0916069), whatever the units of
+    the misfit; where g is large that is a jump to the bounds. It gets ``c x`` with the gradient ``g / c`` instead, and first
+    tries ``x - g / c^2``. c is a power of two, so that scaling causes no rounding.
     """
     bounds = parametrisation.bounds
     start = np.clip(x0, *bounds)
-    answer = objective(start)
-    if section.iterations == 0:  # scipy would make one
-        return OptimizeResult(x=start, fun=answer[0], jac=answer[1], nit=0, nfev=1, message="inversion.iterations is 0")
-    scale = 1.0
-    if section.first_step != "unscaled":
-        free = bounds[0] < bounds[1]
-        changes = np.abs(parametrisation.velocity_change(start, answer[1])[free])
-        change = float(np.quantile(changes, FIRST_STEP_QUANTILE))
-        if change > 0:
-            # the power of two for which change / scale^2 is about the first step
-            scale = float(2.0 ** round(0.5 * math.log2(change / section.first_step)))
-    first = [answer]  # scipy asks for it again
-
-    def scaled(y: Vector) -> tuple[float, Vector]:
-        f, g = first.pop() if first else objective(y / scale)
-        return f, g / scale
-
-    def callback(intermediate_result: OptimizeResult) -> None:
-        on_iteration(intermediate_result.x / scale, float(intermediate_result.fun))
-
     with threadpool_limits(limits=1, user_api="blas"):
+        f, g = objective(start)
+        if section.iterations == 0:  # scipy would make one
+            return OptimizeResult(x=start, fun=f, jac=g, nit=0, nfev=1, message="inversion.iterations is 0")
+        scale = 1.0
+        if section.first_step != "unscaled":
+            free = bounds[0] < bounds[1]
+            changes = np.abs(parametrisation.velocity_change(start, g)[free])
+            change = float(np.quantile(changes, FIRST_STEP_QUANTILE))
+            if change > 0:
+                # the power of two for which change / scale^2 is about the first step
+                scale = float(2.0 ** round(0.5 * math.log2(change / section.first_step)))
+        unused = [(f, g)]  # scipy asks for it again
+
+        def scaled(y: Vector) -> tuple[float, Vector]:
+            f, g = unused.pop() if unused else objective(y / scale)
+            return f, g / scale
+
+        def callback(intermediate_result: OptimizeResult) -> None:
+            on_iteration(intermediate_result.x / scale, float(intermediate_result.fun))
+
         result = minimize(
             scaled,
             start * scale,
@@ -91,6 +91,6 @@ def minimise(
                 "maxls": section.line_search_steps,
             },
         )
-    result.x = result.x / scale
-    result.jac = result.jac * scale
-    return result
+        result.x = result.x / scale
+        result.jac = result.jac * scale
+        return result

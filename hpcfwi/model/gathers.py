@@ -34,7 +34,7 @@ MAX_ADVISED_NAMES = 20
 def check_gathers(
     path: Path, shots: Sequence[Shot], recording: TimeAxis, excluded: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Check that every shot has a gather, and the shapes of three of them; warn if gathers are longer than the recording.
+    """Check that every shot has a gather, and the shape of the first; warn if one of three is longer than the recording.
 
     ``excluded`` are the names in ``data.exclude``, for the message. Raises InputError if a shot has no gather, and DataError if
     that of the first shot has the wrong shape.

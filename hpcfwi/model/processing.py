@@ -30,8 +30,8 @@ class Tail:
     """Restrict a predicted gather to the samples that have observed data (``data.tail``).
 
     The last step of a time axis usually lies past the end of the observed data. ``"cut"`` drops the samples past the end.
-    ``"extrapolate"`` compares them with the spline of the observed data, and takes the last one to be zero: Devito's
-    tutorials do not model it.
+    ``"extrapolate"`` compares them with the spline of the observed data, and sets the last predicted sample to zero, because
+    Devito's tutorials do not compute it.
     """
 
     samples: int  # of the predicted gather

@@ -108,9 +108,9 @@ def run_inversion(
     Raises
     ------
     InputError
-        If the input is wrong, or the folder holds a run of another problem.
+        If the input is wrong (DataError: that of a shot), or the folder holds a run of another problem.
     RunError
-        If a shot cannot be computed anywhere.
+        If the run fails: a shot fails on every worker, workers do not start, the disk is full, or another driver takes over.
     Interrupted
         On Ctrl-C, or when the time of the batch job is up; the same call continues the run.
     """

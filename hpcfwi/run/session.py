@@ -89,7 +89,8 @@ def session(
                     log.write(events.RunInterrupted(reason=reason))
                 why = f"stopped: {reason}" if reason else "stopped"
                 message = f"{why}; the same command continues the run ({folder.path})"
-                raise Interrupted(message, reason, stop.time_is_up) from None
+                by_user = isinstance(error, KeyboardInterrupt) and not interrupted()  # Python callers have no handlers
+                raise Interrupted(message, reason, stop.time_is_up and not by_user) from None
             with suppress(RunError):  # the disk may be full, as the error being raised reports
                 traceback = None if isinstance(error, HpcfwiError) else format_exc()
                 log.write(events.RunFailed(error=type(error).__name__, message=str(error), traceback=traceback))
@@ -261,7 +262,7 @@ class Session:
             self._exit_reason,
             self._check_stop,
             lambda event: self.worker_events.record(event),
-            pool.expected,
+            lambda: pool.expected,
         )
         self._log_tail = pool.log_tail
         self.worker_events = WorkerEvents(
@@ -319,7 +320,7 @@ def _topics(worker_events: WorkerEvents) -> dict[str, Callable[[Any], None]]:
             case {"action": "remove-worker", "worker": worker}:
                 worker_events.worker_left(worker)
             case {"action": "worker-ttl-timed-out", "workers": workers, "ttl": timeout_s}:
-                worker_events.unresponsive(list(workers), timeout_s)
+                worker_events.record_unresponsive(list(workers), timeout_s)
 
     return {
         EVENT_TOPIC: worker_events,

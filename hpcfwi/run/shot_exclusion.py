@@ -61,7 +61,7 @@ class ShotExclusion:
     def _advice(self, shot: str, used: int) -> str:
         exclude = json.dumps([*self.problem.config.data.exclude, shot], ensure_ascii=False)
         without = shlex.join(["--fresh", "--set", f"data.exclude={exclude}"])
-        ways = ["The run needs this shot. Fix the cause and type the same command again; finished shots are kept."]
+        ways = ["The run needs this shot. Fix the cause and type the same command again; what is finished is kept."]
         if used:
             ways.append(f"Or continue without shots that fail: {self._lower_quorum(used)}")
             ways.append(f"Or start over without it: {without}")

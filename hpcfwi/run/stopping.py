@@ -25,7 +25,7 @@ class StopConditions:
         self._job = CurrentJob()
 
     def check(self, needed_s: float) -> tuple[str, float] | None:
-        """Why to start no more shots, and the seconds left for running ones, which may need ``needed_s``; else None."""
+        """Return None, or why no more shots may start and the seconds left for running ones, which may need ``needed_s``."""
         left = self._job.seconds_left()
         if stop_requested():
             return signal_reason(), finishing_time(received_signal(), left)
@@ -36,7 +36,7 @@ class StopConditions:
 
     @property
     def time_is_up(self) -> bool:
-        """Whether the time limit ends the run: without a signal, by the warning signal, or by the signal at the limit."""
+        """Whether the time limit, not the user, stops the run: without a signal, by SIGUSR1, or by a SIGTERM near the limit."""
         signal = received_signal()
         return signal in ("", "SIGUSR1") or (signal == "SIGTERM" and self._job.seconds_left() < LIMIT_MARGIN_S)
 
@@ -86,23 +86,25 @@ class Requeue:
         why = f"stopped: {stopped.reason}"
         command = f"the same command continues the run ({self.folder.path})"
         if not progress and (self.fruitless_in_a_row >= MAX_FRUITLESS_STARTS or self.fruitless >= self.limit):
-            return self._interrupted(
-                f"{why}; the job is not put back into the queue: {self._fruitless_starts()} without a finished shot\n"
-                f"  It needs more time: a longer limit (sbatch -t, qsub -l walltime=), or more workers. Then {command}"
+            problem = (
+                f"{why}; the job is not put back into the queue: {self._fruitless_starts()} without a finished shot"
             )
+            advice = "It needs more time: a longer limit (sbatch -t, qsub -l walltime=), or more workers"
+            return self._interrupted(stopped, f"{problem}\n  {advice}. Then {command}")
         counts = {name: getattr(self, name) for name in ("starts", "fruitless", "fruitless_in_a_row")}
         self.folder.write_json(self.path, counts)
         ignore_signals()  # Slurm signals the job at once, before the message is printed
         try:
             outcome = batch.requeue(self.starts)
         except RunError as error:
-            return self._interrupted(f"{why}; the job cannot be put back into the queue: {error}\n  Then {command}")
-        return self._interrupted(f"{why}; {outcome} and continues the run ({self.folder.path})")
+            problem = f"{why}; the job cannot be put back into the queue: {error}"
+            return self._interrupted(stopped, f"{problem}\n  Then {command}")
+        return self._interrupted(stopped, f"{why}; {outcome} and continues the run ({self.folder.path})")
 
-    def _interrupted(self, message: str) -> Interrupted:
+    def _interrupted(self, stopped: Interrupted, message: str) -> Interrupted:
         with suppress(RunError), closing(EventLog(self.folder.events)) as log:  # the disk may be full
             log.write(Requeued(starts=self.starts, fruitless_starts=self.fruitless, message=message))
-        return Interrupted(message)
+        return Interrupted(message, stopped.reason, stopped.time_is_up)
 
     def _fruitless_starts(self) -> str:
         if self.fruitless_in_a_row >= MAX_FRUITLESS_STARTS:

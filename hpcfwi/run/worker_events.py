@@ -54,7 +54,7 @@ class WorkerEvents:
         self.record(parse_event(line) or events.RunWarning(message=f"a worker sent a malformed event: {line!r}"))
 
     def record(self, event: Event) -> None:
-        """Log an event and act on it; :meth:`raise_error` raises an error of this in the driver's thread."""
+        """Log an event and act on it; :meth:`raise_error` raises an error later, in the driver's thread."""
         try:
             self._act(event)
         except RunError as error:
@@ -76,9 +76,9 @@ class WorkerEvents:
         limit = f" of {self._memory_limit / 1e9:.3g} GB" if self._memory_limit else ""
         self._exit_reasons[worker] = f"out of memory: it came too close to its limit{limit} (site.worker.memory)"
 
-    def unresponsive(self, workers: list[str], timeout_s: float) -> None:
+    def record_unresponsive(self, workers: list[str], timeout_s: float) -> None:
         """Record that Dask restarts workers without heartbeats."""
-        self.tasks.unresponsive(workers)
+        self.tasks.record_unresponsive(workers)
         for worker in workers:
             self.record(events.WorkerUnresponsive(worker=worker, host=self.host(worker), seconds=timeout_s))
             self.record(events.WorkerRestarted(worker=worker, host=self.host(worker)))

@@ -19,7 +19,7 @@ from hpcfwi.artifacts import StagedFile
 from hpcfwi.batch.registry import site_batch_system
 from hpcfwi.cluster.environment import apply_environment, restore_environment
 from hpcfwi.cluster.layout import Layout, ResourceRequest
-from hpcfwi.cluster.pool import Listener, Workload, choose_launch_mode, launch
+from hpcfwi.cluster.pool import START_AGAIN, Listener, Workload, choose_launch_mode, launch
 from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import HpcfwiError, InputError, RunError
 from hpcfwi.events.types import Event, JobLost, JobStateChanged
@@ -145,7 +145,7 @@ class _JobCheck:
             lost = self.lost[-1]
             advice = f"see its output; without any, check that nodes see {self.folder.parent} (filesystem.runs)"
             return problem("start", f"job {lost.job} {lost.reason}{lost.log}", advice)
-        message = message.partition("\n  Finished shots are kept")[0]
+        message = message.partition(f"\n  {START_AGAIN}")[0]
         if "(--wait)" in message:
             advice = "wait longer (--wait), or request what is free: another queue, less time, fewer cores"
             return problem("start", message, advice)

@@ -64,7 +64,7 @@ class Kernel:
     def __call__(self, **changing: float) -> float:
         """Run the kernel with the arguments that change, by their names in the code; returns the seconds in compiled code.
 
-        Every call changes the same arguments. Raises RunError if the kernel ends with an error code.
+        All calls must pass the same argument names. Raises RunError if the kernel ends with an error code.
         """
         from devito.logger import is_log_enabled_for
 

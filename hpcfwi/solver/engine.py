@@ -39,7 +39,7 @@ class ShotEngine(Protocol):
     runs_kernels: bool  # whether it runs kernels, whose threads can be counted
 
     def set_model(self, m: NDArray) -> None:
-        """Use the squared slowness ``m``, (s/km)^2, on the model's grid."""
+        """Use the squared slowness ``m``, (s/km)^2, shape ``domain.shape``."""
 
     def record(self, shot: Shot, axis: TimeAxis) -> NDArray:
         """Model a gather, shape (samples, receivers); the next call overwrites it.
@@ -48,7 +48,7 @@ class ShotEngine(Protocol):
         """
 
     def misfit_and_gradient(self, shot: Shot, axis: TimeAxis, compare: Comparison) -> tuple[float, NDArray[np.float64]]:
-        """Misfit of a shot, and its gradient with respect to ``m`` on the model's grid."""
+        """Misfit of a shot, and its gradient with respect to ``m``, shape ``domain.shape``."""
 
     def close(self) -> None:
         """Free the memory; the engine cannot be used afterwards."""
@@ -162,11 +162,11 @@ class SleepingShots:
         spread = f", standard deviation {100 * self.spread:g} %, log-normal" if self.spread else ""
         return f"shots that sleep for {self.mean_s:g} s{spread}"
 
-    def duration(self, *names: str) -> float:
+    def duration(self, name: str) -> float:
         """Seconds that the shot of this name sleeps, the same every time."""
         if not self.spread or not self.mean_s:
             return self.mean_s
-        number = int.from_bytes(hashlib.blake2b("\0".join(names).encode(), digest_size=7).digest(), "big")
+        number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")
         normal = NormalDist().inv_cdf((number + 0.5) / 256**7)
         variance = math.log1p(self.spread**2)
         return self.mean_s * math.exp(math.sqrt(variance) * normal - variance / 2)

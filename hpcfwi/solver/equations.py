@@ -109,7 +109,7 @@ class AcousticEquation:
         self.damp.data[:] = self.boundary.damping(self.spec.dtype)
 
     def stable_step(self, velocity: float) -> float:
-        """Longest stable time step, ms, for the highest ``velocity``, km/s; rounded to four digits."""
+        """The Courant limit for the highest ``velocity``, km/s, rounded to four digits; ms (:func:`critical_step`)."""
         return critical_step(self.spec.domain, self.spec.space_order, velocity)
 
     def forward(self, storage: WavefieldStorage) -> Operator:

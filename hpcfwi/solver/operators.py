@@ -58,14 +58,7 @@ def stage_solver(folder: Path, spec: SolverSpec) -> tuple[StagedFile, bool]:
     If it cannot be built, a RunError says what to try.
     """
     found = _find(folder, spec, fingerprint())
-    if found is not None:
-        return found, False
-    try:
-        return _build(folder, spec), True
-    except StagingError:
-        raise
-    except Exception as error:
-        raise RunError(f"the solver cannot be built: {type(error).__name__}: {error}\n  {_build_advice()}") from error
+    return (_build(folder, spec), True) if found is None else (found, False)
 
 
 def obtain_solver(staged: StagedFile, spec: SolverSpec) -> tuple[Propagator, dict[str, Any]]:
@@ -73,7 +66,7 @@ def obtain_solver(staged: StagedFile, spec: SolverSpec) -> tuple[Propagator, dic
 
     Returns it and facts for the event log: ``source`` (``"staged"``, ``"rebuilt"``, or ``"found"`` if another worker has built
     it), ``differences`` of the machines, and ``machine`` (:func:`result_fingerprint`). Raises StagingError if the staged file
-    is missing or damaged, and RunError if its kernels do not fit and there is no compiler here.
+    is missing or damaged, and RunError if its kernels do not fit and new ones cannot be built here.
     """
     path = Path(staged.path)
     header, payload = read_container(path, KIND, staged.digest)
@@ -100,8 +93,11 @@ def spec_digest(spec: SolverSpec) -> str:
 
 
 def _build(folder: Path, spec: SolverSpec) -> StagedFile:
-    propagator = Propagator(spec)
-    propagator.compile()
+    try:
+        propagator = Propagator(spec)
+        propagator.compile()
+    except Exception as error:
+        raise RunError(f"the solver cannot be built: {type(error).__name__}: {error}\n  {_build_advice()}") from error
     return stage(folder, KIND, propagator, fingerprint=fingerprint(), spec=spec_digest(spec))
 
 

@@ -12,8 +12,7 @@ from hpcfwi.solver.boundary import SolverSpec
 class WavefieldStorage(Protocol):
     """Keeps the forward wavefield of a shot for the gradient ``-sum_t u v_tt``.
 
-    A storage is a part of the kernels: :meth:`record` adds equations to the forward operator, :meth:`replay` is the ``u`` of
-    the gradient operator. Both operators run over any range of steps, so a storage can move data between segments of time.
+    :meth:`record` adds equations to the forward operator, :meth:`replay` is the ``u`` of the gradient operator.
     """
 
     @property

@@ -101,7 +101,10 @@ def test_a_walltime_is_at_most_that_of_the_queue():
 
 
 def test_a_range_of_jobs_is_in_order():
-    assert load("scheduler.jobs=[1, 3]").scheduler.job_limit == 3
+    section = load("scheduler.jobs=[2, 5]").scheduler
+    assert section.job_limit == 5
+    assert [section.job_count(shots, processes=4) for shots in (1, 8, 9, 20, 21)] == [2, 2, 3, 5, 5]
+    assert load("scheduler.jobs=3").scheduler.job_count(1, processes=4) == 3
     message = mistake("scheduler.jobs=[3, 1]")
     assert message.endswith("jobs: is [3, 1]; the first number should not be larger than the second")
 

@@ -95,7 +95,7 @@ def test_with_one_worker_a_shot_is_tried_there_again_after_a_wait_if_more_are_ex
         LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        tasks, began = DaskExecutor(client, expected=expected), time.monotonic()
+        tasks, began = DaskExecutor(client, expected=lambda: expected), time.monotonic()
         assert tasks.sum(fail_on_the_first_workers, ["a"], [(str(tmp_path), 2)], [task_key(tmp_path)]).f == 1
         assert expected == (1, 1) or time.monotonic() - began > 2.0  # two waits
 

@@ -200,3 +200,15 @@ def test_of_many_workers_each_has_more_than_one_long_shot_in_hand():
 )
 def test_batches_are_chosen_only_if_they_shorten_an_evaluation(shots, workers, seconds, wanted):
     assert should_batch(shots, workers, seconds) is wanted
+
+
+def test_a_worker_that_joins_when_only_its_host_is_excluded_is_used_after_all(window):
+    for shot in ("1", "2", "3"):
+        window.record_failure(A1, shot)
+    assert window.update([]) == []
+    window.update([A2])
+    assert window.pick() == A2
+
+
+def test_a_shot_that_hangs_goes_to_a_free_worker_of_its_host_if_no_other_host_may_have_it(window):
+    assert window.pick(tried=[A1], never={A1, B1}) == A2

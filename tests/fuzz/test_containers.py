@@ -1,4 +1,4 @@
-"""Staged files, journal entries and partial sums: only what was staged is unpickled, only what was written is an answer."""
+"""Staged files, journal entries and partial sums: only what was staged is unpickled, only what was written is read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hpcfwi.solver.operators import _find, spec_digest
 
 MARK = "unpickled"
 X = np.linspace(0.1, 0.2, 6)
-ANSWER = FunctionalGradient(1 / 3, np.arange(6.0).reshape(2, 3))
+PAIR = FunctionalGradient(1 / 3, np.arange(6.0).reshape(2, 3))
 
 
 class Bomb:
@@ -103,8 +103,8 @@ def test_a_search_finds_a_staged_file_or_ignores_it(fuzz, hostile, original):
 @pytest.mark.cases(900)
 def test_a_damaged_journal_entry_is_never_mistaken_for_another(fuzz, hostile, error_of, tmp_path):
     kept = Journal(tmp_path / "journal", "problem")
-    kept.write(X, ANSWER, 1)
-    write_partial(tmp_path / "journal" / "sum.bin", ANSWER)
+    kept.write(X, PAIR, 1)
+    write_partial(tmp_path / "journal" / "sum.bin", PAIR)
     (entry,) = (path for path in kept.folder.glob("*.bin") if path.stem != "sum")
     originals = [entry.read_bytes(), (kept.folder / "sum.bin").read_bytes()]
     payload = originals[0].split(b"\n", 2)[2]
@@ -114,15 +114,15 @@ def test_a_damaged_journal_entry_is_never_mistaken_for_another(fuzz, hostile, er
         for name in (entry.name, "sums/sum.bin"):
             (folder / name).write_bytes(content)
         for place, read in (
-            (entry.name, lambda: Journal(folder, "problem").read(X, 1).answer),
-            (entry.name, lambda: getattr(Journal(folder, "problem").read(X * (1 + 1e-15), 1), "answer", ANSWER)),
+            (entry.name, lambda: Journal(folder, "problem").read(X, 1).pair),
+            (entry.name, lambda: getattr(Journal(folder, "problem").read(X * (1 + 1e-15), 1), "pair", PAIR)),
             ("sums", lambda: read_partial(folder / "sums" / "sum.bin")),
         ):
             found = []
             if not error_of(lambda read=read, found=found: found.append(read()), folder / place):
-                assert found[0].f == ANSWER.f
-                assert found[0].g.size == ANSWER.g.size
-                assert found[0].g.tobytes() == ANSWER.g.tobytes()
+                assert found[0].f == PAIR.f
+                assert found[0].g.size == PAIR.g.size
+                assert found[0].g.tobytes() == PAIR.g.tobytes()
 
     shapes = st.sampled_from([[2, 3], [6], [], [-1], [2**70], "6", None, [[6]], [0], [10**9, 10**9], [True, 6], [6.0]])
     headers = st.builds(
@@ -147,18 +147,18 @@ def test_a_damaged_journal_entry_is_never_mistaken_for_another(fuzz, hostile, er
 @pytest.mark.parametrize("at", range(0, 60, 3))
 def test_a_flipped_bit_in_a_journal_entry_is_noticed_or_changes_nothing(error_of, tmp_path, at):
     journal = Journal(tmp_path, "problem")
-    journal.write(X, ANSWER, 1)
+    journal.write(X, PAIR, 1)
     (path,) = tmp_path.glob("*.bin")
     content = path.read_bytes()
     for position in range(at * len(content) // 60, (at + 3) * len(content) // 60):
         path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
         found = []
-        if not error_of(lambda found=found: found.append(journal.read(X, 1).answer), path):
-            assert found[0].f == ANSWER.f
-            assert found[0].g.tobytes() == ANSWER.g.tobytes()
+        if not error_of(lambda found=found: found.append(journal.read(X, 1).pair), path):
+            assert found[0].f == PAIR.f
+            assert found[0].g.tobytes() == PAIR.g.tobytes()
 
 
-def test_a_journal_entry_of_another_size_is_not_the_answer(tmp_path):
+def test_a_journal_entry_of_another_size_is_not_used(tmp_path):
     journal = Journal(tmp_path, "problem")
     journal.write(X, FunctionalGradient(1.0, np.zeros(5)), 1)
     with pytest.raises(StagingError, match=r"\.bin: is damaged: .*\n  Remove it and start the same command again"):

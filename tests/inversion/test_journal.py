@@ -1,4 +1,4 @@
-"""The journal: answers are found by the bytes of x, and by its number where another processor has rounded it differently."""
+"""The journal: evaluations are found by the bytes of x, and by number where another processor has rounded it differently."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hpcfwi.inversion.misfit import FunctionalGradient
 XS = np.random.default_rng(0).uniform(0.05, 0.4, (4, 50))
 
 
-def answer(number):
+def evaluation(number):
     return FunctionalGradient(1.0 / number, np.random.default_rng(number).normal(size=(5, 10)))
 
 
 def same(recorded, number):
-    return recorded.answer.f == answer(number).f and (recorded.answer.g == answer(number).g).all()
+    return recorded.pair.f == evaluation(number).f and (recorded.pair.g == evaluation(number).g).all()
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def journal(tmp_path):
     """Four evaluations, read by another start."""
     written = Journal(tmp_path, "problem")
     for number, x in enumerate(XS, 1):
-        written.write(x, answer(number), number)
+        written.write(x, evaluation(number), number)
     return Journal(tmp_path, "problem")
 
 
@@ -33,21 +33,21 @@ def rounded_differently(x, by=1e-15):
     return x * (1 + by * np.random.default_rng(1).choice([-1, 1], x.shape))
 
 
-def test_answers_are_found_by_x_whatever_their_number(journal):
+def test_evaluations_are_found_by_x_whatever_their_number(journal):
     for asked, (number, x) in enumerate(reversed(list(enumerate(XS, 1))), 1):
         found = journal.read(x, asked)
         assert same(found, number)
         assert found.drift == 0
 
 
-def test_an_x_that_was_rounded_differently_gets_the_answer_of_its_number_with_its_drift(journal):
+def test_an_x_that_was_rounded_differently_gets_the_evaluation_of_its_number_with_its_drift(journal):
     for number, x in enumerate(XS, 1):
         found = journal.read(rounded_differently(x), number)
         assert same(found, number)
         assert 0 < found.drift < 1e-14
 
 
-def test_an_optimiser_that_repeats_an_x_gets_the_same_answer(journal):
+def test_an_optimiser_that_repeats_an_x_gets_the_same_evaluation(journal):
     """The end of a line search may repeat an x that the journal has under an earlier number."""
     x = rounded_differently(XS[1])
     assert same(journal.read(x, 2), 2)
@@ -59,7 +59,7 @@ def test_an_optimiser_that_repeats_an_x_gets_the_same_answer(journal):
 def test_an_x_that_differs_too_much_from_its_entry_stops_the_run(journal):
     with pytest.raises(RunError, match="another kind of processor") as caught:
         journal.read(rounded_differently(XS[2], 3 * MAX_DRIFT), 3)
-    assert "evaluation 3 was of another model" in str(caught.value)
+    assert "the journal has another model for evaluation 3" in str(caught.value)
     assert "--fresh" in str(caught.value)
     assert caught.value.exit_code == 3
 
@@ -69,7 +69,7 @@ def test_a_new_x_and_one_without_an_entry_are_computed(journal):
     journal = Journal(journal.folder, "problem")
     journal._path(XS[1]).unlink()
     assert journal.read(XS[1], 2) is None
-    journal.write(XS[1], answer(2), 2)
+    journal.write(XS[1], evaluation(2), 2)
     assert same(journal.read(rounded_differently(XS[1]), 2), 2)
 
 
@@ -102,8 +102,8 @@ def test_entries_are_listed_by_their_numbers_and_read_with_their_models(journal)
     assert damaged == 0
     for entry, x in zip(found, XS, strict=True):
         read, there = entry.read(x.size)
-        assert read.f == answer(entry.number).f
-        assert (read.g.ravel() == answer(entry.number).g.ravel()).all()
+        assert read.f == evaluation(entry.number).f
+        assert (read.g.ravel() == evaluation(entry.number).g.ravel()).all()
         assert (there == x).all()
         assert entry.bytes == entry.path.stat().st_size
 
@@ -124,8 +124,8 @@ def test_malformed_entries_are_counted_and_damaged_ones_are_reported_when_they_a
 
 def test_a_partial_sum_whose_header_has_a_smaller_shape_is_damaged(tmp_path):
     path = tmp_path / "sum.bin"
-    write_partial(path, answer(1))
-    assert read_partial(path).g.tobytes() == answer(1).g.tobytes()
+    write_partial(path, evaluation(1))
+    assert read_partial(path).g.tobytes() == evaluation(1).g.tobytes()
     content = path.read_bytes()
     assert content.count(b"[5, 10]") == 1
     path.write_bytes(content.replace(b"[5, 10]", b"[5, 9]"))

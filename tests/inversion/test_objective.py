@@ -67,14 +67,14 @@ def objective(problem, tmp_path):
     return make
 
 
-def test_the_answer_is_the_sum_over_shots_with_the_gradient_of_the_vector(objective, problem):
+def test_the_misfit_is_the_sum_over_shots_with_the_gradient_of_the_vector(objective, problem):
     x = np.random.default_rng(0).uniform(0.1, 0.2, problem.domain.shape)
     f, g = objective()(x.ravel())
     assert f == pytest.approx(0.5 * 6 * (x**2).sum())
     np.testing.assert_allclose(g.reshape(x.shape), np.where(problem.frozen, 0, 6 * x))
 
 
-def test_a_later_start_replays_answers_and_computes_only_new_ones(objective, problem):
+def test_a_later_start_replays_evaluations_and_computes_only_new_ones(objective, problem):
     x = np.full(problem.domain.shape, 0.16).ravel()
     first = objective()(x)
 

@@ -60,7 +60,7 @@ def test_a_damaged_result_and_log_are_made_again_from_the_journal(finished, firs
 
 
 @pytest.mark.slow
-def test_a_damaged_answer_in_the_journal_stops_the_run_until_it_is_removed(finished, first_run):
+def test_a_damaged_evaluation_in_the_journal_stops_the_run_until_it_is_removed(finished, first_run):
     run_dir = finished.folder / "run"
     entry = sorted((run_dir / "journal").iterdir())[0]
     entry.write_bytes(entry.read_bytes()[:-1])
@@ -110,7 +110,7 @@ def test_figures_that_cannot_be_drawn_do_not_lose_the_model(finished, first_run)
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the name of a processor that BLAS knows is one of x86_64")
-def test_a_run_continued_on_another_processor_reuses_answers_and_warns_that_bits_may_differ(hpcfwi):
+def test_a_run_continued_on_another_processor_reuses_evaluations_and_warns_that_bits_may_differ(hpcfwi):
     """BLAS and L-BFGS-B round as on another processor if their settings name one."""
     whole = ("inversion.iterations=7", "inversion.ftol=0", "inversion.gtol=0")
     hpcfwi.run("there", *whole)
@@ -140,12 +140,12 @@ def test_a_journal_entry_for_another_model_stops_the_run(finished):
     header = read_header(path)
     journal, number = Journal(run_dir / "journal", header["problem"]), header["number"]
     x = np.frombuffer(path.read_bytes()[-8 * int(np.prod(header["shape"])) :])
-    answer = journal.read(x, number).answer
+    pair = journal.read(x, number).pair
     path.unlink()
-    journal.write(x * (1 + 1e-9), answer, number)
+    journal.write(x * (1 + 1e-9), pair, number)
     (run_dir / "result.json").unlink()
     message = refused(finished, code=3)
-    assert f"evaluation {number} was of another model than this one" in message
+    assert f"the journal has another model for evaluation {number}" in message
     assert "difference is 1.0e-09 of the largest value" in message
     assert "start over with --fresh" in message
     # what it says helps: all that there is from this evaluation on is computed anew

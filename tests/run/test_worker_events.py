@@ -20,7 +20,7 @@ class Executor:
     def wake(self):
         self.woken += 1
 
-    def unresponsive(self, workers):
+    def record_unresponsive(self, workers):
         self.silent += workers
 
 
@@ -76,6 +76,6 @@ def test_a_worker_that_leaves_is_logged_with_its_name_and_wakes_the_executor(rep
 
 
 def test_workers_without_heartbeats_are_logged_and_reported_to_the_executor(reported):
-    reported.unresponsive([WORKER], 60.0)
+    reported.record_unresponsive([WORKER], 60.0)
     assert reported.tasks.silent == [WORKER]
     assert last(reported, events.WorkerUnresponsive).seconds == 60.0

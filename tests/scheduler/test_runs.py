@@ -24,23 +24,25 @@ def assert_same(shell, first_run):
 
 
 @pytest.mark.parametrize(
-    ("settings", "options"),
+    ("settings", "options", "count"),
     [
-        ([], []),
-        pytest.param([], ["--nodes", "3"], marks=pytest.mark.slow),
-        pytest.param(["scheduler.jobs=1", "worker.processes=2"], [], marks=pytest.mark.slow),
-        pytest.param(["scheduler.jobs=[1, 3]"], [], marks=pytest.mark.slow),
-        pytest.param(["network.tls=false"], [], marks=pytest.mark.slow),
+        ([], [], 2),
+        pytest.param([], ["--nodes", "3"], 3, marks=pytest.mark.slow),
+        pytest.param(["scheduler.jobs=1", "worker.processes=2"], [], 1, marks=pytest.mark.slow),
+        pytest.param(["scheduler.jobs=[1, 3]"], [], 3, marks=pytest.mark.slow),
+        pytest.param(["network.tls=false"], [], 2, marks=pytest.mark.slow),
     ],
     ids=["two jobs", "three jobs", "one job of two processes", "one to three jobs", "without TLS"],
 )
-def test_worker_jobs_give_the_bytes_of_a_local_run(lab, on_login, first_run, settings, options):
+def test_worker_jobs_give_the_bytes_of_a_local_run(lab, on_login, first_run, settings, options, count):
     words = [*options, *set_options(*(f"site.{setting}" for setting in settings))]
     done = on_login("run", "fwi.toml", "--site", "generic-slurm", "--run-dir", "a run", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "of Slurm (generic-slurm), each" in done.stdout
     assert_same(on_login, first_run)
     assert hosts(on_login) <= {"node1", "node2", "node3"}
+    jobs = logged_events(on_login.folder / "a run", "job")
+    assert sum(job["state"] == "submitted" for job in jobs) == count
     (address,) = {event["scheduler"] for event in logged_events(on_login.folder / "a run", "first workers")}
     assert "127.0.0.1" not in address
     lab.until(lambda: not lab.jobs(), 30)  # they may be ending still; by themselves they would only after 45 s

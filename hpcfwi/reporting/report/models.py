@@ -267,13 +267,13 @@ def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> Mode
         damaged += unreadable
         if recorded is None:
             continue
-        answer, m = recorded
+        pair, m = recorded
         with np.errstate(all="ignore"):
             velocity = velocity_from(m.reshape(domain.shape))
         # keep slices only: there may be many large models
         shown.append((rows[place], _planes(domain, velocity, pixels)))
-        if place == 0 and answer.g.size == m.size:
-            history.gradient = answer.g.reshape(domain.shape)
+        if place == 0 and pair.g.size == m.size:
+            history.gradient = pair.g.reshape(domain.shape)
     if damaged:
         notes.append(f"{counted(damaged, 'file')} of the journal cannot be read.")
     if len(shown) < len(chosen):
