@@ -59,7 +59,7 @@ def copy_of(sound, folder) -> None:
             (folder / name).write_bytes(content)
 
 
-@pytest.mark.cases(400)
+@pytest.mark.cases(200)
 def test_a_run_folder_with_a_damaged_file_has_a_report(fuzz, hostile, error_of, sound):
     originals = {
         name: next(c for n, c in sound.items() if str(n) == name) for name in SMALL_FILES if name != "driver.json"
@@ -86,7 +86,7 @@ def event_of(kind, changed):
     return json.dumps({"time": 1.79e9, "event": kind, **sound, **changed}).encode()
 
 
-@pytest.mark.cases(1000)
+@pytest.mark.cases(500)
 def test_a_report_survives_events_with_fields_of_any_type(fuzz, hostile, error_of):
     evil = st.sampled_from(["<script>alert(1)</script>", '" onload="alert(1)', "</svg>", "</script>", "{{ 7 }}"])
     values = st.dictionaries(st.sampled_from(FIELDS), evil | hostile.values | hostile.scalars, max_size=3)
@@ -148,7 +148,7 @@ def test_a_timeline_with_any_numbers_is_drawn(fuzz, hostile):
     fuzz(st.lists(event, max_size=20), check)
 
 
-@pytest.mark.cases(100)
+@pytest.mark.cases(50)
 def test_damaged_journal_entries_are_skipped(fuzz, hostile, error_of, sound):
     entry = next(content for name, content in sound.items() if name.parts[0] == "journal")
 
