@@ -157,6 +157,8 @@ class JobMonitor:
                     lost.append(name)
                 elif name in connected:
                     self._drain_if_due(name, job, states[job.job_id])
+        if any(job.state.state == "running" for job in self.jobs.values()):
+            self.rejection = self.stuck = None
         await self._end_drained()
         for name in lost:
             ended = self._forget(name)
@@ -176,8 +178,6 @@ class JobMonitor:
             self.listener.log_event(event)
         job = self.jobs.setdefault(name, _Job(number, state))
         job.state = state
-        if state.state == "running":
-            self.rejection = self.stuck = None
         if name in self._connections.jobs:
             job.had_worker, self._failed_starts = True, 0
         if connected:

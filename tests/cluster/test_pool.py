@@ -7,9 +7,9 @@ import json
 import pytest
 
 from hpcfwi.cluster.layout import ResourceRequest
-from hpcfwi.cluster.pool import choose_launch_mode, launch
+from hpcfwi.cluster.pool import Listener, choose_launch_mode, launch
 from hpcfwi.config.site import LaunchOptions, Site, SiteConfig, load_site
-from hpcfwi.errors import InputError
+from hpcfwi.errors import InputError, RunError
 
 NEED = ResourceRequest(100, 10**8)
 INSIDE = {"SLURM_JOB_ID": "7"}
@@ -48,3 +48,19 @@ def test_the_user_may_request_a_possible_launch_mode():
 def test_local_workers_are_on_one_node(tmp_path):
     with pytest.raises(InputError, match="--nodes 2: the workers are processes of this machine"):
         launch(load_site("workstation"), NEED, tmp_path, LaunchOptions(nodes=2))
+
+
+def test_the_time_to_wait_for_a_worker_holds_for_local_workers(tmp_path):
+    pool = launch(load_site("workstation"), NEED, tmp_path, LaunchOptions(wait_minutes=2))
+    pool.check(119)
+    with pytest.raises(RunError, match="no worker has been connected for 120 s"):
+        pool.check(121)
+
+
+def test_a_pool_that_cannot_end_its_workers_says_so(tmp_path, monkeypatch):
+    shown = []
+    pool = launch(load_site("workstation"), NEED, tmp_path, LaunchOptions(), Listener(shown.append))
+    monkeypatch.setattr(pool, "_start", lambda: "a cluster")
+    with pool:  # a string cannot be closed
+        assert pool.cluster() == "a cluster"
+    assert shown[-1].startswith("the workers could not be ended (AttributeError:")
