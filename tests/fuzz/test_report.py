@@ -59,7 +59,7 @@ def copy_of(sound, folder) -> None:
             (folder / name).write_bytes(content)
 
 
-@pytest.mark.cases(200)
+@pytest.mark.cases(120)
 def test_a_run_folder_with_a_damaged_file_has_a_report(fuzz, hostile, error_of, sound):
     originals = {
         name: next(c for n, c in sound.items() if str(n) == name) for name in SMALL_FILES if name != "driver.json"
@@ -148,7 +148,7 @@ def test_a_timeline_with_any_numbers_is_drawn(fuzz, hostile):
     fuzz(st.lists(event, max_size=20), check)
 
 
-@pytest.mark.cases(50)
+@pytest.mark.cases(30)
 def test_damaged_journal_entries_are_skipped(fuzz, hostile, error_of, sound):
     entry = next(content for name, content in sound.items() if name.parts[0] == "journal")
 

@@ -140,7 +140,7 @@ def driver_of() -> Callable[[subprocess.Popen[str]], psutil.Process]:
 
 @pytest.fixture(scope="session")
 def longer_than_a_minute(first_run, tmp_path_factory) -> tuple[tuple[str, ...], Path]:
-    """Settings of a run that takes two workers of this machine 80 s, and its run folder undisturbed."""
+    """Settings of a run that takes two workers of this machine 65 s, and its run folder undisturbed."""
     shell = type(first_run[0])(tmp_path_factory.mktemp("undisturbed"))
     evaluations = 30  # long before the optimiser finds no lower misfit, which ends a run
     problem = (
@@ -152,7 +152,7 @@ def longer_than_a_minute(first_run, tmp_path_factory) -> tuple[tuple[str, ...], 
     )
     local = ("site.worker.processes=2", *problem)
     shell.run("measured", *local, "acquisition.sources.count=60", "inversion.evaluations=6")
-    shots = shots_for(shell.folder / "measured", 80, evaluations)
+    shots = shots_for(shell.folder / "measured", 65, evaluations)
     settings = (*problem, f"acquisition.sources.count={shots}", f"inversion.evaluations={evaluations}")
     shell.run("undisturbed", *local, *settings)
     return settings, shell.folder / "undisturbed"

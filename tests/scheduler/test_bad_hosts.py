@@ -15,7 +15,7 @@ PROBLEM = (
     "acquisition.sources.count=24",
     "grid.shape=[201, 201]",
     "grid.spacing=[3.0, 3.0]",
-    "inversion.iterations=12",
+    "inversion.iterations=7",
     "inversion.ftol=0",
 )
 
