@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -156,6 +157,23 @@ def test_a_driver_that_was_killed_in_a_rotation_continues_in_the_file_that_it_ha
     shots(again, 20)
     assert numbers(path) == before + list(range(20))
     assert again.state.segment == 2
+
+
+def test_a_log_that_cannot_be_opened_again_after_a_rotation_is_named_and_can_be_closed(path, monkeypatch):
+    log = EventLog(path, segment_bytes=3000)
+    shots(log, 5)
+
+    def too_many(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(log, "_open", too_many)
+    with pytest.raises(RunError, match=r"events\.jsonl: cannot be read or replaced \(Too many open files\)"):
+        shots(log, 100)
+    log.close()
+    again = EventLog(path, segment_bytes=10**6)
+    assert again.state.segment == 2
+    shots(again, 1)
+    assert numbers(path)[:5] == [0, 1, 2, 3, 4]
 
 
 def test_a_damaged_older_file_is_an_error(path):

@@ -14,7 +14,9 @@ from hpcfwi.errors import Interrupted
 from hpcfwi.inversion.journal import write_partial
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.process import keep_handlers
+from hpcfwi.run.driver import run_inversion
 from hpcfwi.run.folder import RunFolder, fresh_folder
+from hpcfwi.run.session import Session
 from hpcfwi.run.stopping import Requeue
 
 TIME_IS_UP = Interrupted("stopped: it is late", "the batch job ends in 9 s", time_is_up=True)
@@ -156,6 +158,21 @@ def test_a_job_is_requeued_only_with_the_option_and_when_its_time_is_up(folder, 
     assert Requeue(folder, 0).after(TIME_IS_UP) is TIME_IS_UP
     assert Requeue(folder, 10).after(early) is early
     assert not (folder.path / "requeue.json").exists()
+
+
+def test_ctrl_c_of_a_python_caller_does_not_requeue_its_job(command, monkeypatch, make_problem, tmp_path):
+    """Its process has no handlers of hpcfwi, so no signal is on record, as when the time is up."""
+    command("scontrol")
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "bring_up", interrupted)
+    with pytest.raises(Interrupted, match="the same command continues the run") as stopped:
+        run_inversion(make_problem().config, run_dir=tmp_path / "interrupted", requeue=5)
+    assert not stopped.value.time_is_up
+    assert not (tmp_path / "bin" / "scontrol.arguments").exists()
 
 
 def test_signals_are_ignored_when_slurm_ends_the_job(folder, command, monkeypatch):
