@@ -11,6 +11,7 @@ from hpcfwi.inversion.gradient_check import check_gradient, extrapolate
 from hpcfwi.inversion.misfit import LeastSquares
 from hpcfwi.model.problem import Problem
 from hpcfwi.solver.boundary import Sponge
+from hpcfwi.solver.storage import SnapshotStorage
 
 CIRCLE = Path(__file__).parents[2] / "jobs" / "circle.toml"
 SMALL = ["grid.shape=[41, 41]", "data.recording_time=400", "wavelet.peak_frequency=15", "solver.sponge=15",
@@ -33,6 +34,7 @@ def test_a_right_gradient_passes_and_devito_is_quiet(settings, capfd, monkeypatc
     assert report.dot_product.get("float32", 0) < 1e-4
     assert "verdict: the gradient is right" in report.text
     assert 0 < report.approximation < 0.01  # every k-th step is kept
+    assert report.storage == report.approximation
     assert report.visible_below > 0
 
 
@@ -66,6 +68,23 @@ def test_an_adjoint_source_that_is_wrong_by_little_fails(monkeypatch, error):
     report = check_gradient(problem())
     assert not report.passed
     assert report.derivative == pytest.approx(error, rel=0.01)
+
+
+def test_a_wavefield_storage_that_replays_too_much_fails(monkeypatch):
+    replay = SnapshotStorage.replay
+    monkeypatch.setattr(SnapshotStorage, "replay", lambda self: 1.001 * replay(self))
+    report = check_gradient(problem("solver.strategy=full"))
+    assert not report.passed
+    assert report.derivative == pytest.approx(1e-3, rel=0.01)
+
+
+def test_a_wavefield_storage_that_is_wrong_only_where_it_leaves_steps_out_fails(monkeypatch):
+    replay = SnapshotStorage.replay
+    monkeypatch.setattr(SnapshotStorage, "replay", lambda self: replay(self) / self.every)  # each snapshot counts once
+    report = check_gradient(problem())
+    assert not report.passed
+    assert report.derivative < 1e-5
+    assert report.storage > 0.5
 
 
 def test_extrapolation_finds_the_limit_in_spite_of_rounding():
