@@ -188,7 +188,7 @@ def plan(config: Path, settings: tuple[str, ...], site: str | None, nodes: int |
     problem = Problem.from_config(run_config)
     needs = make_plan(problem)
     table = Table(box=None, show_header=False, pad_edge=False)
-    for row in [*needs.rows, *([plan_workers(problem, needs, site_config, nodes)] if site else [])]:
+    for row in [*needs.rows, *([plan_workers(problem, site_config, nodes)] if site or nodes else [])]:
         table.add_row(*row)
     screen = console()
     screen.print(table, soft_wrap=not screen.is_terminal)

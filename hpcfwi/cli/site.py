@@ -108,13 +108,10 @@ def _is_site_setting(setting: str) -> bool:
 
 
 def _resource_request(config: Path, settings: Sequence[str]) -> Any:
-    from hpcfwi.cluster.layout import ResourceRequest
     from hpcfwi.model.problem import Problem
-    from hpcfwi.run.plan import make_plan
+    from hpcfwi.run.plan import resource_request
 
-    problem = Problem.from_config(load_run_config(find_config(config), settings))
-    plan = make_plan(problem)
-    return ResourceRequest(len(problem.survey), plan.shot_bytes, plan.sampled)
+    return resource_request(Problem.from_config(load_run_config(find_config(config), settings)))
 
 
 @site.command()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from hpcfwi.batch.base import Node
 from hpcfwi.config.site import Site, WorkerSection
@@ -18,7 +20,8 @@ class ResourceRequest:
 
     shots: int
     shot_bytes: int  # memory of the wavefields of a shot
-    sampled: bool = False  # whether wavefields are sampled in time; if not, errors suggest that first
+    # yields settings that save memory, and the bytes of a shot with each, for errors
+    savings: Callable[[], Iterable[tuple[str, int]]] = tuple
 
     def share(self, nodes: int) -> ResourceRequest:
         """Return the part of the request for one of several nodes."""
@@ -62,9 +65,11 @@ def divide(
     available = memory if limit is None else limit
     if each > available:
         where = f"{place} has" if limit is None else f"site.worker.memory = {worker.memory:g} gives a worker on {place}"
-        sampling = "" if request.sampled else 'solver.strategy = "sampled", '
-        advice = f"take {sampling}a coarser grid or a larger machine"
-        raise InputError(f"one shot needs {each / 1e9:.2f} GB, {where} {available / 1e9:.2f} GB: {advice}")
+        fitting = (settings for settings, size in request.savings() if int(size + BASE_MEMORY_BYTES) <= available)
+        larger = [f"--set site.worker.memory={math.ceil(each / 1e7) / 100:g}"] if limit and each <= memory else []
+        advice = [f"It fits with {settings}" for settings in (*larger, *islice(fitting, 1))]
+        problem = f"one shot needs {each / 1e9:.2f} GB, {where} {available / 1e9:.2f} GB"
+        raise InputError("\n  ".join([problem, *(advice or ["It needs a machine with more memory"])]))
     if worker.processes == "auto":
         threads = 1 if worker.threads == "auto" else worker.threads
         processes = max(1, min(cores // threads, request.shots, math.floor(memory / max(each, limit or 0))))
@@ -81,6 +86,19 @@ def divide(
         needed = f"{processes} processes of {threads} threads need {processes * threads} cores"
         raise InputError(f"site.worker.processes: {needed}, {limit_of_cores}")
     return Layout(processes, threads, share)
+
+
+def jobs_layout(site: Site, request: ResourceRequest, nodes: int | None) -> tuple[Layout, int]:
+    """Layout of the worker jobs, one on each node, and how many the request needs; ``nodes`` overrides the site's number.
+
+    Raises InputError if the request does not fit on a node, or the site does not allow so many jobs.
+    """
+    section = site.config.scheduler
+    if nodes is not None and section.max_jobs is not None and nodes > section.max_jobs:
+        limit = f"{section.max_jobs} jobs at a time (scheduler.max_jobs)"
+        raise InputError(f"--nodes {nodes}: {site.name} allows {limit}")
+    layout = node_layout(site, request, nodes or section.job_limit)
+    return layout, nodes or section.job_count(request.shots, layout.processes)
 
 
 def node_layout(site: Site, request: ResourceRequest, jobs: int) -> Layout:

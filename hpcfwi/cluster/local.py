@@ -35,8 +35,13 @@ MAX_STARTS = 3  # attempts to start the workers, if one dies during the start
 TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
 
-def local_layout(worker: WorkerSection, request: ResourceRequest) -> Layout:
-    """Divide this machine, leaving a tenth of its memory to other programs."""
+def local_layout(
+    worker: WorkerSection, request: ResourceRequest, nodes: int | None = None, reason: str = "as the site says"
+) -> Layout:
+    """Divide this machine, leaving a tenth of its memory to other programs; raises InputError for more than one node."""
+    if nodes not in (None, 1):
+        where = f"the workers are processes of this machine ({reason}), which is one node"
+        raise InputError(f"--nodes {nodes}: {where}")
     memory = MEMORY_LIMIT or psutil.virtual_memory().total
     return divide(worker, request, CPU_COUNT, 0.9 * memory, "this machine")
 

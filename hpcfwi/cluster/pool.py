@@ -17,7 +17,7 @@ from distributed.deploy import SpecCluster
 from distributed.security import Security
 
 from hpcfwi.batch.registry import current_batch_system, site_batch_system
-from hpcfwi.cluster.layout import Layout, ResourceRequest, node_layout
+from hpcfwi.cluster.layout import Layout, ResourceRequest, jobs_layout
 from hpcfwi.cluster.network import private_security
 from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import HpcfwiError, InputError, RunError
@@ -198,23 +198,17 @@ def launch(
 ) -> WorkerPool:
     """Return the worker pool for a site, options and environment; raise InputError if they do not fit together."""
     mode, reason = choose_launch_mode(site, options.mode)
-    section, nodes = site.config.scheduler, options.nodes
+    nodes = options.nodes
     pool: WorkerPool
     if mode == "local":
         from hpcfwi.cluster.local import LocalWorkers, local_layout
 
-        if nodes not in (None, 1):
-            where = f"the workers are processes of this machine ({reason}), which is one node"
-            raise InputError(f"--nodes {nodes}: {where}")
-        pool = LocalWorkers(local_layout(site.config.worker, request), listener, workload, site.config)
+        layout = local_layout(site.config.worker, request, nodes, reason)
+        pool = LocalWorkers(layout, listener, workload, site.config)
     elif mode == "jobs":
         from hpcfwi.cluster.jobs import WorkerJobs
 
-        if nodes is not None and section.max_jobs is not None and nodes > section.max_jobs:
-            limit = f"{section.max_jobs} jobs at a time (scheduler.max_jobs)"
-            raise InputError(f"--nodes {nodes}: {site.name} allows {limit}")
-        layout = node_layout(site, request, nodes or section.job_limit)
-        count = nodes or section.job_count(request.shots, layout.processes)
+        layout, count = jobs_layout(site, request, nodes)
         pool = WorkerJobs(site, layout, run_dir, listener, workload, count)
     else:
         from hpcfwi.cluster.allocation import AllocatedWorkers

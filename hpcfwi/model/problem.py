@@ -151,10 +151,14 @@ class Problem:
         return f"without {excluded} of its {len(self.survey) + excluded} shots ({'; '.join(parts)})" if parts else ""
 
     @property
+    def velocity_range(self) -> tuple[float, float]:
+        """Lowest and highest velocity of any model of this inversion, km/s."""
+        return _velocity_range(self.config, self.true_velocity, self.initial_velocity)
+
+    @property
     def dispersion(self) -> tuple[float, float]:
         """Grid points per shortest wavelength, and the relative error of its speed on this grid."""
-        velocities = _velocity_range(self.config, self.true_velocity, self.initial_velocity)
-        return dispersion(self.config, self.domain, self.wavelet, velocities, self.time_steps)
+        return dispersion(self.config, self.domain, self.wavelet, self.velocity_range, self.time_steps)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -1,17 +1,21 @@
 """The needs of a run before it starts: grid, time steps, memory, disk, and how many workers fit on a site."""
 
 import math
-from collections.abc import Callable
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rich.filesize import decimal
 
 from hpcfwi.batch.registry import site_batch_system
+from hpcfwi.cluster.layout import ResourceRequest, jobs_layout
+from hpcfwi.config.run import FileModel
 from hpcfwi.config.site import Site
-from hpcfwi.errors import InputError
 from hpcfwi.inversion.journal import Partials
+from hpcfwi.model.checks import MIN_POINTS_PER_WAVELENGTH, choose_time_steps
 from hpcfwi.model.grid import courant_limit
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.wavelet import highest_frequency, peak_frequency
@@ -30,14 +34,11 @@ class Plan:
         Memory of a worker for a shot, besides Python's.
     disk_bytes
         Disk space of the run folder.
-    sampled
-        Whether ``solver.strategy`` already saves memory.
     """
 
     rows: tuple[tuple[str, str], ...]
     shot_bytes: int
     disk_bytes: int
-    sampled: bool
 
 
 def make_plan(problem: Problem) -> Plan:
@@ -53,9 +54,7 @@ def make_plan(problem: Problem) -> Plan:
     partial_bytes = Partials(Path(), config.journal.shots_per_sum).count(len(problem.survey)) * model_bytes
     disk = data_bytes + journal_bytes + partial_bytes + 6 * model_bytes + 2_000_000
     surface = "free surface on top" if config.solver.free_surface else "absorbing on all sides"
-    velocity = max(config.inversion.bounds[1], float(problem.initial_velocity.max()))
-    if problem.true_velocity is not None:
-        velocity = max(velocity, float(problem.true_velocity.max()))
+    velocity = problem.velocity_range[1]
     axis = problem.time_axis(problem.initial_velocity)
     limit = courant_limit(domain, spec.space_order, velocity)
     points, error = problem.dispersion
@@ -82,59 +81,55 @@ def make_plan(problem: Problem) -> Plan:
         ("disk", f"about {decimal(disk)}: {parts}"),
         ("unknowns", f"{cells - frozen} cells, {frozen} frozen; velocities {lowest:g} to {largest:g} km/s"),
     )
-    return Plan(rows, spec.nbytes, disk, config.solver.strategy == "sampled")
+    return Plan(rows, spec.nbytes, disk)
 
 
-def plan_workers(problem: Problem, plan: Plan, site: Site, nodes: int | None = None) -> tuple[str, str]:
+def plan_workers(problem: Problem, site: Site, nodes: int | None = None) -> tuple[str, str]:
     """Compute how many workers a run has on ``nodes`` nodes, or worker jobs, of a site; another row of the plan.
 
-    Raises InputError if a shot does not fit on a node; the message suggests changes that fit.
+    Raises InputError if a shot does not fit on a node, with settings that fit, or the site has fewer nodes.
     """
-    from hpcfwi.cluster.layout import Layout, ResourceRequest, node_layout
-    from hpcfwi.cluster.local import local_layout
+    from hpcfwi.cluster.local import local_layout  # imports Dask, which is slow
 
-    local = site_batch_system(site) is None
-    count = 1 if local else nodes or site.config.scheduler.job_limit
-
-    def layout(shot_bytes: int) -> Layout:
-        # no general advice to save memory: _what_fits() finds what helps
-        request = ResourceRequest(len(problem.survey), shot_bytes, sampled=True)
-        return local_layout(site.config.worker, request) if local else node_layout(site, request, count)
-
-    def fits(shot_bytes: int) -> bool:
-        try:
-            layout(shot_bytes)
-        except InputError:
-            return False
-        return True
-
-    try:
-        found = layout(plan.shot_bytes)
-    except InputError as error:
-        if not fits(0):  # not even a shot without wavefields
-            raise
-        raise InputError(f"{error}\n  {_what_fits(problem, fits)}") from None
-    where = "this machine" if local else f"{count} node{'s' if count > 1 else ''} of {site.name}"
+    request = resource_request(problem)
+    if site_batch_system(site) is None:
+        found, count, where = local_layout(site.config.worker, request, nodes), 1, "this machine"
+    else:
+        found, count = jobs_layout(site, request, nodes)
+        where = f"{count} node{'s' if count > 1 else ''} of {site.name}"
     rounds = math.ceil(len(problem.survey) / (count * found.processes))
     shots = f"{rounds} round{'s' if rounds > 1 else ''} of shots an evaluation"
     return "workers", f"{count * found.processes} on {where}, each node with {found}; {shots}"
 
 
-def _what_fits(problem: Problem, fits: Callable[[int], bool]) -> str:
-    """Try changes of the problem that save memory, and return advice with the first one that fits."""
-    spec, solver = SolverSpec.from_problem(problem), problem.config.solver
-    more_memory = "more memory for a worker (site.worker.memory, or a larger node)"
+def resource_request(problem: Problem) -> ResourceRequest:
+    """What a run of a problem requires of its workers."""
+    shot_bytes = SolverSpec.from_problem(problem).nbytes
+    return ResourceRequest(len(problem.survey), shot_bytes, partial(_memory_savings, problem))
+
+
+def _memory_savings(problem: Problem) -> Iterator[tuple[str, int]]:
+    """Settings that need less memory, and the bytes of a shot with each, the best first."""
+    config, domain = problem.config, problem.domain
     for changes in ({"strategy": "sampled"}, {"dtype": "float32"}, {"strategy": "sampled", "dtype": "float32"}):
-        config = problem.config.model_copy(update={"solver": solver.model_copy(update=changes)})
-        if fits(SolverSpec.from_problem(replace(problem, config=config)).nbytes):
-            return "It fits with " + " ".join(f"--set solver.{key}={value}" for key, value in changes.items())
-    for percent in range(110, 2000, 10):
-        shape = tuple(max(2, math.ceil(100 * points / percent)) for points in problem.domain.shape)
-        domain = replace(problem.domain, shape=shape)
-        if fits(replace(spec, boundary=replace(spec.boundary, domain=domain)).nbytes):
-            grid = f"a grid of {_times(shape)} points, {percent / 100:g} times as coarse"
-            return f"It fits with {grid}, or with {more_memory}"
-    return f"It fits only with {more_memory}"
+        changed = config.model_copy(update={"solver": config.solver.model_copy(update=changes)})
+        settings = " ".join(f"--set solver.{key}={value}" for key, value in changes.items())
+        yield settings, SolverSpec.from_problem(replace(problem, config=changed)).nbytes
+    models = (config.model, config.initial)
+    files = config.inversion.frozen.mask_file or any(isinstance(model, FileModel) for model in models)
+    coarsest = min(problem.dispersion[0] / MIN_POINTS_PER_WAVELENGTH, max(domain.shape))
+    for factor in np.arange(1.1, coarsest, 0.1):
+        shape = tuple(1 + math.ceil((n - 1) / factor) for n in domain.shape)
+        # as long as before, or some mm longer
+        lengths = zip(domain.spacing, domain.shape, shape, strict=True)
+        spacing = tuple(math.ceil(round(1000 * h * (n - 1) / (fewer - 1), 6)) / 1000 for h, n, fewer in lengths)
+        if max(spacing) > coarsest * max(domain.spacing):
+            return
+        coarser = replace(domain, shape=shape, spacing=spacing)
+        steps = choose_time_steps(config, coarser, problem.velocity_range)
+        size = SolverSpec.from_problem(replace(problem, domain=coarser, time_steps=steps)).nbytes
+        settings = shlex.join(["--set", f"grid.shape={[*shape]}", "--set", f"grid.spacing={[*spacing]}"])
+        yield settings + (" and the model files resampled to this grid" if files else ""), size
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -30,7 +30,7 @@ from hpcfwi.model.problem import Problem
 from hpcfwi.process import command_start, defer_interrupts, gc_paused, ignoring_signals_at_exit, interrupted
 from hpcfwi.reporting.progress import Progress
 from hpcfwi.run.folder import RunFolder
-from hpcfwi.run.plan import make_plan
+from hpcfwi.run.plan import make_plan, resource_request
 from hpcfwi.run.reproducibility import Reproducibility
 from hpcfwi.run.stopping import StopConditions, signal_reason
 from hpcfwi.run.worker_events import WorkerEvents, failure_summary
@@ -132,12 +132,10 @@ class Session:
     def bring_up(self, site: Site, options: LaunchOptions, began: float, stack: ExitStack) -> None:
         """Start the workers and meanwhile build the solver, as both take seconds; ``stack`` closes them at the end."""
         silence_dask()
-        from hpcfwi.cluster.layout import ResourceRequest
         from hpcfwi.cluster.pool import Listener, Workload, launch
         from hpcfwi.execution.affinity import PRELOAD_MODULES
 
-        plan = make_plan(self.problem)
-        self._check_disk(plan.disk_bytes)
+        self._check_disk(make_plan(self.problem).disk_bytes)
         excluded = [f"the survey is used {self.problem.exclusion_note}"] if self.problem.failed_shots else []
         for warning in [*self.problem.warnings, *excluded]:
             self.warn(warning)
@@ -147,7 +145,7 @@ class Session:
         window = Window()
         pool = launch(
             site,
-            ResourceRequest(len(self.problem.survey), plan.shot_bytes, plan.sampled),
+            resource_request(self.problem),
             self.folder.path,
             options,
             Listener(self.print_line, self.log.write),

@@ -74,8 +74,18 @@ def test_more_processes_than_the_job_has_cores_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("sampled", "advice"), [(False, 'take solver.strategy = "sampled", a coarser'), (True, "take a coarser")]
+    ("limit", "advice"),
+    [
+        ("auto", ["It fits with --set b"]),
+        (1.5, ["It fits with --set site.worker.memory=4.4", "It fits with --set a"]),
+        (0.5, ["It fits with --set site.worker.memory=4.4"]),
+    ],
 )
-def test_the_advice_for_a_shot_that_does_not_fit_excludes_the_current_strategy(sampled, advice):
-    with pytest.raises(InputError, match=advice):
-        allocated_layout(site(), Node("n", 1, 1 * GB), ResourceRequest(1, 2 * GB, sampled))
+def test_a_shot_that_does_not_fit_gets_the_first_advice_that_helps(limit, advice):
+    savings = (("--set c", 4 * GB), ("--set a", 1 * GB), ("--set b", GB // 2))
+    savings = savings if limit != "auto" else (("--set c", 4 * GB), ("--set b", 2 * GB))
+    node = Node("n", 1, (3 if limit == "auto" else 16) * GB)
+    with pytest.raises(InputError) as refused:
+        allocated_layout(site(worker={"memory": limit}), node, ResourceRequest(1, 4 * GB, lambda: savings))
+    _, *found = str(refused.value).split("\n  ")
+    assert found == advice

@@ -54,29 +54,21 @@ def plan_without_a_site(out):
     return "\n".join(line for line in out.splitlines() if not line.startswith("workers"))
 
 
-LARGE = ("--set", "grid.shape=[1201, 1201]", "--set", "data.recording_time=3000")
+LARGE = ("--set", "grid.shape=[1201, 1201]", "--set", "grid.spacing=[7.0, 7.0]", "--set", "data.recording_time=3000")
 
 
 @pytest.mark.parametrize("strategy", ["full", "sampled"])
-@pytest.mark.parametrize("memory", [1.5, 1, 0.7, 0.5])
+@pytest.mark.parametrize("memory", [8, 3, 1, 0.7])
 def test_a_problem_fits_with_the_settings_that_the_message_advises(plan, strategy, memory):
     words = (*LARGE, "--set", f"solver.strategy={strategy}")
     code, _, err = plan(memory, *words)
-    for _ in range(2):
-        if code == 0:
-            return
+    if code:
         assert code == 2
         assert "one shot needs" in err
         assert strategy == "full" or "solver.strategy" not in err
-        advice = re.search(r"It fits with (--set .*)$", err, re.MULTILINE)
-        grid = re.search(r"It fits with a grid of (\d+) x (\d+) points", err)
-        if advice is not None:
-            more = shlex.split(advice[1])
-        else:
-            assert grid is not None, err
-            more = ["--set", f"grid.shape=[{grid[1]}, {grid[2]}]"]
-        code, _, err = plan(memory, *words, *more)
-    assert code == 0
+        (advice,) = re.findall(r"It fits with (--set .*)$", err, re.MULTILINE)
+        code, _, err = plan(memory, *words, *shlex.split(advice))
+    assert code == 0, err
 
 
 def test_the_plan_advises_more_memory_if_nothing_else_helps(plan):
@@ -84,3 +76,35 @@ def test_the_plan_advises_more_memory_if_nothing_else_helps(plan):
     assert code == 2
     assert "one shot needs" in err
     assert "It fits with" not in err
+    assert "It needs a machine with more memory" in err
+
+
+def test_a_grid_that_would_be_too_coarse_for_the_wavelet_is_not_advised(plan):
+    code, _, err = plan(0.45, *LARGE, "--set", "wavelet.peak_frequency=40")
+    assert code == 2
+    assert "grid.shape" not in err
+
+
+@pytest.mark.parametrize("words", [(), ("--set", "solver.strategy=full")])
+def test_a_limit_of_the_site_file_can_be_raised_as_the_message_advises(plan, words):
+    limit = ("--set", "site.worker.memory=0.41")
+    code, _, err = plan(32, *LARGE, *words, *limit)
+    assert code == 2
+    assert "site.worker.memory = 0.41 gives a worker on a node" in err
+    for advice in re.findall(r"It fits with (--set .*)$", err, re.MULTILINE):
+        assert plan(32, *LARGE, *words, *limit, *shlex.split(advice))[0] == 0, advice
+
+
+def test_the_plan_counts_the_workers_that_a_run_starts(plan):
+    words = ("--set", "site.scheduler.jobs=[1, 8]", "--set", "site.worker.processes=1")
+    _, out, _ = plan(32, *words)
+    assert re.search(r"workers +3 on 3 nodes of .*; 1 round of shots", out)  # it has three shots
+    code, _, err = plan(32, "--nodes", "5", "--set", "site.scheduler.max_jobs=4")
+    assert code == 2
+    assert "allows 4 jobs at a time (scheduler.max_jobs)" in err
+
+
+def test_more_than_one_node_of_this_machine_is_refused(fwi_toml, capsys):
+    for words in ((), ("--site", "workstation")):
+        assert command(["plan", str(fwi_toml), "--nodes", "3", *words]) == 2
+        assert "--nodes 3: the workers are processes of this machine" in capsys.readouterr().err
