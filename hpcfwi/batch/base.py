@@ -1,11 +1,12 @@
 """The interface of batch systems: Slurm, PBS, and those that other packages add."""
 
+import math
 import os
 import re
 import shlex
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,15 @@ def run_command(*command: str, cwd: str | None = None) -> CommandResult:
     line, environment = shlex.join(command), clean_environment(os.environ)
     try:
         process = Popen(
-            command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=environment, cwd=cwd, text=True, errors="replace"
+            command,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=environment,
+            cwd=cwd,
+            text=True,
+            errors="replace",
+            process_group=0,  # Ctrl-C must not end a submission whose job may already be in the queue
         )
     except OSError as error:
         reason = "no such command here" if isinstance(error, FileNotFoundError) else str(error.strerror)
@@ -81,7 +90,7 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
     A job that is submitted from within another job would inherit them: Slurm would pin it to the cores of the outer job.
     """
-    systems = BatchSystem.__subclasses__()
+    systems = [*_subclasses(BatchSystem)]
     prefixes = (*JOB_SIZE_PREFIXES, *(prefix for system in systems for prefix in system.job_prefixes))
     keep = {name for system in systems for name in system.system_variables}
     kept = {name: value for name, value in environment.items() if name in keep or not name.startswith(prefixes)}
@@ -98,7 +107,9 @@ class JobState:
     word: str  # the batch system's own word for it, or how the job ended
     reason: str = ""  # why the job waits; empty if unknown
     nodes: str = ""  # where the job runs
-    left_s: float | None = field(default=None, compare=False)  # until the time limit; None without one, or if unknown
+    left_s: float | None = field(
+        default=None, compare=False
+    )  # until the time limit, infinite without one; None: unknown
 
     def __str__(self) -> str:
         return f"{self.word} ({self.reason})" if self.reason else self.word
@@ -139,7 +150,8 @@ class BatchSystem(ABC):
     # the display name, and the commands that submit, query and cancel jobs
     name: ClassVar[str]
     commands: ClassVar[tuple[str, str, str]]
-    # variables of a job by their meaning: job_id and, if they exist, restarts, submit_host and node_count
+    # variables of a job by their meaning: job_id and, if they exist, restarts, predecessor (the job whose run this one
+    # continues, if a restarted job gets another number), submit_host and node_count
     variables: ClassVar[Mapping[str, str]]
     # prefixes of variables that no other job must inherit, and exceptions: variables that locate the batch system
     job_prefixes: ClassVar[tuple[str, ...]] = ()
@@ -259,8 +271,15 @@ class BatchSystem(ABC):
         raise NotImplementedError
 
 
+def _subclasses(system: Any) -> Iterator[Any]:
+    for subclass in system.__subclasses__():
+        yield from (subclass, *_subclasses(subclass))
+
+
 def duration_seconds(text: str) -> float | None:
-    """Return the seconds of ``days-hours:minutes:seconds`` (days and hours are optional); None for a word like UNLIMITED."""
+    """Return the seconds of ``days-hours:minutes:seconds``, without days or hours, or of UNLIMITED; None for another text."""
+    if text.strip() == "UNLIMITED":
+        return math.inf
     found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
     if found is None:
         return None

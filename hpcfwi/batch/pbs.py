@@ -31,6 +31,7 @@ class PBS(BatchSystem):
         "job_id": "PBS_JOBID",
         # set by requeue() for the successor of a job
         "restarts": "HPCFWI_SUCCESSOR",
+        "predecessor": "HPCFWI_PREDECESSOR",
         "submit_host": "PBS_O_HOST",
         "submit_folder": "PBS_O_WORKDIR",
         "node_file": "PBS_NODEFILE",
@@ -126,7 +127,7 @@ class PBS(BatchSystem):
             raise RunError("only jobs that run jobs/fwi.pbs can be submitted again")
         asked = job_attributes(run_command("qstat", "-f", self.job_id).output())
         inherited = {name: self.environment[name] for name in INHERITED_VARIABLES if self.environment.get(name)}
-        inherited[self.variables["restarts"]] = str(starts)
+        inherited |= {self.variables["restarts"]: str(starts), self.variables["predecessor"]: self.job_id}
         command = [
             *("qsub", "-W", f"depend=afterany:{self.job_id}", "-N", asked.get("Job_Name", "hpcfwi")),
             *_same_requests(asked, starts),

@@ -24,7 +24,7 @@ from hpcfwi.cluster.network import network_options
 from hpcfwi.cluster.pool import (
     KEEP_LOST_WORKERS,
     NOT_IN_A_JOB,
-    REMOTE_SETTINGS,
+    SCHEDULER_SETTINGS,
     START_AGAIN,
     Listener,
     WorkerPool,
@@ -197,7 +197,7 @@ class AllocatedWorkers(WorkerPool):
             group = {"group": [f"-{i}" for i in range(layout.processes)]} if layout.processes > 1 else {}
             workers[f"hpcfwi-{number}"] = {"cls": NodeWorkers, "options": {"node": node, "pool": self}, **group}
         scheduler = {"cls": Scheduler, "options": network_options(self.site.config.network, self._security)}
-        with dask.config.set(REMOTE_SETTINGS):
+        with dask.config.set(SCHEDULER_SETTINGS):
             return SpecCluster(workers, scheduler, security=self._security, name="hpcfwi", silence_logs=False)
 
     def log_tail(self, worker: str) -> str:

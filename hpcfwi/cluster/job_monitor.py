@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +72,8 @@ class JobMonitor:
         self.rejection: CommandResult | None = None  # the last one, unless a job has run since
         self.stuck: tuple[str, JobState] | None = None  # number and state of a job that will never start
         self._failure: str | None = None  # why no more jobs are submitted
-        self._failed_starts = 0  # since a job in the queue had a worker
+        self._failed_starts = 0  # since a job that is still there had a worker
+        self._last_lost = ""  # description of the last lost job
         self._failed_starts_on: Counter[str] = Counter()  # by node
         self._replacements: deque[float] = deque()  # when jobs were replaced within the last hour
         self._exhausted = False  # whether the limit of replacements is reached
@@ -153,12 +156,13 @@ class JobMonitor:
             if job.rejection is not None:
                 self._note_rejection(name, job.rejection)
             elif job.job_id and name in planned:
-                if self._is_lost(name, job.job_id, states[job.job_id], name in connected):
+                if self._is_lost(name, job, states[job.job_id], name in connected):
                     lost.append(name)
                 elif name in connected:
                     self._drain_if_due(name, job, states[job.job_id])
         if any(job.state.state == "running" for job in self.jobs.values()):
             self.rejection = self.stuck = None
+        self._judge_starts(name for name in {*jobs, *self._draining} if name not in lost)
         await self._end_drained()
         for name in lost:
             ended = self._forget(name)
@@ -169,22 +173,21 @@ class JobMonitor:
             self.rejection = self._resubmit_at = None
             self.cluster.scale(jobs=self.target)
 
-    def _is_lost(self, name: str, number: str, state: JobState, connected: bool) -> bool:
+    def _is_lost(self, name: str, worker_job: WorkerJob, state: JobState, connected: bool) -> bool:
         """Record the state of a job; return whether it has to be replaced."""
-        job, now = self.jobs.get(name), time.monotonic()
+        job, number, now = self.jobs.get(name), str(worker_job.job_id), time.monotonic()
         if job is None or job.state != state:
             event = JobStateChanged(job=number, worker=name, state=state.state, native_state=state.word)
             event.reason, event.nodes = state.reason, state.nodes
             self.listener.log_event(event)
         job = self.jobs.setdefault(name, _Job(number, state))
         job.state = state
-        if name in self._connections.jobs:
-            job.had_worker, self._failed_starts = True, 0
+        job.had_worker = name in self._connections.jobs
         if connected:
             job.no_worker_since = None
         stuck_before, job.stuck = job.stuck, self.batch.will_never_start(state)
         if job.stuck and stuck_before:  # in two polls, since the first reason may be outdated
-            if self.excluded_nodes:
+            if worker_job.excludes_nodes:
                 self.excluded_nodes.clear()  # perhaps no other nodes exist
                 return True
             self.stuck = (number, state)
@@ -211,9 +214,15 @@ class JobMonitor:
         self.listener.log_event(JobLost(job=job.number, reason=what, had_worker=job.had_worker, log=tail))
         failed = self._failed_starts_on.items()
         self.excluded_nodes |= {node for node, count in failed if node and count >= MAX_FAILED_STARTS_ON_NODE}
-        if self._failed_starts >= MAX_FAILED_STARTS:
+        self._last_lost = f"job {job.number} {what}{tail}"
+
+    def _judge_starts(self, jobs: Iterable[str]) -> None:
+        """Decide whether more jobs may be submitted: not after several failed starts while none of ``jobs`` had a worker."""
+        if not self._connections.jobs.isdisjoint(jobs):
+            self._failed_starts, self._failure = 0, None
+        elif self._failed_starts >= MAX_FAILED_STARTS:
             lost = f"the last {self._failed_starts} worker jobs have ended without a worker; the last one"
-            self._failure = f"{lost}:\n  job {job.number} {what}{tail}"
+            self._failure = f"{lost}:\n  {self._last_lost}"
 
     def _note_end(self, name: str) -> None:
         """Record that a job is no longer a part of the cluster."""
@@ -267,25 +276,28 @@ class JobMonitor:
         Dask's own ``--lifetime`` ignores task durations, and kills the running task.
         """
         record, now = self.jobs[name], time.monotonic()
+        left_s = None if state.left_s == math.inf else state.left_s
         record.worker_since = record.worker_since or now
         excluded_hosts = self.pool.workload.excluded_hosts()
         excluded = any(worker.host in excluded_hosts for worker in self._workers(name))
         needed = DRAIN_SAFETY_FACTOR * self.pool.workload.longest_task_s() + HANDOVER_S
-        if not excluded and (state.left_s is None or state.left_s >= needed):
+        if not excluded and (left_s is None or left_s >= needed):
             return
-        self._draining[name] = (job, now)
+        # where jobs cannot avoid nodes, the job holds its node, so that no replacement starts there
+        holds = excluded and not self.batch.exclude_directives([state.nodes])
+        self._draining[name] = (job, math.inf if holds else now)
         self.pool.workload.drain([worker.address for worker in self._workers(name)])
         if excluded:
-            self.excluded_nodes.add(state.nodes)
+            self.excluded_nodes |= {state.nodes} - {""}
             why = f"is on {state.nodes}, where shots fail repeatedly"
         else:
-            why = f"ends in {state.left_s:.0f} s"
-        event = JobDraining(job=record.number, seconds_left=state.left_s, nodes=state.nodes, excluded=excluded)
+            why = f"ends in {left_s:.0f} s"
+        event = JobDraining(job=record.number, seconds_left=left_s, nodes=state.nodes, excluded=excluded)
         self.listener.log_event(event)
         self.listener.show(f"worker job {record.number} {why}: it gets no more shots, and another job replaces it")
         self._forget(name)
         # a job that has used most of its time is no failure
-        self._replace(counts=excluded or state.left_s is None or now - record.worker_since < state.left_s)
+        self._replace(counts=excluded or left_s is None or now - record.worker_since < left_s)
 
     async def _end_drained(self) -> None:
         """End the drained jobs whose workers have finished their tasks."""

@@ -49,8 +49,9 @@ class WorkerJob(Job):
         security: Any = None,  # noqa: ARG002 - the script has it: hpcfwi.cluster.environment.script_lines()
         **options: Any,
     ) -> None:
-        directives = [*options.pop("job_extra_directives", ()), *batch.exclude_directives(exclude)]
-        super().__init__(*args, job_extra_directives=directives, **options)
+        excluding = batch.exclude_directives(exclude)
+        super().__init__(*args, job_extra_directives=[*options.pop("job_extra_directives", ()), *excluding], **options)
+        self.excludes_nodes = bool(excluding)
         self.batch, self.scripts, self.on_submit = batch, scripts, on_submit
         self.rejection: CommandResult | None = None  # the answer of the batch system if it rejected the job
 

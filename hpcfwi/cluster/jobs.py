@@ -20,7 +20,7 @@ from hpcfwi.cluster.job_monitor import JobMonitor
 from hpcfwi.cluster.jobqueue_internals import jobqueue_defaults, worker_cluster_class, worker_job_class
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.network import network_options
-from hpcfwi.cluster.pool import REMOTE_SETTINGS, START_AGAIN, Listener, WorkerPool, Workload, prepare_run_dir
+from hpcfwi.cluster.pool import SCHEDULER_SETTINGS, START_AGAIN, Listener, WorkerPool, Workload, prepare_run_dir
 from hpcfwi.config.site import Site
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.log import read_state
@@ -124,12 +124,13 @@ class WorkerJobs(WorkerPool):
         return count, count * self.layout.processes
 
     def _prepare(self, stack: ExitStack) -> None:
+        stack.enter_context(jobqueue_defaults())  # jobs are made when they are submitted, also as replacements
         self._security = prepare_run_dir(self.site, self.run_dir, stack)
 
     def _start(self) -> Any:
         context = JobContext(self.run_dir.name, self.run_dir / "logs", self._security, self.workload.preload)
         self._report_leftover_jobs()
-        with jobqueue_defaults(), dask.config.set(REMOTE_SETTINGS):
+        with dask.config.set(SCHEDULER_SETTINGS):
             cluster = worker_cluster_class(self.batch)(
                 name="hpcfwi",
                 security=self._security,

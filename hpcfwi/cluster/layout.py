@@ -58,7 +58,8 @@ def divide(
     """Divide a node with this number of cores, and bytes of memory for all processes together.
 
     By default, a process has one thread, or more if memory or the number of shots limits the processes. Raises InputError,
-    which calls the node ``place``, if a shot does not fit. Processes may share cores unless ``limit_of_cores`` names the limit.
+    which calls the node ``place``, if a shot does not fit; and if there are more threads than cores and ``limit_of_cores``, the
+    rest of the message, is not empty.
     """
     each = int(request.shot_bytes + BASE_MEMORY_BYTES)
     limit = None if worker.memory == "auto" else worker.memory * 1e9
@@ -82,10 +83,12 @@ def divide(
             f"site.worker.processes: is {processes}; each needs {each / 1e9:.2f} GB, but gets {share / 1e9:.2f} GB of the "
             f"memory of {place}: take at most {math.floor(memory / each)}"
         )
-    if limit_of_cores and processes * threads > cores:
-        needed = f"{processes} processes of {threads} threads need {processes * threads} cores"
-        raise InputError(f"site.worker.processes: {needed}, {limit_of_cores}")
-    return Layout(processes, threads, share)
+    layout = Layout(processes, threads, share)
+    if limit_of_cores and layout.cores > cores:
+        key = "threads" if worker.processes == "auto" else "processes"
+        needed = f"{str(layout).partition(',')[0]} need{'s' if processes == 1 else ''} {layout.cores} cores"
+        raise InputError(f"site.worker.{key}: {needed}, {limit_of_cores}")
+    return layout
 
 
 def jobs_layout(site: Site, request: ResourceRequest, nodes: int | None) -> tuple[Layout, int]:

@@ -27,8 +27,6 @@ from hpcfwi.io import make_private
 # The driver assigns tasks, so work stealing is off. The nanny restarts a worker without heartbeats for worker-ttl; Dask checks
 # at that interval, so a restart may take twice as long. Devito's kernels do not block heartbeats.
 SCHEDULER_SETTINGS = {"distributed.scheduler.work-stealing": False, "distributed.scheduler.worker-ttl": "60s"}
-# Dask drops a remote worker after this time without an answer; values below 11 s are refused.
-REMOTE_SETTINGS = {**SCHEDULER_SETTINGS, "distributed.comm.timeouts.tcp": "30s"}
 # Dask forgets a worker that is lost for this time (15 s by default) and ends its nanny, which may be restarting it.
 KEEP_LOST_WORKERS = {"distributed.deploy.lost-worker-timeout": "365 days"}
 # For debugging, Dask keeps the last 1,000 messages to each worker, with their tasks: gigabytes for hundreds of workers.

@@ -259,7 +259,7 @@ class HostExcluded(_AboutHost):
 
 
 class HostReadmitted(_AboutHost):
-    """An excluded host gets shots again, since no other host is left."""
+    """An excluded host gets shots again: no other host is left, or the failed shots are excluded, too."""
 
 
 class Solver(Event):

@@ -308,13 +308,13 @@ class Dispatch:
         self.executor.log_event(ShotRetried(shot=self.shots.names[shot], worker=worker, reason=reason))
 
     def _failure(self, failed: Future, given_to: str = "") -> Failure:
-        """Return where and why a task failed; raise DataError if the shot's data are unusable on every worker."""
+        """Return where and why a task failed."""
         if failed.status == "cancelled":
             return Failure("", "the task was lost")
         error = failed.exception()
         if isinstance(error, DataError):
             # a new error: Dask keeps the original one, with everything that its traceback refers to
-            raise DataError(error.shot, error.problem)
+            return Failure(given_to, error.problem, data_error=DataError(error.shot, error.problem))
         if isinstance(error, KilledWorker):
             worker = error.last_worker.address
             blame = worker not in self.executor.blameless
@@ -328,7 +328,10 @@ class Dispatch:
     def _repair(self, node: Node, future: Future) -> None:
         """Repeat a failed sum, and first the shots that it needs if their results are lost."""
         assert self.tree is not None
-        reason = self._failure(future).reason
+        failure = self._failure(future)
+        if failure.data_error is not None:
+            raise failure.data_error
+        reason = failure.reason
         if self.stop_reason is not None:
             return
         failed, lost = self.tree.repair(node, reason)

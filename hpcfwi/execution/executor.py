@@ -61,7 +61,7 @@ class DaskExecutor:
     def record_unresponsive(self, workers: Sequence[str]) -> None:
         """Record that Dask restarts workers that have stopped sending heartbeats. Thread-safe.
 
-        If there are several at once, the driver itself was suspended, and no shot or host is to blame.
+        If there are several at once, the driver itself was most likely suspended, so no shot or host is blamed.
         """
         if len(workers) > 1:
             self.blameless.update(workers)
@@ -135,7 +135,7 @@ class DaskExecutor:
     def needed_s(self, shots_per_task: int = 1, block: int = 1, workers: int = 1) -> float:
         """Upper estimate, s, of the time to finish the assigned tasks and the rest of ``block`` shots."""
         rounds = self.window.depth + 1 + math.ceil(max(0.0, block / shots_per_task - 1) / max(1, workers))
-        return rounds * shots_per_task * max(tuple(self.seconds), default=0.0)
+        return rounds * shots_per_task * max(tuple(self.seconds), default=self.window.longest_task_s)
 
     def _check_stop(self) -> None:
         stop = self.check_stop(self.needed_s())

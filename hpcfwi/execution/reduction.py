@@ -38,7 +38,7 @@ class SumTree:
         wanted = partials.level(len(keys)) if partials is not None else None
         # the journal keeps the root
         self.kept_level = None if wanted is None or len(self.keys) < 2 else min(wanted, len(self.keys) - 2)
-        self._known = partials.begin(evaluation) if partials is not None and self.kept_level is not None else set()
+        self._known = partials.begin(evaluation) if partials is not None else set()
 
     @property
     def kept_shots(self) -> int:

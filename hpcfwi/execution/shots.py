@@ -10,7 +10,7 @@
     OVERDUE -> FAILED   all its tasks have failed
     OVERDUE -> RUNNING  the overdue task has failed, its copy still runs
     FAILED  -> QUEUED   attempts are left
-    FAILED  -> EXCLUDED no attempts are left: the run stops and names the shot
+    FAILED  -> EXCLUDED no attempts are left, or its data are wrong: the run stops and names the shot
     DONE    -> QUEUED   the result is lost with its worker
     DONE    -> FAILED   the result is lost, and the shot fails when Dask computes it again
 
@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from hpcfwi.errors import ShotFailed
+from hpcfwi.errors import DataError, ShotFailed
 from hpcfwi.execution.window import Window, host_of
 from hpcfwi.inversion.misfit import BLOCK
 
@@ -67,6 +67,7 @@ class Failure:
     died: bool = False  # whether the worker died
     blame: bool = True  # whether it counts; if many workers vanish at once, neither shot nor host is to blame
     position: int = 0  # of the shot in a batch
+    data_error: DataError | None = None  # if the shot's data cannot be used, on any worker
     when: float = field(default_factory=time.monotonic)
 
 
@@ -87,6 +88,12 @@ class Unit:
     def first(self) -> int:
         """Index of its first shot."""
         return self.shots[0]
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it has failed too often for another attempt."""
+        deaths = sum(failure.died for failure in self.failures)
+        return deaths >= MAX_WORKER_DEATHS or len(self.failures) - deaths >= MAX_ATTEMPTS
 
     def move(self, state: State) -> None:
         """Change the state along an arrow of the diagram."""
@@ -196,18 +203,17 @@ class Shots:
     def fail(self, key: str, failure: Failure) -> bool:
         """Record that a task failed; return whether its unit is queued again.
 
-        Raises ShotFailed with all reasons if the shot has failed too often.
+        Raises ShotFailed with all reasons if the shot has failed too often, and DataError if its data are wrong.
         """
         unit = self._end(key)
         self._record(unit, failure)
         if not unit.workers:
             return self._queue_again(unit, failure)
-        if not unit.late:  # the overdue task has failed, its copy still runs
-            self._copies.pop(unit, None)
-            if unit.state is State.OVERDUE:
-                unit.move(State.RUNNING)
-        elif not self.stopping:
-            self._copies[unit] = None
+        self._copies.pop(unit, None)
+        if unit.late:
+            self._request_copy(unit)
+        elif unit.state is State.OVERDUE:  # the overdue task has failed, its copy still runs
+            unit.move(State.RUNNING)
         return False
 
     def lose_result(self, index: int, failure: Failure) -> bool:
@@ -218,12 +224,15 @@ class Shots:
         return self._queue_again(unit, failure)
 
     def _record(self, unit: Unit, failure: Failure) -> None:
+        if failure.data_error is not None:
+            unit.move(State.FAILED)
+            unit.move(State.EXCLUDED)
+            raise failure.data_error
         if not failure.blame or unit.batch:
             return
         unit.failures.append(failure)
         unit.alone = unit.alone or failure.died
-        deaths = sum(known.died for known in unit.failures)
-        if deaths < MAX_WORKER_DEATHS and len(unit.failures) - deaths < MAX_ATTEMPTS:
+        if unit.workers or not unit.exhausted:
             return
         unit.move(State.FAILED)
         unit.move(State.EXCLUDED)
@@ -275,9 +284,12 @@ class Shots:
         unit.late[key] = now
         if unit.state is State.RUNNING:
             unit.move(State.OVERDUE)
-        if len(unit.workers) < MAX_COPIES and not self.stopping:
-            self._copies[unit] = None
+        self._request_copy(unit)
         return True
+
+    def _request_copy(self, unit: Unit) -> None:
+        if len(unit.workers) < MAX_COPIES and not self.stopping and not unit.exhausted:
+            self._copies[unit] = None
 
     def lone_workers(self, window: Window, now: float) -> list[str]:
         """Workers that hang on a shot that no other worker could take for :data:`LONE_WORKER_TIMEOUT_S`."""

@@ -114,7 +114,7 @@ class Window:
                 self._place(worker)
         lost = [key for address in self.workers.keys() - set(addresses) for key in self.remove(address)]
         if self.workers and all(worker.host in self.excluded for worker in self.workers.values()):
-            self._readmit()
+            self._readmit(self.excluded)
         return lost
 
     def remove(self, address: str) -> list[str]:
@@ -242,12 +242,16 @@ class Window:
                 self._place(other)
             self.log_event(HostExcluded(host=host, failed_shots=sorted(self._failures[host])))
 
-    def _readmit(self) -> None:
-        """Use excluded hosts again, since no other host is left."""
-        for host in sorted(self.excluded):
-            self.log_event(HostReadmitted(host=host, failed_shots=sorted(self._failures[host])))
-        self.excluded = frozenset()
-        self._failures.clear()
+    def forget_shot(self, shot: str) -> None:
+        """Forget the failures of a shot that the run excludes: it fails on every host."""
+        for failures in self._failures.values():
+            failures.pop(shot, None)
+        self._readmit({host for host in self.excluded if len(self._failures[host]) < MAX_HOST_FAILURES})
+
+    def _readmit(self, hosts: Collection[str]) -> None:
+        for host in sorted(hosts):
+            self.log_event(HostReadmitted(host=host, failed_shots=sorted(self._failures.pop(host, ()))))
+        self.excluded = self.excluded.difference(hosts)
         for worker in self.workers.values():
             self._place(worker)
 

@@ -38,9 +38,10 @@ class History:
 
     def add(self, row: Row) -> bool:
         """Write a row unless the file has it already; returns whether it was new."""
-        if row.iteration < len(self.rows):
+        if row.iteration < len(self.rows) and row.misfit == self.rows[row.iteration].misfit:
             return False
-        self.rows.append(row)
+        # entries that were removed from the journal may have been computed anew, with other results
+        self.rows[row.iteration :] = [row]
         self._write()
         return True
 

@@ -19,11 +19,11 @@ from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 
 KIND, PARTIAL_KIND = "evaluation", "partial sum"
 # Version of an entry's content; other versions are ignored.
-FORMAT = b"3"
+FORMAT = 3
 # Another kind of processor rounds x differently; up to this relative difference x counts as the same.
 MAX_DRIFT = 1e-12
 ADVICE = "\n  Remove it and start the same command again: it will be computed anew."
-# A killed evaluation loses the blocks in progress; each has at most this share of its shots.
+# An evaluation that is killed loses its unfinished blocks; by default, a block has at most this share of the shots.
 MAX_LOSS = 1 / 32
 
 Vector = NDArray[np.float64]
@@ -75,7 +75,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, problem: str, verify: Callable[[], None] = lambda: None) -> None:
-        self.folder, self.problem, self.verify = folder, problem, verify
+        self.folder, self.problem, self.verify = folder, f"{problem}, format {FORMAT}", verify
         # entries by number; read when an x is not found by its digest
         self._numbers: dict[int, Path] | None = None
         # by the file name of an x: the entry whose vector differs from x in the last bits, and the drift
@@ -115,7 +115,7 @@ class Journal:
         return Recorded(pair, drift)
 
     def _path(self, x: Vector) -> Path:
-        return self.folder / f"{digest(x.tobytes(), self.problem.encode(), FORMAT)}.bin"
+        return self.folder / f"{digest(x.tobytes(), self.problem.encode())}.bin"
 
     def _drift_message(self, recorded: Path, number: int, drift: float) -> str:
         return (
@@ -151,7 +151,7 @@ class Partials:
 
     Their names are digests of what they depend on. Each evaluation has a subfolder of the journal for its sums, which is
     deleted once the evaluation is in the journal. ``block`` is the number of shots in a sum: 1, 8, 64, ... as in the summation
-    tree; 0 keeps none, None chooses about 3 % of the shots.
+    tree; 0 keeps none, None chooses at most 3 % of the shots.
     """
 
     def __init__(self, folder: Path, block: int | None = None) -> None:

@@ -95,7 +95,7 @@ def misfit_identity(name: str) -> dict[str, str]:
         return {}
     package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.module
     module = import_module(point.module)
-    parent = sys.modules.get(module.__package__ or "")
+    parent = sys.modules.get((module.__package__ or "").partition(".")[0])
     files = [Path(module.__file__)] if module.__file__ is not None else []
     if parent is not None and parent.__file__ is not None:  # else a plain folder, which may hold anything
         files = sorted(file for file in Path(parent.__file__).parent.rglob("*.py") if file.is_file())

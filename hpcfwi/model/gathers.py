@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,12 +32,12 @@ MAX_ADVISED_NAMES = 20
 
 
 def check_gathers(
-    path: Path, shots: Sequence[Shot], recording: TimeAxis, excluded: Sequence[str] = ()
+    path: Path, shots: Sequence[Shot], recording: TimeAxis, excluded: Sequence[str] = (), quorum: float = 1.0
 ) -> tuple[str, ...]:
-    """Check that every shot has a gather, and the shape of the first; warn if one of three is longer than the recording.
+    """Check that every shot has a gather, and the shapes of three; warn if one of them is longer than the recording.
 
     ``excluded`` are the names in ``data.exclude``, for the message. Raises InputError if a shot has no gather, and DataError if
-    that of the first shot has the wrong shape.
+    the gathers of all three, or with a ``quorum`` of 1 that of the first shot, cannot be used.
     """
     try:
         if not (path.is_dir() or path.is_file()):
@@ -50,21 +50,26 @@ def check_gathers(
         ) from None
     if missing:
         raise InputError(_missing_message(path, missing, excluded))
-    with _gather(path, shots[0]) as stored:
-        _check_shape(shots[0], stored.shape, recording)
-    for shot in (shots[0], shots[len(shots) // 2], shots[-1]):
-        samples = 0
-        # data.quorum may allow the run to exclude a shot without a readable gather
-        with suppress(DataError), _gather(path, shot) as stored:
-            samples = len(stored) if stored.shape else 0
+    errors, warnings = [], []
+    checked = [shots[0], shots[len(shots) // 2], shots[-1]]
+    for shot in checked:
+        try:
+            with _gather(path, shot) as stored:
+                _check_shape(shot, stored.shape, recording)
+                samples = len(stored)
+        except DataError as error:
+            errors.append(error)
+            continue
         if samples > recording.samples:
             length = (samples - 1) * recording.step
-            return (
+            warnings.append(
                 f"data.file: gathers are longer than data.recording_time; that of shot {shot.name} has {samples} samples "
                 f"of {recording.step:g} ms ({length:g} ms), of which the first {recording.samples} are used. Correct "
-                "data.sample_interval if the records are not that long",
+                "data.sample_interval if the records are not that long"
             )
-    return ()
+    if len(errors) == len(checked) or (errors and quorum == 1 and errors[0].shot == shots[0].name):
+        raise errors[0]
+    return tuple(warnings[:1])
 
 
 def read_gather(path: Path, shot: Shot, recording: TimeAxis) -> NDArray:
@@ -94,7 +99,8 @@ def _missing(path: Path, shots: Sequence[Shot]) -> list[Shot]:
     with _hdf5(path) as file:
         for shot in shots:
             if any(part in ("", ".") for part in shot.name.split("/")):
-                raise ValueError(f"the name of shot {shot.name!r} is not possible in HDF5; use a folder of .npy files")
+                problem = f"the name of shot {shot.name!r} is not possible in HDF5; use a folder of .npy files"
+                raise InputError(f"data.file: {path}: {problem}")
         return [shot for shot in shots if not _is_array(file.get(shot.name))]
 
 

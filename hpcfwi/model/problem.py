@@ -103,8 +103,9 @@ class Problem:
         problem = cls(config, domain, true, initial, frozen, survey, wavelet, steps)
         if problem.exclusion_note:
             warnings += (f"the survey is used {problem.exclusion_note}",)
-        if config.data.file is not None:
-            warnings += check_gathers(config.data.file, survey.shots, problem.recording, config.data.exclude)
+        data = config.data
+        if data.file is not None:
+            warnings += check_gathers(data.file, survey.shots, problem.recording, data.exclude, data.quorum)
         return replace(problem, warnings=warnings)
 
     def without(self, failed: Sequence[str]) -> Problem:

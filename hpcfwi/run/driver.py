@@ -136,6 +136,7 @@ def run_inversion(
                     except (DataError, ShotFailed) as error:
                         folder.verify()
                         current.problem = exclusion.exclude(error)
+                        current.tasks.window.forget_shot(error.shot)
                         current.log.write(events.ShotExcluded(shot=error.shot, reason=error.problem))
                         current.print_line(str(error))
                         current.print_line(f"the inversion starts over, {current.problem.exclusion_note}")

@@ -13,10 +13,11 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from hpcfwi.batch.registry import current_start
+from hpcfwi.batch.registry import current_batch_system, current_start
 from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.lease import Lease
+from hpcfwi.events.log import read_state
 from hpcfwi.io import (
     make_private,
     parse_json,
@@ -32,15 +33,19 @@ from hpcfwi.version import __version__
 def fresh_folder(path: Path) -> Path:
     """The folder for a fresh run: ``path``, or the first of ``path-2``, ``path-3``, ... that does not exist.
 
-    A restarted batch job continues in the folder in which it began, the last existing one.
+    A restarted batch job continues in the folder in which it began.
     """
-    taken = []
-    candidate = path
+    batch, restarted = current_batch_system(), current_start()[1] > 0
+    jobs = {batch.job_id, batch.variable("predecessor")} if batch is not None and restarted else set()
+    candidate, number = path, 1
     with suppress(OSError):  # RunFolder reports what is wrong with the path
         while candidate.exists():
-            taken.append(candidate)
-            candidate = path.with_name(f"{path.name}-{len(taken) + 1}")
-    return taken[-1] if current_start()[1] and taken else candidate
+            start = read_state(candidate / "events.jsonl").start
+            if start is not None and start.job in jobs:
+                break
+            number += 1
+            candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
 
 
 # Without these two files, the content of the folder cannot be trusted.
@@ -126,17 +131,17 @@ class RunFolder:
     def claim_data(self, digests: dict[str, str]) -> None:
         """Record the digests of the observed data, by shot; raises InputError if they differ from the first start's."""
         path = self.path / DATA
-        known = self.read_json(path)
-        if known is None:
-            self.write_json(path, digests)
-            return
-        changed = [name for name, digest in digests.items() if known.get(name) != digest]
+        known = self.read_json(path) or {}
+        changed = [name for name, digest in digests.items() if known.get(name, digest) != digest]
         if changed:
             more = f" (and of {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise InputError(
                 f"data.file: the record of shot {changed[0]}{more} has changed since the run in {self.path} began; "
                 "choose another folder with --run-dir, or remove this one"
             )
+        # a shot that was excluded before may be used again
+        if not known.keys() >= digests.keys():
+            self.write_json(path, known | digests)
 
     def reopen(self) -> None:
         """Reopen a finished run that continues: its final model becomes the current one."""

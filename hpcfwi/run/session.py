@@ -121,8 +121,16 @@ class Session:
     ) -> None:
         self.problem, self.folder, self.log, self.print_line, self.stop = problem, folder, log, print_line, stop
         self.stand_in = stand_in
+        self._log_error: RunError | None = None
         self.started = time.perf_counter()
         self.reproducibility = Reproducibility(folder, self.warn)
+
+    def _log_in_background(self, event: events.Event) -> None:
+        """Log an event in a thread that has to go on; :meth:`_check_stop` raises an error later, in the driver's thread."""
+        try:
+            self.log.write(event)
+        except RunError as error:
+            self._log_error = error
 
     def warn(self, message: str, traceback: str | None = None) -> None:
         """Log a warning and print it."""
@@ -148,7 +156,7 @@ class Session:
             resource_request(self.problem),
             self.folder.path,
             options,
-            Listener(self.print_line, self.log.write),
+            Listener(self.print_line, self._log_in_background),
             Workload(PRELOAD_MODULES, lambda: window.longest_task_s, lambda: window.excluded, window.drain),
         )
         apply_environment(site.config, pool.threads)
@@ -283,11 +291,13 @@ class Session:
         return self.worker_events.exit_reason(worker) + self._log_tail(self.worker_events.name(worker))
 
     def _check_stop(self, needed_s: float) -> tuple[str, float] | None:
-        self.worker_events.raise_error()
+        self.on_shots()
         return self.stop.check(needed_s)
 
     def on_shots(self, *_: int) -> None:
         """Raise an error found while handling events: a full disk, or, on a strict site, threads on wrong cores."""
+        if self._log_error is not None:
+            raise self._log_error
         self.worker_events.raise_error()
 
     def stage_data(self) -> list[StagedFile]:

@@ -115,6 +115,9 @@ class WorkerEvents:
             case events.ShotDone():
                 self.tasks.seconds.append(event.seconds)
             case events.WorkerJoined():
+                # with fixed ports, a restarted worker has the address of the one before
+                self._exit_reasons.pop(event.worker, None)
+                self.tasks.blameless.discard(event.worker)
                 self._workers[event.worker] = event
                 self.tasks.wake()
             case events.WorkerLeft():
@@ -131,7 +134,7 @@ class WorkerEvents:
             case events.SumsFound(shots=shots, shots_total=total):
                 self.print_line(f"sums of {shots} of {total} shots of this evaluation are already in the journal")
             case events.HostReadmitted():
-                self.print_line(f"host {event.host} gets shots again, since no other host is left")
+                self.print_line(f"host {event.host} gets shots again")
             case events.RunWarning(worker=None):
                 self.print_line(f"warning: {event.message}")
         line = failure_line(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import pytest
@@ -20,7 +21,7 @@ from hpcfwi.errors import RunError
         ("0:07", 7),
         ("1:02:03", 3723),
         ("2-00:00:01\n", 172_801),
-        ("UNLIMITED\n", None),
+        ("UNLIMITED\n", math.inf),
         ("INVALID", None),
         ("NOT_SET", None),
         ("", None),

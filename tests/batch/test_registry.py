@@ -128,6 +128,8 @@ def test_a_changed_time_limit_is_noticed(command, monkeypatch):
     assert job.refresh() == pytest.approx(3620, abs=5)
     command("squeue", "exit 1")
     assert job.refresh() == pytest.approx(3620, abs=5)
+    command("squeue", "echo '41|RUNNING|None|node1|UNLIMITED'")
+    assert job.refresh() == math.inf
 
 
 def test_a_caller_with_an_event_loop_can_ask_for_the_time_limit(command, monkeypatch):

@@ -27,7 +27,7 @@ from tornado.iostream import IOStream
 
 from hpcfwi.artifacts import StagedFile
 from hpcfwi.cluster.network import scheduler_options
-from hpcfwi.cluster.pool import POOL_SETTINGS, REMOTE_SETTINGS
+from hpcfwi.cluster.pool import POOL_SETTINGS, SCHEDULER_SETTINGS
 from hpcfwi.config.site import NetworkSection
 from hpcfwi.events.types import ShotDone
 from hpcfwi.execution.shot_worker import ShotContext
@@ -43,7 +43,7 @@ shot_seconds = 0.0
 
 # Workers without monitoring: 500 of them in two processes would spend all their time on it.
 LIGHT = {
-    **REMOTE_SETTINGS,
+    **SCHEDULER_SETTINGS,
     **POOL_SETTINGS,
     "distributed.admin.system-monitor.interval": "60s",
     "distributed.worker.profile.enabled": False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +24,8 @@ from hpcfwi.config.site import load_site
 class Recorder(Slurm):
     """A Slurm that writes down what it is asked for, and can reject jobs."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, environment=os.environ):
+        super().__init__(environment)
         self.submitted: list[Path] = []
         self.cancelled: list[str] = []
         self.rejects = False

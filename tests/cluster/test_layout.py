@@ -68,6 +68,13 @@ def test_a_node_of_unknown_memory_is_refused():
         allocated_layout(site(), Node("n", 8), NEED)
 
 
+def test_more_threads_than_the_job_has_cores_are_refused():
+    with pytest.raises(
+        InputError, match=r"site\.worker\.threads: 1 process of 9 threads needs 9 cores, the job has 8 on n"
+    ):
+        allocated_layout(site(worker={"threads": 9}), Node("n", 8, 16 * GB), NEED)
+
+
 def test_more_processes_than_the_job_has_cores_are_refused():
     with pytest.raises(InputError, match="3 processes of 4 threads need 12 cores, the job has 8 on n"):
         allocated_layout(site(worker={"processes": 3, "threads": 4}), Node("n", 8, 16 * GB), NEED)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from hpcfwi.errors import ShotFailed
+from hpcfwi.errors import DataError, ShotFailed
 from hpcfwi.execution import shots as shots_module
-from hpcfwi.execution.shots import Failure, Shots, State
+from hpcfwi.execution.shots import MAX_ATTEMPTS, Failure, Shots, State
 from hpcfwi.execution.window import Window
 
+DOCS = Path(__file__).parents[2] / "docs" / "pages"
 A, B, C = "tcp://a:1", "tcp://b:1", "tcp://c:1"
 ERROR, DEATH = Failure(A, "an error"), Failure(A, "its worker died", died=True)
 
@@ -69,6 +72,44 @@ def test_a_shot_is_queued_then_running_then_done():
     assert (unit.state, others, hanging) == (State.DONE, [], [])
     assert work.shots.done == {0}
     assert work.shots.idle
+
+
+def transitions(pairs):
+    found = {}
+    for before, after in pairs:
+        found.setdefault(State(before.lower()), set()).add(State(after.lower()))
+    return found
+
+
+def test_the_documented_transitions_are_those_of_the_code():
+    coded = {before: after for before, after in shots_module._NEXT.items() if after}
+    lines = re.findall(r"^    ([A-Z]+) +-> ([A-Z]+)", shots_module.__doc__, re.MULTILINE)
+    assert transitions(lines) == coded
+    arrows = re.findall(r'data-transition="(\w+) (\w+)"', (DOCS / "assets" / "shot-states.svg").read_text())
+    assert transitions(arrows) == coded
+    rows = re.findall(r"^\| \*(\w+)\* \|.*\|([^|]*)\|$", (DOCS / "architecture" / "shot.md").read_text(), re.MULTILINE)
+    assert transitions((before, after) for before, cell in rows for after in re.findall(r"\*(\w+)\*", cell)) == coded
+
+
+def test_a_shot_with_wrong_data_is_excluded_at_once():
+    work = Work(count=1)
+    work.give()
+    with pytest.raises(DataError, match="shot 0: is broken"):
+        work.fail("task-1", Failure(A, "is broken", data_error=DataError("0", "is broken")))
+    assert work.state(0) is State.EXCLUDED
+
+
+def test_a_shot_whose_copies_fail_too_often_still_waits_for_the_slow_task():
+    work = Work(count=1, workers=(A, B, C))
+    work.give()
+    work.shots.mark_overdue("task-1", 100.0)
+    for number in range(2, 2 + MAX_ATTEMPTS):
+        assert [shot for _, shot, _ in work.give()] == [0]
+        assert not work.fail(f"task-{number}", Failure(B, "too little memory"))
+    assert work.give() == []  # no more copies
+    assert work.state(0) is State.OVERDUE
+    work.finish("task-1")
+    assert work.state(0) is State.DONE
 
 
 def test_shots_are_given_in_the_order_of_the_survey():

@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from sample_events import sample
 
 from hpcfwi.errors import InputError
+from hpcfwi.events.log import EventLog
 from hpcfwi.run.folder import RunFolder, fresh_folder
 
 
@@ -162,5 +164,14 @@ def test_a_fresh_run_takes_the_first_free_folder_name(tmp_path, monkeypatch):
     path.mkdir()
     (tmp_path / "run-2").mkdir()
     assert fresh_folder(path) == tmp_path / "run-3"
+
+
+def test_a_restarted_job_continues_its_own_fresh_run(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    for folder, job in ((path, "40"), (tmp_path / "run-2", "41"), (tmp_path / "run-3", "42")):
+        folder.mkdir()
+        EventLog(folder / "events.jsonl").write(sample("start", job=job))
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert fresh_folder(path) == tmp_path / "run-2"
+    for job, expected in (("40", "run"), ("41", "run-2"), ("43", "run-4")):  # 43 ended before it had a folder
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        assert fresh_folder(path) == tmp_path / expected

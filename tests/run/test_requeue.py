@@ -7,10 +7,12 @@ import signal
 
 import numpy as np
 import pytest
+from sample_events import sample
 
 from hpcfwi.artifacts import shard_folder, stage
 from hpcfwi.batch.slurm import Slurm
 from hpcfwi.errors import Interrupted
+from hpcfwi.events.log import EventLog
 from hpcfwi.inversion.journal import write_partial
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.process import keep_handlers
@@ -220,7 +222,11 @@ def test_a_pbs_job_submits_a_successor_with_the_same_resources(folder, command, 
     assert handed_on["HPCFWI_SUCCESSOR"] == "1"
     assert handed_on["HPCFWI_ARGS"] == "--site here --fresh --nodes 2"
     # but the successor does not begin anew
-    monkeypatch.setenv("HPCFWI_SUCCESSOR", handed_on["HPCFWI_SUCCESSOR"])
+    EventLog(folder.events).write(sample("start", job="7.server"))
+    folder.path.with_name(f"{folder.path.name}-2").mkdir()  # of another job
+    for name in ("HPCFWI_SUCCESSOR", "HPCFWI_PREDECESSOR"):
+        monkeypatch.setenv(name, handed_on[name])
+    monkeypatch.setenv("PBS_JOBID", "8.server")
     assert fresh_folder(folder.path) == folder.path
 
 
