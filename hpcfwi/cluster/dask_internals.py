@@ -7,10 +7,14 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from dask.system import CPU_COUNT
 from distributed import Client
+from distributed.system import MEMORY_LIMIT
 from distributed.versions import BOKEH_REQUIREMENT
 from tornado.web import Application, RequestHandler
 
+# CPUs and bytes of memory that this process may use.
+CPUS, MEMORY_BYTES = CPU_COUNT, MEMORY_LIMIT
 # Topics of Dask's own events: workers that leave, workers without heartbeats, workers out of memory.
 ALL_TOPIC, SCHEDULER_TOPIC, MEMORY_TOPIC = "all", "scheduler", "worker-restart-memory"
 
@@ -26,6 +30,20 @@ def watch_worker_exit(nanny: Any, callback: Callable[[int], None]) -> None:
     nanny._on_worker_exit_sync = on_exit  # for processes that are started later
     if nanny.process is not None:
         nanny.process.on_exit = on_exit
+
+
+def worker_infos(client: Client) -> dict[str, dict[str, Any]]:
+    """Return what the scheduler knows of each worker, by address.
+
+    ``Client.scheduler_info()`` may return no workers while another thread of the client uses it.
+    """
+    return dict(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
+
+
+def unsubscribe(client: Client, topic: str) -> None:
+    """Keep the scheduler from writing events to a client that is about to close."""
+    name = client.id
+    client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.unsubscribe_topic(topic, name))
 
 
 def run_stranded_tasks(client: Client) -> None:

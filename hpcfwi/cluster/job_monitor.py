@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from hpcfwi.batch.base import CommandResult, JobState
-from hpcfwi.cluster.jobqueue_internals import WorkerJob
+from hpcfwi.cluster.jobqueue_internals import WorkerJob, forget_job
 from hpcfwi.cluster.pool import log_tail
 from hpcfwi.errors import RunError
 from hpcfwi.events.types import JobDrained, JobDraining, JobLost, JobRejected, JobStateChanged, RunWarning
@@ -243,10 +243,7 @@ class JobMonitor:
         self._forget(name)
 
     def _forget(self, name: str) -> WorkerJob | None:
-        """Remove a job from Dask's cluster, so that Dask does not end it, and return it."""
-        self.cluster.worker_spec.pop(name, None)
-        job: WorkerJob | None = self.cluster.workers.pop(name, None)
-        return job
+        return forget_job(self.cluster, name)
 
     def _replace(self, counts: bool = True) -> None:
         """Replace an ended job, unless too many replacements were counted within an hour."""
@@ -254,7 +251,7 @@ class JobMonitor:
         while self._replacements and now - self._replacements[0] > HOUR_S:
             self._replacements.popleft()
         if counts and len(self._replacements) >= self.max_replacements:
-            if not self._exhausted:
+            if not self._exhausted and self.max_replacements:
                 limit = f"at most {self.max_replacements} worker jobs are replaced within an hour"
                 self.listener.show(f"{limit} (scheduler.replacements): the run continues with the remaining ones")
             self._exhausted = True

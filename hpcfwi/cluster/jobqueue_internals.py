@@ -92,3 +92,10 @@ def worker_cluster_class(batch: BatchSystem) -> type[JobQueueCluster]:
 
     members = {"_new_worker_name": next_name, "job_cls": worker_job_class(batch)}
     return type("WorkerCluster", (batch.cluster_class(),), members)
+
+
+def forget_job(cluster: JobQueueCluster, name: str) -> WorkerJob | None:
+    """Remove a job from a cluster, so that Dask does not end it, and return it; ``scale()`` then submits another one."""
+    cluster.worker_spec.pop(name, None)
+    job: WorkerJob | None = cluster.workers.pop(name, None)
+    return job

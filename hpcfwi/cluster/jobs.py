@@ -200,7 +200,7 @@ class WorkerJobs(WorkerPool):
             raise RunError(f"{problem}\n  {START_AGAIN}, with a longer --wait.")
 
     def _where_to_look(self, message: str) -> str:
-        """Return the line of the site file that a message is about, and how to print the job script."""
+        """Return the line of the site file that a message is about, and where the job scripts are."""
         key = self.batch.site_key(message)
         line = f"\n  {self.site.where(key)}" if key else ""
-        return f"{line}\n  The job script: {shlex.join(['hpcfwi', 'site', 'script', self.site.name])}"
+        return f"{line}\n  The scripts of the jobs are in {self.run_dir / 'logs'}"

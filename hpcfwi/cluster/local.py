@@ -13,12 +13,11 @@ from tempfile import gettempdir, mkdtemp
 
 import dask
 import psutil
-from dask.system import CPU_COUNT
 from distributed import LocalCluster
-from distributed.system import MEMORY_LIMIT
 from filelock import FileLock, Timeout
 
 from hpcfwi.cluster.dashboard import LOOPBACK
+from hpcfwi.cluster.dask_internals import CPUS, MEMORY_BYTES
 from hpcfwi.cluster.environment import PROCESSES_VARIABLE, WORKER_SETTINGS, worker_environment
 from hpcfwi.cluster.layout import Layout, ResourceRequest, divide
 from hpcfwi.cluster.network import scheduler_options
@@ -42,8 +41,8 @@ def local_layout(
     if nodes not in (None, 1):
         where = f"the workers are processes of this machine ({reason}), which is one node"
         raise InputError(f"--nodes {nodes}: {where}")
-    memory = MEMORY_LIMIT or psutil.virtual_memory().total
-    return divide(worker, request, CPU_COUNT, 0.9 * memory, "this machine")
+    memory = MEMORY_BYTES or psutil.virtual_memory().total
+    return divide(worker, request, CPUS, 0.9 * memory, "this machine")
 
 
 class LocalWorkers(WorkerPool):

@@ -240,19 +240,24 @@ class Site:
     Parameters
     ----------
     name
-        Name of the site, or path of its file.
+        Name of the site, or absolute path of its file.
     config
         Content of the file, with ``--set`` applied.
     path
         The file; None without one.
-    changed
-        Keys that ``--set`` changed.
+    settings
+        The settings, ``section.key=value``.
     """
 
     name: str = "workstation"
     config: SiteConfig = field(default_factory=SiteConfig)
     path: Path | None = None
-    changed: frozenset[str] = frozenset()
+    settings: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """The keys that settings have changed."""
+        return frozenset(".".join(parse_setting(setting)[0]) for setting in self.settings)
 
     @property
     def runs_folder(self) -> Path:
@@ -318,14 +323,18 @@ def load_site(name: str = "workstation", settings: Iterable[str] = ()) -> Site:
     settings
         ``section.key=value``, as after ``--set site.``.
 
+    Returns
+    -------
+    Site
+
     Raises
     ------
     InputError
         If there is no such site, or its file has mistakes or needs a variable that is not set.
     """
-    path = find_site(name)
+    path, settings = find_site(name), tuple(settings)
     changes = [parse_setting(setting) for setting in settings]
     content: dict[str, Any] = apply_settings(read_toml(path, "site configuration"), changes)
     where = f"{path} with --set" if changes else str(path)
     config = validate(SiteConfig, expand_variables(content, where, EXPANDED_ON_NODE), where)
-    return Site(name, config, path, frozenset(".".join(keys) for keys, _ in changes))
+    return Site(name if name in known_sites() else str(path.absolute()), config, path, settings)

@@ -44,10 +44,10 @@ class RunStarted(Event, name="start"):
     problem: Annotated[str, f.about("digest of everything that the results depend on")]
     layout: Annotated[str, f.about("how a node is divided among worker processes, in words")]
     launch: Annotated[str, f.about("how workers are started: `local`, `jobs` or `allocation`")]
-    site: Annotated[str, f.about("name of the site")]
+    site: Annotated[str, f.about("name of the site, or path of its file")]
     host: f.Host
     pid: f.Pid
-    process_start: f.ProcessStart
+    command_start: f.CommandStart
     workers_planned: Annotated[f.Count, f.about("planned worker processes")]
     shots: f.Shots
     iterations: f.Iterations
@@ -57,6 +57,7 @@ class RunStarted(Event, name="start"):
     threads: f.Threads | None = None
     cores: f.Cores | None = None
     stand_in: Annotated[str | None, f.about("what replaces the kernels in a scaling study")] = None
+    options: Annotated[list[str] | None, f.about("options of the command for the site and its workers")] = None
 
 
 class Dashboard(Event):

@@ -157,7 +157,7 @@ def _lattice(positions: Positions) -> NDArray[np.float64]:
 class _Table:
     """A CSV file with a header, from an editor or a spreadsheet.
 
-    Commas, semicolons or tabs separate columns; with semicolons, numbers may have a decimal comma. Blank lines and lines that
+    Commas, semicolons or tabs separate columns; unless commas do, numbers may have a decimal comma. Blank lines and lines that
     start with ``#`` are comments. ``key`` is that of the configuration, for messages.
     """
 
@@ -220,7 +220,7 @@ class _Table:
                 break
             skipped += 1
         delimiter = max(",;\t", key=first.count)
-        self._decimal_comma = delimiter == ";"
+        self._decimal_comma = delimiter != ","
         reader = csv.reader(chain([first], lines), delimiter=delimiter)
         for cells in reader:
             row, line = [cell.strip() for cell in cells], skipped + reader.line_num

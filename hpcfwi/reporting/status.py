@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from hpcfwi.errors import InputError
 from hpcfwi.events.lease import HEARTBEAT_INTERVAL_S, Liveness
 from hpcfwi.events.log import Follower
-from hpcfwi.events.state import ENDED, RunState
+from hpcfwi.events.state import ENDED, RunState, one_line
 from hpcfwi.io import parse_json, require_regular_file, shortened
 from hpcfwi.reporting.formatting import natural_order
 
@@ -272,9 +272,11 @@ class StatusReader:
         config, start = self.folder / "config.toml", self._follower.state.start
         if not config.is_file():
             return None
-        site = start.site if start is not None else "workstation"
         words = ["hpcfwi", "run", str(config), "--run-dir", str(self.folder)]
-        return shlex.join([*words, *(["--site", shortened(site)] if site not in ("", "workstation") else [])])
+        if start is not None:
+            words += ["--site", start.site] if start.site not in ("", "workstation") else []
+            words += start.options or []
+        return shlex.join(map(one_line, words))
 
 
 def find_run(path: Path, command: str = "status") -> Path:

@@ -160,7 +160,7 @@ class Session:
             Workload(PRELOAD_MODULES, lambda: window.longest_task_s, lambda: window.excluded, window.drain),
         )
         apply_environment(site.config, pool.threads)
-        self.log.write(self._start_event(site, pool, began))
+        self.log.write(self._start_event(site, options, pool, began))
         self._print_reproducibility(pool.threads)
         with defer_interrupts():  # else a folder or process could be left behind
             stack.enter_context(pool)
@@ -179,7 +179,9 @@ class Session:
                 "free some space or choose another folder with --run-dir"
             )
 
-    def _start_event(self, site: Site, pool: WorkerPool, began: float) -> events.RunStarted:
+    def _start_event(self, site: Site, options: LaunchOptions, pool: WorkerPool, began: float) -> events.RunStarted:
+        words = [word for setting in site.settings for word in ("--set", f"site.{setting}")]
+        given = (("--launch", options.mode), ("--nodes", options.nodes), ("--wait", options.wait_minutes))
         return events.RunStarted(
             version=__version__,
             versions={name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
@@ -195,9 +197,10 @@ class Session:
             iterations=self.problem.config.inversion.iterations,
             host=socket.gethostname().partition(".")[0],
             pid=os.getpid(),
-            process_start=began,
+            command_start=began,
             job=current_start()[0] or None,
             stand_in=None if self.stand_in is None else str(self.stand_in),
+            options=words + [str(word) for name, value in given if value is not None for word in (name, value)],
         )
 
     def _print_reproducibility(self, threads: int) -> None:
@@ -352,7 +355,7 @@ def _subscribe(client: Any, topic: str, handle: Callable[[Any], None]) -> None:
 
 
 def _unsubscribe(client: Any, topic: str) -> None:
-    """Keep the scheduler from writing to a closed client."""
-    name = client.id
-    with suppress(Exception):
-        client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.unsubscribe_topic(topic, name))
+    from hpcfwi.cluster.dask_internals import unsubscribe
+
+    with suppress(Exception):  # the scheduler may be gone
+        unsubscribe(client, topic)

@@ -17,6 +17,7 @@ from distributed.scheduler import KilledWorker
 
 from hpcfwi.artifacts import StagedFile
 from hpcfwi.batch.registry import site_batch_system
+from hpcfwi.cluster.dask_internals import worker_infos
 from hpcfwi.cluster.environment import apply_environment, restore_environment
 from hpcfwi.cluster.layout import Layout, ResourceRequest
 from hpcfwi.cluster.pool import START_AGAIN, Listener, Workload, choose_launch_mode, launch
@@ -130,7 +131,7 @@ class _JobCheck:
 
     def _show(self, line: str) -> None:
         """Print a line of the pool, except about a lost job, which the table shows."""
-        if not line.startswith(("worker job ", "no more than ")):
+        if not line.startswith("worker job "):
             self.print_line(line)
 
     def _log_event(self, event: Event) -> None:
@@ -167,10 +168,10 @@ class WorkerChecks:
         """Check every host; ``seconds`` passed until the first worker joined."""
         expected = sum(layout.processes for layout in self.layouts.values())
         deadline = time.monotonic() + JOIN_TIMEOUT_S
-        while len(self._workers()) < expected and time.monotonic() < deadline:
+        while len(worker_infos(self.client)) < expected and time.monotonic() < deadline:
             time.sleep(0.1)
         hosts: dict[str, list[str]] = {}
-        for address, facts in sorted(self._workers().items()):
+        for address, facts in sorted(worker_infos(self.client).items()):
             hosts.setdefault(facts["host"], []).append(address)
         sections = [self._host_section(number, addresses, seconds) for number, addresses in enumerate(hosts.values())]
         missing = len(self.layouts) - len(sections)
@@ -178,10 +179,6 @@ class WorkerChecks:
             found = f"no workers joined from {missing} of {len(self.layouts)} nodes"
             sections.append(Section("other nodes", (problem("start", found, "see their logs"),)))
         return sections
-
-    def _workers(self) -> dict[str, dict[str, Any]]:
-        # not scheduler_info(): another thread of the client may replace its answer with one that has no workers
-        return dict(self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"])
 
     def _host_section(self, number: int, addresses: list[str], seconds: float) -> Section:
         """Check a host in its first worker, and the threads in all; a failed call ends the section."""
@@ -232,7 +229,7 @@ class WorkerChecks:
         futures: list[Future] = [submit(workers=[address]) for address in addresses]
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while not all(future.done() for future in futures):
-            gone = [address for address in addresses if address not in self._workers()]
+            gone = [address for address in addresses if address not in worker_infos(self.client)]
             if gone:
                 raise RunError(f"worker {gone[0]} died during the check ({function.__name__})")
             if time.monotonic() > deadline:

@@ -2,6 +2,10 @@
 
 ``Operator._compiler``
     The compiler of one operator, whose flags :func:`set_instruction_set` changes.
+``configuration["compiler"].cc``
+    The command of the compiler.
+``devito.logger.is_log_enabled_for``
+    Whether Devito reports how fast its kernels are.
 ``Operator.cfunction``, ``Operator.arguments``, ``Operator.parameters``
     The compiled function, the values of its arguments and their order. :class:`Kernel` calls the function itself.
 
@@ -29,6 +33,13 @@ NATIVE_FLAGS = ("-march=native", "-mcpu=native", "-xHost")
 def instruction_set() -> str | None:
     """The instruction set that kernels are compiled for; None for that of the compiling machine."""
     return os.environ.get(INSTRUCTION_SET) or None
+
+
+def compiler_command() -> str:
+    """The compiler that Devito calls, such as ``gcc``."""
+    from devito import configuration
+
+    return str(configuration["compiler"].cc)
 
 
 def operator_name(name: str) -> str:

@@ -131,9 +131,8 @@ class DevitoEngine:
 
     def _run(self, kernel: Kernel, shot: Shot, axis: TimeAxis, first: int) -> None:
         """Step from ``first`` to the end of the axis, or back, with the receivers of this shot only."""
-        self.kernel_seconds += kernel(
-            time_m=first, time_M=axis.samples - 1, dt=axis.step, p_receivers_M=len(shot.receivers) - 1
-        )
+        last_receiver = {self.equation.receivers.dimensions[-1].max_name: len(shot.receivers) - 1}
+        self.kernel_seconds += kernel(time_m=first, time_M=axis.samples - 1, dt=axis.step, **last_receiver)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from hpcfwi.artifacts import StagedFile, load, read_container, read_header, stag
 from hpcfwi.errors import RunError, StagingError
 from hpcfwi.io import file_lock
 from hpcfwi.solver.boundary import SolverSpec
-from hpcfwi.solver.devito_internals import Kernel, instruction_set
+from hpcfwi.solver.devito_internals import Kernel, compiler_command, instruction_set
 from hpcfwi.solver.equations import EQUATIONS, WaveEquation
 from hpcfwi.solver.storage import STORAGES, WavefieldStorage
 from hpcfwi.version import __version__
@@ -188,7 +188,7 @@ def _compiler_version() -> str:
     """First line of the compiler's version; ``"none"`` without a compiler."""
     try:
         answer = subprocess.run(
-            [configuration["compiler"].cc, "--version"], capture_output=True, text=True, timeout=20, check=True
+            [compiler_command(), "--version"], capture_output=True, text=True, timeout=20, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return "none"

@@ -17,7 +17,9 @@ from hpcfwi.cluster.dask_internals import (
     SCHEDULER_TOPIC,
     missing_dashboard_requirements,
     run_stranded_tasks,
+    unsubscribe,
     watch_worker_exit,
+    worker_infos,
 )
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
@@ -72,6 +74,28 @@ def test_dask_reports_workers_without_heartbeats_and_workers_that_leave():
 
 def where(_):
     return get_worker().address
+
+
+@relying_on(
+    "distributed", "Scheduler.identity(n_workers=-1) lists all workers; unsubscribe_topic() ends a subscription"
+)
+def test_workers_are_listed_and_subscriptions_end():
+    options = {"n_workers": 6, "processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster, set_as_default=False) as client:
+        assert set(worker_infos(client)) == set(client.nthreads())
+        assert {facts["host"] for facts in worker_infos(client).values()} == {"127.0.0.1"}
+        found = []
+        client.subscribe_topic("ours", lambda event: found.append(event[1]))
+        until = time.monotonic() + 20
+        while not found and time.monotonic() < until:
+            client.log_event("ours", 1)
+            time.sleep(0.01)
+        unsubscribe(client, "ours")
+        time.sleep(0.1)  # for the last events
+        assert set(found) == {1}
+        client.log_event("ours", 2)
+        time.sleep(0.2)
+        assert set(found) == {1}
 
 
 @relying_on("distributed", "Scheduler.unrunnable, running, set_restrictions, transitions")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dask
@@ -13,11 +14,13 @@ import pytest
 from distributed.core import Status
 from private_names import relying_on
 
-from hpcfwi.batch.base import CommandResult, SubmissionError
+from hpcfwi.batch.base import CommandResult, JobState, SubmissionError
 from hpcfwi.batch.slurm import Slurm
-from hpcfwi.cluster.jobqueue_internals import jobqueue_defaults, worker_cluster_class, worker_job_class
+from hpcfwi.cluster import jobs
+from hpcfwi.cluster.jobqueue_internals import forget_job, jobqueue_defaults, worker_cluster_class, worker_job_class
 from hpcfwi.cluster.jobs import JobContext, job_script
 from hpcfwi.cluster.layout import Layout
+from hpcfwi.cluster.pool import Listener, Workload
 from hpcfwi.config.site import load_site
 
 
@@ -65,6 +68,22 @@ def test_the_users_own_jobqueue_configuration_is_ignored(tmp_path):
         assert dask.config.get("jobqueue.slurm.cores") is None
 
 
+def test_the_users_own_jobqueue_configuration_is_ignored_by_submitted_jobs(tmp_path, monkeypatch):
+    batch = Recorder()
+    monkeypatch.setattr(jobs, "site_batch_system", lambda _: batch)
+    monkeypatch.setattr(batch, "missing_commands", list)
+    monkeypatch.setattr(batch, "states", lambda numbers: {number: JobState("pending", "PENDING") for number in numbers})
+    own = {"jobqueue.slurm.queue": "mine", "jobqueue.slurm.log-directory": str(tmp_path / "mine")}
+    pool = jobs.WorkerJobs(load_site("generic-slurm"), Layout(1, 1, 10**9), tmp_path / "run", Listener(), Workload(), 2)
+    with dask.config.set(own), pool:
+        until = time.monotonic() + 20
+        while len(batch.submitted) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        scripts = [path.read_text() for path in batch.submitted]
+    assert len(scripts) == 2
+    assert not [script for script in scripts if "mine" in script.replace(str(tmp_path), "") or "mine/" in script]
+
+
 @relying_on("dask-jobqueue", "a Job makes its script in job_script() alone, and start() and close() may be replaced")
 def test_a_job_is_submitted_and_cancelled_through_the_batch_system(tmp_path):
     async def check():
@@ -108,7 +127,9 @@ def test_a_rejected_job_does_not_make_the_cluster_fail(tmp_path, folder):
     asyncio.run(check())
 
 
-@relying_on("dask-jobqueue", "_new_worker_name names new jobs")
+@relying_on(
+    "dask-jobqueue", "_new_worker_name names new jobs, and jobs in worker_spec and workers belong to the cluster"
+)
 def test_no_job_gets_the_name_of_an_earlier_one(tmp_path):
     batch = Recorder()
     with jobqueue_defaults():
@@ -121,6 +142,14 @@ def test_no_job_gets_the_name_of_an_earlier_one(tmp_path):
         names = [path.stem for path in batch.submitted]
         assert len(names) == len(set(names)) == 4
         assert len(cluster.workers) == 3
+        job = forget_job(cluster, names[-1])
+        assert job.name == names[-1]
+        assert forget_job(cluster, names[-1]) is None
+        cluster.scale(jobs=3)
+        cluster.sync(cluster._correct_state)
+        assert [path.stem for path in batch.submitted] == [*names, "hpcfwi-4"]
+        assert job.job_id not in batch.cancelled
+        cluster.sync(job.close)
     finally:
         cluster.close()
-    assert sorted(batch.cancelled) == ["1", "2", "3", "4"]
+    assert sorted(batch.cancelled) == ["1", "2", "3", "4", "5"]

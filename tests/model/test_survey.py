@@ -106,6 +106,14 @@ def test_between_semicolons_a_comma_is_a_decimal_comma(csv):
     np.testing.assert_array_equal(shot.receivers, [[1.0, 2.25], [3.5, -15.0]])
 
 
+def test_text_of_a_spreadsheet_with_tabs_may_have_decimal_commas(tmp_path):
+    path = tmp_path / "unicode text.txt"
+    path.write_text("Shot\tSource_X\tSource_Z\tReceiver_X\tReceiver_Z\n1\t10,5\t0\t1\t2,25\n", encoding="utf-16")
+    (shot,) = read_geometry(path, XZ).shots
+    np.testing.assert_array_equal(shot.source, [10.5, 0.0])
+    np.testing.assert_array_equal(shot.receivers, [[1.0, 2.25]])
+
+
 def test_text_in_another_encoding_is_refused_with_advice_on_saving_it(tmp_path):
     path = tmp_path / "positions.csv"
     path.write_bytes("shot,x,z\nSüd,1,2\n".encode("latin-1"))
@@ -186,7 +194,7 @@ def refused(call, path) -> str:
         ("x,z\n1,2\n\n3\n", "FILE, line 4: has 1 columns, but the header has 2 (x, z)"),
         ("# note\n\nx,z\n1,2,3\n", "FILE, line 4: has 3 columns, but the header has 2 (x, z)"),
         ("x;z\n1,5;2,x\n", "FILE, line 2: z is '2,x'; it should be a number, in m"),
-        ("x\tz\n1\t2,5\n", "FILE, line 2: z is '2,5'; it should be a number, in m"),
+        ("x\tz\n1\t2,5,1\n", "FILE, line 2: z is '2,5,1'; it should be a number, in m"),
         ("x,z\n1,2\n3,west\n", "FILE, line 3: z is 'west'; it should be a number, in m"),
         ("x,z\n1,nan\n", "FILE, line 2: z is 'nan'; it should be a number, in m"),
         ("x,z\n,1\n", "FILE, line 2: x is ''; it should be a number, in m"),

@@ -114,7 +114,7 @@ def test_a_lost_worker_is_counted_as_missing_from_its_exit_on():
 def test_the_parts_of_a_real_run_explain_its_time(first_run):
     _, _, run_dir = first_run
     log = list(read_events(run_dir / "events.jsonl"))
-    began = next(event for event in log if isinstance(event, RunStarted)).process_start
+    began = next(event for event in log if isinstance(event, RunStarted)).command_start
     found = time_breakdown(log, began, log[-1].time)
     assert abs(found.parts["unexplained"]) < 0.03 * found.wall_seconds
     assert all(found.parts[name] >= -0.001 for name in PARTS)

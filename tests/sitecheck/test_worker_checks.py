@@ -8,6 +8,7 @@ import time
 import pytest
 from distributed import Client
 
+from hpcfwi.cluster.dask_internals import worker_infos
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
 from hpcfwi.cluster.pool import Workload
@@ -56,7 +57,7 @@ def test_everything_is_checked_and_differences_from_the_site_file_are_problems(l
 
 def test_a_worker_that_fails_or_dies_during_the_check_is_named(local, tmp_path):
     checks = checks_of(local, tmp_path, {"": LAYOUT}, "network.tls=false")
-    (address,) = checks._workers()
+    (address,) = worker_infos(checks.client)
     assert checks._call([address], time.time)[0] > 0
     with pytest.raises(RunError, match="int: ValueError"):
         checks._call([address], int, "no number")

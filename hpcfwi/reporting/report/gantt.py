@@ -142,8 +142,8 @@ class Timeline:
     def _start(self, event: RunStarted) -> None:
         """Begin with a new driver: earlier workers are gone, and time without a driver is left out."""
         self._leave(*self._connected, now=self.now)
-        recent = event.time - MAX_STARTUP_S < event.process_start <= event.time
-        begin = max(event.process_start if recent else event.time, self._last)
+        recent = event.time - MAX_STARTUP_S < event.command_start <= event.time
+        begin = max(event.command_start if recent else event.time, self._last)
         pause = 0.0 if self._zero is None else begin - self._last
         self._zero = begin if self._zero is None else self._zero + pause
         now = max(0.0, begin - self._zero)

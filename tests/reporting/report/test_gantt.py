@@ -18,7 +18,7 @@ def timeline_of(*events):
 
 
 def start(time, began=None):
-    return {"kind": "start", "time": time, "process_start": time if began is None else began}
+    return {"kind": "start", "time": time, "command_start": time if began is None else began}
 
 
 def joined(time, worker="a", host="node1"):
