@@ -16,7 +16,7 @@
 # It first sets up what is missing: .venv/ at the project's root, unless an environment that has hpcfwi is active.
 # HPCFWI_PYTHON names the Python to use for it, HPCFWI_ROOT the project's root if you call sbatch from elsewhere.
 # Under Slurm the job requeues itself when its time is up, until three of its starts in a row, or HPCFWI_REQUEUE (10) in all,
-# complete no shot; HPCFWI_REQUEUE=0 turns this off.
+# keep no result; HPCFWI_REQUEUE=0 turns this off.
 # Run it again to continue an unfinished run. Status: 0 done, 2 wrong input, 3 failed, 75 stopped early.
 set -eu -o pipefail
 

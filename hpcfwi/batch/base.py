@@ -160,6 +160,8 @@ class BatchSystem(ABC):
     site_keys: ClassVar[tuple[tuple[str, str], ...]] = ()
     # pattern of the reasons why a waiting job will never start
     never_starts: ClassVar[str] = r"(?!)"
+    # option of the submitting command that sets the time limit of a job
+    time_limit_option: ClassVar[str] = ""
     # which of the keys scheduler.qos and scheduler.resources the batch system supports
     options: ClassVar[frozenset[str]] = frozenset()
 

@@ -50,6 +50,7 @@ class PBS(BatchSystem):
     )
     never_starts = r"Can Never Run"
     options = frozenset({"resources"})
+    time_limit_option = "qsub -l walltime="
 
     def states(self, jobs: Sequence[str]) -> dict[str, JobState]:
         if not jobs:

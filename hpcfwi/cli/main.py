@@ -77,13 +77,17 @@ cli.add_command(status_command)
 
 
 def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options on where and with which workers to run: ``site``, ``run_dir`` and :class:`LaunchOptions`."""
+    """Options on where and with which workers to run: ``site``, ``run_dir``, ``fresh`` and :class:`LaunchOptions`."""
 
     @launch_options
     @click.option("--nodes", type=POSITIVE, help="Worker jobs, or nodes of the allocation [all].")
     @click.option("--wait", type=click.FloatRange(min=0), help="Minutes to wait for a worker [jobs: no limit].")
     @click.option(
         "--run-dir", type=click.Path(path_type=Path), help="Run folder [runs/CONFIG, or in filesystem.runs of a site]."
+    )
+    @click.option("--accept-versions", is_flag=True, help="Continue a run of another version of hpcfwi or Devito.")
+    @click.option(
+        "--fresh", is_flag=True, help="Start a new run in a new folder, named like the run folder with a number."
     )
     @wraps(function)
     def with_options(*, launch: str | None, nodes: int | None, wait: float | None, **others: Any) -> Any:
@@ -101,15 +105,13 @@ def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") ->
 @cli.command()
 @problem_options
 @_run_options
-@click.option("--accept-versions", is_flag=True, help="Continue a run of another version of hpcfwi or Devito.")
-@click.option("--fresh", is_flag=True, help="Start a new run in a new folder, named like the run folder with a number.")
 @click.option("--stand-in", hidden=True, metavar="SECONDS[:SPREAD]", help="Let shots sleep, for a scaling study.")
 @click.option(
     "--requeue",
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Requeue the batch job at its time limit; give up after N starts that complete no shot [0: never requeue].",
+    help="Requeue the batch job at its time limit; give up after N starts that keep no result [0: never requeue].",
 )
 def run(
     config: Path,
@@ -166,12 +168,23 @@ def _result_lines(result: RunResult) -> Iterator[str]:
 @cli.command()
 @problem_options
 @_run_options
-def model(config: Path, settings: tuple[str, ...], run_dir: Path | None, site: str, options: LaunchOptions) -> None:
+def model(
+    config: Path,
+    settings: tuple[str, ...],
+    run_dir: Path | None,
+    site: str,
+    options: LaunchOptions,
+    fresh: bool,
+    accept_versions: bool,
+) -> None:
     """Compute the observed data of CONFIG, and nothing else."""
     run_config, site_config = _load(config, settings, site)
     from hpcfwi.run.driver import model_data
+    from hpcfwi.run.folder import fresh_folder
 
-    paths = model_data(run_config, site_config, run_dir or default_run_dir(site_config, config), console(), options)
+    folder = run_dir or default_run_dir(site_config, config)
+    folder = fresh_folder(folder) if fresh else folder
+    paths = model_data(run_config, site_config, folder, console(), options, accept_versions)
     click.echo(f"{len(paths)} gathers (samples, receivers), one .npy for each shot, in {paths[0].parent}")
 
 

@@ -60,7 +60,8 @@ def driver_address(interface: str | None = None) -> str:
     outward = [address for name, address in known.items() if not LOCAL_INTERFACES.match(name)]
     if not outward:
         problem = "this host has no network interface that workers on other hosts could reach"
-        raise InputError(f"{problem} (interfaces: {listed}); name one in site.network.interface")
+        advice = "name one in site.network.interface" if known else "start it on a host with a network"
+        raise InputError(f"{problem} (interfaces: {listed}); {advice}")
     return outward[0]
 
 

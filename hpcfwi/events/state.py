@@ -235,7 +235,7 @@ def _adapter() -> TypeAdapter[RunState]:
 
 
 _FAILURES: dict[type[Event], str] = {
-    events.ShotRetried: "shot {shot} was restarted on another worker: {reason}",
+    events.ShotRetried: "shot {shot} is retried: {reason}",
     events.WorkerDied: "a worker on {host} died: {reason}",
     events.WorkerUnresponsive: "a worker on {host} has sent no heartbeats for a while",
     events.WorkerRestarted: "a worker on {host} hung and was restarted",

@@ -352,7 +352,7 @@ class TaskOverdue(Event):
 
 
 class ShotRetried(Event, name="retry"):
-    """A shot is restarted on another worker."""
+    """A shot has failed and is queued again."""
 
     shot: f.Shot
     worker: f.Worker

@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 AXIS_NAMES = {2: ("x", "z"), 3: ("x", "y", "z")}
 
+# Cells by which a position may miss an edge, or an interface, through rounding.
+EDGE_TOLERANCE = 1e-6
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -35,9 +38,9 @@ class Domain:
         return tuple(o + (n - 1) * h for o, n, h in zip(self.origin, self.shape, self.spacing, strict=True))
 
     def contains(self, positions: ArrayLike) -> NDArray[np.bool_]:
-        """Find which positions, shape (n, ndim), m, lie inside the grid, with a tolerance of a millionth of a cell."""
+        """Find which positions, shape (n, ndim), m, lie inside the grid, with :data:`EDGE_TOLERANCE`."""
         points = np.asarray(positions, dtype=float)
-        slack = 1e-6 * np.asarray(self.spacing)
+        slack = EDGE_TOLERANCE * np.asarray(self.spacing)
         inside = (points >= np.asarray(self.origin) - slack) & (points <= np.asarray(self.last) + slack)
         return np.asarray(inside.all(axis=-1))
 

@@ -19,7 +19,7 @@ from hpcfwi.config.run import FileModel, RunConfig, SmoothModel
 from hpcfwi.errors import InputError
 from hpcfwi.model.checks import check_positions, check_sampling, choose_time_steps, dispersion
 from hpcfwi.model.gathers import check_gathers
-from hpcfwi.model.grid import Domain, TimeAxis, critical_step
+from hpcfwi.model.grid import EDGE_TOLERANCE, Domain, TimeAxis, critical_step
 from hpcfwi.model.survey import Survey, build_survey, list_names, read_geometry
 from hpcfwi.model.velocity import (
     FLOAT32_ROUNDING,
@@ -251,7 +251,7 @@ def _frozen_cells(config: RunConfig, domain: Domain, velocity: NDArray) -> NDArr
         frozen |= velocity <= section.velocity_below * (1 + FLOAT32_ROUNDING)
     if section.depth_above is not None:
         depth = domain.origin[-1] + domain.spacing[-1] * np.arange(domain.shape[-1])
-        frozen |= depth <= section.depth_above
+        frozen |= depth <= section.depth_above + EDGE_TOLERANCE * domain.spacing[-1]
     if section.mask_file is not None:
         frozen |= read_mask(section.mask_file, domain.shape)
     if frozen.all():
@@ -266,7 +266,7 @@ def _within_bounds(config: RunConfig, initial: NDArray, frozen: NDArray[np.bool_
     if free.min() < low * (1 - FLOAT32_ROUNDING) or free.max() > high * (1 + FLOAT32_ROUNDING):
         raise InputError(
             f"inversion.bounds: [{low:g}, {high:g}] km/s exclude the initial model, whose velocities go from "
-            f"{free.min():.4g} to {free.max():.4g} km/s; widen the bounds, change [initial], or freeze these cells "
+            f"{free.min():.7g} to {free.max():.7g} km/s; widen the bounds, change [initial], or freeze these cells "
             "(inversion.frozen)"
         )
     if free.min() >= low and free.max() <= high:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hpcfwi.config.run import MAX_VELOCITY_KM_S, MIN_VELOCITY_KM_S, CircleModel, ConstantModel, FileModel, LayersModel
 from hpcfwi.errors import InputError
 from hpcfwi.io import require_regular_file
-from hpcfwi.model.grid import Domain
+from hpcfwi.model.grid import EDGE_TOLERANCE, Domain
 
 # Relative error of a velocity that was saved in single precision.
 FLOAT32_ROUNDING = float(np.finfo(np.float32).eps)
@@ -42,7 +42,8 @@ def build_model(
         case ConstantModel():
             return np.full(shape, section.velocity)
         case LayersModel():
-            layer = np.searchsorted(np.asarray(section.interfaces), axes[-1], side="right")
+            depth = axes[-1] + EDGE_TOLERANCE * domain.spacing[-1]
+            layer = np.searchsorted(np.asarray(section.interfaces), depth, side="right")
             return np.broadcast_to(np.asarray(section.velocities)[layer], shape).copy()
         case CircleModel():
             center = section.center or tuple(axis[len(axis) // 2] for axis in axes)

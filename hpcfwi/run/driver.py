@@ -153,20 +153,29 @@ def model_data(
     run_dir: Path | str = "run",
     console: Console | None = None,
     options: LaunchOptions = LaunchOptions(),
+    accept_versions: bool = False,
 ) -> list[Path]:
     """Only prepare the observed data: model them or read them from ``data.file``, and stage them in ``run_dir``.
 
-    The parameters are those of :func:`run_inversion`.
+    Parameters
+    ----------
+    config, site, run_dir, console, options, accept_versions
+        As of :func:`run_inversion`.
 
     Returns
     -------
     list of Path
         One .npy gather (samples, receivers) per shot, in ``run_dir/data``.
+
+    Raises
+    ------
+    InputError, RunError, Interrupted
+        As :func:`run_inversion`.
     """
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
     with RunFolder(Path(run_dir), _line_printer(console)) as folder:
-        folder.claim(problem.identity | misfit_identity(config.inversion.misfit), config)
+        folder.claim(problem.identity | misfit_identity(config.inversion.misfit), config, accept_versions)
         with session(problem, site or Site(), options, folder, console) as current:
             paths = []
             for shot, staged in zip(problem.survey.shots, current.stage_data(), strict=True):

@@ -86,10 +86,9 @@ class Requeue:
         why = f"stopped: {stopped.reason}"
         command = f"the same command continues the run ({self.folder.path})"
         if not progress and (self.fruitless_in_a_row >= MAX_FRUITLESS_STARTS or self.fruitless >= self.limit):
-            problem = (
-                f"{why}; the job is not put back into the queue: {self._fruitless_starts()} without a finished shot"
-            )
-            advice = "It needs more time: a longer limit (sbatch -t, qsub -l walltime=), or more workers"
+            problem = f"{why}; the job is not put back into the queue: {self._fruitless_starts()} without a kept result"
+            option = f" ({batch.time_limit_option})" if batch.time_limit_option else ""
+            advice = f"It needs more time: a longer limit{option}, or more workers"
             return self._interrupted(stopped, f"{problem}\n  {advice}. Then {command}")
         counts = {name: getattr(self, name) for name in ("starts", "fruitless", "fruitless_in_a_row")}
         self.folder.write_json(self.path, counts)

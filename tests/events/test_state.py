@@ -30,7 +30,7 @@ def test_the_events_of_a_running_inversion_are_counted(state):
     assert (state.shots_done, state.shots_total, state.evaluation, state.iteration) == (25, 40, 1, 1)
     assert state.workers["tcp://0"].shots == 20 + 13
     assert state.shots_on == {"a": 65}
-    assert state.failures == {"shot s3 was restarted on another worker: it was late": 1}
+    assert state.failures == {"shot s3 is retried: it was late": 1}
     assert state.core_hours(190.5) == pytest.approx((2 * 4 * 100 + 4 * 2) / 3600)
     assert state.time_left == pytest.approx(4 * 50.0)
 

@@ -60,6 +60,13 @@ def test_layers_begin_at_their_interfaces():
     np.testing.assert_array_equal(build(layers), np.broadcast_to([1.5, 2.0, 2.0, 3.0, 3.0], (6, 5)))
 
 
+def test_an_interface_at_a_grid_point_is_found_in_spite_of_rounding():
+    assert 3 * 0.7 < 2.1
+    layers = LayersModel(kind="layers", velocities=(1.5, 2.0), interfaces=(2.1,))
+    velocity = build_model(layers, Domain((3, 5), (0.7, 0.7), (0.0, 0.0)), "model")
+    np.testing.assert_array_equal(velocity[0], [1.5, 1.5, 1.5, 2.0, 2.0])
+
+
 def test_depth_of_layers_counts_from_the_origin_of_the_coordinates():
     layers = LayersModel(kind="layers", velocities=(1.5, 2.0), interfaces=(20.0,))
     assert (build_model(layers, Domain((6, 5), (10.0, 20.0), (0.0, 20.0)), "model") == 2.0).all()

@@ -124,7 +124,7 @@ def test_the_status_of_a_running_inversion_is_complete(folder):
     assert status.jobs == {"1": "pending (Resources)", "2": "running (None)"}
     assert [(one.count, one.message) for one in status.failures] == [
         (3, "a worker on node9 died: it was killed by signal 9"),
-        (1, "shot s1 was restarted on another worker: it was late"),
+        (1, "shot s1 is retried: it was late"),
     ]
     assert status.time_left == 9 * 60.0
     assert status.core_hours == pytest.approx(3.0, rel=0.1)
@@ -446,14 +446,14 @@ def test_changes_are_lines_except_for_single_shots(folder):
     )
     assert status_changes(None, before)[1:] == [
         "failure: a worker on node9 died: it was killed by signal 9 (3 times)",
-        "failure: shot s1 was restarted on another worker: it was late",
+        "failure: shot s1 is retried: it was late",
         "warning: mind the gap",
     ]
     log.write(sample("shot", shot="s5", evaluation=2, worker="tcp://1", host="node9", seconds=1.0))
     assert status_changes(before, folder.read()) == []
     log.write(sample("retry", shot="s1", worker="tcp://1", reason="it was late"))
     lines = status_changes(before, folder.read())
-    assert lines == ["failure: shot s1 was restarted on another worker: it was late (2 times)"]
+    assert lines == ["failure: shot s1 is retried: it was late (2 times)"]
 
 
 def watch(cwd, *words, **popen):

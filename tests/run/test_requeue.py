@@ -114,7 +114,7 @@ def test_starts_with_progress_do_not_count_and_three_without_are_the_limit(folde
         assert "is back in the queue" in start(folder, monkeypatch, number, finished=number == 30, limit=100)
     assert "is back in the queue" in start(folder, monkeypatch, 32, 0, limit=100)
     shown = start(folder, monkeypatch, 33, 0, limit=100)
-    assert "not put back into the queue: 3 starts in a row without a finished shot" in shown
+    assert "not put back into the queue: 3 starts in a row without a kept result" in shown
     assert f"the same command continues the run ({folder.path})" in shown
 
 

@@ -33,7 +33,7 @@ MAX_ROWS, WIDTH, NARROWEST, SHADES, COLOURS, MAX_BLOCKS = 60, 1000.0, 0.6, 10, 6
 TIME_UNITS = (("h", 3600.0, 3 * 3600.0), ("min", 60.0, 180.0), ("s", 1.0, 0.0))
 # Events with a mark, in the row of their worker or above all rows.
 MARKS: dict[type[Event], str] = {
-    events.ShotRetried: "a shot is started again",
+    events.ShotRetried: "a shot is retried",
     events.WorkerDied: "died",
     events.WorkerUnresponsive: "sent no heartbeats",
     events.WorkerRestarted: "restarted",

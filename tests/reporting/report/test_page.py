@@ -349,7 +349,7 @@ def test_starts_and_failures_are_shown(run):
     page = page_of(run)
     assert "Failed – shot 2 failed" in " ".join(page.texts["header"].split())
     failures = " ".join(page.texts["failures"].split())
-    assert "shot 2 was restarted on another worker: it was late (2 times)" in failures
+    assert "shot 2 is retried: it was late (2 times)" in failures
     assert "disk nearly full" in failures
     assert "in shot.py" in failures
     assert "Driver starts 2" in " ".join(page.texts["summary"].split())
