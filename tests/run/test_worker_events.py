@@ -58,17 +58,6 @@ def test_the_exit_of_a_worker_that_is_restarted_is_not_a_separate_event(reported
     reported.record(events.WorkerRestarted(worker=WORKER, host="10.0.0.7"))
     reported.worker_died(WORKER, "node7", "killed by signal 9")
     assert reported.exit_reason(WORKER) == "it hung and was restarted"
-
-
-def test_a_restarted_worker_with_the_same_address_is_another_worker(reported):
-    reported.record(events.WorkerRestarted(worker=WORKER, host="10.0.0.7"))
-    reported.tasks.blameless.add(WORKER)
-    reported(events.WorkerJoined(worker=WORKER, host="node7", name="job-3", pid=18).line())
-    assert not reported.tasks.blameless
-    reported.worker_died(WORKER, "node7", "killed by signal 11 (SIGSEGV)")
-    death = last(reported, events.WorkerDied)
-    assert (death.pid, death.reason) == (18, "killed by signal 11 (SIGSEGV)")
-    assert reported.exit_reason(WORKER) == death.reason
     assert last(reported, events.WorkerRestarted).host == "node7"
     assert not [event for event in read_events(reported.log.path) if isinstance(event, events.WorkerDied)]
 
@@ -90,3 +79,14 @@ def test_workers_without_heartbeats_are_logged_and_reported_to_the_executor(repo
     reported.record_unresponsive([WORKER], 60.0)
     assert reported.tasks.silent == [WORKER]
     assert last(reported, events.WorkerUnresponsive).seconds == 60.0
+
+
+def test_a_restarted_worker_with_the_same_address_is_another_worker(reported):
+    reported.record(events.WorkerRestarted(worker=WORKER, host="10.0.0.7"))
+    reported.tasks.blameless.add(WORKER)
+    reported(events.WorkerJoined(worker=WORKER, host="node7", name="job-3", pid=18).line())
+    assert not reported.tasks.blameless
+    reported.worker_died(WORKER, "node7", "killed by signal 11 (SIGSEGV)")
+    death = last(reported, events.WorkerDied)
+    assert (death.pid, death.reason) == (18, "killed by signal 11 (SIGSEGV)")
+    assert reported.exit_reason(WORKER) == death.reason
