@@ -353,6 +353,10 @@ def load_run_config(path: Path | str, settings: Iterable[str] = ()) -> RunConfig
     settings
         ``section.key=value``, as after ``--set``.
 
+    Returns
+    -------
+    RunConfig
+
     Raises
     ------
     InputError

@@ -292,7 +292,13 @@ class LaunchOptions:
 
 
 def known_sites() -> dict[str, Path]:
-    """Files of all sites by name; ``$HPCFWI_SITES`` comes before ``~/.config/hpcfwi/sites`` and the package's own sites."""
+    """Find all sites: in ``$HPCFWI_SITES``, ``~/.config/hpcfwi/sites``, and the package itself; the first of a name counts.
+
+    Returns
+    -------
+    dict of str to Path
+        The files by the names of the sites.
+    """
     own = os.environ.get("HPCFWI_SITES")
     folders = [expand_home(own)] if own else []
     found: dict[str, Path] = {}

@@ -141,6 +141,11 @@ def read_events(path: Path | str) -> Iterator[Event]:
     path
         ``events.jsonl`` of a run folder.
 
+    Yields
+    ------
+    Event
+        An event of a kind in :mod:`hpcfwi.events.types`.
+
     Raises
     ------
     RunError

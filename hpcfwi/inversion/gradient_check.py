@@ -45,7 +45,7 @@ class CheckReport:
     derivative
         Relative error of ``<g, dm>``, compared with finite differences of the misfit.
     steps, remainders, slopes
-        Taylor test: step lengths, second-order remainders, slope from each step to the next.
+        Taylor test: step lengths and second-order remainders, shape (11,); slope from each step to the next, shape (10,).
     storage
         Relative difference that the run's wavefield storage and precision make to the gradient.
     approximation

@@ -122,6 +122,10 @@ def run_status(path: Path | str) -> RunStatus:
     path
         The run folder, its name in ``runs``, or a configuration whose run is there.
 
+    Returns
+    -------
+    RunStatus
+
     Raises
     ------
     InputError

@@ -39,7 +39,7 @@ class RunResult:
     folder
         The run folder.
     velocity
-        Final model, km/s, float32.
+        Final model, km/s, float32, shape ``domain.shape``.
     iterations, evaluations
         Number of each.
     misfit, initial_misfit

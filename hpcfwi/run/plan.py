@@ -42,7 +42,17 @@ class Plan:
 
 
 def make_plan(problem: Problem) -> Plan:
-    """Compute the resources that a problem needs."""
+    """Compute the resources that a problem needs.
+
+    Parameters
+    ----------
+    problem
+        The problem.
+
+    Returns
+    -------
+    Plan
+    """
     domain, spec, config = problem.domain, SolverSpec.from_problem(problem), problem.config
     traces = sum(len(shot.receivers) for shot in problem.survey.shots)
     itemsize = np.dtype(spec.dtype).itemsize

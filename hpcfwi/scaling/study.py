@@ -56,7 +56,15 @@ class ScaleOptions:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """The results of a study, and their files."""
+    """The results of a study.
+
+    Parameters
+    ----------
+    scaling
+        Speed-up, efficiency and parts of the time by number of nodes, and forecasts.
+    paths
+        Files of the results.
+    """
 
     scaling: Scaling
     paths: list[Path]
@@ -76,6 +84,10 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
         Folder of the runs and results.
     console
         For progress and results; None: nothing is printed.
+
+    Returns
+    -------
+    StudyResult
 
     Raises
     ------

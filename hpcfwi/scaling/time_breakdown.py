@@ -64,19 +64,39 @@ class EvaluationTimes:
 
 @dataclass
 class TimeBreakdown:
-    """The wall time of a run divided into parts."""
+    """The wall time of a run divided into parts.
 
-    wall_seconds: float  # of the command
-    workers: int  # planned worker processes
-    nodes: int  # planned nodes
-    cores: int  # of all workers
-    shots: int  # of an evaluation
-    evaluations: int  # computed, not replayed
-    parts: dict[str, float]  # seconds of the wall time by PARTS, means over the workers
-    core_hours: float  # cores of the workers times the hours for which they were held
+    Parameters
+    ----------
+    wall_seconds
+        Duration of the command.
+    workers, nodes, cores
+        Planned worker processes and nodes, and the cores of all workers.
+    shots, evaluations
+        Shots of an evaluation, and evaluations that were computed, not replayed.
+    parts
+        Seconds of the wall time by part, means over the workers.
+    core_hours
+        Cores of the workers times the hours for which they were held.
+    times
+        Times of each evaluation.
+    observed_seconds
+        Seconds of each shot of the observed data.
+    facts
+        Versions, site, jobs and hosts.
+    """
+
+    wall_seconds: float
+    workers: int
+    nodes: int
+    cores: int
+    shots: int
+    evaluations: int
+    parts: dict[str, float]
+    core_hours: float
     times: list[EvaluationTimes]
-    observed_seconds: list[float]  # of each shot of the observed data
-    facts: dict[str, Any]  # versions, site, jobs and hosts
+    observed_seconds: list[float]
+    facts: dict[str, Any]
 
     @property
     def typical_times(self) -> list[EvaluationTimes]:
@@ -98,6 +118,10 @@ def time_breakdown(log: Iterable[events.Event], began: float, ended: float) -> T
         All events of a complete run with one start.
     began, ended
         Start and end of the command, s since 1970, by the clock of the driver's host.
+
+    Returns
+    -------
+    TimeBreakdown
 
     Raises
     ------

@@ -42,7 +42,7 @@ OWN_KEY_TIMEOUT_S, OTHER_KEY_TIMEOUT_S = 5.0, 1.5
 def check_site(
     site: Site, job: bool = False, wait_minutes: float | None = 10.0, print_line: Callable[[str], None] = lambda _: None
 ) -> Iterator[Section]:
-    """Test everything that a run at a site relies on; yields a section of findings for each host, once it is known.
+    """Test everything that a run at a site relies on.
 
     Parameters
     ----------
@@ -54,6 +54,11 @@ def check_site(
         Limit of the wait for the first worker; None: no limit.
     print_line
         Prints a line about the job.
+
+    Yields
+    ------
+    Section
+        The findings on a host, as soon as they are known.
 
     Raises
     ------

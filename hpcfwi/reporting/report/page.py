@@ -44,7 +44,7 @@ FIGURES = {
 
 
 def write_report(run_dir: Path | str, problem: Problem | None = None) -> Path:
-    """Write ``report.html`` into the folder of a run in any state, and return its path; nothing else there is changed.
+    """Write ``report.html`` into the folder of a run in any state; nothing else there is changed.
 
     The file contains all its pictures and loads nothing.
 
@@ -54,6 +54,11 @@ def write_report(run_dir: Path | str, problem: Problem | None = None) -> Path:
         The run folder, its name in ``runs``, or a configuration whose run is there.
     problem
         The problem of the run; by default that of its ``config.toml``.
+
+    Returns
+    -------
+    Path
+        ``report.html``.
 
     Raises
     ------
