@@ -196,12 +196,11 @@ def plan(config: Path, settings: tuple[str, ...], site: str | None, nodes: int |
     """Show what CONFIG needs: grid, time steps, memory and disk; and the workers of a site."""
     run_config, site_config = _load(config, settings, site or "workstation")
     from hpcfwi.model.problem import Problem
-    from hpcfwi.run.plan import make_plan, plan_workers
+    from hpcfwi.run.plan import make_plan
 
     problem = Problem.from_config(run_config)
-    needs = make_plan(problem)
     table = Table(box=None, show_header=False, pad_edge=False)
-    for row in [*needs.rows, *([plan_workers(problem, site_config, nodes)] if site or nodes else [])]:
+    for row in make_plan(problem, site_config if site or nodes else None, nodes).rows:
         table.add_row(*row)
     screen = console()
     screen.print(table, soft_wrap=not screen.is_terminal)

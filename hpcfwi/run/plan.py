@@ -41,17 +41,26 @@ class Plan:
     disk_bytes: int
 
 
-def make_plan(problem: Problem) -> Plan:
+def make_plan(problem: Problem, site: Site | None = None, nodes: int | None = None) -> Plan:
     """Compute the resources that a problem needs.
 
     Parameters
     ----------
     problem
         The problem.
+    site
+        Where it will run; the plan then has a row about the workers.
+    nodes
+        Nodes, or worker jobs, of the site; by default those of a run.
 
     Returns
     -------
     Plan
+
+    Raises
+    ------
+    InputError
+        If a shot does not fit on a node of the site, with settings that fit, or the site has fewer nodes.
     """
     domain, spec, config = problem.domain, SolverSpec.from_problem(problem), problem.config
     traces = sum(len(shot.receivers) for shot in problem.survey.shots)
@@ -91,14 +100,13 @@ def make_plan(problem: Problem) -> Plan:
         ("disk", f"about {decimal(disk)}: {parts}"),
         ("unknowns", f"{cells - frozen} cells, {frozen} frozen; velocities {lowest:g} to {largest:g} km/s"),
     )
+    if site is not None:
+        rows += (("workers", _workers(problem, site, nodes)),)
     return Plan(rows, spec.nbytes, disk)
 
 
-def plan_workers(problem: Problem, site: Site, nodes: int | None = None) -> tuple[str, str]:
-    """Compute how many workers a run has on ``nodes`` nodes, or worker jobs, of a site; another row of the plan.
-
-    Raises InputError if a shot does not fit on a node, with settings that fit, or the site has fewer nodes.
-    """
+def _workers(problem: Problem, site: Site, nodes: int | None) -> str:
+    """How many workers a run has on ``nodes`` nodes, or worker jobs, of a site."""
     from hpcfwi.cluster.local import local_layout  # imports Dask, which is slow
 
     request = resource_request(problem)
@@ -109,7 +117,7 @@ def plan_workers(problem: Problem, site: Site, nodes: int | None = None) -> tupl
         where = f"{count} node{'s' if count > 1 else ''} of {site.name}"
     rounds = math.ceil(len(problem.survey) / (count * found.processes))
     shots = f"{rounds} round{'s' if rounds > 1 else ''} of shots an evaluation"
-    return "workers", f"{count * found.processes} on {where}, each node with {found}; {shots}"
+    return f"{count * found.processes} on {where}, each node with {found}; {shots}"
 
 
 def resource_request(problem: Problem) -> ResourceRequest:
