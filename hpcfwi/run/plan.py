@@ -88,7 +88,7 @@ def make_plan(problem: Problem, site: Site | None = None, nodes: int | None = No
     )
     lowest, largest = config.inversion.bounds
     frozen, cells = int(problem.frozen.sum()), problem.frozen.size
-    rows = (
+    rows: tuple[tuple[str, str], ...] = (
         ("grid", f"{_times(domain.shape)} points, {padded}"),
         ("extent", f"{extent} km"),
         ("survey", f"{len(problem.survey)} shots, {traces} traces of {problem.recording.samples} samples"),
