@@ -94,9 +94,7 @@ def _shot_worker(context: ShotContext) -> tuple[ShotWorker, float]:
     global _worker
     if _worker is not None and _worker.context == context:
         return _worker, 0.0
-    if _worker is not None:
-        _worker.engine.close()
-    _worker = None
+    _worker = None  # frees the memory of another context
     _worker = ShotWorker(context, log_event)
     return _worker, _worker.solver_seconds
 

@@ -133,12 +133,12 @@ def _check(problem: Problem, shot: str | None) -> CheckReport:
     slope = float((gradient * direction).sum())
     remainders = taylor_remainders(along, at_zero, slope, steps)
     derivative = abs(extrapolate(remainders / steps)) / max(abs(slope), np.finfo(float).tiny)
-    engine.close()  # one wavefield in memory at a time
+    del engine  # one wavefield in memory at a time
     if spec.dtype == "float32":
         single = DevitoEngine(Propagator(replace(exact, dtype="float32"), born=True), problem.wavelet)
         single.set_model(m)
         dots["float32"] = dot_product_error(single, chosen, axis, misfit.processing, direction, rng)
-        single.close()
+        del single
     production = DevitoEngine(Propagator(spec), problem.wavelet, edges)
     production.set_model(m)
     own = production.misfit_and_gradient(chosen, axis, replace(misfit, observed=observed.astype(spec.dtype)))[1]

@@ -50,9 +50,6 @@ class ShotEngine(Protocol):
     def misfit_and_gradient(self, shot: Shot, axis: TimeAxis, compare: Comparison) -> tuple[float, NDArray[np.float64]]:
         """Misfit of a shot, and its gradient with respect to ``m``, shape ``domain.shape``."""
 
-    def close(self) -> None:
-        """Free the memory; the engine cannot be used afterwards."""
-
 
 class DevitoEngine:
     """Runs a propagator's kernels in this process, in memory that is allocated once.
@@ -107,10 +104,6 @@ class DevitoEngine:
         self.equation.adjoint_field.data_with_halo[:] = 0
         self._run(self.propagator.born, shot, axis, first=0)
         return self._gather(shot, axis).copy()
-
-    def close(self) -> None:
-        """Free the memory."""
-        del self.propagator, self.equation, self._extended
 
     def _extend(self, values: NDArray) -> NDArray:
         return self.boundary.extend(values.astype(self._extended.dtype, copy=False), out=self._extended)
@@ -205,9 +198,6 @@ class SleepingEngine:
         weight = np.linspace(1.0, SLEEPING_CONDITION, self._m.size).reshape(self._m.shape)
         rest = self._m - SLEEPING_MINIMUM
         return 0.5 * float((weight * rest**2).sum()), weight * rest
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 def open_engine(
