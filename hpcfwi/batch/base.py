@@ -142,7 +142,8 @@ class BatchSystem(ABC):
     """A batch system, and this process's job in it, if any.
 
     To add one, write a subclass and register it as an entry point of the group ``hpcfwi.batch_systems``; the name of the
-    entry point is the value of ``scheduler.kind``. Worker jobs need only the abstract methods.
+    entry point is the value of ``scheduler.kind``. It needs the abstract methods, ``name``, ``commands``
+    and ``variables``.
 
     ``environment`` has the variables of this process, which describe its job.
     """

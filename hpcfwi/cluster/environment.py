@@ -76,7 +76,7 @@ def restore_environment() -> Iterator[None]:
 
 
 def _devito(site: SiteConfig | None, threads: int | None) -> dict[str, str]:
-    """Return Devito's settings: those of the user's environment, then the site's."""
+    """Return Devito's settings; ``DEVITO_*`` variables of the user override the site's."""
     if site is None:
         from hpcfwi.config.site import SiteConfig
 

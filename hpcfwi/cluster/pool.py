@@ -97,7 +97,7 @@ class WorkerPool(ABC):
 
     @property
     def expected(self) -> tuple[int, int]:
-        """Numbers of nodes (or worker jobs) and of worker processes while none is missing."""
+        """How many nodes (or worker jobs) and worker processes should be connected now."""
         return self.planned_nodes, self.planned_workers
 
     def threads_on(self, host: str) -> int:  # noqa: ARG002 - nodes may differ in an allocation only

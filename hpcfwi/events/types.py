@@ -278,10 +278,10 @@ class Solver(Event):
 
 
 class ThreadPlacement(_OnWorker, name="threads"):
-    """The threads and CPUs that a worker's kernels really use."""
+    """The threads that a worker's kernels really have, and the CPUs that they may use."""
 
     threads: f.Threads
-    cpus: Annotated[str, f.about("CPUs that the threads ran on")]
+    cpus: Annotated[str, f.about("CPUs that the threads may run on")]
     shot: f.Shot
 
 

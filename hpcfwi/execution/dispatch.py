@@ -183,9 +183,9 @@ class Dispatch:
             key, function, arguments = self._assign(unit, worker)
             tasks[function][key] = arguments
         for function, by_key in tasks.items():
-            # One message for all: Dask pickles what their arguments share only once. Dask calls `workers` with each key; a
-            # task that is restricted to its worker would wait for ever if the worker died. Without the timeout, tasks of a
-            # later message could overtake those that wait.
+            # One message for all, so that Dask pickles shared arguments once. Dask calls `workers` with each key. Other workers
+            # are allowed, else a task would wait for ever if its worker died. The timeout of 0 keeps later messages from
+            # overtaking.
             workers = {key: self.window.worker_of(key) for key in by_key}.__getitem__
             columns = list(zip(*by_key.values(), strict=True))
             with dask.annotate(workers=workers, allow_other_workers=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import psutil
@@ -125,13 +126,13 @@ def _check(problem: Problem, shot: str | None) -> CheckReport:
     if edges != "exact":
         exact_own = DevitoEngine(engine.propagator, problem.wavelet, edges).misfit_and_gradient(chosen, axis, misfit)[1]
 
-    def along(h: float) -> float:
+    def along(engine: DevitoEngine, h: float) -> float:
         engine.set_model(m + h * direction)
         return misfit(engine.record(chosen, axis))[0]
 
     steps = LONGEST_STEP * 0.5 ** np.arange(HALVINGS + 1)
     slope = float((gradient * direction).sum())
-    remainders = taylor_remainders(along, at_zero, slope, steps)
+    remainders = taylor_remainders(partial(along, engine), at_zero, slope, steps)
     derivative = abs(extrapolate(remainders / steps)) / max(abs(slope), np.finfo(float).tiny)
     del engine  # one wavefield in memory at a time
     if spec.dtype == "float32":

@@ -84,7 +84,7 @@ def courant_limit(domain: Domain, space_order: int, velocity: float) -> float:
     """Longest stable time step of the acoustic equation, ms, for the highest ``velocity``, km/s.
 
     Planning (:mod:`hpcfwi.model.checks`) and the solver (:meth:`hpcfwi.solver.equations.AcousticEquation.stable_step`) both
-    use it. Put the limit of another equation beside it.
+    use it. A new equation needs a function like this one here.
 
     Notes
     -----

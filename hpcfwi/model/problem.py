@@ -59,7 +59,7 @@ class Problem:
     failed_shots
         Shots that were excluded after they failed (``data.quorum``).
     base_digest
-        Digest of the problem with the failed shots; both share their staged records.
+        Digest of the problem before any shot failed; the observed data that were staged for it are used again.
     """
 
     config: RunConfig

@@ -36,7 +36,7 @@ class WaveEquation(Protocol):
         """Allocate all symbols, and fill those that depend on neither model nor shot."""
 
     def stable_step(self, velocity: float) -> float:
-        """Longest stable time step, ms, for the highest ``velocity``, km/s."""
+        """Longest time step, ms, that is stable up to rounding for the highest ``velocity``, km/s."""
 
     def forward(self, storage: WavefieldStorage) -> Operator:
         """Operator that models a record and keeps the wavefield in ``storage``."""
