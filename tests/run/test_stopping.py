@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,6 +18,7 @@ import psutil
 import pytest
 from watching import logged_events, options, wait_until
 
+SITES = Path(__file__).parents[2] / "site-configs"
 LONG = options("inversion.iterations=500", "inversion.ftol=0", "inversion.gtol=0")
 
 
@@ -92,6 +95,25 @@ def test_ctrl_c_while_the_workers_start_ends_them(shell):
         time.sleep(0.3)
         os.killpg(process.pid, signal.SIGINT)
     assert_stopped_cleanly(shell, process)
+
+
+def test_the_command_that_the_status_shows_continues_the_run_in_the_same_way(shell, first_run):
+    (shell.folder / "our site.toml").write_text((SITES / "workstation.toml").read_text())
+    words = options("site.worker.threads=1", "site.worker.processes=1")
+    process = shell.start("run", "fwi.toml", "--run-dir", "run", "--site", "./our site.toml", *words)
+    wait_until(lambda: scratch(shell), process)
+    os.killpg(process.pid, signal.SIGINT)
+    assert_stopped_cleanly(shell, process)
+    status = json.loads(shell("status", "run", "--json").stdout)
+    (elsewhere := shell.folder / "elsewhere").mkdir()
+    with shell.start(*shlex.split(status["resume_command"])[1:], cwd=elsewhere) as resumed:
+        _, err = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, err
+    first, second = logged_events(shell.folder / "run", "start")
+    assert first["site"] == second["site"] == str(shell.folder / "our site.toml")
+    assert first["layout"] == second["layout"]
+    assert first["options"] == second["options"] == words
+    assert (shell.folder / "run" / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
 
 
 def test_repeated_signals_do_not_disturb_the_shutdown(shell):
