@@ -17,8 +17,8 @@ from hpcfwi.cli.site import site as site_commands
 from hpcfwi.cli.status import status as status_command
 from hpcfwi.cluster.environment import apply_environment, quiet_libraries
 from hpcfwi.config.parsing import split_settings
-from hpcfwi.config.run import load_run_config
-from hpcfwi.config.site import LaunchOptions, load_site
+from hpcfwi.config.run import RunConfig, load_run_config
+from hpcfwi.config.site import LaunchOptions, Site, load_site
 from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
 from hpcfwi.io import printable
 from hpcfwi.process import ignore_signals, interrupted
@@ -77,7 +77,7 @@ cli.add_command(status_command)
 
 
 def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options on where and with which workers to run: ``site``, ``run_dir``, ``fresh`` and :class:`LaunchOptions`."""
+    """Options on where and with which workers to run; the command gets the site, the run folder and its other options."""
 
     @launch_options
     @click.option("--nodes", type=POSITIVE, help="Worker jobs, or nodes of the allocation [all].")
@@ -90,13 +90,27 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--fresh", is_flag=True, help="Start a new run in a new folder, named like the run folder with a number."
     )
     @wraps(function)
-    def with_options(*, launch: str | None, nodes: int | None, wait: float | None, **others: Any) -> Any:
-        return function(options=LaunchOptions(launch, nodes, wait), **others)
+    def with_folder(
+        config: Path, settings: tuple[str, ...], site: str, run_dir: Path | None, fresh: bool, **others: Any
+    ) -> None:
+        run_config, site_config = _load(config, settings, site)
+        from hpcfwi.run.folder import fresh_folder
 
-    return with_options
+        folder = run_dir or default_run_dir(site_config, config)
+        folder = fresh_folder(folder) if fresh else folder
+        options = LaunchOptions(others.pop("launch"), others.pop("nodes"), others.pop("wait"))
+        try:
+            function(run_config, site_config, folder, options, **others)
+        except Interrupted as stopped:
+            if not fresh or "the same command" not in str(stopped):
+                raise
+            advice = f"Type it without --fresh, and with --run-dir {shlex.quote(str(folder))}"
+            raise Interrupted(f"{stopped}\n  {advice}", stopped.reason, stopped.time_is_up) from None
+
+    return with_folder
 
 
-def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") -> tuple[Any, Any]:
+def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") -> tuple[RunConfig, Site]:
     """Load the configuration and the site, with ``--set`` applied to both."""
     run_settings, site_settings = split_settings(settings)
     return load_run_config(find_config(config), run_settings), load_site(site, site_settings)
@@ -114,32 +128,14 @@ def _load(config: Path, settings: tuple[str, ...], site: str = "workstation") ->
     help="Requeue the batch job at its time limit; give up after N starts that keep no result [0: never requeue].",
 )
 def run(
-    config: Path,
-    settings: tuple[str, ...],
-    run_dir: Path | None,
-    site: str,
-    options: LaunchOptions,
-    fresh: bool,
-    accept_versions: bool,
-    requeue: int,
-    stand_in: str | None,
+    config: RunConfig, site: Site, folder: Path, options: LaunchOptions, stand_in: str | None, **others: Any
 ) -> None:
     """Run the inversion that CONFIG describes, or continue it."""
-    run_config, site_config = _load(config, settings, site)
     from hpcfwi.run.driver import run_inversion
-    from hpcfwi.run.folder import fresh_folder
     from hpcfwi.solver.engine import SleepingShots
 
     shots = None if stand_in is None else SleepingShots.parse(stand_in)
-    folder = run_dir or default_run_dir(site_config, config)
-    folder = fresh_folder(folder) if fresh else folder
-    try:
-        result = run_inversion(run_config, site_config, folder, console(), options, accept_versions, requeue, shots)
-    except Interrupted as stopped:
-        if not fresh or "the same command" not in str(stopped):
-            raise
-        advice = f"Type it without --fresh, and with --run-dir {shlex.quote(str(folder))}"
-        raise Interrupted(f"{stopped}\n  {advice}", stopped.reason, stopped.time_is_up) from None
+    result = run_inversion(config, site, folder, console(), options, stand_in=shots, **others)
     for line in _result_lines(result):
         click.echo(line)
 
@@ -168,23 +164,11 @@ def _result_lines(result: RunResult) -> Iterator[str]:
 @cli.command()
 @problem_options
 @_run_options
-def model(
-    config: Path,
-    settings: tuple[str, ...],
-    run_dir: Path | None,
-    site: str,
-    options: LaunchOptions,
-    fresh: bool,
-    accept_versions: bool,
-) -> None:
+def model(config: RunConfig, site: Site, folder: Path, options: LaunchOptions, accept_versions: bool) -> None:
     """Compute the observed data of CONFIG, and nothing else."""
-    run_config, site_config = _load(config, settings, site)
     from hpcfwi.run.driver import model_data
-    from hpcfwi.run.folder import fresh_folder
 
-    folder = run_dir or default_run_dir(site_config, config)
-    folder = fresh_folder(folder) if fresh else folder
-    paths = model_data(run_config, site_config, folder, console(), options, accept_versions)
+    paths = model_data(config, site, folder, console(), options, accept_versions)
     click.echo(f"{len(paths)} gathers (samples, receivers), one .npy for each shot, in {paths[0].parent}")
 
 
