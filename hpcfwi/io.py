@@ -85,7 +85,10 @@ def write_atomic(path: Path, write: Callable[[Any], object], sync: bool = True) 
                     os.fsync(file.fileno())
             Path(temporary).replace(path)
             if sync:
-                _sync_folder(path.parent)
+                folder = os.open(path.parent, os.O_RDONLY)
+                with suppress(OSError):  # not every file system can sync a folder
+                    os.fsync(folder)
+                os.close(folder)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -94,14 +97,6 @@ def write_atomic(path: Path, write: Callable[[Any], object], sync: bool = True) 
             f"{path}: cannot be written ({error.strerror or error}); free some space or repair the file system, then type the "
             "same command again"
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Sync the entries of a folder to disk, if the file system can."""
-    handle = os.open(folder, os.O_RDONLY)
-    with suppress(OSError):
-        os.fsync(handle)
-    os.close(handle)
 
 
 def write_json(path: Path, content: Any, sync: bool = True) -> None:

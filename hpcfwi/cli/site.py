@@ -94,8 +94,13 @@ def script(name: str, config: Path | None, nodes: int | None, settings: tuple[st
 
     required_batch_system(found)  # before the layout of a node that it may not describe
     jobs = nodes or found.config.scheduler.job_limit
-    whole_nodes = ResourceRequest(jobs * (found.config.node.cores or 1), 1)
-    layout = node_layout(found, whole_nodes if config is None else _resource_request(config, run_settings), jobs)
+    request = ResourceRequest(jobs * (found.config.node.cores or 1), 1)  # whole nodes
+    if config is not None:
+        from hpcfwi.model.problem import Problem
+        from hpcfwi.run.plan import resource_request
+
+        request = resource_request(Problem.from_config(load_run_config(find_config(config), run_settings)))
+    layout = node_layout(found, request, jobs)
     run_dir = default_run_dir(found, config or Path("run")).absolute()
     security = security_of(run_dir / "tls") if found.config.network.tls else None
     context = JobContext(run_dir.name, run_dir / "logs", security, PRELOAD_MODULES)
@@ -105,13 +110,6 @@ def script(name: str, config: Path | None, nodes: int | None, settings: tuple[st
 def _is_site_setting(setting: str) -> bool:
     # sections of a site and of a configuration have different names
     return setting.lstrip().removeprefix(SITE_PREFIX).partition(".")[0].strip() in SiteConfig.model_fields
-
-
-def _resource_request(config: Path, settings: Sequence[str]) -> Any:
-    from hpcfwi.model.problem import Problem
-    from hpcfwi.run.plan import resource_request
-
-    return resource_request(Problem.from_config(load_run_config(find_config(config), settings)))
 
 
 @site.command()

@@ -81,18 +81,22 @@ class Lease:
         self._own: Holder | None = None
         self._released = threading.Event()
 
-    def acquire(self) -> Holder | None:
-        """Take the lease, and return the dead driver that held it, if any; raise InputError if a living one holds it."""
+    def acquire(
+        self,
+        used: str = "another hpcfwi is at work on this run folder",
+        other: str = "choose another folder with --run-dir",
+    ) -> Holder | None:
+        """Take the lease, and return the dead driver that held it, if any; raise InputError if a living one holds it.
+
+        The message says with ``used`` that the folder is in use, and with ``other`` what to do instead of waiting.
+        """
         own, holder = Holder.current(self.job, self.restarts), self._read()
         # outside the lock, which the other driver's heartbeat needs
         refused = holder is not None and not holder.yields_to(own) and self._is_alive(holder)
         with self._locked():
             now = self._read()
             if refused or (now is not None and now != holder and not now.yields_to(own)):
-                raise InputError(
-                    f"{self.path.parent}: another hpcfwi is at work on this run folder ({now or holder}); wait for it, or "
-                    "choose another folder with --run-dir"
-                )
+                raise InputError(f"{self.path.parent}: {used} ({now or holder}); wait for it, or {other}")
             self._write(own)
         self._own = own
         self._thread = threading.Thread(target=self._beat, name="hpcfwi-lease", daemon=True)

@@ -71,8 +71,7 @@ class RunState:
     jobs: dict[Line, Line] = field(default_factory=dict)  # worker jobs in the queue: state, batch system's reason
     left_over_jobs: list[Line] = field(default_factory=list)  # of earlier starts
     workers: dict[str, WorkerState] = field(default_factory=dict)  # connected workers, by address
-    workers_gone: int = 0
-    core_seconds_gone: float = 0.0
+    core_seconds_gone: float = 0.0  # of the workers that have left
     shots_on: Counter[Line] = field(default_factory=Counter)  # shots of evaluations by host, in all starts
     failures: Counter[Line] = field(default_factory=Counter)  # count of each line of text; the latest comes last
     warnings: Counter[Line] = field(default_factory=Counter)
@@ -187,7 +186,6 @@ class RunState:
     def _worker_left(self, address: str) -> None:
         worker = self.workers.pop(address, None)
         if worker is not None:
-            self.workers_gone += 1
             self.core_seconds_gone += worker.core_seconds(self.last)
 
     def _all_workers_left(self) -> None:

@@ -28,7 +28,7 @@ from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.local import LocalWorkers
 from hpcfwi.cluster.pool import Workload
 from hpcfwi.errors import InputError, Interrupted, RunError
-from hpcfwi.events.lease import Lease, parse_holder
+from hpcfwi.events.lease import Lease
 from hpcfwi.events.log import EventLog, read_events
 from hpcfwi.events.types import ShotDone, parse_event
 from hpcfwi.execution.affinity import PRELOAD_MODULES
@@ -120,7 +120,7 @@ class StudyRuns:
         A repetition covers all numbers of nodes before the next begins, so that changes of the machine affect all alike.
         """
         with ExitStack() as stack:
-            self._lock(stack, self.folder, "another process runs this study", "or use another --study-dir")
+            self._lock(stack, self.folder, "another process runs this study", "use another --study-dir")
             for repeat in range(1, repeats + 1):
                 for count in nodes:
                     point = RunPoint(count, repeat)
@@ -158,24 +158,16 @@ class StudyRuns:
     def _folder(self, point: RunPoint) -> Path:
         return self.folder / "runs" / str(point)
 
-    def _lock(self, stack: ExitStack, folder: Path, problem: str, advice: str) -> None:
+    def _lock(self, stack: ExitStack, folder: Path, used: str, other: str) -> None:
         """Hold the lease of a folder, or raise an InputError that names the process that holds it."""
-        path = folder / "driver.json"
-        lease = Lease(path, self.print_line, *current_start())
-        try:
-            lease.acquire()
-        except InputError:
-            holder = None
-            with suppress(OSError):
-                holder = parse_holder(path.read_bytes())
-            who = holder or "it has just ended"
-            raise InputError(f"{folder}: {problem} ({who}); wait for it, {advice}") from None
+        lease = Lease(folder / "driver.json", self.print_line, *current_start())
+        lease.acquire(used, other)
         stack.callback(lease.release)
 
     def _run(self, point: RunPoint) -> TimeBreakdown:
         folder, output = self._folder(point), self.folder / "runs" / f"{point}-output.txt"
         if folder.exists():  # an incomplete run, whose times are useless
-            advice = "or end that process with kill, and type the same command again"
+            advice = "end that process with kill, and type the same command again"
             with ExitStack() as stack:
                 self._lock(stack, folder, "a run that an earlier start of this study began is still active", advice)
                 shutil.rmtree(folder, ignore_errors=True)
