@@ -161,35 +161,26 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 CLOSED_ERRORS = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 
-class _SafeStream(io.RawIOBase):
+class _SafeStream(io.FileIO):
     """A stream whose write errors are remembered instead of raised."""
 
     def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
+        super().__init__(descriptor, "w", closefd=False)
         self.error = ""
         self.reader_left = False
 
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self.descriptor
-
-    def isatty(self) -> bool:
-        return os.isatty(self.descriptor)
-
     def write(self, data: Any) -> int:
         try:
-            return os.write(self.descriptor, data)
-        except BlockingIOError:
-            select.select([], [self.descriptor], [], 1.0)
-            return 0
+            written = super().write(data)
         except OSError as error:
             if error.errno in CLOSED_ERRORS:
                 self.reader_left = True
             else:
                 self.error = error.strerror or str(error)
             return len(memoryview(data))
+        if not written:  # a pipe that does not block is full
+            select.select([], [self], [], 1.0)
+        return written or 0
 
 
 _streams: dict[int, _SafeStream] = {}

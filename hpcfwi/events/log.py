@@ -38,14 +38,13 @@ SEGMENT_BYTES, COMPRESSION_LEVEL = 32_000_000, 3
 class EventLog:
     """Appends events to ``events.jsonl``, or continues an existing log; safe from several threads.
 
-    ``state`` is the state of the run after the events so far. ``on_event`` is called with each event after it is written, in
-    the thread that writes it. Raises RunError if the log cannot be read or opened.
+    ``state`` is the state of the run after the events so far. ``on_event`` may be set to a function that is called with each
+    event after it is written, in the thread that writes it. Raises RunError if the log cannot be read or opened.
     """
 
-    def __init__(
-        self, path: Path, segment_bytes: int = SEGMENT_BYTES, on_event: Callable[[Event], None] = lambda _: None
-    ) -> None:
-        self.path, self.segment_bytes, self.on_event = path, segment_bytes, on_event
+    def __init__(self, path: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self.path, self.segment_bytes = path, segment_bytes
+        self.on_event: Callable[[Event], None] = lambda _: None
         self._lock = threading.RLock()
         try:
             _cut_unfinished_line(path)
