@@ -90,14 +90,11 @@ def unpickle(path: Path, payload: bytes) -> Any:
 
 def find_staged(path: Path, kind: str, origin: str) -> StagedFile | None:
     """Find an undamaged staged file whose header names this origin."""
-    header = read_header(path)
-    if header is None or header.get("origin") != origin:
-        return None
     try:
-        read_container(path, kind)
+        header, _ = read_container(path, kind)
     except StagingError:
         return None
-    return StagedFile(str(path), str(header["digest"]))
+    return StagedFile(str(path), str(header["digest"])) if header.get("origin") == origin else None
 
 
 def read_header(path: Path) -> dict[str, Any] | None:

@@ -142,10 +142,7 @@ def find_line(path: Path, key: str) -> str | None:
 
 def expand_home(path: str) -> Path:
     """Replace ``~`` and ``~user``; an unknown user's stays as it is."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser() raises for an unknown user
 
 
 def _absolute_paths(value: Any, folder: Path, key: str = "", depth: int = 0) -> Any:

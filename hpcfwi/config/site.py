@@ -22,12 +22,6 @@ LAUNCH_MODES = ("local", "jobs", "allocation")
 EXPANDED_ON_NODE = ("environment.commands", "filesystem.scratch", "openmp.variables")
 
 
-def walltime_seconds(walltime: str) -> int:
-    """Convert ``hours:minutes:seconds`` to seconds."""
-    hours, minutes, seconds = map(int, walltime.split(":"))
-    return 3600 * hours + 60 * minutes + seconds
-
-
 def _matching(pattern: str, form: str, accept: Callable[[re.Match[str]], bool] = bool) -> AfterValidator:
     """A validator of text that matches the whole pattern; ``form`` describes it in messages."""
 
@@ -85,7 +79,8 @@ class SchedulerSection(Section):
             raise ValueError(f"jobs: is {list(self.jobs)}; the first number should not be larger than the second")
         if self.max_jobs is not None and self.job_limit > self.max_jobs:
             raise ValueError(f"jobs: is {self.job_limit}, but a user may have {self.max_jobs} (max_jobs)")
-        if self.max_walltime is not None and walltime_seconds(self.walltime) > walltime_seconds(self.max_walltime):
+        # with four digits for the hours, texts have the order of their times
+        if self.max_walltime is not None and self.walltime.zfill(10) > self.max_walltime.zfill(10):
             raise ValueError(f"walltime: is {self.walltime}, but the queue allows {self.max_walltime} (max_walltime)")
         if self.resources is not None and not re.fullmatch(r"([^{}]|\{cpus\}|\{memory\})+", self.resources):
             raise ValueError(f'resources: is "{self.resources}"; the only placeholders are {{cpus}} and {{memory}}')

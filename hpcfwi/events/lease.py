@@ -186,23 +186,21 @@ class Liveness:
 
     def check(self) -> None:
         """Read the lease."""
-        self.exists = True
+        self.exists, self.holder = True, None
         for _ in range(READ_ATTEMPTS):
             try:
                 version = self._read()
-                break
             except FileNotFoundError:
-                self.exists, self.holder, self._version = False, None, None
+                self.exists, self._version = False, None
                 return
             except OSError:
                 time.sleep(READ_PAUSE_S)
-        else:
-            self.holder = None
+                continue
+            if version != self._version:
+                self._beating = self._version is not None
+                self._version, self._changed = version, time.monotonic()
+                self._fresh = -CLOCK_SKEW_S <= self.heartbeat_age <= FRESH_S
             return
-        if version != self._version:
-            self._beating = self._version is not None
-            self._version, self._changed = version, time.monotonic()
-            self._fresh = -CLOCK_SKEW_S <= self.heartbeat_age <= FRESH_S
 
     def _read(self) -> tuple[int, int]:
         """Read the holder; return the file's version, which changes with every heartbeat."""
