@@ -59,7 +59,10 @@ RUN_FILES = {
         "and a new one begins.",
         "always",
     ),
-    "report.html": ("The report: one page with all its pictures in it.", "at the end, also of a run that failed"),
+    "report.html": (
+        "The report: one page with all its pictures in it.",
+        "at the end (`output.report`), also after a failure",
+    ),
     "figures/": (
         "`models.png`, `difference.png`, `convergence.png`, `gather.png` (one shot), `gradient.png` (the first one).",
         "at the end, unless `output.figures = false`",
@@ -75,7 +78,7 @@ RUN_FILES = {
         "always",
     ),
     "problem.json": ("What the results depend on, as digests. A run of another problem is refused.", "always"),
-    "data.json": ("Digests of the observed data.", "always"),
+    "data.json": ("Digests of the observed data.", "with `data.file`"),
     "reproducibility.json": ("Kinds of machines so far, and reasons why the last bits may differ.", "always"),
     "excluded-shots.json": ("Shots that were left out, with the reason.", "after a shot was left out (`data.quorum`)"),
     "requeue.json": ("Starts of the batch job so far.", "after the batch job was requeued"),
@@ -295,9 +298,10 @@ def run_folder_page() -> str:
     lines += [_cells(f"`{path}`", content, present) for path, (content, present) in RUN_FILES.items()]
     return _page(
         "Run folder",
-        "A run writes everything into one folder: `runs/<name of CONFIG>` unless `--run-dir` names another, below "
-        "`filesystem.runs` of the site. Other programs may rely on the names and formats of the first eight. Files are "
-        "written under another name and renamed, so a reader never sees half of one.",
+        "A run writes everything into one folder: the one that `--run-dir` names, or `<filesystem.runs>/<name of CONFIG>` with "
+        "the `filesystem.runs` of the site, `runs/` by default. Other programs may rely on the names and formats of the first "
+        "eight. Files are written under another name and renamed, so a reader never sees half of one; only `events.jsonl` is "
+        "appended to, line by line.",
         "\n".join(lines),
     )
 

@@ -40,7 +40,8 @@ def command(arguments: list[str] | None = None) -> int:
         mistake.show()
         return 2
     except HpcfwiError as error:
-        click.echo(f"hpcfwi: {printable(str(error))}", err=True)
+        message = "\n  ".join([str(error), *getattr(error, "__notes__", ())])
+        click.echo(f"hpcfwi: {printable(message)}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return _stopped()
@@ -101,11 +102,10 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         options = LaunchOptions(others.pop("launch"), others.pop("nodes"), others.pop("wait"))
         try:
             function(run_config, site_config, folder, options, **others)
-        except Interrupted as stopped:
-            if not fresh or "the same command" not in str(stopped):
-                raise
-            advice = f"Type it without --fresh, and with --run-dir {shlex.quote(str(folder))}"
-            raise Interrupted(f"{stopped}\n  {advice}", stopped.reason, stopped.time_is_up) from None
+        except HpcfwiError as error:
+            if fresh and "the same command" in str(error) and folder.exists():
+                error.add_note(f"Type it without --fresh, and with --run-dir {shlex.quote(str(folder))}")
+            raise
 
     return with_folder
 

@@ -55,6 +55,10 @@ def validate(kind: type[SectionT], content: Mapping[str, Any], where: str) -> Se
                 lines.append(f"and {hidden} more")
     except (ValueError, RecursionError) as error:
         lines = [str(error)]
+    if where.endswith("--set") and any("in quotes" in line or "in brackets" in line for line in lines):
+        lines.append(
+            "a shell removes quotes: put single ones around the whole setting, as in --set 'data.exclude=[\"3\"]'"
+        )
     count = "one mistake" if total == 1 else f"{total} mistakes"
     raise InputError("\n".join([f"{where}: {count}", *(f"  {abbreviate(line)}" for line in lines)]))
 

@@ -242,7 +242,9 @@ class SolverSection(Section):
     strategy: Literal["sampled", "full"] = Field(
         "sampled", description='steps at which the forward wavefield is kept: every k-th ("sampled") or all ("full")'
     )
-    sampling_margin: float = Field(2.5, ge=1, description="kept samples in a period of twice the highest frequency")
+    sampling_margin: float = Field(
+        2.5, ge=1, description="snapshots kept in each period of a wave of twice the highest frequency"
+    )
     boundary_gradient: Literal["exact", "crop"] = Field(
         "exact", description='gradient in the absorbing layer: folded onto the edges ("exact"), or dropped ("crop")'
     )
@@ -276,7 +278,11 @@ class InversionSection(Section):
     evaluations: int = Field(
         15000, ge=1, le=1_000_000, description="maximum number of evaluations; a line search in progress is completed"
     )
-    ftol: float = Field(2.220446049250313e-09, ge=0, description="stop when the misfit falls by less than this share")
+    ftol: float = Field(
+        2.220446049250313e-09,
+        ge=0,
+        description="stop when the misfit falls by less than this share of it (of 1, if it is less)",
+    )
     gtol: float = Field(1e-5, ge=0, description="stop when the largest entry of the projected gradient is below this")
     corrections: int = Field(10, ge=1, le=1000, description="pairs of vectors that L-BFGS-B remembers")
     line_search_steps: int = Field(20, ge=1, le=1000, description="maximum number of evaluations in a line search")

@@ -257,7 +257,7 @@ class Site:
     @property
     def runs_folder(self) -> Path:
         """The parent of run folders."""
-        return Path(self.config.filesystem.runs or "runs")
+        return expand_home(self.config.filesystem.runs or "runs")
 
     def where(self, key: str) -> str:
         """File, line and content that set a key, for messages."""

@@ -29,7 +29,7 @@ HEARTBEAT_INTERVAL_S, DEAD_AFTER_S = 5.0, 30.0
 LOCK_TIMEOUT_S = 10.0  # another driver may hold the lock for a moment
 # The largest age of a living driver's heartbeat on a busy file system, and the largest difference of synchronised clocks.
 FRESH_S, CLOCK_SKEW_S = 2.5 * HEARTBEAT_INTERVAL_S, 2.0
-# On a shared file system, a file that is being replaced may be missing for a moment.
+# On a shared file system, reading a file that is being replaced may fail (ESTALE).
 READ_ATTEMPTS, READ_PAUSE_S = 3, 0.05
 
 

@@ -139,7 +139,7 @@ class RunDone(Event, name="done"):
 
 
 class RunClosed(Event, name="closed"):
-    """All workers have ended; the driver's last event."""
+    """All workers have ended; the driver's last event, unless it requeues its job."""
 
     seconds: f.Seconds
     core_hours: f.CoreHours

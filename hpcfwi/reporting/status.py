@@ -290,8 +290,10 @@ def find_run(path: Path, command: str = "status") -> Path:
     """
     named = shortened(str(path))
     try:
-        elsewhere = (RUNS / path.name, RUNS / path.stem, *([path.parent] if path.is_file() else []))
-        for folder in [path] if path.is_dir() else elsewhere:
+        folders = [RUNS / path.name] if path.name == str(path) else []
+        if path.is_file() or path.suffix == ".toml":  # a configuration, perhaps that in a run folder
+            folders += [RUNS / path.stem, path.parent]
+        for folder in [path] if path.is_dir() else folders:
             if _is_run_folder(folder):
                 return folder
         problem = "is not a run folder" if path.is_dir() else "no such run folder"
@@ -309,7 +311,8 @@ def _alternatives(path: Path, command: str) -> str:
     """The end of a message: runs with similar names, and what to type."""
     runs = _runs_in(path) or _runs_in(RUNS) or _runs_in(path.parent)
     if not runs:
-        return "; hpcfwi run makes one: runs/<name of the configuration>, or the folder that --run-dir names"
+        where = "runs/<name of the configuration>, in filesystem.runs of a site, or the folder that --run-dir names"
+        return f"; hpcfwi run makes one: {where}"
     alike = difflib.get_close_matches(path.name, [run.name for run in runs], MAX_NAMED_RUNS, 0.5)
     runs.sort(key=lambda run: alike.index(run.name) if run.name in alike else MAX_NAMED_RUNS)
     more = f", and {len(runs) - MAX_NAMED_RUNS} more in {runs[0].parent}" if len(runs) > MAX_NAMED_RUNS else ""

@@ -50,7 +50,7 @@ def status_table(status: RunStatus) -> Group:
 def summary_line(status: RunStatus) -> str:
     """State, iteration, evaluations, misfit and workers in one line."""
     parts = [
-        _state(status),
+        describe(status) if status.state == "unresponsive" else _state(status),
         f"iteration {_iteration(status)}" if status.iteration is not None else "",
         counted(status.evaluations, "evaluation") if status.evaluations else "",
         f"misfit {_misfit(status)}" if status.misfit is not None else "",

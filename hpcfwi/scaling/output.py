@@ -74,7 +74,7 @@ def parts_table(scaling: Scaling) -> Table:
     for count in scaling.node_counts:
         table.add_column(str(count.nodes), justify="right")
     for name, label in PARTS.items():
-        shares = [count.parts[name] / count.wall_seconds.value for count in scaling.node_counts]
+        shares = [count.share(name) for count in scaling.node_counts]
         if name == "unexplained" or any(abs(share) >= MIN_PRINTED_SHARE for share in shares):
             table.add_row(label, *(f"{100 * share:.1f}" for share in shares))
     return table
@@ -89,7 +89,7 @@ def summary_lines(scaling: Scaling) -> Iterator[str]:
         )
         yield f"runs on {counted(checked.nodes, 'node')} are predicted from the other runs with errors of {errors}"
     worst = max(checked.replay_errors.values(), key=abs)
-    yield f"largest error of a wall time that is computed from measured shots: {100 * worst:+.1f} %"
+    yield f"the wall time of a run, computed from its measured shots, is wrong by at most {100 * worst:+.1f} %"
     for forecast in scaling.forecasts:
         yield from _forecast_lines(forecast)
 
@@ -201,13 +201,15 @@ def _scaling_figure(scaling: Scaling) -> Figure:
     _draw_band(left, scaling, lambda count: count.speedup, EVALUATION_COLOUR, "evaluation")
     _draw_band(left, scaling, lambda count: count.job_speedup, JOB_COLOUR, "whole job")
     left.plot(nodes, ideal, color=IDEAL_COLOUR, linestyle="--", label="ideal")
-    left.set(yscale="log", ylim=(0.8, 1.3 * ideal[-1]))
+    lowest = min(min(count.speedup.value, count.job_speedup.value) for count in scaling.node_counts)
+    left.set(yscale="log", ylim=(0.8 * min(1.0, lowest), 1.3 * ideal[-1]))
     left.set_ylabel("shots per second, relative" if scaling.weak else "speed-up")
     left.set_yticks(ideal, [f"{value:g}" for value in ideal])
     _draw_band(right, scaling, lambda count: count.efficiency, EVALUATION_COLOUR, "evaluation", 100)
     _draw_band(right, scaling, lambda count: count.job_efficiency, JOB_COLOUR, "whole job", 100)
     right.axhline(100, color=IDEAL_COLOUR, linestyle="--", label="ideal")
-    right.set(ylabel="efficiency, %", ylim=(0, 110))
+    highest = max(max(count.efficiency.value, count.job_efficiency.value) for count in scaling.node_counts)
+    right.set(ylabel="efficiency, %", ylim=(0, 110 * max(1.0, highest)))
     for axes in (left, right):
         _use_node_axis(axes, nodes)
         axes.legend(frameon=False)
@@ -240,8 +242,7 @@ def _parts_figure(scaling: Scaling) -> Figure:
 
     figure = new_figure((9.5, 4.6))
     axes = figure.subplots()
-    walls = np.array([count.wall_seconds.value for count in scaling.node_counts])
-    shares = {name: np.array([count.parts[name] for count in scaling.node_counts]) / walls for name in PARTS}
+    shares = {name: np.array([count.share(name) for count in scaling.node_counts]) for name in PARTS}
     shown = {name for name in PARTS if name == "unexplained" or shares[name].max() >= MIN_COLOURED_SHARE}
     bars: list[tuple[str, Any, Any]] = [
         (PARTS[name], colormaps[colours]((i + 0.5) / (len(names) + 1)), 100 * shares[name])
@@ -249,17 +250,17 @@ def _parts_figure(scaling: Scaling) -> Figure:
         for i, name in enumerate(names)
         if name in shown
     ]
-    others = sum((100 * shares[name] for name in PARTS if name not in shown), np.zeros(len(walls)))
+    others = sum((100 * shares[name] for name in PARTS if name not in shown), np.zeros(len(scaling.node_counts)))
     if others.max() > 0:
         bars.append((f"others, each below {100 * MIN_COLOURED_SHARE:.0f} %", OTHERS_COLOUR, others))
-    positions, bottom = np.arange(len(walls)), np.zeros(len(walls))
+    positions, bottom = np.arange(len(others)), np.zeros(len(others))
     for label, colour, percent in bars:
         axes.bar(positions, percent, 0.7, bottom=bottom, color=colour, label=label)
         bottom += np.maximum(percent, 0)
     labels = [f"{count.nodes}\n{count.wall_seconds.value:.3g} s" for count in scaling.node_counts]
     axes.set_xticks(positions, labels)
     axes.set(xlabel="nodes, wall time of the whole job", ylabel="share of the wall time, %", ylim=(0, 100))
-    axes.set_xlim(-0.6, len(walls) - 0.4)
+    axes.set_xlim(-0.6, len(positions) - 0.4)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=True)
     _set_title(figure, scaling, f"Parts of the wall time, means over the workers, {_survey(scaling)}")
     return figure

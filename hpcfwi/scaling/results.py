@@ -62,6 +62,10 @@ class NodeCount:
     core_hours: float
     parts: dict[str, float]  # seconds of the wall time by PARTS
 
+    def share(self, part: str) -> float:
+        """Share of the wall time."""
+        return self.parts[part] / sum(self.parts.values())
+
 
 @dataclass(frozen=True)
 class Validation:

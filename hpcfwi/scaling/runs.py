@@ -90,12 +90,22 @@ class Study:
 
 
 class StudyRuns:
-    """The runs of a study of ``config`` with its ``shots``; raises InputError if the folder cannot hold them."""
+    """The runs of a study of ``config`` with its ``shots``; raises InputError if the folder cannot hold them.
+
+    ``excluded`` are the shots that the configuration excludes.
+    """
 
     def __init__(
-        self, folder: Path, study: Study, config: Path, shots: Sequence[str], print_line: Callable[[str], None]
+        self,
+        folder: Path,
+        study: Study,
+        config: Path,
+        shots: Sequence[str],
+        print_line: Callable[[str], None],
+        excluded: Sequence[str] = (),
     ) -> None:
         self.folder, self.study, self.config, self.shots, self.print_line = folder, study, config, shots, print_line
+        self.excluded = excluded
         path = folder / "study.json"
         if folder.exists() and not path.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(
@@ -144,7 +154,7 @@ class StudyRuns:
         settings = [*study.settings, f"inversion.iterations={study.iterations}", *fixed]
         excluded = study.excluded_shots(point.nodes, self.shots)
         if excluded:
-            settings.append(f"data.exclude={json.dumps(excluded)}")
+            settings.append(f"data.exclude={json.dumps([*self.excluded, *excluded])}")
         if study.launch == "local":
             settings.append(f"site.worker.processes={point.nodes}")
         return [

@@ -105,7 +105,8 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     problem, study = _prepare(config, options)
-    runs = StudyRuns(folder, study, config, [shot.name for shot in problem.survey.shots], print_line)
+    names = [shot.name for shot in problem.survey.shots]
+    runs = StudyRuns(folder, study, config, names, print_line, problem.config.data.exclude)
     kind, nodes = "weak" if options.weak else "strong", ", ".join(map(str, options.nodes))
     print_line(f"{kind} scaling of {config.stem} in {folder}; nodes: {nodes}; {counted(options.repeats, 'run')} each")
     if options.stand_in:

@@ -182,11 +182,11 @@ def ports_finding(ports: str, address: str, layout: Layout) -> Finding:
     first, last = map(int, ports.split(":"))
     count, free = last - first + 1, sum(_is_free(address, port) for port in range(first, last + 1))
     found = f"{free} of {count} ports from {first} to {last} are free on {address}"
-    needed = 2 * layout.processes  # a worker and its nanny have one each
+    needed = 2 * layout.processes + 1  # a worker and its nanny have one each; the driver may run on one of the nodes
     if not free:
         return problem("ports", found, "choose others in network.ports")
     if count < needed:
-        return problem("ports", f"{found}; a node's workers need {needed}", "allow more in network.ports")
+        return problem("ports", f"{found}; driver and workers of a node need {needed}", "allow more in network.ports")
     return Finding("ports", found)
 
 

@@ -150,6 +150,11 @@ class _JobCheck:
         if "(--wait)" in message:
             advice = "wait longer (--wait), or request what is free: another queue, less time, fewer cores"
             return problem("start", message, advice)
+        if message.startswith("no worker has been connected"):
+            advice = (
+                f"see the workers' output in {self.folder / 'logs'}; can they reach the driver? (network.interface, "
+            )
+            return problem("start", message, f"{advice}network.worker_interface, network.ports)")
         return problem("start", message, "correct what the message names")
 
 

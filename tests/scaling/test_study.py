@@ -77,7 +77,7 @@ def test_a_study_shows_where_the_time_goes_and_predicts(finished):
     assert "the kernels are replaced by shots that sleep for 0.05 s" in printed
     assert "a node stands for a worker process" in printed
     assert "runs on 2 nodes are predicted from the other runs with errors of " in printed
-    assert "largest error of a wall time that is computed from measured shots: " in printed
+    assert "the wall time of a run, computed from its measured shots, is wrong by at most " in printed
 
 
 @pytest.mark.slow

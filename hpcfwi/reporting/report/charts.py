@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.inversion.history import Row
 from hpcfwi.reporting.figures import draw_misfits
-from hpcfwi.reporting.formatting import counted, number
+from hpcfwi.reporting.formatting import counted, natural_order, number
 from hpcfwi.reporting.plotting import finite, new_figure, render, use_integer_axis, use_log_scale
 from hpcfwi.reporting.report.data import RunModels, ShotMisfits
 
@@ -86,7 +86,9 @@ def convergence_charts(rows: Sequence[Row], evaluations: Mapping[int, float]) ->
     charts.append(_iteration_chart("Gradient", "Norm of the gradient", numbers, norms, "Two-norm of the gradient"))
     seconds = [row.step_seconds for row in rows[1:]]
     if seconds:
-        meaning = "Wall time of an iteration, with all evaluations of its line search"
+        meaning = (
+            "Wall time of an iteration, with all evaluations of its line search, since the last start of the driver"
+        )
         charts.append(_iteration_chart("Time per iteration", "Wall time (s)", numbers[1:], seconds, meaning, " s"))
     return charts
 
@@ -130,7 +132,7 @@ def shot_misfits(misfits: ShotMisfits, models: RunModels) -> ShotMisfitChart | N
     if not misfits.last:
         return None
     shots = {shot.name: shot for shot in models.shots}
-    names = [name for name in shots if name in misfits.last] or sorted(misfits.last)
+    names = [name for name in shots if name in misfits.last] or sorted(misfits.last, key=natural_order)
     first, last = (np.array([found.get(name, np.nan) for name in names]) for found in (misfits.first, misfits.last))
     shown, shares, evaluation = some(len(names), MAX_SHOTS), misfits.shares, f"evaluation {misfits.number}"
 
@@ -141,7 +143,7 @@ def shot_misfits(misfits: ShotMisfits, models: RunModels) -> ShotMisfitChart | N
         axes.plot(shown + 1, last[shown], color="C0", label=evaluation, **style)
         use_log_scale(axes, np.concatenate([first, last]))
         axes.set_ylabel("Misfit of a shot")
-        use_integer_axis(axes, "Shot, in the order of the survey", 1, len(last))
+        use_integer_axis(axes, f"Shot, {'in the order of the survey' if shots else 'by name'}", 1, len(last))
         axes.legend()
 
     known = finite(last)

@@ -65,7 +65,7 @@ class ShotMisfits:
 
 
 class ReportData:
-    """Events of a run, reduced to the content of the report in memory that does not grow with shots."""
+    """Events of a run, reduced to the content of the report: some numbers of each shot and of each evaluation."""
 
     def __init__(self, log: Iterable[Event] = ()) -> None:
         self.state, self.timeline, self.shot_misfits = RunState(), Timeline(), ShotMisfits()
@@ -73,6 +73,7 @@ class ReportData:
         self.iterations: dict[int, events.IterationDone] = {}
         self.failures: deque[tuple[float, str]] = deque(maxlen=MAX_FAILURES)  # seconds of the timeline, and a line
         self.tracebacks: deque[str] = deque(maxlen=MAX_TRACEBACKS)
+        self.shots = 0  # that the inversion uses
         self.excluded_shots: list[str] = []  # shots that failed
         self.figures_current = False  # whether figures/ is from the last end of the run, not an earlier one
         self.began = self.ended = 0.0  # times of the first and the last event, s since 1970
@@ -91,11 +92,15 @@ class ReportData:
         if failure is not None:
             self.failures.append((self.timeline.now, failure))
         match event:
-            case events.RunStarted():
+            case events.RunStarted() if event.shots > self.shots:  # the first, or one that may use failed shots again
+                self._begin_inversion(event.shots)
+                self.excluded_shots.clear()
+            case events.Optimised():
                 self.figures_current = False
             case events.Figures():
                 self.figures_current = True
             case events.EvaluationStarted():
+                self.figures_current = False
                 self.shot_misfits.begin(event.evaluation)
             case events.EvaluationDone():
                 self.shot_misfits.end(event.evaluation)
@@ -104,12 +109,17 @@ class ReportData:
                 self.iterations.setdefault(event.iteration, event)
             case events.TaskFailed():
                 self.tracebacks.append(event.traceback)
+            case events.RunFailed():
+                self.tracebacks.append("\n".join(filter(None, (event.message, event.traceback))))
             case events.ShotExcluded():
-                # another inversion begins without the shot
+                self._begin_inversion(self.shots - 1)
                 self.excluded_shots.append(event.shot)
-                self.shot_misfits = ShotMisfits()
-                self.evaluations.clear()
-                self.iterations.clear()
+
+    def _begin_inversion(self, shots: int) -> None:
+        """Forget another inversion, over more or fewer shots."""
+        self.shots, self.shot_misfits = shots, ShotMisfits()
+        self.evaluations.clear()
+        self.iterations.clear()
 
 
 def read_history(path: Path, data: ReportData) -> tuple[list[Row], list[str]]:
@@ -119,7 +129,7 @@ def read_history(path: Path, data: ReportData) -> tuple[list[Row], list[str]]:
         if rows := History(path).rows:
             return rows, []
     except HpcfwiError as error:
-        notes.append(f"{error} The iterations below are those in events.jsonl.")
+        notes.append(f"{error}. The iterations below are those in events.jsonl.")
     names = [field.name for field in fields(Row)]
     known = takewhile(data.iterations.__contains__, count())  # rows have no gaps
     return [Row(*(getattr(data.iterations[number], name) for name in names)) for number in known], notes

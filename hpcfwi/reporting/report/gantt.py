@@ -49,7 +49,7 @@ STAGES: dict[type[Event], str] = {
     RunStarted: "start",
     events.StagingData: "data",
     events.DataStaged: "inversion",
-    events.Optimised: "figures",
+    events.Optimised: "results",
     **dict.fromkeys((events.RunDone, events.RunFailed, events.RunInterrupted), "end"),
 }
 STAGE_TITLES = {"start": "start, waiting for workers"}

@@ -258,7 +258,7 @@ def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> Mode
         return history
     chosen = some(len(rows), int(np.clip(MAX_BYTES // max(entry.bytes for entry in found), 2, MAX_FRAMES))).tolist()
     if len(chosen) < len(rows):
-        notes.append(f"{len(chosen)} of {counted(len(rows), 'model')} are shown, including the initial one.")
+        notes.append(f"{len(chosen)} of {counted(len(rows), 'model')} are shown.")
     pixels = MAX_HISTORY_PIXELS // (2 * len(chosen))
     shown: list[tuple[Row, list[NDArray]]] = []
     for place in chosen:
@@ -280,7 +280,7 @@ def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> Mode
         what = counted(len(chosen) - len(shown), "iteration") if shown else "The iterations"
         notes.append(f"{what} cannot be found in the journal.")
     if shown:
-        _draw_history(history, shown, models, domain, pixels)
+        _draw_history(history, shown, models, domain, pixels, rows[0].misfit)
     return history
 
 
@@ -303,10 +303,15 @@ def _find_entry(
 
 
 def _draw_history(
-    history: ModelHistory, shown: list[tuple[Row, list[NDArray]]], models: RunModels, domain: Domain, pixels: int
+    history: ModelHistory,
+    shown: list[tuple[Row, list[NDArray]]],
+    models: RunModels,
+    domain: Domain,
+    pixels: int,
+    initial_misfit: float,
 ) -> None:
     known = [_planes(domain, model, pixels) for model in (models.true, models.initial) if model is not None]
-    (first, initial), (_, last) = shown[0], shown[-1]
+    (_, initial), (_, last) = shown[0], shown[-1]
     covered = (plane for planes in known for plane in planes)
     velocities = _velocities(plotting.velocity_limits(*covered, last=np.concatenate(last, axis=None)))
     other = "initial" if models.true is None else "true"
@@ -326,7 +331,7 @@ def _draw_history(
             panels = _panels(domain, difference(planes), differences, title, meaning)
             history.groups.append(PanelGroup(panels, differences))
         pictures = [[panel.image, panel.alt] for group in history.groups for panel in group.panels]
-        history.frames.append({"label": _label(row, first.misfit), "pictures": pictures})
+        history.frames.append({"label": _label(row, initial_misfit), "pictures": pictures})
 
 
 def _label(row: Row, first: float) -> str:

@@ -103,7 +103,7 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
     group = models_group(models)
     gradient = gradient_group(models, history.gradient)
     if not data.figures_current and (run / "figures").is_dir():
-        notes.append("The pictures in figures/ belong to an earlier end of this run and are not shown.")
+        notes.append("The pictures in figures/ are incomplete, or of an earlier end of this run, and are not shown.")
     elif not data.figures_current:
         notes.append("No gathers: records are drawn when a run is done (output.figures).")
     wanted = ["gather", *([] if group else ["models", "difference"]), *([] if gradient else ["gradient"])]
@@ -119,6 +119,7 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
         "history": history,
         "charts": convergence_charts(rows, data.evaluations),
         "rows": [rows[i] for i in some(len(rows), MAX_ROWS)],
+        "row_count": len(rows),
         "shots": shot_misfits(data.shot_misfits, models),
         "survey_map": survey_map(data.shot_misfits, models),
         "gradient": gradient,
@@ -185,7 +186,7 @@ def _summary(run: Path, data: ReportData, rows: Sequence[Row], models: RunModels
         "Last event": date_time(data.ended) if wall_time else "",
         "Driver starts": str(state.starts),
         "Reproducible": reproducible,
-        "Left out": str(result.get("left_out") or excluded),
+        "Left out": str(result.get("left_out", excluded)),
     }
     return [(name, shortened(text)) for name, text in items.items() if text]
 

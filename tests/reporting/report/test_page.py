@@ -357,10 +357,36 @@ def test_starts_and_failures_are_shown(run):
 
 
 def test_excluded_shots_are_named(run):
+    (run / "result.json").unlink()  # of the end before
     append(run, {"time": 2e9, "event": "shot excluded", "shot": "1", "reason": "its record is broken"})
     page = page_of(run)
     assert "shots that failed: 1" in page.texts["summary"]
     assert "is left out: its record is broken" in page.texts["failures"]
+
+
+def test_a_later_start_with_all_shots_ends_the_exclusion():
+    start = sample("start", shots=3)
+    data = ReportData([start, sample("iteration", iteration=0), sample("shot excluded", shot="1")])
+    assert (data.excluded_shots, list(data.iterations)) == (["1"], [])
+    for event in (sample("start", shots=2), sample("iteration", iteration=0)):
+        data.apply(event)
+    assert (data.excluded_shots, list(data.iterations)) == (["1"], [0])
+    data.apply(start)
+    assert (data.excluded_shots, list(data.iterations)) == ([], [])
+
+
+def test_the_error_of_a_failed_run_is_shown_in_full(run):
+    append(
+        run,
+        {
+            "time": 2e9,
+            "event": "failed",
+            "error": "RunError",
+            "message": "the disk is full\n  free some space",
+            "traceback": None,
+        },
+    )
+    assert "free some space" in page_of(run).texts["failures"]
 
 
 def test_shot_misfits_compare_the_last_complete_evaluation_with_the_first():
