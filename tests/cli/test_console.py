@@ -16,6 +16,7 @@ from dataclasses import asdict
 import pytest
 
 from hpcfwi.cli.main import command
+from hpcfwi.errors import RunError
 from hpcfwi.events.lease import Holder
 from hpcfwi.version import __version__
 
@@ -184,6 +185,24 @@ def test_an_unexpected_error_is_one_message_and_with_verbose_a_traceback(capsys,
     assert "Traceback" not in err
     with pytest.raises(ZeroDivisionError):
         command(["--verbose", "plan", str(fwi_toml)])
+
+
+@pytest.mark.parametrize("command_name", ["run", "model"])
+def test_after_an_error_of_a_fresh_run_the_message_says_how_to_continue_it(
+    capsys, monkeypatch, fwi_toml, tmp_path, command_name
+):
+    monkeypatch.chdir(tmp_path)
+
+    def fail(*given, **_):
+        given[2].mkdir(parents=True)
+        raise RunError("the disk is full; type the same command again")
+
+    for name in ("run_inversion", "model_data"):
+        monkeypatch.setattr(f"hpcfwi.run.driver.{name}", fail)
+    for number, folder in enumerate(("runs/fwi", "runs/fwi-2")):
+        assert command([command_name, str(fwi_toml), *(["--fresh"] if number else [])]) == 3
+        err = capsys.readouterr().err
+        assert ("Type it without --fresh, and with --run-dir runs/fwi-2" in err) == bool(number), folder
 
 
 def test_the_command_starts_without_loading_the_heavy_libraries():

@@ -375,6 +375,8 @@ def test_json_is_one_object_with_the_documented_fields(first_run, capsys, folder
     [
         ("nothing", r"nothing: no such run folder; there are runs/a run\n  Type: hpcfwi status 'runs/a run'"),
         ("a rum", r"a rum: no such run folder; there are runs/a run\n"),
+        ("elsewhere/a run", r"elsewhere/a run: no such run folder; there are runs/a run\n"),
+        ("a run.5Hz", r"a run\.5Hz: no such run folder; there are runs/a run\n"),
         ("runs", r"runs: is not a run folder; there are runs/a run\n"),
         ("empty", r"empty: is not a run folder; there are runs/a run"),
         ("a" * 300, r"cannot be read \(File name too long\)"),

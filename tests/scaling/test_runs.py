@@ -41,6 +41,12 @@ def test_a_local_node_is_a_worker_process_and_other_nodes_are_an_option(runs):
     assert "data.exclude" not in command
 
 
+def test_weak_scaling_excludes_the_shots_of_the_configuration_too(tmp_path):
+    runs = StudyRuns(tmp_path / "study", STUDY, tmp_path / "fwi.toml", ["a", "b"], print, excluded=("bad",))
+    assert 'data.exclude=["bad", "b"]' in runs.command(RunPoint(1, 1))
+    assert 'data.exclude=["bad", "b"]' not in runs.command(RunPoint(8, 1))  # as the file says
+
+
 def test_a_study_is_the_same_when_it_is_read_again(runs):
     StudyRuns(runs.folder, STUDY, runs.config, ["a", "b"], print)
     with pytest.raises(InputError, match="iterations: 1 there, 2 now"):
