@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from hpcfwi.events import types as events
+from hpcfwi.events.state import failure_line, one_line
 from hpcfwi.events.types import Event, RunStarted, ShotDone, ShotStaged
 from hpcfwi.reporting.formatting import counted, natural_order, number
 from hpcfwi.reporting.plotting import round_ticks
@@ -31,19 +32,9 @@ FIRST_WIDTH_S, MAX_STARTUP_S = 0.05, 3600.0
 MAX_ROWS, WIDTH, NARROWEST, SHADES, COLOURS, MAX_BLOCKS = 60, 1000.0, 0.6, 10, 6, 300
 # Units of the time axis, their seconds, and the shortest run for which each is used.
 TIME_UNITS = (("h", 3600.0, 3 * 3600.0), ("min", 60.0, 180.0), ("s", 1.0, 0.0))
-# Events with a mark, in the row of their worker or above all rows.
-MARKS: dict[type[Event], str] = {
-    events.ShotRetried: "a shot is retried",
-    events.WorkerDied: "died",
-    events.WorkerUnresponsive: "sent no heartbeats",
-    events.WorkerRestarted: "restarted",
-    events.TaskFailed: "a task failed",
-    events.TaskOverdue: "a task is overdue",
-    events.JobLost: "a worker job was lost",
-    events.NodeLost: "a node was lost",
-    events.ShotExcluded: "a shot is left out",
-    events.HostExcluded: "a host gets no more shots",
-}
+# Events with a mark besides failures, and those after which a worker has failed.
+MARKS: dict[type[Event], str] = {events.TaskFailed: "a task failed", events.TaskOverdue: "a task is overdue"}
+ENDS: dict[type[Event], str] = {events.WorkerDied: "died", events.WorkerRestarted: "restarted"}
 # Events that begin a stage, and the name of the stage.
 STAGES: dict[type[Event], str] = {
     RunStarted: "start",
@@ -111,11 +102,11 @@ class Timeline:
         if isinstance(event, ShotDone | ShotStaged):  # like nearly all events
             self._add_shot(event, now)
             return
-        kind = type(event)
-        if kind in STAGES:
-            self._begin_stage(STAGES[kind], now)
-        if kind in MARKS:
-            self._mark(event, now)
+        if type(event) in STAGES:
+            self._begin_stage(STAGES[type(event)], now)
+        text = failure_line(event) or MARKS.get(type(event))
+        if text is not None:
+            self._mark(event, one_line(text), now)
         match event:
             case events.WorkerJoined():
                 self._leave(event.worker, now=now)
@@ -192,17 +183,15 @@ class Timeline:
         else:
             self.crowded, self.shots = True, []
 
-    def _mark(self, event: Event, now: float) -> None:
-        text, address = MARKS[type(event)], getattr(event, "worker", "")
+    def _mark(self, event: Event, text: str, now: float) -> None:
+        """Mark an event in the row of its worker or above all rows."""
+        address = getattr(event, "worker", "")
         # the cause of a death is logged after the worker has left
         index = self._connected.get(address, self._gone.get(address, -1))
-        if index >= 0 and isinstance(event, events.WorkerDied | events.WorkerRestarted):
-            self.workers[index].end = text
+        if index >= 0 and type(event) in ENDS:
+            self.workers[index].end = ENDS[type(event)]
         if len(self.marks) < MAX_MARKS:
-            subject = ", ".join(
-                getattr(event, key)[:100] for key in ("shot", "host", "job", "node") if hasattr(event, key)
-            )
-            self.marks.append((index, now, f"{text} ({subject})" if subject else text))
+            self.marks.append((index, now, text))
 
 
 @dataclass
