@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from hpcfwi.batch.registry import current_batch_system
-from hpcfwi.config.site import LAUNCH_MODES, Site
+from hpcfwi.config.site import LAUNCH_MODES
 from hpcfwi.io import packaged_folder
 
 # Without a terminal, lines are not wrapped, and tables have this width.
@@ -42,11 +42,6 @@ def launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
     launch = click.option("--launch", type=click.Choice(LAUNCH_MODES), help=launch_help)
     site = click.option("--site", default="workstation", show_default=True, help="Name or path of a site file.")
     return site(launch(function))
-
-
-def default_run_dir(site: Site, config: Path) -> Path:
-    """The run folder of a configuration, unless ``--run-dir`` names another one."""
-    return site.runs_folder / config.stem
 
 
 def find_config(config: Path) -> Path:

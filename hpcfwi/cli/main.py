@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from hpcfwi.cli.console import console, default_run_dir, find_config, launch_options, problem_options
+from hpcfwi.cli.console import console, find_config, launch_options, problem_options
 from hpcfwi.cli.site import site as site_commands
 from hpcfwi.cli.status import status as status_command
 from hpcfwi.cluster.environment import apply_environment, quiet_libraries
@@ -34,8 +34,6 @@ def command(arguments: list[str] | None = None) -> int:
     """Run ``hpcfwi`` and return the exit code; a user's mistake is one message without a traceback."""
     try:
         code = cli.main(arguments, prog_name="hpcfwi", standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        return int(stop.exit_code)
     except click.ClickException as mistake:
         mistake.show()
         return 2
@@ -97,7 +95,7 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         run_config, site_config = _load(config, settings, site)
         from hpcfwi.run.folder import fresh_folder
 
-        folder = run_dir or default_run_dir(site_config, config)
+        folder = run_dir or site_config.runs_folder / config.stem
         folder = fresh_folder(folder) if fresh else folder
         options = LaunchOptions(others.pop("launch"), others.pop("nodes"), others.pop("wait"))
         try:

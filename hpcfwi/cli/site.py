@@ -9,7 +9,7 @@ import tomli_w
 from rich.table import Table
 
 from hpcfwi.batch.registry import site_batch_system
-from hpcfwi.cli.console import console, default_run_dir, find_config, settings_option
+from hpcfwi.cli.console import console, find_config, settings_option
 from hpcfwi.config.messages import validate
 from hpcfwi.config.parsing import SITE_PREFIX, expand_variables, read_toml
 from hpcfwi.config.run import load_run_config
@@ -101,7 +101,7 @@ def script(name: str, config: Path | None, nodes: int | None, settings: tuple[st
 
         request = resource_request(Problem.from_config(load_run_config(find_config(config), run_settings)))
     layout = node_layout(found, request, jobs)
-    run_dir = default_run_dir(found, config or Path("run")).absolute()
+    run_dir = (found.runs_folder / (config or Path("run")).stem).absolute()
     security = security_of(run_dir / "tls") if found.config.network.tls else None
     context = JobContext(run_dir.name, run_dir / "logs", security, PRELOAD_MODULES)
     click.echo(job_script(found, layout, context), nl=False)

@@ -327,7 +327,13 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
         for name in ("sources", "receivers"):
-            self._check_positions(f"acquisition.{name}", getattr(self.acquisition, name))
+            key, positions, ndim = f"acquisition.{name}", getattr(self.acquisition, name), len(self.grid.spacing)
+            if positions is None and self.data.geometry is None:
+                raise ValueError(f"{key}: is missing; add a section with first, last and count, or with file (a CSV)")
+            if positions is not None and self.data.geometry is not None:
+                raise ValueError(f"{key}: data.geometry has these positions, too; keep one of the two")
+            if positions is not None and positions.first is not None and len(positions.first) != ndim:
+                raise ValueError(f"{key}.first: has {len(positions.first)} coordinates, but the grid has {ndim} axes")
         if self.model is None and self.data.file is None:
             raise ValueError("model: is missing; add a [model] to make data from, or observed data (data.file)")
         if self.model is None and isinstance(self.initial, SmoothModel):
@@ -338,15 +344,6 @@ class RunConfig(Section):
                 f"data.recording_time, which is {self.data.recording_time:g} ms"
             )
         return self
-
-    def _check_positions(self, key: str, positions: Positions | None) -> None:
-        ndim = len(self.grid.spacing)
-        if positions is None and self.data.geometry is None:
-            raise ValueError(f"{key}: is missing; add a section with first, last and count, or with file (a CSV)")
-        if positions is not None and self.data.geometry is not None:
-            raise ValueError(f"{key}: data.geometry has these positions, too; keep one of the two")
-        if positions is not None and positions.first is not None and len(positions.first) != ndim:
-            raise ValueError(f"{key}.first: has {len(positions.first)} coordinates, but the grid has {ndim} axes")
 
 
 def load_run_config(path: Path | str, settings: Iterable[str] = ()) -> RunConfig:

@@ -97,7 +97,7 @@ class Lease:
             now = self._read()
             if refused or (now is not None and now != holder and not now.yields_to(own)):
                 raise InputError(f"{self.path.parent}: {used} ({now or holder}); wait for it, or {other}")
-            self._write(own)
+            write_json(self.path, asdict(own), sync=False)
         self._own = own
         self._thread = threading.Thread(target=self._beat, name="hpcfwi-lease", daemon=True)
         self._thread.start()
@@ -132,7 +132,7 @@ class Lease:
                     if self._own is None or self._other_holder() is not None:
                         return
                     self._own = replace(self._own, heartbeats=self._own.heartbeats + 1)
-                    self._write(self._own)
+                    write_json(self.path, asdict(self._own), sync=False)
 
     def _is_alive(self, holder: Holder) -> bool:
         alive = holder.is_alive()
@@ -158,9 +158,6 @@ class Lease:
         holder = self._read()
         taken = holder is not None and self._own is not None and holder.token != self._own.token
         return holder if taken else None
-
-    def _write(self, holder: Holder) -> None:
-        write_json(self.path, asdict(holder), sync=False)
 
     def _locked(self) -> AbstractContextManager[None]:
         """Exclude other drivers for a moment."""

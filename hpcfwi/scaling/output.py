@@ -141,9 +141,13 @@ def write_results(folder: Path, study: Study, scaling: Scaling) -> list[Path]:
     for run in scaling.runs:
         cells = [column(run, scaling) for column in CSV_COLUMNS.values()]
         writer.writerow([round(cell, 4) if isinstance(cell, float) else cell for cell in cells])
+    # facts of the first run, which all runs share, and the jobs and hosts of all runs
+    facts = {
+        name: sorted({each for run in scaling.runs for each in run.times.facts[name]}) for name in ("jobs", "hosts")
+    }
     content = {
         "study": asdict(study),
-        "provenance": _provenance(scaling),
+        "provenance": {"git_revision": _git_revision(), **scaling.runs[0].times.facts, **facts},
         "node_counts": [asdict(count) for count in scaling.node_counts],
         "runs": [{"run": str(run.point), **asdict(run.point), **asdict(run.times)} for run in scaling.runs],
         "model": asdict(scaling.model),
@@ -164,14 +168,6 @@ def _forecast_json(forecast: Forecast) -> dict[str, Any]:
     predictions = [*map(fields, forecast.predictions)]
     bottlenecks = [{"nodes": each.nodes, "loss": name, "meaning": LOSSES[name]} for each, name in forecast.bottlenecks]
     return {"title": forecast.title, "weak": forecast.weak, "predictions": predictions, "bottlenecks": bottlenecks}
-
-
-def _provenance(scaling: Scaling) -> dict[str, Any]:
-    """Facts of the first run, which all runs share, and the jobs and hosts of all runs."""
-    facts = {
-        name: sorted({each for run in scaling.runs for each in run.times.facts[name]}) for name in ("jobs", "hosts")
-    }
-    return {"git_revision": _git_revision(), **scaling.runs[0].times.facts, **facts}
 
 
 def _git_revision() -> str | None:
