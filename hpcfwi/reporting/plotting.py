@@ -62,10 +62,10 @@ class Slice:
     down: int
     index: tuple[int | slice, ...]  # cuts the plane out of an array of the grid's shape
     extent: Extent  # left, right, bottom, top, km; half a cell beyond the outer grid points
-    title: str = ""  # where a 3-D model is cut
+    title: str  # where a 3-D model is cut; empty for a 2-D one
 
     @classmethod
-    def of(cls, domain: Domain, across: int, down: int, title: str = "") -> Slice:
+    def of(cls, domain: Domain, across: int, down: int) -> Slice:
         """The slice through the middle of the grid."""
         index = tuple(slice(None) if axis in (across, down) else n // 2 for axis, n in enumerate(domain.shape))
         axes = zip(domain.origin, domain.last, domain.spacing, strict=True)
@@ -73,6 +73,9 @@ class Slice:
         bottom, top = edges[down]
         # depth increases downwards; y of a map increases upwards
         vertical = (top, bottom) if down == domain.ndim - 1 else (bottom, top)
+        grid = zip(("x =", "y =", "depth"), domain.origin, domain.shape, domain.spacing, strict=False)
+        cuts = [f"at {name} {(first + n // 2 * h) / 1000:.3g} km" for name, first, n, h in grid]
+        title = "".join(cuts[axis] for axis in range(domain.ndim) if axis not in (across, down))
         return cls(across, down, index, (*edges[across], *vertical), title)
 
     @property
@@ -93,14 +96,8 @@ class Slice:
 
 def slices_of(domain: Domain) -> list[Slice]:
     """A 2-D model as a whole, or three slices through the middle of a 3-D one."""
-    if domain.ndim == 2:
-        return [Slice.of(domain, 0, 1)]
-    middle = [(o + n // 2 * h) / 1000 for o, n, h in zip(domain.origin, domain.shape, domain.spacing, strict=True)]
-    return [
-        Slice.of(domain, 0, 2, f"at y = {middle[1]:.3g} km"),
-        Slice.of(domain, 1, 2, f"at x = {middle[0]:.3g} km"),
-        Slice.of(domain, 0, 1, f"at depth {middle[2]:.3g} km"),
-    ]
+    planes = [(0, 1)] if domain.ndim == 2 else [(0, 2), (1, 2), (0, 1)]
+    return [Slice.of(domain, *plane) for plane in planes]
 
 
 class ModelFigure:

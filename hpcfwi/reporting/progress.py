@@ -20,7 +20,6 @@ class Progress:
     def __init__(self, console: Console, state: RunState) -> None:
         self.console, self.state = console, state
         self._started = time.monotonic()
-        self._initial_misfit = 0.0
         note = TextColumn("{task.fields[note]}")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), note)
         self._bars = ProgressBars(*columns, console=console, disable=not console.is_terminal, refresh_per_second=8)
@@ -71,9 +70,7 @@ class Progress:
         total, seconds = self.state.iterations, self.state.time_left
         left = f"at most {duration(seconds)} left" if seconds else ""
         self._bars.update(self._iterations_bar, completed=row.iteration, total=total, visible=True, note=left)
-        if row.iteration == 0:
-            self._initial_misfit = row.misfit
-        share = row.misfit / self._initial_misfit if self._initial_misfit else 1.0
+        share = row.misfit / self.state.initial_misfit if self.state.initial_misfit else 1.0
         error = "" if row.model_error is None else f", model error {100 * row.model_error:.3f} %"
         what = f"iteration {row.iteration}/{total}" if row.iteration else "initial model"
         self.print_line(
