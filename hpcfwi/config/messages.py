@@ -12,15 +12,21 @@ from hpcfwi.config.parsing import abbreviate, format_value
 from hpcfwi.errors import InputError
 
 MAX_MISTAKES = 50
-# What to write in TOML, by pydantic's type of error.
+# What to write in TOML, by pydantic's type of error, with the limits that pydantic names.
 EXPECTED = {
     "bool_type": "true or false",
     "finite_number": "a finite number",
     "float_type": "a number",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
     "int_type": "a whole number",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
     "model_type": "a section",
     "path_type": "a path in quotes",
     "string_type": "text in quotes",
+    "too_long": "a list of at most {max_length} values",
+    "too_short": "a list of at least {min_length} values",
     "tuple_type": "a list in brackets",
 }
 
@@ -126,26 +132,13 @@ def _name(keys: Sequence[int | str]) -> str:
 
 def _expected(error: dict[str, Any], field: FieldInfo | None) -> str:
     """What a value should be, according to an error of pydantic."""
+    text = EXPECTED.get(error["type"])
+    if text is None:
+        return error["msg"].removeprefix("Input should be ")
     limits = error.get("ctx") or {}
-    match error["type"]:
-        case "too_short":
-            return f"a list of at least {limits['min_length']} values"
-        case "too_long":
-            return f"a list of at most {limits['max_length']} values"
-        case "less_than_equal":
-            is_velocity = field and (field.description or "").startswith("km/s") and error["input"] >= 100
-            return f"at most {_number(limits['le'])}{'; this looks like m/s' if is_velocity else ''}"
-        case "greater_than_equal":
-            return f"at least {_number(limits['ge'])}"
-        case "greater_than":
-            return f"above {_number(limits['gt'])}"
-        case "literal_error":
-            return str(limits["expected"]).replace("'", '"')
-    return EXPECTED.get(error["type"], error["msg"].removeprefix("Input should be "))
-
-
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:g}"
+    shown = {name: f"{limit:g}" if isinstance(limit, float) else str(limit) for name, limit in limits.items()}
+    is_velocity = field and (field.description or "").startswith("km/s") and "le" in limits and error["input"] >= 100
+    return text.format_map(shown).replace("'", '"') + ("; this looks like m/s" if is_velocity else "")
 
 
 def _either(words: Iterable[str]) -> str:
