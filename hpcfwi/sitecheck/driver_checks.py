@@ -211,17 +211,14 @@ def tls_findings(network: NetworkSection, address: str) -> list[Finding]:
             except (OSError, RuntimeError, InputError) as reason:
                 found = f"no scheduler can listen on {address}: {reason}"
                 return [problem("encryption", found, "set network.interface or network.ports"), certificate]
-    return [_handshake_finding(error, accepted, address), certificate]
-
-
-def _handshake_finding(error: str, accepted: list[str], address: str) -> Finding:
     if error:
         advice = "see the row of the certificate; does a firewall close ports of this host (network.ports)?"
-        return problem("encryption", f"no TLS connection to {address}: {error}", advice)
+        return [problem("encryption", f"no TLS connection to {address}: {error}", advice), certificate]
     if accepted:
         advice = "do not run here, and report this: it should be impossible"
-        return problem("encryption", f"{address} accepts {', '.join(accepted)}", advice)
-    return Finding("encryption", f"{address} accepts the key of a run, and neither plain TCP nor another key")
+        return [problem("encryption", f"{address} accepts {', '.join(accepted)}", advice), certificate]
+    found = f"{address} accepts the key of a run, and neither plain TCP nor another key"
+    return [Finding("encryption", found), certificate]
 
 
 async def try_connections(
