@@ -83,16 +83,6 @@ class Prediction:
         """The largest loss within an evaluation."""
         return max((name for name in self.losses if name != "start_and_end"), key=lambda name: self.losses[name])
 
-    def with_evaluations(self, evaluations: int) -> Prediction:
-        """Return this run with another number of evaluations."""
-        start_and_end = self.losses["start_and_end"] * self.evaluations
-        return replace(
-            self,
-            evaluations=evaluations,
-            wall_seconds=start_and_end + evaluations * self.evaluation_seconds,
-            losses={**self.losses, "start_and_end": start_and_end / evaluations},
-        )
-
 
 @dataclass(frozen=True)
 class CostModel:

@@ -189,10 +189,11 @@ def _predict(model: CostModel, runs: Sequence[MeasuredRun], iterations: int) -> 
     strong = [model.predict(nodes, shots, evaluations) for nodes in PREDICTED_NODES if nodes <= shots]
     large = [model.predict(nodes, LARGE_SURVEY, evaluations) for nodes in PREDICTED_NODES]
     weak = [model.predict(nodes, per_node * nodes, evaluations) for nodes in PREDICTED_NODES]
-    whole = max(evaluations, round(EVALUATIONS_PER_ITERATION * iterations))
+    most = max(evaluations, round(EVALUATIONS_PER_ITERATION * iterations))
+    weak_and_long = [model.predict(nodes, per_node * nodes, most) for nodes in PREDICTED_NODES]
     return [
         Forecast(f"{shots} shots", False, strong),
         Forecast(f"{LARGE_SURVEY} shots", False, large),
         Forecast(f"{per_node} shots a node", True, weak),
-        Forecast(f"{per_node} shots a node", True, [prediction.with_evaluations(whole) for prediction in weak]),
+        Forecast(f"{per_node} shots a node", True, weak_and_long),
     ]
