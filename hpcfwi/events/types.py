@@ -47,7 +47,7 @@ class RunStarted(Event, name="start"):
     site: Annotated[str, f.about("name of the site, or path of its file")]
     host: f.Host
     pid: f.Pid
-    command_start: f.CommandStart
+    command_start: Annotated[float, f.about("when the user's command began, s since 1970", ge=0, lt=1e10)]
     workers_planned: Annotated[f.Count, f.about("planned worker processes")]
     shots: f.Shots
     iterations: f.Iterations
@@ -198,7 +198,7 @@ class JobsLeftOver(Event):
 class NodeLost(Event):
     """The workers of a node of the allocation have ended."""
 
-    node: f.Node
+    node: Annotated[str, f.about("a node of the allocation")]
     exit_code: f.ExitCode
     restarted: Annotated[bool, f.about("whether the workers are restarted")]
     log: f.LogTail
@@ -224,7 +224,7 @@ class WorkerJoined(_AboutWorker):
     pid: f.Pid | None = None
     threads: f.Threads | None = None
     cores: f.Cores | None = None
-    process_start: f.ProcessStart | None = None
+    process_start: Annotated[float, f.about("when the process began, s since 1970", ge=0, lt=1e10)] | None = None
     job_start: Annotated[float | None, f.about("when the script of its job began, s since 1970", ge=0, lt=1e10)] = None
 
 
