@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.wavelet import highest_frequency
@@ -45,16 +45,9 @@ class Sponge:
         """Slices that cut the model's grid out of a padded array."""
         return tuple(slice(w[0], w[0] + n) for n, w in zip(self.domain.shape, self.widths, strict=True))
 
-    def extend(self, values: NDArray, out: NDArray | None = None) -> NDArray:
+    def extend(self, values: NDArray) -> NDArray:
         """Copy values, shape ``domain.shape``, to an array of ``padded_shape``; the layer gets the model's edge values."""
-        if out is None:
-            out = np.empty(self.padded_shape, dtype=values.dtype)
-        out[self.interior] = values
-        for axis, (n, (before, after)) in enumerate(zip(self.domain.shape, self.widths, strict=True)):
-            rows = np.moveaxis(out, axis, 0)
-            rows[:before] = rows[before]
-            rows[before + n :] = rows[before + n - 1] if after else rows[before + n :]
-        return out
+        return np.pad(values, self.widths, mode="edge")
 
     def extend_transpose(self, values: NDArray) -> NDArray[np.float64]:
         """Add the values in the layer to the nearest points of the model's edge: the transpose of :meth:`extend`."""
@@ -71,7 +64,7 @@ class Sponge:
         """Cut the model's grid out of a padded array; drop the layer."""
         return np.array(values[self.interior], dtype=np.float64)
 
-    def damping(self, dtype: DTypeLike = np.float64) -> NDArray:
+    def damping(self) -> NDArray[np.float64]:
         """Damping coefficient on the padded grid, ms/m^2; zero inside the model.
 
         Notes
@@ -88,7 +81,7 @@ class Sponge:
             if after:
                 line[-after:] = _profile(after, h)[::-1]
             total += line.reshape([-1 if a == axis else 1 for a in range(self.domain.ndim)])
-        return total.astype(dtype)
+        return total
 
 
 def _profile(cells: int, spacing: float) -> NDArray[np.float64]:

@@ -69,12 +69,6 @@ class DevitoEngine:
         self._sampled_wavelet: tuple[TimeAxis, NDArray] | None = None
         self.equation.allocate()
         propagator.storage.allocate()
-        self._extended = np.empty(self.boundary.padded_shape, dtype=propagator.spec.dtype)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of wavefields, traces and model."""
-        return self.equation.nbytes + self.propagator.storage.nbytes + self._extended.nbytes
 
     def set_model(self, m: NDArray) -> None:
         """Use the squared slowness ``m``, (s/km)^2, on the model's grid."""
@@ -106,7 +100,7 @@ class DevitoEngine:
         return self._gather(shot, axis).copy()
 
     def _extend(self, values: NDArray) -> NDArray:
-        return self.boundary.extend(values.astype(self._extended.dtype, copy=False), out=self._extended)
+        return self.boundary.extend(values.astype(self.propagator.spec.dtype, copy=False))
 
     def _place(self, shot: Shot, axis: TimeAxis) -> None:
         """Set source and receivers, and zero the wavefield."""

@@ -106,7 +106,7 @@ class AcousticEquation:
         """Allocate all symbols, and fill in the damping."""
         for symbol in self._symbols:
             _ = symbol.data
-        self.damp.data[:] = self.boundary.damping(self.spec.dtype)
+        self.damp.data[:] = self.boundary.damping()
 
     def stable_step(self, velocity: float) -> float:
         """The Courant limit for the highest ``velocity``, km/s, rounded to four digits; ms (:func:`critical_step`)."""

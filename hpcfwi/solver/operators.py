@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from devito import configuration, switchconfig
 
-from hpcfwi.artifacts import StagedFile, load, read_container, read_header, stage, unpickle
+from hpcfwi.artifacts import StagedFile, load, read_container, stage, unpickle
 from hpcfwi.errors import RunError, StagingError
 from hpcfwi.io import file_lock
 from hpcfwi.solver.boundary import SolverSpec
@@ -113,16 +114,10 @@ def _find(folder: Path, spec: SolverSpec, here: dict[str, str]) -> StagedFile | 
     """An undamaged staged solver for this specification and kind of machine."""
     wanted = spec_digest(spec)
     for path in sorted(folder.glob(f"{KIND}-*.pkl")):
-        header = read_header(path)
-        if header is None or header.get("spec") != wanted:
-            continue
-        if fingerprint_differences(header.get("fingerprint", {}), here):
-            continue
-        try:
-            read_container(path, KIND)
-        except StagingError:
-            continue
-        return StagedFile(str(path), str(header["digest"]))
+        with suppress(StagingError):  # damaged, or being replaced
+            header, _ = read_container(path, KIND)
+            if header.get("spec") == wanted and not fingerprint_differences(header.get("fingerprint", {}), here):
+                return StagedFile(str(path), str(header["digest"]))
     return None
 
 
