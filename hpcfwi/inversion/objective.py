@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.artifacts import StagedFile, shard_folder, stage
 from hpcfwi.errors import RunError
+from hpcfwi.events.types import EvaluationDone
 from hpcfwi.inversion.journal import Journal, Partials
 from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.inversion.parametrisation import Parametrisation
@@ -90,24 +91,6 @@ class ShotOperations:
     context_key: str  # digest of the part of the context that results depend on
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation of misfit and gradient."""
-
-    number: int  # 1, 2, ..., including replayed ones
-    misfit: float  # sum over all shots
-    seconds: float  # wall time
-    replayed: bool  # whether misfit and gradient came from the journal
-    drift: float = 0.0  # relative difference of x from that in the journal; 0 for the same bytes
-    # parts of the wall time
-    model_seconds: float = 0.0  # staging the model
-    shots_seconds: float = 0.0  # until the last shot is done
-    sum_seconds: float = 0.0  # the rest of the sum
-    journal_seconds: float = 0.0  # reading and writing the journal
-    cpu_seconds: float = 0.0  # CPU time of driver and Dask scheduler, which are one process, during shots and sum
-    shots_per_task: int = 1  # shots that a task computed
-
-
 def task_key(*parts: object) -> str:
     """Name of a task: a digest of everything that its result depends on."""
     return hashlib.blake2b("\0".join(map(repr, parts)).encode(), digest_size=12).hexdigest()
@@ -151,10 +134,10 @@ class Objective:
     progress: Callable[[int, int], None] = lambda *_: None  # called with the number of shots done and of all shots
     on_begin: Callable[[int], None] = lambda _: None  # called with the number of an evaluation before its shots begin
     # called after each evaluation with it, x and the gradient
-    on_evaluation: Callable[[Evaluation, NDArray, NDArray], None] = lambda *_: None
+    on_evaluation: Callable[[EvaluationDone, NDArray, NDArray], None] = lambda *_: None
 
     def __post_init__(self) -> None:
-        self.evaluations: list[Evaluation] = []
+        self.evaluations: list[EvaluationDone] = []  # including replayed ones
         self.gradient: NDArray = np.zeros(0)  # of the last evaluation
         self.seconds = 0.0  # wall time of all evaluations
         self._names = [shot.name for shot in self.problem.survey.shots]
@@ -173,8 +156,15 @@ class Objective:
         else:
             pair, drift, shots_per_task = recorded.pair, recorded.drift, 1
         seconds = time.perf_counter() - started
-        evaluation = Evaluation(
-            number, pair.f, seconds, recorded is not None, drift, **parts, shots_per_task=shots_per_task
+        evaluation = EvaluationDone(
+            evaluation=number,
+            number=number,
+            misfit=pair.f,
+            seconds=seconds,
+            replayed=recorded is not None,
+            drift=drift,
+            **parts,
+            shots_per_task=shots_per_task,
         )
         self.evaluations.append(evaluation)
         self.gradient = pair.g

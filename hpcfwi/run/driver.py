@@ -277,8 +277,8 @@ class _Inversion:
         )
         return result
 
-    def _on_evaluation(self, evaluation: Any, x: NDArray, gradient: NDArray) -> None:
-        self.log.write(events.EvaluationDone(**asdict(evaluation), evaluation=evaluation.number))
+    def _on_evaluation(self, evaluation: events.EvaluationDone, x: NDArray, gradient: NDArray) -> None:
+        self.log.write(evaluation)
         if evaluation.drift:
             self.session.reproducibility.add_and_warn(
                 "on another kind of processor, or with other versions of numpy or scipy, replayed models differ from the "
