@@ -10,27 +10,14 @@ import socket
 import threading
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from hpcfwi.batch.registry import current_batch_system
-from hpcfwi.cluster.dask_internals import add_lazy_dashboard
 from hpcfwi.errors import InputError
+from hpcfwi.events.types import Dashboard
 
 OFF, LOOPBACK, DASK_PORT = "off", "127.0.0.1", 8787
 NAME_SERVICE_TIMEOUT_S = 1.0
-
-
-@dataclass(frozen=True)
-class Dashboard:
-    """The dashboard's address for a browser on this host, and the command that makes it reachable from another machine."""
-
-    address: str
-    command: str
-
-    def __str__(self) -> str:
-        return f"{self.address}; from your own machine: {self.command}"
 
 
 def dashboard_address(configured: str) -> str:
@@ -55,13 +42,8 @@ def dashboard_address(configured: str) -> str:
     return configured
 
 
-def open_dashboard(scheduler: Any) -> Dashboard:
-    """Let a scheduler in this process show its dashboard on request; call this once, and only if Bokeh is installed."""
-    return reach_dashboard(*add_lazy_dashboard(scheduler))
-
-
 def reach_dashboard(host: str, port: int, environment: Mapping[str, str] = os.environ) -> Dashboard:
-    """Return how to reach a web server on this host, from here and from another machine."""
+    """Return the address of a web server on this host for a browser here, and a command that makes it reachable elsewhere."""
     user, this_host = _user(), _full_host_name()
     system = current_batch_system(environment)
     submit_host = system.variable("submit_host") if system is not None else ""
@@ -71,7 +53,7 @@ def reach_dashboard(host: str, port: int, environment: Mapping[str, str] = os.en
     everywhere = host in ("", "0.0.0.0", "::")
     target = LOOPBACK if everywhere else host
     command = f"ssh -N -L {port}:{target}:{port} {jump}{user}@{this_host}"
-    return Dashboard(f"http://{this_host if everywhere else host}:{port}/status", command)
+    return Dashboard(address=f"http://{this_host if everywhere else host}:{port}/status", command=command)
 
 
 def _user() -> str:

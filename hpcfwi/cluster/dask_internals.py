@@ -73,7 +73,10 @@ def missing_dashboard_requirements() -> str:
 
 
 def add_lazy_dashboard(scheduler: Any) -> tuple[str, int]:
-    """Add the dashboard to a scheduler's web server once the first page is requested; return its address and port."""
+    """Add the dashboard to a scheduler's web server once the first page is requested; return its address and port.
+
+    Call this once, and only if Bokeh is installed.
+    """
     routes, server = scheduler.http_application, scheduler.http_server
     loading: list[asyncio.Task[None]] = []
 

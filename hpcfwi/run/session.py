@@ -241,8 +241,8 @@ class Session:
         )
 
     def _open_dashboard(self, pool: WorkerPool, site: Site) -> None:
-        from hpcfwi.cluster.dashboard import OFF, open_dashboard
-        from hpcfwi.cluster.dask_internals import missing_dashboard_requirements
+        from hpcfwi.cluster.dashboard import OFF, reach_dashboard
+        from hpcfwi.cluster.dask_internals import add_lazy_dashboard, missing_dashboard_requirements
 
         if site.config.network.dashboard == OFF:
             return
@@ -250,9 +250,9 @@ class Session:
         if missing:
             self.print_line(f"Dask's dashboard {missing}")
             return
-        dashboard = open_dashboard(pool.cluster().scheduler)
-        self.log.write(events.Dashboard(address=dashboard.address, command=dashboard.command))
-        self.print_line(f"Dask's dashboard: {dashboard}")
+        dashboard = reach_dashboard(*add_lazy_dashboard(pool.cluster().scheduler))
+        self.log.write(dashboard)
+        self.print_line(f"Dask's dashboard: {dashboard.address}; from your own machine: {dashboard.command}")
 
     def _connect(self, pool: WorkerPool, window: Window, site: Site, stack: ExitStack) -> None:
         """Connect to the scheduler and wait for the first worker."""

@@ -11,10 +11,10 @@ import dask
 from distributed import Client, LocalCluster, NannyPlugin, get_worker
 from private_names import relying_on
 
-from hpcfwi.cluster.dashboard import open_dashboard
 from hpcfwi.cluster.dask_internals import (
     ALL_TOPIC,
     SCHEDULER_TOPIC,
+    add_lazy_dashboard,
     missing_dashboard_requirements,
     run_stranded_tasks,
     unsubscribe,
@@ -122,7 +122,7 @@ def test_the_dashboard_is_made_at_the_first_request():
     assert missing_dashboard_requirements() == ""
     pool = LocalWorkers(Layout(1, 1, 10**9))
     with pool, Client(pool.cluster(), set_as_default=False):
-        dashboard = open_dashboard(pool.cluster().scheduler)
+        _, port = add_lazy_dashboard(pool.cluster().scheduler)
         for _ in range(2):
-            with urllib.request.urlopen(dashboard.address, timeout=60) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=60) as answer:
                 assert b"<title>Dask" in answer.read()
