@@ -29,14 +29,6 @@ MAX_LOSS = 1 / 32
 Vector = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Recorded:
-    """A recorded evaluation."""
-
-    pair: FunctionalGradient
-    drift: float = 0.0  # max |x - recorded| / max |recorded|
-
-
 @dataclass(frozen=True)
 class Entry:
     """A file of the journal, for readers such as the report."""
@@ -89,18 +81,19 @@ class Journal:
         if self._numbers is not None:
             self._numbers[number] = path
 
-    def read(self, x: Vector, number: int) -> Recorded | None:
+    def read(self, x: Vector, number: int) -> tuple[FunctionalGradient, float] | None:
         """Look up misfit and gradient at x, the vector of evaluation ``number``.
 
-        Raises StagingError if the entry is damaged, since a lost evaluation is never replaced silently; and RunError if the
-        journal has another x for this number.
+        Returns them and the drift ``max |x - recorded| / max |recorded|``, or None if the journal does not have them. Raises
+        StagingError if the entry is damaged, since a lost evaluation is never replaced silently; and RunError if the journal
+        has another x for this number.
         """
         path = self._path(x)
         if _exists(path):
-            return Recorded(_read_entry(path, x.size)[0])
+            return _read_entry(path, x.size)[0], 0.0
         if path.stem in self._drifted:
             other, drift = self._drifted[path.stem]
-            return Recorded(_read_entry(other, x.size)[0], drift)
+            return _read_entry(other, x.size)[0], drift
         if self._numbers is None:
             self._numbers = self._by_number()
         recorded = self._numbers.get(number)
@@ -112,7 +105,7 @@ class Journal:
         if not drift <= MAX_DRIFT:
             raise RunError(self._drift_message(recorded, number, drift))
         self._drifted[path.stem] = recorded, drift
-        return Recorded(pair, drift)
+        return pair, drift
 
     def _path(self, x: Vector) -> Path:
         return self.folder / f"{digest(x.tobytes(), self.problem.encode())}.bin"
@@ -176,21 +169,18 @@ class Partials:
             shutil.rmtree(self._current, ignore_errors=True)
 
     def level(self, shots: int) -> int | None:
-        """The level of the summation tree that is kept; None for none."""
-        return None if self.block == 0 else block_level(shots, self.block)
+        """The level of the summation tree that is kept, the highest with at most ``block`` shots in a sum; None for none."""
+        if self.block == 0:
+            return None
+        largest, level = MAX_LOSS * shots if self.block is None else self.block, 0
+        while BLOCK ** (level + 1) <= largest:
+            level += 1
+        return level
 
     def count(self, shots: int) -> int:
         """Largest number of files."""
         level = self.level(shots)
         return 0 if level is None else -(-shots // BLOCK**level)
-
-
-def block_level(shots: int, block: int | None) -> int:
-    """The highest level of the summation tree with at most ``block`` shots in a sum (:data:`MAX_LOSS` of them for None)."""
-    largest, level = MAX_LOSS * shots if block is None else block, 0
-    while BLOCK ** (level + 1) <= largest:
-        level += 1
-    return level
 
 
 def write_partial(path: Path, part: FunctionalGradient) -> None:

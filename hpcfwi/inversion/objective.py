@@ -154,7 +154,7 @@ class Objective:
             self.partials.end()
             parts["journal_seconds"] += time.perf_counter() - computed
         else:
-            pair, drift, shots_per_task = recorded.pair, recorded.drift, 1
+            (pair, drift), shots_per_task = recorded, 1
         seconds = time.perf_counter() - started
         evaluation = EvaluationDone(
             evaluation=number,

@@ -13,7 +13,7 @@ from executor_events import note_events
 from hpcfwi.errors import DataError, Interrupted
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.tasks import save_part, task
-from hpcfwi.inversion.journal import Partials, block_level, read_partial, write_partial
+from hpcfwi.inversion.journal import Partials, read_partial, write_partial
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 from hpcfwi.inversion.objective import task_key
 
@@ -210,7 +210,7 @@ def test_a_sum_that_cannot_be_written_does_not_stop_the_run(client, tmp_path, un
     ],
 )
 def test_by_default_a_kept_sum_has_at_most_three_per_cent_of_the_shots(shots, block, level):
-    assert block_level(shots, block) == level
+    assert Partials(Path(), block).level(shots) == level
 
 
 def test_a_kept_sum_is_read_as_it_was_written(tmp_path):

@@ -140,7 +140,7 @@ def test_a_journal_entry_for_another_model_stops_the_run(finished):
     header = read_header(path)
     journal, number = Journal(run_dir / "journal", header["problem"]), header["number"]
     x = np.frombuffer(path.read_bytes()[-8 * int(np.prod(header["shape"])) :])
-    pair = journal.read(x, number).pair
+    pair, _ = journal.read(x, number)
     path.unlink()
     journal.write(x * (1 + 1e-9), pair, number)
     (run_dir / "result.json").unlink()
