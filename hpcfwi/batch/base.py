@@ -107,9 +107,8 @@ class JobState:
     word: str  # the batch system's own word for it, or how the job ended
     reason: str = ""  # why the job waits; empty if unknown
     nodes: str = ""  # where the job runs
-    left_s: float | None = field(
-        default=None, compare=False
-    )  # until the time limit, infinite without one; None: unknown
+    # until the time limit, infinite without one; None: unknown
+    left_s: float | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.word} ({self.reason})" if self.reason else self.word
@@ -131,11 +130,6 @@ class Node:
     name: str
     cpus: int
     memory: int | None = None
-
-    @property
-    def short_name(self) -> str:
-        """The name without the domain."""
-        return self.name.partition(".")[0]
 
 
 class BatchSystem(ABC):

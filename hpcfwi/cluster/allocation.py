@@ -140,7 +140,7 @@ class AllocatedWorkers(WorkerPool):
     @property
     def layouts(self) -> dict[str, Layout]:
         """The layout of each node, by its short name."""
-        return {node.short_name: layout for node, layout in self._layouts.items()}
+        return {node.name.partition(".")[0]: layout for node, layout in self._layouts.items()}
 
     @property
     def threads(self) -> int:

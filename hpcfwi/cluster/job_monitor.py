@@ -42,7 +42,6 @@ class _Job:
 
     number: str
     state: JobState
-    had_worker: bool = False  # whether a worker has ever connected
     no_worker_since: float | None = None
     worker_since: float | None = None
     stuck: bool = False  # whether its last state means that it will never start
@@ -165,7 +164,7 @@ class JobMonitor:
         self._judge_starts(name for name in {*jobs, *self._draining} if name not in lost)
         await self._end_drained()
         for name in lost:
-            ended = self._forget(name)
+            ended = forget_job(self.cluster, name)
             if ended is not None:
                 await ended.close()  # it may still be in the queue
             self._replace()
@@ -182,7 +181,6 @@ class JobMonitor:
             self.listener.log_event(event)
         job = self.jobs.setdefault(name, _Job(number, state))
         job.state = state
-        job.had_worker = name in self._connections.jobs
         if connected:
             job.no_worker_since = None
         stuck_before, job.stuck = job.stuck, self.batch.will_never_start(state)
@@ -200,7 +198,7 @@ class JobMonitor:
             what = f"has been running for {NO_WORKER_TIMEOUT_S:g} s without a worker"
         else:
             what = f"has ended ({state})"
-        if not job.had_worker:
+        if name not in self._connections.jobs:
             self._failed_starts += 1
             self._failed_starts_on[state.nodes] += 1
             what += ", and none of its workers ever connected"
@@ -208,10 +206,10 @@ class JobMonitor:
         return True
 
     def _report_lost(self, name: str, what: str) -> None:
-        job = self.jobs[name]
-        tail = "" if job.had_worker else self.log_tail(name)
+        job, had_worker = self.jobs[name], name in self._connections.jobs
+        tail = "" if had_worker else self.log_tail(name)
         self.listener.show(f"worker job {job.number} {what}{tail}")
-        self.listener.log_event(JobLost(job=job.number, reason=what, had_worker=job.had_worker, log=tail))
+        self.listener.log_event(JobLost(job=job.number, reason=what, had_worker=had_worker, log=tail))
         failed = self._failed_starts_on.items()
         self.excluded_nodes |= {node for node, count in failed if node and count >= MAX_FAILED_STARTS_ON_NODE}
         self._last_lost = f"job {job.number} {what}{tail}"
@@ -240,10 +238,7 @@ class JobMonitor:
         self.rejection = rejection
         self.excluded_nodes.clear()  # perhaps no other nodes exist
         self._resubmit_at = time.monotonic() + RESUBMIT_DELAY_S
-        self._forget(name)
-
-    def _forget(self, name: str) -> WorkerJob | None:
-        return forget_job(self.cluster, name)
+        forget_job(self.cluster, name)
 
     def _replace(self, counts: bool = True) -> None:
         """Replace an ended job, unless too many replacements were counted within an hour."""
@@ -292,7 +287,7 @@ class JobMonitor:
         event = JobDraining(job=record.number, seconds_left=left_s, nodes=state.nodes, excluded=excluded)
         self.listener.log_event(event)
         self.listener.show(f"worker job {record.number} {why}: it gets no more shots, and another job replaces it")
-        self._forget(name)
+        forget_job(self.cluster, name)
         # a job that has used most of its time is no failure
         self._replace(counts=excluded or left_s is None or now - record.worker_since < left_s)
 

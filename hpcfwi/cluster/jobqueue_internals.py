@@ -22,10 +22,6 @@ with keep_handlers():  # importing dask-jobqueue 0.9.0 replaces the handlers of 
 _threads = ThreadPoolExecutor(64, thread_name_prefix="hpcfwi-batch")
 
 
-async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(_threads, function, *args)
-
-
 def jobqueue_defaults() -> Any:
     """Return a context in which dask-jobqueue ignores the user's Dask configuration, so that the site file decides."""
     defaults = [part.get("jobqueue", {}) for part in dask.config.defaults]
@@ -59,7 +55,7 @@ class WorkerJob(Job):
         script = self.scripts / f"{self.name}.sh"
         try:
             script.write_text(self.job_script())
-            self.job_id = await _in_thread(self.batch.submit, script)
+            self.job_id = await asyncio.get_running_loop().run_in_executor(_threads, self.batch.submit, script)
         except SubmissionError as error:
             self.rejection = error.result
         except OSError as error:
@@ -71,7 +67,7 @@ class WorkerJob(Job):
 
     async def close(self) -> None:
         if self.job_id and self.status != Status.closed:
-            await _in_thread(self.batch.cancel, [self.job_id])
+            await asyncio.get_running_loop().run_in_executor(_threads, self.batch.cancel, [self.job_id])
         await ProcessInterface.close(self)
 
 
