@@ -3,8 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from traceback import format_exc
@@ -191,8 +191,7 @@ def _line_printer(console: Console) -> Callable[[str], None]:
 
 def _limits(config: RunConfig) -> dict[str, float]:
     """The limits of the optimiser, which the user may change to continue a finished run."""
-    section = config.inversion
-    return {name: getattr(section, name) for name in ("iterations", "evaluations", "ftol", "gtol")}
+    return config.inversion.model_dump(include={"iterations", "evaluations", "ftol", "gtol"})
 
 
 def _finished(folder: RunFolder, problem: Problem) -> RunResult | None:
@@ -226,21 +225,16 @@ class _Inversion:
     """The minimisation with a session's workers, and the output of its results."""
 
     def __init__(self, session: Session) -> None:
-        self.session, self.problem, self.folder, self.log = session, session.problem, session.folder, session.log
-        self.config = session.problem.config
-        self.iteration = 0
-        self.writing_seconds = 0.0
-
-    def run(self) -> RunResult:
-        self._prepare(self.session.stage_data())
-        return self._write_results(self._minimise())
-
-    def _prepare(self, shots: Any) -> None:
         from hpcfwi.inversion.journal import Journal, Partials
         from hpcfwi.inversion.objective import Objective
         from hpcfwi.inversion.parametrisation import SquaredSlowness
 
-        session, problem = self.session, self.problem
+        self.session, self.folder, self.log = session, session.folder, session.log
+        self.problem = problem = session.problem
+        self.config = problem.config
+        self.iteration = 0
+        self.writing_seconds = 0.0
+        shots = session.stage_data()
         self.history = History(self.folder.history)
         self.elapsed_before = self.history.rows[-1].elapsed_seconds if self.history.rows else 0.0
         self.parametrisation = SquaredSlowness.from_problem(problem)
@@ -258,7 +252,8 @@ class _Inversion:
             self._on_evaluation,
         )
 
-    def _minimise(self) -> Any:
+    def run(self) -> RunResult:
+        """Minimise, and write the results."""
         from hpcfwi.inversion.optimizer import minimise
 
         x0 = self.parametrisation.to_vector(squared_slowness(self.problem.initial_velocity))
@@ -275,7 +270,7 @@ class _Inversion:
                 message=str(result.message),
             )
         )
-        return result
+        return self._write_results(result)
 
     def _on_evaluation(self, evaluation: events.EvaluationDone, x: NDArray, gradient: NDArray) -> None:
         self.log.write(evaluation)
@@ -320,7 +315,8 @@ class _Inversion:
         velocity = velocity_from(self.parametrisation.to_model(result.x))
         final = velocity.astype(np.float32)
         self.history.cut(int(result.nit))
-        self._draw_figures(final)
+        if self.config.output.figures:
+            self._draw_figures(final)
         self.folder.write_array(self.folder.model, final)
         summary: dict[str, Any] = {
             "iterations": int(result.nit),
@@ -338,40 +334,34 @@ class _Inversion:
         )
         self.folder.current_model.unlink(missing_ok=True)
         self.log.write(events.RunDone(seconds=time.perf_counter() - self.session.started, **summary))
-        self._write_report()
+        if self.config.output.report:
+            self._write_report()
         return RunResult(folder=self.folder.path, velocity=final, **summary)
 
     def _draw_figures(self, velocity: NDArray) -> None:
-        if not self.config.output.figures:
-            return
         from hpcfwi.reporting.figures import draw_run_figures
 
-        began = time.perf_counter()
-        try:
-            draw_run_figures(
-                self.folder.figures, self.problem, self.objective, self.history.rows, velocity, self.first_gradient
-            )
-        except HpcfwiError:
-            raise
-        except Exception as error:  # the model matters more than its figures
-            self._warn("the figures cannot be drawn", error)
-        else:
+        began, rows = time.perf_counter(), self.history.rows
+        # the model matters more than its figures
+        with self._only_warning("the figures cannot be drawn", unless=HpcfwiError):
+            draw_run_figures(self.folder.figures, self.problem, self.objective, rows, velocity, self.first_gradient)
             self.log.write(events.Figures(seconds=time.perf_counter() - began))
 
     def _write_report(self) -> None:
-        if not self.config.output.report:
-            return
         began = time.perf_counter()
-        try:
+        # the run is done even without its report
+        with self._only_warning("the report cannot be written", unless=Interrupted):
             from hpcfwi.reporting.report.page import write_report
 
             path = write_report(self.folder.path, self.problem)
-        except Interrupted:
-            raise
-        except Exception as error:  # the run is done even without its report
-            self._warn("the report cannot be written", error)
-        else:
             self.log.write(events.Report(seconds=time.perf_counter() - began, file=path.name))
 
-    def _warn(self, what: str, error: Exception) -> None:
-        self.session.warn(f"{what} ({type(error).__name__}: {error})", format_exc())
+    @contextmanager
+    def _only_warning(self, what: str, unless: type[Exception]) -> Iterator[None]:
+        """Turn an error, unless it is of this type, into a warning that says ``what`` failed."""
+        try:
+            yield
+        except unless:
+            raise
+        except Exception as error:
+            self.session.warn(f"{what} ({type(error).__name__}: {error})", format_exc())

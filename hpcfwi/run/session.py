@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from traceback import format_exc
@@ -107,23 +108,21 @@ def _log_closed(log: EventLog, began: float) -> None:
         log.write(events.RunClosed(seconds=time.perf_counter() - began, core_hours=core_hours))
 
 
+@dataclass(eq=False)
 class Session:
     """The context of a run's steps: problem, folder, log, the operations on a shot, and their executor ``tasks``."""
 
-    def __init__(
-        self,
-        problem: Problem,
-        folder: RunFolder,
-        log: EventLog,
-        print_line: Callable[[str], None],
-        stop: StopConditions,
-        stand_in: SleepingShots | None = None,
-    ) -> None:
-        self.problem, self.folder, self.log, self.print_line, self.stop = problem, folder, log, print_line, stop
-        self.stand_in = stand_in
+    problem: Problem
+    folder: RunFolder
+    log: EventLog
+    print_line: Callable[[str], None]
+    stop: StopConditions
+    stand_in: SleepingShots | None = None
+
+    def __post_init__(self) -> None:
         self._log_error: RunError | None = None
         self.started = time.perf_counter()
-        self.reproducibility = Reproducibility(folder, self.warn)
+        self.reproducibility = Reproducibility(self.folder, self.warn)
 
     def _log_in_background(self, event: events.Event) -> None:
         """Log an event in a thread that has to go on; :meth:`_check_stop` raises an error later, in the driver's thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hpcfwi.errors import RunError
@@ -25,26 +26,19 @@ MAX_KINDS_SHOWN = 10
 RESTARTED = "it hung and was restarted"
 
 
+@dataclass(eq=False)
 class WorkerEvents:
-    """Handles events of workers and Dask, in Dask's thread, and events of the executor, in the driver's.
+    """Handles events of workers and Dask, in Dask's thread, and events of the executor, in the driver's."""
 
-    The executor ``tasks`` receives the durations of shots, and is woken when workers join or leave; ``on_machine`` receives
-    the description of a worker's machine. ``memory_limit`` is the memory of a worker, bytes.
-    """
+    log: EventLog
+    print_line: Callable[[str], None]
+    affinity: AffinityCheck
+    tasks: DaskExecutor  # receives the durations of shots, and is woken when workers join or leave
+    on_machine: Callable[[dict[str, str]], None]  # receives the description of a worker's machine
+    memory_limit: int = 0  # memory of a worker, bytes
 
-    def __init__(
-        self,
-        log: EventLog,
-        print_line: Callable[[str], None],
-        affinity: AffinityCheck,
-        tasks: DaskExecutor,
-        on_machine: Callable[[dict[str, str]], None],
-        memory_limit: int = 0,
-    ) -> None:
-        self.log, self.print_line, self.affinity = log, print_line, affinity
-        self.tasks, self.on_machine = tasks, on_machine
+    def __post_init__(self) -> None:
         self._error: RunError | None = None
-        self._memory_limit = memory_limit
         # by address; workers that have left are kept
         self._workers: dict[str, events.WorkerJoined] = {}
         self._exit_reasons: dict[str, str] = {}
@@ -73,7 +67,7 @@ class WorkerEvents:
 
     def out_of_memory(self, worker: str) -> None:
         """Record that a nanny ends a worker that uses too much memory; :meth:`worker_died` follows."""
-        limit = f" of {self._memory_limit / 1e9:.3g} GB" if self._memory_limit else ""
+        limit = f" of {self.memory_limit / 1e9:.3g} GB" if self.memory_limit else ""
         self._exit_reasons[worker] = f"out of memory: it came too close to its limit{limit} (site.worker.memory)"
 
     def record_unresponsive(self, workers: list[str], timeout_s: float) -> None:
