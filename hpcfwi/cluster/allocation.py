@@ -19,7 +19,7 @@ from distributed.security import Security
 from hpcfwi.batch.base import BatchSystem, Node
 from hpcfwi.batch.registry import current_batch_system
 from hpcfwi.cluster.environment import DEATH_TIMEOUT_S, script_lines, worker_arguments
-from hpcfwi.cluster.layout import Layout, ResourceRequest, allocated_layout
+from hpcfwi.cluster.layout import ResourceRequest, allocated_layout
 from hpcfwi.cluster.network import network_options
 from hpcfwi.cluster.pool import (
     KEEP_LOST_WORKERS,
@@ -132,27 +132,14 @@ class AllocatedWorkers(WorkerPool):
         nodes = nodes[:count]
         share = request.share(len(nodes))
         self._layouts = {node: allocated_layout(site, node, share) for node in nodes}
-        super().__init__(min(self._layouts.values(), key=lambda layout: layout.memory), listener, workload)
+        smallest = min(self._layouts.values(), key=lambda layout: layout.memory)
+        super().__init__(smallest, listener, workload, len(nodes))
+        self.threads = max(layout.threads for layout in self._layouts.values())
+        self.planned_workers = sum(layout.processes for layout in self._layouts.values())
+        self.layouts = {node.name.partition(".")[0]: layout for node, layout in self._layouts.items()}
         self.site, self.run_dir = site, run_dir
         self._security: Security | None = None
         self._lost: dict[str, str] = {}
-
-    @property
-    def layouts(self) -> dict[str, Layout]:
-        """The layout of each node, by its short name."""
-        return {node.name.partition(".")[0]: layout for node, layout in self._layouts.items()}
-
-    @property
-    def threads(self) -> int:
-        return max(layout.threads for layout in self._layouts.values())
-
-    @property
-    def planned_workers(self) -> int:
-        return sum(layout.processes for layout in self._layouts.values())
-
-    @property
-    def planned_nodes(self) -> int:
-        return len(self._layouts)
 
     @property
     def expected(self) -> tuple[int, int]:

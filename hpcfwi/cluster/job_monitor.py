@@ -66,7 +66,7 @@ class JobMonitor:
         self.pool, self.cluster, self.batch, self.listener = pool, cluster, pool.batch, pool.listener
         self.excluded_nodes = pool.excluded_nodes
         self.max_replacements = pool.site.config.scheduler.replacements
-        self.target = pool.count  # number of jobs to keep running
+        self.target = pool.planned_nodes  # number of jobs to keep running
         self.jobs: dict[str, _Job] = {}
         self.rejection: CommandResult | None = None  # the last one, unless a job has run since
         self.stuck: tuple[str, JobState] | None = None  # number and state of a job that will never start

@@ -100,9 +100,8 @@ class WorkerJobs(WorkerPool):
     def __init__(
         self, site: Site, layout: Layout, run_dir: Path, listener: Listener, workload: Workload, count: int
     ) -> None:
-        super().__init__(layout, listener, workload)
+        super().__init__(layout, listener, workload, count)
         self.site, self.run_dir, self.batch = site, run_dir, required_batch_system(site)
-        self.count = count
         if missing := self.batch.missing_commands():
             problem = f"{missing[0]}: no such command here, so no {self.batch.name} job can be submitted"
             raise InputError(f"{problem}; log in to a host that has it, or choose another --site (hpcfwi site list)")
@@ -111,16 +110,12 @@ class WorkerJobs(WorkerPool):
         self._queue_line, self._queue_line_at = "", 0.0
 
     def __str__(self) -> str:
-        plural = "s" if self.count != 1 else ""
-        return f"workers in {self.count} job{plural} of {self.batch.name} ({self.site.name}), each {self.layout}"
-
-    @property
-    def planned_nodes(self) -> int:
-        return self.count
+        jobs = f"{self.planned_nodes} job{'s' if self.planned_nodes != 1 else ''}"
+        return f"workers in {jobs} of {self.batch.name} ({self.site.name}), each {self.layout}"
 
     @property
     def expected(self) -> tuple[int, int]:
-        count = self.count if self._monitor is None else self._monitor.target
+        count = self.planned_nodes if self._monitor is None else self._monitor.target
         return count, count * self.layout.processes
 
     def _prepare(self, stack: ExitStack) -> None:
@@ -141,7 +136,7 @@ class WorkerJobs(WorkerPool):
                 **job_options(self.site, self.batch, self.layout, context),
             )
         self._monitor = JobMonitor(self, cluster)
-        cluster.scale(jobs=self.count)
+        cluster.scale(jobs=self.planned_nodes)
         cluster.loop.add_callback(self._monitor.start)
         return cluster
 

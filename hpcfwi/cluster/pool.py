@@ -71,29 +71,19 @@ class WorkerPool(ABC):
     mode: str  # "local", "jobs" or "allocation"
     no_worker_timeout_s: float | None = 60.0  # check() raises after this time without workers; None: never
 
-    def __init__(self, layout: Layout, listener: Listener = Listener(), workload: Workload = Workload()) -> None:
+    def __init__(
+        self, layout: Layout, listener: Listener = Listener(), workload: Workload = Workload(), nodes: int = 1
+    ) -> None:
         self.layout, self.listener, self.workload = layout, listener, workload
+        self.threads = layout.threads  # the largest number of OpenMP threads of a worker
+        # the largest numbers of nodes, or worker jobs, and of worker processes
+        self.planned_nodes, self.planned_workers = nodes, nodes * layout.processes
         self._stack = ExitStack()  # what to undo after the workers have ended
         self._starting: Future[SpecCluster] | None = None
 
     @abstractmethod
     def __str__(self) -> str:
         """Describe the workers: where they run, and how many."""
-
-    @property
-    def threads(self) -> int:
-        """The largest number of OpenMP threads of a worker."""
-        return self.layout.threads
-
-    @property
-    def planned_nodes(self) -> int:
-        """The largest number of nodes, or worker jobs, of the pool."""
-        return 1
-
-    @property
-    def planned_workers(self) -> int:
-        """The largest number of worker processes of the pool."""
-        return self.planned_nodes * self.layout.processes
 
     @property
     def expected(self) -> tuple[int, int]:

@@ -38,12 +38,8 @@ class SumTree:
         wanted = partials.level(len(keys)) if partials is not None else None
         # the journal keeps the root
         self.kept_level = None if wanted is None or len(self.keys) < 2 else min(wanted, len(self.keys) - 2)
+        self.kept_shots = BLOCK ** (self.kept_level or 0)  # in a sum that is kept on disk; 1 if no sums are kept
         self._known = partials.begin(evaluation) if partials is not None else set()
-
-    @property
-    def kept_shots(self) -> int:
-        """Shots in a sum that is kept on disk; 1 if no sums are kept."""
-        return BLOCK ** (self.kept_level or 0)
 
     def file_of(self, node: Node) -> Path | None:
         """The file of a node; None if the node is not kept on disk."""

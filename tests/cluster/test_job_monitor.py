@@ -62,7 +62,7 @@ def work(request, tmp_path):
         listener=Listener(),
         excluded_nodes=set(),
         site=load_site("generic-slurm"),
-        count=4,
+        planned_nodes=4,
         run_dir=tmp_path,
         workload=Workload(excluded_hosts=lambda: excluded_hosts),
     )
