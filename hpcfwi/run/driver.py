@@ -275,10 +275,11 @@ class _Inversion:
     def _on_evaluation(self, evaluation: events.EvaluationDone, x: NDArray, gradient: NDArray) -> None:
         self.log.write(evaluation)
         if evaluation.drift:
-            self.session.reproducibility.add_and_warn(
+            reason = (
                 "on another kind of processor, or with other versions of numpy or scipy, replayed models differ from the "
                 "journal in their last bits"
             )
+            self.session.reproducibility.add_reason(reason, reason)
         if evaluation.number == 1:
             self.first_gradient = gradient.reshape(self.problem.domain.shape)
             self._add_row(x, evaluation.misfit)

@@ -34,19 +34,15 @@ class Reproducibility:
         """Why the last bits may differ, in words; empty if the bytes are the same."""
         return "; ".join(self._reasons)
 
-    def add_reason(self, reason: str) -> bool:
-        """Record a reason, and return whether it is new."""
+    def add_reason(self, reason: str, warning: str = "") -> None:
+        """Record a reason; if it is new, show the ``warning``, if any."""
         with self._lock:
             if reason in self._reasons:
-                return False
+                return
             self._reasons.append(reason)
             self._write()
-            return True
-
-    def add_and_warn(self, reason: str) -> None:
-        """Record a reason, and warn if it is new."""
-        if self.add_reason(reason):
-            self._warn(reason)
+        if warning:
+            self.warn(f"the same bytes can no longer be promised: {warning}")
 
     def add_machine(self, role: Role, description: dict[str, str]) -> None:
         """Record the kind of machine of a driver or worker, and warn if it is the second kind.
@@ -64,11 +60,8 @@ class Reproducibility:
             known[kind] = ", ".join(f"{name} {text}" if text[:1].isdigit() else text for name, text in shown)
             self._write()
         reason = f"its {role} were machines of several kinds"
-        if len(known) > 1 and self.add_reason(reason):
-            self._warn(f"{reason} ({'; '.join(dict.fromkeys(known.values()))})")
-
-    def _warn(self, reason: str) -> None:
-        self.warn(f"the same bytes can no longer be promised: {reason}")
+        if len(known) > 1:
+            self.add_reason(reason, f"{reason} ({'; '.join(dict.fromkeys(known.values()))})")
 
     def _write(self) -> None:
         self.folder.write_json(self.path, {"reasons": self._reasons, **self._machines})

@@ -86,7 +86,10 @@ class Requeue:
         why = f"stopped: {stopped.reason}"
         command = f"the same command continues the run ({self.folder.path})"
         if not progress and (self.fruitless_in_a_row >= MAX_FRUITLESS_STARTS or self.fruitless >= self.limit):
-            problem = f"{why}; the job is not put back into the queue: {self._fruitless_starts()} without a kept result"
+            starts = f"{self.fruitless} start{'s' if self.fruitless > 1 else ''} (--requeue {self.limit})"
+            if self.fruitless_in_a_row >= MAX_FRUITLESS_STARTS:
+                starts = f"{self.fruitless_in_a_row} starts in a row"
+            problem = f"{why}; the job is not put back into the queue: {starts} without a kept result"
             option = f" ({batch.time_limit_option})" if batch.time_limit_option else ""
             advice = f"It needs more time: a longer limit{option}, or more workers"
             return self._interrupted(stopped, f"{problem}\n  {advice}. Then {command}")
@@ -104,8 +107,3 @@ class Requeue:
         with suppress(RunError), closing(EventLog(self.folder.events)) as log:  # the disk may be full
             log.write(Requeued(starts=self.starts, fruitless_starts=self.fruitless, message=message))
         return Interrupted(message, stopped.reason, stopped.time_is_up)
-
-    def _fruitless_starts(self) -> str:
-        if self.fruitless_in_a_row >= MAX_FRUITLESS_STARTS:
-            return f"{self.fruitless_in_a_row} starts in a row"
-        return f"{self.fruitless} start{'s' if self.fruitless > 1 else ''} (--requeue {self.limit})"

@@ -54,10 +54,9 @@ def test_a_driver_may_be_another_kind_of_machine_than_the_workers(folder):
 
 def test_reasons_are_kept_and_warned_of_once(folder):
     warnings = []
-    assert Reproducibility(folder).add_reason("several threads")
-    assert not Reproducibility(folder).add_reason("several threads")
     for _ in range(2):
-        Reproducibility(folder, warnings.append).add_and_warn("other versions")
+        Reproducibility(folder, warnings.append).add_reason("several threads")
+        Reproducibility(folder, warnings.append).add_reason("other versions", "other versions")
     assert Reproducibility(folder).reasons == "several threads; other versions"
     assert warnings == ["the same bytes can no longer be promised: other versions"]
 
@@ -66,5 +65,5 @@ def test_reasons_are_kept_and_warned_of_once(folder):
 def test_a_damaged_record_does_no_harm(folder, content):
     (folder.path / "reproducibility.json").write_text(json.dumps(content))
     here = Reproducibility(folder)
-    assert here.add_reason("something")
+    here.add_reason("something")
     assert here.reasons.endswith("something")
