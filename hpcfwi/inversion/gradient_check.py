@@ -71,6 +71,7 @@ class CheckReport:
     text: str
 
 
+@quiet_devito()
 def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     """Test the adjoint against the Born operator, and the gradient against the misfit.
 
@@ -101,11 +102,6 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     small steps only; so ``<g, dm>`` is also compared with differences of f that are extrapolated to h = 0 (Richardson 1911).
     dm is smoothed noise that does not vanish at the edges.
     """
-    with quiet_devito():
-        return _check(problem, shot)
-
-
-def _check(problem: Problem, shot: str | None) -> CheckReport:
     chosen, axis, spec = _shot(problem, shot), _fixed_axis(problem), SolverSpec.from_problem(problem)
     production_misfit = load_misfit(problem.config.inversion.misfit)
     spec = replace(spec, receivers=len(chosen.receivers), time_samples=axis.samples)
@@ -235,6 +231,7 @@ def _report(
     limits.append(("directional derivative", derivative, DERIVATIVE_TOLERANCE))
     limits.append(("wavefield storage", storage, STORAGE_TOLERANCE))
     passed = longest >= ENOUGH_SLOPES and all(error <= limit for _, error, limit in limits)
+    words = {True: "ok", False: "FAILED"}
     solver, fixed = problem.config.solver, "" if problem.fixed_step is not None else " (fixed for the test)"
     lines = [
         f"shot {shot.name}, {len(shot.receivers)} receivers, {axis.samples} samples of {axis.step:g} ms{fixed}, space order "
@@ -242,9 +239,9 @@ def _report(
         f"{problem.config.inversion.misfit}",
         "",
         f"{'test':24}{'found':>12}{'limit':>12}",
-        *(f"{name:24}{error:12.2e}{limit:12.0e}   {_word(error <= limit)}" for name, error, limit in limits),
+        *(f"{name:24}{error:12.2e}{limit:12.0e}   {words[error <= limit]}" for name, error, limit in limits),
         f"{'Taylor slope 2.0 +- 0.1':24}{f'{longest} halvings':>12}{f'{ENOUGH_SLOPES}':>12}   "
-        f"{_word(longest >= ENOUGH_SLOPES)}",
+        f"{words[longest >= ENOUGH_SLOPES]}",
         "",
         "Taylor test, every step kept, float64; the step is relative to the squared slowness (standard deviation)",
         f"{'step':>12}{'remainder':>14}{'slope':>8}",
@@ -260,11 +257,8 @@ def _report(
         curvature = float(np.median((remainders / steps**2)[:-1][good])) if good.any() else np.nan
         visible = float(abs(((own - gradient) * direction).sum()) / curvature)
         lines += ["", *_approximation(problem, approximation, visible)]
-    lines += [
-        "",
-        "verdict: the gradient is right" if passed else "verdict: FAILED, the gradient is not that of the misfit",
-    ]
-    text = "\n".join(lines)
+    verdict = "the gradient is right" if passed else "FAILED, the gradient is not that of the misfit"
+    text = "\n".join([*lines, "", f"verdict: {verdict}"])
     return CheckReport(dots, derivative, steps, remainders, slopes, storage, approximation, visible, passed, text)
 
 
@@ -277,7 +271,3 @@ def _approximation(problem: Problem, difference: float, visible: float) -> list[
         f"this run's gradient is an approximation ({' and '.join(what)}):",
         f"  relative difference from the exact one {difference:.2e}; it dominates the remainder of steps below {visible:.1e}",
     ]
-
-
-def _word(ok: bool) -> str:
-    return "ok" if ok else "FAILED"

@@ -6,7 +6,8 @@ import os
 import platform
 import re
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -42,15 +43,12 @@ class Propagator:
         self.gradient = Kernel(self.equation.gradient(self.storage))
         self.born = Kernel(self.equation.born()) if born else None
 
-    def compile(self) -> None:
-        """Compile and load the kernels that every shot needs."""
-        self.forward.compile()
-        self.gradient.compile()
 
-
-def quiet_devito() -> switchconfig:
-    """A context in which Devito logs errors only, or what the variable ``DEVITO_LOGGING`` says."""
-    return switchconfig(log_level=os.environ.get("DEVITO_LOGGING", "ERROR"))
+@contextmanager
+def quiet_devito() -> Iterator[None]:
+    """Let Devito log errors only, or what the variable ``DEVITO_LOGGING`` says; also decorates functions."""
+    with switchconfig(log_level=os.environ.get("DEVITO_LOGGING", "ERROR")):
+        yield
 
 
 def stage_solver(folder: Path, spec: SolverSpec) -> tuple[StagedFile, bool]:
@@ -96,18 +94,14 @@ def spec_digest(spec: SolverSpec) -> str:
 def _build(folder: Path, spec: SolverSpec) -> StagedFile:
     try:
         propagator = Propagator(spec)
-        propagator.compile()
+        propagator.forward.compile()
+        propagator.gradient.compile()
     except Exception as error:
-        raise RunError(f"the solver cannot be built: {type(error).__name__}: {error}\n  {_build_advice()}") from error
+        advice = "Is there a working C compiler? Try: gcc --version. DEVITO_ARCH names another one (clang, icx, ...)."
+        if (wanted := instruction_set()) is not None:
+            advice = f'Does the compiler know devito.target = "{wanted}"? Try: gcc -march={wanted} -E -x c /dev/null'
+        raise RunError(f"the solver cannot be built: {type(error).__name__}: {error}\n  {advice}") from error
     return stage(folder, KIND, propagator, fingerprint=fingerprint(), spec=spec_digest(spec))
-
-
-def _build_advice() -> str:
-    """What to try if kernels cannot be built."""
-    wanted = instruction_set()
-    if wanted is not None:
-        return f'Does the compiler know devito.target = "{wanted}"? Try: gcc -march={wanted} -E -x c /dev/null'
-    return "Is there a working C compiler? Try: gcc --version. DEVITO_ARCH names another one (clang, icx, ...)."
 
 
 def _find(folder: Path, spec: SolverSpec, here: dict[str, str]) -> StagedFile | None:
