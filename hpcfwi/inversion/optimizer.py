@@ -4,14 +4,12 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import Bounds, OptimizeResult, minimize
 from threadpoolctl import threadpool_limits
 
 from hpcfwi.config.run import InversionSection
-from hpcfwi.inversion.parametrisation import Parametrisation
+from hpcfwi.inversion.parametrisation import Parametrisation, Vector
 
-Vector = NDArray[np.float64]
 # A few cells at sources and edges have far larger gradients than all others; this quantile sets the first step.
 FIRST_STEP_QUANTILE = 0.99
 

@@ -175,7 +175,7 @@ class Problem:
         if exclude:
             content["data"]["exclude"] = sorted(set(exclude))
         content["digests"] = {
-            "true model": _array_digest(self.true_velocity),
+            "true model": None if self.true_velocity is None else _array_digest(self.true_velocity),
             "initial model": _array_digest(self.initial_velocity),
             "frozen cells": _array_digest(self.frozen),
             "shots": hashlib.blake2b("\n".join(s.name for s in self.survey.shots).encode(), digest_size=10).hexdigest(),
@@ -210,12 +210,9 @@ def _file_names(value: Any, key: str = "") -> Any:
     return Path(value).name if key in PATH_KEYS and value is not None else value
 
 
-def _array_digest(*arrays: NDArray | None) -> str | None:
-    if arrays[0] is None:
-        return None
+def _array_digest(*arrays: NDArray) -> str:
     state = hashlib.blake2b(digest_size=10)
     for array in arrays:
-        assert array is not None
         state.update(repr((array.shape, array.dtype.str)).encode())
         state.update(np.ascontiguousarray(array).data)
     return state.hexdigest()
