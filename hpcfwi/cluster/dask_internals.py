@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -43,7 +44,8 @@ def worker_infos(client: Client) -> dict[str, dict[str, Any]]:
 def unsubscribe(client: Client, topic: str) -> None:
     """Keep the scheduler from writing events to a client that is about to close."""
     name = client.id
-    client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.unsubscribe_topic(topic, name))
+    with suppress(Exception):  # the scheduler may be gone
+        client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.unsubscribe_topic(topic, name))
 
 
 def run_stranded_tasks(client: Client) -> None:

@@ -257,6 +257,7 @@ class Session:
         """Connect to the scheduler and wait for the first worker."""
         from distributed import Client
 
+        from hpcfwi.cluster.dask_internals import unsubscribe
         from hpcfwi.execution.affinity import AffinityCheck
         from hpcfwi.execution.executor import DaskExecutor
         from hpcfwi.execution.plugins import WorkerExitPlugin, WorkerInfoPlugin
@@ -283,7 +284,7 @@ class Session:
         )
         for topic, handle in _topics(self.worker_events).items():
             _subscribe(client, topic, handle)
-            stack.callback(_unsubscribe, client, topic)
+            stack.callback(unsubscribe, client, topic)
         client.register_plugin(WorkerInfoPlugin(EVENT_TOPIC))
         client.register_plugin(WorkerExitPlugin())
         self.tasks.wait_for_worker()
@@ -351,10 +352,3 @@ def _subscribe(client: Any, topic: str, handle: Callable[[Any], None]) -> None:
     while not subscribed.is_set():
         client.log_event(topic, hello)
         subscribed.wait(0.01)
-
-
-def _unsubscribe(client: Any, topic: str) -> None:
-    from hpcfwi.cluster.dask_internals import unsubscribe
-
-    with suppress(Exception):  # the scheduler may be gone
-        unsubscribe(client, topic)
