@@ -63,11 +63,6 @@ class Survey:
     def __len__(self) -> int:
         return len(self.shots)
 
-    @property
-    def max_receivers(self) -> int:
-        """Largest number of receivers of a shot."""
-        return max(len(shot.receivers) for shot in self.shots)
-
     def without(self, names: Collection[str]) -> Survey:
         """Return the survey without the named shots; raises InputError for unknown names, or if no shot would remain."""
         known, excluded = [shot.name for shot in self.shots], set(names)

@@ -114,7 +114,8 @@ class SolverSpec:
         # keep a few levels of a short record, too
         every = max(1, min(every, samples // 4))
         boundary = Sponge(problem.domain, solver.sponge, solver.free_surface)
-        return cls(boundary, solver.space_order, solver.dtype, samples, every, problem.survey.max_receivers)
+        receivers = max(len(shot.receivers) for shot in problem.survey.shots)
+        return cls(boundary, solver.space_order, solver.dtype, samples, every, receivers)
 
     @property
     def domain(self) -> Domain:

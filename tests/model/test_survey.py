@@ -72,7 +72,6 @@ def test_receivers_and_their_number_may_differ_from_shot_to_shot(csv):
     survey = build_survey(LINE, receivers, XZ)
     assert [len(shot.receivers) for shot in survey.shots] == [1, 1, 2]
     np.testing.assert_array_equal(survey.shots[2].receivers, [[1.0, 1.0], [4.0, 4.0]])
-    assert survey.max_receivers == 2
 
 
 def test_a_table_of_traces_gives_shots_in_the_order_in_which_they_appear(csv):
