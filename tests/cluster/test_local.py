@@ -23,8 +23,8 @@ GB = 10**9
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
     """Eight cores and 16 GB."""
-    monkeypatch.setattr(local, "CPU_COUNT", 8)
-    monkeypatch.setattr(local, "MEMORY_LIMIT", 16 * GB)
+    monkeypatch.setattr(local, "CPUS", 8)
+    monkeypatch.setattr(local, "MEMORY_BYTES", 16 * GB)
 
 
 def divide(shots=100, shot_bytes=GB // 10, **settings):
