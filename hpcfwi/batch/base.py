@@ -17,6 +17,7 @@ from hpcfwi.config.site import SiteConfig
 from hpcfwi.errors import RunError
 
 COMMAND_TIMEOUT_S = 20.0
+PIPES: dict[str, Any] = {"stdin": DEVNULL, "stdout": PIPE, "stderr": PIPE, "text": True, "errors": "replace"}
 # Prefixes of variables that size a job for OpenMP and MPI, with any batch system.
 JOB_SIZE_PREFIXES = ("NCPUS", "OMP_", "GOMP_", "KMP_", "PMI_", "PMIX_", "OMPI_")
 State = Literal["pending", "running", "ended"]
@@ -58,17 +59,8 @@ def run_command(*command: str, cwd: str | None = None) -> CommandResult:
     """Run a command of a batch system, without the variables of the job that this process runs in."""
     line, environment = shlex.join(command), clean_environment(os.environ)
     try:
-        process = Popen(
-            command,
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            env=environment,
-            cwd=cwd,
-            text=True,
-            errors="replace",
-            process_group=0,  # Ctrl-C must not end a submission whose job may already be in the queue
-        )
+        # in its own process group: Ctrl-C must not end a submission whose job may already be in the queue
+        process = Popen(command, env=environment, cwd=cwd, process_group=0, **PIPES)
     except OSError as error:
         reason = "no such command here" if isinstance(error, FileNotFoundError) else str(error.strerror)
         return CommandResult(line, 127, err=reason)
@@ -135,9 +127,8 @@ class Node:
 class BatchSystem(ABC):
     """A batch system, and this process's job in it, if any.
 
-    To add one, write a subclass and register it as an entry point of the group ``hpcfwi.batch_systems``; the name of the
-    entry point is the value of ``scheduler.kind``. It needs the abstract methods, ``name``, ``commands``
-    and ``variables``.
+    To add one, write a subclass with the abstract methods, ``name``, ``commands`` and ``variables``, and register it as an
+    entry point of the group ``hpcfwi.batch_systems``; the name of the entry point is the value of ``scheduler.kind``.
 
     ``environment`` has the variables of this process, which describe its job.
     """
@@ -155,8 +146,8 @@ class BatchSystem(ABC):
     site_keys: ClassVar[tuple[tuple[str, str], ...]] = ()
     # pattern of the reasons why a waiting job will never start
     never_starts: ClassVar[str] = r"(?!)"
-    # option of the submitting command that sets the time limit of a job
-    time_limit_option: ClassVar[str] = ""
+    # how a user asks for more time
+    longer_limit: ClassVar[str] = "a longer time limit"
     # which of the keys scheduler.qos and scheduler.resources the batch system supports
     options: ClassVar[frozenset[str]] = frozenset()
 

@@ -50,7 +50,7 @@ class PBS(BatchSystem):
     )
     never_starts = r"Can Never Run"
     options = frozenset({"resources"})
-    time_limit_option = "qsub -l walltime="
+    longer_limit = "a longer limit (qsub -l walltime=)"
 
     def states(self, jobs: Sequence[str]) -> dict[str, JobState]:
         if not jobs:

@@ -57,7 +57,7 @@ class Slurm(BatchSystem):
         r"QOSNotAllowed|AssocMax\w+PerJobLimit|QOSMax\w+PerJobLimit|QOSMax\w+PerNode|QOSMin\w+|Job's (account|QOS) not )"
     )
     options = frozenset({"qos"})
-    time_limit_option = "sbatch -t"
+    longer_limit = "a longer limit (sbatch -t)"
 
     def states(self, jobs: Sequence[str]) -> dict[str, JobState]:
         if not jobs:

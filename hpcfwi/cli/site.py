@@ -88,19 +88,18 @@ def script(name: str, config: Path | None, nodes: int | None, settings: tuple[st
     run_settings = [setting for setting in settings if config is not None and not _is_site_setting(setting)]
     found = _load(name, [setting for setting in settings if setting not in run_settings])
     from hpcfwi.cluster.jobs import JobContext, job_script, required_batch_system
-    from hpcfwi.cluster.layout import ResourceRequest, node_layout
+    from hpcfwi.cluster.layout import WHOLE_NODES, jobs_layout
     from hpcfwi.cluster.network import security_of
     from hpcfwi.execution.affinity import PRELOAD_MODULES
 
     required_batch_system(found)  # before the layout of a node that it may not describe
-    jobs = nodes or found.config.scheduler.job_limit
-    request = ResourceRequest(jobs * (found.config.node.cores or 1), 1)  # whole nodes
+    request = WHOLE_NODES
     if config is not None:
         from hpcfwi.model.problem import Problem
         from hpcfwi.run.plan import resource_request
 
         request = resource_request(Problem.from_config(load_run_config(find_config(config), run_settings)))
-    layout = node_layout(found, request, jobs)
+    layout, _ = jobs_layout(found, request, nodes)
     run_dir = (found.runs_folder / (config or Path("run")).stem).absolute()
     security = security_of(run_dir / "tls") if found.config.network.tls else None
     context = JobContext(run_dir.name, run_dir / "logs", security, PRELOAD_MODULES)

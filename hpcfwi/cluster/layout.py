@@ -28,6 +28,10 @@ class ResourceRequest:
         return replace(self, shots=-(-self.shots // nodes))
 
 
+# More shots than any node has cores, so that workers fill a node.
+WHOLE_NODES = ResourceRequest(shots=100_000, shot_bytes=1)
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a node is divided: worker processes, and the OpenMP threads and bytes of each."""

@@ -82,12 +82,19 @@ def network_options(network: NetworkSection, security: Security | None) -> dict[
     return scheduler_options(network, driver_address(network.interface)) | {"security": security, "protocol": protocol}
 
 
+def is_free(host: str, port: int) -> bool:
+    """Whether a server on this host could listen on a port."""
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind((host, port))
+        return True
+    return False
+
+
 def _free_port(ports: str, host: str) -> int:
     """Return the first unused port of ``first:last``."""
     first, last = map(int, ports.split(":"))
     for port in range(first, last + 1):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind((host, port))
+        if is_free(host, port):
             return port
     raise InputError(f"site.network.ports: all ports from {first} to {last} of {host} are in use; allow more ports")
 

@@ -1,8 +1,6 @@
 """Dot-product and Taylor tests of the gradient, with the objects that a run uses."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import psutil
@@ -121,14 +119,12 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     edges, exact_own = problem.config.solver.boundary_gradient, gradient
     if edges != "exact":
         exact_own = DevitoEngine(engine.propagator, problem.wavelet, edges).misfit_and_gradient(chosen, axis, misfit)[1]
-
-    def along(engine: DevitoEngine, h: float) -> float:
-        engine.set_model(m + h * direction)
-        return misfit(engine.record(chosen, axis))[0]
-
     steps = LONGEST_STEP * 0.5 ** np.arange(HALVINGS + 1)
     slope = float((gradient * direction).sum())
-    remainders = taylor_remainders(partial(along, engine), at_zero, slope, steps)
+    remainders = np.empty(len(steps))
+    for i, h in enumerate(steps):
+        engine.set_model(m + h * direction)
+        remainders[i] = misfit(engine.record(chosen, axis))[0] - at_zero - h * slope
     derivative = abs(extrapolate(remainders / steps)) / max(abs(slope), np.finfo(float).tiny)
     del engine  # one wavefield in memory at a time
     if spec.dtype == "float32":
@@ -154,11 +150,6 @@ def dot_product_error(
     _, back = engine.misfit_and_gradient(shot, axis, lambda _: (0.0, processing.transpose(data)))
     left, right = float((scattered * data).sum()), float((direction * back).sum())
     return abs(left - right) / max(abs(left), abs(right), np.finfo(float).tiny)
-
-
-def taylor_remainders(misfit: Callable[[float], float], at_zero: float, slope: float, steps: NDArray) -> NDArray:
-    """``f(h) - f(0) - h f'(0)`` for each step h."""
-    return np.array([misfit(h) - at_zero - h * slope for h in steps])
 
 
 def extrapolate(values: NDArray) -> float:

@@ -120,11 +120,11 @@ def run_inversion(
     identity = problem.identity | misfit_identity(config.inversion.misfit)
     if stand_in is not None:
         identity["stand-in"] = str(stand_in)
-    with RunFolder(Path(run_dir), _line_printer(console)) as folder:
+    with RunFolder(Path(run_dir), line_printer(console)) as folder:
         folder.claim(identity, config, accept_versions)
         finished = _finished(folder, problem)
         if finished is not None:
-            _line_printer(console)(f"{folder.path}: this run is already done; its results:")
+            line_printer(console)(f"{folder.path}: this run is already done; its results:")
             return finished
         folder.reopen()
         requeueing, exclusion = Requeue(folder, requeue), ShotExclusion(folder, problem)
@@ -174,7 +174,7 @@ def model_data(
     """
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
-    with RunFolder(Path(run_dir), _line_printer(console)) as folder:
+    with RunFolder(Path(run_dir), line_printer(console)) as folder:
         folder.claim(problem.identity | misfit_identity(config.inversion.misfit), config, accept_versions)
         with session(problem, site or Site(), options, folder, console) as current:
             paths = []
@@ -185,7 +185,8 @@ def model_data(
             return paths
 
 
-def _line_printer(console: Console) -> Callable[[str], None]:
+def line_printer(console: Console) -> Callable[[str], None]:
+    """A function that prints a line as it is."""
     return lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

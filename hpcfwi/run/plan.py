@@ -78,7 +78,8 @@ def make_plan(problem: Problem, site: Site | None = None, nodes: int | None = No
     limit = courant_limit(domain, spec.space_order, velocity)
     points, error = problem.dispersion
     kept = "every step" if spec.snapshot_every == 1 else f"every {spec.snapshot_every} steps"
-    padded = f"{_times(spec.boundary.padded_shape)} with {spec.boundary.cells} cells of sponge, {surface}"
+    shape, padded_shape = (" x ".join(map(str, each)) for each in (domain.shape, spec.boundary.padded_shape))
+    padded = f"{padded_shape} with {spec.boundary.cells} cells of sponge, {surface}"
     extent = " x ".join(f"{(b - a) / 1000:g}" for a, b in zip(domain.origin, domain.last, strict=True))
     peak, highest = 1000 * peak_frequency(problem.wavelet), 1000 * highest_frequency(problem.wavelet)
     stable = f"stable up to {limit:.4g} ms at {velocity:.4g} km/s"
@@ -89,7 +90,7 @@ def make_plan(problem: Problem, site: Site | None = None, nodes: int | None = No
     lowest, largest = config.inversion.bounds
     frozen, cells = int(problem.frozen.sum()), problem.frozen.size
     rows: tuple[tuple[str, str], ...] = (
-        ("grid", f"{_times(domain.shape)} points, {padded}"),
+        ("grid", f"{shape} points, {padded}"),
         ("extent", f"{extent} km"),
         ("survey", f"{len(problem.survey)} shots, {traces} traces of {problem.recording.samples} samples"),
         ("wavelet", f"peak {peak:.3g} Hz, up to {highest:.3g} Hz"),
@@ -122,8 +123,9 @@ def _workers(problem: Problem, site: Site, nodes: int | None) -> str:
 
 def resource_request(problem: Problem) -> ResourceRequest:
     """What a run of a problem requires of its workers."""
-    shot_bytes = SolverSpec.from_problem(problem).nbytes
-    return ResourceRequest(len(problem.survey), shot_bytes, partial(_memory_savings, problem))
+    return ResourceRequest(
+        len(problem.survey), SolverSpec.from_problem(problem).nbytes, partial(_memory_savings, problem)
+    )
 
 
 def _memory_savings(problem: Problem) -> Iterator[tuple[str, int]]:
@@ -133,8 +135,7 @@ def _memory_savings(problem: Problem) -> Iterator[tuple[str, int]]:
         changed = config.model_copy(update={"solver": config.solver.model_copy(update=changes)})
         settings = " ".join(f"--set solver.{key}={value}" for key, value in changes.items())
         yield settings, SolverSpec.from_problem(replace(problem, config=changed)).nbytes
-    models = (config.model, config.initial)
-    files = config.inversion.frozen.mask_file or any(isinstance(model, FileModel) for model in models)
+    files = config.inversion.frozen.mask_file or FileModel in map(type, (config.model, config.initial))
     coarsest = min(problem.dispersion[0] / MIN_POINTS_PER_WAVELENGTH, max(domain.shape))
     for factor in np.arange(1.1, coarsest, 0.1):
         shape = tuple(1 + math.ceil((n - 1) / factor) for n in domain.shape)
@@ -148,7 +149,3 @@ def _memory_savings(problem: Problem) -> Iterator[tuple[str, int]]:
         size = SolverSpec.from_problem(replace(problem, domain=coarser, time_steps=steps)).nbytes
         settings = shlex.join(["--set", f"grid.shape={[*shape]}", "--set", f"grid.spacing={[*spacing]}"])
         yield settings + (" and the model files resampled to this grid" if files else ""), size
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

@@ -44,7 +44,8 @@ class ShotExclusion:
         return used > 0 and used >= self.full_problem.config.data.quorum * len(self.full_problem.survey) - 1e-9
 
     def _lower_quorum(self, used: int) -> str:
-        return f"--set data.quorum={math.floor(1e6 * used / len(self.full_problem.survey)) / 1e6:g}"
+        share = used / len(self.full_problem.survey)
+        return f"--set data.quorum={math.floor(1000 * share) / 1000 or math.floor(1e6 * share) / 1e6:g}"
 
     def exclude(self, error: DataError | ShotFailed) -> Problem:
         """Exclude a failed shot, and return the problem without it; if too few are left, raise the error with advice."""

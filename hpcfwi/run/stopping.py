@@ -90,8 +90,7 @@ class Requeue:
             if self.fruitless_in_a_row >= MAX_FRUITLESS_STARTS:
                 starts = f"{self.fruitless_in_a_row} starts in a row"
             problem = f"{why}; the job is not put back into the queue: {starts} without a kept result"
-            option = f" ({batch.time_limit_option})" if batch.time_limit_option else ""
-            advice = f"It needs more time: a longer limit{option}, or more workers"
+            advice = f"It needs more time: {batch.longer_limit}, or more workers"
             return self._interrupted(stopped, f"{problem}\n  {advice}. Then {command}")
         counts = {name: getattr(self, name) for name in ("starts", "fruitless", "fruitless_in_a_row")}
         self.folder.write_json(self.path, counts)

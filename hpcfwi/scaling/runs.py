@@ -79,6 +79,7 @@ class Study:
     iterations: int
     stand_in: str = ""  # the value of --stand-in
     settings: tuple[str, ...] = ()  # the values of --set
+    excluded: tuple[str, ...] = ()  # shots that the configuration excludes
 
     def excluded_shots(self, nodes: int, shots: Sequence[str]) -> list[str]:
         """Return the shots that a run of weak scaling excludes; the others are spread evenly over the survey."""
@@ -86,26 +87,16 @@ class Study:
             return []
         count = max(1, len(shots) * nodes // self.weak_nodes)
         kept = {round((i + 0.5) * len(shots) / count - 0.5) for i in range(count)}
-        return [name for i, name in enumerate(shots) if i not in kept]
+        return [*self.excluded, *(name for i, name in enumerate(shots) if i not in kept)]
 
 
 class StudyRuns:
-    """The runs of a study of ``config`` with its ``shots``; raises InputError if the folder cannot hold them.
-
-    ``excluded`` are the shots that the configuration excludes.
-    """
+    """The runs of a study of ``config`` with its ``shots``; raises InputError if the folder cannot hold them."""
 
     def __init__(
-        self,
-        folder: Path,
-        study: Study,
-        config: Path,
-        shots: Sequence[str],
-        print_line: Callable[[str], None],
-        excluded: Sequence[str] = (),
+        self, folder: Path, study: Study, config: Path, shots: Sequence[str], print_line: Callable[[str], None]
     ) -> None:
         self.folder, self.study, self.config, self.shots, self.print_line = folder, study, config, shots, print_line
-        self.excluded = excluded
         path = folder / "study.json"
         if folder.exists() and not path.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(
@@ -154,7 +145,7 @@ class StudyRuns:
         settings = [*study.settings, f"inversion.iterations={study.iterations}", *fixed]
         excluded = study.excluded_shots(point.nodes, self.shots)
         if excluded:
-            settings.append(f"data.exclude={json.dumps([*self.excluded, *excluded])}")
+            settings.append(f"data.exclude={json.dumps(excluded)}")
         if study.launch == "local":
             settings.append(f"site.worker.processes={point.nodes}")
         return [

@@ -15,6 +15,7 @@ from hpcfwi.errors import InputError
 from hpcfwi.inversion.misfit import BLOCK
 from hpcfwi.model.problem import Problem
 from hpcfwi.reporting.formatting import counted
+from hpcfwi.run.driver import line_printer
 from hpcfwi.scaling.output import draw_scaling, parts_table, scaling_table, summary_lines, write_results
 from hpcfwi.scaling.results import Scaling, evaluate_study
 from hpcfwi.scaling.runs import Study, StudyRuns
@@ -100,13 +101,9 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
     """
     silence_dask()
     console = console or Console(quiet=True)
-
-    def print_line(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
+    print_line = line_printer(console)
     problem, study = _prepare(config, options)
-    names = [shot.name for shot in problem.survey.shots]
-    runs = StudyRuns(folder, study, config, names, print_line, problem.config.data.exclude)
+    runs = StudyRuns(folder, study, config, [shot.name for shot in problem.survey.shots], print_line)
     kind, nodes = "weak" if options.weak else "strong", ", ".join(map(str, options.nodes))
     print_line(f"{kind} scaling of {config.stem} in {folder}; nodes: {nodes}; {counted(options.repeats, 'run')} each")
     if options.stand_in:
@@ -170,4 +167,5 @@ def _prepare(config: Path, options: ScaleOptions) -> tuple[Problem, Study]:
         iterations=options.iterations,
         stand_in=options.stand_in or "",
         settings=settings,
+        excluded=tuple(problem.config.data.exclude),
     )

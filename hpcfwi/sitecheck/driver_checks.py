@@ -6,7 +6,6 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +20,9 @@ from hpcfwi.batch.registry import site_batch_system
 from hpcfwi.cluster.allocation import AllocatedWorkers
 from hpcfwi.cluster.environment import silence_dask, worker_environment
 from hpcfwi.cluster.jobs import JobContext, job_script
-from hpcfwi.cluster.layout import Layout, ResourceRequest, node_layout
+from hpcfwi.cluster.layout import WHOLE_NODES, Layout, node_layout
 from hpcfwi.cluster.local import local_layout
-from hpcfwi.cluster.network import driver_address, interfaces, private_security, scheduler_options
+from hpcfwi.cluster.network import driver_address, interfaces, is_free, private_security, scheduler_options
 from hpcfwi.cluster.pool import choose_launch_mode
 from hpcfwi.config.site import NetworkSection, Site
 from hpcfwi.errors import InputError, RunError
@@ -33,8 +32,6 @@ from hpcfwi.sitecheck.probe import probe_host
 from hpcfwi.sitecheck.results import Finding, Section, problem, warning
 from hpcfwi.sitecheck.storage import runs_findings
 
-# More shots than any node has cores, so that workers fill a node.
-LARGE_RUN = ResourceRequest(shots=100_000, shot_bytes=1)
 LOOPBACK = "127.0.0.1"
 OWN_KEY_TIMEOUT_S, OTHER_KEY_TIMEOUT_S = 5.0, 1.5
 
@@ -75,7 +72,7 @@ def check_site(
     if job:
         from hpcfwi.sitecheck.worker_checks import check_workers
 
-        yield from check_workers(site, LARGE_RUN, wait_minutes, print_line)
+        yield from check_workers(site, WHOLE_NODES, wait_minutes, print_line)
 
 
 def check_driver(site: Site) -> Section:
@@ -100,10 +97,10 @@ def check_driver(site: Site) -> Section:
 def _layout(site: Site, mode: str, runs: Path) -> Layout:
     """The layout of a node for a large run; in an allocation, of the node that has the least memory per worker."""
     if mode == "local":
-        return local_layout(site.config.worker, LARGE_RUN)
+        return local_layout(site.config.worker, WHOLE_NODES)
     if mode == "allocation":
-        return AllocatedWorkers(site, LARGE_RUN, runs).layout
-    return node_layout(site, LARGE_RUN, 1)
+        return AllocatedWorkers(site, WHOLE_NODES, runs).layout
+    return node_layout(site, WHOLE_NODES, 1)
 
 
 def scheduler_findings(site: Site, layout: Layout) -> list[Finding]:
@@ -180,7 +177,7 @@ def network_findings(site: Site, layout: Layout) -> tuple[str | None, list[Findi
 def ports_finding(ports: str, address: str, layout: Layout) -> Finding:
     """Check that ports are free here, and that there are enough for the workers of a node."""
     first, last = map(int, ports.split(":"))
-    count, free = last - first + 1, sum(_is_free(address, port) for port in range(first, last + 1))
+    count, free = last - first + 1, sum(is_free(address, port) for port in range(first, last + 1))
     found = f"{free} of {count} ports from {first} to {last} are free on {address}"
     needed = 2 * layout.processes + 1  # a worker and its nanny have one each; the driver may run on one of the nodes
     if not free:
@@ -188,13 +185,6 @@ def ports_finding(ports: str, address: str, layout: Layout) -> Finding:
     if count < needed:
         return problem("ports", f"{found}; driver and workers of a node need {needed}", "allow more in network.ports")
     return Finding("ports", found)
-
-
-def _is_free(address: str, port: int) -> bool:
-    with socket.socket() as probe, suppress(OSError):
-        probe.bind((address, port))
-        return True
-    return False
 
 
 def tls_findings(network: NetworkSection, address: str) -> list[Finding]:

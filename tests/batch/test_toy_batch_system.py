@@ -50,7 +50,7 @@ def test_an_inversion_runs_in_worker_jobs_of_a_batch_system_that_another_package
     write_site(shell)
     done = shell("run", "fwi.toml", "--site", "./toy.toml", "--run-dir", "run")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "workers in 2 jobs of Toy (./toy.toml), each 1 process of 1 thread" in done.stdout
+    assert f"workers in 2 jobs of Toy ({shell.folder / 'toy.toml'}), each 1 process of 1 thread" in done.stdout
     run = shell.folder / "run"
     assert (run / "model.npy").read_bytes() == (first_run[2] / "model.npy").read_bytes()
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -41,10 +42,11 @@ def test_a_local_node_is_a_worker_process_and_other_nodes_are_an_option(runs):
     assert "data.exclude" not in command
 
 
-def test_weak_scaling_excludes_the_shots_of_the_configuration_too(tmp_path):
-    runs = StudyRuns(tmp_path / "study", STUDY, tmp_path / "fwi.toml", ["a", "b"], print, excluded=("bad",))
-    assert 'data.exclude=["bad", "b"]' in runs.command(RunPoint(1, 1))
-    assert 'data.exclude=["bad", "b"]' not in runs.command(RunPoint(8, 1))  # as the file says
+def test_weak_scaling_excludes_the_shots_of_the_configuration_too():
+    study = replace(STUDY, excluded=("bad",))
+    assert study.excluded_shots(1, ["a", "b"]) == ["bad", "b"]
+    assert study.excluded_shots(8, ["a", "b"]) == ["bad"]
+    assert replace(study, weak_nodes=0).excluded_shots(1, ["a", "b"]) == []  # as the file says
 
 
 def test_a_study_is_the_same_when_it_is_read_again(runs):

@@ -276,7 +276,7 @@ def test_ports_that_are_taken_or_too_few_are_problems(two_ports):
     assert ports_finding(wider, LOOPBACK, ONE).verdict == "ok"
     narrow = ports_finding(wider, LOOPBACK, Layout(64, 1, GB))
     assert narrow.verdict == "problem"
-    assert "a node's workers need 128" in narrow.found
+    assert "driver and workers of a node need 129" in narrow.found
 
 
 # --- encryption

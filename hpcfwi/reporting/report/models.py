@@ -280,7 +280,7 @@ def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> Mode
         what = counted(len(chosen) - len(shown), "iteration") if shown else "The iterations"
         notes.append(f"{what} cannot be found in the journal.")
     if shown:
-        _draw_history(history, shown, models, domain, pixels, rows[0].misfit)
+        _draw_history(history, shown, models, pixels, rows[0].misfit)
     return history
 
 
@@ -303,13 +303,10 @@ def _find_entry(
 
 
 def _draw_history(
-    history: ModelHistory,
-    shown: list[tuple[Row, list[NDArray]]],
-    models: RunModels,
-    domain: Domain,
-    pixels: int,
-    initial_misfit: float,
+    history: ModelHistory, shown: list[tuple[Row, list[NDArray]]], models: RunModels, pixels: int, initial_misfit: float
 ) -> None:
+    domain = models.domain
+    assert domain is not None
     known = [_planes(domain, model, pixels) for model in (models.true, models.initial) if model is not None]
     (_, initial), (_, last) = shown[0], shown[-1]
     covered = (plane for planes in known for plane in planes)
