@@ -247,18 +247,16 @@ def _report(
         # with c h^2 the exact remainder and d = <g' - g, dm>, the approximation's is c h^2 + d h: equal at h = d / c
         curvature = float(np.median((remainders / steps**2)[:-1][good])) if good.any() else np.nan
         visible = float(abs(((own - gradient) * direction).sum()) / curvature)
-        lines += ["", *_approximation(problem, approximation, visible)]
+        every = SolverSpec.from_problem(problem).snapshot_every
+        what = [f"every {every} steps of the wavefield kept"] if every > 1 else []
+        if solver.boundary_gradient == "crop":
+            what.append("the sponge's part dropped")
+        lines += [
+            "",
+            f"this run's gradient is an approximation ({' and '.join(what)}):",
+            f"  relative difference from the exact one {approximation:.2e}; it dominates the remainder of steps below "
+            f"{visible:.1e}",
+        ]
     verdict = "the gradient is right" if passed else "FAILED, the gradient is not that of the misfit"
     text = "\n".join([*lines, "", f"verdict: {verdict}"])
     return CheckReport(dots, derivative, steps, remainders, slopes, storage, approximation, visible, passed, text)
-
-
-def _approximation(problem: Problem, difference: float, visible: float) -> list[str]:
-    every = SolverSpec.from_problem(problem).snapshot_every
-    what = [f"every {every} steps of the wavefield kept"] if every > 1 else []
-    if problem.config.solver.boundary_gradient == "crop":
-        what.append("the sponge's part dropped")
-    return [
-        f"this run's gradient is an approximation ({' and '.join(what)}):",
-        f"  relative difference from the exact one {difference:.2e}; it dominates the remainder of steps below {visible:.1e}",
-    ]
