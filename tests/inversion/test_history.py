@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hpcfwi.errors import RunError
@@ -46,3 +48,13 @@ def test_a_malformed_history_is_named(tmp_path, content):
     (tmp_path / "history.csv").write_text(content)
     with pytest.raises(RunError, match=r"history\.csv: cannot be read .* remove it"):
         History(tmp_path / "history.csv")
+
+
+def test_a_row_that_was_computed_anew_with_another_misfit_replaces_it_and_those_after_it(tmp_path):
+    history = History(tmp_path / "history.csv")
+    rows = [row(i) for i in range(3)]
+    assert all(map(history.add, rows))
+    assert not history.add(rows[1])
+    other = replace(rows[1], misfit=0.7)
+    assert history.add(other)
+    assert History(history.path).rows == [rows[0], other]

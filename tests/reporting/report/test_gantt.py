@@ -65,7 +65,7 @@ def test_stages_follow_each_other_without_gaps():
         ("start", 0.0, 4.0),
         ("data", 4.0, 5.0),
         ("inversion", 5.0, 9.0),
-        ("figures", 9.0, 11.0),
+        ("results", 9.0, 11.0),
     ]
 
 
