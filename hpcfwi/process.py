@@ -130,7 +130,7 @@ def ignore_signals() -> dict[int, Any]:
 
 
 def _unraisable(dropped: Any) -> None:
-    """Report an exception that Python drops, in a finaliser for example, unless it is an interrupt, which is raised again."""
+    """Report an exception that Python drops, in a finaliser for example; none after an interrupt, which is raised again."""
     if not _received:
         sys.__unraisablehook__(dropped)
 

@@ -184,8 +184,8 @@ class DataSection(Section):
     )
     tail: Literal["cut", "extrapolate"] = Field(
         "cut",
-        description='last time step, which lies past the end of the data; "cut": it is not compared; "extrapolate": it is zero '
-        "and compared with the extrapolated spline of the data, as in Devito's tutorials",
+        description='steps after the last data sample: "cut" leaves them out of the misfit; "extrapolate" takes the prediction '
+        "there as zero and compares it with the extrapolated spline of the data, as in Devito's tutorials",
     )
     geometry: FilePath | None = Field(
         None,

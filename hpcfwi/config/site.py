@@ -67,7 +67,7 @@ class SchedulerSection(Section):
     request_memory: bool = Field(True, description="whether worker jobs request memory, which some systems refuse")
     jobs: Jobs | tuple[Jobs, Jobs] = Field(1, description="worker jobs, one node each; or [least, most], as shots need")
     replacements: int = Field(
-        10, ge=0, le=10_000, description="worker jobs that replace ended ones in an hour, at most"
+        10, ge=0, le=10_000, description="limit of ended worker jobs that are replaced in an hour"
     )
     submit_from_compute: bool = Field(True, description="whether a job may submit jobs")
     max_walltime: Walltime | None = Field(None, description="hours:minutes:seconds; limit of the queue")
@@ -122,7 +122,7 @@ class WorkerSection(Section):
         "auto", description='worker processes on a node; "auto": one for each core, fewer if shots or memory are few'
     )
     threads: Auto | PerNode = Field(
-        "auto", description='OpenMP threads of each process; "auto": the cores that the processes leave'
+        "auto", description='OpenMP threads of each process; "auto": the cores of the node over its processes'
     )
     memory: Auto | Gigabytes = Field("auto", description='GB; memory of each process; "auto": its share of the node')
 
@@ -171,7 +171,7 @@ class EnvironmentSection(Section):
 class FilesystemSection(Section):
     """Folders."""
 
-    runs: Line | None = Field(None, description="parent of run folders, visible to all nodes; default: `runs` here")
+    runs: Line | None = Field(None, description="parent of run folders, visible to all nodes; default: `./runs`")
     scratch: Line | None = Field(
         None,
         description="folder on each node for temporary files; the node expands variables; default: its TMPDIR, else /tmp",
@@ -310,7 +310,7 @@ def find_site(name: str) -> Path:
         return expand_home(name)
     sites = known_sites()
     if name not in sites:
-        raise InputError(f"--site {name}: no such site; the sites are {', '.join(sites)}, or give the path of a file")
+        raise InputError(f"{name}: no such site; the sites are {', '.join(sites)}, or give the path of a file")
     return sites[name]
 
 

@@ -156,7 +156,7 @@ CASES = {
         ],
         options=["--set", "site.worker.thread=1"],
     ),
-    "unknown site": Case(["--site moon: no such site; the sites are", "workstation"], options=["--site", "moon"]),
+    "unknown site": Case(["moon: no such site; the sites are", "workstation"], options=["--site", "moon"]),
     # models
     "missing model file": Case(
         ["model.file: ", "v.npy: no such file; give another path with --set model.file=PATH"],

@@ -143,7 +143,7 @@ def test_script_names_the_keys_that_a_run_would_use(site, fwi_toml, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("show", "moon"), "--site moon: no such site; the sites are "),
+        (("show", "moon"), "moon: no such site; the sites are "),
         (("show", "own", "--set", "worker.thread=1"), 'Did you mean "threads"?'),
         (("show", "own", "--set", "threads"), "--set threads: is not of the form section.key=value"),
         (

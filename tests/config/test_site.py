@@ -70,7 +70,7 @@ def test_workers_need_positive_numbers_or_auto(setting):
 
 
 def test_an_unknown_site_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match=r"--site moon: no such site; the sites are .*workstation"):
+    with pytest.raises(InputError, match=r"moon: no such site; the sites are .*workstation"):
         find_site("moon")
 
 

@@ -90,7 +90,7 @@ def test_a_workstation_passes(hpcfwi):
     ("words", "message"),
     [
         (["--job"], "--job: the site workstation has no batch system"),
-        (["moon"], "--site moon: no such site"),
+        (["moon"], "moon: no such site"),
         (["--set", "worker.thread=1"], 'Did you mean "threads"?'),
         (["generic-slurm", "--set", "worker.memory=auto"], 'worker.memory: is "auto", but node.cores is not set'),
         (["--wait", "-1"], "Invalid value for '--wait'"),
