@@ -48,7 +48,7 @@ class _StatusCommand(click.Command):
 def status(run: Path, watch: float | None, as_json: bool) -> int:
     """Show the state of a run.
 
-    RUN is a run folder, its name in runs, or the configuration of a run. The command works on any host that sees the folder,
+    RUN is a run folder, or the name or configuration of a run in ./runs. The command works on any host that sees the folder,
     since it only reads files. The exit code is 0 if the run exists.
     """
     from hpcfwi.reporting.status import HEARTBEAT_TIMEOUT_S, StatusReader, find_run
