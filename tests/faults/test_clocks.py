@@ -73,7 +73,8 @@ def test_a_clock_that_is_set_back_loses_nothing(hpcfwi, whole, set_clock):
         process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=300)
     assert process.returncode in (0, 75), out + errors
-    assert "the clock of this machine was set back by 25" in out
+    # evaluations of less than a second do not look at the clock, unless one of them stands still
+    assert goes_on or "the clock of this machine was set back by 25" in out
     if process.returncode == 75:
         done = hpcfwi(*whole.command)
         assert done.returncode == 0, done.stdout + done.stderr
