@@ -151,10 +151,9 @@ class _JobCheck:
             advice = "wait longer (--wait), or request what is free: another queue, less time, fewer cores"
             return problem("start", message, advice)
         if message.startswith("no worker has been connected"):
-            advice = (
-                f"see the workers' output in {self.folder / 'logs'}; can they reach the driver? (network.interface, "
-            )
-            return problem("start", message, f"{advice}network.worker_interface, network.ports)")
+            keys = "network.interface, network.worker_interface, network.ports"
+            advice = f"see the workers' output in {self.folder / 'logs'}; can they reach the driver ({keys})?"
+            return problem("start", message, advice)
         return problem("start", message, "correct what the message names")
 
 

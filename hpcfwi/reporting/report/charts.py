@@ -86,9 +86,7 @@ def convergence_charts(rows: Sequence[Row], evaluations: Mapping[int, float]) ->
     charts.append(_iteration_chart("Gradient", "Norm of the gradient", numbers, norms, "Two-norm of the gradient"))
     seconds = [row.step_seconds for row in rows[1:]]
     if seconds:
-        meaning = (
-            "Wall time of an iteration, with all evaluations of its line search, since the last start of the driver"
-        )
+        meaning = "Wall time of an iteration with its line search; of an interrupted one, the part after the restart"
         charts.append(_iteration_chart("Time per iteration", "Wall time (s)", numbers[1:], seconds, meaning, " s"))
     return charts
 
