@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -251,23 +253,64 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
+class TwoWorkers:
+    """A Dask cluster of two real worker processes; a new one if it runs no tasks any more, so that one test fails, not all."""
+
+    ANSWER_S = 60.0  # for a task that does nothing
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._client: Any = None
+
+    def client(self) -> Any:
+        """The client of a cluster whose workers are both there and run tasks."""
+        if self._client is not None and not self._runs_tasks():
+            self.close()
+        if self._client is None:
+            self._start()
+            assert self._runs_tasks(), "a new Dask cluster runs no tasks"
+        return self._client
+
+    def close(self) -> None:
+        self._client = None
+        self._open.close()
+
+    def _start(self) -> None:
+        from distributed import Client
+
+        from hpcfwi.cluster.layout import Layout
+        from hpcfwi.cluster.local import LocalWorkers
+        from hpcfwi.cluster.pool import Workload
+        from hpcfwi.execution.affinity import PRELOAD_MODULES
+
+        workers = self._open.enter_context(LocalWorkers(Layout(2, 1, 2 * 10**9), workload=Workload(PRELOAD_MODULES)))
+        self._client = self._open.enter_context(Client(workers.cluster(), set_as_default=False))
+
+    def _runs_tasks(self) -> bool:
+        """Whether both workers are there, after an earlier test may have killed one, and each runs a task."""
+        from distributed.scheduler import KilledWorker
+
+        client = self._client
+        try:
+            client.wait_for_workers(2, timeout=2 * self.ANSWER_S)
+            for worker in client.nthreads():
+                task = client.submit(os.getpid, workers=[worker], allow_other_workers=True, pure=False)
+                task.result(timeout=self.ANSWER_S)
+        except (TimeoutError, KilledWorker):
+            held = client.run_on_scheduler(lambda dask_scheduler: {k: t.state for k, t in dask_scheduler.tasks.items()})
+            warnings.warn(f"a Dask cluster runs no tasks any more: {client.nthreads()}, {held}", stacklevel=1)
+            return False
+        return True
+
+
 @pytest.fixture(scope="module")
-def client_of_module() -> Iterator[Any]:
-    """A Dask client of two real worker processes."""
-    from distributed import Client
-
-    from hpcfwi.cluster.layout import Layout
-    from hpcfwi.cluster.local import LocalWorkers
-    from hpcfwi.cluster.pool import Workload
-    from hpcfwi.execution.affinity import PRELOAD_MODULES
-
-    workers = LocalWorkers(Layout(2, 1, 2 * 10**9), workload=Workload(PRELOAD_MODULES))
-    with workers, Client(workers.cluster(), set_as_default=False) as client:
-        yield client
+def two_workers() -> Iterator[TwoWorkers]:
+    workers = TwoWorkers()
+    yield workers
+    workers.close()
 
 
 @pytest.fixture
-def client(client_of_module: Any) -> Any:
-    """A Dask client of two real worker processes; one that an earlier test has killed is there again."""
-    client_of_module.wait_for_workers(2, timeout=120)
-    return client_of_module
+def client(two_workers: TwoWorkers) -> Any:
+    """A Dask client of two real worker processes."""
+    return two_workers.client()
