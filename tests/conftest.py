@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -288,17 +289,16 @@ class TwoWorkers:
 
     def _runs_tasks(self) -> bool:
         """Whether both workers are there, after an earlier test may have killed one, and each runs a task."""
-        from distributed.scheduler import KilledWorker
-
         client = self._client
         try:
             client.wait_for_workers(2, timeout=2 * self.ANSWER_S)
             for worker in client.nthreads():
                 task = client.submit(os.getpid, workers=[worker], allow_other_workers=True, pure=False)
                 task.result(timeout=self.ANSWER_S)
-        except (TimeoutError, KilledWorker):
-            held = client.run_on_scheduler(lambda dask_scheduler: {k: t.state for k, t in dask_scheduler.tasks.items()})
-            warnings.warn(f"a Dask cluster runs no tasks any more: {client.nthreads()}, {held}", stacklevel=1)
+        except Exception as error:
+            states = client.run_on_scheduler(lambda dask_scheduler: [t.state for t in dask_scheduler.tasks.values()])
+            held = dict(Counter(states)), client.nthreads()
+            warnings.warn(f"a Dask cluster runs no tasks any more: {error!r}, {held}", stacklevel=1)
             return False
         return True
 

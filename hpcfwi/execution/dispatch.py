@@ -100,9 +100,9 @@ class Dispatch:
                     if self.stop_reason is not None and idle and not self.complete:
                         raise Interrupted(self.stop_reason)
         finally:
+            # Fetches go on, though nobody uses their results: Dask's client joins fetches, and after a cancelled one that had
+            # not begun (Client._gather_future), all later ones would be cancelled, too.
             now = time.monotonic()
-            for fetch in self._fetches:
-                fetch.cancel()
             for key in self._futures:
                 self.window.end_task(key, now)
             if self._futures:

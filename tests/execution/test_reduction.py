@@ -117,6 +117,31 @@ def test_a_restart_computes_only_missing_sums_and_gives_the_same_bytes(
     assert not list((folder / "journal").iterdir())
 
 
+def test_a_sum_that_ends_while_it_fetches_results_leaves_the_client_intact(client, tmp_path, undisturbed):
+    (tmp_path / "broken-49").touch()
+    whole = Sum(client, tmp_path, 0, small=True)
+
+    async def occupy(slots):
+        for _ in range(slots):
+            await client._gather_semaphore.acquire()
+
+    async def free(slots):
+        for _ in range(slots):
+            client._gather_semaphore.release()
+
+    slots = client._gather_semaphore._value
+    client.sync(occupy, slots)  # Dask's fetches wait
+    try:
+        with pytest.raises(DataError):
+            whole()
+    finally:
+        client.sync(free, slots)
+    forget_tasks(client)
+    (tmp_path / "broken-49").unlink()
+    (tmp_path / "journal").rmdir()
+    assert Sum(client, tmp_path, 0, small=True)() == undisturbed
+
+
 @pytest.mark.parametrize("batched", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.slow), BLOCK])
 def test_a_run_that_must_stop_finishes_running_tasks_and_a_restart_repeats_no_shot(
