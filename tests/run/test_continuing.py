@@ -138,7 +138,8 @@ def test_a_journal_entry_for_another_model_stops_the_run(finished):
     run_dir = finished.folder / "run"
     path = sorted((run_dir / "journal").iterdir())[0]
     header = read_header(path)
-    journal, number = Journal(run_dir / "journal", header["problem"]), header["number"]
+    problem, number = header["problem"].rpartition(", format")[0], header["number"]
+    journal = Journal(run_dir / "journal", problem)
     x = np.frombuffer(path.read_bytes()[-8 * int(np.prod(header["shape"])) :])
     pair, _ = journal.read(x, number)
     path.unlink()
