@@ -64,7 +64,6 @@ peak_frequency = 10.0
 
 [solver]
 space_order = 4
-sponge = 10
 
 [inversion]
 iterations = 2

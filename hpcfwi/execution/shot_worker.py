@@ -30,7 +30,8 @@ class ShotContext:
     solver: StagedFile
     spec: SolverSpec  # from which a worker on another kind of machine builds its own solver
     wavelet: StagedFile  # a file, so that its 2,000 samples are not sent with each shot
-    boundary_gradient: str  # solver.boundary_gradient
+    # the squared slowness whose edge values the absorbing layer has in all evaluations; None if it follows the model
+    edges: StagedFile | None
     tail: str  # data.tail
     cache_bytes: int  # memory of a worker for observed data
     misfit: str = "l2"  # inversion.misfit
@@ -55,9 +56,10 @@ class ShotWorker:
         with gc_paused():
             propagator, facts = obtain_solver(context.solver, context.spec)
             wavelet = load(context.wavelet, "wavelet")
-            self.engine = open_engine(propagator, wavelet, context.boundary_gradient, context.stand_in)
+            edges = None if context.edges is None else load(context.edges, "model")
+            self.engine = open_engine(propagator, wavelet, edges, context.stand_in)
         self.misfit = load_misfit(context.misfit)
-        self._model_digest = ""
+        self._model = ("", True)
         self._shots: OrderedDict[str, _ObservedShot] = OrderedDict()
         self._threads_unknown = self.engine.runs_kernels
         # time spent so far on loading models, observed data and the solver
@@ -65,13 +67,16 @@ class ShotWorker:
         self.solver_seconds = time.perf_counter() - started
         self.log_event(Solver, seconds=self.solver_seconds, **facts)
 
-    def use_model(self, model: StagedFile) -> None:
-        """Load a staged model (squared slowness), unless it is the current one."""
-        if model.digest != self._model_digest:
+    def use_model(self, model: StagedFile, own_edges: bool = False) -> None:
+        """Load a staged model (squared slowness), unless it is the current one.
+
+        The absorbing layer follows the context; with ``own_edges``, it has the edge values of this model.
+        """
+        if (model.digest, own_edges) != self._model:
             started = time.perf_counter()
-            self._model_digest = ""  # no model is valid if loading fails half-way
-            self.engine.set_model(load(model, "model"))
-            self._model_digest = model.digest
+            self._model = ("", True)  # no model is valid if loading fails half-way
+            self.engine.set_model(load(model, "model"), own_edges)
+            self._model = (model.digest, own_edges)
             self.model_seconds += time.perf_counter() - started
 
     def observed(self, name: str, shot: StagedFile, axis: TimeAxis) -> _ObservedShot:

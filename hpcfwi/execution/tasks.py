@@ -191,7 +191,7 @@ def observe_shot(
         assert axis is not None
         with _shot_lock:
             worker, solver_seconds = _shot_worker(context)
-            worker.use_model(model)
+            worker.use_model(model, own_edges=True)
             modelled = worker.record(shot, axis, axis.samples)
             record = resample(modelled, axis.step, recording, context.spec.dtype, context.tail == "extrapolate")
     else:
@@ -224,5 +224,6 @@ def shot_operations(context: ShotContext) -> ShotOperations:
     """Return the tasks that an objective runs with a context."""
     from hpcfwi.inversion.objective import ShotOperations, task_key  # imports pydantic, which workers do not need
 
-    key = task_key(context.solver.digest, context.boundary_gradient, context.tail, context.misfit)
+    edges = context.edges and context.edges.digest
+    key = task_key(context.solver.digest, edges, context.tail, context.misfit)
     return ShotOperations(observe_shot, evaluate_shot, predict_shot, context, key)

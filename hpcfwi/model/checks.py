@@ -94,6 +94,17 @@ def dispersion(
     return points, phase_error(points, order, velocities[0] * steps[0] / spacing)
 
 
+def check_layer(config: RunConfig, domain: Domain) -> None:
+    """Raise InputError if the absorbing layer is wider than the model."""
+    cells, shortest = config.solver.layer_cells, min(domain.shape)
+    if cells > shortest:
+        axis = domain.axes[domain.shape.index(shortest)]
+        raise InputError(
+            f"solver.layer: {cells} cells{'' if config.solver.layer else ' (the default)'} are more than the {shortest} grid "
+            f"points of the model along {axis}; take at most {shortest}, or a finer grid. Does [grid] have the right shape?"
+        )
+
+
 def check_positions(survey: Survey, domain: Domain) -> None:
     """Raise DataError if a shot has no receivers or a position outside the grid, and InputError if there is no shot."""
     if not survey.shots:

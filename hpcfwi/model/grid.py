@@ -80,6 +80,24 @@ def second_derivative_weights(order: int) -> tuple[float, ...]:
     return (-2 * math.fsum(outer), *outer)
 
 
+@cache
+def first_derivative_weights(order: int) -> tuple[float, float, float]:
+    """Weights of a first derivative D halfway between points of spacing 1: the root of a second derivative of even ``order``.
+
+    They belong to the differences between the points at 1/2, 3/2 and 5/2 on both sides. ``-D^T D`` comes as close to the
+    second derivative as three weights allow, and has no larger eigenvalue for any wave: an absorbing layer with ``-D^T D`` in
+    place of the second derivative, or of a part of it, is stable.
+
+    Notes
+    -----
+    With ``s = sin(k / 2)`` the symbol of the second derivative is ``4 s^2 (1 + s^2/3 + 8 s^4/45 + ...)`` with order / 2 terms;
+    that of D is ``2 s (1 + c1 s^2 + c2 s^4)``. c1 and c2 are those of the root's series, but for order 6, where c2 is the
+    largest that keeps D below the root. From order 8 on the weights are the usual ones of order 6.
+    """
+    c1, c2 = {2: (0.0, 0.0), 4: (1 / 6, -1 / 72), 6: (1 / 6, math.sqrt(68 / 45) - 7 / 6)}.get(order, (1 / 6, 3 / 40))
+    return 1 + 3 * c1 / 4 + 5 * c2 / 8, -c1 / 4 - 5 * c2 / 16, c2 / 16
+
+
 def courant_limit(domain: Domain, space_order: int, velocity: float) -> float:
     """Longest stable time step of the acoustic equation, ms, for the highest ``velocity``, km/s.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hpcfwi.config.parsing import PATH_KEYS
 from hpcfwi.config.run import FileModel, RunConfig, SmoothModel
 from hpcfwi.errors import InputError
-from hpcfwi.model.checks import check_positions, check_sampling, choose_time_steps, dispersion
+from hpcfwi.model.checks import check_layer, check_positions, check_sampling, choose_time_steps, dispersion
 from hpcfwi.model.gathers import check_gathers
 from hpcfwi.model.grid import EDGE_TOLERANCE, Domain, TimeAxis, critical_step
 from hpcfwi.model.survey import Survey, build_survey, list_names, read_geometry
@@ -85,6 +85,7 @@ class Problem:
         """
         shape = _grid_shape(config)
         domain = Domain(shape, config.grid.spacing, config.grid.origin or (0.0,) * len(shape))
+        check_layer(config, domain)
         true = None if config.model is None else build_model(config.model, domain, "model")
         if isinstance(config.initial, SmoothModel):
             assert true is not None  # the configuration requires it
@@ -126,7 +127,10 @@ class Problem:
 
     def time_axis(self, velocity: NDArray) -> TimeAxis:
         """Time axis of a model, km/s."""
-        step = self.fixed_step or critical_step(self.domain, self.config.solver.space_order, float(velocity.max()))
+        fastest = float(velocity.max())
+        if self.config.solver.boundary_gradient == "frozen":  # the layer may be faster than the model
+            fastest = max(fastest, _edge_velocity(self.initial_velocity))
+        step = self.fixed_step or critical_step(self.domain, self.config.solver.space_order, fastest)
         return TimeAxis.covering(self.config.data.recording_time, step)
 
     @property
@@ -157,6 +161,11 @@ class Problem:
         return _velocity_range(self.config, self.true_velocity, self.initial_velocity)
 
     @property
+    def edge_velocity(self) -> float:
+        """Highest velocity at the edges of the initial and the true model, and so in the absorbing layer, km/s."""
+        return max(_edge_velocity(v) for v in (self.initial_velocity, self.true_velocity) if v is not None)
+
+    @property
     def dispersion(self) -> tuple[float, float]:
         """Grid points per shortest wavelength, and the relative error of its speed on this grid."""
         return dispersion(self.config, self.domain, self.wavelet, self.velocity_range, self.time_steps)
@@ -171,6 +180,7 @@ class Problem:
         for key in ("iterations", "evaluations", "ftol", "gtol"):
             del content["inversion"][key]
         del content["output"], content["journal"], content["data"]["quorum"]
+        content["solver"]["layer"] = self.config.solver.layer_cells
         exclude = content["data"].pop("exclude")
         if exclude:
             content["data"]["exclude"] = sorted(set(exclude))
@@ -202,6 +212,11 @@ class Problem:
             return None
         true = squared_slowness(self.true_velocity)
         return float(np.linalg.norm((m - true) / true))
+
+
+def _edge_velocity(velocity: NDArray) -> float:
+    """Highest velocity at the edges of a model, km/s."""
+    return max(float(np.take(velocity, end, axis).max()) for axis in range(velocity.ndim) for end in (0, -1))
 
 
 def _file_names(value: Any, key: str = "") -> Any:

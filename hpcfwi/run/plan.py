@@ -79,7 +79,7 @@ def make_plan(problem: Problem, site: Site | None = None, nodes: int | None = No
     points, error = problem.dispersion
     kept = "every step" if spec.snapshot_every == 1 else f"every {spec.snapshot_every} steps"
     shape, padded_shape = (" x ".join(map(str, each)) for each in (domain.shape, spec.boundary.padded_shape))
-    padded = f"{padded_shape} with {spec.boundary.cells} cells of sponge, {surface}"
+    padded = f"{padded_shape} with {spec.boundary.cells} cells of {spec.boundary.name}, {surface}"
     extent = " x ".join(f"{(b - a) / 1000:g}" for a, b in zip(domain.origin, domain.last, strict=True))
     peak, highest = 1000 * peak_frequency(problem.wavelet), 1000 * highest_frequency(problem.wavelet)
     stable = f"stable up to {limit:.4g} ms at {velocity:.4g} km/s"

@@ -28,6 +28,7 @@ from hpcfwi.events import types as events
 from hpcfwi.events.log import EventLog
 from hpcfwi.execution.window import Window
 from hpcfwi.model.problem import Problem
+from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.process import command_start, defer_interrupts, gc_paused, ignoring_signals_at_exit, interrupted
 from hpcfwi.reporting.progress import Progress
 from hpcfwi.run.folder import RunFolder
@@ -226,12 +227,17 @@ class Session:
         self.log.write(events.Solver(built=built, seconds=seconds, source="driver", digest=solver.digest))
         self.print_line(f"solver {'built and compiled' if built else 'found in the run folder'} ({seconds:.1f} s)")
         self.reproducibility.add_machine("drivers", result_fingerprint())
+        edges = None
+        if config.solver.boundary_gradient == "frozen":
+            edges = stage(
+                self.folder.staged, "model", squared_slowness(self.problem.initial_velocity), name="edges.pkl"
+            )
         self.operations = shot_operations(
             ShotContext(
                 solver,
                 spec,
                 stage(self.folder.staged, "wavelet", self.problem.wavelet),
-                config.solver.boundary_gradient,
+                edges,
                 config.data.tail,
                 cache_bytes,
                 config.inversion.misfit,

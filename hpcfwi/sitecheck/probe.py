@@ -172,10 +172,11 @@ def _try_here(threads: int) -> dict[str, Any]:
 def probe_spec(threads: int) -> SolverSpec:
     """Return the solver of the test: its grid is small, but large enough for these threads."""
     from hpcfwi.model.grid import Domain
-    from hpcfwi.solver.boundary import SolverSpec, Sponge
+    from hpcfwi.solver.boundary import Cpml, SolverSpec
 
-    domain = Domain((max(201, ROWS_PER_THREAD * threads), 201), (10.0, 10.0), (0.0, 0.0))
-    return SolverSpec(Sponge(domain, 10), 4, "float32", MAX_STEPS, MAX_STEPS - 1, 1)
+    points = max(201, ROWS_PER_THREAD * threads)
+    domain = Domain((points, points), (10.0, 10.0), (0.0, 0.0))
+    return SolverSpec(Cpml(domain, 10), 4, "float32", MAX_STEPS, MAX_STEPS - 1, 1)
 
 
 def run_staged(staged: StagedFile, spec: SolverSpec) -> dict[str, Any]:

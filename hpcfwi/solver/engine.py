@@ -38,8 +38,11 @@ class ShotEngine(Protocol):
     kernel_seconds: float  # in compiled code so far
     runs_kernels: bool  # whether it runs kernels, whose threads can be counted
 
-    def set_model(self, m: NDArray) -> None:
-        """Use the squared slowness ``m``, (s/km)^2, shape ``domain.shape``."""
+    def set_model(self, m: NDArray, own_edges: bool = False) -> None:
+        """Use the squared slowness ``m``, (s/km)^2, shape ``domain.shape``.
+
+        With ``own_edges`` the absorbing layer has the edge values of this model; else the engine decides.
+        """
 
     def record(self, shot: Shot, axis: TimeAxis) -> NDArray:
         """Model a gather, shape (samples, receivers); the next call overwrites it.
@@ -54,63 +57,97 @@ class ShotEngine(Protocol):
 class DevitoEngine:
     """Runs a propagator's kernels in this process, in memory that is allocated once.
 
-    ``boundary_gradient`` is the configuration's: ``"exact"`` folds the gradient in the absorbing layer onto the model's edge,
-    ``"crop"`` drops it.
+    The absorbing layer keeps the edge values of the squared slowness ``edges``; if that is None, it follows the model.
     """
 
     runs_kernels = True
 
-    def __init__(self, propagator: Propagator, wavelet: Wavelet, boundary_gradient: str = "exact") -> None:
+    def __init__(self, propagator: Propagator, wavelet: Wavelet, edges: NDArray | None = None) -> None:
         self.propagator = propagator
         self.equation, self.boundary = propagator.equation, propagator.equation.boundary
         self.wavelet = wavelet
         self.kernel_seconds = 0.0
-        self._to_model = self.boundary.crop if boundary_gradient == "crop" else self.boundary.extend_transpose
-        self._sampled_wavelet: tuple[TimeAxis, NDArray] | None = None
+        self._padded = None if edges is None else self._extend(edges)
+        self._axis: TimeAxis | None = None
+        self._sampled_wavelet: NDArray[np.float64] = np.zeros(0)
         self.equation.allocate()
         propagator.storage.allocate()
 
-    def set_model(self, m: NDArray) -> None:
-        """Use the squared slowness ``m``, (s/km)^2, on the model's grid."""
-        self.equation.parameters[0].data[:] = self._extend(m)
+    def set_model(self, m: NDArray, own_edges: bool = False) -> None:
+        """Use the squared slowness ``m``, (s/km)^2, on the model's grid; with ``own_edges`` the layer follows it."""
+        if self._padded is None or own_edges:
+            padded = self._extend(m)
+        else:
+            padded = self._padded
+            padded[self.boundary.interior] = m
+        self.equation.set_model(self._to_memory(padded))
 
     def record(self, shot: Shot, axis: TimeAxis) -> NDArray:
         """Model a gather, a view that the next call overwrites, and keep its wavefield for the gradient."""
         self._place(shot, axis)
+        self.equation.clear(adjoint=False)
         self._run(self.propagator.forward, shot, axis, first=0)
         return self._gather(shot, axis)
 
     def misfit_and_gradient(self, shot: Shot, axis: TimeAxis, compare: Comparison) -> tuple[float, NDArray[np.float64]]:
-        """Model a gather, compare it, and propagate the adjoint source backwards."""
+        """Model a gather, compare it, and propagate the adjoint source backwards.
+
+        The specification says whether the gradient in the absorbing layer is computed, too, and folded onto the model's edge.
+        """
         misfit, adjoint_source = compare(self.record(shot, axis))
         self._gather(shot, axis)[:] = adjoint_source
-        (gradient,) = self.equation.gradients
-        self.equation.adjoint_field.data_with_halo[:] = 0
+        gradient = self.equation.gradient_field
+        self.equation.clear(forward=False)
         gradient.data[:] = 0
         self._run(self.propagator.gradient, shot, axis, first=1)
-        return misfit, self._to_model(np.asarray(gradient.data))
+        if self.propagator.spec.layer_gradient:
+            return misfit, self.boundary.extend_transpose(self._last_gradient())
+        return misfit, self.model_gradient()
+
+    def model_gradient(self) -> NDArray[np.float64]:
+        """The last gradient in the model, without the layer's part; shape ``domain.shape``."""
+        inside = self.boundary.interior if self.propagator.spec.layer_gradient else ...
+        return np.array(self._last_gradient()[inside], dtype=np.float64, order="C")
+
+    def _last_gradient(self) -> NDArray:
+        values = np.asarray(self.equation.gradient_field.data)
+        return values.transpose(np.argsort(self.boundary.memory_order))
 
     def born(self, shot: Shot, axis: TimeAxis, direction: NDArray) -> NDArray:
         """Derivative of the gather in the ``direction`` of a change of ``m``; the propagator needs its Born operator."""
         assert self.propagator.born is not None
         self._place(shot, axis)
-        self.equation.gradients[0].data[:] = self._extend(direction)
-        self.equation.adjoint_field.data_with_halo[:] = 0
+        self.equation.clear()
+        if self.propagator.spec.layer_gradient:
+            direction = self._extend(direction)
+        self.equation.gradient_field.data[:] = self._to_memory(direction)
         self._run(self.propagator.born, shot, axis, first=0)
         return self._gather(shot, axis).copy()
 
     def _extend(self, values: NDArray) -> NDArray:
         return self.boundary.extend(values.astype(self.propagator.spec.dtype, copy=False))
 
+    def _to_memory(self, values: NDArray) -> NDArray:
+        return values.transpose(self.boundary.memory_order)
+
     def _place(self, shot: Shot, axis: TimeAxis) -> None:
-        """Set source and receivers, and zero the wavefield."""
-        if self._sampled_wavelet is None or self._sampled_wavelet[0] != axis:
-            self._sampled_wavelet = axis, self.wavelet.sample(axis)
+        """Set source and receivers, and what depends on the time step."""
         equation = self.equation
-        equation.source.coordinates.data[0] = shot.source
-        equation.source.data[: axis.samples, 0] = self._sampled_wavelet[1]
-        equation.receivers.coordinates.data[: len(shot.receivers)] = shot.receivers
-        equation.forward_field.data_with_halo[:] = 0
+        if self._axis != axis:
+            equation.fill(axis.step)
+            self._axis, self._sampled_wavelet = axis, self.wavelet.sample(axis)
+        equation.source.coordinates.data[0] = self._from_origin(shot.source)
+        equation.source.data[: axis.samples, 0] = self._sampled_wavelet
+        equation.receivers.coordinates.data[: len(shot.receivers)] = self._from_origin(shot.receivers)
+
+    def _from_origin(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Positions relative to the first point of the padded grid, in the order of its axes.
+
+        A position that rounding puts outside the model is moved onto its edge: the gradient is exact in the model only.
+        """
+        domain = self.boundary.domain
+        inside = np.clip(positions, domain.origin, domain.last) - self.boundary.padded_origin
+        return np.asarray(inside[..., list(self.boundary.memory_order)])
 
     def _gather(self, shot: Shot, axis: TimeAxis) -> NDArray:
         """The receivers' traces: output of the forward kernel, input of the gradient kernel."""
@@ -171,7 +208,7 @@ class SleepingEngine:
         self.kernel_seconds = 0.0
         self._m: NDArray[np.float64] = np.zeros(0)
 
-    def set_model(self, m: NDArray) -> None:
+    def set_model(self, m: NDArray, own_edges: bool = False) -> None:  # noqa: ARG002
         """Use the squared slowness ``m``, (s/km)^2."""
         self._m = np.asarray(m, dtype=np.float64)
 
@@ -195,9 +232,9 @@ class SleepingEngine:
 
 
 def open_engine(
-    propagator: Propagator, wavelet: Wavelet, boundary_gradient: str, sleeping: SleepingShots | None
+    propagator: Propagator, wavelet: Wavelet, edges: NDArray | None, sleeping: SleepingShots | None
 ) -> ShotEngine:
     """The engine of a run: sleeping in a study without kernels, else Devito's."""
     if sleeping is not None:
         return SleepingEngine(sleeping, propagator.spec.dtype)
-    return DevitoEngine(propagator, wavelet, boundary_gradient)
+    return DevitoEngine(propagator, wavelet, edges)

@@ -4,27 +4,38 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-from devito import Eq, Function, Grid, Inc, Operator, SparseTimeFunction, TimeFunction, solve
+from devito import (
+    Constant,
+    Eq,
+    Function,
+    Grid,
+    Inc,
+    Operator,
+    SpaceDimension,
+    SparseTimeFunction,
+    SubDomain,
+    TimeFunction,
+)
+from numpy.typing import NDArray
 
 from hpcfwi.model.grid import critical_step
-from hpcfwi.solver.boundary import SolverSpec, Sponge
+from hpcfwi.solver.boundary import AbsorbingLayer, SolverSpec
 from hpcfwi.solver.devito_internals import operator_name, set_instruction_set
-from hpcfwi.solver.storage import WavefieldStorage
+from hpcfwi.solver.storage import WavefieldStorage, where
+from hpcfwi.solver.timestep import TIME_STEPS, TimeStep
 
 
 class WaveEquation(Protocol):
-    """A wave equation on a padded grid: its symbols, operators and absorbing boundary.
+    """A wave equation on a padded grid: its symbols, operators and absorbing layer.
 
-    The operators share the symbols: an engine writes a shot's input into their arrays and reads its output there.
+    The operators share the symbols: an engine writes a shot's input into their arrays and reads its output there. The axes of
+    all arrays, and of positions, are in the layer's :attr:`~hpcfwi.solver.boundary.AbsorbingLayer.memory_order`.
     """
 
-    boundary: Sponge  # the absorbing layer; it extends model parameters into its cells and folds gradients back
+    boundary: AbsorbingLayer  # it extends model parameters into its cells and folds gradients back
     grid: Grid  # the padded grid
-    parameters: tuple[Function, ...]  # model parameters on the padded grid
-    # one for each parameter: gradient() adds to it, and born() reads the parameter's perturbation from it
-    gradients: tuple[Function, ...]
-    forward_field: TimeFunction  # wavefields; zero before a shot
-    adjoint_field: TimeFunction
+    kept: Grid | SubDomain  # where the gradient is computed, and the forward wavefield kept for it
+    gradient_field: Function  # gradient() adds to it, and born() reads the perturbation of the model from it
     source: SparseTimeFunction  # traces and positions
     receivers: SparseTimeFunction
 
@@ -33,7 +44,16 @@ class WaveEquation(Protocol):
         """Bytes that :meth:`allocate` takes."""
 
     def allocate(self) -> None:
-        """Allocate all symbols, and fill those that depend on neither model nor shot."""
+        """Allocate all symbols."""
+
+    def set_model(self, m: NDArray) -> None:
+        """Use the squared slowness ``m``, (s/km)^2, on the padded grid."""
+
+    def fill(self, step: float) -> None:
+        """Fill the symbols that depend on neither model nor shot, for a time step, ms."""
+
+    def clear(self, forward: bool = True, adjoint: bool = True) -> None:
+        """Set wavefields to zero, as they are before a shot."""
 
     def stable_step(self, velocity: float) -> float:
         """Longest time step, ms, that is stable up to rounding for the highest ``velocity``, km/s."""
@@ -48,23 +68,34 @@ class WaveEquation(Protocol):
         """Operator that models the derivative of the record in the direction of a perturbation."""
 
 
+class Interior(SubDomain):
+    """The model's grid within the padded one."""
+
+    name = "interior"
+
+    def __init__(self, widths: tuple[tuple[int, int], ...], grid: Grid) -> None:
+        self.widths = widths  # of the layer, before and after each axis
+        super().__init__(grid=grid)
+
+    def define(self, dimensions: tuple[Any, ...]) -> dict[Any, Any]:
+        """The extent along each axis, in Devito's notation."""
+        return {d: ("middle", *width) if any(width) else d for d, width in zip(dimensions, self.widths, strict=True)}
+
+
 class AcousticEquation:
-    """The acoustic wave equation with constant density, ``m u_tt - laplace(u) + damp u_t = q``.
+    """The acoustic wave equation with constant density, ``m u_tt - laplace(u) = q``.
 
-    ``m = 1 / v^2`` is the squared slowness, (s/km)^2, and ``damp`` the sponge's damping
-    (:meth:`hpcfwi.solver.boundary.Sponge.damping`).
+    ``m = 1 / v^2`` is the squared slowness, (s/km)^2.
 
-    *Step*: ``u_tt`` is a centred difference, ``u_t`` the one-sided ``(u(t + dt) - u(t)) / dt``, as in Devito's
-    ``examples.seismic.acoustic`` (Louboutin et al. 2019, doi:10.5194/gmd-12-1165-2019). The Courant limit is that of
-    :func:`hpcfwi.model.grid.courant_limit`.
+    *Step*: ``u_tt`` is a centred difference; the absorbing layer adds its own terms (:mod:`hpcfwi.solver.timestep`). The
+    Courant limit is that of :func:`hpcfwi.model.grid.courant_limit`.
 
     *Source and receivers*: every sample of the wavelet is injected with ``dt^2 / m`` after the step. Both lie between grid
     points by linear interpolation along each axis.
 
-    *Gradient*: with v the solution of the adjoint step (with the sign of the damping reversed), into which the adjoint source
-    is injected with ``dt^2 / m``, the gradient with respect to m is ``g = -sum_t u v_tt`` (Plessix 2006,
-    doi:10.1111/j.1365-246X.2006.02978.x). Summation by parts makes it equal to ``-sum_t u_tt v``; in this form it is the
-    exact gradient of the discrete misfit.
+    *Gradient*: with v the solution of the adjoint step, into which the adjoint source is injected with ``dt^2 / m``, the
+    gradient with respect to m is ``g = -sum_t u v_tt`` (Plessix 2006, doi:10.1111/j.1365-246X.2006.02978.x). Summation by parts
+    makes it equal to ``-sum_t u_tt v``; in this form it is the exact gradient of the discrete misfit.
 
     *Born*: the scattered field du solves the same equation with the source ``-dm u_tt`` (Tarantola 1984,
     doi:10.1190/1.1441754).
@@ -77,15 +108,13 @@ class AcousticEquation:
     def __init__(self, spec: SolverSpec) -> None:
         self.spec = spec
         boundary = self.boundary = spec.boundary
-        extent = tuple((n - 1) * h for n, h in zip(boundary.padded_shape, spec.domain.spacing, strict=True))
-        self.grid = grid = Grid(
-            shape=boundary.padded_shape, extent=extent, origin=boundary.padded_origin, dtype=np.dtype(spec.dtype).type
-        )
+        self.grid = grid = make_grid(boundary, np.dtype(spec.dtype).type)
+        self.kept = grid
+        if not spec.layer_gradient:
+            self.kept = Interior(tuple(boundary.widths[axis] for axis in boundary.memory_order), grid)
         order = spec.space_order
-        self.m = Function(name="m", grid=grid, space_order=order)
-        self.damp = Function(name="damp", grid=grid, space_order=order)
-        self.parameters = (self.m,)
-        self.gradients = (Function(name="gradient", grid=grid, space_order=0),)
+        self.time_step: TimeStep = TIME_STEPS[type(boundary)](boundary, grid, order)
+        self.gradient_field = Function(name="gradient", grid=self.kept, space_order=0)
         self.forward_field = TimeFunction(name="u", grid=grid, time_order=2, space_order=order)
         self.adjoint_field = TimeFunction(name="v", grid=grid, time_order=2, space_order=order)
         self.source = SparseTimeFunction(name="source", grid=grid, npoint=1, nt=spec.time_samples)
@@ -94,7 +123,7 @@ class AcousticEquation:
     @property
     def _symbols(self) -> tuple[Any, ...]:
         sparse = (self.source, self.source.coordinates, self.receivers, self.receivers.coordinates)
-        return (*self.parameters, self.damp, *self.gradients, self.forward_field, self.adjoint_field, *sparse)
+        return (self.gradient_field, self.forward_field, self.adjoint_field, *self.time_step.symbols, *sparse)
 
     @property
     def nbytes(self) -> int:
@@ -103,10 +132,24 @@ class AcousticEquation:
         return points * np.dtype(self.spec.dtype).itemsize
 
     def allocate(self) -> None:
-        """Allocate all symbols, and fill in the damping."""
+        """Allocate all symbols."""
         for symbol in self._symbols:
             _ = symbol.data
-        self.damp.data[:] = self.boundary.damping()
+
+    def set_model(self, m: NDArray) -> None:
+        """Use the squared slowness."""
+        self.time_step.set_model(m)
+
+    def fill(self, step: float) -> None:
+        """Fill the layer's coefficients for a time step, ms."""
+        self.time_step.fill(step)
+
+    def clear(self, forward: bool = True, adjoint: bool = True) -> None:
+        """Set wavefields, and the layer's variables, to zero."""
+        self.time_step.clear()
+        for field, asked in ((self.forward_field, forward), (self.adjoint_field, adjoint)):
+            if asked:
+                field.data_with_halo[:] = 0
 
     def stable_step(self, velocity: float) -> float:
         """The Courant limit for the highest ``velocity``, km/s, rounded to four digits; ms (:func:`critical_step`)."""
@@ -115,44 +158,41 @@ class AcousticEquation:
     def forward(self, storage: WavefieldStorage) -> Operator:
         """Operator ``Forward``: step u, keep it, inject the source, read the receivers."""
         u = self.forward_field
-        step = self._step(u, u.forward, u.dt)
-        equations = [step, *storage.record(u), self._inject(self.source, u.forward), *self._free_surface(u.forward)]
-        return self._operator([*equations, self.receivers.interpolate(expr=u)], "Forward")
+        equations = [*self.time_step.equations(u), *storage.record(u), self._inject(self.source, u.forward)]
+        return self._operator(
+            [*equations, *self._free_surface(u.forward), self.receivers.interpolate(expr=u)], "Forward"
+        )
 
     def gradient(self, storage: WavefieldStorage) -> Operator:
         """Operator ``Gradient``: step v backwards, inject the adjoint source, add ``-u v_tt``."""
         v = self.adjoint_field
-        step, inject = self._step(v, v.backward, v.dt.T), self._inject(self.receivers, v.backward)
-        correlate = Inc(self.gradients[0], -storage.replay() * v.dt2)
-        return self._operator([step, inject, *self._free_surface(v.backward), correlate], "Gradient")
+        equations = [*self.time_step.equations(v, forward=False), self._inject(self.receivers, v.backward)]
+        correlate = Inc(self.gradient_field, -storage.replay() * v.dt2, **where(self.kept))
+        return self._operator([*equations, *self._free_surface(v.backward), correlate], "Gradient")
 
     def born(self) -> Operator:
         """Operator ``Born``: step u and the scattered field du, which takes the place of v; dm is read from the gradient."""
-        u, du, dm = self.forward_field, self.adjoint_field, self.gradients[0]
+        u, du, dm = self.forward_field, self.adjoint_field, self.gradient_field
         equations = [
-            self._step(u, u.forward, u.dt),
+            *self.time_step.equations(u),
             self._inject(self.source, u.forward),
             *self._free_surface(u.forward),
-            self._step(du, du.forward, du.dt, q=-dm * u.dt2),
+            *self.time_step.equations(du, scattered=True),
+            Inc(du.forward, -self.time_step.gain * dm * u.dt2, **where(self.kept)),
             *self._free_surface(du.forward),
             self.receivers.interpolate(expr=du),
         ]
         return self._operator(equations, "Born")
 
-    def _step(self, field: TimeFunction, unknown: Any, first_derivative: Any, q: Any = 0) -> Eq:
-        """One time step of ``field``: the equation solved for its unknown level."""
-        equation = self.m * field.dt2 - field.laplace + self.damp * first_derivative - q
-        return Eq(unknown, solve(equation, unknown))
-
     def _inject(self, traces: SparseTimeFunction, unknown: Any) -> Any:
-        """Add ``dt^2 / m`` times the traces to the level that a step solved for; the damping is zero at their positions."""
-        return traces.inject(field=unknown, expr=traces * self.grid.stepping_dim.spacing**2 / self.m)
+        """Add the traces to the level that a step solved for."""
+        return traces.inject(field=unknown, expr=traces * self.time_step.gain)
 
     def _free_surface(self, unknown: Any) -> list[Eq]:
         """Zero pressure on the surface row of the unknown level, and its odd mirror image above."""
         if not self.boundary.free_surface:
             return []
-        z = self.grid.dimensions[-1]
+        z = self.grid.dimensions[self.boundary.memory_order.index(self.boundary.domain.ndim - 1)]
         zero = Eq(unknown.subs(z, 0), 0)
         mirror = [Eq(unknown.subs(z, -i), -unknown.subs(z, i)) for i in range(1, self.spec.space_order // 2 + 1)]
         return [zero, *mirror]
@@ -161,6 +201,21 @@ class AcousticEquation:
         operator = Operator(equations, subs=self.grid.spacing_map, name=operator_name(name))
         set_instruction_set(operator)
         return operator
+
+
+def make_grid(boundary: AbsorbingLayer, dtype: type) -> Grid:
+    """The padded grid, its axes in the layer's ``memory_order`` and named as those of the domain; its origin is zero.
+
+    Single precision has steps of 0.5 m at coordinates of some 1000 km, so the kernels get distances from the first grid point.
+    """
+    domain, order = boundary.domain, boundary.memory_order
+    extent = tuple((n - 1) * h for n, h in zip(boundary.padded_shape, domain.spacing, strict=True))
+    axes = [
+        SpaceDimension(name=name, spacing=Constant(name=f"h_{name}", dtype=dtype, is_const=True))
+        for name in domain.axes
+    ]
+    shape, extent, dimensions = (tuple(each[axis] for axis in order) for each in (boundary.padded_shape, extent, axes))
+    return Grid(shape=shape, extent=extent, dimensions=dimensions, dtype=dtype)
 
 
 # By the name in a specification.

@@ -38,7 +38,7 @@ class Propagator:
     def __init__(self, spec: SolverSpec, born: bool = False) -> None:
         self.spec = spec
         self.equation: WaveEquation = EQUATIONS[spec.equation](spec)
-        self.storage: WavefieldStorage = STORAGES[spec.storage](self.equation.grid, spec)
+        self.storage: WavefieldStorage = STORAGES[spec.storage](self.equation.kept, spec)
         self.forward = Kernel(self.equation.forward(self.storage))
         self.gradient = Kernel(self.equation.gradient(self.storage))
         self.born = Kernel(self.equation.born()) if born else None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-from devito import ConditionalDimension, Eq, Grid, TimeFunction
+from devito import ConditionalDimension, Eq, Grid, SubDomain, TimeFunction
 
 from hpcfwi.solver.boundary import SolverSpec
 
@@ -40,12 +40,14 @@ class SnapshotStorage:
     wavefields is aliased to zero (:func:`hpcfwi.solver.boundary.snapshot_interval`).
     """
 
-    def __init__(self, grid: Grid, spec: SolverSpec) -> None:
-        self.every = spec.snapshot_every
+    def __init__(self, kept: Grid | SubDomain, spec: SolverSpec) -> None:
+        self.every, self.kept = spec.snapshot_every, kept
         axis: dict[str, Any] = {"save": spec.snapshots}
         if self.every > 1:
-            axis["time_dim"] = ConditionalDimension("every", parent=grid.time_dim, factor=self.every)
-        self.snapshots = TimeFunction(name="snapshots", grid=grid, time_order=0, space_order=0, **axis)
+            axis["time_dim"] = ConditionalDimension(
+                "every", parent=(kept.grid if isinstance(kept, SubDomain) else kept).time_dim, factor=self.every
+            )
+        self.snapshots = TimeFunction(name="snapshots", grid=kept, time_order=0, space_order=0, **axis)
 
     @property
     def exact(self) -> bool:
@@ -63,12 +65,17 @@ class SnapshotStorage:
 
     def record(self, field: TimeFunction) -> list[Eq]:
         """Copy the current level of ``field``."""
-        return [Eq(self.snapshots, field)]
+        return [Eq(self.snapshots, field, **where(self.kept))]
 
     def replay(self) -> Any:
         """The kept level, k times."""
         return self.every * self.snapshots
 
 
+def where(kept: Grid | SubDomain) -> dict[str, SubDomain]:
+    """The option of a Devito equation that restricts it to a part of the grid; none for the whole grid."""
+    return {"subdomain": kept} if isinstance(kept, SubDomain) else {}
+
+
 # By the name in a specification.
-STORAGES: dict[str, Callable[[Grid, SolverSpec], WavefieldStorage]] = {"snapshots": SnapshotStorage}
+STORAGES: dict[str, Callable[[Grid | SubDomain, SolverSpec], WavefieldStorage]] = {"snapshots": SnapshotStorage}

@@ -94,13 +94,13 @@ def _work(case: Case, staged: Path) -> _Work:
     solver, model = (StagedFile(str(staged / f"{kind}-{unread}.pkl"), unread) for kind in ("solver", "model"))
     wavelet = stage(make_private(staged), "wavelet", wavelet)
     spec = SolverSpec(Sponge(domain, 40), 8, "float32", 2000, 8, 400)
-    work = _Work(ShotContext(solver, spec, wavelet, "exact", "cut", 0), [str(i) for i in range(case.shots)])
+    work = _Work(ShotContext(solver, spec, wavelet, None, "cut", 0), [str(i) for i in range(case.shots)])
     axis = TimeAxis(1.5, 2000)
     for name in work.names:
         path = shard_folder(staged / "shots", name, case.shots) / f"{name}.pkl"
         shot = StagedFile(str(path), digest(name.encode()))
         work.arguments.append((work.context, name, model, shot, axis, 1))
-        work.keys.append(task_key(unread, "exact", unread, shot.digest, axis))
+        work.keys.append(task_key(unread, None, unread, shot.digest, axis))
     return work
 
 

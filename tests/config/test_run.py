@@ -56,12 +56,20 @@ def test_a_configuration_with_every_default_written_out_is_the_same_again(job):
 
 def test_missing_keys_have_defaults():
     config = load()
-    assert (config.solver.sponge, config.solver.time_step, config.data.tail) == (40, "fixed", "cut")
+    assert (config.solver.layer_cells, config.solver.time_step, config.data.tail) == (10, "fixed", "cut")
+
+
+@pytest.mark.parametrize("treatment", ["exact", "crop"])
+def test_only_a_sponge_follows_the_edges_of_the_model(treatment):
+    message = refused(f"solver.boundary_gradient={treatment}")
+    assert f'boundary_gradient is "{treatment}", which needs boundary = "sponge"' in message
+    sponge = load("solver.boundary=sponge", f"solver.boundary_gradient={treatment}")
+    assert sponge.solver.layer_cells == 40
 
 
 def test_a_configuration_cannot_be_changed_once_it_is_checked():
     with pytest.raises(ValueError, match="frozen"):
-        load().solver.sponge = 3
+        load().solver.layer = 3
 
 
 def test_the_message_says_whether_settings_were_applied():

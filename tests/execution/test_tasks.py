@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import hpcfwi.execution.shot_worker as shot_module
-from hpcfwi.artifacts import stage
+from hpcfwi.artifacts import load, stage
 from hpcfwi.errors import DataError, RunError, StagingError
 from hpcfwi.execution.shot_worker import ShotContext, ShotWorker
 from hpcfwi.execution.tasks import TaskFailure, evaluate_shot, observe_shot
@@ -39,7 +39,7 @@ def context(problem, folder):
         stage_solver(folder, SolverSpec.from_problem(problem))[0],
         SolverSpec.from_problem(problem),
         stage(folder, "wavelet", problem.wavelet),
-        "exact",
+        None,
         "cut",
         10**8,
     )
@@ -130,13 +130,53 @@ def test_the_last_shot_is_kept_however_small_the_memory_budget(problem, context,
     assert worker.observed("many", staged, axis) is worker.observed("many", staged, axis)
 
 
+def layer_and_model(worker):
+    """Squared slowness in a corner of the padded grid, and in the middle of the model."""
+    medium = 1 / np.asarray(worker.engine.equation.time_step.squared_velocity.data)
+    return medium[0, 0], medium[medium.shape[0] // 2, medium.shape[1] // 2]
+
+
+def test_the_layer_keeps_the_contexts_edges_unless_data_are_observed(problem, context, folder):
+    edges, other = (stage(folder, "model", np.full(problem.domain.shape, m), name=f"{m}.pkl") for m in (0.16, 0.2))
+    worker = ShotWorker(replace(context, edges=edges))
+    worker.use_model(other)
+    assert layer_and_model(worker) == pytest.approx((0.16, 0.2), rel=1e-5)
+    worker.use_model(other, own_edges=True)
+    assert layer_and_model(worker) == pytest.approx((0.2, 0.2), rel=1e-5)
+    worker.use_model(other)
+    assert layer_and_model(worker) == pytest.approx((0.16, 0.2), rel=1e-5)
+    worker = ShotWorker(context)
+    worker.use_model(other)
+    assert layer_and_model(worker) == pytest.approx((0.2, 0.2), rel=1e-5)
+
+
+def test_observed_data_are_modelled_with_the_edges_of_the_true_model(problem, context, folder):
+    faster = np.full(problem.domain.shape, 3.0)
+    true, axis = stage(folder, "model", squared_slowness(faster)), problem.time_axis(faster)
+    edges = stage(folder, "model", squared_slowness(problem.initial_velocity), name="edges.pkl")
+    records = []
+    for known in (None, edges):
+        observed = observe_shot(
+            replace(context, edges=known),
+            SHOTS[0],
+            folder / f"shots{known is None}",
+            "a test",
+            problem.recording,
+            None,
+            true,
+            axis,
+        )
+        records.append(load(observed, "shot")["record"])
+    np.testing.assert_array_equal(*records)
+
+
 def test_a_model_that_failed_to_load_is_loaded_again(problem, context, model, observe):
     axis, worker = problem.time_axis(problem.initial_velocity), ShotWorker(context)
     staged = observe(SHOTS[0])
     before = worker.evaluate("few", model, staged, axis)
     with pytest.raises(StagingError):
         worker.use_model(replace(model, digest="0" * 40))
-    original, worker.engine.set_model = worker.engine.set_model, lambda m: (original(0 * m + 1), 1 / 0)
+    original, worker.engine.set_model = worker.engine.set_model, lambda m, *_: (original(0 * m + 1), 1 / 0)
     with pytest.raises(ZeroDivisionError):
         worker.use_model(stage(Path(model.path).parent, "model", squared_slowness(problem.true_velocity)))
     worker.engine.set_model = original

@@ -62,8 +62,35 @@ def test_fixed_step_is_stable_for_bounds_and_models():
     assert frozen.fixed_step < courant_limit(frozen.domain, 4, 6.0)
 
 
+FOLLOWING = ["solver.boundary=sponge", "solver.boundary_gradient=exact"]
+
+
+def test_a_critical_step_is_stable_in_a_frozen_layer_that_is_faster_than_the_model():
+    frozen = problem("solver.time_step=critical")
+    slow = np.full((101, 101), 2.0)  # the initial model has 2.5 km/s at its edges
+    assert frozen.time_axis(slow) == frozen.time_axis(frozen.initial_velocity)
+
+
+def test_the_highest_velocity_in_the_layer_is_that_of_the_edges():
+    assert problem().edge_velocity == 2.5  # the circle's 3 km/s are inside
+    at_the_edge = {"kind": "layers", "velocities": [2.5, 2.8], "interfaces": [990.0]}
+    assert problem(initial=at_the_edge).edge_velocity == 2.8
+
+
+def test_the_default_width_of_the_layer_is_the_same_problem_as_its_number():
+    assert problem("solver.layer=10").digest == problem().digest != problem("solver.layer=11").digest
+
+
+def test_a_layer_that_is_wider_than_the_model_is_refused():
+    message = refused("solver.layer=102")
+    assert message.startswith(
+        "solver.layer: 102 cells are more than the 101 grid points of the model along x; take at most 101"
+    )
+
+
 def test_fixed_step_is_that_of_every_model_and_critical_follows_it():
-    fixed, critical = problem(), problem("solver.time_step=critical")
+    # an absorbing layer that follows the model does not limit the step
+    fixed, critical = problem(), problem("solver.time_step=critical", *FOLLOWING)
     slow, fast = np.full((101, 101), 2.0), np.full((101, 101), 4.0)
     assert fixed.time_axis(slow) == fixed.time_axis(fast)
     assert critical.time_axis(slow).step == pytest.approx(2 * critical.time_axis(fast).step, rel=1e-3)
@@ -255,7 +282,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(changes, message)
 def test_a_plan_has_grid_steps_memory_and_disk():
     made = problem()
     rows = dict(make_plan(made).rows)
-    assert rows["grid"] == "101 x 101 points, 181 x 181 with 40 cells of sponge, absorbing on all sides"
+    assert rows["grid"] == "101 x 101 points, 121 x 121 with 10 cells of CPML, absorbing on all sides"
     assert rows["survey"] == "11 shots, 1111 traces of 251 samples"
     assert rows["time axis"].startswith(
         f"{made.time_axis(made.initial_velocity).samples} samples of {made.fixed_step:.4g} ms (fixed; stable"
@@ -345,7 +372,9 @@ EXTREMES = {
     "wavelet.amplitude": one_of(-1e18, 1e-18, 1e18),
     "solver.space_order": one_of(2, 4, 16),
     "solver.dtype": one_of("float32", "float64"),
-    "solver.sponge": one_of(1, 1000),
+    "solver.boundary": one_of("cpml", "sponge"),
+    "solver.layer": one_of(1, 1000),
+    "solver.boundary_gradient": one_of("frozen", "exact", "crop"),
     "solver.free_surface": st.booleans(),
     "solver.time_step": one_of("fixed", "critical", *TIMES),
     "solver.strategy": one_of("sampled", "full"),

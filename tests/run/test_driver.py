@@ -40,7 +40,8 @@ kind = "ricker"
 peak_frequency = 15.0
 [solver]
 space_order = 4
-sponge = 10
+boundary = "sponge"
+layer = 10
 [inversion]
 iterations = 3
 bounds = [2.0, 3.5]
@@ -262,7 +263,7 @@ def test_three_dimensions_and_double_precision_run_too(job):
     ball = ball.replace("[20.0, 0.0]", "[20.0, 100.0, 0.0]").replace("[20.0, 300.0]", "[20.0, 200.0, 300.0]")
     ball = ball.replace("[280.0, 0.0]", "[280.0, 30.0, 0.0]").replace("[280.0, 300.0]", "[280.0, 240.0, 300.0]")
     ball = ball.replace("peak_frequency = 15.0", "peak_frequency = 10.0").replace("radius = 60.0", "radius = 70.0")
-    (job / "fwi.toml").write_text(ball.replace("sponge = 10", 'sponge = 6\ndtype = "float64"\nfree_surface = true'))
+    (job / "fwi.toml").write_text(ball.replace("layer = 10", 'layer = 6\ndtype = "float64"\nfree_surface = true'))
     run(job, figures=True)
     assert np.load(job / "runs" / "fwi" / "model.npy").shape == (21, 19, 21)
     misfits = [float(row["misfit"]) for row in history(job / "runs" / "fwi")]

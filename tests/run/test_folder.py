@@ -87,10 +87,10 @@ def test_a_folder_is_claimed_once_and_then_by_the_same_problem_only(tmp_path, ma
         assert not claim(folder, make_problem())
         assert claim(folder, make_problem("inversion.iterations=9", "output.figures=true"))
         with pytest.raises(InputError) as caught:
-            claim(folder, make_problem("solver.sponge=12", "initial.velocity=2.6"))
+            claim(folder, make_problem("solver.layer=12", "initial.velocity=2.6"))
     message = str(caught.value)
     assert "holds a run of another problem" in message
-    assert "solver.sponge: 10 there, 12 now" in message
+    assert "solver.layer: 10 there, 12 now" in message
     assert "initial.velocity: 2.5 there, 2.6 now" in message
     assert "--run-dir" in message
 

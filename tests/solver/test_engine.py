@@ -9,7 +9,7 @@ from hpcfwi.errors import InputError, RunError
 from hpcfwi.model.grid import Domain, TimeAxis
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.wavelet import RickerWavelet
-from hpcfwi.solver.boundary import SolverSpec, Sponge
+from hpcfwi.solver.boundary import Cpml, SolverSpec, Sponge
 from hpcfwi.solver.engine import DevitoEngine, SleepingEngine, SleepingShots, open_engine
 from hpcfwi.solver.operators import Propagator
 
@@ -17,9 +17,12 @@ AXIS, WAVELET = TimeAxis(1.0, 300), RickerWavelet(0.015, 70.0)
 SHOT = Shot("7", np.array([100.0, 20.0]), np.array([[300.0, 20.0], [400.0, 30.0]]))
 
 
+DOMAIN = Domain((61, 51), (10.0, 10.0), (0.0, 0.0))
+
+
 @pytest.fixture(scope="module")
 def propagator():
-    return Propagator(SolverSpec(Sponge(Domain((61, 51), (10.0, 10.0), (0.0, 0.0)), 20), 8, "float64", 300, 4, 21))
+    return Propagator(SolverSpec(Cpml(DOMAIN, 10), 8, "float64", 300, 4, 21))
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +32,36 @@ def engine(propagator):
     return engine
 
 
-def test_the_estimated_memory_is_what_the_arrays_take(engine):
-    extended = engine.boundary.extend(np.zeros((61, 51)))
-    taken = engine.equation.nbytes + engine.propagator.storage.nbytes + extended.nbytes
-    assert engine.propagator.spec.nbytes == pytest.approx(taken, rel=0.1)
+@pytest.mark.parametrize(("make", "layer_gradient"), [(Cpml, False), (Sponge, False), (Sponge, True)])
+@pytest.mark.parametrize("shape", [(61, 51), (31, 23, 27)])
+def test_the_estimated_memory_is_what_the_arrays_take(shape, make, layer_gradient):
+    boundary = make(Domain(shape, (10.0,) * len(shape), (0.0,) * len(shape)), 12)
+    spec = SolverSpec(boundary, 8, "float32", 300, 4, 21, layer_gradient)
+    propagator = Propagator(spec)
+    extended = boundary.extend(np.zeros(shape, dtype="float32"))
+    taken = propagator.equation.nbytes + propagator.storage.nbytes + extended.nbytes
+    assert spec.nbytes == pytest.approx(taken, rel=0.02)
+
+
+def test_the_layer_has_the_edge_values_of_the_model_or_of_another(engine):
+    rng = np.random.default_rng(3)
+    m, other = (0.2 + 0.1 * rng.random((61, 51)) for _ in range(2))
+    try:
+        engine.set_model(m)
+        medium = engine.equation.time_step.squared_velocity.data
+        order = engine.boundary.memory_order
+        np.testing.assert_allclose(1 / medium, engine.boundary.extend(m).transpose(order), rtol=1e-12)
+    finally:
+        engine.set_model(np.full((61, 51), 0.25))
+    frozen = DevitoEngine(engine.propagator, WAVELET, other)
+    for model in (0 * m + 0.1, m):
+        frozen.set_model(model)
+    expected = engine.boundary.extend(other)
+    expected[engine.boundary.interior] = m
+    np.testing.assert_allclose(1 / medium, expected.transpose(order), rtol=1e-12)
+    frozen.set_model(m, own_edges=True)
+    np.testing.assert_allclose(1 / medium, engine.boundary.extend(m).transpose(order), rtol=1e-12)
+    engine.set_model(np.full((61, 51), 0.25))
 
 
 def test_the_misfit_sees_the_record_and_its_adjoint_source_gives_the_gradient(engine):
@@ -51,11 +80,21 @@ def test_the_misfit_sees_the_record_and_its_adjoint_source_gives_the_gradient(en
     np.testing.assert_allclose(whole, 2 * half, rtol=1e-10)
 
 
-def test_the_layers_gradient_is_folded_onto_the_edge_or_dropped(propagator, engine):
-    cropping = DevitoEngine(propagator, WAVELET, "crop")
-    exact, cropped = (each.misfit_and_gradient(SHOT, AXIS, lambda d: (0.0, d))[1] for each in (engine, cropping))
-    np.testing.assert_array_equal(exact[1:-1, 1:-1], cropped[1:-1, 1:-1])
+def test_the_layers_gradient_is_folded_onto_the_edge_or_dropped():
+    gradients = []
+    for folded in (True, False):
+        spec = SolverSpec(Sponge(DOMAIN, 20), 8, "float64", 300, 4, 21, folded)
+        engine = DevitoEngine(Propagator(spec), WAVELET)
+        engine.set_model(np.full((61, 51), 0.25))
+        gradients.append(engine.misfit_and_gradient(SHOT, AXIS, lambda d: (0.0, d))[1])
+    exact, cropped = gradients
+    np.testing.assert_allclose(exact[1:-1, 1:-1], cropped[1:-1, 1:-1], rtol=1e-12, atol=1e-12 * np.abs(exact).max())
     assert not np.allclose(exact[0], cropped[0])
+
+
+def test_the_gradient_in_a_layer_of_cpml_is_refused():
+    with pytest.raises(ValueError, match="CPML"):
+        SolverSpec(Cpml(DOMAIN, 10), 8, "float64", 300, 4, 21, True)
 
 
 def test_kernels_are_timed(engine):
@@ -65,7 +104,7 @@ def test_kernels_are_timed(engine):
 
 
 def test_a_sleeping_engine_sleeps_as_long_as_it_says_and_has_a_gradient_of_the_right_size(propagator):
-    sleeping = open_engine(propagator, WAVELET, "exact", SleepingShots(0.05))
+    sleeping = open_engine(propagator, WAVELET, None, SleepingShots(0.05))
     assert isinstance(sleeping, SleepingEngine)
     sleeping.set_model(np.full((61, 51), 0.5))
     value, gradient = sleeping.misfit_and_gradient(SHOT, AXIS, lambda _: (math.nan, np.empty(0)))
