@@ -172,6 +172,9 @@ class AcquisitionSection(Section):
 
     sources: Positions | None = Field(None, description="where sources are; needed unless there is data.geometry")
     receivers: Positions | None = Field(None, description="where receivers are; needed unless there is data.geometry")
+    minimum_depth: Metres | None = Field(
+        None, description="m; z of a source or receiver above this depth is changed to it, in data.geometry, too"
+    )
 
 
 class DataSection(Section):
@@ -186,8 +189,8 @@ class DataSection(Section):
     )
     tail: Literal["cut", "extrapolate"] = Field(
         "cut",
-        description='steps after the last data sample: "cut" leaves them out of the misfit; "extrapolate" takes the prediction '
-        "there as zero and compares it with the extrapolated spline of the data, as in Devito's tutorials",
+        description='"cut": predicted records are compared with the observed ones at the samples of the latter; "extrapolate": '
+        "at those of the solver, where a spline gives the observed records, also past their end, as in Devito's tutorials",
     )
     geometry: FilePath | None = Field(
         None,
@@ -243,6 +246,19 @@ class SolverSection(Section):
         None, description='cells; width of the absorbing layer on each side; default: 10 for "cpml", 40 for "sponge"'
     )
     free_surface: bool = Field(False, description="whether the top is a free surface instead of absorbing")
+    interpolation: Literal["sinc", "linear"] = Field(
+        "sinc",
+        description="how sources and receivers between grid points are interpolated; on grid points both are exact",
+    )
+    source_scaling: Literal["volume", "none"] = Field(
+        "volume",
+        description='"volume": a source is divided by the volume of a cell, so that records do not depend on the grid; "none": '
+        "it is not, as in Devito's tutorials",
+    )
+    time_dispersion: Literal["corrected", "kept"] = Field(
+        "corrected",
+        description='what the time step does to waveforms: "corrected" in the wavelet and in predicted records, or "kept"',
+    )
     time_step: Literal["fixed", "critical"] | Milliseconds = Field(
         "fixed",
         description='stable for the highest velocity allowed ("fixed") or for the current model ("critical"); or a number, ms',
@@ -305,9 +321,15 @@ class InversionSection(Section):
     ftol: float = Field(
         2.220446049250313e-09,
         ge=0,
-        description="stop when the misfit falls by less than this share of it (of 1, if it is less)",
+        description="stop when the misfit falls by less than this share of it, or of about the first one if that is more; with "
+        'first_step = "unscaled", of 1 if that is more',
     )
-    gtol: float = Field(1e-5, ge=0, description="stop when the largest entry of the projected gradient is below this")
+    gtol: float = Field(
+        1e-5,
+        ge=0,
+        description="stop when the largest entry of the projected gradient is below this share of the first gradient's; with "
+        'first_step = "unscaled", below this number',
+    )
     corrections: int = Field(10, ge=1, le=1000, description="pairs of vectors that L-BFGS-B remembers")
     line_search_steps: int = Field(20, ge=1, le=1000, description="maximum number of evaluations in a line search")
     frozen: FrozenSection = Field(FrozenSection(), description="cells that keep their initial velocity")
@@ -362,6 +384,11 @@ class RunConfig(Section):
             raise ValueError("model: is missing; add a [model] to make data from, or observed data (data.file)")
         if self.model is None and isinstance(self.initial, SmoothModel):
             raise ValueError('initial.kind: is "smooth", which needs a [model] to smooth')
+        if self.data.tail == "extrapolate" and self.solver.time_dispersion == "corrected":
+            raise ValueError(
+                'data.tail: is "extrapolate", which does not go with a corrected time dispersion; add '
+                'solver.time_dispersion = "kept", or take data.tail out'
+            )
         if self.data.sample_interval > self.data.recording_time:
             raise ValueError(
                 f"data.sample_interval: is {self.data.sample_interval:g} ms, longer than "

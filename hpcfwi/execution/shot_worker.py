@@ -1,4 +1,4 @@
-"""The state that a worker process keeps between shots: engine, model, and observed data on the solver's time axis."""
+"""The state that a worker process keeps between shots: engine, model, and observed data."""
 
 import time
 from collections import OrderedDict
@@ -15,12 +15,12 @@ from hpcfwi.events.types import Solver, ThreadPlacement
 from hpcfwi.execution.affinity import format_ranges, observed_threads
 from hpcfwi.inversion.misfit import FunctionalGradient, ShotMisfit, load_misfit
 from hpcfwi.model.grid import TimeAxis
-from hpcfwi.model.processing import Tail, resample
+from hpcfwi.model.processing import Operator, RecordSampling
 from hpcfwi.model.survey import Shot
 from hpcfwi.process import gc_paused
-from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.engine import SleepingShots, open_engine
 from hpcfwi.solver.operators import obtain_solver
+from hpcfwi.solver.spec import SolverSpec
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ShotContext:
     wavelet: StagedFile  # a file, so that its 2,000 samples are not sent with each shot
     # the squared slowness whose edge values the absorbing layer has in all evaluations; None if it follows the model
     edges: StagedFile | None
-    tail: str  # data.tail
+    sampling: RecordSampling  # of the gathers that are compared
     cache_bytes: int  # memory of a worker for observed data
     misfit: str = "l2"  # inversion.misfit
     stand_in: SleepingShots | None = None  # replaces the kernels in scaling studies
@@ -40,7 +40,7 @@ class ShotContext:
 
 @dataclass(frozen=True, eq=False)
 class _ObservedShot:
-    """A cached shot: its gather on the solver's time axis."""
+    """A cached shot: its gather at the samples where it is compared."""
 
     shot: Shot
     axis: TimeAxis
@@ -80,16 +80,15 @@ class ShotWorker:
             self.model_seconds += time.perf_counter() - started
 
     def observed(self, name: str, shot: StagedFile, axis: TimeAxis) -> _ObservedShot:
-        """Return a staged shot on the time axis, from the cache or read and resampled."""
-        known = self._shots.get(shot.digest)
-        if known is not None and known.axis == axis:
+        """Return a staged shot for predictions on a time axis, from the cache or read."""
+        known, compared = self._shots.get(shot.digest), self.context.sampling.compared(axis)
+        if known is not None and known.axis == compared:
             self._shots.move_to_end(shot.digest)
             return known
         started = time.perf_counter()
         content = load(shot, "shot")
-        extrapolate, dtype = self.context.tail == "extrapolate", self.context.spec.dtype
-        gather = resample(content["record"], content["sample_interval"], axis, dtype, extrapolate)
-        found = _ObservedShot(Shot(name, content["source"], content["receivers"]), axis, gather)
+        gather = self.context.sampling.observed(content["record"], axis, self.context.spec.dtype)
+        found = _ObservedShot(Shot(name, content["source"], content["receivers"]), compared, gather)
         self._shots[shot.digest] = found
         kept_bytes = sum(kept.gather.nbytes for kept in self._shots.values())
         while len(self._shots) > 1 and kept_bytes > self.context.cache_bytes:
@@ -97,16 +96,20 @@ class ShotWorker:
         self.data_seconds += time.perf_counter() - started
         return found
 
-    def record(self, shot: Shot, axis: TimeAxis, samples: int) -> NDArray:
-        """Return the first ``samples`` of a gather in the current model; the next call may overwrite the array."""
-        return self._tail(axis, samples).apply(self.engine.record(shot, axis))
+    def predict(self, shot: Shot, axis: TimeAxis) -> NDArray:
+        """Return a gather in the current model, at the samples where it is compared."""
+        return self._processing(axis).apply(self.engine.record(shot, axis))
+
+    def synthetic(self, shot: Shot, axis: TimeAxis) -> NDArray:
+        """Return a gather as it would be observed in the current model."""
+        return self.context.sampling.synthetic(self.engine.record(shot, axis), axis, self.context.spec.dtype)
 
     def evaluate(self, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> FunctionalGradient:
         """Return misfit and gradient of a shot; the first call logs the number of busy threads and their CPUs."""
         with observed_threads() if self._threads_unknown else nullcontext() as use:
             self.use_model(model)
             observed = self.observed(name, shot, axis)
-            compare = ShotMisfit(self.misfit, self._tail(axis, len(observed.gather)), observed.gather, axis)
+            compare = ShotMisfit(self.misfit, self._processing(axis), observed.gather, observed.axis)
             f, g = self.engine.misfit_and_gradient(observed.shot, axis, compare)
         if not np.isfinite(f):
             raise RunError(
@@ -118,5 +121,5 @@ class ShotWorker:
             self.log_event(ThreadPlacement, threads=use.threads, cpus=format_ranges(use.cpus), shot=name)
         return FunctionalGradient(f, g)
 
-    def _tail(self, axis: TimeAxis, observed: int) -> Tail:
-        return Tail(axis.samples, observed, zero_last=self.context.tail == "extrapolate")
+    def _processing(self, axis: TimeAxis) -> Operator:
+        return self.context.sampling.operator(axis, self.context.spec.dtype)

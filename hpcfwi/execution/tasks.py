@@ -24,7 +24,6 @@ from hpcfwi.execution.shot_worker import ShotContext, ShotWorker
 from hpcfwi.inversion.journal import read_partial, write_partial
 from hpcfwi.inversion.misfit import FunctionalGradient, total
 from hpcfwi.model.grid import TimeAxis
-from hpcfwi.model.processing import resample
 from hpcfwi.model.survey import Shot
 
 if TYPE_CHECKING:
@@ -192,8 +191,7 @@ def observe_shot(
         with _shot_lock:
             worker, solver_seconds = _shot_worker(context)
             worker.use_model(model, own_edges=True)
-            modelled = worker.record(shot, axis, axis.samples)
-            record = resample(modelled, axis.step, recording, context.spec.dtype, context.tail == "extrapolate")
+            record = worker.synthetic(shot, axis)
     else:
         from hpcfwi.model.gathers import read_gather  # imports libraries that few workers need
 
@@ -212,12 +210,12 @@ def observe_shot(
 def predict_shot(
     context: ShotContext, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis
 ) -> tuple[NDArray, NDArray]:
-    """Return the observed and the predicted gather of a staged shot on the time axis."""
+    """Return the observed and the predicted gather of a staged shot, at the samples where they are compared."""
     with _shot_lock:
         worker, _ = _shot_worker(context)
         worker.use_model(model)
         observed = worker.observed(name, shot, axis)
-        return observed.gather, worker.record(observed.shot, axis, len(observed.gather)).copy()
+        return observed.gather, worker.predict(observed.shot, axis)
 
 
 def shot_operations(context: ShotContext) -> ShotOperations:
@@ -225,5 +223,5 @@ def shot_operations(context: ShotContext) -> ShotOperations:
     from hpcfwi.inversion.objective import ShotOperations, task_key  # imports pydantic, which workers do not need
 
     edges = context.edges and context.edges.digest
-    key = task_key(context.solver.digest, edges, context.tail, context.misfit)
+    key = task_key(context.solver.digest, edges, context.sampling, context.misfit)
     return ShotOperations(observe_shot, evaluate_shot, predict_shot, context, key)

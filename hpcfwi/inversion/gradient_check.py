@@ -8,16 +8,17 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from hpcfwi.errors import InputError
+from hpcfwi.inversion.accuracy import ErrorBudget, error_budget
 from hpcfwi.inversion.misfit import ShotMisfit, load_misfit
 from hpcfwi.model.gathers import read_gather
 from hpcfwi.model.grid import TimeAxis, critical_step
 from hpcfwi.model.problem import Problem
-from hpcfwi.model.processing import Operator, Tail, resample
+from hpcfwi.model.processing import Operator
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
-from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.engine import DevitoEngine
 from hpcfwi.solver.operators import Propagator, quiet_devito
+from hpcfwi.solver.spec import SolverSpec
 
 # Relative error of the dot-product test.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-4}
@@ -51,6 +52,8 @@ class CheckReport:
         Relative difference of the run's own gradient (sampled, cropped) from the exact one; None if it is exact.
     visible_below
         Step length below which that difference dominates the Taylor remainder; None without a difference.
+    errors
+        Errors of the shot's record.
     passed
         Whether all tests passed.
     text
@@ -65,6 +68,7 @@ class CheckReport:
     storage: float
     approximation: float | None
     visible_below: float | None
+    errors: ErrorBudget
     passed: bool
     text: str
 
@@ -111,10 +115,10 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     noise = gaussian_filter(rng.standard_normal(m.shape), 2.0, mode="reflect")
     direction = m * (noise / noise.std())
     edges = m if treatment == "frozen" else None
-    engine = DevitoEngine(Propagator(exact, born=True), problem.wavelet, edges)
-    observed = _observed(problem, chosen, axis, engine)
-    tail = Tail(axis.samples, len(observed), zero_last=problem.config.data.tail == "extrapolate")
-    misfit = ShotMisfit(production_misfit, tail, observed, axis)
+    engine = DevitoEngine(Propagator(exact), problem.source_signal, edges)
+    sampling = problem.sampling
+    observed = sampling.observed(_observed(problem, chosen, axis, engine), axis, "float64")
+    misfit = ShotMisfit(production_misfit, sampling.operator(axis, "float64"), observed, sampling.compared(axis))
     engine.set_model(m)
     dots = {"float64": dot_product_error(engine, chosen, axis, misfit.processing, direction, rng)}
     at_zero, gradient = engine.misfit_and_gradient(chosen, axis, misfit)
@@ -128,17 +132,20 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     derivative = abs(extrapolate(remainders / steps)) / max(abs(slope), np.finfo(float).tiny)
     del engine  # one wavefield in memory at a time
     if spec.dtype == "float32":
-        single = DevitoEngine(Propagator(replace(exact, dtype="float32"), born=True), problem.wavelet)
+        single = DevitoEngine(Propagator(replace(exact, dtype="float32")), problem.source_signal)
         single.set_model(m)
         dots["float32"] = dot_product_error(single, chosen, axis, misfit.processing, direction, rng)
         del single
-    production = DevitoEngine(Propagator(spec), problem.wavelet, edges)
+    production = DevitoEngine(Propagator(spec), problem.source_signal, edges)
     production.set_model(m)
-    own = production.misfit_and_gradient(chosen, axis, replace(misfit, observed=observed.astype(spec.dtype)))[1]
+    compare = replace(misfit, processing=sampling.operator(axis, spec.dtype), observed=observed.astype(spec.dtype))
+    own = production.misfit_and_gradient(chosen, axis, compare)[1]
+    approximated = None if treatment != "crop" and production.propagator.storage.exact else own
     storage = float(np.linalg.norm(own - exact_own) / max(np.linalg.norm(exact_own), np.finfo(float).tiny))
     errors = dots, derivative, storage
-    approximated = None if treatment != "crop" and production.propagator.storage.exact else own
-    return _report(problem, chosen, axis, errors, steps, np.abs(remainders), gradient, approximated, direction)
+    del production
+    budget = error_budget(problem, chosen, axis)
+    return _report(problem, chosen, axis, errors, budget, steps, np.abs(remainders), gradient, approximated, direction)
 
 
 def dot_product_error(
@@ -178,7 +185,7 @@ def _fixed_axis(problem: Problem) -> TimeAxis:
         return problem.time_axis(problem.initial_velocity)
     fastest = 1.1 * float(problem.initial_velocity.max())
     step = critical_step(problem.domain, problem.config.solver.space_order, fastest)
-    return TimeAxis.covering(problem.config.data.recording_time, step)
+    return problem.axis_with_step(step)
 
 
 def _check_memory(spec: SolverSpec) -> None:
@@ -191,15 +198,15 @@ def _check_memory(spec: SolverSpec) -> None:
 
 
 def _observed(problem: Problem, shot: Shot, axis: TimeAxis, engine: DevitoEngine) -> NDArray:
-    """The shot's observed gather on the time axis: read, or modelled in the true model if the axis is stable for that."""
+    """The shot's observed gather: read, or modelled in the true model if the time axis is stable for that, else zero."""
     data = problem.config.data
     if data.file is not None:
-        return resample(read_gather(data.file, shot, problem.recording), data.sample_interval, axis, "float64")
+        return read_gather(data.file, shot, problem.recording)
     assert problem.true_velocity is not None
     if engine.equation.stable_step(float(problem.true_velocity.max())) < axis.step:
-        return np.zeros((axis.samples, len(shot.receivers)))
+        return np.zeros((problem.recording.samples, len(shot.receivers)))
     engine.set_model(squared_slowness(problem.true_velocity), own_edges=True)
-    return engine.record(shot, axis).copy()
+    return problem.sampling.synthetic(engine.record(shot, axis), axis, "float64")
 
 
 def _report(
@@ -207,6 +214,7 @@ def _report(
     shot: Shot,
     axis: TimeAxis,
     errors: tuple[dict[str, float], float, float],
+    budget: ErrorBudget,
     steps: NDArray,
     remainders: NDArray,
     gradient: NDArray,
@@ -258,5 +266,8 @@ def _report(
             f"{visible:.1e}",
         ]
     verdict = "the gradient is right" if passed else "FAILED, the gradient is not that of the misfit"
-    text = "\n".join([*lines, "", f"verdict: {verdict}"])
-    return CheckReport(dots, derivative, steps, remainders, slopes, storage, approximation, visible, passed, text)
+    title = "errors of this shot's record in the initial model, as shares of it:"
+    text = "\n".join([*lines, "", title, budget.text, "", f"verdict: {verdict}"])
+    return CheckReport(
+        dots, derivative, steps, remainders, slopes, storage, approximation, visible, budget, passed, text
+    )

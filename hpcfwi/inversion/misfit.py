@@ -38,7 +38,7 @@ class Misfit(Protocol):
         predicted, observed
             Shape (samples, receivers), the same for both; neither may be changed.
         axis
-            Time axis of the shot; the gathers are its first samples.
+            Time axis of the gathers.
 
         Returns
         -------
@@ -118,7 +118,7 @@ class ShotMisfit:
     misfit: Misfit  # J, which compares the processed gathers
     processing: Operator  # P
     observed: NDArray  # the observed gather, processed
-    axis: TimeAxis  # of the predicted gather
+    axis: TimeAxis  # of the processed gathers
 
     def __call__(self, predicted: NDArray) -> tuple[float, NDArray]:
         """Misfit and adjoint source of a predicted gather, shape (samples, receivers)."""

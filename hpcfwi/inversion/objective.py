@@ -217,7 +217,7 @@ class Objective:
         return task_key(self.operations.context_key, model.digest, shot.digest, axis)
 
     def predict(self, velocity: NDArray, index: int) -> tuple[NDArray, NDArray, TimeAxis]:
-        """Observed and predicted gather of one shot in a model, km/s, and their time axis."""
+        """Observed and predicted gather of one shot in a model, km/s, and the time axis at whose samples they are compared."""
         axis = self.problem.time_axis(velocity)
         model = stage(self.staged, "model", squared_slowness(velocity))
         name, shot = self._names[index], self.shots[index]
@@ -227,4 +227,4 @@ class Objective:
             ((observed, predicted),) = self.executor.map(self.operations.predict, [name], [arguments], [key])
         finally:
             Path(model.path).unlink(missing_ok=True)
-        return observed, predicted, axis
+        return observed, predicted, self.problem.sampling.compared(axis)

@@ -47,8 +47,9 @@ def minimise(
     Notes
     -----
     L-BFGS-B first tries ``x - g``, projected onto the bounds (Byrd et al. 1995, doi:10.1137/0916069), whatever the units of
-    the misfit; where g is large that is a jump to the bounds. It gets ``c x`` with the gradient ``g / c`` instead, and first
-    tries ``x - g / c^2``. c is a power of two, so that scaling causes no rounding.
+    the misfit; where g is large that is a jump to the bounds. It stops early if the misfit is far below 1. So it gets ``f / s``
+    as a function of ``c x``, with s about the first misfit, and first tries ``x - g / (c^2 s)``. c and s are powers of two:
+    scaling causes no rounding.
     """
     bounds = parametrisation.bounds
     start = np.clip(x0, *bounds)
@@ -56,22 +57,23 @@ def minimise(
         f, g = objective(start)
         if section.iterations == 0:  # scipy would make one
             return OptimizeResult(x=start, fun=f, jac=g, nit=0, nfev=1, message="inversion.iterations is 0")
-        scale = 1.0
-        if section.first_step != "unscaled":
+        scale = unit = steepest = 1.0
+        if section.first_step != "unscaled" and f > 0:
+            unit, steepest = float(2.0 ** round(math.log2(f))), float(np.abs(g).max())
             free = bounds[0] < bounds[1]
             changes = np.abs(parametrisation.velocity_change(start, g)[free])
             change = float(np.quantile(changes, FIRST_STEP_QUANTILE))
             if change > 0:
-                # the power of two for which change / scale^2 is about the first step
-                scale = float(2.0 ** round(0.5 * math.log2(change / section.first_step)))
+                # the power of two for which change / (scale^2 unit) is about the first step
+                scale = float(2.0 ** round(0.5 * math.log2(change / (unit * section.first_step))))
         unused = [(f, g)]  # scipy asks for it again
 
         def scaled(y: Vector) -> tuple[float, Vector]:
             f, g = unused.pop() if unused else objective(y / scale)
-            return f, g / scale
+            return f / unit, g / (scale * unit)
 
         def callback(intermediate_result: OptimizeResult) -> None:
-            on_iteration(intermediate_result.x / scale, float(intermediate_result.fun))
+            on_iteration(intermediate_result.x / scale, unit * float(intermediate_result.fun))
 
         result = minimize(
             scaled,
@@ -84,11 +86,12 @@ def minimise(
                 "maxiter": section.iterations,
                 "maxfun": section.evaluations,
                 "ftol": section.ftol,
-                "gtol": section.gtol / scale,
+                "gtol": section.gtol * steepest / (scale * unit),
                 "maxcor": section.corrections,
                 "maxls": section.line_search_steps,
             },
         )
         result.x = result.x / scale
-        result.jac = result.jac * scale
+        result.fun = result.fun * unit
+        result.jac = result.jac * (scale * unit)
         return result

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.grid import Domain, courant_limit, critical_step, phase_error, safe_step
+from hpcfwi.model.grid import EDGE_TOLERANCE, Domain, courant_limit, critical_step, phase_error, safe_step
 from hpcfwi.model.survey import Survey
 from hpcfwi.model.wavelet import RickerWavelet, Wavelet, highest_frequency
 
@@ -91,7 +91,8 @@ def dispersion(
     points = velocities[0] / (highest_frequency(wavelet) * spacing)
     if not 2 < points < MAX_POINTS_PER_WAVELENGTH:
         return points, 0.0
-    return points, phase_error(points, order, velocities[0] * steps[0] / spacing)
+    corrected = config.solver.time_dispersion == "corrected"
+    return points, phase_error(points, order, 0.0 if corrected else velocities[0] * steps[0] / spacing)
 
 
 def check_layer(config: RunConfig, domain: Domain) -> None:
@@ -105,8 +106,11 @@ def check_layer(config: RunConfig, domain: Domain) -> None:
         )
 
 
-def check_positions(survey: Survey, domain: Domain) -> None:
-    """Raise DataError if a shot has no receivers or a position outside the grid, and InputError if there is no shot."""
+def check_positions(survey: Survey, domain: Domain, free_surface: bool) -> None:
+    """Check that sources and receivers are in the model and, where its top is a free surface, below it.
+
+    Raises DataError if one is not, or a shot has no receivers, and InputError if there is no shot.
+    """
     if not survey.shots:
         raise InputError("the survey is empty: it has no shot")
     inside = domain.contains(np.stack([shot.source for shot in survey.shots]))
@@ -114,6 +118,8 @@ def check_positions(survey: Survey, domain: Domain) -> None:
     for shot, source_inside in zip(survey.shots, inside, strict=True):
         if not source_inside:
             raise _outside(shot.name, "source", shot.source[None], domain)
+        if free_surface:
+            _check_below_surface(shot.name, "source", shot.source[None], domain)
         if len(shot.receivers) == 0:
             raise DataError(shot.name, "has no receivers")
         if shot.receivers is checked:
@@ -121,6 +127,23 @@ def check_positions(survey: Survey, domain: Domain) -> None:
         checked = shot.receivers
         if not domain.contains(checked).all():
             raise _outside(shot.name, "receiver", checked, domain)
+        if free_surface:
+            _check_below_surface(shot.name, "receiver", checked, domain)
+
+
+def _check_below_surface(shot: str, what: str, positions: NDArray[np.float64], domain: Domain) -> None:
+    """Raise DataError if a position is on a free surface, where the pressure is zero."""
+    top, spacing = domain.origin[-1], domain.spacing[-1]
+    on_surface = np.flatnonzero(positions[:, -1] <= top + EDGE_TOLERANCE * spacing)
+    if on_surface.size:
+        number = f" {on_surface[0] + 1}" if what == "receiver" else ""
+        more = f" (and {on_surface.size - 1} more)" if on_surface.size > 1 else ""
+        raise DataError(
+            shot,
+            f"{what}{number}{more} is on the free surface (z = {top:g} m), where the pressure is always zero; take its real "
+            f"depth, or have all that are above z = {top + 0.5 * spacing:g} m moved there: "
+            f"--set acquisition.minimum_depth={top + 0.5 * spacing:g}",
+        )
 
 
 def _outside(shot: str, what: str, positions: NDArray[np.float64], domain: Domain) -> DataError:

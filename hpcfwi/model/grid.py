@@ -63,6 +63,17 @@ class TimeAxis:
         return self.step * np.arange(self.samples, dtype=np.float64)
 
 
+def true_frequency(dispersed: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """Frequency, kHz, of what the leap-frog scheme moves to the frequency ``dispersed``, kHz, at a time step, ms.
+
+    Notes
+    -----
+    Its second time derivative multiplies ``exp(i w' t)`` by ``-(2 sin(w' dt / 2) / dt)^2`` in place of ``-w^2`` (Koene et al.
+    2018, doi:10.1093/gji/ggx563).
+    """
+    return np.sin(np.pi * dispersed * step) / (np.pi * step)
+
+
 @cache
 def second_derivative_weights(order: int) -> tuple[float, ...]:
     """Weights of the centred second derivative of even ``order`` on a grid of spacing 1, from offset 0 outwards.
@@ -131,7 +142,7 @@ def safe_step(domain: Domain, space_order: int, velocity: float) -> float:
     return float(f"{courant_limit(domain, 2 * space_order, velocity):.3e}")
 
 
-def phase_error(points: float, space_order: int, courant: float) -> float:
+def phase_error(points: float, space_order: int, courant: float = 0.0) -> float:
     """Relative error of the phase velocity of a plane wave along a grid axis.
 
     Parameters
@@ -141,7 +152,7 @@ def phase_error(points: float, space_order: int, courant: float) -> float:
     space_order
         Order of the finite differences.
     courant
-        velocity x time step / spacing.
+        velocity x time step / spacing; 0 for the error of the finite differences in space alone.
 
     Notes
     -----
@@ -151,5 +162,7 @@ def phase_error(points: float, space_order: int, courant: float) -> float:
     kh = 2 * math.pi / points
     weights = second_derivative_weights(space_order)
     symbol = -(weights[0] + 2 * sum(a * math.cos(j * kh) for j, a in enumerate(weights) if j))
+    if courant == 0:
+        return math.sqrt(symbol) / kh - 1
     inner = 0.5 * courant * math.sqrt(symbol)
     return 2 * math.asin(min(inner, 1.0)) / (courant * kh) - 1

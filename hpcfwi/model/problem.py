@@ -20,7 +20,8 @@ from hpcfwi.errors import InputError
 from hpcfwi.model.checks import check_layer, check_positions, check_sampling, choose_time_steps, dispersion
 from hpcfwi.model.gathers import check_gathers
 from hpcfwi.model.grid import EDGE_TOLERANCE, Domain, TimeAxis, critical_step
-from hpcfwi.model.survey import Survey, build_survey, list_names, read_geometry
+from hpcfwi.model.processing import RecordSampling
+from hpcfwi.model.survey import Survey, build_survey, list_names, move_down, read_geometry
 from hpcfwi.model.velocity import (
     FLOAT32_ROUNDING,
     build_model,
@@ -29,7 +30,7 @@ from hpcfwi.model.velocity import (
     smooth_model,
     squared_slowness,
 )
-from hpcfwi.model.wavelet import Wavelet, build_wavelet
+from hpcfwi.model.wavelet import SourceSignal, Wavelet, build_wavelet
 
 # Float64 arrays of the grid in memory while the models are built.
 MODEL_ARRAYS = 6
@@ -97,10 +98,10 @@ class Problem:
             frozen = _frozen_cells(config, domain, initial if true is None else true)
         initial = _within_bounds(config, initial, frozen)
         wavelet = build_wavelet(config.wavelet)
-        survey = _build_survey(config, domain)
+        survey, moved = _build_survey(config, domain)
         velocities = _velocity_range(config, true, initial)
         steps = choose_time_steps(config, domain, velocities)
-        warnings = check_sampling(config, domain, wavelet, velocities, steps)
+        warnings = moved + check_sampling(config, domain, wavelet, velocities, steps)
         problem = cls(config, domain, true, initial, frozen, survey, wavelet, steps)
         if problem.exclusion_note:
             warnings += (f"the survey is used {problem.exclusion_note}",)
@@ -130,13 +131,33 @@ class Problem:
         fastest = float(velocity.max())
         if self.config.solver.boundary_gradient == "frozen":  # the layer may be faster than the model
             fastest = max(fastest, _edge_velocity(self.initial_velocity))
-        step = self.fixed_step or critical_step(self.domain, self.config.solver.space_order, fastest)
-        return TimeAxis.covering(self.config.data.recording_time, step)
+        return self.axis_with_step(
+            self.fixed_step or critical_step(self.domain, self.config.solver.space_order, fastest)
+        )
 
     @property
     def time_samples(self) -> int:
         """Samples of the longest time axis that a model of this inversion needs."""
-        return TimeAxis.covering(self.config.data.recording_time, self.time_steps[0]).samples
+        return self.axis_with_step(self.time_steps[0]).samples
+
+    def axis_with_step(self, step: float) -> TimeAxis:
+        """The shortest time axis with a step, ms, from which records can be made."""
+        duration = self.config.data.recording_time
+        if self.config.data.tail == "cut":
+            duration += self.sampling.margin(step)
+        return TimeAxis.covering(duration, step)
+
+    @property
+    def sampling(self) -> RecordSampling:
+        """The samples at which predicted and observed gathers are compared."""
+        return RecordSampling.from_config(self.config, self.wavelet, self.recording)
+
+    @property
+    def source_signal(self) -> SourceSignal:
+        """What the sources inject."""
+        solver = self.config.solver
+        scale = 1 / math.prod(self.domain.spacing) if solver.source_scaling == "volume" else 1.0
+        return SourceSignal(self.wavelet, scale, solver.time_dispersion == "corrected")
 
     @property
     def recording(self) -> TimeAxis:
@@ -286,7 +307,8 @@ def _within_bounds(config: RunConfig, initial: NDArray, frozen: NDArray[np.bool_
     return np.where(frozen, initial, np.clip(initial, low, high))
 
 
-def _build_survey(config: RunConfig, domain: Domain) -> Survey:
+def _build_survey(config: RunConfig, domain: Domain) -> tuple[Survey, tuple[str, ...]]:
+    """The survey, and a warning if positions were moved down."""
     sources, receivers = config.acquisition.sources, config.acquisition.receivers
     if config.data.geometry is not None:
         survey = read_geometry(config.data.geometry, domain.axes)
@@ -294,12 +316,14 @@ def _build_survey(config: RunConfig, domain: Domain) -> Survey:
         assert sources is not None
         assert receivers is not None
         survey = build_survey(sources, receivers, domain.axes)
-    survey = survey.without(config.data.exclude)
+    survey, moved = survey.without(config.data.exclude), tuple[str, ...]()
+    if config.acquisition.minimum_depth is not None:
+        survey, moved = move_down(survey, config.acquisition.minimum_depth)
     traces = sum(len(shot.receivers) for shot in survey.shots)
     if traces > MAX_TRACES:
         raise InputError(f"acquisition: {len(survey)} shots have {traces} traces; at most {MAX_TRACES} are possible")
-    check_positions(survey, domain)
-    return survey
+    check_positions(survey, domain, config.solver.free_surface)
+    return survey, moved
 
 
 def _velocity_range(config: RunConfig, true: NDArray | None, initial: NDArray) -> tuple[float, float]:

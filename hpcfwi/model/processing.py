@@ -1,13 +1,28 @@
-"""Processing of gathers: operators on predicted ones, and the resampling of observed ones."""
+"""Processing of gathers: operators on predicted ones, and the samples at which they are compared with observed ones."""
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.model.grid import TimeAxis
+from hpcfwi.model.grid import TimeAxis, true_frequency
+from hpcfwi.model.wavelet import Wavelet, highest_frequency
+
+if TYPE_CHECKING:
+    from hpcfwi.config.run import RunConfig
+
+# The resampling of predicted gathers passes frequencies up to the first multiple of the wavelet's highest one, and none above
+# the second, or above this share of what both time axes carry.
+PASS_BAND, STOP_BAND, USABLE_SHARE = 1.1, 3.0, 0.95
+# Weights below this share of the largest one are left out: their sum is some 1e-5 of a record.
+SMALLEST_WEIGHT = 1e-5
+# Length of the interpolating filter on each side, in periods of the width of its transition band.
+FILTER_PERIODS = 1.5
 
 
 class Operator(Protocol):
@@ -53,6 +68,119 @@ class Tail:
         if self.zero_last:
             out[-1] = 0
         return out
+
+
+@dataclass(frozen=True, eq=False)
+class Resampling:
+    """Interpolate a predicted gather to the samples of the observed one (:func:`resampling`)."""
+
+    weights: Any  # sparse matrix, shape (observed samples, predicted samples)
+
+    def apply(self, gather: NDArray) -> NDArray:
+        """Return the gather, shape (observed samples, receivers)."""
+        return np.asarray(self.weights @ gather)
+
+    def transpose(self, gather: NDArray) -> NDArray:
+        """Return the gather on the predicted samples."""
+        return np.asarray(self.weights.T @ gather)
+
+
+@dataclass(frozen=True)
+class RecordSampling:
+    """The samples at which predicted and observed gathers are compared.
+
+    By default predicted gathers are interpolated to the samples of the observed ones, which stay as they are. With
+    ``extrapolate`` it is the other way around, as in Devito's tutorials: a spline interpolates the observed ones.
+    """
+
+    recording: TimeAxis  # of the observed gathers
+    highest_frequency: float  # of the wavelet, kHz
+    corrected: bool = True  # whether the time dispersion is taken out of predicted gathers
+    extrapolate: bool = False  # data.tail
+
+    @classmethod
+    def from_config(cls, config: RunConfig, wavelet: Wavelet, recording: TimeAxis) -> RecordSampling:
+        """The sampling of a run."""
+        corrected = config.solver.time_dispersion == "corrected"
+        return cls(recording, highest_frequency(wavelet), corrected, config.data.tail == "extrapolate")
+
+    def band(self, step: float) -> tuple[float, float]:
+        """Frequencies, kHz, up to which gathers of a time step, ms, pass, and above which nothing does."""
+        limit = USABLE_SHARE * min(0.5 / self.recording.step, 1 / (math.pi * step))
+        stop = min(STOP_BAND * self.highest_frequency, limit)
+        return min(PASS_BAND * self.highest_frequency, 0.85 * stop), stop
+
+    def margin(self, step: float) -> float:
+        """How much longer than the observed gathers the predicted ones have to be, ms."""
+        low, high = self.band(step)
+        return min(FILTER_PERIODS / (high - low), float(self.recording.times[-1]))
+
+    def compared(self, axis: TimeAxis) -> TimeAxis:
+        """Time axis of the compared gathers."""
+        return axis if self.extrapolate else self.recording
+
+    def operator(self, axis: TimeAxis, dtype: str) -> Operator:
+        """What is done to predicted gathers on a time axis."""
+        if self.extrapolate:
+            return Tail(axis.samples, axis.samples, zero_last=True)
+        return resampling(axis, self.recording, self.band(axis.step), self.corrected, dtype)
+
+    def observed(self, record: NDArray, axis: TimeAxis, dtype: str) -> NDArray:
+        """An observed gather, at the samples where it is compared."""
+        if self.extrapolate:
+            return resample(record, self.recording.step, axis, dtype, extrapolate=True)
+        return np.ascontiguousarray(record, dtype=dtype)
+
+    def synthetic(self, record: NDArray, axis: TimeAxis, dtype: str) -> NDArray:
+        """An observed gather, made of a modelled one on a time axis."""
+        predicted = self.operator(axis, dtype).apply(record)
+        if self.extrapolate:
+            return resample(predicted, axis.step, self.recording, dtype, extrapolate=True)
+        return predicted
+
+
+@lru_cache(maxsize=2)
+def resampling(
+    axis: TimeAxis, recording: TimeAxis, band: tuple[float, float], corrected: bool, dtype: str
+) -> Resampling:
+    """The operator that interpolates gathers from one time axis to another.
+
+    Parameters
+    ----------
+    axis, recording
+        Time axes before and after.
+    band
+        Frequencies, kHz, up to which everything passes, and above which nothing does.
+    corrected
+        Whether the time dispersion of the leap-frog scheme is removed.
+    dtype
+        Precision.
+
+    Notes
+    -----
+    The leap-frog scheme with the time step dt moves what belongs to the frequency ``f`` to a higher one, ``f' =
+    asin(pi f dt) / (pi dt)`` (:func:`hpcfwi.model.grid.true_frequency`). So the sample at time t is the sum over f of
+    ``exp(2 pi i f t)`` times the spectrum of the gather at f' (the inverse time dispersion transform of Koene et al. 2018,
+    doi:10.1093/gji/ggx563). A wavelet is transformed the other way (:func:`hpcfwi.model.wavelet.disperse`).
+    """
+    from scipy.fft import irfft, next_fast_len
+    from scipy.sparse import csr_array, vstack
+
+    low, high = band
+    guard = math.ceil(4 * FILTER_PERIODS / (high - low) / axis.step)  # the transform is periodic
+    count = next_fast_len(axis.samples + guard, real=True)
+    dispersed = np.arange(count // 2 + 1) / (count * axis.step)
+    frequencies = true_frequency(dispersed, axis.step) if corrected else dispersed
+    gain = 0.5 + 0.5 * np.cos(np.pi * np.clip((frequencies - low) / (high - low), 0, 1))
+    if corrected:
+        gain = gain * np.cos(np.pi * dispersed * axis.step)  # df / df'
+    rows = []
+    for times in np.array_split(recording.times, math.ceil(recording.samples / 256)):
+        phases = np.exp(-2j * np.pi * frequencies * times[:, None])
+        weights = irfft(gain * phases, count, axis=1)[:, : axis.samples]
+        weights[np.abs(weights) < SMALLEST_WEIGHT * np.abs(weights).max()] = 0
+        rows.append(csr_array(weights.astype(dtype)))
+    return Resampling(vstack(rows, format="csr"))
 
 
 def resample(record: NDArray, interval: float, axis: TimeAxis, dtype: str, extrapolate: bool = False) -> NDArray:

@@ -104,6 +104,38 @@ def build_survey(sources: Positions, receivers: Positions, axes: tuple[str, ...]
     return Survey(tuple(Shot(name, source, spread[rows[name]]) for name, source in zip(names, positions, strict=True)))
 
 
+def move_down(survey: Survey, depth: float) -> tuple[Survey, tuple[str, ...]]:
+    """Move sources and receivers above ``depth``, m, down to it; returns the survey, and a warning if any were moved."""
+    sources: list[str] = []
+    with_receivers: list[str] = []
+    moved: dict[int, tuple[NDArray[np.float64], bool]] = {}  # by the array, which many shots may share
+    shots = []
+    for shot in survey.shots:
+        if id(shot.receivers) not in moved:
+            above = shot.receivers[:, -1] < depth
+            moved[id(shot.receivers)] = (_at_least(shot.receivers, depth), bool(above.any()))
+        receivers, any_above = moved[id(shot.receivers)]
+        if any_above:
+            with_receivers.append(shot.name)
+        if shot.source[-1] < depth:
+            sources.append(shot.name)
+        shots.append(Shot(shot.name, _at_least(shot.source, depth), receivers))
+    parts = [("the source", sources), ("receivers", with_receivers)]
+    found = [
+        f"{what} of {len(names)} shot{'s' if len(names) > 1 else ''} ({list_names(names)})"
+        for what, names in parts
+        if names
+    ]
+    warning = f"acquisition.minimum_depth: moved {' and '.join(found)} down to {depth:g} m" if found else ""
+    return Survey(tuple(shots)), (warning,) if found else ()
+
+
+def _at_least(positions: NDArray[np.float64], depth: float) -> NDArray[np.float64]:
+    out = positions.copy()
+    out[..., -1] = np.maximum(out[..., -1], depth)
+    return out
+
+
 def read_geometry(path: Path, axes: tuple[str, ...]) -> Survey:
     """Read ``data.geometry``, a CSV file with a row for each trace: shot, source_x, source_z, receiver_x, receiver_z.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.errors import InputError
 from hpcfwi.io import quoted, require_regular_file
-from hpcfwi.model.grid import TimeAxis
+from hpcfwi.model.grid import TimeAxis, true_frequency
 
 if TYPE_CHECKING:
     from hpcfwi.config.run import RickerSection, WaveletFileSection  # workers import this module without pydantic
@@ -55,6 +56,55 @@ class SampledWavelet:
 Wavelet = RickerWavelet | SampledWavelet
 
 
+def disperse(wavelet: Wavelet, axis: TimeAxis) -> NDArray[np.float64]:
+    """Sample a wavelet so that the leap-frog scheme, which moves frequencies, makes waves of the right spectrum.
+
+    Returns the values, shape (axis.samples,): the forward time dispersion transform (Koene et al. 2018,
+    doi:10.1093/gji/ggx563), which gives the frequency :func:`~hpcfwi.model.grid.true_frequency` of each dispersed one its
+    amplitude.
+    """
+    return delayed(wavelet, axis, 0.0)
+
+
+def delayed(
+    wavelet: Wavelet, axis: TimeAxis, delay: float, dispersed: bool = True, leap_frog: bool = True
+) -> NDArray[np.float64]:
+    """Sample a wavelet that arrives ``delay`` ms later, shape (axis.samples,).
+
+    It leaves as :func:`disperse` makes it, or, with ``dispersed=False``, as it is. Its waves travel as in the leap-frog
+    scheme, or, with ``leap_frog=False``, as in nature.
+    """
+    values = wavelet.sample(axis)
+    kept = np.flatnonzero(values)[-1] + 1 if values.any() else 1
+    count = 2 * axis.samples
+    frequencies = np.arange(axis.samples + 1) / (count * axis.step)
+    moved = true_frequency(frequencies, axis.step)
+    found = np.zeros(len(frequencies), dtype=complex)
+    leaving = moved if dispersed else frequencies
+    for chosen in np.array_split(np.arange(len(frequencies)), math.ceil(len(frequencies) * kept / 2**22)):
+        found[chosen] = np.exp(-2j * np.pi * leaving[chosen, None] * axis.times[:kept]) @ values[:kept]
+    travelling = moved if leap_frog else frequencies
+    return np.fft.irfft(found * np.exp(-2j * np.pi * travelling * delay), count)[: axis.samples]
+
+
+@dataclass(frozen=True)
+class SourceSignal:
+    """What a source adds to the wave equation at its position.
+
+    The equation is ``m u_tt - laplace(u) = s(t) delta(x)``. If s is in Pa m (in 2-D, for a line source, in Pa), records are in
+    Pa: in a homogeneous 3-D medium ``s(t - r / v) / (4 pi r)`` at the distance r.
+    """
+
+    wavelet: Wavelet  # s
+    scale: float = 1.0  # a grid point's share of the delta function, 1 / m^ndim: one over the volume of a cell
+    dispersed: bool = True  # whether to make up for the time dispersion of the leap-frog scheme (:func:`disperse`)
+
+    def sample(self, axis: TimeAxis) -> NDArray[np.float64]:
+        """Return the values that a grid point gets on a time axis, shape (axis.samples,)."""
+        values = disperse(self.wavelet, axis) if self.dispersed else self.wavelet.sample(axis)
+        return self.scale * values
+
+
 def build_wavelet(section: RickerSection | WaveletFileSection) -> Wavelet:
     """Make the wavelet that ``[wavelet]`` describes."""
     if section.kind == "file":
@@ -65,18 +115,18 @@ def build_wavelet(section: RickerSection | WaveletFileSection) -> Wavelet:
 
 def highest_frequency(wavelet: Wavelet) -> float:
     """Highest frequency, kHz, with at least 1 % of the spectrum's peak amplitude (for a Ricker 2.76 times its peak)."""
-    frequencies, amplitudes = _spectrum(wavelet)
+    frequencies, amplitudes = spectrum(wavelet)
     return float(frequencies[np.flatnonzero(amplitudes >= HIGHEST_FREQUENCY_LEVEL * amplitudes.max())[-1]])
 
 
 def peak_frequency(wavelet: Wavelet) -> float:
     """Frequency of the largest amplitude, kHz."""
-    frequencies, amplitudes = _spectrum(wavelet)
+    frequencies, amplitudes = spectrum(wavelet)
     return float(frequencies[np.argmax(amplitudes)])
 
 
-def _spectrum(wavelet: Wavelet) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Frequencies, kHz, and amplitudes."""
+def spectrum(wavelet: Wavelet) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Frequencies of a wavelet, kHz, and their amplitudes, in an arbitrary unit."""
     if isinstance(wavelet, RickerWavelet):
         frequencies = np.linspace(0.0, 5.0 * wavelet.frequency, 5001)
         ratio = (frequencies / wavelet.frequency) ** 2

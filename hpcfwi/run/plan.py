@@ -19,7 +19,7 @@ from hpcfwi.model.checks import MIN_POINTS_PER_WAVELENGTH, choose_time_steps
 from hpcfwi.model.grid import courant_limit
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.wavelet import highest_frequency, peak_frequency
-from hpcfwi.solver.boundary import SolverSpec
+from hpcfwi.solver.spec import SolverSpec
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ from hpcfwi.run.plan import make_plan, resource_request
 from hpcfwi.run.reproducibility import Reproducibility
 from hpcfwi.run.stopping import StopConditions, signal_reason
 from hpcfwi.run.worker_events import WorkerEvents, failure_summary
-from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.engine import SleepingShots
+from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:  # importing Dask is too slow for the command line
@@ -236,9 +236,9 @@ class Session:
             ShotContext(
                 solver,
                 spec,
-                stage(self.folder.staged, "wavelet", self.problem.wavelet),
+                stage(self.folder.staged, "wavelet", self.problem.source_signal),
                 edges,
-                config.data.tail,
+                self.problem.sampling,
                 cache_bytes,
                 config.inversion.misfit,
                 self.stand_in,

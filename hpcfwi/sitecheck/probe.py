@@ -31,8 +31,8 @@ from hpcfwi.artifacts import StagedFile
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:  # imports Devito
-    from hpcfwi.solver.boundary import SolverSpec
     from hpcfwi.solver.operators import Propagator
+    from hpcfwi.solver.spec import SolverSpec
 
 # Driver and workers must have the same versions of these.
 PACKAGES = ("cloudpickle", "dask", "devito", "distributed", "numpy")
@@ -172,7 +172,8 @@ def _try_here(threads: int) -> dict[str, Any]:
 def probe_spec(threads: int) -> SolverSpec:
     """Return the solver of the test: its grid is small, but large enough for these threads."""
     from hpcfwi.model.grid import Domain
-    from hpcfwi.solver.boundary import Cpml, SolverSpec
+    from hpcfwi.solver.boundary import Cpml
+    from hpcfwi.solver.spec import SolverSpec
 
     points = max(201, ROWS_PER_THREAD * threads)
     domain = Domain((points, points), (10.0, 10.0), (0.0, 0.0))

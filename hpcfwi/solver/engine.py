@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from hpcfwi.errors import InputError
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.survey import Shot
-from hpcfwi.model.wavelet import Wavelet
+from hpcfwi.model.wavelet import SourceSignal, Wavelet
+from hpcfwi.solver.interpolation import stencils
 
 if TYPE_CHECKING:  # Devito takes seconds, and the command line only needs SleepingShots
     from hpcfwi.solver.devito_internals import Kernel
@@ -62,7 +63,7 @@ class DevitoEngine:
 
     runs_kernels = True
 
-    def __init__(self, propagator: Propagator, wavelet: Wavelet, edges: NDArray | None = None) -> None:
+    def __init__(self, propagator: Propagator, wavelet: SourceSignal | Wavelet, edges: NDArray | None = None) -> None:
         self.propagator = propagator
         self.equation, self.boundary = propagator.equation, propagator.equation.boundary
         self.wavelet = wavelet
@@ -114,14 +115,14 @@ class DevitoEngine:
         return values.transpose(np.argsort(self.boundary.memory_order))
 
     def born(self, shot: Shot, axis: TimeAxis, direction: NDArray) -> NDArray:
-        """Derivative of the gather in the ``direction`` of a change of ``m``; the propagator needs its Born operator."""
-        assert self.propagator.born is not None
+        """Derivative of the gather in the ``direction`` of a change of ``m``."""
+        kernel = self.propagator.born  # has variables of its own, which are cleared with the others
         self._place(shot, axis)
         self.equation.clear()
         if self.propagator.spec.layer_gradient:
             direction = self._extend(direction)
         self.equation.gradient_field.data[:] = self._to_memory(direction)
-        self._run(self.propagator.born, shot, axis, first=0)
+        self._run(kernel, shot, axis, first=0)
         return self._gather(shot, axis).copy()
 
     def _extend(self, values: NDArray) -> NDArray:
@@ -136,18 +137,13 @@ class DevitoEngine:
         if self._axis != axis:
             equation.fill(axis.step)
             self._axis, self._sampled_wavelet = axis, self.wavelet.sample(axis)
-        equation.source.coordinates.data[0] = self._from_origin(shot.source)
         equation.source.data[: axis.samples, 0] = self._sampled_wavelet
-        equation.receivers.coordinates.data[: len(shot.receivers)] = self._from_origin(shot.receivers)
-
-    def _from_origin(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Positions relative to the first point of the padded grid, in the order of its axes.
-
-        A position that rounding puts outside the model is moved onto its edge: the gradient is exact in the model only.
-        """
-        domain = self.boundary.domain
-        inside = np.clip(positions, domain.origin, domain.last) - self.boundary.padded_origin
-        return np.asarray(inside[..., list(self.boundary.memory_order)])
+        points = self.propagator.spec.interpolation_points
+        for traces, positions in ((equation.source, shot.source[None]), (equation.receivers, shot.receivers)):
+            first, weights = stencils(self.boundary, positions, points)
+            # Devito counts from the point before the middle
+            traces.gridpoints.data[: len(first)] = first + (points // 2 - 1)
+            traces.interpolation_coeffs.data[: len(first)] = weights
 
     def _gather(self, shot: Shot, axis: TimeAxis) -> NDArray:
         """The receivers' traces: output of the forward kernel, input of the gradient kernel."""
@@ -232,7 +228,7 @@ class SleepingEngine:
 
 
 def open_engine(
-    propagator: Propagator, wavelet: Wavelet, edges: NDArray | None, sleeping: SleepingShots | None
+    propagator: Propagator, wavelet: SourceSignal | Wavelet, edges: NDArray | None, sleeping: SleepingShots | None
 ) -> ShotEngine:
     """The engine of a run: sleeping in a study without kernels, else Devito's."""
     if sleeping is not None:

@@ -11,16 +11,17 @@ from devito import (
     Grid,
     Inc,
     Operator,
+    PrecomputedSparseTimeFunction,
     SpaceDimension,
-    SparseTimeFunction,
     SubDomain,
     TimeFunction,
 )
 from numpy.typing import NDArray
 
 from hpcfwi.model.grid import critical_step
-from hpcfwi.solver.boundary import AbsorbingLayer, SolverSpec
+from hpcfwi.solver.boundary import AbsorbingLayer
 from hpcfwi.solver.devito_internals import operator_name, set_instruction_set
+from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.solver.storage import WavefieldStorage, where
 from hpcfwi.solver.timestep import TIME_STEPS, TimeStep
 
@@ -36,8 +37,8 @@ class WaveEquation(Protocol):
     grid: Grid  # the padded grid
     kept: Grid | SubDomain  # where the gradient is computed, and the forward wavefield kept for it
     gradient_field: Function  # gradient() adds to it, and born() reads the perturbation of the model from it
-    source: SparseTimeFunction  # traces and positions
-    receivers: SparseTimeFunction
+    source: PrecomputedSparseTimeFunction  # traces, grid points and their weights
+    receivers: PrecomputedSparseTimeFunction
 
     @property
     def nbytes(self) -> int:
@@ -90,8 +91,8 @@ class AcousticEquation:
     *Step*: ``u_tt`` is a centred difference; the absorbing layer adds its own terms (:mod:`hpcfwi.solver.timestep`). The
     Courant limit is that of :func:`hpcfwi.model.grid.courant_limit`.
 
-    *Source and receivers*: every sample of the wavelet is injected with ``dt^2 / m`` after the step. Both lie between grid
-    points by linear interpolation along each axis.
+    *Source and receivers*: every sample of the wavelet is injected with ``dt^2 / m`` after the step, at the grid points of
+    :mod:`hpcfwi.solver.interpolation`; records are read there with the same weights.
 
     *Gradient*: with v the solution of the adjoint step, into which the adjoint source is injected with ``dt^2 / m``, the
     gradient with respect to m is ``g = -sum_t u v_tt`` (Plessix 2006, doi:10.1111/j.1365-246X.2006.02978.x). Summation by parts
@@ -117,13 +118,14 @@ class AcousticEquation:
         self.gradient_field = Function(name="gradient", grid=self.kept, space_order=0)
         self.forward_field = TimeFunction(name="u", grid=grid, time_order=2, space_order=order)
         self.adjoint_field = TimeFunction(name="v", grid=grid, time_order=2, space_order=order)
-        self.source = SparseTimeFunction(name="source", grid=grid, npoint=1, nt=spec.time_samples)
-        self.receivers = SparseTimeFunction(name="receivers", grid=grid, npoint=spec.receivers, nt=spec.time_samples)
+        self.source = make_traces("source", grid, 1, spec)
+        self.receivers = make_traces("receivers", grid, spec.receivers, spec)
 
     @property
     def _symbols(self) -> tuple[Any, ...]:
-        sparse = (self.source, self.source.coordinates, self.receivers, self.receivers.coordinates)
-        return (self.gradient_field, self.forward_field, self.adjoint_field, *self.time_step.symbols, *sparse)
+        fields = (self.gradient_field, self.forward_field, self.adjoint_field, *self.time_step.symbols)
+        sparse = ((each, each.gridpoints, each.interpolation_coeffs) for each in (self.source, self.receivers))
+        return (*fields, *(symbol for three in sparse for symbol in three))
 
     @property
     def nbytes(self) -> int:
@@ -184,7 +186,7 @@ class AcousticEquation:
         ]
         return self._operator(equations, "Born")
 
-    def _inject(self, traces: SparseTimeFunction, unknown: Any) -> Any:
+    def _inject(self, traces: PrecomputedSparseTimeFunction, unknown: Any) -> Any:
         """Add the traces to the level that a step solved for."""
         return traces.inject(field=unknown, expr=traces * self.time_step.gain)
 
@@ -216,6 +218,20 @@ def make_grid(boundary: AbsorbingLayer, dtype: type) -> Grid:
     ]
     shape, extent, dimensions = (tuple(each[axis] for axis in order) for each in (boundary.padded_shape, extent, axes))
     return Grid(shape=shape, extent=extent, dimensions=dimensions, dtype=dtype)
+
+
+def make_traces(name: str, grid: Grid, count: int, spec: SolverSpec) -> PrecomputedSparseTimeFunction:
+    """Traces at positions between grid points; an engine fills in the grid points and their weights."""
+    ndim, points = grid.dim, spec.interpolation_points
+    return PrecomputedSparseTimeFunction(
+        name=name,
+        grid=grid,
+        npoint=count,
+        nt=spec.time_samples,
+        r=points // 2,
+        gridpoints=np.zeros((count, ndim), dtype=np.int32),
+        interpolation_coeffs=np.zeros((count, ndim, points), dtype=grid.dtype),
+    )
 
 
 # By the name in a specification.

@@ -8,7 +8,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from devito import configuration, switchconfig
 from hpcfwi.artifacts import StagedFile, load, read_container, stage, unpickle
 from hpcfwi.errors import RunError, StagingError
 from hpcfwi.io import file_lock
-from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.devito_internals import Kernel, compiler_command, instruction_set
 from hpcfwi.solver.equations import EQUATIONS, WaveEquation
+from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.solver.storage import STORAGES, WavefieldStorage
 from hpcfwi.version import __version__
 
@@ -30,18 +30,30 @@ BUILD_LOCK_TIMEOUT_S = 300.0
 
 
 class Propagator:
-    """The operators of one wave equation with one wavefield storage; the driver pickles them with their kernels.
+    """The operators of one wave equation with one wavefield storage, built when they are first used.
 
-    ``born`` asks for the Born operator as well, for the gradient check.
+    The driver pickles them with their kernels.
     """
 
-    def __init__(self, spec: SolverSpec, born: bool = False) -> None:
+    def __init__(self, spec: SolverSpec) -> None:
         self.spec = spec
         self.equation: WaveEquation = EQUATIONS[spec.equation](spec)
         self.storage: WavefieldStorage = STORAGES[spec.storage](self.equation.kept, spec)
-        self.forward = Kernel(self.equation.forward(self.storage))
-        self.gradient = Kernel(self.equation.gradient(self.storage))
-        self.born = Kernel(self.equation.born()) if born else None
+
+    @cached_property
+    def forward(self) -> Kernel:
+        """Models a record and keeps its wavefield."""
+        return Kernel(self.equation.forward(self.storage))
+
+    @cached_property
+    def gradient(self) -> Kernel:
+        """Propagates an adjoint source backwards."""
+        return Kernel(self.equation.gradient(self.storage))
+
+    @cached_property
+    def born(self) -> Kernel:
+        """Models the derivative of a record, for the gradient check."""
+        return Kernel(self.equation.born())
 
 
 @contextmanager

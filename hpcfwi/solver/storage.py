@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from devito import ConditionalDimension, Eq, Grid, SubDomain, TimeFunction
 
-from hpcfwi.solver.boundary import SolverSpec
+from hpcfwi.solver.spec import SolverSpec
 
 
 class WavefieldStorage(Protocol):
@@ -37,7 +37,7 @@ class SnapshotStorage:
     """Keeps a snapshot of the wavefield every k steps in memory.
 
     k times the sum over the snapshots equals the sum over all steps as long as no frequency of the product of the two
-    wavefields is aliased to zero (:func:`hpcfwi.solver.boundary.snapshot_interval`).
+    wavefields is aliased to zero (:func:`hpcfwi.solver.spec.snapshot_interval`).
     """
 
     def __init__(self, kept: Grid | SubDomain, spec: SolverSpec) -> None:

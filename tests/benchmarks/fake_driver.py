@@ -31,9 +31,11 @@ from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 from hpcfwi.inversion.objective import MAX_DRIVER_SUM_BYTES, task_key
 from hpcfwi.io import make_private
 from hpcfwi.model.grid import Domain, TimeAxis
+from hpcfwi.model.processing import RecordSampling
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet
 from hpcfwi.run.worker_events import WorkerEvents
-from hpcfwi.solver.boundary import SolverSpec, Sponge
+from hpcfwi.solver.boundary import Sponge
+from hpcfwi.solver.spec import SolverSpec
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def _work(case: Case, staged: Path) -> _Work:
     solver, model = (StagedFile(str(staged / f"{kind}-{unread}.pkl"), unread) for kind in ("solver", "model"))
     wavelet = stage(make_private(staged), "wavelet", wavelet)
     spec = SolverSpec(Sponge(domain, 40), 8, "float32", 2000, 8, 400)
-    work = _Work(ShotContext(solver, spec, wavelet, None, "cut", 0), [str(i) for i in range(case.shots)])
+    sampling = RecordSampling(TimeAxis(4.0, 750), 0.028)
+    work = _Work(ShotContext(solver, spec, wavelet, None, sampling, 0), [str(i) for i in range(case.shots)])
     axis = TimeAxis(1.5, 2000)
     for name in work.names:
         path = shard_folder(staged / "shots", name, case.shots) / f"{name}.pkl"

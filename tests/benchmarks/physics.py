@@ -63,10 +63,12 @@ def hpcfwi_gradient(case: str) -> Callable[[], Any]:
     shape, h, steps, step, every = CASES[case]
     domain = Domain(shape, (h,) * len(shape), (0.0,) * len(shape))
     if hasattr(boundaries, "Cpml"):
+        from hpcfwi.solver.spec import SolverSpec
+
         layer = boundaries.Cpml(domain, 10, velocity=3.0, frequency=FREQUENCY)
     else:
-        layer = boundaries.Sponge(domain, 40)
-    spec = boundaries.SolverSpec(layer, ORDER, "float32", steps, every, RECEIVERS)
+        layer, SolverSpec = boundaries.Sponge(domain, 40), boundaries.SolverSpec
+    spec = SolverSpec(layer, ORDER, "float32", steps, every, RECEIVERS)
     engine = DevitoEngine(Propagator(spec), RickerWavelet(FREQUENCY, 125.0))
     engine.set_model(velocity(case) ** -2.0)
     source, receivers = positions(case)

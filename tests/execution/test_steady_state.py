@@ -17,9 +17,10 @@ from hpcfwi.execution.tasks import observe_shot
 from hpcfwi.io import make_private
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.problem import Problem
+from hpcfwi.model.processing import RecordSampling
 from hpcfwi.model.velocity import squared_slowness
-from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.operators import stage_solver
+from hpcfwi.solver.spec import SolverSpec
 
 CIRCLE = Path(__file__).parents[2] / "jobs" / "circle.toml"
 SMALL = [
@@ -41,7 +42,7 @@ def context(problem, tmp_path):
     spec = SolverSpec.from_problem(problem)
     solver, built = stage_solver(tmp_path, spec)
     assert built
-    return ShotContext(solver, spec, stage(tmp_path, "wavelet", problem.wavelet), None, "cut", 10**8)
+    return ShotContext(solver, spec, stage(tmp_path, "wavelet", problem.source_signal), None, problem.sampling, 10**8)
 
 
 def stage_model(folder, velocity):
@@ -87,7 +88,7 @@ def test_the_second_evaluation_builds_compiles_allocates_and_reads_nothing(probl
     for allocator in {a for a in vars(devito.data.allocators).values() if isinstance(a, type)}:
         if "alloc" in vars(allocator):
             count(allocator, "alloc", "buffers allocated")
-    count(shot_module, "resample", "records resampled")
+    count(RecordSampling, "observed", "records sampled")
     count(shot_module, "load", "files unpickled")
 
     worker = ShotWorker(context)
@@ -95,7 +96,7 @@ def test_the_second_evaluation_builds_compiles_allocates_and_reads_nothing(probl
     counts.clear()
     evaluate(worker, problem, shots, problem.initial_velocity, tmp_path)
     assert counts["operators built"] == counts["kernels compiled"] == 0  # they came with the pickle
-    assert counts["records resampled"] == len(shots)
+    assert counts["records sampled"] == len(shots)
     assert counts["files unpickled"] == len(shots) + 1
     assert counts["buffers allocated"] == 0
     counts.clear()
@@ -110,7 +111,9 @@ def test_the_counters_see_a_build(monkeypatch, problem):
     monkeypatch.setattr(Operator, "_build", classmethod(lambda cls, *a, **k: built.append(1) or original(cls, *a, **k)))
     from hpcfwi.solver.operators import Propagator
 
-    Propagator(SolverSpec.from_problem(problem))
+    made = Propagator(SolverSpec.from_problem(problem))
+    assert built == []
+    assert made.forward.operator.name != made.gradient.operator.name
     assert len(built) == 2
 
 
@@ -119,7 +122,7 @@ def test_kept_shots_stay_within_the_memory_budget(problem, context, tmp_path):
     worker = ShotWorker(context)
     axis = problem.time_axis(problem.initial_velocity)
     one = worker.observed("0", shots[0], axis).gather.nbytes
-    worker.context = ShotContext(context.solver, context.spec, context.wavelet, None, "cut", int(2.5 * one))
+    worker.context = ShotContext(context.solver, context.spec, context.wavelet, None, context.sampling, int(2.5 * one))
     for shot in shots:
         worker.observed("0", shot, axis)
     assert sum(kept.gather.nbytes for kept in worker._shots.values()) <= 2.5 * one

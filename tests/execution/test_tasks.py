@@ -17,8 +17,8 @@ from hpcfwi.execution.tasks import TaskFailure, evaluate_shot, observe_shot
 from hpcfwi.io import make_private
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
-from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.operators import stage_solver
+from hpcfwi.solver.spec import SolverSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,9 +38,9 @@ def context(problem, folder):
     return ShotContext(
         stage_solver(folder, SolverSpec.from_problem(problem))[0],
         SolverSpec.from_problem(problem),
-        stage(folder, "wavelet", problem.wavelet),
+        stage(folder, "wavelet", problem.source_signal),
         None,
-        "cut",
+        problem.sampling,
         10**8,
     )
 
@@ -108,19 +108,21 @@ def test_misfit_and_gradient_of_a_spread_are_the_sums_over_its_parts(problem, co
     np.testing.assert_allclose(sums[0].g, sums[1].g + sums[2].g, rtol=0, atol=1e-5 * np.abs(sums[0].g).max())
 
 
-def test_a_new_time_axis_resamples_the_data_once_and_the_old_one_does_so_again(
-    problem, context, model, observe, monkeypatch
+@pytest.mark.parametrize(("extrapolate", "expected"), [(False, 1), (True, 3)])
+def test_only_extrapolated_data_are_made_anew_for_another_time_axis(
+    problem, context, model, observe, monkeypatch, extrapolate, expected
 ):
-    staged, worker = observe(SHOTS[0]), ShotWorker(context)
+    sampling = replace(problem.sampling, corrected=not extrapolate, extrapolate=extrapolate)
+    staged, worker = observe(SHOTS[0]), ShotWorker(replace(context, sampling=sampling))
     calls = []
-    original = shot_module.resample
-    monkeypatch.setattr(shot_module, "resample", lambda *a: calls.append(a[2].step) or original(*a))
+    original = shot_module.load
+    monkeypatch.setattr(shot_module, "load", lambda file, kind: calls.append(kind) or original(file, kind))
     axis = problem.time_axis(problem.initial_velocity)
     shorter = type(axis).covering(300.0, 0.99 * axis.step)
     shorter = replace(shorter, samples=min(shorter.samples, problem.time_samples))
     for wanted in (axis, axis, shorter, shorter, axis):
         worker.evaluate("few", model, staged, wanted)
-    assert calls == [axis.step, shorter.step, axis.step]
+    assert calls.count("shot") == expected
 
 
 def test_the_last_shot_is_kept_however_small_the_memory_budget(problem, context, observe):
@@ -214,13 +216,13 @@ def test_a_missing_file_is_a_failure_of_the_task_in_one_line_with_its_host(probl
 
 def test_modelled_data_are_reused_unless_damaged_or_of_another_origin(observe, monkeypatch):
     modelled = []
-    record = ShotWorker.record
+    synthetic = ShotWorker.synthetic
 
     def counted(self, *arguments):
         modelled.append(1)
-        return record(self, *arguments)
+        return synthetic(self, *arguments)
 
-    monkeypatch.setattr(ShotWorker, "record", counted)
+    monkeypatch.setattr(ShotWorker, "synthetic", counted)
     first = observe(SHOTS[0])
     assert observe(SHOTS[0]) == first
     assert len(modelled) == 1

@@ -19,7 +19,7 @@ import numpy as np
 from hpcfwi.model.grid import Domain
 from hpcfwi.solver.operators import Propagator
 from hpcfwi.solver.boundary import Sponge
-from hpcfwi.solver.boundary import SolverSpec
+from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.execution.affinity import observed_threads
 from hpcfwi.solver.engine import DevitoEngine
 from hpcfwi.model.grid import TimeAxis

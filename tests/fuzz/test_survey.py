@@ -37,7 +37,7 @@ def test_a_damaged_table_is_a_survey_or_refused(fuzz, hostile, error_of):
         path = folder / "positions.csv"
         path.write_bytes(content)
         for call in read(path):
-            error_of(lambda call=call: check_positions(call(), DOMAIN), path, "shot ")
+            error_of(lambda call=call: check_positions(call(), DOMAIN, free_surface=False), path, "shot ")
 
     fuzz(hostile.mutated(TRACES, SOURCES, RECEIVERS), check)
 
@@ -58,7 +58,7 @@ def test_a_table_of_hostile_cells_is_a_survey_or_refused(fuzz, hostile, error_of
         path = folder / "positions.csv"
         path.write_text(content, encoding="utf-8", errors="surrogatepass", newline="")
         for call in read(path):
-            error_of(lambda call=call: check_positions(call(), DOMAIN), path, "shot ")
+            error_of(lambda call=call: check_positions(call(), DOMAIN, free_surface=False), path, "shot ")
 
     fuzz(tables, check)
 
@@ -88,6 +88,6 @@ def test_many_shots_of_one_spread_are_checked_quickly():
     spread = Positions(first=(0.0, 5.0), last=(100.0, 5.0), count=2_000)
     survey = build_survey(names, spread, XZ)
     started = time.monotonic()
-    check_positions(survey, DOMAIN)
+    check_positions(survey, DOMAIN, free_surface=False)
     assert time.monotonic() - started < 10
     assert np.array_equal(survey.shots[-1].source, [100.0, 5.0])

@@ -26,7 +26,12 @@ def problem(*settings):
 
 
 @pytest.mark.parametrize(
-    "settings", [(), ("solver.free_surface=true", "solver.dtype=float64"), (*SPONGE, "solver.boundary_gradient=exact")]
+    "settings",
+    [
+        (),
+        ("solver.free_surface=true", "solver.dtype=float64", "acquisition.minimum_depth=5"),
+        (*SPONGE, "solver.boundary_gradient=exact"),
+    ],
 )
 def test_a_right_gradient_passes_and_devito_is_quiet(settings, capfd, monkeypatch):
     monkeypatch.delenv("DEVITO_LOGGING", raising=False)

@@ -101,4 +101,4 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_is_not_written(objectiv
 def test_a_prediction_is_for_the_shot_and_the_time_axis_of_the_model(objective, problem):
     observed, predicted, axis = objective().predict(problem.initial_velocity, 1)
     assert (observed, predicted) == (1, 2)
-    assert axis == problem.time_axis(problem.initial_velocity)
+    assert axis == problem.recording

@@ -21,12 +21,13 @@ def section(**settings):
 
 
 class Objective:
-    def __init__(self):
-        self.xs = []
+    def __init__(self, factor=1.0):
+        self.xs, self.factor = [], factor
 
     def __call__(self, x):
         self.xs.append(x.copy())
-        return float((WEIGHTS * (x - MINIMUM) ** 2).sum()) / 2, WEIGHTS * (x - MINIMUM)
+        f, g = float((WEIGHTS * (x - MINIMUM) ** 2).sum()) / 2, WEIGHTS * (x - MINIMUM)
+        return self.factor * f, self.factor * g
 
 
 def test_without_scaling_the_optimiser_visits_the_same_vectors_as_scipy():
@@ -51,6 +52,22 @@ def test_the_first_trial_step_changes_velocities_by_about_first_step(first_step)
     change = np.abs(velocity_from(objective.xs[1]) - velocity_from(START))
     # the scale is a power of two
     assert 0.4 * first_step < change.max() < 3 * first_step
+
+
+def test_the_unit_of_the_misfit_does_not_matter():
+    found = []
+    for factor in (1.0, 2.0**-50, 2.0**40):
+        objective, rows = Objective(factor), []
+        result = minimise(
+            objective, START, PARAMETRISATION, section(iterations=20), lambda _, f, rows=rows: rows.append(f)
+        )
+        assert result.fun == rows[-1] == objective(result.x)[0]
+        np.testing.assert_array_equal(result.jac, objective(result.x)[1])
+        found.append((np.array(objective.xs[:-2]), np.array(rows) / factor, result.message))
+    for xs, misfits, message in found[1:]:
+        np.testing.assert_array_equal(xs, found[0][0])
+        np.testing.assert_array_equal(misfits, found[0][1])
+        assert message == found[0][2]
 
 
 def test_without_iterations_there_is_one_evaluation():

@@ -255,6 +255,51 @@ def test_receivers_outside_the_model_are_refused_with_shot_position_and_limits()
     )
 
 
+FREE = ("solver.free_surface=true",)
+
+
+def test_positions_on_a_free_surface_are_refused_and_the_advice_moves_them():
+    message = refused(*FREE, "acquisition.receivers.first=[980, 0]", "acquisition.receivers.last=[980, 0.000001]")
+    assert message.startswith("shot 0: source is on the free surface (z = 0 m), where the pressure is always zero; ")
+    change = message.rpartition("--set ")[2]
+    assert change == "acquisition.minimum_depth=5"
+    moved = problem(*FREE, "acquisition.sources.count=3", change)
+    assert moved.survey.shots[0].source.tolist() == [20.0, 5.0]
+    assert moved.survey.shots[1].source.tolist() == [20.0, 500.0]
+    assert (
+        "acquisition.minimum_depth: moved the source of 1 shot (0) and receivers of 3 shots (0, 1, 2) down to 5 m"
+        in moved.warnings
+    )
+
+
+def test_the_depth_that_is_advised_counts_from_the_models_origin():
+    message = refused(
+        *FREE, "grid.origin=[0, -40]", "acquisition.sources.first=[20, -40]", "acquisition.receivers.first=[980, 0]"
+    )
+    assert message.endswith("moved there: --set acquisition.minimum_depth=-35")
+
+
+def test_positions_above_the_model_are_moved_down_on_request():
+    above = ("acquisition.receivers.first=[980, -3]",)
+    assert "receiver 1 at (980, -3) m is outside the model" in refused(*above)
+    moved = problem(*above, "acquisition.minimum_depth=0")
+    assert moved.survey.shots[0].receivers[0].tolist() == [980.0, 0.0]
+    assert any("receivers of 11 shots (0, 1, 2, 3, 4 and 6 more) down to 0 m" in text for text in moved.warnings)
+    assert problem("acquisition.minimum_depth=0").warnings == problem().warnings
+
+
+def test_extrapolated_data_do_not_go_with_corrected_time_dispersion():
+    with pytest.raises(InputError, match=r'data\.tail: is "extrapolate", .*add solver\.time_dispersion = "kept"'):
+        problem("data.tail=extrapolate")
+    kept = problem("data.tail=extrapolate", "solver.time_dispersion=kept")
+    assert kept.time_axis(kept.initial_velocity).times[-1] < problem().time_axis(kept.initial_velocity).times[-1]
+
+
+def test_a_source_is_divided_by_the_volume_of_a_cell():
+    assert problem("grid.spacing=[10, 12.5]", "acquisition.receivers.last=[980, 990]").source_signal.scale == 1 / 125
+    assert problem("solver.source_scaling=none").source_signal.scale == 1
+
+
 # What it takes
 
 
@@ -376,6 +421,10 @@ EXTREMES = {
     "solver.layer": one_of(1, 1000),
     "solver.boundary_gradient": one_of("frozen", "exact", "crop"),
     "solver.free_surface": st.booleans(),
+    "solver.interpolation": one_of("sinc", "linear"),
+    "solver.source_scaling": one_of("volume", "none"),
+    "solver.time_dispersion": one_of("corrected", "kept"),
+    "acquisition.minimum_depth": one_of(*PLACES),
     "solver.time_step": one_of("fixed", "critical", *TIMES),
     "solver.strategy": one_of("sampled", "full"),
     "solver.sampling_margin": one_of(1, 1e9, 1e308),

@@ -20,9 +20,10 @@ from hpcfwi.model.grid import (
 )
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.wavelet import RickerWavelet
-from hpcfwi.solver.boundary import Cpml, SolverSpec, Sponge
+from hpcfwi.solver.boundary import Cpml, Sponge
 from hpcfwi.solver.engine import DevitoEngine
 from hpcfwi.solver.operators import Propagator
+from hpcfwi.solver.spec import SolverSpec
 
 MARMOUSI = Path(__file__).parents[3] / "shared/data/vp_marmousi_bi"
 

@@ -8,7 +8,8 @@ import pytest
 from hpcfwi.config.run import load_run_config
 from hpcfwi.model.grid import Domain, courant_limit
 from hpcfwi.model.problem import Problem
-from hpcfwi.solver.boundary import SolverSpec, Sponge, snapshot_interval
+from hpcfwi.solver.boundary import Sponge
+from hpcfwi.solver.spec import SolverSpec, snapshot_interval
 
 CIRCLE = Path(__file__).parents[2] / "jobs" / "circle.toml"
 PLANE, BALL = Domain((7, 5), (10.0, 20.0), (0.0, 100.0)), Domain((4, 6, 5), (10.0, 10.0, 5.0), (0.0, 0.0, 0.0))

@@ -9,9 +9,10 @@ from hpcfwi.errors import InputError, RunError
 from hpcfwi.model.grid import Domain, TimeAxis
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.wavelet import RickerWavelet
-from hpcfwi.solver.boundary import Cpml, SolverSpec, Sponge
+from hpcfwi.solver.boundary import Cpml, Sponge
 from hpcfwi.solver.engine import DevitoEngine, SleepingEngine, SleepingShots, open_engine
 from hpcfwi.solver.operators import Propagator
+from hpcfwi.solver.spec import SolverSpec
 
 AXIS, WAVELET = TimeAxis(1.0, 300), RickerWavelet(0.015, 70.0)
 SHOT = Shot("7", np.array([100.0, 20.0]), np.array([[300.0, 20.0], [400.0, 30.0]]))

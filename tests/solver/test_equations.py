@@ -17,10 +17,11 @@ from hpcfwi.model.processing import Tail
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet
-from hpcfwi.solver.boundary import Cpml, SolverSpec, Sponge
+from hpcfwi.solver.boundary import Cpml, Sponge
 from hpcfwi.solver.engine import DevitoEngine
 from hpcfwi.solver.equations import AcousticEquation
 from hpcfwi.solver.operators import Propagator
+from hpcfwi.solver.spec import SolverSpec
 
 CIRCLE = Path(__file__).parents[2] / "jobs" / "circle.toml"
 FIFTEEN_HZ = RickerWavelet(0.015, 70.0)
@@ -35,12 +36,12 @@ def make_engine(
     samples=200,
     every=1,
     receivers=21,
-    born=False,
     folded=False,
     edges=None,
+    points=2,
 ):
-    spec = SolverSpec(boundary, order, dtype, samples, every, receivers, folded)
-    return DevitoEngine(Propagator(spec, born), wavelet, edges)
+    spec = SolverSpec(boundary, order, dtype, samples, every, receivers, folded, points)
+    return DevitoEngine(Propagator(spec), wavelet, edges)
 
 
 def least_squares(observed, axis):
@@ -167,7 +168,9 @@ def test_the_gradient_is_exact_up_to_the_edges(shape, order, free_surface, treat
     axis = TimeAxis.covering(350.0, safe_step(domain, order, 3.0))
     true, m = (random_velocity(shape, seed) ** -2.0 for seed in (1, 2))
     edges = None if folded else m  # else the layer follows the model, and so does its part of the gradient
-    engine = make_engine(boundary, FIFTEEN_HZ, order, samples=axis.samples, born=True, folded=folded, edges=edges)
+    options = {"samples": axis.samples, "folded": folded, "edges": edges, "points": min(2 * order, 8)}
+    engine = make_engine(boundary, FIFTEEN_HZ, order, **options)
+    # between grid points, and next to the edges
     shot = Shot("0", np.array([*(0.4 * end for end in domain.last[:-1]), 13.0]), line_of_receivers(domain))
     direction = 0.1 * m * rng.standard_normal(shape)  # does not vanish anywhere
     engine.set_model(m)
@@ -194,7 +197,7 @@ def test_layers_as_wide_as_the_model_do_not_disturb_each_other(shape, cells):
     domain = Domain(shape, (10.0, 10.0), (0.0, 0.0))
     axis = TimeAxis.covering(250.0, safe_step(domain, 8, 3.0))
     m = random_velocity(shape) ** -2.0
-    engine = make_engine(Cpml(domain, cells, velocity=2.5), FIFTEEN_HZ, samples=axis.samples, born=True, edges=m)
+    engine = make_engine(Cpml(domain, cells, velocity=2.5), FIFTEEN_HZ, samples=axis.samples, edges=m)
     engine.set_model(m)
     rng = np.random.default_rng(7)
     direction = m * rng.standard_normal(shape)
@@ -205,7 +208,7 @@ def test_layers_as_wide_as_the_model_do_not_disturb_each_other(shape, cells):
 def test_single_precision_passes_the_dot_product_test_to_1e_4():
     domain = Domain((41, 35), (10.0, 10.0), (0.0, 0.0))
     axis = TimeAxis.covering(350.0, safe_step(domain, 4, 3.0))
-    engine = make_engine(Cpml(domain, 10), FIFTEEN_HZ, 4, "float32", axis.samples, born=True)
+    engine = make_engine(Cpml(domain, 10), FIFTEEN_HZ, 4, "float32", axis.samples)
     shot = Shot("0", np.array([203.0, 13.0]), line_of_receivers(domain))
     rng = np.random.default_rng(6)
     m = random_velocity(domain.shape) ** -2.0

@@ -17,9 +17,9 @@ import hpcfwi.solver.operators as solver_module
 from hpcfwi.artifacts import StagedFile
 from hpcfwi.io import make_private
 from hpcfwi.model.velocity import squared_slowness
-from hpcfwi.solver.boundary import SolverSpec
 from hpcfwi.solver.engine import DevitoEngine
 from hpcfwi.solver.operators import obtain_solver, stage_solver
+from hpcfwi.solver.spec import SolverSpec
 
 # What a worker does with the staged solver; prints what came of it.
 WORKER = """
@@ -29,7 +29,7 @@ import cloudpickle
 
 case = cloudpickle.loads(Path(sys.argv[1]).read_bytes())
 from hpcfwi.solver.operators import obtain_solver
-from hpcfwi.solver.boundary import SolverSpec
+from hpcfwi.solver.spec import SolverSpec
 import hpcfwi.solver.operators
 
 if "processor" in case:
@@ -184,7 +184,7 @@ import cloudpickle, sys
 from pathlib import Path
 from hpcfwi.io import make_private
 from hpcfwi.solver.operators import stage_solver
-from hpcfwi.solver.boundary import SolverSpec
+from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.errors import RunError
 
 spec = cloudpickle.loads(Path(sys.argv[1]).read_bytes())
@@ -231,7 +231,7 @@ fingerprint._processor = lambda: (processor, processor)
 from hpcfwi.artifacts import StagedFile, read_header
 from hpcfwi.io import make_private
 from hpcfwi.solver.operators import obtain_solver, stage_solver
-from hpcfwi.solver.boundary import SolverSpec
+from hpcfwi.solver.spec import SolverSpec
 
 if processor == "of the login node":
     staged, _ = stage_solver(make_private(folder), spec)
@@ -268,7 +268,7 @@ from pathlib import Path
 from hpcfwi.io import make_private
 from hpcfwi.errors import RunError
 from hpcfwi.solver.operators import stage_solver
-from hpcfwi.solver.boundary import SolverSpec
+from hpcfwi.solver.spec import SolverSpec
 
 try:
     stage_solver(make_private(Path(sys.argv[2])), cloudpickle.loads(Path(sys.argv[1]).read_bytes()))

@@ -1,0 +1,90 @@
+"""What a solver is built for: the absorbing layer, orders and sizes, and the memory they take; known without Devito."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpcfwi.model.grid import Domain
+from hpcfwi.model.wavelet import highest_frequency, peak_frequency
+from hpcfwi.solver.boundary import AbsorbingLayer, Cpml, Sponge
+from hpcfwi.solver.interpolation import points_needed
+
+if TYPE_CHECKING:  # workers do not need it
+    from hpcfwi.model.problem import Problem
+
+
+@dataclass(frozen=True)
+class SolverSpec:
+    """Everything that the generated code depends on."""
+
+    boundary: AbsorbingLayer  # the grid and its absorbing layer
+    space_order: int  # of the Laplacian's finite differences: even, 2 to 16
+    dtype: str  # "float32" or "float64"
+    time_samples: int  # of the longest time axis
+    snapshot_every: int  # steps between two kept levels of the forward wavefield
+    receivers: int  # largest number of receivers of a shot
+    layer_gradient: bool = False  # whether the gradient in the layer is computed, too
+    interpolation_points: int = 2  # along each axis, around each source and receiver
+    # names in hpcfwi.solver.equations.EQUATIONS and hpcfwi.solver.storage.STORAGES
+    equation: str = "acoustic"
+    storage: str = "snapshots"
+
+    def __post_init__(self) -> None:
+        if self.layer_gradient and isinstance(self.boundary, Cpml):
+            raise ValueError("the gradient in a layer of CPML is not computed")
+
+    @classmethod
+    def from_problem(cls, problem: Problem) -> SolverSpec:
+        """Choose what the shots of a problem need."""
+        solver, samples = problem.config.solver, problem.time_samples
+        every = 1
+        if solver.strategy == "sampled":
+            every = snapshot_interval(problem.time_steps[1], highest_frequency(problem.wavelet), solver.sampling_margin)
+        # keep a few levels of a short record, too
+        every = max(1, min(every, samples // 4))
+        layer = problem.domain, solver.layer_cells, solver.free_surface
+        boundary: AbsorbingLayer = Sponge(*layer)
+        if solver.boundary == "cpml":
+            # a wavelet may have its peak at zero
+            frequency = max(peak_frequency(problem.wavelet), 0.1 * highest_frequency(problem.wavelet))
+            boundary = Cpml(*layer, velocity=problem.edge_velocity, frequency=frequency)
+        receivers = max(len(shot.receivers) for shot in problem.survey.shots)
+        folded = solver.boundary_gradient == "exact"
+        points = points_needed(problem)
+        return cls(boundary, solver.space_order, solver.dtype, samples, every, receivers, folded, points)
+
+    @property
+    def domain(self) -> Domain:
+        """The model's grid."""
+        return self.boundary.domain
+
+    @property
+    def snapshots(self) -> int:
+        """Levels of the forward wavefield that are kept over the longest time axis."""
+        return (self.time_samples - 1) // self.snapshot_every + 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a worker's wavefields and traces."""
+        shape = self.boundary.padded_shape
+        halo, padded = math.prod(n + 2 * self.space_order for n in shape), math.prod(shape)
+        kept = padded if self.layer_gradient else math.prod(self.domain.shape)
+        # with a halo: m, three levels each of u and v, and a sponge's damping; without: the extended model, and where the
+        # gradient is computed that and the snapshots
+        fields = (7 + isinstance(self.boundary, Sponge)) * halo + self.boundary.memory_points
+        points = fields + padded + (1 + self.snapshots) * kept
+        traces = self.time_samples + self.domain.ndim * (1 + self.interpolation_points)
+        return (points + traces * (self.receivers + 1)) * np.dtype(self.dtype).itemsize
+
+
+def snapshot_interval(step: float, highest_frequency: float, margin: float) -> int:
+    """Largest number of steps of ``step`` ms between two kept levels of the wavefield.
+
+    The product of two wavefields has twice the ``highest_frequency``, kHz, of the wavelet; ``margin`` is the number of samples
+    in its period. The sum of the samples equals the integral while this is above 1: no frequency is aliased to zero.
+    """
+    return max(1, math.floor(1.0 / (margin * 2.0 * highest_frequency * step)))
