@@ -47,6 +47,11 @@ EXIT_CODES = {
 # Path in the run folder: what it holds, and when it is there.
 RUN_FILES = {
     "model.npy": ("The final velocity: km/s, float32, indexed `[x, z]` or `[x, y, z]`.", "when the run is done"),
+    "model.vti": (
+        "The final, the initial and, if it is known, the true velocity: a VTK image for ParaView and PyVista, km/s, at the "
+        "coordinates of the configuration, m. z is the depth.",
+        "when the run is done",
+    ),
     "model-current.npy": ("The velocity after the last iteration, in the same format.", "until the run is done"),
     "history.csv": (
         "A row for each iteration, the first one for the initial model: `iteration`, `evaluations`, `misfit`, "

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -133,6 +134,10 @@ class AllocatedWorkers(WorkerPool):
         share = request.share(len(nodes))
         self._layouts = {node: allocated_layout(site, node, share) for node in nodes}
         smallest = min(self._layouts.values(), key=lambda layout: layout.memory)
+        if smallest.choice is not None:  # all workers compute shots in the same way
+            share = replace(share, shot_bytes=smallest.choice.shot_bytes, choices=(smallest.choice,))
+            self._layouts = {node: allocated_layout(site, node, share) for node in nodes}
+            smallest = min(self._layouts.values(), key=lambda layout: layout.memory)
         super().__init__(smallest, listener, workload, len(nodes))
         self.threads = max(layout.threads for layout in self._layouts.values())
         self.planned_workers = sum(layout.processes for layout in self._layouts.values())

@@ -15,19 +15,31 @@ BASE_MEMORY_BYTES = 400e6  # memory of a worker process besides its wavefields: 
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One of several ways to compute a shot."""
+
+    name: str
+    shot_bytes: int  # memory of the wavefields of a shot
+    time: float = 1.0  # relative to the other ways
+
+
+@dataclass(frozen=True)
 class ResourceRequest:
     """What a run requires of its workers."""
 
     shots: int
-    shot_bytes: int  # memory of the wavefields of a shot
+    shot_bytes: int  # memory of the wavefields of a shot, at least
     # yields settings that save memory, and the bytes of a shot with each, for errors
     savings: Callable[[], Iterable[tuple[str, int]]] = tuple
+    choices: tuple[Choice, ...] = ()  # several ways to compute a shot; the last one needs least memory: ``shot_bytes``
 
     def share(self, nodes: int) -> ResourceRequest:
         """Return the part of the request for one of several nodes."""
         return replace(self, shots=-(-self.shots // nodes))
 
 
+# Several threads on one shot are worth this power of their number.
+THREADS_POWER = 0.5
 # More shots than any node has cores, so that workers fill a node.
 WHOLE_NODES = ResourceRequest(shots=100_000, shot_bytes=1)
 
@@ -39,6 +51,17 @@ class Layout:
     processes: int
     threads: int
     memory: int
+    choice: Choice | None = None  # of the request: how shots are computed
+
+    @property
+    def speed(self) -> float:
+        """Shots at a time, relative to the time of each."""
+        return self.processes * self.threads**THREADS_POWER / (self.choice.time if self.choice is not None else 1.0)
+
+    @property
+    def wavefield_bytes(self) -> int:
+        """Memory of a worker for its wavefields; Dask ends a worker that takes more than 95 % of its own."""
+        return int(0.95 * self.memory - self.cache_bytes - BASE_MEMORY_BYTES)
 
     @property
     def cache_bytes(self) -> int:
@@ -61,10 +84,26 @@ def divide(
 ) -> Layout:
     """Divide a node with this number of cores, and bytes of memory for all processes together.
 
-    By default, a process has one thread, or more if memory or the number of shots limits the processes. Raises InputError,
-    which calls the node ``place``, if a shot does not fit; and if there are more threads than cores and ``limit_of_cores``, the
-    rest of the message, is not empty.
+    By default, a process has one thread, or more if memory or the number of shots limits the processes. Of the request's
+    choices, the fastest one is taken. Raises InputError, which calls the node ``place``, if a shot does not fit; and if there
+    are more threads than cores and ``limit_of_cores``, the rest of the message, is not empty.
     """
+    layouts, failure = [], None
+    ways = [replace(request, shot_bytes=choice.shot_bytes, choices=(choice,)) for choice in request.choices]
+    for way in ways or [request]:
+        try:
+            layouts.append(_divide(worker, way, cores, memory, place, limit_of_cores))
+        except InputError as error:
+            failure = error
+    if not layouts and failure is not None:
+        raise failure  # of the way that needs least memory
+    return max(layouts, key=lambda layout: layout.speed)  # the first one of several
+
+
+def _divide(
+    worker: WorkerSection, request: ResourceRequest, cores: int, memory: float, place: str, limit_of_cores: str
+) -> Layout:
+    """Divide a node for a request with one choice, or none."""
     each = int(request.shot_bytes + BASE_MEMORY_BYTES)
     limit = None if worker.memory == "auto" else worker.memory * 1e9
     available = memory if limit is None else limit
@@ -87,7 +126,7 @@ def divide(
             f"site.worker.processes: is {processes}; each needs {each / 1e9:.2f} GB, but gets {share / 1e9:.2f} GB of the "
             f"memory of {place}: take at most {math.floor(memory / each)}"
         )
-    layout = Layout(processes, threads, share)
+    layout = Layout(processes, threads, share, request.choices[-1] if request.choices else None)
     if limit_of_cores and layout.cores > cores:
         key = "threads" if worker.processes == "auto" else "processes"
         needed = f"{str(layout).partition(',')[0]} need{'s' if processes == 1 else ''} {layout.cores} cores"

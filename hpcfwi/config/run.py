@@ -7,42 +7,28 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpcfwi.config.messages import Section, validate
+from hpcfwi.config.models import InitialModel, SmoothModel, TrueModel
 from hpcfwi.config.parsing import apply_settings, parse_setting, read_toml
+from hpcfwi.config.quantities import (
+    MAX_AMPLITUDE,
+    MAX_POSITIONS,
+    Count,
+    Counts,
+    FilePath,
+    GridShape,
+    Metres,
+    Milliseconds,
+    Spacing,
+    Vector,
+    Velocity,
+    VelocityRange,
+)
 
-# Wide enough for laboratory samples and planets; a value outside is a typing error or in the wrong unit.
-MIN_VELOCITY_KM_S, MAX_VELOCITY_KM_S = 0.1, 15.0
-# The square of a larger amplitude overflows single precision.
-MAX_AMPLITUDE = 1e18
-MAX_POSITIONS = 1_000_000
 # Records then have errors of at most 0.1 % (CPML), and 0.3 to 46 % (sponge): docs/pages/theory/wave-equation.md.
 DEFAULT_LAYER_CELLS = {"cpml": 10, "sponge": 40}
-
-
-def _not_empty(path: Path) -> Path:
-    if path == Path() or "\0" in str(path):
-        raise ValueError(f'is "{path}"; it should be the path of a file')
-    return path
-
-
-def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
-    if limits[0] >= limits[1]:
-        raise ValueError(f"the first velocity must be lower than the second, not {list(limits)}")
-    return limits
-
-
-Velocity = Annotated[float, Field(ge=MIN_VELOCITY_KM_S, le=MAX_VELOCITY_KM_S)]
-VelocityRange = Annotated[tuple[Velocity, Velocity], AfterValidator(_ascending)]
-Metres = Annotated[float, Field(ge=-1e8, le=1e8)]
-Milliseconds = Annotated[float, Field(ge=1e-6, le=1e8)]
-Count = Annotated[int, Field(ge=1, le=MAX_POSITIONS)]
-Counts = Annotated[tuple[Count, ...], Field(min_length=2, max_length=3)]
-Vector = Annotated[tuple[Metres, ...], Field(min_length=2, max_length=3)]
-Spacing = Annotated[tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...], Field(min_length=2, max_length=3)]
-GridShape = Annotated[tuple[Annotated[int, Field(ge=3, le=1_000_000)], ...], Field(min_length=2, max_length=3)]
-FilePath = Annotated[Path, Field(strict=False), AfterValidator(_not_empty)]
 
 
 class GridSection(Section):
@@ -59,65 +45,6 @@ class GridSection(Section):
             if value is not None and len(value) != len(self.spacing):
                 raise ValueError(f"{name} has {len(value)} axes, but spacing has {len(self.spacing)}")
         return self
-
-
-class CircleModel(Section):
-    """A circle (2-D) or a ball (3-D) in a constant background."""
-
-    kind: Literal["circle"]
-    background: Velocity = Field(2.5, description="km/s; velocity around the circle")
-    inside: Velocity = Field(3.0, description="km/s; velocity inside the circle")
-    radius: float | None = Field(None, gt=0, le=1e8, description="m; radius of the circle; default: 15 grid cells")
-    center: Vector | None = Field(None, description="m; centre of the circle; default: the middle of the grid")
-
-
-class LayersModel(Section):
-    """Horizontal layers."""
-
-    kind: Literal["layers"]
-    velocities: tuple[Velocity, ...] = Field(min_length=1, description="km/s; velocity of each layer, from the top")
-    interfaces: tuple[Metres, ...] = Field(description="m; depth of the top of every layer but the first")
-
-    @model_validator(mode="after")
-    def _interfaces_fit(self) -> LayersModel:
-        needed = len(self.velocities) - 1
-        if len(self.interfaces) != needed:
-            raise ValueError(f"{len(self.velocities)} velocities need {needed} interfaces, not {len(self.interfaces)}")
-        if list(self.interfaces) != sorted(self.interfaces):
-            raise ValueError("interfaces must be in order of increasing depth")
-        return self
-
-
-class ConstantModel(Section):
-    """One velocity everywhere."""
-
-    kind: Literal["constant"]
-    velocity: Velocity = Field(description="km/s; velocity everywhere")
-
-
-class FileModel(Section):
-    """Velocities from a file: .npy, or raw binary in C order, in which the last axis (depth) runs fastest."""
-
-    kind: Literal["file"]
-    file: FilePath = Field(description="path, relative to this file; a suffix other than .npy means raw binary")
-    shape: GridShape | None = Field(None, description="samples along each axis in the file; needed for raw binary")
-    dtype: Literal["float32", "float64", "<f4", ">f4", "<f8", ">f8"] = Field("<f4", description="format of raw binary")
-    unit: Literal["km/s", "m/s"] = Field("km/s", description="unit of the velocities in the file")
-    decimate: Count | Counts = Field(1, description="keep every n-th sample: one n for all axes, or one for each")
-    clip: VelocityRange | None = Field(None, description="km/s; [lowest, highest] velocity; others are set to these")
-
-
-class SmoothModel(Section):
-    """The true model, smoothed by a Gaussian."""
-
-    kind: Literal["smooth"]
-    sigma: float = Field(8.0, ge=0.01, le=1000, description="cells; standard deviation of the Gaussian")
-    keep_frozen: bool = Field(True, description="whether frozen cells (inversion.frozen) keep the true velocity")
-
-
-Model = CircleModel | LayersModel | ConstantModel | FileModel
-TrueModel = Annotated[Model, Field(discriminator="kind")]
-InitialModel = Annotated[Model | SmoothModel, Field(discriminator="kind")]
 
 
 class Positions(Section):
@@ -172,6 +99,11 @@ class AcquisitionSection(Section):
 
     sources: Positions | None = Field(None, description="where sources are; needed unless there is data.geometry")
     receivers: Positions | None = Field(None, description="where receivers are; needed unless there is data.geometry")
+    aperture: Annotated[float, Field(ge=0, le=1e8)] | None = Field(
+        None,
+        description="m; compute each shot in a window that reaches so far beyond its source and receivers along x (and y); "
+        "default: in the whole model",
+    )
     minimum_depth: Metres | None = Field(
         None, description="m; z of a source or receiver above this depth is changed to it, in data.geometry, too"
     )
@@ -263,8 +195,11 @@ class SolverSection(Section):
         "fixed",
         description='stable for the highest velocity allowed ("fixed") or for the current model ("critical"); or a number, ms',
     )
-    strategy: Literal["sampled", "full"] = Field(
-        "sampled", description='steps at which the forward wavefield is kept: every k-th ("sampled") or all ("full")'
+    wavefield: Literal["auto", "sampled", "compressed", "checkpointed", "disk", "full"] = Field(
+        "auto",
+        description='how the gradient gets the forward wavefield: snapshots every k steps, in memory ("sampled"), there with 8 '
+        'bits a value ("compressed"), computed again ("checkpointed"), or on the node\'s scratch disk ("disk"); or every step, '
+        'in memory ("full"); "auto": sampled, or checkpointed if the memory of the workers is short',
     )
     sampling_margin: float = Field(
         2.5, ge=1, description="snapshots kept in each period of a wave of twice the highest frequency"

@@ -56,6 +56,7 @@ class RunStarted(Event, name="start"):
     nodes_planned: Annotated[f.Count | None, f.about("nodes, or worker jobs, that the run wants")] = None
     threads: f.Threads | None = None
     cores: f.Cores | None = None
+    wavefield: Annotated[str | None, f.about("how the gradient gets the forward wavefield: solver.wavefield")] = None
     stand_in: Annotated[str | None, f.about("what replaces the kernels in a scaling study")] = None
     options: Annotated[list[str] | None, f.about("options of the command for the site and its workers")] = None
 

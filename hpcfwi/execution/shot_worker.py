@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from hpcfwi.artifacts import StagedFile, load
 from hpcfwi.errors import RunError
-from hpcfwi.events.types import Solver, ThreadPlacement
+from hpcfwi.events.types import RunWarning, Solver, ThreadPlacement
 from hpcfwi.execution.affinity import format_ranges, observed_threads
 from hpcfwi.inversion.misfit import FunctionalGradient, ShotMisfit, load_misfit
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.processing import Operator, RecordSampling
 from hpcfwi.model.survey import Shot
+from hpcfwi.model.windows import Windows
 from hpcfwi.process import gc_paused
 from hpcfwi.solver.engine import SleepingShots, open_engine
 from hpcfwi.solver.operators import obtain_solver
@@ -34,6 +35,7 @@ class ShotContext:
     edges: StagedFile | None
     sampling: RecordSampling  # of the gathers that are compared
     cache_bytes: int  # memory of a worker for observed data
+    windows: Windows | None = None  # in which shots are computed; None: in the whole model
     misfit: str = "l2"  # inversion.misfit
     stand_in: SleepingShots | None = None  # replaces the kernels in scaling studies
 
@@ -57,11 +59,12 @@ class ShotWorker:
             propagator, facts = obtain_solver(context.solver, context.spec)
             wavelet = load(context.wavelet, "wavelet")
             edges = None if context.edges is None else load(context.edges, "model")
-            self.engine = open_engine(propagator, wavelet, edges, context.stand_in)
+            self.engine = open_engine(propagator, wavelet, edges, context.windows, context.stand_in)
         self.misfit = load_misfit(context.misfit)
         self._model = ("", True)
         self._shots: OrderedDict[str, _ObservedShot] = OrderedDict()
         self._threads_unknown = self.engine.runs_kernels
+        self._reported = ""
         # time spent so far on loading models, observed data and the solver
         self.model_seconds = self.data_seconds = 0.0
         self.solver_seconds = time.perf_counter() - started
@@ -111,6 +114,9 @@ class ShotWorker:
             observed = self.observed(name, shot, axis)
             compare = ShotMisfit(self.misfit, self._processing(axis), observed.gather, observed.axis)
             f, g = self.engine.misfit_and_gradient(observed.shot, axis, compare)
+        if self.engine.trouble != self._reported:
+            self._reported = self.engine.trouble
+            self.log_event(RunWarning, message=self._reported)
         if not np.isfinite(f):
             raise RunError(
                 f"shot {name}: its misfit is {f}; the wavefield has grown without bounds. Check the model and "
@@ -119,7 +125,7 @@ class ShotWorker:
         if use is not None:
             self._threads_unknown = False
             self.log_event(ThreadPlacement, threads=use.threads, cpus=format_ranges(use.cpus), shot=name)
-        return FunctionalGradient(f, g)
+        return FunctionalGradient(f, g, self.engine.window(observed.shot))
 
     def _processing(self, axis: TimeAxis) -> Operator:
         return self.context.sampling.operator(axis, self.context.spec.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import resource
 import socket
@@ -94,6 +95,7 @@ def _shot_worker(context: ShotContext) -> tuple[ShotWorker, float]:
     if _worker is not None and _worker.context == context:
         return _worker, 0.0
     _worker = None  # frees the memory of another context
+    gc.collect()
     _worker = ShotWorker(context, log_event)
     return _worker, _worker.solver_seconds
 
@@ -223,5 +225,5 @@ def shot_operations(context: ShotContext) -> ShotOperations:
     from hpcfwi.inversion.objective import ShotOperations, task_key  # imports pydantic, which workers do not need
 
     edges = context.edges and context.edges.digest
-    key = task_key(context.solver.digest, edges, context.sampling, context.misfit)
+    key = task_key(context.solver.digest, edges, context.sampling, context.windows, context.misfit)
     return ShotOperations(observe_shot, evaluate_shot, predict_shot, context, key)

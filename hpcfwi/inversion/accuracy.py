@@ -20,7 +20,7 @@ from hpcfwi.solver.interpolation import stencils
 from hpcfwi.solver.operators import Propagator
 from hpcfwi.solver.spec import SolverSpec
 
-# The absorbing layer is compared with one of CPML of so many cells.
+# The absorbing layer is compared with one of CPML of so many cells, or of twice its own.
 WIDE_LAYER = 30
 # Waves of fewer grid points per wavelength do not travel at all; their error is that of a wave of this many.
 FEWEST_POINTS = 2.01
@@ -65,7 +65,7 @@ def error_budget(problem: Problem, shot: Shot, axis: TimeAxis) -> ErrorBudget:
     space, time = _space(problem, slowest), _time(problem, axis)
     edges, interpolation = _edges(problem, spec, shot, axis), _interpolation(problem, spec, shot, slowest)
     duration, spacing = problem.config.data.recording_time, max(problem.domain.spacing)
-    layer = f"{spec.boundary.cells} cells of {spec.boundary.name}, measured against {WIDE_LAYER} of CPML"
+    layer = f"{spec.boundary.cells} cells of {spec.boundary.name}, measured against {_wide(spec)} of CPML"
     points = f"from {spec.interpolation_points} points along each axis"
     rows = [
         (
@@ -83,6 +83,10 @@ def error_budget(problem: Problem, shot: Shot, axis: TimeAxis) -> ErrorBudget:
     ]
     text = "\n".join(f"{name:15}{100 * error:8.3f} %   {what}" for name, error, what in rows)
     return ErrorBudget(space, time, edges, interpolation, text)
+
+
+def _wide(spec: SolverSpec) -> int:
+    return max(WIDE_LAYER, 2 * spec.boundary.cells) if isinstance(spec.boundary, Cpml) else WIDE_LAYER
 
 
 def _relative(found: NDArray, expected: NDArray) -> float:
@@ -119,28 +123,31 @@ def _time(problem: Problem, axis: TimeAxis) -> float:
 
 
 def _edges(problem: Problem, spec: SolverSpec, shot: Shot, axis: TimeAxis) -> float:
-    boundary = spec.boundary
-    wide = Cpml(boundary.domain, WIDE_LAYER, boundary.free_surface, velocity=problem.edge_velocity)
+    boundary, cells = spec.boundary, _wide(spec)
+    wide = Cpml(boundary.domain, cells, boundary.free_surface, velocity=problem.edge_velocity)
     if isinstance(boundary, Cpml):
-        wide = replace(boundary, cells=WIDE_LAYER)
+        wide = replace(boundary, cells=cells)
     records = []
     for layer in (boundary, wide):
-        engine = DevitoEngine(Propagator(replace(spec, boundary=layer, layer_gradient=False)), problem.source_signal)
+        propagator = Propagator(replace(spec, boundary=layer, layer_gradient=False))
+        engine = DevitoEngine(propagator, problem.source_signal, windows=problem.windows)
         engine.set_model(squared_slowness(problem.initial_velocity))
         records.append(engine.record(shot, axis).astype(np.float64))
-        del engine  # one wavefield in memory at a time
+        del engine, propagator  # one wavefield in memory at a time
     return _relative(*records)
 
 
 def _interpolation(problem: Problem, spec: SolverSpec, shot: Shot, slowest: float) -> float:
     boundary, worst = spec.boundary, 0.0
+    start = np.zeros(boundary.domain.ndim) if problem.windows is None else np.array(problem.windows.start(shot))
+    shift = start * boundary.domain.spacing
     frequencies, amplitudes = _audible(problem)
     for place, axis in enumerate(boundary.memory_order):
         spacing = boundary.domain.spacing[axis]
         wavenumbers = 2 * np.pi * frequencies / slowest * spacing  # per cell
         odd = boundary.free_surface and axis == boundary.domain.ndim - 1
         square = 0.0
-        for positions in (shot.source[None], shot.receivers):
+        for positions in (shot.source[None] - shift, shot.receivers - shift):
             first, weights = stencils(boundary, positions, spec.interpolation_points)
             index = first[:, place, None] + np.arange(spec.interpolation_points)
             cells = (positions[:, axis] - boundary.padded_origin[axis]) / spacing

@@ -16,9 +16,11 @@ from hpcfwi.model.problem import Problem
 from hpcfwi.model.processing import Operator
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
+from hpcfwi.model.windows import cut, embed
 from hpcfwi.solver.engine import DevitoEngine
 from hpcfwi.solver.operators import Propagator, quiet_devito
 from hpcfwi.solver.spec import SolverSpec
+from hpcfwi.solver.strategies import strategies
 
 # Relative error of the dot-product test.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-4}
@@ -45,13 +47,15 @@ class CheckReport:
     derivative
         Relative error of ``<g, dm>``, compared with finite differences of the misfit.
     steps, remainders, slopes
-        Taylor test: step lengths and second-order remainders, shape (11,); slope from each step to the next, shape (10,).
+        Taylor test: step lengths and second-order remainders, shape (14,); slope from each step to the next, shape (13,).
     storage
         Relative difference that the run's wavefield storage and precision make to the gradient.
     approximation
         Relative difference of the run's own gradient (sampled, cropped) from the exact one; None if it is exact.
     visible_below
         Step length below which that difference dominates the Taylor remainder; None without a difference.
+    window
+        Relative difference of the gradient in the shot's window from that in the whole model; None without windows.
     errors
         Errors of the shot's record.
     passed
@@ -68,6 +72,7 @@ class CheckReport:
     storage: float
     approximation: float | None
     visible_below: float | None
+    window: float | None
     errors: ErrorBudget
     passed: bool
     text: str
@@ -77,8 +82,8 @@ class CheckReport:
 def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     """Test the adjoint against the Born operator, and the gradient against the misfit.
 
-    The exact tests use the misfit and the processing of the run, and its wavefield storage in double precision with every step
-    kept. Another test compares the gradient of the run itself, with its storage and precision.
+    The exact tests use the misfit and the processing of the run, in double precision with every step kept in memory. Another
+    test compares the gradient of the run itself, with its storage and precision.
 
     Parameters
     ----------
@@ -104,18 +109,19 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     small steps only; so ``<g, dm>`` is also compared with differences of f that are extrapolated to h = 0 (Richardson 1911).
     dm is smoothed noise that does not vanish at the edges.
     """
-    chosen, axis, spec = _shot(problem, shot), _fixed_axis(problem), SolverSpec.from_problem(problem)
+    chosen, axis, spec = _shot(problem, shot), _fixed_axis(problem), strategies(problem)[0].spec
     production_misfit = load_misfit(problem.config.inversion.misfit)
     spec = replace(spec, receivers=len(chosen.receivers), time_samples=axis.samples)
     treatment = problem.config.solver.boundary_gradient
-    exact = replace(spec, dtype="float64", snapshot_every=1, layer_gradient=treatment != "frozen")
+    whole = replace(spec, storage="snapshots", segment_snapshots=0, checkpoints=0)
+    exact = replace(whole, dtype="float64", snapshot_every=1, layer_gradient=treatment != "frozen")
     _check_memory(exact)
     rng = np.random.default_rng(20240229)
     m = squared_slowness(problem.initial_velocity)
     noise = gaussian_filter(rng.standard_normal(m.shape), 2.0, mode="reflect")
     direction = m * (noise / noise.std())
     edges = m if treatment == "frozen" else None
-    engine = DevitoEngine(Propagator(exact), problem.source_signal, edges)
+    engine = DevitoEngine(Propagator(exact), problem.source_signal, edges, problem.windows)
     sampling = problem.sampling
     observed = sampling.observed(_observed(problem, chosen, axis, engine), axis, "float64")
     misfit = ShotMisfit(production_misfit, sampling.operator(axis, "float64"), observed, sampling.compared(axis))
@@ -124,7 +130,8 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     at_zero, gradient = engine.misfit_and_gradient(chosen, axis, misfit)
     exact_own = engine.model_gradient() if treatment == "crop" else gradient
     steps = LONGEST_STEP * 0.5 ** np.arange(HALVINGS + 1)
-    slope = float((gradient * direction).sum())
+    inside = cut(direction, engine.window(chosen), gradient.shape)
+    slope = float((gradient * inside).sum())
     remainders = np.empty(len(steps))
     for i, h in enumerate(steps):
         engine.set_model(m + h * direction)
@@ -132,11 +139,11 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     derivative = abs(extrapolate(remainders / steps)) / max(abs(slope), np.finfo(float).tiny)
     del engine  # one wavefield in memory at a time
     if spec.dtype == "float32":
-        single = DevitoEngine(Propagator(replace(exact, dtype="float32")), problem.source_signal)
+        single = DevitoEngine(Propagator(replace(exact, dtype="float32")), problem.source_signal, None, problem.windows)
         single.set_model(m)
         dots["float32"] = dot_product_error(single, chosen, axis, misfit.processing, direction, rng)
         del single
-    production = DevitoEngine(Propagator(spec), problem.source_signal, edges)
+    production = DevitoEngine(Propagator(spec), problem.source_signal, edges, problem.windows)
     production.set_model(m)
     compare = replace(misfit, processing=sampling.operator(axis, spec.dtype), observed=observed.astype(spec.dtype))
     own = production.misfit_and_gradient(chosen, axis, compare)[1]
@@ -144,8 +151,35 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     storage = float(np.linalg.norm(own - exact_own) / max(np.linalg.norm(exact_own), np.finfo(float).tiny))
     errors = dots, derivative, storage
     del production
-    budget = error_budget(problem, chosen, axis)
-    return _report(problem, chosen, axis, errors, budget, steps, np.abs(remainders), gradient, approximated, direction)
+    budget, window = error_budget(problem, chosen, axis), _window_error(problem, chosen, axis, edges)
+    return _report(
+        problem, chosen, axis, errors, window, budget, steps, np.abs(remainders), gradient, approximated, inside
+    )
+
+
+def _window_error(problem: Problem, shot: Shot, axis: TimeAxis, edges: NDArray | None) -> float | None:
+    """Relative difference of the gradient in the shot's window from that in the whole model; None without windows.
+
+    Both compare predictions with the same observed data; modelled ones are those of the whole model.
+    """
+    if problem.windows is None:
+        return None
+    sampling, gradients, observed = problem.sampling, [], None
+    for windows in (None, problem.windows):
+        spec = SolverSpec.from_problem(problem, whole=windows is None)
+        spec = replace(spec, receivers=len(shot.receivers), time_samples=axis.samples)
+        _check_memory(spec)
+        engine = DevitoEngine(Propagator(spec), problem.source_signal, edges, windows)
+        if observed is None:
+            observed = sampling.observed(_observed(problem, shot, axis, engine), axis, spec.dtype)
+        misfit = load_misfit(problem.config.inversion.misfit)
+        compare = ShotMisfit(misfit, sampling.operator(axis, spec.dtype), observed, sampling.compared(axis))
+        engine.set_model(squared_slowness(problem.initial_velocity))
+        gradient = engine.misfit_and_gradient(shot, axis, compare)[1]
+        gradients.append(embed(gradient, engine.window(shot), problem.domain.shape))
+        del engine  # one wavefield in memory at a time
+    whole, windowed = gradients
+    return float(np.linalg.norm(windowed - whole) / max(np.linalg.norm(whole), np.finfo(float).tiny))
 
 
 def dot_product_error(
@@ -155,7 +189,8 @@ def dot_product_error(
     scattered = processing.apply(engine.born(shot, axis, direction)).astype(np.float64)
     data = rng.standard_normal(scattered.shape) * scattered.std() + scattered
     _, back = engine.misfit_and_gradient(shot, axis, lambda _: (0.0, processing.transpose(data)))
-    left, right = float((scattered * data).sum()), float((direction * back).sum())
+    inside = cut(direction, engine.window(shot), back.shape)
+    left, right = float((scattered * data).sum()), float((inside * back).sum())
     return abs(left - right) / max(abs(left), abs(right), np.finfo(float).tiny)
 
 
@@ -214,6 +249,7 @@ def _report(
     shot: Shot,
     axis: TimeAxis,
     errors: tuple[dict[str, float], float, float],
+    window: float | None,
     budget: ErrorBudget,
     steps: NDArray,
     remainders: NDArray,
@@ -255,8 +291,10 @@ def _report(
         # with c h^2 the exact remainder and d = <g' - g, dm>, the approximation's is c h^2 + d h: equal at h = d / c
         curvature = float(np.median((remainders / steps**2)[:-1][good])) if good.any() else np.nan
         visible = float(abs(((own - gradient) * direction).sum()) / curvature)
-        every = SolverSpec.from_problem(problem).snapshot_every
-        what = [f"every {every} steps of the wavefield kept"] if every > 1 else []
+        kept = strategies(problem)[0]
+        what = [f"every {kept.spec.snapshot_every} steps of the wavefield kept"] if kept.spec.snapshot_every > 1 else []
+        if kept.name == "compressed":
+            what.append("8 bits a value")
         if solver.boundary_gradient == "crop":
             what.append("the layer's part dropped")
         lines += [
@@ -265,9 +303,16 @@ def _report(
             f"  relative difference from the exact one {approximation:.2e}; it dominates the remainder of steps below "
             f"{visible:.1e}",
         ]
+    if window is not None:
+        assert problem.windows is not None
+        size = " x ".join(map(str, problem.windows.shape))
+        lines += [
+            "",
+            f"the gradient in the shot's window of {size} points differs by {window:.2e} from that in the whole model",
+        ]
     verdict = "the gradient is right" if passed else "FAILED, the gradient is not that of the misfit"
     title = "errors of this shot's record in the initial model, as shares of it:"
     text = "\n".join([*lines, "", title, budget.text, "", f"verdict: {verdict}"])
     return CheckReport(
-        dots, derivative, steps, remainders, slopes, storage, approximation, visible, budget, passed, text
+        dots, derivative, steps, remainders, slopes, storage, approximation, visible, window, budget, passed, text
     )

@@ -219,7 +219,9 @@ def _write(path: Path, kind: str, pair: FunctionalGradient, x: Vector, sync: boo
     # misfit, gradient and x are all payload, so that the digest covers them
     values = (np.array([pair.f]), pair.g, x)
     payload = [np.ascontiguousarray(part, dtype="<f8").data.cast("B") for part in values if part.size]
-    write_container(path, kind, payload, digest(*payload), sync, shape=list(pair.g.shape), **facts)
+    write_container(
+        path, kind, payload, digest(*payload), sync, shape=list(pair.g.shape), start=list(pair.start), **facts
+    )
 
 
 def _read(path: Path, kind: str) -> tuple[FunctionalGradient, Vector]:
@@ -229,6 +231,7 @@ def _read(path: Path, kind: str) -> tuple[FunctionalGradient, Vector]:
         values = np.frombuffer(payload, dtype="<f8")
         shape = header["shape"]
         size = 1 + math.prod(shape)
-        return FunctionalGradient(float(values[0]), values[1:size].reshape(shape).copy()), values[size:]
+        g = values[1:size].reshape(shape).copy()
+        return FunctionalGradient(float(values[0]), g, tuple(header.get("start", ()))), values[size:]
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise StagingError(f"{path}: is damaged: its content does not have the shape in its header ({error})") from None

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.processing import Operator
+from hpcfwi.model.windows import cut, embed
 
 # Group of entry points with the misfits of other packages.
 ENTRY_POINTS = "hpcfwi.misfits"
@@ -141,17 +142,20 @@ class FunctionalGradient:
     f
         Misfit.
     g
-        Gradient, float64: of a shot with respect to the squared slowness, shape ``domain.shape``; of an evaluation with
+        Gradient, float64: of a shot with respect to the squared slowness, on the grid or a block of it; of an evaluation with
         respect to the optimiser's vector, shape (n,).
+    start
+        Index of the block's first cell in the whole grid; empty if g is not a block.
     """
 
     f: float
     g: NDArray[np.float64]
+    start: tuple[int, ...] = ()
 
     def __add__(self, other: FunctionalGradient) -> FunctionalGradient:
         if not isinstance(other, FunctionalGradient):
             return NotImplemented
-        return FunctionalGradient(self.f + other.f, self.g + other.g)
+        return total([self, other])
 
     def __radd__(self, other: object) -> FunctionalGradient:
         """Let ``sum`` begin with its 0."""
@@ -161,14 +165,31 @@ class FunctionalGradient:
 
 
 def total(parts: Iterable[FunctionalGradient]) -> FunctionalGradient:
-    """Add at least one part from left to right, to the same bytes as ``sum``, with only one new array."""
+    """Add at least one part from left to right, to the same bytes as ``sum``, in place.
+
+    The sum of blocks is the smallest block that holds them.
+    """
     coming = iter(parts)
     first = next(coming)
-    f, g = first.f, first.g.copy()
+    f, g, start = first.f, first.g.copy(), first.start
     for part in coming:
         f += part.f
-        g += part.g
-    return FunctionalGradient(f, g)
+        if part.start != start or part.g.shape != g.shape:
+            g, start = _enlarge(g, start, part)
+        cut(g, tuple(a - b for a, b in zip(part.start, start, strict=True)), part.g.shape)[...] += part.g
+    return FunctionalGradient(f, g, start)
+
+
+def _enlarge(
+    g: NDArray[np.float64], start: tuple[int, ...], part: FunctionalGradient
+) -> tuple[NDArray[np.float64], tuple[int, ...]]:
+    """A block with the values of another one, large enough to hold a part; zero elsewhere."""
+    if not start or not part.start:
+        raise ValueError(f"gradients of shape {g.shape} and {part.g.shape} cannot be added: one of them is not a block")
+    first = np.minimum(start, part.start)
+    last = np.maximum(np.add(start, g.shape), np.add(part.start, part.g.shape))
+    within = tuple(int(i) for i in np.subtract(start, first))
+    return embed(g, within, tuple(int(n) for n in last - first)), tuple(int(i) for i in first)
 
 
 def blocks(parts: Sequence[T]) -> Iterator[Sequence[T]]:

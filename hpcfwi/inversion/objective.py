@@ -19,6 +19,7 @@ from hpcfwi.inversion.parametrisation import Parametrisation
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import squared_slowness, velocity_from
+from hpcfwi.model.windows import embed
 from hpcfwi.version import __version__
 
 # Up to this size of a gradient the driver may add the last few sums itself.
@@ -211,7 +212,8 @@ class Objective:
             raise RunError(
                 f"the gradient of evaluation {number} has values that are NaN or infinite; check the data and solver.dtype"
             )
-        return FunctionalGradient(pair.f, self.parametrisation.pull_back(pair.g))
+        g = embed(pair.g, pair.start, self.problem.domain.shape)
+        return FunctionalGradient(pair.f, self.parametrisation.pull_back(g))
 
     def _key(self, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> str:
         return task_key(self.operations.context_key, model.digest, shot.digest, axis)

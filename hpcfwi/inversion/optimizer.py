@@ -58,8 +58,10 @@ def minimise(
         if section.iterations == 0:  # scipy would make one
             return OptimizeResult(x=start, fun=f, jac=g, nit=0, nfev=1, message="inversion.iterations is 0")
         scale = unit = steepest = 1.0
-        if section.first_step != "unscaled" and f > 0:
-            unit, steepest = float(2.0 ** round(math.log2(f))), float(np.abs(g).max())
+        if section.first_step != "unscaled":
+            # a misfit of another package may be negative
+            unit = float(2.0 ** round(math.log2(abs(f)))) if f else 1.0
+            steepest = float(np.abs(g).max())
             free = bounds[0] < bounds[1]
             changes = np.abs(parametrisation.velocity_change(start, g)[free])
             change = float(np.quantile(changes, FIRST_STEP_QUANTILE))

@@ -7,14 +7,17 @@ from numpy.typing import NDArray
 
 from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.grid import EDGE_TOLERANCE, Domain, courant_limit, critical_step, phase_error, safe_step
+from hpcfwi.model.grid import EDGE_TOLERANCE, Domain, TimeAxis, courant_limit, critical_step, phase_error, safe_step
+from hpcfwi.model.processing import RecordSampling
 from hpcfwi.model.survey import Survey
-from hpcfwi.model.wavelet import RickerWavelet, Wavelet, highest_frequency
+from hpcfwi.model.wavelet import RickerWavelet, Wavelet, highest_frequency, peak_amplitude
 
-MIN_POINTS_PER_WAVELENGTH, MAX_PHASE_ERROR = 2.5, 0.01
+MIN_POINTS_PER_WAVELENGTH, MAX_PHASE_ERROR = 2.5, 0.015
 # With more points the phase error is negligible, and cancellation makes its formula useless.
 MAX_POINTS_PER_WAVELENGTH = 1000
 MAX_TIME_SAMPLES = 10_000_000
+# A wavelet may begin with this share of its peak.
+MAX_START = 0.01
 
 
 def choose_time_steps(config: RunConfig, domain: Domain, velocities: tuple[float, float]) -> tuple[float, float]:
@@ -83,6 +86,28 @@ def check_sampling(
     )
 
 
+def check_records(sampling: RecordSampling, wavelet: Wavelet, axis: TimeAxis) -> tuple[str, ...]:
+    """Warn if records at the samples of the observed data lose a part of the wavelet, or the record does."""
+    warnings = []
+    highest, interval = sampling.highest_frequency, sampling.recording.step
+    passed = sampling.band(axis.step)[0]
+    if passed < highest and not sampling.extrapolate:
+        warnings.append(
+            f"data.sample_interval: at {interval:g} ms, predicted records are complete up to {1000 * passed:.3g} Hz, but the "
+            f"wavelet reaches {1000 * highest:.3g} Hz; {_round_down(interval * passed / highest)} ms would keep all of it"
+        )
+    values = np.abs(wavelet.sample(axis))
+    peak = peak_amplitude(wavelet)
+    if values[0] > MAX_START * peak:
+        warnings.append(
+            f"wavelet: begins with {100 * values[0] / peak:.2g} % of its peak at once, which makes waves of all frequencies; a "
+            "later wavelet.delay, or a taper, would avoid that"
+        )
+    if values.max() < 0.99 * peak:
+        warnings.append("wavelet: its peak comes after the end of the record (data.recording_time)")
+    return tuple(warnings)
+
+
 def dispersion(
     config: RunConfig, domain: Domain, wavelet: Wavelet, velocities: tuple[float, float], steps: tuple[float, float]
 ) -> tuple[float, float]:
@@ -96,13 +121,15 @@ def dispersion(
 
 
 def check_layer(config: RunConfig, domain: Domain) -> None:
-    """Raise InputError if the absorbing layer is wider than the model."""
+    """Raise InputError if the absorbing layer is wider than the model, or the windows in which shots are computed."""
     cells, shortest = config.solver.layer_cells, min(domain.shape)
     if cells > shortest:
         axis = domain.axes[domain.shape.index(shortest)]
+        what = "model" if config.acquisition.aperture is None else "window of a shot"
+        default = "" if config.solver.layer else " (the default)"
         raise InputError(
-            f"solver.layer: {cells} cells{'' if config.solver.layer else ' (the default)'} are more than the {shortest} grid "
-            f"points of the model along {axis}; take at most {shortest}, or a finer grid. Does [grid] have the right shape?"
+            f"solver.layer: {cells} cells{default} are more than the {shortest} grid points of the {what} along {axis}; take "
+            f"at most {shortest}, or a finer grid. Does [grid] have the right shape?"
         )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.config.run import MAX_AMPLITUDE
+from hpcfwi.config.quantities import MAX_AMPLITUDE
 from hpcfwi.errors import DataError, InputError
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.survey import Shot

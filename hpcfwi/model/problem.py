@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,18 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from hpcfwi.config.models import FileModel, SmoothModel
 from hpcfwi.config.parsing import PATH_KEYS
-from hpcfwi.config.run import FileModel, RunConfig, SmoothModel
+from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import InputError
-from hpcfwi.model.checks import check_layer, check_positions, check_sampling, choose_time_steps, dispersion
+from hpcfwi.model.checks import (
+    check_layer,
+    check_positions,
+    check_records,
+    check_sampling,
+    choose_time_steps,
+    dispersion,
+)
 from hpcfwi.model.gathers import check_gathers
 from hpcfwi.model.grid import EDGE_TOLERANCE, Domain, TimeAxis, critical_step
 from hpcfwi.model.processing import RecordSampling
@@ -31,6 +40,7 @@ from hpcfwi.model.velocity import (
     squared_slowness,
 )
 from hpcfwi.model.wavelet import SourceSignal, Wavelet, build_wavelet
+from hpcfwi.model.windows import Windows
 
 # Float64 arrays of the grid in memory while the models are built.
 MODEL_ARRAYS = 6
@@ -103,6 +113,9 @@ class Problem:
         steps = choose_time_steps(config, domain, velocities)
         warnings = moved + check_sampling(config, domain, wavelet, velocities, steps)
         problem = cls(config, domain, true, initial, frozen, survey, wavelet, steps)
+        warnings += check_records(problem.sampling, wavelet, problem.axis_with_step(steps[0]))
+        if problem.windows is not None:
+            check_layer(config, problem.windows.domain)
         if problem.exclusion_note:
             warnings += (f"the survey is used {problem.exclusion_note}",)
         data = config.data
@@ -144,13 +157,26 @@ class Problem:
         """The shortest time axis with a step, ms, from which records can be made."""
         duration = self.config.data.recording_time
         if self.config.data.tail == "cut":
-            duration += self.sampling.margin(step)
+            duration += self.sampling.margin(
+                self.time_steps[1]
+            )  # for all steps, so that a shorter one has more samples
         return TimeAxis.covering(duration, step)
 
     @property
     def sampling(self) -> RecordSampling:
         """The samples at which predicted and observed gathers are compared."""
         return RecordSampling.from_config(self.config, self.wavelet, self.recording)
+
+    @cached_property
+    def windows(self) -> Windows | None:
+        """The windows in which shots are computed; None for the whole model."""
+        aperture = self.config.acquisition.aperture
+        return None if aperture is None else Windows.around(self.survey, self.domain, aperture)
+
+    @property
+    def solver_domain(self) -> Domain:
+        """The grid in which a shot is computed."""
+        return self.domain if self.windows is None else self.windows.domain
 
     @property
     def source_signal(self) -> SourceSignal:

@@ -42,11 +42,9 @@ class Operator(Protocol):
 
 @dataclass(frozen=True)
 class Tail:
-    """Restrict a predicted gather to the samples that have observed data (``data.tail``).
+    """Restrict a predicted gather to the samples that have observed data, for ``data.tail = "extrapolate"``.
 
-    The last step of a time axis usually lies past the end of the observed data. ``"cut"`` drops the samples past the end.
-    ``"extrapolate"`` compares them with the spline of the observed data, and sets the last predicted sample to zero, because
-    Devito's tutorials do not compute it.
+    The last predicted sample counts as zero, because Devito's tutorials do not compute it.
     """
 
     samples: int  # of the predicted gather

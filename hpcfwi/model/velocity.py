@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.config.run import MAX_VELOCITY_KM_S, MIN_VELOCITY_KM_S, CircleModel, ConstantModel, FileModel, LayersModel
+from hpcfwi.config.models import CircleModel, ConstantModel, DomeModel, FileModel, LayersModel, Model
+from hpcfwi.config.quantities import MAX_VELOCITY_KM_S, MIN_VELOCITY_KM_S
 from hpcfwi.errors import InputError
 from hpcfwi.io import require_regular_file
 from hpcfwi.model.grid import EDGE_TOLERANCE, Domain
@@ -29,9 +30,7 @@ def velocity_from(m: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(1.0 / np.sqrt(m))
 
 
-def build_model(
-    section: CircleModel | LayersModel | ConstantModel | FileModel, domain: Domain, name: str
-) -> NDArray[np.float64]:
+def build_model(section: Model, domain: Domain, name: str) -> NDArray[np.float64]:
     """Make the velocities, km/s, shape ``domain.shape``, that the section ``[name]`` describes.
 
     Raises InputError if a file cannot be read, does not fit the grid, or has impossible velocities.
@@ -41,6 +40,8 @@ def build_model(
     match section:
         case ConstantModel():
             return np.full(shape, section.velocity)
+        case DomeModel():
+            return _dome(section, domain, axes, name)
         case LayersModel():
             depth = axes[-1] + EDGE_TOLERANCE * domain.spacing[-1]
             layer = np.searchsorted(np.asarray(section.interfaces), depth, side="right")
@@ -62,6 +63,22 @@ def build_model(
                     f"correct {name}.decimate, grid.shape or the other model"
                 )
             return _read_model(section, name)
+
+
+def _dome(section: DomeModel, domain: Domain, axes: list[NDArray], name: str) -> NDArray[np.float64]:
+    """Layers, each point at the depth that it had before it was lifted and faulted."""
+    *across, depth = np.meshgrid(*axes, indexing="ij", sparse=True)
+    center = section.center or tuple(axis[len(axis) // 2] for axis in axes[:-1])
+    if len(center) != len(across):
+        raise InputError(f"{name}.center: has {len(center)} coordinates, but the grid has {len(across)} besides z")
+    distance2 = sum((axis - c) ** 2 for axis, c in zip(across, center, strict=True))
+    # no exponential function: its last bits depend on the processor
+    before = depth + section.height / (1 + distance2 / section.radius**2) ** 2
+    if section.fault is not None:
+        plane = section.fault + (depth - domain.origin[-1]) / math.tan(math.radians(section.dip))
+        before = before - np.where(across[0] > plane, section.throw, 0.0)
+    layer = np.searchsorted(np.asarray(section.interfaces), before + EDGE_TOLERANCE * domain.spacing[-1], side="right")
+    return np.asarray(section.velocities)[layer]
 
 
 def file_grid_shape(section: FileModel, name: str) -> tuple[int, ...]:

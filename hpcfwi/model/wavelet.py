@@ -125,6 +125,11 @@ def peak_frequency(wavelet: Wavelet) -> float:
     return float(frequencies[np.argmax(amplitudes)])
 
 
+def peak_amplitude(wavelet: Wavelet) -> float:
+    """Largest absolute value."""
+    return abs(wavelet.amplitude) if isinstance(wavelet, RickerWavelet) else float(np.abs(wavelet.values).max())
+
+
 def spectrum(wavelet: Wavelet) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Frequencies of a wavelet, kHz, and their amplitudes, in an arbitrary unit."""
     if isinstance(wavelet, RickerWavelet):
@@ -138,7 +143,7 @@ def spectrum(wavelet: Wavelet) -> tuple[NDArray[np.float64], NDArray[np.float64]
 
 def read_wavelet(path: Path) -> tuple[float, ...]:
     """Read the samples of a wavelet from .npy, or from text with one number a line."""
-    from hpcfwi.config.run import MAX_AMPLITUDE
+    from hpcfwi.config.quantities import MAX_AMPLITUDE
     from hpcfwi.model.velocity import read_array
 
     where = f"wavelet.file: {path}"

@@ -36,6 +36,7 @@ def draw_run_figures(
     models: dict[str, Any] = {"initial": problem.initial_velocity, "final": velocity, "true": problem.true_velocity}
     sources = np.stack([each.source for each in shots])
     receivers = np.unique(np.concatenate([each.receivers for each in shots]), axis=0)
+    window = None if problem.windows is None else problem.windows.corners(shot)
     observed, predicted, axis = objective.predict(velocity, middle)
     _, initial, initial_axis = objective.predict(problem.initial_velocity, middle)
     # with a time step that follows the model the two records have different time axes
@@ -44,7 +45,7 @@ def draw_run_figures(
     misfits = [evaluation.misfit for evaluation in objective.evaluations]
     history = ([r.evaluations for r in rows], [r.misfit for r in rows], [r.model_error for r in rows])
     pictures: dict[str, Callable[[], Figure]] = {
-        "models": lambda: models_figure(domain, **models, sources=sources, receivers=receivers),
+        "models": lambda: models_figure(domain, **models, sources=sources, receivers=receivers, window=window),
         "difference": lambda: difference_figure(domain, **models),
         "convergence": lambda: convergence_figure(misfits, *history),
         "gather": lambda: gather_figure(*record),
@@ -62,10 +63,12 @@ def models_figure(
     true: NDArray | None = None,
     sources: ArrayLike | None = None,
     receivers: ArrayLike | None = None,
+    window: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Figure:
     """The true model (if known), the initial and the final one, km/s, on one colour scale; three slices of 3-D models.
 
-    ``sources`` and ``receivers`` are positions, shape (n, ndim), m; dense ones are thinned. Cells that are not finite are grey.
+    ``sources`` and ``receivers`` are positions, shape (n, ndim), m; dense ones are thinned. ``window`` are two opposite corners
+    of the window of a shot, m. Cells that are not finite are grey.
     """
     models = {"True model": true, "Initial model": initial, "Final model": final}
     known = {title: values for title, values in models.items() if values is not None}
@@ -74,6 +77,8 @@ def models_figure(
     drawing = plotting.ModelFigure(domain, known, plotting.VELOCITY_COLOURS, limits, "P-wave velocity (km/s)")
     drawing.mark(sources, "source", 0.18, plotting.SOURCE)
     drawing.mark(receivers, "receiver", 0.2, plotting.RECEIVER)
+    if window is not None:
+        drawing.frame(window, "window of the middle shot")
     return drawing.finish()
 
 

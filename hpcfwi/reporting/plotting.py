@@ -178,6 +178,16 @@ class ModelFigure:
                 axes.contour(plane, [0.5], colors="black", linewidths=0.8, **place)
         self.handles.append(Patch(facecolor="none", edgecolor="black", hatch="////", label=name))
 
+    def frame(self, corners: tuple[ArrayLike, ArrayLike], name: str) -> None:
+        """Draw a box between two opposite corners, m, on every panel."""
+        from matplotlib.patches import Rectangle
+
+        style: dict[str, Any] = {"fill": False, "edgecolor": "white", "linestyle": "--", "linewidth": 1.2, "zorder": 2}
+        for axes, each, _ in self.panels:
+            first, last = (np.asarray(corner, dtype=float)[[each.across, each.down]] / 1000 for corner in corners)
+            axes.add_patch(Rectangle(tuple(first), *(last - first), **style))
+        self.handles.append(Rectangle((0, 0), 1, 1, **{**style, "edgecolor": "black"}, label=name))
+
     def finish(self) -> Figure:
         """Add the legend below the panels; returns the figure."""
         if self.handles:

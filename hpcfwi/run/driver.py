@@ -23,6 +23,7 @@ from hpcfwi.inversion.history import History, Row
 from hpcfwi.inversion.misfit import misfit_identity
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import read_array, squared_slowness, velocity_from
+from hpcfwi.model.vtk import vtk_image
 from hpcfwi.run.folder import RunFolder
 from hpcfwi.run.session import Session, session
 from hpcfwi.run.shot_exclusion import ShotExclusion
@@ -319,6 +320,7 @@ class _Inversion:
         self.history.cut(int(result.nit))
         if self.config.output.figures:
             self._draw_figures(final)
+        self._write_image(final)
         self.folder.write_array(self.folder.model, final)
         summary: dict[str, Any] = {
             "iterations": int(result.nit),
@@ -339,6 +341,12 @@ class _Inversion:
         if self.config.output.report:
             self._write_report()
         return RunResult(folder=self.folder.path, velocity=final, **summary)
+
+    def _write_image(self, velocity: NDArray) -> None:
+        models = {"velocity": velocity, "initial": self.problem.initial_velocity}
+        if self.problem.true_velocity is not None:
+            models["true"] = self.problem.true_velocity
+        self.folder.write_bytes(self.folder.image, vtk_image(self.problem.domain, models))
 
     def _draw_figures(self, velocity: NDArray) -> None:
         from hpcfwi.reporting.figures import draw_run_figures

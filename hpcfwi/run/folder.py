@@ -76,6 +76,7 @@ class RunFolder:
         self.history = self.path / "history.csv"
         self.events = self.path / "events.jsonl"
         self.model = self.path / "model.npy"
+        self.image = self.path / "model.vti"
         self.current_model = self.path / "model-current.npy"
         self.result = self.path / "result.json"
         self.lease = Lease(self.path / "driver.json", print_line, *current_start())
@@ -186,6 +187,10 @@ class RunFolder:
     def write_array(self, path: Path, array: NDArray) -> None:
         """Write an array as .npy."""
         write_atomic(path, lambda file: np.save(file, array))
+
+    def write_bytes(self, path: Path, content: bytes) -> None:
+        """Write a file with this content."""
+        write_atomic(path, lambda file: file.write(content))
 
     def read_json(self, path: Path) -> dict[str, Any] | None:
         """The content of a small JSON file; None if it does not exist. Raises InputError if it is damaged."""

@@ -11,15 +11,15 @@ import numpy as np
 from rich.filesize import decimal
 
 from hpcfwi.batch.registry import site_batch_system
-from hpcfwi.cluster.layout import ResourceRequest, jobs_layout
-from hpcfwi.config.run import FileModel
+from hpcfwi.cluster.layout import Choice, ResourceRequest, jobs_layout
+from hpcfwi.config.models import FileModel
 from hpcfwi.config.site import Site
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.model.checks import MIN_POINTS_PER_WAVELENGTH, choose_time_steps
 from hpcfwi.model.grid import courant_limit
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.wavelet import highest_frequency, peak_frequency
-from hpcfwi.solver.spec import SolverSpec
+from hpcfwi.solver.strategies import STRATEGIES, Strategy, find_strategy, forward_runs, strategies
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def make_plan(problem: Problem, site: Site | None = None, nodes: int | None = No
     InputError
         If a shot does not fit on a node of the site, with settings that fit, or the site has fewer nodes.
     """
-    domain, spec, config = problem.domain, SolverSpec.from_problem(problem), problem.config
+    ways = strategies(problem)
+    domain, spec, config = problem.domain, ways[0].spec, problem.config
     traces = sum(len(shot.receivers) for shot in problem.survey.shots)
     itemsize = np.dtype(spec.dtype).itemsize
     model_bytes = 8 * int(np.prod(domain.shape))
@@ -77,8 +78,9 @@ def make_plan(problem: Problem, site: Site | None = None, nodes: int | None = No
     axis = problem.time_axis(problem.initial_velocity)
     limit = courant_limit(domain, spec.space_order, velocity)
     points, error = problem.dispersion
-    kept = "every step" if spec.snapshot_every == 1 else f"every {spec.snapshot_every} steps"
     shape, padded_shape = (" x ".join(map(str, each)) for each in (domain.shape, spec.boundary.padded_shape))
+    if problem.windows is not None:
+        shape += f", in windows of {' x '.join(map(str, spec.domain.shape))}"
     padded = f"{padded_shape} with {spec.boundary.cells} cells of {spec.boundary.name}, {surface}"
     extent = " x ".join(f"{(b - a) / 1000:g}" for a, b in zip(domain.origin, domain.last, strict=True))
     peak, highest = 1000 * peak_frequency(problem.wavelet), 1000 * highest_frequency(problem.wavelet)
@@ -87,6 +89,11 @@ def make_plan(problem: Problem, site: Site | None = None, nodes: int | None = No
         f"observed data {decimal(data_bytes)}, journal {decimal(journal_bytes)}, sums of an unfinished evaluation "
         f"{decimal(partial_bytes)}, other files {decimal(disk - data_bytes - journal_bytes - partial_bytes)}"
     )
+    kept = describe(ways[0])
+    if config.solver.wavefield == "auto":
+        kept += "; checkpointed if memory is short"
+    every = [find_strategy(problem, name) for name in STRATEGIES]
+    memory = ", ".join(f"{way.name} {decimal(way.spec.nbytes)}" for way in every)
     lowest, largest = config.inversion.bounds
     frozen, cells = int(problem.frozen.sum()), problem.frozen.size
     rows: tuple[tuple[str, str], ...] = (
@@ -96,14 +103,26 @@ def make_plan(problem: Problem, site: Site | None = None, nodes: int | None = No
         ("wavelet", f"peak {peak:.3g} Hz, up to {highest:.3g} Hz"),
         ("time axis", f"{axis.samples} samples of {axis.step:.4g} ms ({config.solver.time_step}; {stable})"),
         ("dispersion", f"{points:.3g} grid points per shortest wavelength, whose speed is off by {100 * error:+.1f} %"),
-        ("forward wavefield", f"kept {kept}: {spec.snapshots} snapshots"),
-        ("memory per worker", f"{decimal(spec.nbytes)} for a shot, and about 0.4 GB for Python"),
+        ("forward wavefield", kept),
+        ("memory per worker", f"{memory}; and about 0.4 GB for Python"),
         ("disk", f"about {decimal(disk)}: {parts}"),
         ("unknowns", f"{cells - frozen} cells, {frozen} frozen; velocities {lowest:g} to {largest:g} km/s"),
     )
     if site is not None:
         rows += (("workers", _workers(problem, site, nodes)),)
     return Plan(rows, spec.nbytes, disk)
+
+
+def describe(way: Strategy) -> str:
+    """A wavefield strategy in a few words."""
+    spec = way.spec
+    kept = "every step" if spec.snapshot_every == 1 else f"every {spec.snapshot_every} steps"
+    what = f"{way.name}: {spec.snapshots} snapshots, {kept}"
+    if way.name == "checkpointed":
+        repeated = forward_runs(spec.segments, spec.checkpoints) - 1
+        return f"{what}, from {spec.checkpoints} checkpoints ({100 * repeated:.0f} % of the forward steps are repeated)"
+    places = {"compressed": ", 8 bits a value", "disk": f", {decimal(spec.disk_bytes)} on the scratch disk"}
+    return what + places.get(way.name, "")
 
 
 def _workers(problem: Problem, site: Site, nodes: int | None) -> str:
@@ -118,23 +137,27 @@ def _workers(problem: Problem, site: Site, nodes: int | None) -> str:
         where = f"{count} node{'s' if count > 1 else ''} of {site.name}"
     rounds = math.ceil(len(problem.survey) / (count * found.processes))
     shots = f"{rounds} round{'s' if rounds > 1 else ''} of shots an evaluation"
-    return f"{count * found.processes} on {where}, each node with {found}; {shots}"
+    kept = f", the wavefield {found.choice.name}" if found.choice is not None else ""
+    return f"{count * found.processes} on {where}, each node with {found}{kept}; {shots}"
 
 
 def resource_request(problem: Problem) -> ResourceRequest:
     """What a run of a problem requires of its workers."""
-    return ResourceRequest(
-        len(problem.survey), SolverSpec.from_problem(problem).nbytes, partial(_memory_savings, problem)
-    )
+    choices = tuple(Choice(each.name, each.spec.nbytes, each.time) for each in strategies(problem))
+    return ResourceRequest(len(problem.survey), choices[-1].shot_bytes, partial(_memory_savings, problem), choices)
+
+
+def _least_bytes(problem: Problem) -> int:
+    return min(each.spec.nbytes for each in strategies(problem))
 
 
 def _memory_savings(problem: Problem) -> Iterator[tuple[str, int]]:
     """Settings that need less memory, and the bytes of a shot with each, the best first."""
     config, domain = problem.config, problem.domain
-    for changes in ({"strategy": "sampled"}, {"dtype": "float32"}, {"strategy": "sampled", "dtype": "float32"}):
+    for changes in ({"wavefield": "auto"}, {"dtype": "float32"}, {"wavefield": "auto", "dtype": "float32"}):
         changed = config.model_copy(update={"solver": config.solver.model_copy(update=changes)})
         settings = " ".join(f"--set solver.{key}={value}" for key, value in changes.items())
-        yield settings, SolverSpec.from_problem(replace(problem, config=changed)).nbytes
+        yield settings, _least_bytes(replace(problem, config=changed))
     files = config.inversion.frozen.mask_file or FileModel in map(type, (config.model, config.initial))
     coarsest = min(problem.dispersion[0] / MIN_POINTS_PER_WAVELENGTH, max(domain.shape))
     for factor in np.arange(1.1, coarsest, 0.1):
@@ -146,6 +169,6 @@ def _memory_savings(problem: Problem) -> Iterator[tuple[str, int]]:
             return
         coarser = replace(domain, shape=shape, spacing=spacing)
         steps = choose_time_steps(config, coarser, problem.velocity_range)
-        size = SolverSpec.from_problem(replace(problem, domain=coarser, time_steps=steps)).nbytes
+        size = _least_bytes(replace(problem, domain=coarser, time_steps=steps))
         settings = shlex.join(["--set", f"grid.shape={[*shape]}", "--set", f"grid.spacing={[*spacing]}"])
         yield settings + (" and the model files resampled to this grid" if files else ""), size

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,15 +33,17 @@ from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.process import command_start, defer_interrupts, gc_paused, ignoring_signals_at_exit, interrupted
 from hpcfwi.reporting.progress import Progress
 from hpcfwi.run.folder import RunFolder
-from hpcfwi.run.plan import make_plan, resource_request
+from hpcfwi.run.plan import describe, make_plan, resource_request
 from hpcfwi.run.reproducibility import Reproducibility
 from hpcfwi.run.stopping import StopConditions, signal_reason
 from hpcfwi.run.worker_events import WorkerEvents, failure_summary
 from hpcfwi.solver.engine import SleepingShots
 from hpcfwi.solver.spec import SolverSpec
+from hpcfwi.solver.strategies import Strategy, find_strategy
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:  # importing Dask is too slow for the command line
+    from hpcfwi.cluster.layout import Layout
     from hpcfwi.cluster.pool import WorkerPool
 
 # Libraries that the results and the speed of a run depend on.
@@ -160,13 +163,40 @@ class Session:
             Workload(PRELOAD_MODULES, lambda: window.longest_task_s, lambda: window.excluded, window.drain),
         )
         apply_environment(site.config, pool.threads)
-        self.log.write(self._start_event(site, options, pool, began))
+        strategy = self._strategy(pool.layout)
+        if pool.mode == "local" and strategy.spec.disk_bytes:
+            self._check_scratch(site, pool.layout.processes * strategy.spec.disk_bytes)
+        self.log.write(self._start_event(site, options, pool, began, strategy.name))
         self._print_reproducibility(pool.threads)
         with defer_interrupts():  # else a folder or process could be left behind
             stack.enter_context(pool)
-        self._stage_solver(pool.layout.cache_bytes)
+        self._stage_solver(strategy.spec, pool.layout.cache_bytes)
         self._open_dashboard(pool, site)
         self._connect(pool, window, site, stack)
+
+    def _strategy(self, layout: Layout) -> Strategy:
+        """The wavefield strategy of the layout, which is printed."""
+        assert layout.choice is not None  # a problem has at least one
+        memory = max(layout.choice.shot_bytes, layout.wavefield_bytes)
+        strategy = find_strategy(self.problem, layout.choice.name, memory)
+        automatic = ""
+        if self.problem.config.solver.wavefield == "auto":
+            automatic = f" (the fastest lossless one for {layout.memory / 1e9:.1f} GB a worker)"
+        self.print_line(f"forward wavefield {describe(strategy)}{automatic}")
+        return strategy
+
+    def _check_scratch(self, site: Site, needed: int) -> None:
+        """Raise InputError if this machine's scratch folder has no room for the wavefields of its workers."""
+        folder = Path(os.path.expandvars(site.config.filesystem.scratch or tempfile.gettempdir()))
+        free = needed
+        with suppress(OSError, StopIteration):  # the workers say what is wrong with the folder
+            free = shutil.disk_usage(next(each for each in (folder, *folder.absolute().parents) if each.exists())).free
+        if needed > free:
+            raise InputError(
+                f'solver.wavefield: is "disk", which needs {needed / 1e9:.3g} GB in the scratch folder {folder}, but '
+                f"{free / 1e9:.3g} GB are free; free some space, choose another one with --set site.filesystem.scratch=FOLDER, "
+                "or take --set solver.wavefield=checkpointed"
+            )
 
     def _check_disk(self, needed: int) -> None:
         free = shutil.disk_usage(self.folder.path).free
@@ -179,7 +209,9 @@ class Session:
                 "free some space or choose another folder with --run-dir"
             )
 
-    def _start_event(self, site: Site, options: LaunchOptions, pool: WorkerPool, began: float) -> events.RunStarted:
+    def _start_event(
+        self, site: Site, options: LaunchOptions, pool: WorkerPool, began: float, wavefield: str
+    ) -> events.RunStarted:
         words = [word for setting in site.settings for word in ("--set", f"site.{setting}")]
         given = (("--launch", options.mode), ("--nodes", options.nodes), ("--wait", options.wait_minutes))
         return events.RunStarted(
@@ -191,6 +223,7 @@ class Session:
             layout=str(pool.layout),
             threads=pool.threads,
             cores=pool.layout.cores,
+            wavefield=wavefield,
             workers_planned=pool.planned_workers,
             nodes_planned=pool.planned_nodes,
             shots=len(self.problem.survey),
@@ -214,14 +247,14 @@ class Session:
         else:
             self.print_line("one thread per shot: the same bytes whatever the number of workers")
 
-    def _stage_solver(self, cache_bytes: int) -> None:
+    def _stage_solver(self, spec: SolverSpec, cache_bytes: int) -> None:
         import scipy.optimize  # noqa: F401 - imported while the workers start, so that the optimiser need not wait
 
         from hpcfwi.execution.shot_worker import ShotContext
         from hpcfwi.execution.tasks import shot_operations
         from hpcfwi.solver.operators import result_fingerprint, stage_solver
 
-        started, config, spec = time.perf_counter(), self.problem.config, SolverSpec.from_problem(self.problem)
+        started, config = time.perf_counter(), self.problem.config
         solver, built = stage_solver(self.folder.staged, spec)
         seconds = time.perf_counter() - started
         self.log.write(events.Solver(built=built, seconds=seconds, source="driver", digest=solver.digest))
@@ -240,6 +273,7 @@ class Session:
                 edges,
                 self.problem.sampling,
                 cache_bytes,
+                self.problem.windows,
                 config.inversion.misfit,
                 self.stand_in,
             )

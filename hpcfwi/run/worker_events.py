@@ -42,6 +42,7 @@ class WorkerEvents:
         # by address; workers that have left are kept
         self._workers: dict[str, events.WorkerJoined] = {}
         self._exit_reasons: dict[str, str] = {}
+        self._warned: set[str | None] = set()  # hosts
 
     def __call__(self, line: bytes) -> None:
         """Parse and record an event that a worker sent."""
@@ -131,6 +132,9 @@ class WorkerEvents:
                 self.print_line(f"host {event.host} gets shots again")
             case events.RunWarning(worker=None):
                 self.print_line(f"warning: {event.message}")
+            case events.RunWarning(host=host) if host not in self._warned:
+                self._warned.add(host)  # one is enough; status and events have all
+                self.print_line(f"warning: on {host}: {event.message}")
         line = failure_line(event)
         if line is not None:
             self.print_line(line)

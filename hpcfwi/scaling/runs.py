@@ -142,7 +142,8 @@ class StudyRuns:
         study = self.study
         # with these tolerances an inversion never ends before its last iteration
         fixed = ("inversion.ftol=0.0", "inversion.gtol=0.0", "output.figures=false", "output.report=false")
-        settings = [*study.settings, f"inversion.iterations={study.iterations}", *fixed]
+        # all runs of a study keep the wavefield in the same way
+        settings = ["solver.wavefield=sampled", *study.settings, f"inversion.iterations={study.iterations}", *fixed]
         excluded = study.excluded_shots(point.nodes, self.shots)
         if excluded:
             settings.append(f"data.exclude={json.dumps(excluded)}")

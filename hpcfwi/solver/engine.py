@@ -17,10 +17,11 @@ from hpcfwi.errors import InputError
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.wavelet import SourceSignal, Wavelet
+from hpcfwi.model.windows import Windows, cut
 from hpcfwi.solver.interpolation import stencils
+from hpcfwi.solver.time_loop import SegmentedLoop
 
 if TYPE_CHECKING:  # Devito takes seconds, and the command line only needs SleepingShots
-    from hpcfwi.solver.devito_internals import Kernel
     from hpcfwi.solver.operators import Propagator
 
 # From a predicted gather, shape (samples, receivers), to misfit and adjoint source, of the same shape. The engine overwrites
@@ -39,11 +40,18 @@ class ShotEngine(Protocol):
     kernel_seconds: float  # in compiled code so far
     runs_kernels: bool  # whether it runs kernels, whose threads can be counted
 
+    @property
+    def trouble(self) -> str:
+        """What went wrong that the results survived; empty if nothing did."""
+
     def set_model(self, m: NDArray, own_edges: bool = False) -> None:
         """Use the squared slowness ``m``, (s/km)^2, shape ``domain.shape``.
 
         With ``own_edges`` the absorbing layer has the edge values of this model; else the engine decides.
         """
+
+    def window(self, shot: Shot) -> tuple[int, ...]:
+        """Index of the first cell of a shot's gradient in the whole grid; empty if it has the whole grid."""
 
     def record(self, shot: Shot, axis: TimeAxis) -> NDArray:
         """Model a gather, shape (samples, receivers); the next call overwrites it.
@@ -52,7 +60,7 @@ class ShotEngine(Protocol):
         """
 
     def misfit_and_gradient(self, shot: Shot, axis: TimeAxis, compare: Comparison) -> tuple[float, NDArray[np.float64]]:
-        """Misfit of a shot, and its gradient with respect to ``m``, shape ``domain.shape``."""
+        """Misfit of a shot, and its gradient with respect to ``m`` in the shot's window, shape ``spec.domain.shape``."""
 
 
 class DevitoEngine:
@@ -63,44 +71,78 @@ class DevitoEngine:
 
     runs_kernels = True
 
-    def __init__(self, propagator: Propagator, wavelet: SourceSignal | Wavelet, edges: NDArray | None = None) -> None:
+    def __init__(
+        self,
+        propagator: Propagator,
+        signal: SourceSignal | Wavelet,
+        edges: NDArray | None = None,
+        windows: Windows | None = None,
+    ) -> None:
         self.propagator = propagator
         self.equation, self.boundary = propagator.equation, propagator.equation.boundary
-        self.wavelet = wavelet
+        self.signal = signal
         self.kernel_seconds = 0.0
-        self._padded = None if edges is None else self._extend(edges)
+        self.windows, self._edges = windows, edges
+        self._model: tuple[NDArray, bool] | None = None  # the whole one, and whether the layer follows it
+        self._current: tuple[int, ...] | None = None  # the window whose model the equation has
         self._axis: TimeAxis | None = None
-        self._sampled_wavelet: NDArray[np.float64] = np.zeros(0)
+        self._source: NDArray[np.float64] = np.zeros(0)
         self.equation.allocate()
         propagator.storage.allocate()
+        spec = propagator.spec
+        self._traces = np.asarray(self.equation.receivers.data)
+        if spec.segments > 1:  # the kernels see one segment
+            self._traces = np.empty((spec.time_samples, spec.receivers), dtype=spec.dtype)
+
+    @property
+    def trouble(self) -> str:
+        """What went wrong with the storage of the wavefield."""
+        return self.propagator.storage.trouble
 
     def set_model(self, m: NDArray, own_edges: bool = False) -> None:
         """Use the squared slowness ``m``, (s/km)^2, on the model's grid; with ``own_edges`` the layer follows it."""
-        if self._padded is None or own_edges:
-            padded = self._extend(m)
+        self._model, self._current = (m, own_edges), None
+        if self.windows is None:
+            self._cut_model(())
+
+    def window(self, shot: Shot) -> tuple[int, ...]:
+        """Index of the first cell of a shot's window."""
+        return () if self.windows is None else self.windows.start(shot)
+
+    def _cut_model(self, start: tuple[int, ...]) -> None:
+        """Use the model in a window, and around it the edge values there."""
+        if start == self._current or self._model is None:
+            return
+        m, own_edges = self._model
+        inside = cut(m, start, self.boundary.domain.shape)
+        if self._edges is None or own_edges:
+            padded = self._extend(inside)
         else:
-            padded = self._padded
-            padded[self.boundary.interior] = m
+            padded = self._extend(cut(self._edges, start, inside.shape))
+            padded[self.boundary.interior] = inside
         self.equation.set_model(self._to_memory(padded))
+        self._current = start
 
     def record(self, shot: Shot, axis: TimeAxis) -> NDArray:
-        """Model a gather, a view that the next call overwrites, and keep its wavefield for the gradient."""
-        self._place(shot, axis)
+        """Model a gather, a view that the next call overwrites; its wavefield is not kept."""
+        loop = self._place(shot, axis)
         self.equation.clear(adjoint=False)
-        self._run(self.propagator.forward, shot, axis, first=0)
-        return self._gather(shot, axis)
+        for segment in range(loop.segments):
+            loop.forward(segment)
+        return self._finish(loop)
 
     def misfit_and_gradient(self, shot: Shot, axis: TimeAxis, compare: Comparison) -> tuple[float, NDArray[np.float64]]:
         """Model a gather, compare it, and propagate the adjoint source backwards.
 
         The specification says whether the gradient in the absorbing layer is computed, too, and folded onto the model's edge.
         """
-        misfit, adjoint_source = compare(self.record(shot, axis))
-        self._gather(shot, axis)[:] = adjoint_source
-        gradient = self.equation.gradient_field
-        self.equation.clear(forward=False)
-        gradient.data[:] = 0
-        self._run(self.propagator.gradient, shot, axis, first=1)
+        loop, storage = self._place(shot, axis), self.propagator.storage
+        self.equation.clear()
+        self.equation.gradient_field.data[:] = 0
+        storage.forward(loop)
+        misfit, loop.gather[:] = compare(loop.gather)
+        storage.backward(loop)
+        self._finish(loop)
         if self.propagator.spec.layer_gradient:
             return misfit, self.boundary.extend_transpose(self._last_gradient())
         return misfit, self.model_gradient()
@@ -116,14 +158,15 @@ class DevitoEngine:
 
     def born(self, shot: Shot, axis: TimeAxis, direction: NDArray) -> NDArray:
         """Derivative of the gather in the ``direction`` of a change of ``m``."""
-        kernel = self.propagator.born  # has variables of its own, which are cleared with the others
-        self._place(shot, axis)
+        _ = self.propagator.born  # has variables of its own, which are cleared with the others
+        loop = self._place(shot, axis)
         self.equation.clear()
+        direction = cut(direction, self.window(shot), self.boundary.domain.shape)
         if self.propagator.spec.layer_gradient:
             direction = self._extend(direction)
         self.equation.gradient_field.data[:] = self._to_memory(direction)
-        self._run(kernel, shot, axis, first=0)
-        return self._gather(shot, axis).copy()
+        loop.born()
+        return self._finish(loop).copy()
 
     def _extend(self, values: NDArray) -> NDArray:
         return self.boundary.extend(values.astype(self.propagator.spec.dtype, copy=False))
@@ -131,28 +174,26 @@ class DevitoEngine:
     def _to_memory(self, values: NDArray) -> NDArray:
         return values.transpose(self.boundary.memory_order)
 
-    def _place(self, shot: Shot, axis: TimeAxis) -> None:
-        """Set source and receivers, and what depends on the time step."""
-        equation = self.equation
+    def _place(self, shot: Shot, axis: TimeAxis) -> SegmentedLoop:
+        """Set the positions, and what depends on the time step; returns the time loop of the shot."""
+        equation, spec, start = self.equation, self.propagator.spec, self.window(shot)
+        self._cut_model(start)
+        shift = np.multiply(start, spec.domain.spacing) if start else 0.0
         if self._axis != axis:
             equation.fill(axis.step)
-            self._axis, self._sampled_wavelet = axis, self.wavelet.sample(axis)
-        equation.source.data[: axis.samples, 0] = self._sampled_wavelet
-        points = self.propagator.spec.interpolation_points
+            self._axis, self._source = axis, self.signal.sample(axis)
+        points = spec.interpolation_points
         for traces, positions in ((equation.source, shot.source[None]), (equation.receivers, shot.receivers)):
-            first, weights = stencils(self.boundary, positions, points)
+            first, weights = stencils(self.boundary, positions - shift, points)
             # Devito counts from the point before the middle
             traces.gridpoints.data[: len(first)] = first + (points // 2 - 1)
             traces.interpolation_coeffs.data[: len(first)] = weights
+        return SegmentedLoop(self.propagator, axis, self._source, self._traces[: axis.samples, : len(shot.receivers)])
 
-    def _gather(self, shot: Shot, axis: TimeAxis) -> NDArray:
-        """The receivers' traces: output of the forward kernel, input of the gradient kernel."""
-        return np.asarray(self.equation.receivers.data[: axis.samples, : len(shot.receivers)])
-
-    def _run(self, kernel: Kernel, shot: Shot, axis: TimeAxis, first: int) -> None:
-        """Step from ``first`` to the end of the axis, or back, with the receivers of this shot only."""
-        last_receiver = {self.equation.receivers.dimensions[-1].max_name: len(shot.receivers) - 1}
-        self.kernel_seconds += kernel(time_m=first, time_M=axis.samples - 1, dt=axis.step, **last_receiver)
+    def _finish(self, loop: SegmentedLoop) -> NDArray:
+        """The gather of a time loop that is done."""
+        self.kernel_seconds += loop.kernel_seconds
+        return loop.gather
 
 
 @dataclass(frozen=True)
@@ -197,7 +238,7 @@ class SleepingEngine:
     The misfit of each shot is ``0.5 sum_i w_i (m_i - 0.25)^2``, with weights from 1 to 100.
     """
 
-    runs_kernels = False
+    runs_kernels, trouble = False, ""
 
     def __init__(self, shots: SleepingShots, dtype: str) -> None:
         self.shots, self.dtype = shots, dtype
@@ -207,6 +248,10 @@ class SleepingEngine:
     def set_model(self, m: NDArray, own_edges: bool = False) -> None:  # noqa: ARG002
         """Use the squared slowness ``m``, (s/km)^2."""
         self._m = np.asarray(m, dtype=np.float64)
+
+    def window(self, shot: Shot) -> tuple[int, ...]:  # noqa: ARG002
+        """The whole grid."""
+        return ()
 
     def record(self, shot: Shot, axis: TimeAxis) -> NDArray:
         """A gather of zeros, at once."""
@@ -228,9 +273,13 @@ class SleepingEngine:
 
 
 def open_engine(
-    propagator: Propagator, wavelet: SourceSignal | Wavelet, edges: NDArray | None, sleeping: SleepingShots | None
+    propagator: Propagator,
+    wavelet: SourceSignal | Wavelet,
+    edges: NDArray | None,
+    windows: Windows | None,
+    sleeping: SleepingShots | None,
 ) -> ShotEngine:
     """The engine of a run: sleeping in a study without kernels, else Devito's."""
     if sleeping is not None:
         return SleepingEngine(sleeping, propagator.spec.dtype)
-    return DevitoEngine(propagator, wavelet, edges)
+    return DevitoEngine(propagator, wavelet, edges, windows)

@@ -47,6 +47,19 @@ class WaveEquation(Protocol):
     def allocate(self) -> None:
         """Allocate all symbols."""
 
+    def state(self) -> tuple[NDArray, ...]:
+        """Arrays that the forward wavefield goes on from, if the next step is step 0 of the operator."""
+
+    @property
+    def memory(self) -> tuple[NDArray, ...]:
+        """Those of them that the adjoint wavefield uses, too."""
+
+    def carry_over(self, steps: int, adjoint: bool = False) -> None:
+        """Move the levels of a wavefield after ``steps`` steps from 0 on, so that the next one is step 0 again.
+
+        With ``adjoint``, after step 0 of the adjoint wavefield, so that the next one is step ``steps - 1``.
+        """
+
     def set_model(self, m: NDArray) -> None:
         """Use the squared slowness ``m``, (s/km)^2, on the padded grid."""
 
@@ -153,6 +166,31 @@ class AcousticEquation:
             if asked:
                 field.data_with_halo[:] = 0
 
+    def state(self) -> tuple[NDArray, ...]:
+        """Two levels, with the mirror image above a free surface, and the layer's variables."""
+        halo, order = self.spec.space_order, self.boundary.memory_order
+        inside: list[Any] = [slice(halo, -halo)] * len(order)
+        if self.boundary.free_surface:
+            inside[order.index(len(order) - 1)] = slice(halo - self.spec.space_order // 2, -halo)
+        levels = np.asarray(self.forward_field.data_with_halo)
+        return (levels[0][tuple(inside)], levels[2][tuple(inside)], *self.time_step.memory)
+
+    @property
+    def memory(self) -> tuple[NDArray, ...]:
+        """The layer's variables."""
+        return self.time_step.memory
+
+    def carry_over(self, steps: int, adjoint: bool = False) -> None:
+        """The level of the time t is number t modulo 3: after other numbers of steps, two levels have to move."""
+        levels = (self.adjoint_field if adjoint else self.forward_field).data_with_halo
+        shift = steps % 3
+        if shift == 0:
+            return
+        # forwards: levels shift, shift - 1 become 0 and -1; back: the opposite
+        moves = ((shift - 1, 2), (shift, 0)) if shift == 1 else ((shift, 0), (shift - 1, 2))
+        for old, new in ((new, old) for old, new in reversed(moves)) if adjoint else moves:
+            levels[new] = levels[old]
+
     def stable_step(self, velocity: float) -> float:
         """The Courant limit for the highest ``velocity``, km/s, rounded to four digits; ms (:func:`critical_step`)."""
         return critical_step(self.spec.domain, self.spec.space_order, velocity)
@@ -168,7 +206,10 @@ class AcousticEquation:
     def gradient(self, storage: WavefieldStorage) -> Operator:
         """Operator ``Gradient``: step v backwards, inject the adjoint source, add ``-u v_tt``."""
         v = self.adjoint_field
-        equations = [*self.time_step.equations(v, forward=False), self._inject(self.receivers, v.backward)]
+        equations = [
+            *self.time_step.equations(v, forward=False),
+            self._inject(self.receivers, v.backward),
+        ]
         correlate = Inc(self.gradient_field, -storage.replay() * v.dt2, **where(self.kept))
         return self._operator([*equations, *self._free_surface(v.backward), correlate], "Gradient")
 
@@ -227,7 +268,7 @@ def make_traces(name: str, grid: Grid, count: int, spec: SolverSpec) -> Precompu
         name=name,
         grid=grid,
         npoint=count,
-        nt=spec.time_samples,
+        nt=spec.segment_steps,
         r=points // 2,
         gridpoints=np.zeros((count, ndim), dtype=np.int32),
         interpolation_coeffs=np.zeros((count, ndim, points), dtype=grid.dtype),

@@ -28,7 +28,7 @@ def points_needed(problem: Problem) -> int:
 
     Two for linear interpolation, or if all positions are grid points.
     """
-    domain, solver = problem.domain, problem.config.solver
+    domain, solver = problem.solver_domain, problem.config.solver
     arrays = {id(shot.receivers): shot.receivers for shot in problem.survey.shots}  # many shots may share one
     positions = [*arrays.values(), np.stack([shot.source for shot in problem.survey.shots])]
     if solver.interpolation == "linear" or all((_in_cells(domain, each) % 1 == 0).all() for each in positions):

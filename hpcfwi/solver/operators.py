@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -18,12 +18,22 @@ from devito import configuration, switchconfig
 from hpcfwi.artifacts import StagedFile, load, read_container, stage, unpickle
 from hpcfwi.errors import RunError, StagingError
 from hpcfwi.io import file_lock
+from hpcfwi.solver.checkpoints import CheckpointedStorage
+from hpcfwi.solver.codec import CompressedStorage
 from hpcfwi.solver.devito_internals import Kernel, compiler_command, instruction_set
+from hpcfwi.solver.disk import DiskStorage
 from hpcfwi.solver.equations import EQUATIONS, WaveEquation
 from hpcfwi.solver.spec import SolverSpec
-from hpcfwi.solver.storage import STORAGES, WavefieldStorage
+from hpcfwi.solver.storage import SnapshotStorage, WavefieldStorage
 from hpcfwi.version import __version__
 
+# By the name in a specification.
+STORAGES: dict[str, Callable[[Any, SolverSpec], WavefieldStorage]] = {
+    "snapshots": SnapshotStorage,
+    "compressed": CompressedStorage,
+    "checkpointed": CheckpointedStorage,
+    "disk": DiskStorage,
+}
 KIND = "solver"
 # A build takes seconds; after this long a worker stops waiting for another's build and makes its own.
 BUILD_LOCK_TIMEOUT_S = 300.0
@@ -106,8 +116,8 @@ def spec_digest(spec: SolverSpec) -> str:
 def _build(folder: Path, spec: SolverSpec) -> StagedFile:
     try:
         propagator = Propagator(spec)
-        propagator.forward.compile()
-        propagator.gradient.compile()
+        for kernel in (propagator.forward, propagator.gradient, *propagator.storage.kernels):
+            kernel.compile()
     except Exception as error:
         advice = "Is there a working C compiler? Try: gcc --version. DEVITO_ARCH names another one (clang, icx, ...)."
         if (wanted := instruction_set()) is not None:

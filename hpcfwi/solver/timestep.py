@@ -20,6 +20,10 @@ class TimeStep(Protocol):
     def symbols(self) -> tuple[Any, ...]:
         """Arrays of the medium and the layer."""
 
+    @property
+    def memory(self) -> tuple[NDArray, ...]:
+        """The layer's variables, which belong to the forward or to the adjoint wavefield, whichever is stepped."""
+
     def set_model(self, m: NDArray) -> None:
         """Use the squared slowness ``m``, (s/km)^2, on the padded grid."""
 
@@ -55,6 +59,11 @@ class SpongeStep:
     def symbols(self) -> tuple[Any, ...]:
         """Squared slowness and damping."""
         return (self.m, self.damp)
+
+    @property
+    def memory(self) -> tuple[NDArray, ...]:
+        """None."""
+        return ()
 
     def set_model(self, m: NDArray) -> None:
         """Use the squared slowness."""
@@ -136,6 +145,11 @@ class CpmlStep:
         """Squared velocity, coefficients, and memory variables of one wavefield."""
         coefficients = (each for four in self._coefficients for each in four)
         return (self.squared_velocity, *coefficients, *(variable for pair in self._memory for variable in pair))
+
+    @property
+    def memory(self) -> tuple[NDArray, ...]:
+        """The memory variables, with their halos."""
+        return tuple(np.asarray(variable.data_with_halo) for pair in self._memory for variable in pair)
 
     def set_model(self, m: NDArray) -> None:
         """Use the squared slowness."""

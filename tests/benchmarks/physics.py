@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +53,8 @@ def velocity(case: str) -> np.ndarray:
     return values
 
 
-def hpcfwi_gradient(case: str) -> Callable[[], Any]:
-    """The gradient of the version of hpcfwi that is imported, with its default layer."""
+def hpcfwi_gradient(case: str, storage: str = "snapshots") -> Callable[[], Any]:
+    """The gradient of the version of hpcfwi that is imported, with its default layer and a storage of the wavefield."""
     import hpcfwi.solver.boundary as boundaries
     from hpcfwi.model.grid import Domain, TimeAxis
     from hpcfwi.model.survey import Shot
@@ -69,6 +71,10 @@ def hpcfwi_gradient(case: str) -> Callable[[], Any]:
     else:
         layer, SolverSpec = boundaries.Sponge(domain, 40), boundaries.SolverSpec
     spec = SolverSpec(layer, ORDER, "float32", steps, every, RECEIVERS)
+    if storage != "snapshots":
+        from hpcfwi.solver.strategies import divided
+
+        spec = divided(spec, storage)
     engine = DevitoEngine(Propagator(spec), RickerWavelet(FREQUENCY, 125.0))
     engine.set_model(velocity(case) ** -2.0)
     source, receivers = positions(case)
@@ -119,7 +125,12 @@ def examples_gradient(case: str) -> Callable[[], Any]:
     return run
 
 
-PROGRAMS = {"hpcfwi": hpcfwi_gradient, "bare": bare_forwards, "examples": examples_gradient}
+PROGRAMS: dict[str, Callable[[str], Callable[[], Any]]] = {
+    "hpcfwi": hpcfwi_gradient,
+    **{name: partial(hpcfwi_gradient, storage=name) for name in ("compressed", "checkpointed", "disk")},
+    "bare": bare_forwards,
+    "examples": examples_gradient,
+}
 
 
 def serve(program: str, case: str) -> None:
@@ -133,11 +144,14 @@ def serve(program: str, case: str) -> None:
     for _ in sys.stdin:
         started = time.perf_counter()
         run()
-        print(time.perf_counter() - started, flush=True)
+        print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, flush=True)
 
 
-def measure(case: str, programs: dict[str, tuple[str, Path]], repeat: int) -> dict[str, float]:
-    """Median seconds of each program, by its label; each is one of PROGRAMS and the folder from which it imports hpcfwi."""
+def measure(case: str, programs: dict[str, tuple[str, Path]], repeat: int) -> dict[str, tuple[float, float]]:
+    """Median seconds and peak memory, GB, of each program, by its label.
+
+    Each is one of PROGRAMS and the folder from which it imports hpcfwi.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DEVITO_LANGUAGE": "C"}
     servers: dict[str, subprocess.Popen[str]] = {}
     for label, (program, root) in programs.items():
@@ -148,17 +162,20 @@ def measure(case: str, programs: dict[str, tuple[str, Path]], repeat: int) -> di
     try:
         for label, server in servers.items():
             answer(server, label)
-        seconds: dict[str, list[float]] = {label: [] for label in servers}
+        found: dict[str, list[tuple[float, float]]] = {label: [] for label in servers}
         for _ in range(repeat):
             for label, server in servers.items():
                 assert server.stdin is not None
                 server.stdin.write("go\n")
                 server.stdin.flush()
-                seconds[label].append(float(answer(server, label)))
+                seconds, memory = map(float, answer(server, label).split())
+                found[label].append((seconds, memory))
     finally:
         for server in servers.values():
             server.terminate()
-    return {label: statistics.median(values) for label, values in seconds.items()}
+    return {
+        label: (statistics.median(seconds for seconds, _ in values), values[-1][1]) for label, values in found.items()
+    }
 
 
 def answer(server: subprocess.Popen[str], label: str) -> str:
@@ -188,15 +205,17 @@ def main() -> None:
         programs = {
             "hpcfwi": ("hpcfwi", ROOT),
             arguments.revision: ("hpcfwi", before),
+            **{f"hpcfwi, {name}": (name, ROOT) for name in ("compressed", "checkpointed", "disk")},
             "two bare forwards": ("bare", ROOT),
             "Devito's examples": ("examples", ROOT),
         }
         for case in [arguments.only] if arguments.only else CASES:
             found = measure(case, programs, arguments.repeat)
-            ours = found.pop("hpcfwi")
-            print(f"{case}: hpcfwi {ours:.3f} s")
-            for label, seconds in found.items():
-                print(f"  {label:20} {seconds:8.3f} s   hpcfwi takes {ours / seconds:.2f} times as long", flush=True)
+            ours, memory = found.pop("hpcfwi")
+            print(f"{case}: hpcfwi {ours:.3f} s, {memory:.2f} GB")
+            for label, (seconds, memory) in found.items():
+                ratio = f"hpcfwi takes {ours / seconds:.2f} times as long"
+                print(f"  {label:20} {seconds:8.3f} s, {memory:.2f} GB   {ratio}", flush=True)
 
 
 if __name__ == "__main__":

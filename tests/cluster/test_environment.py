@@ -10,7 +10,7 @@ from hpcfwi.batch.base import Node
 from hpcfwi.batch.slurm import Slurm
 from hpcfwi.cluster.allocation import AllocatedWorkers
 from hpcfwi.cluster.environment import apply_environment, restore_environment, worker_environment
-from hpcfwi.cluster.layout import ResourceRequest
+from hpcfwi.cluster.layout import Choice, ResourceRequest
 from hpcfwi.config.site import Site, SiteConfig
 
 LANGUAGE = "DEVITO_LANGUAGE"
@@ -56,3 +56,14 @@ def test_nodes_of_different_size_generate_the_same_code(monkeypatch, tmp_path):
     assert worker_environment(workers.threads_on("small"))[LANGUAGE] == "openmp"
     alike = AllocatedWorkers(Site(), ResourceRequest(80, 10**8), tmp_path)
     assert (alike.threads_on("large"), alike.threads_on("small"), alike.threads) == (1, 1, 1)
+
+
+def test_nodes_of_different_memory_compute_shots_in_the_same_way(monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    nodes = [Node("large.cluster", 4, 64 * 10**9), Node("small.cluster", 4, 8 * 10**9)]
+    monkeypatch.setattr(Slurm, "nodes", lambda _: nodes)
+    choices = (Choice("fast", 8 * 10**9), Choice("slow", 10**9, 1.5))
+    workers = AllocatedWorkers(Site(), ResourceRequest(8, 10**9, choices=choices), tmp_path)
+    assert {layout.choice.name for layout in workers.layouts.values() if layout.choice} == {"slow"}
+    assert workers.layout.choice == choices[1]
+    assert workers.layout.memory == min(layout.memory for layout in workers.layouts.values())

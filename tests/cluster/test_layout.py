@@ -7,7 +7,7 @@ import json
 import pytest
 
 from hpcfwi.batch.base import Node
-from hpcfwi.cluster.layout import ResourceRequest, allocated_layout, node_layout
+from hpcfwi.cluster.layout import Choice, ResourceRequest, allocated_layout, node_layout
 from hpcfwi.config.site import Site, SiteConfig
 from hpcfwi.errors import InputError
 
@@ -96,3 +96,36 @@ def test_a_shot_that_does_not_fit_gets_the_first_advice_that_helps(limit, advice
         allocated_layout(site(worker={"memory": limit}), node, ResourceRequest(1, 4 * GB, lambda: savings))
     _, *found = str(refused.value).split("\n  ")
     assert found == advice
+
+
+WAYS = ResourceRequest(
+    100, GB, choices=(Choice("large", 8 * GB), Choice("medium", 4 * GB, 1.05), Choice("small", GB, 1.5))
+)
+
+
+@pytest.mark.parametrize(
+    ("memory", "chosen"),
+    [
+        (100, "large"),  # for all eight cores
+        (64, "medium"),  # seven large ones are slower than eight medium ones
+        (20, "medium"),
+        (9, "small"),
+        (1.5, "small"),
+    ],
+)
+def test_the_choice_is_taken_that_computes_most_shots(memory, chosen):
+    layout = node_layout(site(node={"cores": 8, "memory": memory}), WAYS, 1)
+    assert layout.choice is not None
+    assert layout.choice.name == chosen
+    assert layout.memory >= layout.choice.shot_bytes
+
+
+def test_a_request_that_does_not_fit_is_refused_for_its_smallest_choice():
+    with pytest.raises(InputError, match=r"one shot needs 1\.40 GB, a node of ours has 1\.20 GB"):
+        node_layout(site(node={"cores": 8, "memory": 1.2}), WAYS, 1)
+
+
+def test_a_limit_of_a_worker_decides_among_the_choices():
+    layout = node_layout(site(node={"cores": 8, "memory": 100}, worker={"memory": 5}), WAYS, 1)
+    assert layout.choice is not None
+    assert layout.choice.name == "medium"

@@ -62,7 +62,7 @@ def test_every_key_has_a_row_with_its_unit_and_default(name, whole, least):
 def test_limits_and_defaults_are_written_as_in_toml():
     assert row("config", "solver", (), "space_order")[2:] == ["`8`", "whole number, 2 to 16, a multiple of 2"]
     assert row("config", "solver", (), "free_surface")[2:] == ["`false`", "`true`, `false`"]
-    assert row("config", "solver", (), "strategy")[2:] == ['`"sampled"`', '`"sampled"`, `"full"`']
+    assert row("config", "solver", (), "boundary")[2:] == ['`"cpml"`', '`"cpml"`, `"sponge"`']
     assert row("config", "inversion", (), "bounds")[2:] == ["**needed**", "2 numbers, each 0.1 to 15"]
     assert row("config", "inversion", (), "bounds")[0] == "km/s"
     assert row("config", "grid", (), "origin")[2] == "zeros"

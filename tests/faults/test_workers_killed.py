@@ -44,6 +44,23 @@ def test_workers_that_die_lose_only_their_running_shots_and_are_reported(hpcfwi,
     assert f"died: {reason}" in out
 
 
+@pytest.mark.parametrize("wavefield", ["disk", pytest.param("checkpointed", marks=pytest.mark.slow)])
+def test_workers_that_die_with_another_storage_of_the_wavefield_give_the_same_bytes(
+    hpcfwi, undisturbed, tmp_path, wavefield
+):
+    run_dir, scratch = hpcfwi.folder / "run", tmp_path / "scratch"
+    words = ("--set", f"solver.wavefield={wavefield}", "--set", f"site.filesystem.scratch={scratch}")
+    process = hpcfwi.start(*undisturbed.command, *words)
+    for pid in wait_for_second_evaluation(process, run_dir):
+        os.kill(pid, signal.SIGKILL)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, out + errors
+    assert f"forward wavefield {wavefield}" in out
+    undisturbed.assert_same(run_dir)
+    left = [path for path in scratch.rglob("*") if path.is_file() and path.stat().st_size > 100_000]
+    assert all("devito" in str(path) for path in left), left  # no wavefields
+
+
 @pytest.mark.slow
 def test_a_worker_that_is_stopped_forever_is_replaced(hpcfwi, undisturbed):
     run_dir = hpcfwi.folder / "run"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from hpcfwi.config.run import FileModel
+from hpcfwi.config.models import FileModel
 from hpcfwi.errors import DataError, InputError
 from hpcfwi.model.gathers import check_gathers, read_gather
 from hpcfwi.model.grid import Domain, TimeAxis

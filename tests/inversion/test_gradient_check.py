@@ -49,7 +49,7 @@ def test_a_right_gradient_passes_and_devito_is_quiet(settings, capfd, monkeypatc
 
 def test_cropping_is_reported_as_an_approximation_on_a_fixed_axis():
     report = check_gradient(
-        problem(*SPONGE, "solver.boundary_gradient=crop", "solver.time_step=critical", "solver.strategy=full")
+        problem(*SPONGE, "solver.boundary_gradient=crop", "solver.time_step=critical", "solver.wavefield=full")
     )
     assert report.passed
     assert report.approximation > 0.01
@@ -82,7 +82,7 @@ def test_an_adjoint_source_that_is_wrong_by_little_fails(monkeypatch, error):
 def test_a_wavefield_storage_that_replays_too_much_fails(monkeypatch):
     replay = SnapshotStorage.replay
     monkeypatch.setattr(SnapshotStorage, "replay", lambda self: 1.001 * replay(self))
-    report = check_gradient(problem("solver.strategy=full"))
+    report = check_gradient(problem("solver.wavefield=full"))
     assert not report.passed
     assert report.derivative == pytest.approx(1e-3, rel=0.01)
 

@@ -70,6 +70,18 @@ def test_the_unit_of_the_misfit_does_not_matter():
         assert message == found[0][2]
 
 
+def test_a_negative_misfit_is_scaled_as_well():
+    class Shifted(Objective):
+        def __call__(self, x):
+            f, g = super().__call__(x)
+            return f - 100, g
+
+    objective = Shifted(2.0**-20)
+    minimise(objective, START, PARAMETRISATION, section(first_step=0.05, iterations=2), lambda *_: None)
+    change = np.abs(velocity_from(objective.xs[1]) - velocity_from(START))
+    assert 0.4 * 0.05 < change.max() < 3 * 0.05
+
+
 def test_without_iterations_there_is_one_evaluation():
     objective = Objective()
     found = minimise(objective, START, PARAMETRISATION, section(iterations=0), lambda *_: None)

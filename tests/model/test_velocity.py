@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from hpcfwi.config.run import CircleModel, ConstantModel, FileModel, LayersModel
+from hpcfwi.config.models import CircleModel, ConstantModel, DomeModel, FileModel, LayersModel
 from hpcfwi.errors import InputError
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.velocity import build_model, file_grid_shape, read_mask, smooth_model, squared_slowness, velocity_from
@@ -305,3 +305,42 @@ def test_any_bytes_are_a_model_or_refused_with_their_name(tmp_path, content):
         else:
             message = ""
         assert not message or str(path) in message
+
+
+LAYERS = {"kind": "dome", "velocities": (2.0, 2.5, 3.0), "interfaces": (100.0, 200.0)}
+VOLUME = Domain((41, 41, 31), (10.0, 10.0, 10.0), (0.0, 0.0, 0.0))
+
+
+def tops(values):
+    """Depth of the first cell that is faster than 2 km/s, cells."""
+    return (values > 2.0).argmax(axis=-1)
+
+
+def test_a_dome_lifts_layers_in_its_middle_and_not_far_away():
+    made = build_model(DomeModel(**LAYERS, height=60.0, radius=80.0), VOLUME, "model")
+    assert tops(made)[20, 20] == 4
+    assert tops(made)[20, 28] == tops(made)[12, 20] == 9  # a quarter of the height at the radius: 85 m
+    assert tops(made)[0, 0] == 10
+    basin = build_model(DomeModel(**LAYERS, height=-60.0, radius=80.0, center=(0.0, 0.0)), VOLUME, "model")
+    assert tops(basin)[0, 0] == 16
+
+
+def test_a_fault_throws_layers_down_beyond_its_dipping_plane():
+    made = build_model(DomeModel(**LAYERS, fault=150.0, dip=45.0, throw=50.0), VOLUME, "model")
+    assert set(tops(made)[:25].ravel()) == {10}  # the plane is at x = 250 m at the depth of the layer
+    assert set(tops(made)[32:].ravel()) == {15}
+    plane = build_model(
+        DomeModel(**LAYERS, fault=155.0, dip=90.0, throw=50.0), Domain((41, 31), (10.0, 10.0), (0.0, 0.0)), "x"
+    )
+    assert tops(plane)[15] == 10
+    assert tops(plane)[16] == 15
+
+
+def test_a_dome_without_height_and_fault_is_horizontal_layers():
+    layers = build_model(LayersModel(**{**LAYERS, "kind": "layers"}), VOLUME, "model")
+    np.testing.assert_array_equal(build_model(DomeModel(**LAYERS), VOLUME, "model"), layers)
+
+
+def test_the_centre_of_a_dome_has_as_many_coordinates_as_the_grid_without_depth():
+    with pytest.raises(InputError, match=r"model\.center: has 1 coordinates, but the grid has 2 besides z"):
+        build_model(DomeModel(**LAYERS, center=(0.0,)), VOLUME, "model")

@@ -57,15 +57,15 @@ def plan_without_a_site(out):
 LARGE = ("--set", "grid.shape=[1201, 1201]", "--set", "grid.spacing=[7.0, 7.0]", "--set", "data.recording_time=3000")
 
 
-@pytest.mark.parametrize("strategy", ["full", "sampled"])
+@pytest.mark.parametrize("strategy", ["full", "sampled", "auto"])
 @pytest.mark.parametrize("memory", [8, 3, 1, 0.7])
 def test_a_problem_fits_with_the_settings_that_the_message_advises(plan, strategy, memory):
-    words = (*LARGE, "--set", f"solver.strategy={strategy}")
+    words = (*LARGE, "--set", f"solver.wavefield={strategy}")
     code, _, err = plan(memory, *words)
     if code:
         assert code == 2
         assert "one shot needs" in err
-        assert strategy == "full" or "solver.strategy" not in err
+        assert strategy != "auto" or "solver.wavefield" not in err
         (advice,) = re.findall(r"It fits with (--set .*)$", err, re.MULTILINE)
         code, _, err = plan(memory, *words, *shlex.split(advice))
     assert code == 0, err
@@ -85,7 +85,7 @@ def test_a_grid_that_would_be_too_coarse_for_the_wavelet_is_not_advised(plan):
     assert "grid.shape" not in err
 
 
-@pytest.mark.parametrize("words", [(), ("--set", "solver.strategy=full")])
+@pytest.mark.parametrize("words", [(), ("--set", "solver.wavefield=full")])
 def test_a_limit_of_the_site_file_can_be_raised_as_the_message_advises(plan, words):
     limit = ("--set", "site.worker.memory=0.41")
     code, _, err = plan(32, *LARGE, *words, *limit)

@@ -87,7 +87,7 @@ def test_the_highest_frequency_is_sampled_with_the_requested_margin(frequency, s
 
 def test_a_larger_margin_keeps_more_and_full_keeps_every_step():
     assert spec("solver.sampling_margin=1").snapshot_every > spec().snapshot_every > 1
-    assert spec("solver.strategy=full").snapshot_every == 1
+    assert SolverSpec.from_problem(problem(), every_step=True).snapshot_every == 1
 
 
 def test_a_step_that_follows_the_model_is_sampled_for_its_longest():

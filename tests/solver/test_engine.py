@@ -105,7 +105,7 @@ def test_kernels_are_timed(engine):
 
 
 def test_a_sleeping_engine_sleeps_as_long_as_it_says_and_has_a_gradient_of_the_right_size(propagator):
-    sleeping = open_engine(propagator, WAVELET, None, SleepingShots(0.05))
+    sleeping = open_engine(propagator, WAVELET, None, None, SleepingShots(0.05))
     assert isinstance(sleeping, SleepingEngine)
     sleeping.set_model(np.full((61, 51), 0.5))
     value, gradient = sleeping.misfit_and_gradient(SHOT, AXIS, lambda _: (math.nan, np.empty(0)))

@@ -278,10 +278,12 @@ def test_without_a_journal_a_note_replaces_the_slider(run):
 
 
 def test_damaged_journal_entries_are_skipped_and_counted(run):
-    path = sorted((run / "journal").glob("*.bin"))[0]
+    whole = len(page_of(run).frames)
+    # the last one is an iteration's, not a trial's of the line search
+    path = max((run / "journal").glob("*.bin"), key=lambda entry: entry.stat().st_mtime_ns)
     path.write_bytes(path.read_bytes()[:-8])
     page = page_of(run)
-    assert len(page.frames) == 2
+    assert len(page.frames) == whole - 1
     assert "1 file of the journal cannot be read" in page.texts["iterations"]
 
 
