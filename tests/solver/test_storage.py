@@ -62,7 +62,14 @@ SEGMENTED = [
 
 
 @pytest.mark.parametrize("options", SEGMENTED, ids=lambda o: f"{o['storage']}-{o['segment_snapshots']}")
-@pytest.mark.parametrize("medium", [{}, {"free_surface": True}, {"layer": Sponge, "every": 1, "samples": 50}])
+@pytest.mark.parametrize(
+    "medium",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"free_surface": True},
+        pytest.param({"layer": Sponge, "every": 1, "samples": 50}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_lossless_storage_gives_the_bytes_of_snapshots_in_memory(options, medium):
     whole, record = gradient(make_spec(**medium))
     found, segmented = gradient(make_spec(**medium, **options), shots=2)
@@ -140,7 +147,9 @@ def full_after(calls, function, kind):
     return limited
 
 
-@pytest.mark.parametrize("calls", [0, 3, 11])
+@pytest.mark.parametrize(
+    "calls", [pytest.param(0, marks=pytest.mark.slow), 3, pytest.param(11, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("name", "kind"), [("pwrite", errno.ENOSPC), ("preadv", errno.EIO)])
 def test_a_disk_that_fails_during_a_shot_does_not_change_its_gradient(monkeypatch, name, kind, calls):
     whole = gradient(make_spec())[0]

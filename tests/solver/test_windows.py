@@ -81,6 +81,7 @@ def test_the_gradient_in_a_window_approaches_that_of_the_whole_model(streamer):
     assert errors[-1] < 0.01 < errors[0]
 
 
+@pytest.mark.slow
 def test_the_gradient_in_windows_is_exact_and_check_says_what_they_leave_out(streamer):
     report = check_gradient(make_problem(streamer, "acquisition.aperture=100"))
     assert report.passed
