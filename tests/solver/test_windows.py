@@ -101,7 +101,7 @@ def test_a_window_takes_the_memory_of_a_survey_of_its_size(streamer):
                           "acquisition.receivers.count=12"])  # fmt: skip
     assert own.nbytes <= 1.15 * strategies(alone)[0].spec.nbytes
     rows = dict(make_plan(windowed).rows)
-    assert rows["grid"].startswith("301 x 61, in windows of 52 x 61 points, 69 x 81 with 10 cells of CPML")
+    assert rows["grid"].startswith("301 x 61, in windows of 52 x 61 points, 72 x 81 with 10 cells of CPML")
 
 
 def test_a_layer_that_is_wider_than_a_window_is_refused(streamer):
