@@ -256,8 +256,8 @@ class InversionSection(Section):
     ftol: float = Field(
         2.220446049250313e-09,
         ge=0,
-        description="stop when the misfit falls by less than this share of it, or of about the first one if that is more; with "
-        'first_step = "unscaled", of 1 if that is more',
+        description="stop when an iteration lowers the misfit by less than this share of it, or of about the first one if that "
+        'is larger; with first_step = "unscaled", of 1 if that is larger',
     )
     gtol: float = Field(
         1e-5,

@@ -45,6 +45,8 @@ from hpcfwi.model.windows import Windows
 # Float64 arrays of the grid in memory while the models are built.
 MODEL_ARRAYS = 6
 MAX_TRACES = 1_000_000_000
+# Values of solver.wavefield that give the same bytes: a run may go on with another one.
+LOSSLESS_WAVEFIELDS = ("auto", "sampled", "checkpointed", "disk")
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +145,7 @@ class Problem:
         """Time axis of a model, km/s."""
         fastest = float(velocity.max())
         if self.config.solver.boundary_gradient == "frozen":  # the layer may be faster than the model
-            fastest = max(fastest, _edge_velocity(self.initial_velocity))
+            fastest = max(fastest, self._layer_velocity(self.initial_velocity))
         return self.axis_with_step(
             self.fixed_step or critical_step(self.domain, self.config.solver.space_order, fastest)
         )
@@ -157,9 +159,8 @@ class Problem:
         """The shortest time axis with a step, ms, from which records can be made."""
         duration = self.config.data.recording_time
         if self.config.data.tail == "cut":
-            duration += self.sampling.margin(
-                self.time_steps[1]
-            )  # for all steps, so that a shorter one has more samples
+            # the same margin for all steps, so that a shorter one has more samples
+            duration += self.sampling.margin(self.time_steps[1])
         return TimeAxis.covering(duration, step)
 
     @property
@@ -209,8 +210,14 @@ class Problem:
 
     @property
     def edge_velocity(self) -> float:
-        """Highest velocity at the edges of the initial and the true model, and so in the absorbing layer, km/s."""
-        return max(_edge_velocity(v) for v in (self.initial_velocity, self.true_velocity) if v is not None)
+        """Highest velocity in the absorbing layer, of the initial and the true model, km/s."""
+        return max(self._layer_velocity(v) for v in (self.initial_velocity, self.true_velocity) if v is not None)
+
+    def _layer_velocity(self, velocity: NDArray) -> float:
+        """Highest velocity at the edges of a model, km/s; a window's edges may be anywhere in it."""
+        if self.windows is not None:
+            return float(velocity.max())
+        return max(float(np.take(velocity, end, axis).max()) for axis in range(velocity.ndim) for end in (0, -1))
 
     @property
     def dispersion(self) -> tuple[float, float]:
@@ -228,6 +235,8 @@ class Problem:
             del content["inversion"][key]
         del content["output"], content["journal"], content["data"]["quorum"]
         content["solver"]["layer"] = self.config.solver.layer_cells
+        if self.config.solver.wavefield in LOSSLESS_WAVEFIELDS:
+            content["solver"]["wavefield"] = "lossless"
         exclude = content["data"].pop("exclude")
         if exclude:
             content["data"]["exclude"] = sorted(set(exclude))
@@ -259,11 +268,6 @@ class Problem:
             return None
         true = squared_slowness(self.true_velocity)
         return float(np.linalg.norm((m - true) / true))
-
-
-def _edge_velocity(velocity: NDArray) -> float:
-    """Highest velocity at the edges of a model, km/s."""
-    return max(float(np.take(velocity, end, axis).max()) for axis in range(velocity.ndim) for end in (0, -1))
 
 
 def _file_names(value: Any, key: str = "") -> Any:

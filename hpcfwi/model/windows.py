@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,8 +69,3 @@ def embed(block: NDArray, start: tuple[int, ...], shape: tuple[int, ...]) -> NDA
     whole = np.zeros(shape, dtype=block.dtype)
     cut(whole, start, block.shape)[...] = block
     return whole
-
-
-def covers(windows: Windows | None) -> bool:
-    """Whether each window is the whole model."""
-    return windows is None or math.prod(windows.shape) == math.prod(windows.model.shape)

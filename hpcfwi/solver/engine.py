@@ -82,8 +82,9 @@ class DevitoEngine:
         self.equation, self.boundary = propagator.equation, propagator.equation.boundary
         self.signal = signal
         self.kernel_seconds = 0.0
-        self.windows, self._edges = windows, edges
-        self._model: tuple[NDArray, bool] | None = None  # the whole one, and whether the layer follows it
+        self.windows, dtype = windows, propagator.spec.dtype
+        self._edges = None if edges is None else edges.astype(dtype, copy=False)
+        self._model: tuple[NDArray, bool] | None = None  # to cut windows from, and whether the layer follows it
         self._current: tuple[int, ...] | None = None  # the window whose model the equation has
         self._axis: TimeAxis | None = None
         self._source: NDArray[np.float64] = np.zeros(0)
@@ -101,9 +102,10 @@ class DevitoEngine:
 
     def set_model(self, m: NDArray, own_edges: bool = False) -> None:
         """Use the squared slowness ``m``, (s/km)^2, on the model's grid; with ``own_edges`` the layer follows it."""
-        self._model, self._current = (m, own_edges), None
+        self._model, self._current = (m.astype(self.propagator.spec.dtype, copy=False), own_edges), None
         if self.windows is None:
             self._cut_model(())
+            self._model = None
 
     def window(self, shot: Shot) -> tuple[int, ...]:
         """Index of the first cell of a shot's window."""

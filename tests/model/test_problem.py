@@ -77,6 +77,21 @@ def test_the_highest_velocity_in_the_layer_is_that_of_the_edges():
     assert problem(initial=at_the_edge).edge_velocity == 2.8
 
 
+def test_storages_of_the_same_bytes_are_the_same_problem():
+    digests = {name: problem(f"solver.wavefield={name}").digest for name in ("auto", "sampled", "checkpointed", "disk")}
+    assert set(digests.values()) == {problem().digest}
+    assert len({problem(f"solver.wavefield={name}").digest for name in ("auto", "compressed", "full")}) == 3
+
+
+def test_the_edges_of_windows_may_be_anywhere_in_the_model():
+    whole, windowed = problem(), problem("acquisition.aperture=0")
+    assert whole.edge_velocity == 2.5
+    assert windowed.edge_velocity == 3.0  # that of the circle
+    critical = problem("acquisition.aperture=0", "solver.time_step=critical", initial={"kind": "circle", "inside": 2.9})
+    slow = np.full(critical.domain.shape, 2.0)
+    assert critical.time_axis(slow) == critical.time_axis(critical.initial_velocity)
+
+
 def test_the_default_width_of_the_layer_is_the_same_problem_as_its_number():
     assert problem("solver.layer=10").digest == problem().digest != problem("solver.layer=11").digest
 
