@@ -215,7 +215,7 @@ class Problem:
 
     def _layer_velocity(self, velocity: NDArray) -> float:
         """Highest velocity at the edges of a model, km/s; a window's edges may be anywhere in it."""
-        if self.windows is not None:
+        if self.solver_domain.shape != self.domain.shape:
             return float(velocity.max())
         return max(float(np.take(velocity, end, axis).max()) for axis in range(velocity.ndim) for end in (0, -1))
 
