@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -60,6 +61,11 @@ def current_batch_system(environment: Mapping[str, str] = os.environ) -> BatchSy
     """Return the batch system of this process's job; None outside jobs."""
     systems = (system(environment) for system in batch_systems().values())
     return next((system for system in systems if system.job_id), None)
+
+
+def batch_commands() -> bool:
+    """Whether this host can submit jobs."""
+    return any(shutil.which(command) for command in ("sbatch", "qsub"))
 
 
 def current_start() -> tuple[str, int]:

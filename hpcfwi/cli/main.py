@@ -172,20 +172,33 @@ def model(config: RunConfig, site: Site, folder: Path, options: LaunchOptions, a
 
 @cli.command()
 @problem_options
-@click.option("--site", help="Name or path of a site file: also show which workers fit on its nodes.")
+@click.option("--site", help="Name or path of a site file: plan for its nodes [this machine].")
 @click.option("--nodes", type=POSITIVE, help="Nodes, or worker jobs, of the site [as in its file].")
-def plan(config: Path, settings: tuple[str, ...], site: str | None, nodes: int | None) -> None:
-    """Show what CONFIG needs: grid, time steps, memory and disk; and the workers of a site."""
+@click.option(
+    "--measure/--no-measure",
+    default=True,
+    help="Run the kernels for some seconds to predict times, if the site file does not state a throughput.",
+)
+def plan(config: Path, settings: tuple[str, ...], site: str | None, nodes: int | None, measure: bool) -> None:
+    """Show what CONFIG needs: grid, time steps, memory, disk, workers, time and core-hours."""
     run_config, site_config = _load(config, settings, site or "workstation")
     from hpcfwi.model.problem import Problem
-    from hpcfwi.run.plan import make_plan
+    from hpcfwi.run.plan import COST_LEGEND, COST_TITLES, cost_rows, make_plan
 
-    problem = Problem.from_config(run_config)
+    problem, screen = Problem.from_config(run_config), console()
+    found = make_plan(problem, site_config, nodes, run_kernels=measure, must_fit=bool(site or nodes))
     table = Table(box=None, show_header=False, pad_edge=False)
-    for row in make_plan(problem, site_config if site or nodes else None, nodes).rows:
+    for row in found.rows:
         table.add_row(*row)
-    screen = console()
     screen.print(table, soft_wrap=not screen.is_terminal)
+    costs = Table(*COST_TITLES, box=None, pad_edge=False, header_style="")
+    for column in costs.columns:
+        column.no_wrap, column.justify = True, "left" if column is costs.columns[0] else "right"
+    for cost in cost_rows(found):
+        costs.add_row(*cost)
+    screen.print()
+    screen.print(costs, soft_wrap=not screen.is_terminal)
+    screen.print(COST_LEGEND, style="dim", soft_wrap=not screen.is_terminal)
     for warning in problem.warnings:
         click.echo(f"warning: {warning}")
 

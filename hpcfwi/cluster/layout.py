@@ -11,7 +11,13 @@ from hpcfwi.batch.base import Node
 from hpcfwi.config.site import Site, WorkerSection
 from hpcfwi.errors import InputError
 
-BASE_MEMORY_BYTES = 400e6  # memory of a worker process besides its wavefields: Python, Devito, Dask and observed data
+# A worker is planned to take this share of its memory; at 95 % Dask ends it.
+USABLE_SHARE = 0.92
+BASE_MEMORY_BYTES = 220e6  # of a worker process besides shots and observed data: Python, Devito and Dask
+
+
+class ShotTooLarge(InputError):
+    """A shot does not fit into the memory of a worker."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Choice:
     """One of several ways to compute a shot."""
 
     name: str
-    shot_bytes: int  # memory of the wavefields of a shot
+    shot_bytes: int  # memory of a shot's wavefields, and of models
     time: float = 1.0  # relative to the other ways
 
 
@@ -28,9 +34,10 @@ class ResourceRequest:
     """What a run requires of its workers."""
 
     shots: int
-    shot_bytes: int  # memory of the wavefields of a shot, at least
+    shot_bytes: int  # memory of a shot's wavefields, and of models, at least
     # yields settings that save memory, and the bytes of a shot with each, for errors
     savings: Callable[[], Iterable[tuple[str, int]]] = tuple
+    data_bytes: int = 0  # observed data of a shot
     choices: tuple[Choice, ...] = ()  # several ways to compute a shot; the last one needs least memory: ``shot_bytes``
 
     def share(self, nodes: int) -> ResourceRequest:
@@ -52,6 +59,7 @@ class Layout:
     threads: int
     memory: int
     choice: Choice | None = None  # of the request: how shots are computed
+    data_bytes: int = 0  # observed data of all shots of a process
 
     @property
     def speed(self) -> float:
@@ -60,13 +68,15 @@ class Layout:
 
     @property
     def wavefield_bytes(self) -> int:
-        """Memory of a worker for its wavefields; Dask ends a worker that takes more than 95 % of its own."""
-        return int(0.95 * self.memory - self.cache_bytes - BASE_MEMORY_BYTES)
+        """Memory of a worker for its wavefields and models."""
+        return int(USABLE_SHARE * self.memory - self.cache_bytes - BASE_MEMORY_BYTES)
 
     @property
     def cache_bytes(self) -> int:
-        """Memory for observed data that a worker keeps between evaluations."""
-        return self.memory // 8
+        """Memory that is reserved for observed data, which a worker keeps between evaluations."""
+        shot_bytes = self.choice.shot_bytes if self.choice is not None else 0
+        spare = int(USABLE_SHARE * self.memory - BASE_MEMORY_BYTES - shot_bytes)
+        return max(0, min(self.memory // 8, self.data_bytes, spare))
 
     @property
     def cores(self) -> int:
@@ -100,20 +110,25 @@ def divide(
     return max(layouts, key=lambda layout: layout.speed)  # the first one of several
 
 
+def worker_memory(shot_bytes: int) -> int:
+    """Memory of a worker process that computes such shots."""
+    return int((shot_bytes + BASE_MEMORY_BYTES) / USABLE_SHARE)
+
+
 def _divide(
     worker: WorkerSection, request: ResourceRequest, cores: int, memory: float, place: str, limit_of_cores: str
 ) -> Layout:
     """Divide a node for a request with one choice, or none."""
-    each = int(request.shot_bytes + BASE_MEMORY_BYTES)
+    each = worker_memory(request.shot_bytes)
     limit = None if worker.memory == "auto" else worker.memory * 1e9
     available = memory if limit is None else limit
     if each > available:
         where = f"{place} has" if limit is None else f"site.worker.memory = {worker.memory:g} gives a worker on {place}"
-        fitting = (settings for settings, size in request.savings() if int(size + BASE_MEMORY_BYTES) <= available)
+        fitting = (settings for settings, size in request.savings() if worker_memory(size) <= available)
         larger = [f"--set site.worker.memory={math.ceil(each / 1e7) / 100:g}"] if limit and each <= memory else []
         advice = [f"It fits with {settings}" for settings in (*larger, *islice(fitting, 1))]
         problem = f"one shot needs {each / 1e9:.2f} GB, {where} {available / 1e9:.2f} GB"
-        raise InputError("\n  ".join([problem, *(advice or ["It needs a machine with more memory"])]))
+        raise ShotTooLarge("\n  ".join([problem, *(advice or ["It needs a machine with more memory"])]))
     if worker.processes == "auto":
         threads = 1 if worker.threads == "auto" else worker.threads
         processes = max(1, min(cores // threads, request.shots, math.floor(memory / max(each, limit or 0))))
@@ -122,11 +137,12 @@ def _divide(
     threads = max(1, cores // processes) if worker.threads == "auto" else worker.threads
     share = int(memory / processes) if limit is None else int(limit)
     if each > share:
-        raise InputError(
+        raise ShotTooLarge(
             f"site.worker.processes: is {processes}; each needs {each / 1e9:.2f} GB, but gets {share / 1e9:.2f} GB of the "
             f"memory of {place}: take at most {math.floor(memory / each)}"
         )
-    layout = Layout(processes, threads, share, request.choices[-1] if request.choices else None)
+    data_bytes = math.ceil(request.shots / processes) * request.data_bytes
+    layout = Layout(processes, threads, share, request.choices[-1] if request.choices else None, data_bytes)
     if limit_of_cores and layout.cores > cores:
         key = "threads" if worker.processes == "auto" else "processes"
         needed = f"{str(layout).partition(',')[0]} need{'s' if processes == 1 else ''} {layout.cores} cores"

@@ -105,6 +105,11 @@ class NodeSection(Section):
     memory: Gigabytes | None = Field(None, description="GB; memory available to jobs")
     sockets: PerNode | None = Field(None, description="processors")
     numa_domains: PerNode | None = Field(None, description="memory domains")
+    throughput: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
+        None,
+        description="million grid points a second that all cores of a node compute together, with processes of one thread; "
+        "`hpcfwi plan` in a job there prints it; it depends on the number of axes and the space order",
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> NodeSection:

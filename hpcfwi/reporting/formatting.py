@@ -22,6 +22,14 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def rough_time(seconds: float) -> str:
+    """``0.123 s``, ``12.5 min``, ``3.2 h``; a dash if it is unknown."""
+    for unit, length, below in (("s", 1, 100), ("min", MINUTE, 100 * MINUTE), ("h", HOUR, math.inf)):
+        if seconds < below:
+            return f"{number(seconds / length, 3)} {unit}"
+    return "–"
+
+
 def ago(seconds: float) -> str:
     """``3 s ago``, ``5 min ago``, ``7 h ago``, ``12 days ago``."""
     for unit, length, below in (("s", 1, 100), ("min", MINUTE, 100 * MINUTE), ("h", HOUR, 2 * DAY)):

@@ -1,4 +1,4 @@
-"""The needs of a run before it starts: grid, time steps, memory, disk, and how many workers fit on a site."""
+"""The needs of a run before it starts: grid, time steps, memory, disk, workers, time and core-hours."""
 
 import math
 import shlex
@@ -10,16 +10,20 @@ from pathlib import Path
 import numpy as np
 from rich.filesize import decimal
 
-from hpcfwi.batch.registry import site_batch_system
-from hpcfwi.cluster.layout import Choice, ResourceRequest, jobs_layout
+from hpcfwi.batch.registry import batch_commands, current_batch_system, site_batch_system
+from hpcfwi.cluster.layout import THREADS_POWER, Layout, ResourceRequest, ShotTooLarge
 from hpcfwi.config.models import FileModel
 from hpcfwi.config.site import Site
+from hpcfwi.errors import RunError
 from hpcfwi.inversion.journal import Partials
 from hpcfwi.model.checks import MIN_POINTS_PER_WAVELENGTH, choose_time_steps
 from hpcfwi.model.grid import courant_limit
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.wavelet import highest_frequency, peak_frequency
-from hpcfwi.solver.strategies import STRATEGIES, Strategy, find_strategy, forward_runs, strategies
+from hpcfwi.reporting.formatting import number, rough_time
+from hpcfwi.run.cost import Cost, chosen_strategy, held_bytes, request_for, site_place, strategy_costs
+from hpcfwi.run.throughput import Throughput, measure
+from hpcfwi.solver.strategies import Strategy, forward_runs, strategies
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,26 @@ class Plan:
         Memory of a worker for a shot, besides Python's.
     disk_bytes
         Disk space of the run folder.
+    costs
+        Memory, time and core-hours with each wavefield strategy.
+    chosen
+        Name of the strategy that a run takes; empty if a shot does not fit.
     """
 
     rows: tuple[tuple[str, str], ...]
     shot_bytes: int
     disk_bytes: int
+    costs: tuple[Cost, ...] = ()
+    chosen: str = ""
 
 
-def make_plan(problem: Problem, site: Site | None = None, nodes: int | None = None) -> Plan:
+def make_plan(
+    problem: Problem,
+    site: Site | None = None,
+    nodes: int | None = None,
+    run_kernels: bool = False,
+    must_fit: bool = True,
+) -> Plan:
     """Compute the resources that a problem needs.
 
     Parameters
@@ -49,9 +65,14 @@ def make_plan(problem: Problem, site: Site | None = None, nodes: int | None = No
     problem
         The problem.
     site
-        Where it will run; the plan then has a row about the workers.
+        Where it will run; by default on this machine.
     nodes
         Nodes, or worker jobs, of the site; by default those of a run.
+    run_kernels
+        Whether to measure the speed of this machine, which takes some seconds, if the site file does not state it. Without a
+        speed the plan has no times.
+    must_fit
+        Whether a shot that does not fit is an error; else the plan says so.
 
     Returns
     -------
@@ -60,19 +81,13 @@ def make_plan(problem: Problem, site: Site | None = None, nodes: int | None = No
     Raises
     ------
     InputError
-        If a shot does not fit on a node of the site, with settings that fit, or the site has fewer nodes.
+        If a shot does not fit on a node of the site, with settings that fit (a :class:`ShotTooLarge`), or the site has
+        fewer nodes.
     """
     ways = strategies(problem)
     domain, spec, config = problem.domain, ways[0].spec, problem.config
     traces = sum(len(shot.receivers) for shot in problem.survey.shots)
-    itemsize = np.dtype(spec.dtype).itemsize
-    model_bytes = 8 * int(np.prod(domain.shape))
-    # a journal entry holds gradient and model; evaluations outnumber iterations slightly
-    data_bytes = traces * problem.recording.samples * itemsize
-    journal_bytes = round(1.3 * config.inversion.iterations + 2) * 2 * model_bytes
-    # sums of shots during an evaluation
-    partial_bytes = Partials(Path(), config.journal.shots_per_sum).count(len(problem.survey)) * model_bytes
-    disk = data_bytes + journal_bytes + partial_bytes + 6 * model_bytes + 2_000_000
+    disk = disk_needs(problem)
     surface = "free surface on top" if config.solver.free_surface else "absorbing on all sides"
     velocity = problem.velocity_range[1]
     axis = problem.time_axis(problem.initial_velocity)
@@ -85,15 +100,10 @@ def make_plan(problem: Problem, site: Site | None = None, nodes: int | None = No
     extent = " x ".join(f"{(b - a) / 1000:g}" for a, b in zip(domain.origin, domain.last, strict=True))
     peak, highest = 1000 * peak_frequency(problem.wavelet), 1000 * highest_frequency(problem.wavelet)
     stable = f"stable up to {limit:.4g} ms at {velocity:.4g} km/s"
-    parts = (
-        f"observed data {decimal(data_bytes)}, journal {decimal(journal_bytes)}, sums of an unfinished evaluation "
-        f"{decimal(partial_bytes)}, other files {decimal(disk - data_bytes - journal_bytes - partial_bytes)}"
-    )
+    parts = ", ".join(f"{name} {decimal(size)}" for name, size in disk.items())
     kept = describe(ways[0])
     if config.solver.wavefield == "auto":
         kept += "; checkpointed if memory is short"
-    every = [find_strategy(problem, name) for name in STRATEGIES]
-    memory = ", ".join(f"{way.name} {decimal(way.spec.nbytes)}" for way in every)
     lowest, largest = config.inversion.bounds
     frozen, cells = int(problem.frozen.sum()), problem.frozen.size
     rows: tuple[tuple[str, str], ...] = (
@@ -104,13 +114,91 @@ def make_plan(problem: Problem, site: Site | None = None, nodes: int | None = No
         ("time axis", f"{axis.samples} samples of {axis.step:.4g} ms ({config.solver.time_step}; {stable})"),
         ("dispersion", f"{points:.3g} grid points per shortest wavelength, whose speed is off by {100 * error:+.1f} %"),
         ("forward wavefield", kept),
-        ("memory per worker", f"{memory}; and about 0.4 GB for Python"),
-        ("disk", f"about {decimal(disk)}: {parts}"),
+        ("disk", f"about {decimal(sum(disk.values()))}: {parts}"),
         ("unknowns", f"{cells - frozen} cells, {frozen} frozen; velocities {lowest:g} to {largest:g} km/s"),
     )
-    if site is not None:
-        rows += (("workers", _workers(problem, site, nodes)),)
-    return Plan(rows, spec.nbytes, disk)
+    site = site or Site()
+    place, throughput, chosen = site_place(site, nodes), None, ""
+    try:
+        layout, nodes = place(resource_request(problem))
+    except ShotTooLarge as error:
+        if must_fit:
+            raise
+        rows += (("workers", f"none: {str(error).partition(chr(10))[0]}; --site plans for another machine"),)
+    else:
+        rows += (("workers", _workers(problem, layout, nodes, site)),)
+        chosen = chosen_strategy(problem, layout).name
+        throughput, speed = _throughput(problem, site, layout, run_kernels)
+        rows += (("speed", speed),)
+    return Plan(rows, spec.nbytes, sum(disk.values()), strategy_costs(problem, place, throughput), chosen)
+
+
+def disk_needs(problem: Problem) -> dict[str, int]:
+    """Bytes of the files in a run folder, by what they are."""
+    held_bytes = 8 * math.prod(problem.domain.shape)
+    traces = sum(len(shot.receivers) for shot in problem.survey.shots)
+    itemsize = np.dtype(problem.config.solver.dtype).itemsize
+    sums = Partials(Path(), problem.config.journal.shots_per_sum).count(len(problem.survey))
+    return {
+        "observed data": traces * problem.recording.samples * itemsize,
+        # a journal entry holds gradient and model; evaluations outnumber iterations slightly
+        "journal": round(1.3 * problem.config.inversion.iterations + 2) * 2 * held_bytes,
+        "sums of an unfinished evaluation": sums * held_bytes,
+        "other files": 6 * held_bytes + 2_000_000,
+    }
+
+
+COST_TITLES = ("wavefield", "memory", "scratch", "shots", "a shot", "evaluation", "run", "core-hours")
+COST_LEGEND = "memory and scratch disk of each worker; shots at a time; *: what a run takes"
+
+
+def cost_rows(plan: Plan) -> list[tuple[str, ...]]:
+    """The costs of a plan as text, a row for each strategy, below :data:`COST_TITLES`."""
+    rows = list[tuple[str, ...]]()
+    for cost in plan.costs:
+        disk = cost.strategy.spec.disk_bytes
+        hours = cost.core_hours(cost.run_s)
+        rows.append(
+            (
+                cost.strategy.name + "*" * (cost.strategy.name == plan.chosen),
+                decimal(cost.memory_bytes),
+                decimal(disk) if disk else "-",
+                str(cost.workers) if cost.workers else "none fits",
+                *(rough_time(each) for each in (cost.shot_s, cost.evaluation_s, cost.run_s)),
+                f"{hours:.0f}" if hours >= 100 else number(hours, 3),
+            )
+        )
+    return rows
+
+
+def _throughput(problem: Problem, site: Site, layout: Layout, measured: bool) -> tuple[Throughput | None, str]:
+    """How fast the nodes of a site are, and that in words."""
+    from hpcfwi.cluster.dask_internals import CPUS  # imports Dask, which is slow
+
+    system, key, node = site_batch_system(site), "node.throughput", site.config.node
+    if node.throughput is not None:
+        cores = CPUS if system is None else node.cores or layout.cores
+        found = Throughput(1e6 * node.throughput, cores, 1, f"{site.name}, {key}")
+        return found, str(found)
+    if not measured:
+        return None, f"unknown; the site file may state it ({key})"
+    # a front end is shared: one core shows how fast it is, though not how cores share the memory of a node
+    front_end = (system is not None or batch_commands()) and current_batch_system() is None
+    here = max(1, CPUS // node.hardware_threads)
+    threads = 1 if front_end else min(layout.threads, here)
+    try:
+        found = measure(problem, site, 1 if front_end else here // threads, threads)
+    except RunError as error:
+        return None, f"unknown: {error}"
+    if front_end:
+        where = f"a node of {site.name}" if system is not None else "a compute node"
+        return found, f"{found}; better run this command in a job on {where}"
+    if system is None:
+        return found, str(found)
+    if here < (node.cores or here):
+        return found, f"{found}; this job has {here} of the {node.cores} cores of a node"
+    whole = found.points_per_s / (found.processes * threads**THREADS_POWER) * here / 1e6
+    return found, f"{found}; put {key} = {whole:.0f} into the file of {site.name}"
 
 
 def describe(way: Strategy) -> str:
@@ -125,36 +213,31 @@ def describe(way: Strategy) -> str:
     return what + places.get(way.name, "")
 
 
-def _workers(problem: Problem, site: Site, nodes: int | None) -> str:
-    """How many workers a run has on ``nodes`` nodes, or worker jobs, of a site."""
-    from hpcfwi.cluster.local import local_layout  # imports Dask, which is slow
-
-    request = resource_request(problem)
-    if site_batch_system(site) is None:
-        found, count, where = local_layout(site.config.worker, request, nodes), 1, "this machine"
-    else:
-        found, count = jobs_layout(site, request, nodes)
-        where = f"{count} node{'s' if count > 1 else ''} of {site.name}"
-    rounds = math.ceil(len(problem.survey) / (count * found.processes))
+def _workers(problem: Problem, found: Layout, nodes: int, site: Site) -> str:
+    """How many workers a run has, and where."""
+    where = (
+        "this machine" if site_batch_system(site) is None else f"{nodes} node{'s' if nodes > 1 else ''} of {site.name}"
+    )
+    rounds = math.ceil(len(problem.survey) / (nodes * found.processes))
     shots = f"{rounds} round{'s' if rounds > 1 else ''} of shots an evaluation"
     kept = f", the wavefield {found.choice.name}" if found.choice is not None else ""
-    return f"{count * found.processes} on {where}, each node with {found}{kept}; {shots}"
+    return f"{nodes * found.processes} on {where}, each node with {found}{kept}; {shots}"
 
 
 def resource_request(problem: Problem) -> ResourceRequest:
     """What a run of a problem requires of its workers."""
-    choices = tuple(Choice(each.name, each.spec.nbytes, each.time) for each in strategies(problem))
-    return ResourceRequest(len(problem.survey), choices[-1].shot_bytes, partial(_memory_savings, problem), choices)
+    return replace(request_for(problem, strategies(problem)), savings=partial(_memory_savings, problem))
 
 
 def _least_bytes(problem: Problem) -> int:
-    return min(each.spec.nbytes for each in strategies(problem))
+    return held_bytes(problem) + min(each.spec.nbytes for each in strategies(problem))
 
 
 def _memory_savings(problem: Problem) -> Iterator[tuple[str, int]]:
     """Settings that need less memory, and the bytes of a shot with each, the best first."""
     config, domain = problem.config, problem.domain
-    for changes in ({"wavefield": "auto"}, {"dtype": "float32"}, {"wavefield": "auto", "dtype": "float32"}):
+    auto, disk, single = {"wavefield": "auto"}, {"wavefield": "disk"}, {"dtype": "float32"}
+    for changes in (auto, single, auto | single, disk, disk | single):
         changed = config.model_copy(update={"solver": config.solver.model_copy(update=changes)})
         settings = " ".join(f"--set solver.{key}={value}" for key, value in changes.items())
         yield settings, _least_bytes(replace(problem, config=changed))
@@ -169,6 +252,11 @@ def _memory_savings(problem: Problem) -> Iterator[tuple[str, int]]:
             return
         coarser = replace(domain, shape=shape, spacing=spacing)
         steps = choose_time_steps(config, coarser, problem.velocity_range)
-        size = _least_bytes(replace(problem, domain=coarser, time_steps=steps))
-        settings = shlex.join(["--set", f"grid.shape={[*shape]}", "--set", f"grid.spacing={[*spacing]}"])
+        words = ["--set", f"grid.shape={[*shape]}", "--set", f"grid.spacing={[*spacing]}"]
+        changed = config
+        if config.solver.wavefield in ("sampled", "full"):
+            words += ["--set", "solver.wavefield=auto"]
+            changed = config.model_copy(update={"solver": config.solver.model_copy(update=auto)})
+        size = _least_bytes(replace(problem, config=changed, domain=coarser, time_steps=steps))
+        settings = shlex.join(words)
         yield settings + (" and the model files resampled to this grid" if files else ""), size

@@ -32,14 +32,15 @@ from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.process import command_start, defer_interrupts, gc_paused, ignoring_signals_at_exit, interrupted
 from hpcfwi.reporting.progress import Progress
+from hpcfwi.run.cost import chosen_strategy, data_cache_bytes
 from hpcfwi.run.folder import RunFolder
-from hpcfwi.run.plan import describe, make_plan, resource_request
+from hpcfwi.run.plan import describe, disk_needs, resource_request
 from hpcfwi.run.reproducibility import Reproducibility
 from hpcfwi.run.stopping import StopConditions, signal_reason
 from hpcfwi.run.worker_events import WorkerEvents, failure_summary
 from hpcfwi.solver.engine import SleepingShots
 from hpcfwi.solver.spec import SolverSpec
-from hpcfwi.solver.strategies import Strategy, find_strategy
+from hpcfwi.solver.strategies import Strategy
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:  # importing Dask is too slow for the command line
@@ -146,7 +147,7 @@ class Session:
         from hpcfwi.cluster.pool import Listener, Workload, launch
         from hpcfwi.execution.affinity import PRELOAD_MODULES
 
-        self._check_disk(make_plan(self.problem).disk_bytes)
+        self._check_disk(sum(disk_needs(self.problem).values()))
         excluded = [f"the survey is used {self.problem.exclusion_note}"] if self.problem.failed_shots else []
         for warning in [*self.problem.warnings, *excluded]:
             self.warn(warning)
@@ -170,15 +171,13 @@ class Session:
         self._print_reproducibility(pool.threads)
         with defer_interrupts():  # else a folder or process could be left behind
             stack.enter_context(pool)
-        self._stage_solver(strategy.spec, pool.layout.cache_bytes)
+        self._stage_solver(strategy.spec, data_cache_bytes(self.problem, pool.layout, strategy))
         self._open_dashboard(pool, site)
         self._connect(pool, window, site, stack)
 
     def _strategy(self, layout: Layout) -> Strategy:
         """The wavefield strategy of the layout, which is printed."""
-        assert layout.choice is not None  # a problem has at least one
-        memory = max(layout.choice.shot_bytes, layout.wavefield_bytes)
-        strategy = find_strategy(self.problem, layout.choice.name, memory)
+        strategy = chosen_strategy(self.problem, layout)
         automatic = ""
         if self.problem.config.solver.wavefield == "auto":
             automatic = f" (the fastest lossless one for {layout.memory / 1e9:.1f} GB a worker)"

@@ -107,6 +107,12 @@ class SolverSpec:
         return self.fixed_bytes + self.storage_bytes
 
     @property
+    def touched_bytes(self) -> int:
+        """Those that a shot uses: without the checkpoints that wait for a disk to fail."""
+        waiting = self.checkpoints * self.state_bytes + self.boundary.memory_points * self.itemsize
+        return self.nbytes - waiting * (self.storage == "disk")
+
+    @property
     def fixed_bytes(self) -> int:
         """Those besides the storage of the forward wavefield."""
         shape = self.boundary.padded_shape

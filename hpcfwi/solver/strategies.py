@@ -19,14 +19,14 @@ STRATEGIES = {
     "compressed": ("compressed", 1.05),
     "disk": ("disk", 1.1),
     "checkpointed": ("checkpointed", 1.0),
-    "full": ("snapshots", 1.3),
+    "full": ("snapshots", 1.15),
 }
 # "auto" takes one of these: their results have the same bytes, and a disk's space is not known beforehand.
 AUTOMATIC = ("sampled", "checkpointed")
 # The forward steps' share of a gradient's time.
 FORWARD_SHARE = 0.5
 # A segment has about this share of all snapshots, and at least 4.
-BUFFER_SHARE = 1 / 32
+BUFFER_SHARE = 1 / 48
 MAX_SEGMENTS = 60
 # Checkpoints in memory that take the place of a disk if it fails.
 EMERGENCY_CHECKPOINTS = 3
@@ -41,9 +41,12 @@ class Strategy:
     time: float  # of a gradient, over that of "sampled"; an estimate
 
 
-def strategies(problem: Problem) -> list[Strategy]:
-    """The strategies that a run may take, the fastest first: one, or several if ``solver.wavefield`` is ``"auto"``."""
-    wanted = problem.config.solver.wavefield
+def strategies(problem: Problem, wanted: str = "") -> list[Strategy]:
+    """The strategies that a run may take, the fastest first: one, or several if ``solver.wavefield`` is ``"auto"``.
+
+    ``wanted`` takes the place of ``solver.wavefield``.
+    """
+    wanted = wanted or problem.config.solver.wavefield
     found = [find_strategy(problem, name) for name in (AUTOMATIC if wanted == "auto" else (wanted,))]
     if found[-1].name == "checkpointed":
         spec = found[-1].spec
@@ -72,7 +75,7 @@ def divided(spec: SolverSpec, storage: str, memory: int | None = None) -> Solver
     if storage == "checkpointed":
         return _with_checkpoints(spec, memory)
     if storage != "snapshots":
-        spec = replace(spec, segment_snapshots=4 * math.ceil(spec.snapshots * BUFFER_SHARE / 4))
+        spec = replace(spec, segment_snapshots=4 * max(1, math.floor(spec.snapshots * BUFFER_SHARE / 4)))
     return replace(spec, checkpoints=EMERGENCY_CHECKPOINTS) if storage == "disk" else spec
 
 

@@ -332,7 +332,7 @@ def public():
 
 def as_nobody(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
     """Run hpcfwi as a user who may do little; what only root can import is imported before."""
-    warm = "c.command(['plan', 'fwi.toml'])"
+    warm = "c.command(['plan', 'fwi.toml', '--no-measure'])"
     become = f"os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})"
     code = (
         f"import os, sys, hpcfwi.run.driver, hpcfwi.cli.main as c; {warm}; {become}; sys.exit(c.command(sys.argv[1:]))"

@@ -177,7 +177,7 @@ def test_a_wrong_command_is_refused_in_one_or_two_lines(capsys, words):
 def test_an_unexpected_error_is_one_message_and_with_verbose_a_traceback(capsys, monkeypatch, fwi_toml):
     import hpcfwi.run.plan
 
-    monkeypatch.setattr(hpcfwi.run.plan, "make_plan", lambda *_: 1 / 0)
+    monkeypatch.setattr(hpcfwi.run.plan, "make_plan", lambda *_, **__: 1 / 0)
     assert command(["plan", str(fwi_toml)]) == 3
     err = capsys.readouterr().err
     assert err.startswith("hpcfwi: ZeroDivisionError: division by zero\n")

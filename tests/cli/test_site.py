@@ -153,7 +153,7 @@ def test_script_names_the_keys_that_a_run_would_use(site, fwi_toml, tmp_path):
         (("script", "own", "--set", "solver.layer=1"), "solver: unknown key; the keys are description, source,"),
         (("script", "own", "fwi.toml", "--set", "solver.laier=1"), 'Did you mean "layer"?'),
         (("script", "own", "nothing.toml"), "nothing.toml: no such file"),
-        (("script", "own", "fwi.toml", "--set", "node.memory=0.4"), "a node of own has 0.40 GB"),
+        (("script", "own", "fwi.toml", "--set", "node.memory=0.2"), "a node of own has 0.20 GB"),
         (("script", "own", "--nodes", "0"), "Invalid value for '--nodes'"),
         (("script",), "Missing argument 'NAME'"),
     ],

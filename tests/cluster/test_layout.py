@@ -24,7 +24,7 @@ def site(**sections):
     [
         ({"node": {"cores": 64, "memory": 100}}, 1, (64, 1)),
         ({"node": {"cores": 64, "memory": 100}}, 10, (10, 6)),
-        ({"node": {"cores": 64, "memory": 5}}, 1, (10, 6)),
+        ({"node": {"cores": 64, "memory": 5}}, 1, (14, 4)),
         ({"node": {"cores": 64, "memory": 100}, "worker": {"threads": 4}}, 1, (16, 4)),
         ({"node": {"cores": 64, "memory": 100}, "worker": {"memory": 10.0}}, 1, (10, 6)),
         ({"worker": {"processes": 2, "threads": 3, "memory": 1.0}}, 1, (2, 3)),
@@ -40,8 +40,8 @@ def test_a_node_is_divided_as_its_site_says(sections, jobs, layout):
     [
         ({}, 'worker.processes: is "auto", but node.cores is not set'),
         ({"worker": {"processes": 1, "threads": 1}}, 'worker.memory: is "auto", but node.cores is not set'),
-        ({"node": {"cores": 4, "memory": 0.4}}, "one shot needs 0.50 GB, a node of ours has 0.40 GB"),
-        ({"node": {"cores": 4, "memory": 1}, "worker": {"processes": 3}}, "is 3; each needs 0.50 GB"),
+        ({"node": {"cores": 4, "memory": 0.3}}, "one shot needs 0.35 GB, a node of ours has 0.30 GB"),
+        ({"node": {"cores": 4, "memory": 1}, "worker": {"processes": 3}}, "is 3; each needs 0.35 GB"),
     ],
 )
 def test_a_site_with_too_few_settings_or_resources_is_refused(sections, message):
@@ -84,8 +84,8 @@ def test_more_processes_than_the_job_has_cores_are_refused():
     ("limit", "advice"),
     [
         ("auto", ["It fits with --set b"]),
-        (1.5, ["It fits with --set site.worker.memory=4.4", "It fits with --set a"]),
-        (0.5, ["It fits with --set site.worker.memory=4.4"]),
+        (1.5, ["It fits with --set site.worker.memory=4.59", "It fits with --set a"]),
+        (0.5, ["It fits with --set site.worker.memory=4.59"]),
     ],
 )
 def test_a_shot_that_does_not_fit_gets_the_first_advice_that_helps(limit, advice):
@@ -121,7 +121,7 @@ def test_the_choice_is_taken_that_computes_most_shots(memory, chosen):
 
 
 def test_a_request_that_does_not_fit_is_refused_for_its_smallest_choice():
-    with pytest.raises(InputError, match=r"one shot needs 1\.40 GB, a node of ours has 1\.20 GB"):
+    with pytest.raises(InputError, match=r"one shot needs 1\.33 GB, a node of ours has 1\.20 GB"):
         node_layout(site(node={"cores": 8, "memory": 1.2}), WAYS, 1)
 
 

@@ -50,9 +50,9 @@ def test_the_site_may_choose_processes_threads_and_memory():
 @pytest.mark.parametrize(
     ("settings", "shot_bytes", "message"),
     [
-        ({}, 20 * GB, "one shot needs 20.40 GB, this machine has 14.40 GB"),
-        ({"memory": 1.0}, GB, "one shot needs 1.40 GB, site.worker.memory = 1 gives a worker on this machine 1.00 GB"),
-        ({"processes": 6}, 4 * GB, "site.worker.processes: is 6; each needs 4.40 GB, .* take at most 3"),
+        ({}, 20 * GB, "one shot needs 21.98 GB, this machine has 14.40 GB"),
+        ({"memory": 1.0}, GB, "one shot needs 1.33 GB, site.worker.memory = 1 gives a worker on this machine 1.00 GB"),
+        ({"processes": 6}, 4 * GB, "site.worker.processes: is 6; each needs 4.59 GB, .* take at most 3"),
     ],
 )
 def test_a_layout_that_does_not_fit_is_refused_with_the_numbers(settings, shot_bytes, message):

@@ -76,7 +76,9 @@ def test_a_hostile_configuration_is_planned_or_refused_on_the_command_line(fuzz,
         assert code in (0, 2)
         assert not code or "hpcfwi: fwi.toml" in printed or "hpcfwi: " in printed
 
-    verbs = st.sampled_from([["plan"], ["site", "script", "generic-slurm"], ["plan", "--set", "model.radius=1e400"]])
+    verbs = st.sampled_from(
+        [["plan", "--no-measure"], ["site", "script", "generic-slurm"], ["plan", "--set", "model.radius=1e400"]]
+    )
     fuzz(st.tuples(hostile.mutated(CIRCLE), verbs), check)
 
 
@@ -101,7 +103,7 @@ def test_hostile_arguments_are_accepted_or_refused(fuzz, hostile, type_in):
     options = st.sampled_from(["--set", "--site", "--run-dir", "--launch", "--nodes", "--wait", "--fresh"])
     typed = st.builds(
         lambda verb, config, pairs: [*verb, config, *(word for pair in pairs for word in pair)],
-        st.sampled_from([["run"], ["plan"], ["status"], ["site", "show"], ["site", "script"], []]),
+        st.sampled_from([["run"], ["plan", "--no-measure"], ["status"], ["site", "show"], ["site", "script"], []]),
         words,
         st.lists(st.tuples(options, words), max_size=2),
     )

@@ -374,7 +374,6 @@ def test_a_plan_has_grid_steps_memory_and_disk():
         f"{made.time_axis(made.initial_velocity).samples} samples of {made.fixed_step:.4g} ms (fixed; stable"
     )
     assert re.fullmatch(r"sampled: \d+ snapshots, every \d+ steps; checkpointed if .*", rows["forward wavefield"])
-    assert re.match(r"sampled [\d.]+ MB, compressed [\d.]+ MB, ", rows["memory per worker"])
     assert re.match(r"about [\d.]+ MB: observed data [\d.]+ MB, journal", rows["disk"])
     assert rows["dispersion"] == "5.07 grid points per shortest wavelength, whose speed is off by -1.2 %"
     assert rows["unknowns"].startswith("10201 cells, 0 frozen")
@@ -384,6 +383,9 @@ def test_plan_of_every_step_needs_more_memory():
     sampled, full = make_plan(problem()), make_plan(problem("solver.wavefield=full"))
     assert dict(full.rows)["forward wavefield"].endswith("every step")
     assert full.shot_bytes > 3 * sampled.shot_bytes
+    memory = {cost.strategy.name: cost.memory_bytes for cost in full.costs}
+    assert memory["full"] - memory["sampled"] == full.shot_bytes - sampled.shot_bytes
+    assert (sampled.chosen, full.chosen) == ("sampled", "full")
 
 
 # Which problem it is

@@ -32,9 +32,10 @@ def plan(fwi_toml, tmp_path, capsys):
 
     def run(memory, *words):
         (tmp_path / "site.toml").write_text(SITE.format(memory=memory))
-        code = command(["plan", str(fwi_toml), "--site", str(tmp_path / "site.toml"), *words])
+        code = command(["plan", str(fwi_toml), "--no-measure", "--site", str(tmp_path / "site.toml"), *words])
         shown = capsys.readouterr()
-        return code, shown.out, shown.err
+        # a long path of the site may break the line
+        return code, re.sub(r"\s+", " ", shown.out), shown.err
 
     return run
 
@@ -47,32 +48,27 @@ def test_a_plan_has_as_many_workers_as_fit_and_are_useful(plan):
     )
     code, out, _ = plan(32, "--nodes", "1")
     assert re.search(r"workers +3 on 1 node of .*site.toml, each node with 3 processes of 2 threads", out)
-    assert "workers" not in plan_without_a_site(out)
-
-
-def plan_without_a_site(out):
-    return "\n".join(line for line in out.splitlines() if not line.startswith("workers"))
 
 
 LARGE = ("--set", "grid.shape=[1201, 1201]", "--set", "grid.spacing=[7.0, 7.0]", "--set", "data.recording_time=3000")
 
 
 @pytest.mark.parametrize("strategy", ["full", "sampled", "auto"])
-@pytest.mark.parametrize("memory", [8, 3, 1, 0.7])
+@pytest.mark.parametrize("memory", [8, 3, 1, 0.5])
 def test_a_problem_fits_with_the_settings_that_the_message_advises(plan, strategy, memory):
     words = (*LARGE, "--set", f"solver.wavefield={strategy}")
     code, _, err = plan(memory, *words)
     if code:
         assert code == 2
         assert "one shot needs" in err
-        assert strategy != "auto" or "solver.wavefield" not in err
+        assert strategy != "auto" or "solver.wavefield=auto" not in err
         (advice,) = re.findall(r"It fits with (--set .*)$", err, re.MULTILINE)
         code, _, err = plan(memory, *words, *shlex.split(advice))
     assert code == 0, err
 
 
 def test_the_plan_advises_more_memory_if_nothing_else_helps(plan):
-    code, _, err = plan(0.3)
+    code, _, err = plan(0.2)
     assert code == 2
     assert "one shot needs" in err
     assert "It fits with" not in err
@@ -80,17 +76,17 @@ def test_the_plan_advises_more_memory_if_nothing_else_helps(plan):
 
 
 def test_a_grid_that_would_be_too_coarse_for_the_wavelet_is_not_advised(plan):
-    code, _, err = plan(0.45, *LARGE, "--set", "wavelet.peak_frequency=40")
+    code, _, err = plan(0.3, *LARGE, "--set", "wavelet.peak_frequency=40")
     assert code == 2
     assert "grid.shape" not in err
 
 
 @pytest.mark.parametrize("words", [(), ("--set", "solver.wavefield=full")])
 def test_a_limit_of_the_site_file_can_be_raised_as_the_message_advises(plan, words):
-    limit = ("--set", "site.worker.memory=0.41")
+    limit = ("--set", "site.worker.memory=0.26")
     code, _, err = plan(32, *LARGE, *words, *limit)
     assert code == 2
-    assert "site.worker.memory = 0.41 gives a worker on a node" in err
+    assert "site.worker.memory = 0.26 gives a worker on a node" in err
     for advice in re.findall(r"It fits with (--set .*)$", err, re.MULTILINE):
         assert plan(32, *LARGE, *words, *limit, *shlex.split(advice))[0] == 0, advice
 
@@ -106,5 +102,5 @@ def test_the_plan_counts_the_workers_that_a_run_starts(plan):
 
 def test_more_than_one_node_of_this_machine_is_refused(fwi_toml, capsys):
     for words in ((), ("--site", "workstation")):
-        assert command(["plan", str(fwi_toml), "--nodes", "3", *words]) == 2
+        assert command(["plan", str(fwi_toml), "--no-measure", "--nodes", "3", *words]) == 2
         assert "--nodes 3: the workers are processes of this machine" in capsys.readouterr().err

@@ -1,0 +1,160 @@
+"""What a run costs with each wavefield strategy: memory of a worker, scratch disk, time and core-hours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from hpcfwi.batch.registry import site_batch_system
+from hpcfwi.cluster.layout import (
+    BASE_MEMORY_BYTES,
+    USABLE_SHARE,
+    Choice,
+    Layout,
+    ResourceRequest,
+    ShotTooLarge,
+    jobs_layout,
+)
+from hpcfwi.config.site import Site
+from hpcfwi.inversion.misfit import BLOCK
+from hpcfwi.model.problem import Problem
+from hpcfwi.run.throughput import Throughput
+from hpcfwi.solver.strategies import FORWARD_SHARE, STRATEGIES, Strategy, find_strategy, strategies
+
+# Memory of a worker process with Python, numpy, Devito and Dask, but without models, data and wavefields; measured.
+WORKER_BYTES = 165e6
+# L-BFGS-B needs about so many evaluations for an iteration, and one more.
+EVALUATIONS_PER_ITERATION = 1.15
+# Time of an evaluation besides its shots, and the part of it for each cell of the model; of a shot besides its kernels; and of
+# a start besides the kernels' compilation, s.
+EVALUATION_S, CELL_S, SHOT_S, START_S = 0.03, 1e-7, 0.005, 4.0
+
+# The layout of a node and the number of nodes for a request; raises ShotTooLarge if a shot does not fit.
+Place = Callable[[ResourceRequest], tuple[Layout, int]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run takes with one wavefield strategy.
+
+    Parameters
+    ----------
+    strategy
+        The strategy, with the segments and checkpoints that it would have.
+    memory_bytes
+        Peak memory of a worker process.
+    layout, nodes
+        How nodes are divided, and their number; None and 0 if a shot does not fit.
+    shot_s, evaluation_s, run_s
+        Wall time of a shot's gradient, an evaluation and the run; NaN if they are unknown.
+    """
+
+    strategy: Strategy
+    memory_bytes: int
+    layout: Layout | None = None
+    nodes: int = 0
+    shot_s: float = math.nan
+    evaluation_s: float = math.nan
+    run_s: float = math.nan
+
+    @property
+    def workers(self) -> int:
+        """Number of worker processes."""
+        return 0 if self.layout is None else self.nodes * self.layout.processes
+
+    def core_hours(self, seconds: float) -> float:
+        """Core-hours of all workers."""
+        return math.nan if self.layout is None else self.nodes * self.layout.cores * seconds / 3600
+
+
+def site_place(site: Site, nodes: int | None) -> Place:
+    """Where the workers of a site run: on this machine, or in ``nodes`` of its jobs."""
+    from hpcfwi.cluster.local import local_layout  # imports Dask, which is slow
+
+    if site_batch_system(site) is None:
+        return lambda request: (local_layout(site.config.worker, request, nodes), 1)
+    return partial(jobs_layout, site, nodes=nodes)
+
+
+def strategy_costs(problem: Problem, place: Place, throughput: Throughput | None) -> tuple[Cost, ...]:
+    """The cost of a run with each strategy, in the order of :data:`STRATEGIES`."""
+    found = []
+    for name in STRATEGIES:
+        ways = strategies(problem, name)
+        try:
+            layout, nodes = place(request_for(problem, ways))
+        except ShotTooLarge:
+            found.append(Cost(ways[-1], worker_bytes(problem, ways[-1])))
+            continue
+        found.append(_cost(problem, chosen_strategy(problem, layout), layout, nodes, throughput))
+    return tuple(found)
+
+
+def request_for(problem: Problem, ways: list[Strategy]) -> ResourceRequest:
+    """What shots require that may be computed in several ways."""
+    held = held_bytes(problem)
+    choices = tuple(Choice(each.name, held + each.spec.nbytes, each.time) for each in ways)
+    data = gather_bytes(problem)
+    return ResourceRequest(len(problem.survey), choices[-1].shot_bytes, data_bytes=data, choices=choices)
+
+
+def chosen_strategy(problem: Problem, layout: Layout) -> Strategy:
+    """The strategy that a layout has chosen, as fast as its memory allows."""
+    assert layout.choice is not None  # a problem has at least one
+    memory = max(layout.choice.shot_bytes, layout.wavefield_bytes) - held_bytes(problem)
+    return find_strategy(problem, layout.choice.name, memory)
+
+
+def gather_bytes(problem: Problem) -> int:
+    """Memory of the observed data of a shot, at most."""
+    traces = max(len(shot.receivers) for shot in problem.survey.shots)
+    return _compared_samples(problem) * traces * np.dtype(problem.config.solver.dtype).itemsize
+
+
+def _compared_samples(problem: Problem) -> int:
+    return problem.sampling.compared(problem.axis_with_step(problem.time_steps[0])).samples
+
+
+def data_cache_bytes(problem: Problem, layout: Layout, strategy: Strategy) -> int:
+    """Memory of a worker for observed data: what is reserved, or more if there is more."""
+    spare = USABLE_SHARE * layout.memory - BASE_MEMORY_BYTES - held_bytes(problem) - strategy.spec.nbytes
+    return max(layout.cache_bytes, int(min(layout.memory // 8, spare)))
+
+
+def held_bytes(problem: Problem, shots: int | None = None) -> int:
+    """Memory of a worker, which computes so many of the shots, for models, gradients and the gathers of a shot."""
+    itemsize = np.dtype(problem.config.solver.dtype).itemsize
+    cells, window = (math.prod(domain.shape) for domain in (problem.domain, problem.solver_domain))
+    # a model as it is read, the edge values, and with windows the model from which they are cut
+    models = (8 + itemsize * (2 if window < cells else 1)) * cells
+    # gradients wait until those of a block can be added to a sum
+    gradients = 8 * (min(shots or len(problem.survey), BLOCK) * window + cells)
+    # observed, processed and residual, and the largest of the residual's square and the adjoint source
+    gathers = 3 + max(2.0, problem.time_samples / _compared_samples(problem))
+    return int(models + gradients + gathers * gather_bytes(problem))
+
+
+def worker_bytes(problem: Problem, strategy: Strategy, shots: int = 1, cache_bytes: float = math.inf) -> int:
+    """Peak memory of a worker process that computes some shots and keeps their observed data."""
+    data = min(cache_bytes, (shots - 1) * gather_bytes(problem))
+    return int(WORKER_BYTES + held_bytes(problem, shots) + strategy.spec.touched_bytes + data)
+
+
+def _cost(problem: Problem, strategy: Strategy, layout: Layout, nodes: int, throughput: Throughput | None) -> Cost:
+    shots, workers = len(problem.survey), nodes * layout.processes
+    rounds = math.ceil(shots / workers)
+    memory = worker_bytes(problem, strategy, rounds, data_cache_bytes(problem, layout, strategy))
+    if throughput is None:
+        return Cost(strategy, memory, layout, nodes)
+    section, samples = problem.config.inversion, problem.time_axis(problem.initial_velocity).samples
+    sampled = throughput.shot_seconds(strategy.spec, samples, layout.threads)
+    shot = strategy.time * sampled + SHOT_S
+    evaluation = rounds * shot + EVALUATION_S + CELL_S * math.prod(problem.domain.shape)
+    evaluations = min(section.evaluations, 1 + round(EVALUATIONS_PER_ITERATION * section.iterations))
+    modelling = FORWARD_SHARE * rounds * sampled if problem.config.data.file is None else 0.0
+    run = START_S + throughput.build_s + modelling + evaluations * evaluation
+    return Cost(strategy, memory, layout, nodes, shot, evaluation, run)
