@@ -58,6 +58,14 @@ class DomeModel(_Layers):
     dip: float = Field(60.0, ge=10, le=90, description="degrees; dip of the fault, towards larger x")
     throw: Metres = Field(0.0, description="m; by how much the layers beyond the fault, at larger x, lie deeper")
 
+    @model_validator(mode="after")
+    def _fault_and_throw_go_together(self) -> DomeModel:
+        if self.throw and self.fault is None:
+            raise ValueError(
+                f"throw is {self.throw:g} m, but there is no fault; add fault, its x at the top of the grid"
+            )
+        return self
+
 
 class ConstantModel(Section):
     """One velocity everywhere."""

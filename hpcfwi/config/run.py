@@ -99,10 +99,10 @@ class AcquisitionSection(Section):
 
     sources: Positions | None = Field(None, description="where sources are; needed unless there is data.geometry")
     receivers: Positions | None = Field(None, description="where receivers are; needed unless there is data.geometry")
-    aperture: Annotated[float, Field(ge=0, le=1e8)] | None = Field(
+    aperture: Annotated[float, Field(ge=0, le=1e8)] | Literal["auto"] | None = Field(
         None,
         description="m; compute each shot in a window that reaches so far beyond its source and receivers along x (and y); "
-        "default: in the whole model",
+        '"auto": as far as the model is deep; default: in the whole model',
     )
     minimum_depth: Metres | None = Field(
         None, description="m; z of a source or receiver above this depth is changed to it, in data.geometry, too"

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hpcfwi.artifacts import StagedFile, load
@@ -113,15 +112,13 @@ class ShotWorker:
             self.use_model(model)
             observed = self.observed(name, shot, axis)
             compare = ShotMisfit(self.misfit, self._processing(axis), observed.gather, observed.axis)
-            f, g = self.engine.misfit_and_gradient(observed.shot, axis, compare)
+            try:
+                f, g = self.engine.misfit_and_gradient(observed.shot, axis, compare)
+            except RunError as error:
+                raise RunError(f"shot {name}: {error}") from None
         if self.engine.trouble != self._reported:
             self._reported = self.engine.trouble
             self.log_event(RunWarning, message=self._reported)
-        if not np.isfinite(f):
-            raise RunError(
-                f"shot {name}: its misfit is {f}; the wavefield has grown without bounds. Check the model and "
-                "solver.time_step"
-            )
         if use is not None:
             self._threads_unknown = False
             self.log_event(ThreadPlacement, threads=use.threads, cpus=format_ranges(use.cpus), shot=name)

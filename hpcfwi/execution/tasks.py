@@ -225,5 +225,7 @@ def shot_operations(context: ShotContext) -> ShotOperations:
     from hpcfwi.inversion.objective import ShotOperations, task_key  # imports pydantic, which workers do not need
 
     edges = context.edges and context.edges.digest
-    key = task_key(context.solver.digest, edges, context.sampling, context.windows, context.misfit)
+    key = task_key(
+        context.solver.digest, context.wavelet.digest, edges, context.sampling, context.windows, context.misfit
+    )
     return ShotOperations(observe_shot, evaluate_shot, predict_shot, context, key)

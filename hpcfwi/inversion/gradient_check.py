@@ -11,7 +11,7 @@ from hpcfwi.errors import InputError
 from hpcfwi.inversion.accuracy import ErrorBudget, error_budget
 from hpcfwi.inversion.misfit import ShotMisfit, load_misfit
 from hpcfwi.model.gathers import read_gather
-from hpcfwi.model.grid import TimeAxis, critical_step
+from hpcfwi.model.grid import TimeAxis, courant_limit, critical_step
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.processing import Operator
 from hpcfwi.model.survey import Shot
@@ -225,9 +225,11 @@ def _fixed_axis(problem: Problem) -> TimeAxis:
 
 def _check_memory(spec: SolverSpec) -> None:
     available = psutil.virtual_memory().available
-    if spec.nbytes > MEMORY_SHARE * available:
+    # the Born operator has a scattered wavefield, with variables in the layer
+    needed = spec.nbytes + 2 * spec.state_bytes
+    if needed > MEMORY_SHARE * available:
         raise InputError(
-            f"the exact gradient in double precision needs {spec.nbytes / 1e9:.1f} GB, {available / 1e9:.1f} GB are free: "
+            f"the exact gradient in double precision needs {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are free: "
             "check a smaller problem, for instance with --set data.recording_time=T and a smaller T"
         )
 
@@ -238,7 +240,8 @@ def _observed(problem: Problem, shot: Shot, axis: TimeAxis, engine: DevitoEngine
     if data.file is not None:
         return read_gather(data.file, shot, problem.recording)
     assert problem.true_velocity is not None
-    if engine.equation.stable_step(float(problem.true_velocity.max())) < axis.step:
+    fastest = float(problem.true_velocity.max())
+    if courant_limit(problem.domain, problem.config.solver.space_order, fastest) < axis.step:
         return np.zeros((problem.recording.samples, len(shot.receivers)))
     engine.set_model(squared_slowness(problem.true_velocity), own_edges=True)
     return problem.sampling.synthetic(engine.record(shot, axis), axis, "float64")

@@ -125,12 +125,26 @@ class ShotMisfit:
         """Misfit and adjoint source of a predicted gather, shape (samples, receivers)."""
         processed = self.processing.apply(predicted)
         value, source = self.misfit.evaluate(processed, self.observed, self.axis)
+        if not np.isfinite(value):
+            raise RunError(self._reason(value, predicted))
         if np.shape(source) != processed.shape:
             raise RunError(
                 f"the misfit {type(self.misfit).__name__} returned an adjoint source of shape {np.shape(source)} for a gather "
                 f"of shape {processed.shape}: evaluate() must return (value, derivative with respect to predicted)"
             )
         return float(value), self.processing.transpose(source)
+
+    def _reason(self, value: float, predicted: NDArray) -> str:
+        """Why the misfit is not a finite number."""
+        if not np.isfinite(predicted).all():
+            return (
+                f"the misfit is {value}: the wavefield has grown without bounds. Check the model and solver.time_step"
+            )
+        if not np.isfinite(self.observed).all():
+            return f"the misfit is {value}: the observed gather is not finite"
+        return f"the misfit {type(self.misfit).__name__} is {value} for a finite gather, whose largest value is " + (
+            f"{np.abs(predicted).max():.3g}; the largest observed one is {np.abs(self.observed).max():.3g}"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,13 +1,20 @@
 """Checks of a problem before it runs: stability, sampling in space and time, positions."""
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.grid import EDGE_TOLERANCE, Domain, TimeAxis, courant_limit, critical_step, phase_error, safe_step
+from hpcfwi.model.grid import (
+    EDGE_TOLERANCE,
+    Domain,
+    TimeAxis,
+    courant_limit,
+    critical_step,
+    phase_error,
+    round_down,
+    safe_step,
+)
 from hpcfwi.model.processing import RecordSampling
 from hpcfwi.model.survey import Survey
 from hpcfwi.model.wavelet import RickerWavelet, Wavelet, highest_frequency, peak_amplitude
@@ -15,7 +22,7 @@ from hpcfwi.model.wavelet import RickerWavelet, Wavelet, highest_frequency, peak
 MIN_POINTS_PER_WAVELENGTH, MAX_PHASE_ERROR = 2.5, 0.015
 # With more points the phase error is negligible, and cancellation makes its formula useless.
 MAX_POINTS_PER_WAVELENGTH = 1000
-MAX_TIME_SAMPLES = 10_000_000
+MAX_TIME_SAMPLES = 1_000_000
 # A wavelet may begin with this share of its peak.
 MAX_START = 0.01
 
@@ -30,13 +37,15 @@ def choose_time_steps(config: RunConfig, domain: Domain, velocities: tuple[float
     if rule == "fixed":
         steps = fixed, fixed
     elif rule == "critical":
-        steps = critical_step(domain, order, velocities[1]), critical_step(domain, order, velocities[0])
+        nearest = config.data.tail == "extrapolate"  # as in Devito's tutorials
+        shortest, longest = (critical_step(domain, order, velocity, nearest) for velocity in reversed(velocities))
+        steps = shortest, longest
     else:
         steps, limit = (float(rule), float(rule)), courant_limit(domain, order, velocities[1])
         if steps[0] > limit:
             raise InputError(
                 f"solver.time_step: {rule:g} ms is unstable (Courant): for {velocities[1]:.4g} km/s, a spacing of "
-                f"{min(domain.spacing):g} m and space order {order} it may be at most {_round_down(limit)} ms; "
+                f"{min(domain.spacing):g} m and space order {order} it may be at most {round_down(limit):.4g} ms; "
                 f'"fixed" would take {fixed:.4g} ms'
             )
     duration = config.data.recording_time
@@ -61,7 +70,7 @@ def check_sampling(
     if interval > 1 / (2 * highest):
         raise InputError(
             f"data.sample_interval: {interval:g} ms resolves frequencies up to {500 / interval:.4g} Hz (Nyquist), but the "
-            f"wavelet reaches {1000 * highest:.4g} Hz; take at most {_round_down(1 / (2 * highest))} ms, or "
+            f"wavelet reaches {1000 * highest:.4g} Hz; take at most {round_down(1 / (2 * highest)):.4g} ms, or "
             f"{_lower_frequency(wavelet, 1 / (2 * highest * interval))}"
         )
     points, error = dispersion(config, domain, wavelet, velocities, steps)
@@ -73,7 +82,7 @@ def check_sampling(
         spacing = velocities[0] / (MIN_POINTS_PER_WAVELENGTH * highest)
         raise InputError(
             f"grid.spacing: {sampling}; at least {MIN_POINTS_PER_WAVELENGTH} are needed: take a spacing of at most "
-            f"{_round_down(spacing)} m, or {_lower_frequency(wavelet, points / MIN_POINTS_PER_WAVELENGTH)}"
+            f"{round_down(spacing):.4g} m, or {_lower_frequency(wavelet, points / MIN_POINTS_PER_WAVELENGTH)}"
         )
     if abs(error) < MAX_PHASE_ERROR:
         return ()
@@ -94,7 +103,7 @@ def check_records(sampling: RecordSampling, wavelet: Wavelet, axis: TimeAxis) ->
     if passed < highest and not sampling.extrapolate:
         warnings.append(
             f"data.sample_interval: at {interval:g} ms, predicted records are complete up to {1000 * passed:.3g} Hz, but the "
-            f"wavelet reaches {1000 * highest:.3g} Hz; {_round_down(interval * passed / highest)} ms would keep all of it"
+            f"wavelet reaches {1000 * highest:.3g} Hz; {round_down(interval * passed / highest):.4g} ms would keep all of it"
         )
     values = np.abs(wavelet.sample(axis))
     peak = peak_amplitude(wavelet)
@@ -187,11 +196,5 @@ def _outside(shot: str, what: str, positions: NDArray[np.float64], domain: Domai
 def _lower_frequency(wavelet: Wavelet, factor: float) -> str:
     """The change of the wavelet that multiplies its highest frequency by ``factor``."""
     if isinstance(wavelet, RickerWavelet):
-        return f"a wavelet.peak_frequency of at most {_round_down(1000 * wavelet.frequency * factor)} Hz"
-    return f"a wavelet without frequencies above {_round_down(1000 * highest_frequency(wavelet) * factor)} Hz"
-
-
-def _round_down(value: float) -> str:
-    """Round a limit down to four digits, so that the user can type it."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
-    return f"{math.floor(value / unit) * unit:.4g}"
+        return f"a wavelet.peak_frequency of at most {round_down(1000 * wavelet.frequency * factor):.4g} Hz"
+    return f"a wavelet without frequencies above {round_down(1000 * highest_frequency(wavelet) * factor):.4g} Hz"

@@ -125,12 +125,19 @@ def courant_limit(domain: Domain, space_order: int, velocity: float) -> float:
     return 2.0 / (velocity * math.sqrt(sum(absolute_sum / h**2 for h in domain.spacing)))
 
 
-def critical_step(domain: Domain, space_order: int, velocity: float) -> float:
-    """The Courant limit for the highest ``velocity``, km/s, rounded to four digits; ms.
+def critical_step(domain: Domain, space_order: int, velocity: float, nearest: bool = False) -> float:
+    """The Courant limit for the highest ``velocity``, km/s, rounded down to four digits; ms.
 
-    Devito's tutorials take this step. The rounding may put it up to 0.05 % above the limit; :func:`safe_step` does not.
+    Devito's tutorials take the ``nearest`` number of four digits, which may be up to 0.05 % above the limit.
     """
-    return float(f"{courant_limit(domain, space_order, velocity):.3e}")
+    limit = courant_limit(domain, space_order, velocity)
+    return float(f"{limit:.3e}") if nearest else round_down(limit)
+
+
+def round_down(value: float) -> float:
+    """Round a positive number down to four digits."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return float(f"{math.floor(value / unit * (1 + 1e-12)) * unit:.4g}")  # a number of four digits stays as it is
 
 
 def safe_step(domain: Domain, space_order: int, velocity: float) -> float:

@@ -146,9 +146,8 @@ class Problem:
         fastest = float(velocity.max())
         if self.config.solver.boundary_gradient == "frozen":  # the layer may be faster than the model
             fastest = max(fastest, self._layer_velocity(self.initial_velocity))
-        return self.axis_with_step(
-            self.fixed_step or critical_step(self.domain, self.config.solver.space_order, fastest)
-        )
+        order, nearest = self.config.solver.space_order, self.config.data.tail == "extrapolate"
+        return self.axis_with_step(self.fixed_step or critical_step(self.domain, order, fastest, nearest))
 
     @property
     def time_samples(self) -> int:
@@ -172,7 +171,10 @@ class Problem:
     def windows(self) -> Windows | None:
         """The windows in which shots are computed; None for the whole model."""
         aperture = self.config.acquisition.aperture
-        return None if aperture is None else Windows.around(self.survey, self.domain, aperture)
+        if aperture is None:
+            return None
+        depth = self.domain.last[-1] - self.domain.origin[-1]
+        return Windows.around(self.survey, self.domain, depth if aperture == "auto" else aperture)
 
     @property
     def solver_domain(self) -> Domain:
@@ -235,6 +237,7 @@ class Problem:
             del content["inversion"][key]
         del content["output"], content["journal"], content["data"]["quorum"]
         content["solver"]["layer"] = self.config.solver.layer_cells
+        content["acquisition"]["aperture"] = None if self.windows is None else self.windows.aperture
         if self.config.solver.wavefield in LOSSLESS_WAVEFIELDS:
             content["solver"]["wavefield"] = "lossless"
         exclude = content["data"].pop("exclude")

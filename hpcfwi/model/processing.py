@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 # The resampling of predicted gathers passes frequencies up to the first multiple of the wavelet's highest one, and none above
 # the second, or above this share of what both time axes carry.
 PASS_BAND, STOP_BAND, USABLE_SHARE = 1.1, 3.0, 0.95
-# Weights below this share of the largest one are left out: their sum is some 1e-5 of a record.
+# Values of a block of rows of the operator while it is built.
+MAX_BLOCK_VALUES = 2_000_000
+# Weights below this share of the largest one of a sample are left out: their sum is some 1e-5 of a record.
 SMALLEST_WEIGHT = 1e-5
-# Length of the interpolating filter on each side, in periods of the width of its transition band.
-FILTER_PERIODS = 1.5
+# The interpolating filter is a sinc function in a Kaiser window: the largest error in its pass and stop band, dB, the shape of
+# the window, and its length on each side in periods of the width of the transition band (Kaiser 1974).
+FILTER_ERROR = 80.0
+FILTER_SHAPE, FILTER_PERIODS = 0.1102 * (FILTER_ERROR - 8.7), (FILTER_ERROR - 8) / (2.285 * 4 * math.pi)
 
 
 class Operator(Protocol):
@@ -169,16 +173,28 @@ def resampling(
     count = next_fast_len(axis.samples + guard, real=True)
     dispersed = np.arange(count // 2 + 1) / (count * axis.step)
     frequencies = true_frequency(dispersed, axis.step) if corrected else dispersed
-    gain = 0.5 + 0.5 * np.cos(np.pi * np.clip((frequencies - low) / (high - low), 0, 1))
+    gain = _low_pass(frequencies, low, high)
     if corrected:
         gain = gain * np.cos(np.pi * dispersed * axis.step)  # df / df'
     rows = []
-    for times in np.array_split(recording.times, math.ceil(recording.samples / 256)):
+    block = max(1, MAX_BLOCK_VALUES // count)
+    for times in np.array_split(recording.times, math.ceil(recording.samples / block)):
         phases = np.exp(-2j * np.pi * frequencies * times[:, None])
         weights = irfft(gain * phases, count, axis=1)[:, : axis.samples]
-        weights[np.abs(weights) < SMALLEST_WEIGHT * np.abs(weights).max()] = 0
+        weights[np.abs(weights) < SMALLEST_WEIGHT * np.abs(weights).max(axis=1, keepdims=True)] = 0
         rows.append(csr_array(weights.astype(dtype)))
     return Resampling(vstack(rows, format="csr"))
+
+
+def _low_pass(frequencies: NDArray, low: float, high: float) -> NDArray[np.float64]:
+    """Response of the interpolating filter: 1 up to ``low``, 0 above ``high``; all in kHz."""
+    half, cutoff = FILTER_PERIODS / (high - low), 0.5 * (low + high)
+    times = np.linspace(-half, half, 2 * math.ceil(8 * high * half) + 1)  # good for frequencies up to 4 high
+    taps = np.sinc(2 * cutoff * times) * np.kaiser(len(times), FILTER_SHAPE)
+    passed = frequencies < 4 * high
+    gain = np.zeros(len(frequencies))
+    gain[passed] = np.cos(2 * np.pi * frequencies[passed, None] * times) @ (taps / taps.sum())
+    return gain
 
 
 def resample(record: NDArray, interval: float, axis: TimeAxis, dtype: str, extrapolate: bool = False) -> NDArray:

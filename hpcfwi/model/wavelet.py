@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ from hpcfwi.model.grid import TimeAxis, true_frequency
 if TYPE_CHECKING:
     from hpcfwi.config.run import RickerSection, WaveletFileSection  # workers import this module without pydantic
 
+# Of a wavelet, times and frequencies beyond these shares of its peak and its highest frequency are left out: records do not
+# pass them on (hpcfwi.model.processing).
+SMALLEST_VALUE, HIGHEST_KEPT, MIN_FREQUENCIES = 1e-20, 4.0, 200
 # The highest frequency is the last one with this share (-40 dB) of the spectrum's peak.
 HIGHEST_FREQUENCY_LEVEL = 0.01
 MAX_WAVELET_SAMPLES = 10_000_000
@@ -75,13 +79,16 @@ def delayed(
     scheme, or, with ``leap_frog=False``, as in nature.
     """
     values = wavelet.sample(axis)
-    kept = np.flatnonzero(values)[-1] + 1 if values.any() else 1
+    kept = np.flatnonzero(np.abs(values) > SMALLEST_VALUE * np.abs(values).max())[-1] + 1 if values.any() else 1
     count = 2 * axis.samples
     frequencies = np.arange(axis.samples + 1) / (count * axis.step)
     moved = true_frequency(frequencies, axis.step)
     found = np.zeros(len(frequencies), dtype=complex)
     leaving = moved if dispersed else frequencies
-    for chosen in np.array_split(np.arange(len(frequencies)), math.ceil(len(frequencies) * kept / 2**22)):
+    used = np.flatnonzero(leaving <= HIGHEST_KEPT * highest_frequency(wavelet))
+    if len(used) < MIN_FREQUENCIES:  # a record of less than a few periods
+        used = np.arange(len(frequencies))
+    for chosen in np.array_split(used, math.ceil(len(used) * kept / 2**22)):
         found[chosen] = np.exp(-2j * np.pi * leaving[chosen, None] * axis.times[:kept]) @ values[:kept]
     travelling = moved if leap_frog else frequencies
     return np.fft.irfft(found * np.exp(-2j * np.pi * travelling * delay), count)[: axis.samples]
@@ -113,6 +120,7 @@ def build_wavelet(section: RickerSection | WaveletFileSection) -> Wavelet:
     return RickerWavelet(frequency, 1.0 / frequency if section.delay is None else section.delay, section.amplitude)
 
 
+@lru_cache(4)
 def highest_frequency(wavelet: Wavelet) -> float:
     """Highest frequency, kHz, with at least 1 % of the spectrum's peak amplitude (for a Ricker 2.76 times its peak)."""
     frequencies, amplitudes = spectrum(wavelet)

@@ -51,6 +51,8 @@ def draw_run_figures(
         "gather": lambda: gather_figure(*record),
         "gradient": lambda: gradient_figure(domain, gradient, problem.frozen),
     }
+    if domain.ndim == 3:
+        pictures["depths"] = lambda: depths_figure(domain, **models)
     for name, draw in pictures.items():
         plotting.save_figure(folder / f"{name}.png", draw, problem.exclusion_note)
 
@@ -80,6 +82,15 @@ def models_figure(
     if window is not None:
         drawing.frame(window, "window of the middle shot")
     return drawing.finish()
+
+
+def depths_figure(domain: Domain, *, initial: NDArray, final: NDArray, true: NDArray | None = None) -> Figure:
+    """Maps of 3-D models at several depths, km/s, on one colour scale."""
+    models = {"True model": true, "Initial model": initial, "Final model": final}
+    known = {title: values for title, values in models.items() if values is not None}
+    *others, last = known.values()
+    style = (plotting.VELOCITY_COLOURS, plotting.velocity_limits(*others, last=last), "P-wave velocity (km/s)")
+    return plotting.ModelFigure(domain, known, *style, maps=plotting.depth_slices(domain)).finish()
 
 
 def difference_figure(domain: Domain, *, initial: NDArray, final: NDArray, true: NDArray | None = None) -> Figure:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,8 @@ MISSING_COLOURS = {"gray": "khaki"}
 # below a panel, for a line of text and for a letter; and the width of the colour bar.
 MAX_WIDTH, MAX_HEIGHT, MAX_PANEL, MIN_COLUMN = 10.0, 7.5, 5.0, 1.6
 LEFT, BELOW, LINE, LETTER, BAR = 0.65, 0.5, 0.17, 0.075, 0.17
+# Number of maps in a figure of depth slices.
+DEPTHS = 4
 # Arrows of a colour bar, by whether values lie below and above its limits.
 EXTEND = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
 
@@ -65,16 +67,17 @@ class Slice:
     title: str  # where a 3-D model is cut; empty for a 2-D one
 
     @classmethod
-    def of(cls, domain: Domain, across: int, down: int) -> Slice:
-        """The slice through the middle of the grid."""
-        index = tuple(slice(None) if axis in (across, down) else n // 2 for axis, n in enumerate(domain.shape))
+    def of(cls, domain: Domain, across: int, down: int, at: int | None = None) -> Slice:
+        """The slice through the grid point ``at`` of the third axis, by default in the middle of the grid."""
+        points = [n // 2 if at is None else at for n in domain.shape]
+        index = tuple(slice(None) if axis in (across, down) else i for axis, i in enumerate(points))
         axes = zip(domain.origin, domain.last, domain.spacing, strict=True)
         edges = [((first - h / 2) / 1000, (last + h / 2) / 1000) for first, last, h in axes]
         bottom, top = edges[down]
         # depth increases downwards; y of a map increases upwards
         vertical = (top, bottom) if down == domain.ndim - 1 else (bottom, top)
-        grid = zip(("x =", "y =", "depth"), domain.origin, domain.shape, domain.spacing, strict=False)
-        cuts = [f"at {name} {(first + n // 2 * h) / 1000:.3g} km" for name, first, n, h in grid]
+        grid = zip(("x =", "y =", "depth"), domain.origin, points, domain.spacing, strict=False)
+        cuts = [f"at {name} {(first + i * h) / 1000:.3g} km" for name, first, i, h in grid]
         title = "".join(cuts[axis] for axis in range(domain.ndim) if axis not in (across, down))
         return cls(across, down, index, (*edges[across], *vertical), title)
 
@@ -100,13 +103,27 @@ def slices_of(domain: Domain) -> list[Slice]:
     return [Slice.of(domain, *plane) for plane in planes]
 
 
+def depth_slices(domain: Domain) -> list[Slice]:
+    """Maps of a 3-D model at depths that divide it evenly."""
+    depths = np.linspace(0, domain.shape[2] - 1, DEPTHS + 2)[1:-1]
+    return [Slice.of(domain, 0, 1, at) for at in sorted({round(depth) for depth in depths})]
+
+
 class ModelFigure:
     """A figure with a panel for each model and slice, all at equal aspect and on one colour scale."""
 
-    def __init__(self, domain: Domain, models: dict[str, NDArray], colours: str, limits: Limits, label: str) -> None:
-        slices = slices_of(domain)
+    def __init__(
+        self,
+        domain: Domain,
+        models: dict[str, NDArray],
+        colours: str,
+        limits: Limits,
+        label: str,
+        maps: Sequence[Slice] = (),  # instead of the slices of slices_of()
+    ) -> None:
+        slices = maps or slices_of(domain)
         sizes = np.array([each.size for each in slices])
-        if domain.ndim == 3:
+        if domain.ndim == 3 and not maps:
             # a map on the scale of flat sections would be far higher than these
             sizes[2] *= min(1.0, 1.5 * sizes[0, 1] / sizes[2, 1])
         stacked = domain.ndim == 3 or sizes[0, 0] > 2 * sizes[0, 1]

@@ -56,12 +56,12 @@ class CompressedStorage(SnapshotStorage):
         """Compress each segment."""
         for segment in range(loop.segments):
             loop.forward(segment)
-            self.codec.encode(segment, loop.snapshots(segment))
+            loop.kernel_seconds += self.codec.encode(segment, loop.snapshots(segment))
 
     def backward(self, loop: TimeLoop) -> None:
         """Decompress each segment."""
         for segment in reversed(range(loop.segments)):
-            self.codec.decode(segment, loop.snapshots(segment))
+            loop.kernel_seconds += self.codec.decode(segment, loop.snapshots(segment))
             loop.adjoint(segment)
 
 
@@ -115,21 +115,22 @@ class Codec:
         """Both kernels."""
         return self._encoder, self._decoder
 
-    def encode(self, segment: int, snapshots: int) -> None:
-        """Compress the first snapshots of the buffer."""
+    def encode(self, segment: int, snapshots: int) -> float:
+        """Compress the first snapshots of the buffer; returns the seconds in compiled code."""
         groups = math.ceil(snapshots / GROUP)
         # what follows the last snapshot must not depend on earlier shots
         self.buffer.data[snapshots : groups * GROUP] = self.buffer.data[snapshots - 1]
         # Devito shifts it as the axis of the part of the grid
         first = self.kept.widths[-1][0] if isinstance(self.kept, Interior) else 0
         bounds = {"again_m": first, "again_M": first + self.buffer.shape[-1] - 1}
-        for group in range(groups):
-            self._encoder(start=group * GROUP, place=segment * self.groups + group, **bounds)
+        return sum(
+            self._encoder(start=group * GROUP, place=segment * self.groups + group, **bounds) for group in range(groups)
+        )
 
-    def decode(self, segment: int, snapshots: int) -> None:
-        """Fill the first snapshots of the buffer."""
-        for group in range(math.ceil(snapshots / GROUP)):
-            self._decoder(start=group * GROUP, place=segment * self.groups + group)
+    def decode(self, segment: int, snapshots: int) -> float:
+        """Fill the first snapshots of the buffer; returns the seconds in compiled code."""
+        groups = range(math.ceil(snapshots / GROUP))
+        return sum(self._decoder(start=group * GROUP, place=segment * self.groups + group) for group in groups)
 
     @cached_property
     def _encoder(self) -> Kernel:

@@ -192,7 +192,7 @@ class AcousticEquation:
             levels[new] = levels[old]
 
     def stable_step(self, velocity: float) -> float:
-        """The Courant limit for the highest ``velocity``, km/s, rounded to four digits; ms (:func:`critical_step`)."""
+        """The Courant limit for the highest ``velocity``, km/s, rounded down to four digits; ms (:func:`critical_step`)."""
         return critical_step(self.spec.domain, self.spec.space_order, velocity)
 
     def forward(self, storage: WavefieldStorage) -> Operator:

@@ -15,6 +15,8 @@ from hpcfwi.solver.spec import SolverSpec
 class TimeLoop(Protocol):
     """The time steps of a shot, a segment at a time; the storage's buffer holds the snapshots of one segment."""
 
+    kernel_seconds: float  # in compiled code, to which a storage adds its own
+
     @property
     def segments(self) -> int:
         """Number of segments; all but the last have ``spec.segment_steps`` steps."""

@@ -1,4 +1,4 @@
-"""How fast a shot's gradient is: hpcfwi beside an earlier version of itself, bare time steps, and Devito's examples.
+"""How fast a shot's gradient is: hpcfwi beside an earlier version of itself, bare time steps, Devito's examples and Deepwave.
 
     python tests/benchmarks/physics.py [--revision REV] [--repeat N] [--only NAME]
 
@@ -6,12 +6,16 @@ Prints medians of N runs (3), with one thread. The programs take turns, so that 
 should run meanwhile. REV is a commit to compare with; by default one from before CPML.
 
 - "two bare forwards" steps the wave equation twice on the model's own grid, without layer, sources, receivers or storage.
-- "Devito's examples" is ``examples.seismic.acoustic`` with ``save=True`` and its sponge of 40 cells.
+- "Devito's examples" is ``examples.seismic.acoustic`` with ``save=True`` and its sponge of 40 cells. It is left out if
+  there is too little memory.
+- Deepwave (``pip install 'hpcfwi[benchmark]'``; left out if it is not installed) has an absorbing layer of 10 cells, whose
+  errors are about those of hpcfwi's. It keeps every step, the steps that hpcfwi keeps, or these with 8 bits a value.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import resource
 import statistics
@@ -21,10 +25,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 BEFORE_CPML = "c01f681"
@@ -125,11 +131,39 @@ def examples_gradient(case: str) -> Callable[[], Any]:
     return run
 
 
+def deepwave_gradient(case: str, sampled: bool = True, compressed: bool = False) -> Callable[[], Any]:
+    """Deepwave's gradient."""
+    import deepwave
+    import torch
+
+    torch.set_num_threads(1)
+    shape, h, steps, step, every = CASES[case]
+    model = torch.tensor(velocity(case), dtype=torch.float32, requires_grad=True)
+    source, receivers = (
+        np.unique(np.rint(where / h).astype(int).reshape(-1, len(shape)), axis=0) for where in positions(case)
+    )
+    wavelet = deepwave.wavelets.ricker(FREQUENCY, steps, step, 125.0)[None, None]
+
+    def run() -> None:
+        model.grad = None
+        *_, record = deepwave.scalar(
+            model, h, step, source_amplitudes=wavelet, source_locations=torch.tensor(source)[None],
+            receiver_locations=torch.tensor(receivers)[None], accuracy=ORDER, pml_width=10, pml_freq=FREQUENCY,
+            model_gradient_sampling_interval=every if sampled else 1, storage_compression=compressed,
+        )  # fmt: skip
+        (0.5 * (record**2).sum()).backward()
+
+    return run
+
+
 PROGRAMS: dict[str, Callable[[str], Callable[[], Any]]] = {
     "hpcfwi": hpcfwi_gradient,
     **{name: partial(hpcfwi_gradient, storage=name) for name in ("compressed", "checkpointed", "disk")},
     "bare": bare_forwards,
     "examples": examples_gradient,
+    "deepwave": deepwave_gradient,
+    "deepwave-full": partial(deepwave_gradient, sampled=False),
+    "deepwave-compressed": partial(deepwave_gradient, compressed=True),
 }
 
 
@@ -209,8 +243,16 @@ def main() -> None:
             "two bare forwards": ("bare", ROOT),
             "Devito's examples": ("examples", ROOT),
         }
+        if find_spec("deepwave") is not None:
+            programs |= {"Deepwave, sampled": ("deepwave", ROOT)}
+            programs |= {f"Deepwave, {name}": (f"deepwave-{name}", ROOT) for name in ("full", "compressed")}
         for case in [arguments.only] if arguments.only else CASES:
-            found = measure(case, programs, arguments.repeat)
+            shape, _, steps, *_ = CASES[case]
+            # Devito's examples take about four times what the wavefield does
+            needed = 4 * 4 * steps * math.prod(n + 80 for n in shape)
+            fits = needed < 0.6 * psutil.virtual_memory().total
+            chosen = programs if fits else {k: v for k, v in programs.items() if v[0] != "examples"}
+            found = measure(case, chosen, arguments.repeat)
             ours, memory = found.pop("hpcfwi")
             print(f"{case}: hpcfwi {ours:.3f} s, {memory:.2f} GB")
             for label, (seconds, memory) in found.items():

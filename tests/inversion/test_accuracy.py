@@ -46,6 +46,7 @@ def relative(found, expected):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 def test_the_errors_of_space_and_time_are_those_of_a_finer_grid_and_a_shorter_step():
     fine = record("grid.shape=[361, 121]", "grid.spacing=[3.333333333, 3.333333333]", "solver.layer=30")
     space = relative(record("solver.layer=20"), fine)
@@ -64,6 +65,7 @@ def test_a_thin_layer_has_a_larger_error_of_the_edges():
     assert "40 cells of sponge, measured against 30 of CPML" in sponge.text
 
 
+@pytest.mark.slow
 def test_positions_between_grid_points_have_an_error_of_interpolation():
     off = ("acquisition.receivers.first=[1144, 143]", "acquisition.receivers.last=[1146, 147]")
     assert budget().interpolation < 1e-9

@@ -57,7 +57,8 @@ def test_a_run_minimises_the_misfit_of_another_distribution(hpcfwi):
 
 
 @pytest.mark.usefixtures("other_distribution")
-@pytest.mark.parametrize("name", ["pseudo-huber", pytest.param("robust_misfits:PseudoHuber", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pseudo-huber", "robust_misfits:PseudoHuber"])
 def test_a_check_tests_the_gradient_with_the_misfit_of_another_distribution(hpcfwi, name):
     checked = hpcfwi("check", "fwi.toml", "--set", f"inversion.misfit={name}")
     assert checked.returncode == 0, checked.stdout

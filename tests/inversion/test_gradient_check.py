@@ -65,7 +65,7 @@ def test_a_wrong_gradient_fails(monkeypatch):
     assert "FAILED" in report.text
 
 
-@pytest.mark.parametrize("error", [1e-2, 1e-4])
+@pytest.mark.parametrize("error", [pytest.param(1e-2, marks=pytest.mark.slow), 1e-4])
 def test_an_adjoint_source_that_is_wrong_by_little_fails(monkeypatch, error):
     evaluate = LeastSquares.evaluate
 
@@ -87,6 +87,7 @@ def test_a_wavefield_storage_that_replays_too_much_fails(monkeypatch):
     assert report.derivative == pytest.approx(1e-3, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_wavefield_storage_that_is_wrong_only_where_it_leaves_steps_out_fails(monkeypatch):
     replay = SnapshotStorage.replay
     monkeypatch.setattr(SnapshotStorage, "replay", lambda self: replay(self) / self.every)  # each snapshot counts once

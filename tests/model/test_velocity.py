@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
 from hpcfwi.config.models import CircleModel, ConstantModel, DomeModel, FileModel, LayersModel
@@ -344,3 +345,8 @@ def test_a_dome_without_height_and_fault_is_horizontal_layers():
 def test_the_centre_of_a_dome_has_as_many_coordinates_as_the_grid_without_depth():
     with pytest.raises(InputError, match=r"model\.center: has 1 coordinates, but the grid has 2 besides z"):
         build_model(DomeModel(**LAYERS, center=(0.0,)), VOLUME, "model")
+
+
+def test_a_throw_without_a_fault_is_refused():
+    with pytest.raises(ValidationError, match="throw is 50 m, but there is no fault"):
+        DomeModel.model_validate({**LAYERS, "throw": 50.0})

@@ -326,6 +326,20 @@ def test_a_volume_is_cut_in_the_middle_in_three_directions() -> None:
     ]
 
 
+def test_maps_of_a_volume_at_several_depths() -> None:
+    model = layers(CUBE, 2.0)
+    panels = panels_of(figures.depths_figure(CUBE, initial=model, final=model + 1))
+    assert [axes.get_title() for axes in panels[:4]] == [
+        "at depth 0.2 km",
+        "at depth 0.3 km",
+        "Initial model\nat depth 0.5 km",
+        "at depth 0.6 km",
+    ]
+    assert len(panels) == 8
+    assert value_at(panels[1].images[0], 1.2, 0.8) == model[2, 8, 3]
+    assert value_at(panels[5].images[0], 1.2, 0.8) == model[2, 8, 3] + 1
+
+
 def test_sources_and_dense_receivers_are_marked_where_they_are() -> None:
     figure = plain_figure(LONG)
     sources, receivers = panels_of(figure)[0].collections

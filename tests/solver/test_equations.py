@@ -192,7 +192,10 @@ def test_the_gradient_is_exact_up_to_the_edges(shape, order, free_surface, treat
     assert np.log2(remainders[1:-1] / remainders[2:]) == pytest.approx(2.0, abs=0.01)
 
 
-@pytest.mark.parametrize(("shape", "cells"), [((16, 15), 14), ((9, 8), 6), ((5, 3), 3)])
+@pytest.mark.parametrize(
+    ("shape", "cells"),
+    [pytest.param((16, 15), 14, marks=pytest.mark.slow), pytest.param((9, 8), 6, marks=pytest.mark.slow), ((5, 3), 3)],
+)
 def test_layers_as_wide_as_the_model_do_not_disturb_each_other(shape, cells):
     domain = Domain(shape, (10.0, 10.0), (0.0, 0.0))
     axis = TimeAxis.covering(250.0, safe_step(domain, 8, 3.0))
@@ -217,6 +220,7 @@ def test_single_precision_passes_the_dot_product_test_to_1e_4():
     assert dot_product_error(engine, shot, axis, Tail(axis.samples, axis.samples), direction, rng) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_sampled_wavefield_gives_nearly_the_full_gradient_and_less_so_with_fewer_samples():
     domain = Domain((61, 51), (10.0, 10.0), (0.0, 0.0))
     axis = TimeAxis.covering(500.0, safe_step(domain, 8, 3.0))

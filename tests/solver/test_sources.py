@@ -96,9 +96,12 @@ def smooth(*axes):
     ("size", "source", "receivers", "duration"),
     [
         ((1200, 1200), (300.0, 400.0), [(700.0, 900.0), (1000.0, 400.0)], 1000.0),
-        ((480, 480, 480), (120.0, 120.0, 120.0), [(360.0, 240.0, 360.0), (240.0, 360.0, 120.0)], 500.0),
+        pytest.param(
+            (480, 480, 480), (120.0, 120.0, 120.0), [(360.0, 240.0, 360.0), (240.0, 360.0, 120.0)], 500.0,
+            marks=pytest.mark.slow,
+        ),
     ],
-)
+)  # fmt: skip
 def test_half_the_spacing_gives_the_same_record(size, source, receivers, duration):
     spacing = 8.0  # 9 points per shortest wavelength
     coarse, fine = (record(h, size, source, receivers, duration, velocity=smooth)[0] for h in (spacing, spacing / 2))

@@ -86,7 +86,7 @@ def test_a_lossless_storage_gives_the_same_bytes_in_3d(options):
     )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", [(41, 35), pytest.param((23, 19, 21), marks=pytest.mark.slow)])
 def test_a_compressed_wavefield_gives_nearly_the_same_gradient(shape, dtype):
     whole = gradient(make_spec(shape, every=2, dtype=dtype))[0]

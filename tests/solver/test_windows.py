@@ -69,6 +69,7 @@ def test_a_window_that_holds_the_whole_model_gives_its_bytes(streamer):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_the_gradient_in_a_window_approaches_that_of_the_whole_model(streamer):
     whole = make_problem(streamer)
     errors = []
@@ -102,6 +103,11 @@ def test_a_window_takes_the_memory_of_a_survey_of_its_size(streamer):
     assert own.nbytes <= 1.15 * strategies(alone)[0].spec.nbytes
     rows = dict(make_plan(windowed).rows)
     assert rows["grid"].startswith("301 x 61, in windows of 52 x 61 points, 72 x 81 with 10 cells of CPML")
+
+
+def test_the_default_aperture_is_the_depth_of_the_model(streamer):
+    windows = make_problem(streamer, "acquisition.aperture=auto").windows
+    assert windows == make_problem(streamer, "acquisition.aperture=600").windows
 
 
 def test_a_layer_that_is_wider_than_a_window_is_refused(streamer):

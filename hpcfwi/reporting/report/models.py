@@ -22,7 +22,7 @@ from hpcfwi.model.velocity import velocity_from
 from hpcfwi.reporting import plotting
 from hpcfwi.reporting.figures import gradient_limits
 from hpcfwi.reporting.formatting import counted, number
-from hpcfwi.reporting.plotting import DIFFERENCE_COLOURS, VELOCITY_COLOURS, Limits, Slice, slices_of
+from hpcfwi.reporting.plotting import DIFFERENCE_COLOURS, VELOCITY_COLOURS, Limits, Slice, depth_slices, slices_of
 from hpcfwi.reporting.report.charts import MAX_SHOTS, MAX_VECTOR_POINTS, data_uri, draw_svg, some
 from hpcfwi.reporting.report.data import RunModels, ShotMisfits
 
@@ -166,8 +166,27 @@ def models_group(models: RunModels) -> PanelGroup | None:
     frames = [Frame.draw(domain, plane, mark) for plane in slices_of(domain)] if models.shots else _frames(domain)
     panels: list[Panel] = []
     for title, values in known.items():
-        panels += _panels(domain, _planes(domain, values), scale, title, f"{title}, P-wave velocity", frames)
+        slices = slices_of(domain)
+        panels += _panels(slices, _planes(values, slices), scale, title, f"{title}, P-wave velocity", frames)
     return PanelGroup(panels, scale, bool(models.shots))
+
+
+def depths_group(models: RunModels) -> PanelGroup | None:
+    """Maps of the true and the latest model at several depths; None for 2-D models."""
+    domain, latest = models.domain, models.latest
+    if domain is None or latest is None or domain.ndim == 2:
+        return None
+    slices = depth_slices(domain)
+    name = "Initial model" if models.velocity is None else "Final model" if models.done else "Current model"
+    known = {name: latest}
+    if models.true is not None:
+        known = {"True model": models.true, **known}
+    scale = _velocities(plotting.velocity_limits(*list(known.values())[:-1], last=latest))
+    frames, panels = [Frame.draw(domain, plane) for plane in slices], list[Panel]()
+    for title, values in known.items():
+        planes = _planes(values, slices)
+        panels += _panels(slices, planes, scale, title, f"{title}, P-wave velocity", frames)
+    return PanelGroup(panels, scale)
 
 
 def survey_map(misfits: ShotMisfits, models: RunModels) -> PanelGroup | None:
@@ -204,16 +223,17 @@ def gradient_group(models: RunModels, gradient: NDArray | None) -> PanelGroup | 
         return None
     limits = gradient_limits(gradient, models.frozen)
     scale = Scale(DIFFERENCE_COLOURS, limits, "Misfit per (s/km)²", "misfit per (s/km)²")
-    return PanelGroup(_panels(domain, _planes(domain, gradient), scale, "First gradient", FIRST_GRADIENT), scale)
+    slices = slices_of(domain)
+    panels = _panels(slices, _planes(gradient, slices), scale, "First gradient", FIRST_GRADIENT, _frames(domain))
+    return PanelGroup(panels, scale)
 
 
 def _velocities(limits: Limits) -> Scale:
     return Scale(VELOCITY_COLOURS, limits, "P-wave velocity (km/s)", "km/s")
 
 
-def _planes(domain: Domain, values: NDArray, pixels: int = MAX_PIXELS) -> list[NDArray[np.float32]]:
+def _planes(values: NDArray, slices: Sequence[Slice], pixels: int = MAX_PIXELS) -> list[NDArray[np.float32]]:
     """The slices of a model, thinned to at most ``pixels`` points together."""
-    slices = slices_of(domain)
     return [_thinned(each.plane(values), pixels // len(slices)) for each in slices]
 
 
@@ -225,12 +245,17 @@ def _thinned(plane: NDArray, pixels: int) -> NDArray[np.float32]:
 
 
 def _panels(
-    domain: Domain, planes: Sequence[NDArray], scale: Scale, title: str, meaning: str, frames: Sequence[Frame] = ()
+    slices: Sequence[Slice],
+    planes: Sequence[NDArray],
+    scale: Scale,
+    title: str,
+    meaning: str,
+    frames: Sequence[Frame],
 ) -> list[Panel]:
     values = np.concatenate([plotting.finite(plane) for plane in planes])
     span = f"from {number(values.min())} to {number(values.max())} {scale.unit}" if values.size else "no numbers"
     panels = []
-    for each, plane, frame in zip(slices_of(domain), planes, frames or _frames(domain), strict=True):
+    for each, plane, frame in zip(slices, planes, frames, strict=True):
         name, what = (f"{title}, {each.title}", f"{meaning}, slice {each.title}") if each.title else (title, meaning)
         panels.append(Panel(name, f"{what}: {span}; {frame.extent}", scale.paint(plane), frame))
     return panels
@@ -271,7 +296,7 @@ def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> Mode
         with np.errstate(all="ignore"):
             velocity = velocity_from(m.reshape(domain.shape))
         # keep slices only: there may be many large models
-        shown.append((rows[place], _planes(domain, velocity, pixels)))
+        shown.append((rows[place], _planes(velocity, slices_of(domain), pixels)))
         if place == 0 and pair.g.size == m.size:
             history.gradient = pair.g.reshape(domain.shape)
     if damaged:
@@ -307,7 +332,8 @@ def _draw_history(
 ) -> None:
     domain = models.domain
     assert domain is not None
-    known = [_planes(domain, model, pixels) for model in (models.true, models.initial) if model is not None]
+    slices, frames = slices_of(domain), _frames(domain)
+    known = [_planes(model, slices, pixels) for model in (models.true, models.initial) if model is not None]
     (_, initial), (_, last) = shown[0], shown[-1]
     covered = (plane for planes in known for plane in planes)
     velocities = _velocities(plotting.velocity_limits(*covered, last=np.concatenate(last, axis=None)))
@@ -321,11 +347,11 @@ def _draw_history(
         differences = Scale(DIFFERENCE_COLOURS, limits, f"Model − {other} model (km/s)", "km/s")
     for row, planes in shown:
         name = f"iteration {row.iteration}" if row.iteration else "the initial model"
-        panels = _panels(domain, planes, velocities, "Model", f"P-wave velocity of {name}")
+        panels = _panels(slices, planes, velocities, "Model", f"P-wave velocity of {name}", frames)
         history.groups = [PanelGroup(panels, velocities)]
         if known:
             title, meaning = f"Difference to the {other} model", f"Difference of {name} to the {other} model"
-            panels = _panels(domain, difference(planes), differences, title, meaning)
+            panels = _panels(slices, difference(planes), differences, title, meaning, frames)
             history.groups.append(PanelGroup(panels, differences))
         pictures = [[panel.image, panel.alt] for group in history.groups for panel in group.panels]
         history.frames.append({"label": _label(row, initial_misfit), "pictures": pictures})

@@ -21,7 +21,14 @@ from hpcfwi.reporting.formatting import counted, date_time, duration, number
 from hpcfwi.reporting.report.charts import convergence_charts, data_uri, shot_misfits, some
 from hpcfwi.reporting.report.data import ReportData, RunModels, read_history
 from hpcfwi.reporting.report.gantt import draw_gantt
-from hpcfwi.reporting.report.models import FIRST_GRADIENT, gradient_group, model_history, models_group, survey_map
+from hpcfwi.reporting.report.models import (
+    FIRST_GRADIENT,
+    depths_group,
+    gradient_group,
+    model_history,
+    models_group,
+    survey_map,
+)
 from hpcfwi.reporting.status import find_run, judge, read_result
 from hpcfwi.reporting.status_text import describe
 from hpcfwi.version import __version__
@@ -116,6 +123,7 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
         "headline": _headline(run, data),
         "summary": _summary(run, data, rows, models),
         "models": group,
+        "depths": depths_group(models),
         "history": history,
         "charts": convergence_charts(rows, data.evaluations),
         "rows": [rows[i] for i in some(len(rows), MAX_ROWS)],

@@ -13,7 +13,7 @@ from PIL import Image
 from hpcfwi.model.grid import Domain
 from hpcfwi.reporting.plotting import slices_of
 from hpcfwi.reporting.report.data import RunModels
-from hpcfwi.reporting.report.models import Frame, Scale, models_group
+from hpcfwi.reporting.report.models import Frame, Scale, depths_group, models_group
 
 SPAN = np.linspace(2.0, 4.0, 1000)[None]
 
@@ -78,6 +78,17 @@ def test_a_volume_has_three_slices():
         f"Final model, at {where} km" for where in ("y = 0.5", "x = 0.6", "depth 0.4")
     ]
     assert ["depth" in panel.frame.extent for panel in panels] == [True, True, False]
+
+
+def test_a_volume_has_maps_at_four_depths():
+    domain = Domain((13, 11, 11), (100.0, 100.0, 100.0), (0.0, 0.0, 0.0))
+    values = np.zeros(domain.shape) + np.arange(11.0)
+    panels = depths_group(RunModels(domain, values, True, true=values)).panels
+    depths = ("0.2", "0.4", "0.6", "0.8")
+    names = [f"{model}, at depth {depth} km" for model in ("True model", "Final model") for depth in depths]
+    assert [panel.title for panel in panels] == names
+    assert {picture(panel.image).shape[:2] for panel in panels} == {(11, 13)}
+    assert depths_group(RunModels(Domain((13, 11), (100.0, 100.0), (0.0, 0.0)), values[:, :, 0], True)) is None
 
 
 @pytest.mark.parametrize("shape", [(600, 20), (20, 600), (60, 50, 3)])
