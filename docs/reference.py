@@ -69,7 +69,8 @@ RUN_FILES = {
         "at the end (`output.report`), also after a failure",
     ),
     "figures/": (
-        "`models.png`, `difference.png`, `convergence.png`, `gather.png` (one shot), `gradient.png` (the first one).",
+        "`models.png`, `difference.png`, `convergence.png`, `gather.png` (one shot), `gradient.png` (the first one), "
+        "and in 3-D `depths.png`, maps at four depths.",
         "at the end, unless `output.figures = false`",
     ),
     "config.toml": ("The configuration with every default and absolute paths. `hpcfwi run` takes it.", "always"),
