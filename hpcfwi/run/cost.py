@@ -26,7 +26,7 @@ from hpcfwi.run.throughput import Throughput
 from hpcfwi.solver.strategies import FORWARD_SHARE, STRATEGIES, Strategy, find_strategy, strategies
 
 # Memory of a worker process with Python, numpy, Devito and Dask, but without models, data and wavefields; measured.
-WORKER_BYTES = 165e6
+WORKER_BYTES = 157e6
 # L-BFGS-B needs about so many evaluations for an iteration, and one more.
 EVALUATIONS_PER_ITERATION = 1.15
 # Time of an evaluation besides its shots, and the part of it for each cell of the model; of a shot besides its kernels; and of
