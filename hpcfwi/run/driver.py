@@ -320,8 +320,8 @@ class _Inversion:
         self.history.cut(int(result.nit))
         if self.config.output.figures:
             self._draw_figures(final)
-        self._write_image(final)
         self.folder.write_array(self.folder.model, final)
+        self._write_image(final)
         summary: dict[str, Any] = {
             "iterations": int(result.nit),
             "evaluations": int(result.nfev),
@@ -346,7 +346,9 @@ class _Inversion:
         models = {"velocity": velocity, "initial": self.problem.initial_velocity}
         if self.problem.true_velocity is not None:
             models["true"] = self.problem.true_velocity
-        self.folder.write_bytes(self.folder.image, vtk_image(self.problem.domain, models))
+        # it is made in a folder for temporary files, which may be full
+        with self._only_warning("model.vti cannot be written", unless=HpcfwiError):
+            self.folder.write_bytes(self.folder.image, vtk_image(self.problem.domain, models))
 
     def _draw_figures(self, velocity: NDArray) -> None:
         from hpcfwi.reporting.figures import draw_run_figures

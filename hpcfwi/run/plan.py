@@ -135,16 +135,16 @@ def make_plan(
 
 def disk_needs(problem: Problem) -> dict[str, int]:
     """Bytes of the files in a run folder, by what they are."""
-    held_bytes = 8 * math.prod(problem.domain.shape)
+    model_bytes = 8 * math.prod(problem.domain.shape)
     traces = sum(len(shot.receivers) for shot in problem.survey.shots)
     itemsize = np.dtype(problem.config.solver.dtype).itemsize
     sums = Partials(Path(), problem.config.journal.shots_per_sum).count(len(problem.survey))
     return {
         "observed data": traces * problem.recording.samples * itemsize,
         # a journal entry holds gradient and model; evaluations outnumber iterations slightly
-        "journal": round(1.3 * problem.config.inversion.iterations + 2) * 2 * held_bytes,
-        "sums of an unfinished evaluation": sums * held_bytes,
-        "other files": 6 * held_bytes + 2_000_000,
+        "journal": round(1.3 * problem.config.inversion.iterations + 2) * 2 * model_bytes,
+        "sums of an unfinished evaluation": sums * model_bytes,
+        "other files": 6 * model_bytes + 2_000_000,
     }
 
 

@@ -206,10 +206,7 @@ class AcousticEquation:
     def gradient(self, storage: WavefieldStorage) -> Operator:
         """Operator ``Gradient``: step v backwards, inject the adjoint source, add ``-u v_tt``."""
         v = self.adjoint_field
-        equations = [
-            *self.time_step.equations(v, forward=False),
-            self._inject(self.receivers, v.backward),
-        ]
+        equations = [*self.time_step.equations(v, forward=False), self._inject(self.receivers, v.backward)]
         correlate = Inc(self.gradient_field, -storage.replay() * v.dt2, **where(self.kept))
         return self._operator([*equations, *self._free_surface(v.backward), correlate], "Gradient")
 

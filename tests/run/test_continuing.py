@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from watching import logged_events, options, wait_until
 
+from hpcfwi import load_run_config, run_inversion
 from hpcfwi.artifacts import StagedFile, load, read_header
 from hpcfwi.inversion.journal import Journal
 
@@ -206,3 +207,17 @@ def test_moving_the_run_folder_away_during_the_run_is_not_blamed_on_a_shot(hpcfw
     assert "data.exclude" not in err
     assert "the run folder was moved or removed while it was in use" in err
     hpcfwi.run("moved", "inversion.iterations=0")
+
+
+def test_a_model_is_kept_even_if_its_image_cannot_be_made(fwi_toml, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device", "/tmp/image.vti")
+
+    monkeypatch.setattr("hpcfwi.run.driver.vtk_image", fail)
+    config = load_run_config(fwi_toml, ["inversion.iterations=1", "output.report=false"])
+    result = run_inversion(config, run_dir=tmp_path / "run")
+    np.testing.assert_array_equal(np.load(tmp_path / "run" / "model.npy"), result.velocity)
+    assert (
+        "model.vti cannot be written (OSError: [Errno 28] No space left"
+        in (tmp_path / "run" / "events.jsonl").read_text()
+    )
