@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # the steps that are repeated. tests/benchmarks/physics.py measures them.
 STRATEGIES = {
     "sampled": ("snapshots", 1.0),
-    "compressed": ("compressed", 1.05),
+    "compressed": ("compressed", 1.1),
     "disk": ("disk", 1.1),
     "checkpointed": ("checkpointed", 1.0),
     "full": ("snapshots", 1.15),
