@@ -1,4 +1,4 @@
-"""The option --slow, a summary of what was left out, and a small problem to run."""
+"""The option --slow, which tests run side by side, a summary of what was left out, and a small problem to run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from hpcfwi.cluster.environment import apply_environment, restore_environment
 from hpcfwi.events.types import parse_event
@@ -28,6 +29,10 @@ NOT_ASKED_FOR = "slow, and --slow was not given"
 # Devito reads these variables once, when it is imported: all tests of this process and their workers generate the same code.
 apply_environment(threads=1)
 import devito  # noqa: E402, F401
+
+# Folders whose tests can run beside any others. The others start workers, hosts and schedulers, or watch the processes and
+# the disk of this machine.
+SIDE_BY_SIDE = {"config", "docs", "events", "fuzz", "inversion", "model", "reporting", "solver"}
 
 # Variables of the tests' own process and its workers; commands that tests start set their own.
 OWN_VARIABLES = ("DEVITO_LANGUAGE", "OMP_NUM_THREADS")
@@ -84,6 +89,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.skip(reason=NOT_ASKED_FOR))
+
+
+class OneByOne(LoadScopeScheduling):
+    """One process runs the tests that need the machine for themselves, and other processes run the others."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.split("/")[1] in SIDE_BY_SIDE else "one by one"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneByOne:
+    return OneByOne(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

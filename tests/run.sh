@@ -28,7 +28,7 @@ done
 { type -P chromium && type -P chromedriver; } >/dev/null || hpcfwi_install chromium chromium-driver
 
 # Neither the contracts nor the documentation has to be there.
-modules=(hypothesis jsonschema mypy pytest ruff) lint='' docs=''
+modules=(hypothesis jsonschema mypy pytest ruff xdist) lint='' docs=''
 if grep -q '^\[tool\.importlinter\]' pyproject.toml; then lint=yes && modules+=(importlinter); fi
 if [ -f docs/mkdocs.yml ]; then docs=yes && modules+=(mkdocs); fi
 
@@ -67,7 +67,8 @@ step 'ruff format' python -m ruff format --check
 step mypy python -m mypy
 [ -z "$lint" ] || step 'import contracts' lint-imports
 [ -z "$docs" ] || step documentation documentation
-step pytest python -m pytest "$@"
+# Two processes: one for the tests that start workers and schedulers, one for the others (tests/conftest.py).
+step pytest python -m pytest --numprocesses 2 "$@"
 
 if [ -n "$failed" ]; then
     echo "FAILED: $failed"

@@ -340,12 +340,12 @@ def test_an_active_environment_is_used_only_if_it_has_hpcfwi(ready, bare, variab
 
 def test_the_test_script_names_what_an_active_environment_lacks(ready, bare):
     command = {"script": "tests/run.sh", "status": 3, "VIRTUAL_ENV": str(ready.venv)}
-    assert "lacks: hypothesis jsonschema mypy pytest ruff\n" in bare.run(**command)[1]
+    assert "lacks: hypothesis jsonschema mypy pytest ruff xdist\n" in bare.run(**command)[1]
     (bare.root / "docs").mkdir()
     (bare.root / "docs/mkdocs.yml").touch()
     (bare.root / "pyproject.toml").write_text("[tool.importlinter]\n")
     _, err = bare.run(**command)
-    assert "lacks: hypothesis jsonschema mypy pytest ruff importlinter mkdocs\n" in err
+    assert "lacks: hypothesis jsonschema mypy pytest ruff xdist importlinter mkdocs\n" in err
     assert f"install --editable '{bare.root}[test,docs]'" in err
 
 
@@ -353,7 +353,7 @@ def test_the_test_script_names_what_an_active_environment_lacks(ready, bare):
 @pytest.mark.parametrize("complete", [True, False])
 def test_the_test_script_runs_all_steps(ready, bare, complete, failing):
     code = "import os, sys; print('step', {0!r}, *sys.argv[1:], os.environ.get('OMP_NUM_THREADS')); sys.exit({0!r} == {1!r})"
-    for name in ("hypothesis", "importlinter", "jsonschema", "mkdocs", "mypy", "pytest", "ruff"):
+    for name in ("hypothesis", "importlinter", "jsonschema", "mkdocs", "mypy", "pytest", "ruff", "xdist"):
         (bare.root / f"{name}.py").write_text(code.format(name, failing))
     bare.program("lint-imports", f"echo step lint-imports None; [ {failing} != lint-imports ]")
     if complete:
@@ -363,7 +363,7 @@ def test_the_test_script_runs_all_steps(ready, bare, complete, failing):
     fails = failing in (["ruff", "pytest"] if not complete else ["ruff", "pytest", "lint-imports", "mkdocs"])
     env = {"VIRTUAL_ENV": str(ready.venv), "OMP_NUM_THREADS": "4", "TMPDIR": str(bare.root)}
     out, _ = bare.run("-k", "a b", script="tests/run.sh", status=int(fails), **env)
-    steps = ["ruff check", "ruff format --check", "mypy", "pytest -k a b"]
+    steps = ["ruff check", "ruff format --check", "mypy", "pytest --numprocesses 2 -k a b"]
     if complete:
         site = re.search(r"--site-dir (\S* \S*)", out) or pytest.fail(out)
         steps[3:3] = ["lint-imports", f"mkdocs build --strict -f docs/mkdocs.yml --site-dir {site[1]}"]

@@ -36,9 +36,9 @@ def test_events_are_read_back_as_written(kind):
         sample_line("shot", evaluation=10**30),
         sample_line("shot", time=1e11),
         sample_line("shot").replace(b'"time"', b'"nantime"'),
-        sample_line("summary", summary="x"),
+        sample_line("summary", time=1.5, summary="x"),
         b'{"time": 1, "event": "summary", "summary": {"a": ' + b"[" * 900 + b"]" * 900 + b"}}",
-        sample_line("warning").replace(b'"x"', b'"\\ud800"'),
+        sample_line("warning", time=1.5).replace(b'"x"', b'"\\ud800"'),
     ],
 )
 def test_a_malformed_line_is_not_an_event(line):

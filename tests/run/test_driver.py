@@ -253,7 +253,15 @@ def test_nan_in_a_gather_names_its_shot(job):
     assert "sample 8 of receiver 4" in message
 
 
-@pytest.mark.parametrize("settings", [(), pytest.param(("--set", "solver.free_surface=true"), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        pytest.param(
+            ("--set", "solver.free_surface=true", "--set", "acquisition.minimum_depth=5"), marks=pytest.mark.slow
+        ),
+    ],
+)
 def test_check_prints_a_verdict(job, settings):
     output = hpcfwi(job, "check", "fwi.toml", *settings)
     assert "verdict: the gradient is right" in output
