@@ -17,6 +17,8 @@ from hpcfwi.config.site import EXPANDED_ON_NODE, Site, SiteConfig, known_sites, 
 from hpcfwi.errors import InputError
 from hpcfwi.io import printable, shortened
 
+LONGEST_LINE = 10_000  # characters, without a terminal
+
 
 @click.group()
 def site() -> None:
@@ -40,6 +42,8 @@ def list_sites() -> None:
         if problem:
             problems.append(f"{name}: {problem}")
     screen = console()
+    if not screen.is_terminal:
+        screen.width = LONGEST_LINE  # a path stays in one piece
     screen.print(table, soft_wrap=not screen.is_terminal, markup=False, highlight=False)
     if problems:
         click.echo("\n  ".join(["\nThese sites cannot be used as they are:", *map(printable, problems)]))

@@ -53,6 +53,14 @@ def test_list_names_every_site_with_its_file(site, tmp_path):
     assert re.search(rf"of our institute +slurm +yes +{re.escape(own)}$", rows["own"].rstrip())
 
 
+def test_list_keeps_a_long_path_in_one_line(site, tmp_path, monkeypatch):
+    folder = tmp_path / ("deep" * 40) / "sites"
+    folder.mkdir(parents=True)
+    (folder / "own.toml").write_text(OWN)
+    monkeypatch.setenv("HPCFWI_SITES", str(folder))
+    assert str(folder / "own.toml") in site("list")[1]
+
+
 def test_list_gives_in_one_line_why_a_site_cannot_be_used(site, tmp_path, monkeypatch):
     monkeypatch.delenv("HPCFWI_TEST_ACCOUNT")
     for name, content in {
