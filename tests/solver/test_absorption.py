@@ -47,20 +47,25 @@ class Case:
     """A survey just below an absorbing top, and how far from it a domain has to end so that its edges are not heard."""
 
     velocity: NDArray  # km/s
-    spacing: float  # m
+    spacing: float | tuple[float, ...]  # m
     frequency: float  # kHz
     duration: float  # ms
     source: tuple[float, ...]  # m
     receivers: list[tuple[float, ...]]
     margin: int  # cells of the large domain around the model
+    free_surface: bool = False
 
     def record(self, margin=0, layer=Cpml, cells=10):
         """The record, float32, with so many more cells of the model around it."""
-        velocity, ndim = np.pad(self.velocity, margin, mode="edge"), self.velocity.ndim
-        domain = Domain(velocity.shape, (self.spacing,) * ndim, (-margin * self.spacing,) * ndim)
+        ndim = self.velocity.ndim
+        before = (*(margin,) * (ndim - 1), 0 if self.free_surface else margin)
+        velocity = np.pad(self.velocity, [(width, margin) for width in before], mode="edge")
+        spacing = tuple(np.broadcast_to(self.spacing, ndim).tolist())
+        domain = Domain(velocity.shape, spacing, tuple(-n * h for n, h in zip(before, spacing, strict=True)))
         boundary = layer(domain, cells)
         if layer is Cpml:
-            boundary = Cpml(domain, cells, velocity=float(velocity.max()), frequency=self.frequency)
+            medium = {"velocity": float(velocity.max()), "frequency": self.frequency}
+            boundary = Cpml(domain, cells, self.free_surface, **medium)
         axis = TimeAxis.covering(self.duration, safe_step(domain, 8, float(velocity.max())))
         every = axis.samples  # keeps one level of the wavefield
         spec = SolverSpec(boundary, 8, "float32", axis.samples, every, len(self.receivers))
@@ -78,6 +83,10 @@ CASES = {
     "first": lambda: Case(PLANE, 10.0, 0.010, 1440.0, (750.0, 20.0), AROUND, 226),
     "half the frequency": lambda: Case(PLANE, 10.0, 0.005, 1680.0, (750.0, 20.0), AROUND, 262),
     "twice the frequency": lambda: Case(PLANE, 10.0, 0.020, 1200.0, (750.0, 20.0), AROUND, 190),
+    "a free surface": lambda: Case(PLANE, 10.0, 0.010, 1440.0, (750.0, 20.0), AROUND[:31], 226, free_surface=True),
+    "cells twice as wide as high": lambda: Case(
+        two_layers((151, 201), 120), (10.0, 5.0), 0.010, 1440.0, (750.0, 20.0), AROUND, 452
+    ),
     "a corner": lambda: Case(PLANE, 10.0, 0.010, 1440.0, (20.0, 20.0), AROUND, 226),
     "40 wavelengths along the top": lambda: Case(
         two_layers((801, 101), 60), 10.0, 0.010, 4320.0, (20.0, 20.0), [(x, 20.0) for x in np.arange(0.0, 8001, 100)], 658
@@ -90,7 +99,7 @@ CASES = {
         [*((x, 500.0, 40.0) for x in np.arange(0.0, 1201, 100)), *((600.0, y, 40.0) for y in np.arange(0.0, 1001, 100))], 86,
     ),
 }  # fmt: skip
-SLOW = {"40 wavelengths along the top", "Marmousi", "3-D"}
+SLOW = {"cells twice as wide as high", "40 wavelengths along the top", "Marmousi", "3-D"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES])
