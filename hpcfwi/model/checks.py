@@ -27,6 +27,12 @@ MAX_TIME_SAMPLES = 1_000_000
 MAX_START = 0.01
 
 
+def critical_time_step(config: RunConfig, domain: Domain, velocity: float) -> float:
+    """Time step, ms, that follows the model: of one whose highest velocity, km/s, is ``velocity``."""
+    nearest = config.data.tail == "extrapolate"  # as in Devito's tutorials
+    return critical_step(domain, config.solver.space_order, velocity, nearest)
+
+
 def choose_time_steps(config: RunConfig, domain: Domain, velocities: tuple[float, float]) -> tuple[float, float]:
     """Shortest and longest time step, ms, of models between the lowest and the highest velocity, km/s.
 
@@ -37,9 +43,8 @@ def choose_time_steps(config: RunConfig, domain: Domain, velocities: tuple[float
     if rule == "fixed":
         steps = fixed, fixed
     elif rule == "critical":
-        nearest = config.data.tail == "extrapolate"  # as in Devito's tutorials
-        shortest, longest = (critical_step(domain, order, velocity, nearest) for velocity in reversed(velocities))
-        steps = shortest, longest
+        low, high = velocities
+        steps = critical_time_step(config, domain, high), critical_time_step(config, domain, low)
     else:
         steps, limit = (float(rule), float(rule)), courant_limit(domain, order, velocities[1])
         if steps[0] > limit:

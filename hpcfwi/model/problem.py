@@ -25,10 +25,11 @@ from hpcfwi.model.checks import (
     check_records,
     check_sampling,
     choose_time_steps,
+    critical_time_step,
     dispersion,
 )
 from hpcfwi.model.gathers import check_gathers
-from hpcfwi.model.grid import EDGE_TOLERANCE, Domain, TimeAxis, critical_step
+from hpcfwi.model.grid import EDGE_TOLERANCE, Domain, TimeAxis
 from hpcfwi.model.processing import RecordSampling
 from hpcfwi.model.survey import Survey, build_survey, list_names, move_down, read_geometry
 from hpcfwi.model.velocity import (
@@ -146,8 +147,7 @@ class Problem:
         fastest = float(velocity.max())
         if self.config.solver.boundary_gradient == "frozen":  # the layer may be faster than the model
             fastest = max(fastest, self._layer_velocity(self.initial_velocity))
-        order, nearest = self.config.solver.space_order, self.config.data.tail == "extrapolate"
-        return self.axis_with_step(self.fixed_step or critical_step(self.domain, order, fastest, nearest))
+        return self.axis_with_step(self.fixed_step or critical_time_step(self.config, self.domain, fastest))
 
     @property
     def time_samples(self) -> int:
