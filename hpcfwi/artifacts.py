@@ -18,7 +18,7 @@ from hpcfwi.errors import StagingError
 from hpcfwi.io import _accessible_to_others, parse_json, require_regular_file, shortened, write_atomic
 
 MAGIC = b"hpcfwi staged file, version 1\n"
-MAX_HEADER_BYTES = 65536
+MAX_HEADER_BYTES = 16_000_000  # of shots with many traces that are left out
 # A larger number of files is spread over 256 folders.
 MAX_FILES_PER_FOLDER = 2000
 

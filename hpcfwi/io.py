@@ -5,8 +5,9 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,24 @@ def quoted(text: str) -> str:
     return repr(text if len(text) <= 40 else f"{text[:37]}...")
 
 
+def format_ranges(numbers: Iterable[int]) -> str:
+    """Format numbers as ``0-3,8``."""
+    # within a range, a number minus its place is always the same
+    ranges = groupby(enumerate(sorted(numbers)), key=lambda pair: pair[1] - pair[0])
+    ends = [(found[0][1], found[-1][1]) for found in (list(group) for _, group in ranges)]
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
+
+
+def count_ranges(text: str) -> int:
+    """How many numbers ``0-3,8`` stands for; malformed parts count as none."""
+    count = 0
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if first.isdecimal() and (last or first).isdecimal():
+            count += max(0, int(last or first) - int(first) + 1)
+    return count
+
+
 def packaged_folder(folder: str) -> Path:
     """The path of ``jobs`` or ``site-configs``, in the wheel or in the checkout."""
     package = Path(__file__).resolve().parent
@@ -69,29 +88,37 @@ UNFINISHED_SUFFIX = ".part"
 
 
 def write_atomic(path: Path, write: Callable[[Any], object], sync: bool = True) -> None:
-    """Write a temporary file in the same folder, sync and rename it, so that readers see only complete files.
+    """Write a file as :func:`atomic_path` does; ``write`` takes the open file and fills it."""
+    with atomic_path(path, sync) as temporary, temporary.open("wb") as file:
+        write(file)
 
-    ``write`` takes the open file and fills it. Without ``sync`` a crash of the machine (not of the process) may lose or
-    truncate the file, and its readers must cope with that. Raises StagingError if it cannot be written.
+
+@contextmanager
+def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
+    """The path of a temporary file in the same folder, for the context to fill; at its end the file is synced and renamed.
+
+    Readers see only complete files. Without ``sync`` a crash of the machine (not of the process) may lose or truncate the file,
+    and its readers must cope with that. Raises StagingError if it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=UNFINISHED_SUFFIX, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=UNFINISHED_SUFFIX, dir=path.parent)
+        temporary = Path(name)
         try:
-            with os.fdopen(handle, "wb") as file:
-                write(file)
-                if sync:
-                    file.flush()
-                    os.fsync(file.fileno())
-            Path(temporary).replace(path)
+            yield temporary
+            if sync:
+                os.fsync(handle)
+            temporary.replace(path)
             if sync:
                 folder = os.open(path.parent, os.O_RDONLY)
                 with suppress(OSError):  # not every file system can sync a folder
                     os.fsync(folder)
                 os.close(folder)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
+        finally:
+            os.close(handle)
     except OSError as error:
         raise StagingError(
             f"{path}: cannot be written ({error.strerror or error}); free some space or repair the file system, then type the "

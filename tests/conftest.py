@@ -32,7 +32,7 @@ import devito  # noqa: E402, F401
 
 # Folders whose tests can run beside any others. The others start workers, hosts and schedulers, or watch the processes and
 # the disk of this machine.
-SIDE_BY_SIDE = {"config", "docs", "events", "fuzz", "inversion", "model", "reporting", "solver"}
+SIDE_BY_SIDE = {"config", "docs", "events", "formats", "fuzz", "inversion", "model", "reporting", "solver"}
 
 # Variables of the tests' own process and its workers; commands that tests start set their own.
 OWN_VARIABLES = ("DEVITO_LANGUAGE", "OMP_NUM_THREADS")
