@@ -24,17 +24,18 @@ if TYPE_CHECKING:
     from hpcfwi.reporting.report.page import write_report
     from hpcfwi.reporting.status import RunStatus, run_status
     from hpcfwi.run.driver import RunResult, model_data, run_inversion
+    from hpcfwi.run.export import Export, export_model
     from hpcfwi.run.plan import Plan, make_plan
     from hpcfwi.scaling.study import ScaleOptions, StudyResult, run_study
     from hpcfwi.scaling.time_breakdown import TimeBreakdown, time_breakdown
     from hpcfwi.sitecheck.driver_checks import check_site
 
 __all__ = [
-    "CheckReport", "DataError", "FunctionalGradient", "HpcfwiError", "InputError", "Interrupted", "LaunchOptions",
+    "CheckReport", "DataError", "Export", "FunctionalGradient", "HpcfwiError", "InputError", "Interrupted", "LaunchOptions",
     "Plan", "Problem", "RunConfig", "RunError", "RunResult", "RunStatus", "ScaleOptions", "Site", "StagingError",
-    "StudyResult", "TimeBreakdown", "__version__", "check_gradient", "check_site", "known_sites", "load_run_config",
-    "load_site", "make_plan", "model_data", "read_events", "run_inversion", "run_status", "run_study",
-    "time_breakdown", "write_report",
+    "StudyResult", "TimeBreakdown", "__version__", "check_gradient", "check_site", "export_model", "known_sites",
+    "load_run_config", "load_site", "make_plan", "model_data", "read_events", "run_inversion", "run_status",
+    "run_study", "time_breakdown", "write_report",
 ]  # fmt: skip
 
 _NAMES_OF = {
@@ -44,6 +45,7 @@ _NAMES_OF = {
     "hpcfwi.run.driver": ("RunResult", "model_data", "run_inversion"),
     "hpcfwi.errors": ("DataError", "HpcfwiError", "InputError", "Interrupted", "RunError", "StagingError"),
     "hpcfwi.inversion.misfit": ("FunctionalGradient",),
+    "hpcfwi.run.export": ("Export", "export_model"),
     "hpcfwi.run.plan": ("Plan", "make_plan"),
     "hpcfwi.model.problem": ("Problem",),
     "hpcfwi.events.log": ("read_events",),

@@ -13,6 +13,8 @@ import click
 from rich.table import Table
 
 from hpcfwi.cli.console import console, find_config, launch_options, problem_options
+from hpcfwi.cli.data import data as data_commands
+from hpcfwi.cli.export import export as export_command
 from hpcfwi.cli.site import site as site_commands
 from hpcfwi.cli.status import status as status_command
 from hpcfwi.cluster.environment import apply_environment, quiet_libraries
@@ -71,6 +73,8 @@ def cli(verbose: bool) -> None:
     quiet_libraries(verbose)
 
 
+cli.add_command(data_commands)
+cli.add_command(export_command)
 cli.add_command(site_commands)
 cli.add_command(status_command)
 
@@ -162,12 +166,18 @@ def _result_lines(result: RunResult) -> Iterator[str]:
 @cli.command()
 @problem_options
 @_run_options
-def model(config: RunConfig, site: Site, folder: Path, options: LaunchOptions, accept_versions: bool) -> None:
+@click.option(
+    "--to", type=click.Choice(["npy", "segy"]), default="npy", help="One .npy for each shot, or data.segy [npy]."
+)
+def model(config: RunConfig, site: Site, folder: Path, options: LaunchOptions, accept_versions: bool, to: str) -> None:
     """Compute the observed data of CONFIG, and nothing else."""
     from hpcfwi.run.driver import model_data
 
-    paths = model_data(config, site, folder, console(), options, accept_versions)
-    click.echo(f"{len(paths)} gathers (samples, receivers), one .npy for each shot, in {paths[0].parent}")
+    paths = model_data(config, site, folder, console(), options, accept_versions, to)
+    if to == "segy":
+        click.echo(paths[0])
+    else:
+        click.echo(f"{len(paths)} gathers (samples, receivers), one .npy for each shot, in {paths[0].parent}")
 
 
 @cli.command()
@@ -199,6 +209,8 @@ def plan(config: Path, settings: tuple[str, ...], site: str | None, nodes: int |
     screen.print()
     screen.print(costs, soft_wrap=not screen.is_terminal)
     screen.print(COST_LEGEND, style="dim", soft_wrap=not screen.is_terminal)
+    for note in problem.observations.notes if problem.observations else ():
+        click.echo(f"data: {note}")
     for warning in problem.warnings:
         click.echo(f"warning: {warning}")
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -22,6 +22,7 @@ EXPECTED = {
     "int_type": "a whole number",
     "less_than_equal": "at most {le}",
     "literal_error": "{expected}",
+    "model_attributes_type": "a section",
     "model_type": "a section",
     "path_type": "a path in quotes",
     "string_type": "text in quotes",
@@ -81,6 +82,8 @@ def _explain(kind: type[Section], content: Mapping[str, Any], errors: list[dict[
             keys.pop()
         name = _name(keys)
         line = _explain_key(name, keys, section, error)
+        if line is None and name in lines and name not in expected:
+            continue  # what one branch of a union says about a value of its type is better than that another has other types
         if line is None:
             # a union of types ("fixed", or a number) gives several errors on one key: join what they expect
             expected.setdefault(name, {})[error["type"]] = _expected(error, _field(section, keys))
@@ -124,7 +127,7 @@ def _explain_key(
 
 
 def _name(keys: Sequence[int | str]) -> str:
-    """``grid.spacing``, or for an item of a list ``grid.spacing, value 2``."""
+    """``grid.spacing``, for an item of a list ``grid.spacing, value 2``, and for a section of one ``processing[2]``."""
     names = ".".join(key for key in keys if isinstance(key, str))
     items = "".join(f", value {key + 1}" for key in keys if isinstance(key, int))
     return f"{names}{items}" or "the file"
@@ -132,6 +135,8 @@ def _name(keys: Sequence[int | str]) -> str:
 
 def _expected(error: dict[str, Any], field: FieldInfo | None) -> str:
     """What a value should be, according to an error of pydantic."""
+    if error["type"] == "tuple_type" and is_list(field):
+        return "a list of sections in double brackets"
     text = EXPECTED.get(error["type"])
     if text is None:
         return error["msg"].removeprefix("Input should be ")
@@ -159,6 +164,7 @@ def _locate(
     section: type[Section] | None = kind
     inner: type[Section] | None = kind
     kinds: tuple[str, ...] = ()
+    field, listed = None, False
     for step in loc:
         known = isinstance(step, str) and inner is not None and step in inner.model_fields
         given = isinstance(content, dict) and step in content
@@ -168,19 +174,22 @@ def _locate(
         keys.append(step)
         if isinstance(step, int):
             content = content[step] if isinstance(content, list) and step < len(content) else None
+            if listed:  # sections of a list are named by their number
+                keys[-2:] = [f"{keys[-2]}[{step + 1}]"]
+                inner = _section_of(field, content)
             continue
         section = inner
         content = content.get(step) if isinstance(content, dict) else None
         field = section.model_fields[step] if known and section else None
-        kinds = _kinds(field)
-        inner = _section_of(field, content)
+        kinds, listed = _kinds(field), is_list(field)
+        inner = None if listed else _section_of(field, content)
     return keys, section
 
 
 def _field(section: type[Section] | None, keys: Sequence[int | str]) -> FieldInfo | None:
     """The field of the last key."""
     name = next((key for key in reversed(keys) if isinstance(key, str)), "")
-    return section.model_fields.get(name) if section else None
+    return section.model_fields.get(name.partition("[")[0]) if section else None
 
 
 def _section_of(field: FieldInfo | None, content: Any) -> type[Section] | None:
@@ -195,6 +204,11 @@ def sections_of(annotation: Any) -> list[type[Section]]:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [found for part in get_args(annotation) for found in sections_of(part)]
+
+
+def is_list(field: FieldInfo | None) -> bool:
+    """Whether a field holds a list of sections."""
+    return field is not None and get_origin(field.annotation) is tuple and bool(sections_of(field.annotation))
 
 
 def kinds_of(section: type[Section]) -> tuple[str, ...]:

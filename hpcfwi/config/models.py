@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hpcfwi.config.messages import Section
-from hpcfwi.config.quantities import Count, Counts, FilePath, GridShape, Metres, Vector, Velocity, VelocityRange
+from hpcfwi.config.quantities import (
+    MAX_VELOCITY_KM_S,
+    Count,
+    Counts,
+    FilePath,
+    GridShape,
+    Metres,
+    Spacing,
+    Vector,
+    Velocity,
+    VelocityRange,
+)
 
 
 class CircleModel(Section):
@@ -38,6 +49,17 @@ class LayersModel(_Layers):
     """Horizontal layers."""
 
     kind: Literal["layers"]
+
+
+class GradientModel(Section):
+    """Velocity that increases linearly with depth, below water or from the top of the grid."""
+
+    kind: Literal["gradient"]
+    velocity: Velocity = Field(description="km/s; velocity at the top of the rock")
+    gradient: float = Field(ge=-1e3, le=1e3, description="1/s; increase of the velocity with depth, km/s for each km")
+    water_depth: Metres | None = Field(None, description="m; z of the sea floor; default: there is no water")
+    water: Velocity = Field(1.5, description="km/s; velocity of the water")
+    highest: Velocity = Field(MAX_VELOCITY_KM_S, description="km/s; the velocity grows no further than this")
 
 
 class DomeModel(_Layers):
@@ -74,16 +96,76 @@ class ConstantModel(Section):
     velocity: Velocity = Field(description="km/s; velocity everywhere")
 
 
+# Units of a model file, and the quantity that each belongs to. The first unit of a quantity is its default.
+UNITS = {
+    "km/s": "velocity",
+    "m/s": "velocity",
+    "s/km": "slowness",
+    "s/m": "slowness",
+    "s2/km2": "squared slowness",
+    "s2/m2": "squared slowness",
+}
+
+
+class WaterSection(Section):
+    """Water above the sea floor."""
+
+    bathymetry: Metres | FilePath = Field(
+        description="z of the sea floor, m: a number, or a CSV with a header and the columns x, depth (and y), between whose "
+        "rows it is interpolated"
+    )
+    velocity: Velocity = Field(1.5, description="km/s; velocity of the water")
+
+
 class FileModel(Section):
-    """Velocities from a file: .npy, or raw binary in C order, in which the last axis (depth) runs fastest."""
+    """Velocities from a file: NumPy, SEG-Y, NetCDF or HDF5, RSF, or raw binary in C order; resampled to the grid if need be."""
 
     kind: Literal["file"]
-    file: FilePath = Field(description="path, relative to this file; a suffix other than .npy means raw binary")
-    shape: GridShape | None = Field(None, description="samples along each axis in the file; needed for raw binary")
+    file: FilePath = Field(description="path, relative to this file")
+    format: Literal["npy", "segy", "netcdf", "rsf", "raw"] | None = Field(
+        None,
+        description="default: by the suffix: .npy; .segy or .sgy; .nc, .netcdf, .h5 or .hdf5 (netcdf); .rsf; others are raw",
+    )
+    variable: str | None = Field(
+        None, description="name of the array in NetCDF or HDF5, with its groups; default: the only one of 2 or 3 axes"
+    )
+    axes: Literal["xz", "zx", "xyz", "xzy", "yxz", "yzx", "zxy", "zyx"] | None = Field(
+        None,
+        description='order of the axes in the file, the fastest last; default: as the file says, else "xz" or "xyz"',
+    )
+    spacing: Spacing | None = Field(
+        None,
+        description="m; distance between samples of the file along x, (y,) z; default: as the file says, else as in [grid], "
+        "after decimation",
+    )
+    origin: Vector | None = Field(
+        None, description="m; position of the first sample of the file; default: as the file says, else as in [grid]"
+    )
+    shape: GridShape | None = Field(
+        None, description="samples along each axis in the file, the fastest last; needed for raw binary"
+    )
     dtype: Literal["float32", "float64", "<f4", ">f4", "<f8", ">f8"] = Field("<f4", description="format of raw binary")
-    unit: Literal["km/s", "m/s"] = Field("km/s", description="unit of the velocities in the file")
-    decimate: Count | Counts = Field(1, description="keep every n-th sample: one n for all axes, or one for each")
+    quantity: Literal["velocity", "slowness", "squared slowness"] | None = Field(
+        None, description="what the file holds; default: what has this unit"
+    )
+    unit: Literal["km/s", "m/s", "s/km", "s/m", "s2/km2", "s2/m2"] | None = Field(
+        None,
+        description="unit of the values in the file; default: as the file says, else the one with km of the quantity",
+    )
+    decimate: Count | Counts = Field(
+        1, description="keep every n-th sample: one n for all axes, or one for each, x, (y,) z"
+    )
     clip: VelocityRange | None = Field(None, description="km/s; [lowest, highest] velocity; others are set to these")
+    water: WaterSection | None = Field(None, description="fills cells above the sea floor with water")
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> FileModel:
+        sizes = {name: len(value) for name in ("axes", "spacing", "origin", "shape") if (value := getattr(self, name))}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"{' and '.join(sizes)} should all have 2 axes, or all 3, not {[*sizes.values()]}")
+        if self.unit and self.quantity and UNITS[self.unit] != self.quantity:
+            raise ValueError(f'unit: is "{self.unit}", a unit of {UNITS[self.unit]}; quantity is "{self.quantity}"')
+        return self
 
 
 class SmoothModel(Section):
@@ -94,6 +176,6 @@ class SmoothModel(Section):
     keep_frozen: bool = Field(True, description="whether frozen cells (inversion.frozen) keep the true velocity")
 
 
-Model = CircleModel | LayersModel | DomeModel | ConstantModel | FileModel
+Model = CircleModel | LayersModel | GradientModel | DomeModel | ConstantModel | FileModel
 TrueModel = Annotated[Model, Field(discriminator="kind")]
 InitialModel = Annotated[Model | SmoothModel, Field(discriminator="kind")]

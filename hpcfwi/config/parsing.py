@@ -13,7 +13,7 @@ from typing import Any
 from hpcfwi.errors import InputError
 
 # Keys whose values are paths, in every section.
-PATH_KEYS = frozenset({"file", "geometry", "mask_file"})
+PATH_KEYS = frozenset({"bathymetry", "file", "geometry", "mask_file", "picks", "weights"})
 # Before the keys of a site in --set.
 SITE_PREFIX = "site."
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -74,19 +74,38 @@ def split_settings(settings: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def apply_settings(content: dict[str, Any], settings: Iterable[tuple[list[str], Any]]) -> dict[str, Any]:
-    """Return a copy of ``content`` with settings applied."""
+    """Return a copy of ``content`` with settings applied; a number names a section of a list, from 1 on."""
     result = deepcopy(content)
     for keys, value in settings:
-        table = result
+        table: Any = result
         for i, key in enumerate(keys[:-1]):
-            table = table.setdefault(key, {})
-            if not isinstance(table, dict):
+            table = _item(table, keys, i) if isinstance(table, list) else table.setdefault(key, {})
+            if not isinstance(table, dict) and not _is_list_of_sections(table):
                 raise InputError(
                     f"--set {abbreviate('.'.join(keys))}: {abbreviate('.'.join(keys[: i + 1]))} is a value "
                     f"({format_value(table)}), not a section"
                 )
-        table[keys[-1]] = value
+        if isinstance(table, list):
+            _item(table, keys, len(keys) - 1)
+            table[int(keys[-1]) - 1] = value
+        else:
+            table[keys[-1]] = value
     return result
+
+
+def _is_list_of_sections(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _item(sections: list[Any], keys: Sequence[str], position: int) -> Any:
+    """The section of a list that a number, the key at a position, names."""
+    key, name = keys[position], ".".join(keys[:position])
+    if not key.isdecimal() or not 1 <= int(key) <= len(sections):
+        raise InputError(
+            f"--set {abbreviate('.'.join(keys))}: {name} is a list of {len(sections)} sections; the key after it should be a "
+            f"number from 1 to {len(sections)}, not {format_value(key)}"
+        )
+    return sections[int(key) - 1]
 
 
 def expand_variables(content: dict[str, Any], where: str, skip: Sequence[str] = ()) -> dict[str, Any]:
@@ -152,7 +171,7 @@ def _absolute_paths(value: Any, folder: Path, key: str = "", depth: int = 0) -> 
     if isinstance(value, dict):
         return {name: _absolute_paths(item, folder, name, depth + 1) for name, item in value.items()}
     if isinstance(value, list):
-        return [_absolute_paths(item, folder, "", depth + 1) for item in value]
+        return [_absolute_paths(item, folder, key, depth + 1) for item in value]
     if key in PATH_KEYS and isinstance(value, str) and value and "\0" not in value:
         return str(folder / expand_home(value))
     return value

@@ -12,6 +12,8 @@ MIN_VELOCITY_KM_S, MAX_VELOCITY_KM_S = 0.1, 15.0
 # The square of a larger amplitude overflows single precision.
 MAX_AMPLITUDE = 1e18
 MAX_POSITIONS = 1_000_000
+# Of a 2-D line from its section.
+DEFAULT_MAX_DISTANCE_M = 100.0
 
 
 def _not_empty(path: Path) -> Path:
@@ -36,3 +38,4 @@ Vector = Annotated[tuple[Metres, ...], Field(min_length=2, max_length=3)]
 Spacing = Annotated[tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...], Field(min_length=2, max_length=3)]
 GridShape = Annotated[tuple[Annotated[int, Field(ge=3, le=1_000_000)], ...], Field(min_length=2, max_length=3)]
 FilePath = Annotated[Path, Field(strict=False), AfterValidator(_not_empty)]
+FilePaths = Annotated[tuple[FilePath, ...], Field(min_length=1)]

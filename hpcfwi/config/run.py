@@ -9,9 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from hpcfwi.config.data import DataSection
 from hpcfwi.config.messages import Section, validate
 from hpcfwi.config.models import InitialModel, SmoothModel, TrueModel
 from hpcfwi.config.parsing import apply_settings, parse_setting, read_toml
+from hpcfwi.config.processing import LineSourceSection, ProcessingSteps
 from hpcfwi.config.quantities import (
     MAX_AMPLITUDE,
     MAX_POSITIONS,
@@ -35,7 +37,9 @@ class GridSection(Section):
     """The grid of the model; arrays are indexed [x, z] in 2-D and [x, y, z] in 3-D, and z points down."""
 
     spacing: Spacing = Field(description="m; distance between grid points along each axis, after decimation")
-    shape: GridShape | None = Field(None, description="grid points along each axis; default: those of the model file")
+    shape: GridShape | None = Field(
+        None, description="grid points along each axis; default: as far as the model file reaches"
+    )
     origin: Vector | None = Field(None, description="m; position of the first grid point; default: zeros")
 
     @model_validator(mode="after")
@@ -109,36 +113,6 @@ class AcquisitionSection(Section):
     )
 
 
-class DataSection(Section):
-    """Recording and observed data; without a file, the data are modelled from the true model."""
-
-    recording_time: Milliseconds = Field(description="ms; length of the records; longer gathers in the file are cut")
-    sample_interval: Milliseconds = Field(4.0, description="ms; sample interval of the observed data")
-    file: FilePath | None = Field(
-        None,
-        description="observed data, a gather (samples, receivers) for each shot: a folder with <shot>.npy, or an HDF5 file "
-        "with a dataset for each shot. A slash in a shot name is %2F in a file name, and leads through groups in HDF5",
-    )
-    tail: Literal["cut", "extrapolate"] = Field(
-        "cut",
-        description='"cut": predicted records are compared with the observed ones at the samples of the latter; "extrapolate": '
-        "at those of the solver, where a spline gives the observed records, also past their end, as in Devito's tutorials",
-    )
-    geometry: FilePath | None = Field(
-        None,
-        description="CSV with a row for each trace, in the gathers' order: shot, source_x, source_z, receiver_x, receiver_z "
-        "(and source_y, receiver_y), m",
-    )
-    exclude: tuple[str, ...] = Field((), description="names of shots to leave out; the results list them")
-    quorum: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="fraction of these shots that must be usable; while it is, a shot whose attempts all "
-        "fail, or whose data are broken, is excluded and the inversion starts again without it; 1: such a shot stops the run",
-    )
-
-
 class RickerSection(Section):
     """The Ricker wavelet ``a (1 - 2 r^2) exp(-r^2)``, ``r = pi f (t - delay)``."""
 
@@ -163,6 +137,29 @@ class WaveletFileSection(Section):
     kind: Literal["file"]
     file: FilePath = Field(description=".npy with one axis, or text with one sample a line")
     sample_interval: Milliseconds = Field(description="ms; sample interval of the wavelet")
+
+
+class EstimatedWaveletSection(Section):
+    """A wavelet that is estimated from the data: a Ricker wavelet, and the filter that fits predictions to observed data."""
+
+    kind: Literal["estimate"]
+    peak_frequency: float = Field(
+        ge=1e-3, le=1e9, description="Hz; of the Ricker wavelet, whose band limits that of the estimate"
+    )
+    delay: float | None = Field(None, ge=0, le=1e8, description="ms; time of its peak; default: 1 / peak_frequency")
+    per_shot: bool = Field(False, description="whether each shot has its own wavelet")
+    every: int = Field(
+        0, ge=0, le=1_000_000, description="iterations between two estimates; 0: estimate once, in the initial model"
+    )
+    max_offset: Annotated[float, Field(ge=0, le=1e8)] | None = Field(
+        None, description="m; largest offset of the traces that are used; default: all"
+    )
+    damping: float = Field(
+        1e-6,
+        ge=0,
+        le=1,
+        description="share of the mean predicted power that is added to it, which keeps the filter small",
+    )
 
 
 class SolverSection(Section):
@@ -299,7 +296,14 @@ class RunConfig(Section):
     initial: InitialModel = Field(description="the model that the inversion starts from")
     acquisition: AcquisitionSection = AcquisitionSection()
     data: DataSection
-    wavelet: RickerSection | WaveletFileSection = Field(discriminator="kind", description="the source time function")
+    wavelet: RickerSection | WaveletFileSection | EstimatedWaveletSection = Field(
+        discriminator="kind", description="the source time function"
+    )
+    processing: ProcessingSteps = Field(
+        (),
+        max_length=50,
+        description="a step of the processing of predicted and observed gathers, in the order written",
+    )
     solver: SolverSection = SolverSection()
     inversion: InversionSection
     journal: JournalSection = JournalSection()
@@ -309,7 +313,7 @@ class RunConfig(Section):
     def _consistent(self) -> RunConfig:
         for name in ("sources", "receivers"):
             key, positions, ndim = f"acquisition.{name}", getattr(self.acquisition, name), len(self.grid.spacing)
-            if positions is None and self.data.geometry is None:
+            if positions is None and self.data.geometry is None and not self.data.is_seismic:
                 raise ValueError(f"{key}: is missing; add a section with first, last and count, or with file (a CSV)")
             if positions is not None and self.data.geometry is not None:
                 raise ValueError(f"{key}: data.geometry has these positions, too; keep one of the two")
@@ -324,10 +328,26 @@ class RunConfig(Section):
                 'data.tail: is "extrapolate", which does not go with a corrected time dispersion; add '
                 'solver.time_dispersion = "kept", or take data.tail out'
             )
-        if self.data.sample_interval > self.data.recording_time:
+        estimate = isinstance(self.wavelet, EstimatedWaveletSection)
+        if self.data.file is None and estimate:
+            raise ValueError('wavelet.kind: is "estimate", which needs observed data (data.file)')
+        if self.data.tail == "extrapolate" and (self.processing or self.data.is_seismic or estimate):
+            what = "processing" if self.processing else "SEG-Y" if self.data.is_seismic else "an estimated wavelet"
             raise ValueError(
-                f"data.sample_interval: is {self.data.sample_interval:g} ms, longer than "
-                f"data.recording_time, which is {self.data.recording_time:g} ms"
+                f'data.tail: is "extrapolate", which does not go with {what}: the samples that are compared change with the '
+                "model; take data.tail out"
+            )
+        for number, step in enumerate(self.processing, 1):
+            if isinstance(step, LineSourceSection) and (self.data.file is None or len(self.grid.spacing) == 3):
+                reason = "a 3-D model has point sources, too" if self.data.file else "modelled data need no correction"
+                raise ValueError(f'processing[{number}].kind: is "line_source", but {reason}; take the step out')
+        if not self.data.is_seismic and self.data.recording_time is None:
+            raise ValueError("data.recording_time: is missing (ms; length of the records)")
+        if self.data.is_seismic and (self.acquisition.sources or self.acquisition.receivers or self.data.geometry):
+            name = "data.geometry" if self.data.geometry else "acquisition"
+            raise ValueError(
+                f"{name}: has positions, but those of SEG-Y and Seismic Unix are in their trace headers (data.headers); take "
+                f"{name} out"
             )
         return self
 

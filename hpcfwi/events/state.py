@@ -75,6 +75,7 @@ class RunState:
     shots_on: Counter[Line] = field(default_factory=Counter)  # shots of evaluations by host, in all starts
     failures: Counter[Line] = field(default_factory=Counter)  # count of each line of text; the latest comes last
     warnings: Counter[Line] = field(default_factory=Counter)
+    traces_left_out: Counter[Line] = field(default_factory=Counter)  # number of traces by reason
     step_seconds: list[float] = field(default_factory=list)  # durations of the last iterations
     last: float = 0.0  # time of the last event, s since 1970
     segment: int = 0  # number of the log's current file
@@ -120,8 +121,11 @@ class RunState:
                 self.workers[event.worker] = WorkerState(host, name, held_since, event.cores or 1)
             case events.WorkerLeft():
                 self._worker_left(event.worker)
+            case events.TracesLeftOut():
+                self.traces_left_out.update(event.counts())
             case events.StagingData():
                 self.state = "data"
+                self.traces_left_out.clear()
                 self._shots_begin(event.shots)
             case events.DataStaged():
                 self.state = "inverting"

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from hpcfwi.events import event as f
 from hpcfwi.events.event import EVENTS, SCHEMA, Event, event_schema, parse_event  # noqa: F401 - re-exported
+from hpcfwi.io import count_ranges
 
 
 class _AboutWorker(Event):
@@ -299,6 +300,33 @@ class ShotStaged(_OnWorker):
     seconds: f.Seconds
     staged_before: Annotated[bool | None, f.about("whether an earlier start has staged them")] = None
     solver_seconds: f.SolverSeconds = 0.0
+
+
+class TracesLeftOut(Event):
+    """Some traces of a shot are not used in the misfit."""
+
+    shot: f.Shot
+    reasons: Annotated[dict[str, str], f.about("by reason, the numbers of traces in the shot, from 1: `3,17-20`")]
+
+    def counts(self) -> dict[str, int]:
+        """Number of traces by reason."""
+        return {reason: count_ranges(numbers) for reason, numbers in self.reasons.items()}
+
+
+class SourceEstimated(Event):
+    """The wavelet was estimated from the data."""
+
+    estimate: Annotated[f.Count, f.about("number of the estimate, from 1")]
+    filters: Annotated[f.Count, f.about("number of filters: 1, or one for each shot")]
+    explained: Annotated[
+        float, f.about("share of the observed energy that filtered predictions explain; of shots the mean")
+    ]
+    condition: Annotated[
+        float,
+        f.about("largest over smallest predicted amplitude in the band of the observed gathers; of shots the largest"),
+    ]
+    seconds: f.Seconds
+    staged_before: Annotated[bool | None, f.about("whether an earlier start has staged them")] = None
 
 
 class DataStaged(Event):

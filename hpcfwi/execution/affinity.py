@@ -9,14 +9,14 @@ import gc
 import os
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcfwi.cluster.environment import PROCESSES_VARIABLE, THREADS_VARIABLE
+from hpcfwi.io import format_ranges
 from hpcfwi.process import gc_paused
 
 if TYPE_CHECKING:  # workers do not need pydantic
@@ -166,14 +166,6 @@ def _run_times() -> dict[int, int]:
         with suppress(OSError, IndexError):  # a thread that has just ended, or a Linux kernel without these statistics
             found[int(folder.name)] = int((folder / "schedstat").read_text().split()[0])
     return found
-
-
-def format_ranges(numbers: Iterable[int]) -> str:
-    """Format numbers as ``0-3,8``."""
-    # within a range, a number minus its place is always the same
-    ranges = groupby(enumerate(sorted(numbers)), key=lambda pair: pair[1] - pair[0])
-    ends = [(found[0][1], found[-1][1]) for found in (list(group) for _, group in ranges)]
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
 
 
 def parse_ranges(text: str) -> frozenset[int]:

@@ -4,18 +4,23 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from numpy.typing import NDArray
 
 from hpcfwi.artifacts import StagedFile, load
 from hpcfwi.errors import RunError
 from hpcfwi.events.types import RunWarning, Solver, ThreadPlacement
-from hpcfwi.execution.affinity import format_ranges, observed_threads
+from hpcfwi.execution.affinity import observed_threads
 from hpcfwi.inversion.misfit import FunctionalGradient, ShotMisfit, load_misfit
+from hpcfwi.io import format_ranges
 from hpcfwi.model.grid import TimeAxis
-from hpcfwi.model.processing import Operator, RecordSampling
+from hpcfwi.model.processing.chain import Processing
+from hpcfwi.model.processing.operators import Chain, Composition, Operator
+from hpcfwi.model.processing.sampling import RecordSampling
+from hpcfwi.model.source_estimate import SourceFilters
 from hpcfwi.model.survey import Shot
+from hpcfwi.model.traces import UsableTraces
 from hpcfwi.model.windows import Windows
 from hpcfwi.process import gc_paused
 from hpcfwi.solver.engine import SleepingShots, open_engine
@@ -37,15 +42,23 @@ class ShotContext:
     windows: Windows | None = None  # in which shots are computed; None: in the whole model
     misfit: str = "l2"  # inversion.misfit
     stand_in: SleepingShots | None = None  # replaces the kernels in scaling studies
+    processing: StagedFile | None = None  # a file, because picks may be many; None: there is none
+    source: StagedFile | None = None  # filters of predicted gathers; None: there are none
 
 
 @dataclass(frozen=True, eq=False)
 class _ObservedShot:
-    """A cached shot: its gather at the samples where it is compared."""
+    """A cached shot: its processed gather, and the processing of predicted ones."""
 
     shot: Shot
-    axis: TimeAxis
+    recording: TimeAxis  # before the processing
+    axis: TimeAxis  # after it
     gather: NDArray
+    processing: Chain
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.gather.nbytes) + self.processing.nbytes
 
 
 class ShotWorker:
@@ -59,6 +72,8 @@ class ShotWorker:
             wavelet = load(context.wavelet, "wavelet")
             edges = None if context.edges is None else load(context.edges, "model")
             self.engine = open_engine(propagator, wavelet, edges, context.windows, context.stand_in)
+            self.processing = Processing() if context.processing is None else load(context.processing, "processing")
+            self.source = SourceFilters() if context.source is None else load(context.source, "source filters")
         self.misfit = load_misfit(context.misfit)
         self._model = ("", True)
         self._shots: OrderedDict[str, _ObservedShot] = OrderedDict()
@@ -83,24 +98,46 @@ class ShotWorker:
 
     def observed(self, name: str, shot: StagedFile, axis: TimeAxis) -> _ObservedShot:
         """Return a staged shot for predictions on a time axis, from the cache or read."""
-        known, compared = self._shots.get(shot.digest), self.context.sampling.compared(axis)
-        if known is not None and known.axis == compared:
+        known, recording = self._shots.get(shot.digest), self.context.sampling.compared(axis)
+        if known is not None and known.recording == recording:
             self._shots.move_to_end(shot.digest)
             return known
         started = time.perf_counter()
-        content = load(shot, "shot")
-        gather = self.context.sampling.observed(content["record"], axis, self.context.spec.dtype)
-        found = _ObservedShot(Shot(name, content["source"], content["receivers"]), compared, gather)
+        usable = self.recorded(name, shot, axis)
+        processing = usable.processing(self.processing, recording, self.context.spec.dtype)
+        gather = processing.observed.apply(usable.record)
+        found = _ObservedShot(usable.shot, recording, processing.axis, gather, processing.predicted)
         self._shots[shot.digest] = found
-        kept_bytes = sum(kept.gather.nbytes for kept in self._shots.values())
+        kept_bytes = sum(kept.nbytes for kept in self._shots.values())
         while len(self._shots) > 1 and kept_bytes > self.context.cache_bytes:
-            kept_bytes -= self._shots.popitem(last=False)[1].gather.nbytes
+            kept_bytes -= self._shots.popitem(last=False)[1].nbytes
         self.data_seconds += time.perf_counter() - started
         return found
 
+    def recorded(self, name: str, shot: StagedFile, axis: TimeAxis) -> UsableTraces:
+        """Read a staged shot, before the processing, at the samples at which predictions on a time axis are compared."""
+        content = load(shot, "shot")
+        staged = Shot(name, content["source"], content["receivers"])
+        if "record" not in content:
+            content["record"] = content["data"].read_again(staged, content)
+        usable = UsableTraces.of(staged, content)
+        return replace(usable, record=self.context.sampling.observed(usable.record, axis, self.context.spec.dtype))
+
+    def linear_gathers(self, name: str, shot: StagedFile, axis: TimeAxis) -> tuple[UsableTraces, NDArray, TimeAxis]:
+        """A staged shot, and its prediction in the current model, from which the wavelet is estimated.
+
+        They have the steps of the processing that commute with a change of the wavelet. The time axis is the one on which
+        predictions are filtered.
+        """
+        usable, recording = self.recorded(name, shot, axis), self.context.sampling.compared(axis)
+        processing = usable.processing(self.processing.leading_part, recording, self.context.spec.dtype)
+        unfiltered = self._at_recorded_samples(None, axis).apply(self.engine.record(usable.shot, axis))
+        observed = replace(usable, record=processing.observed.apply(usable.record))
+        return observed, processing.predicted.apply(unfiltered), self.context.sampling.extended
+
     def predict(self, shot: Shot, axis: TimeAxis) -> NDArray:
-        """Return a gather in the current model, at the samples where it is compared."""
-        return self._processing(axis).apply(self.engine.record(shot, axis))
+        """Return a gather in the current model at the samples of observed ones, before the processing."""
+        return self._at_recorded_samples(shot.name, axis).apply(self.engine.record(shot, axis))
 
     def synthetic(self, shot: Shot, axis: TimeAxis) -> NDArray:
         """Return a gather as it would be observed in the current model."""
@@ -111,7 +148,8 @@ class ShotWorker:
         with observed_threads() if self._threads_unknown else nullcontext() as use:
             self.use_model(model)
             observed = self.observed(name, shot, axis)
-            compare = ShotMisfit(self.misfit, self._processing(axis), observed.gather, observed.axis)
+            processing = Chain((self._at_recorded_samples(name, axis), *observed.processing.transforms))
+            compare = ShotMisfit(self.misfit, processing, observed.gather, observed.axis)
             try:
                 f, g = self.engine.misfit_and_gradient(observed.shot, axis, compare)
             except RunError as error:
@@ -124,5 +162,10 @@ class ShotWorker:
             self.log_event(ThreadPlacement, threads=use.threads, cpus=format_ranges(use.cpus), shot=name)
         return FunctionalGradient(f, g, self.engine.window(observed.shot))
 
-    def _processing(self, axis: TimeAxis) -> Operator:
-        return self.context.sampling.operator(axis, self.context.spec.dtype)
+    def _at_recorded_samples(self, name: str | None, axis: TimeAxis) -> Operator:
+        """From predictions to the samples of observed gathers, with the source filter of a shot."""
+        sampling, dtype = self.context.sampling, self.context.spec.dtype
+        found = None if name is None else self.source.of(name)
+        if found is None:
+            return sampling.operator(axis, dtype)
+        return Composition((sampling.extended_operator(axis, dtype), *found.operators(sampling.recording)))

@@ -24,8 +24,12 @@ from hpcfwi.events.types import Event, RunWarning, ShotDone, ShotStaged, TaskFai
 from hpcfwi.execution.shot_worker import ShotContext, ShotWorker
 from hpcfwi.inversion.journal import read_partial, write_partial
 from hpcfwi.inversion.misfit import FunctionalGradient, total
+from hpcfwi.io import format_ranges
 from hpcfwi.model.grid import TimeAxis
+from hpcfwi.model.processing.mutes import offsets
+from hpcfwi.model.source_estimate import GatherComparison
 from hpcfwi.model.survey import Shot
+from hpcfwi.model.traces import ShotData
 
 if TYPE_CHECKING:
     from hpcfwi.inversion.objective import ShotOperations
@@ -177,47 +181,93 @@ def observe_shot(
     folder: Path,
     origin: str,
     recording: TimeAxis,
-    file: Path | None,
+    data: ShotData | None,
     model: StagedFile | None,
     axis: TimeAxis | None,
 ) -> StagedFile:
-    """Stage a shot's observed data, read from a file or modelled in the true model."""
+    """Stage a shot's observed data, read from files or modelled in the true model."""
     started, solver_seconds, name = time.perf_counter(), 0.0, f"{shot.file_name}.pkl"
-    if file is None:
-        known = find_staged(folder / name, "shot", origin)
-        if known is not None:
-            log_event(ShotStaged, shot=shot.name, seconds=time.perf_counter() - started, staged_before=True)
-            return known
+    known = find_staged(folder / name, "shot", origin) if origin else None
+    if known is not None:
+        log_event(ShotStaged, shot=shot.name, seconds=time.perf_counter() - started, staged_before=True)
+        return known
+    content: dict[str, Any] = {"source": shot.source, "receivers": shot.receivers, "sample_interval": recording.step}
+    left_out: dict[str, str] = {}
+    if data is None:
         assert model is not None
         assert axis is not None
         with _shot_lock:
             worker, solver_seconds = _shot_worker(context)
             worker.use_model(model, own_edges=True)
             record = worker.synthetic(shot, axis)
+        if not np.isfinite(record).all():
+            raise DataError(shot.name, "its modelled gather is not finite; check the model and solver.time_step")
     else:
-        from hpcfwi.model.gathers import read_gather  # imports libraries that few workers need
-
-        record = read_gather(file, shot, recording)
-    if not np.isfinite(record).all():
-        raise DataError(shot.name, "its modelled gather is not finite; check the model and solver.time_step")
-    positions = {"source": shot.source, "receivers": shot.receivers}
-    content = {"record": record, **positions, "sample_interval": recording.step}
+        gather = data.read(shot, recording)
+        record, left_out = gather.record, {reason: format_ranges(traces) for reason, traces in gather.left_out.items()}
+        content |= gather.partial(recording.samples)
     record_digest = digest(np.ascontiguousarray(record).data)
-    staged = stage(folder, "shot", content, name=name, shot=shot.name, record=record_digest, origin=origin)
+    if data is not None and data.in_place:
+        content |= {"data": data, "recording": recording, "digest": record_digest}
+    else:
+        content["record"] = record
+    staged = stage(
+        folder,
+        "shot",
+        content,
+        name=name,
+        shot=shot.name,
+        record=record_digest,
+        origin=origin,
+        left_out=left_out,
+    )
     log_event(ShotStaged, shot=shot.name, seconds=time.perf_counter() - started, solver_seconds=solver_seconds)
     return staged
 
 
 @task
 def predict_shot(
-    context: ShotContext, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis
-) -> tuple[NDArray, NDArray]:
-    """Return the observed and the predicted gather of a staged shot, at the samples where they are compared."""
+    context: ShotContext, name: str, model: StagedFile, shot: StagedFile, axis: TimeAxis, processed: bool
+) -> tuple[NDArray, NDArray, NDArray[np.float64]]:
+    """Return observed and predicted gather of a staged shot, as the misfit compares them or before the processing.
+
+    The third array has the positions of its receivers.
+    """
     with _shot_lock:
         worker, _ = _shot_worker(context)
         worker.use_model(model)
-        observed = worker.observed(name, shot, axis)
-        return observed.gather, worker.predict(observed.shot, axis)
+        if processed:
+            observed = worker.observed(name, shot, axis)
+            predicted = observed.processing.apply(worker.predict(observed.shot, axis))
+            return observed.gather, predicted, observed.shot.receivers
+        recorded = worker.recorded(name, shot, axis)
+        return recorded.record, worker.predict(recorded.shot, axis), recorded.shot.receivers
+
+
+@task
+def compare_shot(
+    context: ShotContext,
+    name: str,
+    model: StagedFile,
+    shot: StagedFile,
+    axis: TimeAxis,
+    processed: bool,
+    max_offset: float | None,
+) -> GatherComparison:
+    """Compare observed and predicted gathers in the frequency domain.
+
+    They are those of the misfit, with the source filters; or, unless ``processed``, those from which filters are estimated.
+    """
+    with _shot_lock:
+        worker, _ = _shot_worker(context)
+        worker.use_model(model)
+        if processed:
+            observed = worker.observed(name, shot, axis)
+            predicted = observed.processing.apply(worker.predict(observed.shot, axis))
+            return GatherComparison.of(observed.gather, predicted, observed.axis)
+        usable, predicted, compared = worker.linear_gathers(name, shot, axis)
+        near = offsets(usable.shot) <= (np.inf if max_offset is None else max_offset)
+        return GatherComparison.of(usable.record[:, near], predicted[:, near], compared)
 
 
 def shot_operations(context: ShotContext) -> ShotOperations:
@@ -225,7 +275,15 @@ def shot_operations(context: ShotContext) -> ShotOperations:
     from hpcfwi.inversion.objective import ShotOperations, task_key  # imports pydantic, which workers do not need
 
     edges = context.edges and context.edges.digest
+    processing = context.processing and context.processing.digest
     key = task_key(
-        context.solver.digest, context.wavelet.digest, edges, context.sampling, context.windows, context.misfit
+        context.solver.digest,
+        context.wavelet.digest,
+        edges,
+        context.sampling,
+        context.windows,
+        context.misfit,
+        processing,
+        context.source and context.source.digest,
     )
-    return ShotOperations(observe_shot, evaluate_shot, predict_shot, context, key)
+    return ShotOperations(observe_shot, evaluate_shot, predict_shot, compare_shot, context, key)

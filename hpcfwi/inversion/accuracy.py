@@ -64,7 +64,7 @@ def error_budget(problem: Problem, shot: Shot, axis: TimeAxis) -> ErrorBudget:
     slowest, solver = float(problem.initial_velocity.min()), problem.config.solver
     space, time = _space(problem, slowest), _time(problem, axis)
     edges, interpolation = _edges(problem, spec, shot, axis), _interpolation(problem, spec, shot, slowest)
-    duration, spacing = problem.config.data.recording_time, max(problem.domain.spacing)
+    duration, spacing = problem.config.data.duration, max(problem.domain.spacing)
     layer = f"{spec.boundary.cells} cells of {spec.boundary.name}, measured against {_wide(spec)} of CPML"
     points = f"from {spec.interpolation_points} points along each axis"
     rows = [
@@ -106,13 +106,13 @@ def _space(problem: Problem, slowest: float) -> float:
     frequencies, amplitudes = _audible(problem)
     points = np.clip(slowest / (np.maximum(frequencies, 1e-12) * spacing), FEWEST_POINTS, MAX_POINTS_PER_WAVELENGTH)
     speeds = np.array([phase_error(float(each), order) for each in points])
-    phases = 2 * np.pi * frequencies * problem.config.data.recording_time * speeds
+    phases = 2 * np.pi * frequencies * problem.config.data.duration * speeds
     return float(np.linalg.norm(amplitudes * (np.exp(1j * phases) - 1)))
 
 
 def _time(problem: Problem, axis: TimeAxis) -> float:
     sampling, corrected = problem.sampling, problem.config.solver.time_dispersion == "corrected"
-    travelled = ARRIVAL * problem.config.data.recording_time
+    travelled = ARRIVAL * problem.config.data.duration
     arriving = delayed(problem.wavelet, axis, travelled, dispersed=corrected)
     true = delayed(problem.wavelet, axis, travelled, dispersed=False, leap_frog=False)
     exact = replace(sampling, corrected=False)

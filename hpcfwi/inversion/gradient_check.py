@@ -10,11 +10,11 @@ from scipy.ndimage import gaussian_filter
 from hpcfwi.errors import InputError
 from hpcfwi.inversion.accuracy import ErrorBudget, error_budget
 from hpcfwi.inversion.misfit import ShotMisfit, load_misfit
-from hpcfwi.model.gathers import read_gather
 from hpcfwi.model.grid import TimeAxis, courant_limit, critical_step
 from hpcfwi.model.problem import Problem
-from hpcfwi.model.processing import Operator
+from hpcfwi.model.processing.operators import Chain, Operator
 from hpcfwi.model.survey import Shot
+from hpcfwi.model.traces import UsableTraces
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.model.windows import cut, embed
 from hpcfwi.solver.engine import DevitoEngine
@@ -44,6 +44,8 @@ class CheckReport:
     ----------
     dot_product
         Relative error of the dot-product test by precision.
+    processing
+        Relative error of the dot-product test of the processing alone.
     derivative
         Relative error of ``<g, dm>``, compared with finite differences of the misfit.
     steps, remainders, slopes
@@ -65,6 +67,7 @@ class CheckReport:
     """
 
     dot_product: dict[str, float]
+    processing: float
     derivative: float
     steps: NDArray
     remainders: NDArray
@@ -103,14 +106,15 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
 
     Notes
     -----
-    With F the Born operator (derivative of the record with respect to m) and P the processing, the dot-product test compares
-    ``<P F dm, y>`` with ``<dm, F^T P^T y>`` for random dm, y. With g the gradient the Taylor remainder
-    ``|f(m + h dm) - f(m) - h <g, dm>|`` falls with h^2 if and only if g is exact. Where g is wrong by little, that shows at
-    small steps only; so ``<g, dm>`` is also compared with differences of f that are extrapolated to h = 0 (Richardson 1911).
-    dm is smoothed noise that does not vanish at the edges.
+    With F the Born operator (derivative of the record with respect to m) and P the derivative of the processing, the
+    dot-product test compares ``<P F dm, y>`` with ``<dm, F^T P^T y>`` for random dm, y. With g the gradient the Taylor
+    remainder ``|f(m + h dm) - f(m) - h <g, dm>|`` falls with h^2 if and only if g is exact. Where g is wrong by little, that
+    shows at small steps only; so ``<g, dm>`` is also compared with differences of f that are extrapolated to h = 0 (Richardson
+    1911). dm is smoothed noise that does not vanish at the edges.
     """
-    chosen, axis, spec = _shot(problem, shot), _fixed_axis(problem), strategies(problem)[0].spec
-    production_misfit = load_misfit(problem.config.inversion.misfit)
+    recorded = _recorded(problem, _shot(problem, shot))
+    chosen = _shot(problem, shot) if recorded is None else recorded.shot
+    axis, spec = _fixed_axis(problem), strategies(problem)[0].spec
     spec = replace(spec, receivers=len(chosen.receivers), time_samples=axis.samples)
     treatment = problem.config.solver.boundary_gradient
     whole = replace(spec, storage="snapshots", segment_snapshots=0, checkpoints=0)
@@ -122,11 +126,13 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     direction = m * (noise / noise.std())
     edges = m if treatment == "frozen" else None
     engine = DevitoEngine(Propagator(exact), problem.source_signal, edges, problem.windows)
-    sampling = problem.sampling
-    observed = sampling.observed(_observed(problem, chosen, axis, engine), axis, "float64")
-    misfit = ShotMisfit(production_misfit, sampling.operator(axis, "float64"), observed, sampling.compared(axis))
+    traces = recorded or _modelled(problem, chosen, axis, engine)
+    misfit = _shot_misfit(problem, traces, axis, "float64")
     engine.set_model(m)
-    dots = {"float64": dot_product_error(engine, chosen, axis, misfit.processing, direction, rng)}
+    predicted = engine.record(chosen, axis).copy()
+    operator = misfit.processing.linearise(predicted)[1]
+    processing = transpose_error(operator, predicted, rng)
+    dots = {"float64": dot_product_error(engine, chosen, axis, operator, direction, rng)}
     at_zero, gradient = engine.misfit_and_gradient(chosen, axis, misfit)
     exact_own = engine.model_gradient() if treatment == "crop" else gradient
     steps = LONGEST_STEP * 0.5 ** np.arange(HALVINGS + 1)
@@ -141,45 +147,63 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     if spec.dtype == "float32":
         single = DevitoEngine(Propagator(replace(exact, dtype="float32")), problem.source_signal, None, problem.windows)
         single.set_model(m)
-        dots["float32"] = dot_product_error(single, chosen, axis, misfit.processing, direction, rng)
+        dots["float32"] = dot_product_error(single, chosen, axis, operator, direction, rng)
         del single
     production = DevitoEngine(Propagator(spec), problem.source_signal, edges, problem.windows)
     production.set_model(m)
-    compare = replace(misfit, processing=sampling.operator(axis, spec.dtype), observed=observed.astype(spec.dtype))
+    compare = _shot_misfit(problem, traces, axis, spec.dtype)
     own = production.misfit_and_gradient(chosen, axis, compare)[1]
     approximated = None if treatment != "crop" and production.propagator.storage.exact else own
     storage = float(np.linalg.norm(own - exact_own) / max(np.linalg.norm(exact_own), np.finfo(float).tiny))
-    errors = dots, derivative, storage
+    errors = dots, processing, derivative, storage
     del production
-    budget, window = error_budget(problem, chosen, axis), _window_error(problem, chosen, axis, edges)
+    budget, window = error_budget(problem, chosen, axis), _window_error(problem, chosen, recorded, axis, edges)
     return _report(
         problem, chosen, axis, errors, window, budget, steps, np.abs(remainders), gradient, approximated, inside
     )
 
 
-def _window_error(problem: Problem, shot: Shot, axis: TimeAxis, edges: NDArray | None) -> float | None:
+def _window_error(
+    problem: Problem, shot: Shot, traces: UsableTraces | None, axis: TimeAxis, edges: NDArray | None
+) -> float | None:
     """Relative difference of the gradient in the shot's window from that in the whole model; None without windows.
 
     Both compare predictions with the same observed data; modelled ones are those of the whole model.
     """
     if problem.windows is None:
         return None
-    sampling, gradients, observed = problem.sampling, [], None
+    gradients = []
     for windows in (None, problem.windows):
         spec = SolverSpec.from_problem(problem, whole=windows is None)
         spec = replace(spec, receivers=len(shot.receivers), time_samples=axis.samples)
         _check_memory(spec)
         engine = DevitoEngine(Propagator(spec), problem.source_signal, edges, windows)
-        if observed is None:
-            observed = sampling.observed(_observed(problem, shot, axis, engine), axis, spec.dtype)
-        misfit = load_misfit(problem.config.inversion.misfit)
-        compare = ShotMisfit(misfit, sampling.operator(axis, spec.dtype), observed, sampling.compared(axis))
+        traces = traces or _modelled(problem, shot, axis, engine)
+        compare = _shot_misfit(problem, traces, axis, spec.dtype)
         engine.set_model(squared_slowness(problem.initial_velocity))
         gradient = engine.misfit_and_gradient(shot, axis, compare)[1]
         gradients.append(embed(gradient, engine.window(shot), problem.domain.shape))
         del engine  # one wavefield in memory at a time
     whole, windowed = gradients
     return float(np.linalg.norm(windowed - whole) / max(np.linalg.norm(whole), np.finfo(float).tiny))
+
+
+def _shot_misfit(problem: Problem, traces: UsableTraces, axis: TimeAxis, dtype: str) -> ShotMisfit:
+    """The run's misfit of observed traces, for predictions on a time axis."""
+    sampling = problem.sampling
+    processing = traces.processing(problem.processing, sampling.compared(axis), dtype)
+    observed = processing.observed.apply(sampling.observed(traces.record, axis, dtype))
+    chain = Chain((sampling.operator(axis, dtype), *processing.predicted.transforms))
+    return ShotMisfit(load_misfit(problem.config.inversion.misfit), chain, observed, processing.axis)
+
+
+def transpose_error(operator: Operator, predicted: NDArray, rng: np.random.Generator) -> float:
+    """Relative difference of ``<P d, y>`` and ``<d, P^T y>`` for random gathers d, of the shape of a predicted one, and y."""
+    gather = rng.standard_normal(predicted.shape)
+    processed = operator.apply(gather)
+    data = rng.standard_normal(processed.shape) * processed.std() + processed
+    left, right = float((processed * data).sum()), float((gather * operator.transpose(data)).sum())
+    return abs(left - right) / max(abs(left), abs(right), np.finfo(float).tiny)
 
 
 def dot_product_error(
@@ -234,24 +258,32 @@ def _check_memory(spec: SolverSpec) -> None:
         )
 
 
-def _observed(problem: Problem, shot: Shot, axis: TimeAxis, engine: DevitoEngine) -> NDArray:
-    """The shot's observed gather: read, or modelled in the true model if the time axis is stable for that, else zero."""
-    data = problem.config.data
-    if data.file is not None:
-        return read_gather(data.file, shot, problem.recording)
+def _recorded(problem: Problem, shot: Shot) -> UsableTraces | None:
+    """The shot's observed traces as they were recorded; None if they are modelled."""
+    observations = problem.observations
+    if observations is None or observations.recordings is None:
+        return None
+    gather = observations.shot_data(shot.name).read(shot, problem.recording)
+    return UsableTraces.of(shot, {"record": gather.record, **gather.partial(problem.recording.samples)})
+
+
+def _modelled(problem: Problem, shot: Shot, axis: TimeAxis, engine: DevitoEngine) -> UsableTraces:
+    """The shot's observed traces, modelled in the true model if the time axis is stable for that, else zero."""
     assert problem.true_velocity is not None
     fastest = float(problem.true_velocity.max())
     if courant_limit(problem.domain, problem.config.solver.space_order, fastest) < axis.step:
-        return np.zeros((problem.recording.samples, len(shot.receivers)))
-    engine.set_model(squared_slowness(problem.true_velocity), own_edges=True)
-    return problem.sampling.synthetic(engine.record(shot, axis), axis, "float64")
+        record = np.zeros((problem.recording.samples, len(shot.receivers)))
+    else:
+        engine.set_model(squared_slowness(problem.true_velocity), own_edges=True)
+        record = problem.sampling.synthetic(engine.record(shot, axis), axis, "float64")
+    return UsableTraces.of(shot, {"record": record})
 
 
 def _report(
     problem: Problem,
     shot: Shot,
     axis: TimeAxis,
-    errors: tuple[dict[str, float], float, float],
+    errors: tuple[dict[str, float], float, float, float],
     window: float | None,
     budget: ErrorBudget,
     steps: NDArray,
@@ -260,12 +292,13 @@ def _report(
     own: NDArray | None,
     direction: NDArray,
 ) -> CheckReport:
-    dots, derivative, storage = errors
+    dots, processing, derivative, storage = errors
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = np.log2(remainders[:-1] / remainders[1:])
     good = (slopes >= RIGHT_SLOPES[0]) & (slopes <= RIGHT_SLOPES[1])
     longest = max((len(run) for run in "".join("x" if ok else " " for ok in good).split()), default=0)
     limits = [(f"dot product, {name}", error, TOLERANCE[name]) for name, error in dots.items()]
+    limits.append(("dot product, processing", processing, TOLERANCE["float64"]))
     limits.append(("directional derivative", derivative, DERIVATIVE_TOLERANCE))
     limits.append(("wavefield storage", storage, STORAGE_TOLERANCE))
     passed = longest >= ENOUGH_SLOPES and all(error <= limit for _, error, limit in limits)
@@ -275,6 +308,7 @@ def _report(
         f"shot {shot.name}, {len(shot.receivers)} receivers, {axis.samples} samples of {axis.step:g} ms{fixed}, space order "
         f"{solver.space_order}, {'free surface' if solver.free_surface else 'no free surface'}, misfit "
         f"{problem.config.inversion.misfit}",
+        *(["without the filter of an estimated wavelet"] if problem.config.wavelet.kind == "estimate" else []),
         "",
         f"{'test':25}{'found':>12}{'limit':>12}",
         *(f"{name:25}{error:12.2e}{limit:12.0e}   {words[error <= limit]}" for name, error, limit in limits),
@@ -317,5 +351,17 @@ def _report(
     title = "errors of this shot's record in the initial model, as shares of it:"
     text = "\n".join([*lines, "", title, budget.text, "", f"verdict: {verdict}"])
     return CheckReport(
-        dots, derivative, steps, remainders, slopes, storage, approximation, visible, window, budget, passed, text
+        dots,
+        processing,
+        derivative,
+        steps,
+        remainders,
+        slopes,
+        storage,
+        approximation,
+        visible,
+        window,
+        budget,
+        passed,
+        text,
     )

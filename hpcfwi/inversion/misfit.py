@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.model.grid import TimeAxis
-from hpcfwi.model.processing import Operator
+from hpcfwi.model.processing.operators import Transform
 from hpcfwi.model.windows import cut, embed
 
 # Group of entry points with the misfits of other packages.
@@ -114,16 +114,16 @@ def _entry_point(name: str) -> EntryPoint | None:
 
 @dataclass(frozen=True, eq=False)
 class ShotMisfit:
-    """The misfit of one shot as a function of its predicted gather d: value ``J(P d)``, adjoint source ``P^T dJ/d(P d)``."""
+    """The misfit of one shot as a function of its predicted gather d: value ``J(T(d))``, adjoint source ``T'(d)^T dJ/dT``."""
 
     misfit: Misfit  # J, which compares the processed gathers
-    processing: Operator  # P
+    processing: Transform  # T
     observed: NDArray  # the observed gather, processed
     axis: TimeAxis  # of the processed gathers
 
     def __call__(self, predicted: NDArray) -> tuple[float, NDArray]:
         """Misfit and adjoint source of a predicted gather, shape (samples, receivers)."""
-        processed = self.processing.apply(predicted)
+        processed, derivative = self.processing.linearise(predicted)
         value, source = self.misfit.evaluate(processed, self.observed, self.axis)
         if not np.isfinite(value):
             raise RunError(self._reason(value, predicted))
@@ -132,7 +132,7 @@ class ShotMisfit:
                 f"the misfit {type(self.misfit).__name__} returned an adjoint source of shape {np.shape(source)} for a gather "
                 f"of shape {processed.shape}: evaluate() must return (value, derivative with respect to predicted)"
             )
-        return float(value), self.processing.transpose(source)
+        return float(value), derivative.transpose(source)
 
     def _reason(self, value: float, predicted: NDArray) -> str:
         """Why the misfit is not a finite number."""

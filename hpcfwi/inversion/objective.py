@@ -3,9 +3,9 @@
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.inversion.parametrisation import Parametrisation
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.problem import Problem
+from hpcfwi.model.source_estimate import GatherComparison
 from hpcfwi.model.velocity import squared_slowness, velocity_from
 from hpcfwi.model.windows import embed
 from hpcfwi.version import __version__
@@ -81,15 +82,27 @@ class ShotExecutor(Protocol):
 class ShotOperations:
     """The functions that an executor runs; the first argument of all three is their common ``context``."""
 
-    # (context, shot, folder, origin, recording, file, model, axis) -> StagedFile: stage a shot's observed data: read `file`, or
-    # if it is None, model them in `model` on the time axis `axis`. Modelled data of the same origin are reused.
+    # (context, shot, folder, origin, recording, data, model, axis) -> StagedFile: stage a shot's observed data: read `data`
+    # (ShotData), or if it is None, model them in `model` on the time axis `axis`. Data of the same origin are reused, unless
+    # `origin` is empty.
     observe: Callable[..., StagedFile]
     # (context, name, model, shot, axis, number) -> FunctionalGradient: misfit and gradient of a staged shot
     evaluate: Callable[..., FunctionalGradient]
-    # (context, name, model, shot, axis) -> (observed, predicted): both gathers of a staged shot
-    predict: Callable[..., tuple[NDArray, NDArray]]
+    # (context, name, model, shot, axis, processed) -> (observed, predicted, receivers): both gathers of a staged shot
+    predict: Callable[..., tuple[NDArray, NDArray, NDArray]]
+    # (context, name, model, shot, axis, processed, max_offset) -> GatherComparison: both gathers, in the frequency domain
+    compare: Callable[..., GatherComparison]
     context: Any
     context_key: str  # digest of the part of the context that results depend on
+
+
+class ShotGathers(NamedTuple):
+    """The gathers of a shot, shape (samples, receivers), with the traces that are used."""
+
+    observed: NDArray
+    predicted: NDArray
+    axis: TimeAxis
+    receivers: NDArray[np.float64]  # positions, shape (receivers, ndim), m
 
 
 def task_key(*parts: object) -> str:
@@ -97,23 +110,43 @@ def task_key(*parts: object) -> str:
     return hashlib.blake2b("\0".join(map(repr, parts)).encode(), digest_size=12).hexdigest()
 
 
+class _Lazy(Sequence[tuple[Any, ...]]):
+    """Arguments that are made when a shot's turn comes: those of all shots together would take much memory."""
+
+    def __init__(self, make: Callable[[int], tuple[Any, ...]], count: int) -> None:
+        self._make, self._count = make, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._make(range(self._count)[number])
+
+
 def observe(problem: Problem, operations: ShotOperations, executor: ShotExecutor, staged: Path) -> list[StagedFile]:
     """Stage the observed data of every shot in the folder ``staged``; returns the shots in survey order."""
-    data, shots, origin = problem.config.data, problem.survey.shots, problem.base_digest or problem.digest
-    model = axis = None
-    if data.file is None:
+    shots, names, origin = problem.survey.shots, problem.survey.names, problem.base_digest or problem.digest
+    observations, model, axis = problem.observations, None, None
+    modelled = observations is None or observations.recordings is None
+    if modelled:
         assert problem.true_velocity is not None
         model = stage(staged, "model", squared_slowness(problem.true_velocity))
         axis = problem.time_axis(problem.true_velocity)
-    stamp = task_key(__version__, origin)
-    source = (stamp, problem.recording, data.file, model, axis)
-    folders = [shard_folder(staged / "shots", shot.name, len(shots)) for shot in shots]
+    versions = () if observations is None else observations.stamp()
+    # of files without a version, the content is compared with that of the first start
+    stamp = task_key(__version__, origin, versions) if modelled or versions else ""
+
+    def arguments(number: int) -> tuple[Any, ...]:
+        shot, folder = shots[number], shard_folder(staged / "shots", names[number], len(shots))
+        data = None if observations is None or modelled else observations.shot_data(shot.name)
+        return operations.context, shot, folder, stamp, problem.recording, data, model, axis
+
     try:
         return executor.map(
             operations.observe,
-            [shot.name for shot in shots],
-            [(operations.context, shot, folder, *source) for shot, folder in zip(shots, folders, strict=True)],
-            [task_key(origin, operations.context_key, shot.name) for shot in shots],
+            names,
+            _Lazy(arguments, len(shots)),
+            [task_key(origin, operations.context_key, versions, name) for name in names],
         )
     finally:
         if model is not None:
@@ -134,14 +167,14 @@ class Objective:
     partials: Partials  # partial sums of the current evaluation
     progress: Callable[[int, int], None] = lambda *_: None  # called with the number of shots done and of all shots
     on_begin: Callable[[int], None] = lambda _: None  # called with the number of an evaluation before its shots begin
+    evaluations: list[EvaluationDone] = field(default_factory=list)  # so far, including replayed ones
     # called after each evaluation with it, x and the gradient
     on_evaluation: Callable[[EvaluationDone, NDArray, NDArray], None] = lambda *_: None
 
     def __post_init__(self) -> None:
-        self.evaluations: list[EvaluationDone] = []  # including replayed ones
         self.gradient: NDArray = np.zeros(0)  # of the last evaluation
         self.seconds = 0.0  # wall time of all evaluations
-        self._names = [shot.name for shot in self.problem.survey.shots]
+        self._names = list(self.problem.survey.names)
 
     def __call__(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Misfit and gradient at x: from the journal, or computed and written there first."""
@@ -218,15 +251,40 @@ class Objective:
     def _key(self, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> str:
         return task_key(self.operations.context_key, model.digest, shot.digest, axis)
 
-    def predict(self, velocity: NDArray, index: int) -> tuple[NDArray, NDArray, TimeAxis]:
-        """Observed and predicted gather of one shot in a model, km/s, and the time axis at whose samples they are compared."""
+    def compare(
+        self, velocity: NDArray, shots: Sequence[int], processed: bool = True, max_offset: float | None = None
+    ) -> list[GatherComparison]:
+        """Compare observed and predicted gathers of some shots in a model, km/s, in the frequency domain.
+
+        They are processed as the misfit compares them; or, unless ``processed``, only by the steps before the first one that
+        does not commute with a change of the wavelet, and without traces beyond ``max_offset``, m.
+        """
+        axis = self.problem.time_axis(velocity)
+        model = stage(self.staged, "model", squared_slowness(velocity))
+        options = processed, max_offset
+        try:
+            return self.executor.map(
+                self.operations.compare,
+                [self._names[shot] for shot in shots],
+                [(self.operations.context, self._names[i], model, self.shots[i], axis, *options) for i in shots],
+                [task_key("compare", self._key(model, self.shots[shot], axis), *options) for shot in shots],
+            )
+        finally:
+            Path(model.path).unlink(missing_ok=True)
+
+    def predict(self, velocity: NDArray, index: int, processed: bool = True) -> ShotGathers:
+        """Observed and predicted gather of one shot in a model, km/s.
+
+        They are processed as the misfit compares them, or as they are before the processing.
+        """
         axis = self.problem.time_axis(velocity)
         model = stage(self.staged, "model", squared_slowness(velocity))
         name, shot = self._names[index], self.shots[index]
-        arguments = (self.operations.context, name, model, shot, axis)
-        key = task_key("predict", self._key(model, shot, axis))
+        arguments = (self.operations.context, name, model, shot, axis, processed)
+        key = task_key("predict", self._key(model, shot, axis), processed)
         try:
-            ((observed, predicted),) = self.executor.map(self.operations.predict, [name], [arguments], [key])
+            ((observed, predicted, receivers),) = self.executor.map(self.operations.predict, [name], [arguments], [key])
         finally:
             Path(model.path).unlink(missing_ok=True)
-        return observed, predicted, self.problem.sampling.compared(axis)
+        after = self.problem.compared_axis(axis) if processed else self.problem.sampling.compared(axis)
+        return ShotGathers(observed, predicted, after, receivers)

@@ -15,9 +15,9 @@ from hpcfwi.model.grid import (
     round_down,
     safe_step,
 )
-from hpcfwi.model.processing import RecordSampling
+from hpcfwi.model.processing.sampling import RecordSampling
 from hpcfwi.model.survey import Survey
-from hpcfwi.model.wavelet import RickerWavelet, Wavelet, highest_frequency, peak_amplitude
+from hpcfwi.model.wavelet import BandPassedWavelet, RickerWavelet, Wavelet, highest_frequency, peak_amplitude
 
 MIN_POINTS_PER_WAVELENGTH, MAX_PHASE_ERROR = 2.5, 0.015
 # With more points the phase error is negligible, and cancellation makes its formula useless.
@@ -53,8 +53,8 @@ def choose_time_steps(config: RunConfig, domain: Domain, velocities: tuple[float
                 f"{min(domain.spacing):g} m and space order {order} it may be at most {round_down(limit):.4g} ms; "
                 f'"fixed" would take {fixed:.4g} ms'
             )
-    duration = config.data.recording_time
-    for key, step in (("solver.time_step", steps[0]), ("data.sample_interval", config.data.sample_interval)):
+    duration = config.data.duration
+    for key, step in (("solver.time_step", steps[0]), ("data.sample_interval", config.data.interval)):
         if duration / step > MAX_TIME_SAMPLES:
             raise InputError(
                 f"data.recording_time: {duration:g} ms are {duration / step:.3g} samples of {step:.3g} ms ({key}); at most "
@@ -70,7 +70,7 @@ def check_sampling(
 
     Raises InputError if the sample interval or the grid does not carry the highest frequency of the wavelet.
     """
-    highest, interval = highest_frequency(wavelet), config.data.sample_interval
+    highest, interval = highest_frequency(wavelet), config.data.interval
     # A stable time step on a grid with enough points is always below Nyquist.
     if interval > 1 / (2 * highest):
         raise InputError(
@@ -110,6 +110,8 @@ def check_records(sampling: RecordSampling, wavelet: Wavelet, axis: TimeAxis) ->
             f"data.sample_interval: at {interval:g} ms, predicted records are complete up to {1000 * passed:.3g} Hz, but the "
             f"wavelet reaches {1000 * highest:.3g} Hz; {round_down(interval * passed / highest):.4g} ms would keep all of it"
         )
+    if isinstance(wavelet, BandPassedWavelet):
+        wavelet = wavelet.raw
     values = np.abs(wavelet.sample(axis))
     peak = peak_amplitude(wavelet)
     if values[0] > MAX_START * peak:
@@ -202,4 +204,6 @@ def _lower_frequency(wavelet: Wavelet, factor: float) -> str:
     """The change of the wavelet that multiplies its highest frequency by ``factor``."""
     if isinstance(wavelet, RickerWavelet):
         return f"a wavelet.peak_frequency of at most {round_down(1000 * wavelet.frequency * factor):.4g} Hz"
+    if isinstance(wavelet, BandPassedWavelet):
+        return f"a band-pass (processing) to below {round_down(1000 * highest_frequency(wavelet) * factor):.4g} Hz"
     return f"a wavelet without frequencies above {round_down(1000 * highest_frequency(wavelet) * factor):.4g} Hz"

@@ -1,4 +1,4 @@
-"""Observed data: the gather of each shot, from a folder of .npy files or an HDF5 file.
+"""Observed gathers as they are stored, and those in a folder of .npy files or an HDF5 file.
 
 A folder has ``<shot>.npy`` for each shot, named by :attr:`Shot.file_name`; the plain name is accepted, too, unless it has a
 slash or a percent sign. In an HDF5 file, which has a dataset for each shot, a slash in a name leads through groups.
@@ -10,17 +10,17 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.config.quantities import MAX_AMPLITUDE
 from hpcfwi.errors import DataError, InputError
+from hpcfwi.model.arrays import read_array
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.survey import Shot
-from hpcfwi.model.velocity import read_array
 
 if TYPE_CHECKING:
     import h5py
@@ -29,6 +29,63 @@ if TYPE_CHECKING:
 UNREADABLE = (OSError, RuntimeError, KeyError, TypeError, ValueError)
 # Most names in a command that a message suggests.
 MAX_ADVISED_NAMES = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """The gather of a shot as it was recorded."""
+
+    values: NDArray  # shape (samples, traces)
+    interval: float  # ms
+    starts: NDArray[np.float64]  # time of each trace's first sample after the shot, ms
+
+
+class RecordingReader(Protocol):
+    """Where the gather of a shot is stored; workers get it and read."""
+
+    def read(self, traces: int) -> Recording:
+        """Read the gather, which should have so many ``traces``; raises DataError if that is impossible."""
+        ...
+
+
+class Recordings(Protocol):
+    """Where the gathers of a survey are stored."""
+
+    def reader(self, name: str) -> RecordingReader:
+        """The reader of a shot's gather."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayRecordings:
+    """The gathers in a folder of .npy files or an HDF5 file."""
+
+    path: Path
+    interval: float  # of the samples, ms
+    duration: float  # ms; later samples are not read
+
+    def reader(self, name: str) -> ArrayRecording:
+        """The reader of a shot's gather."""
+        return ArrayRecording(self.path, name, TimeAxis.within(self.duration, self.interval))
+
+
+@dataclass(frozen=True)
+class ArrayRecording:
+    """A gather (samples, traces) in a .npy file or a dataset of HDF5."""
+
+    path: Path
+    name: str  # of the shot
+    recording: TimeAxis
+
+    def read(self, traces: int) -> Recording:
+        """Read the gather; raises DataError if it cannot be read, has another shape or does not hold numbers."""
+        shot = Shot(self.name, np.zeros(0), np.zeros((0, 0)))
+        with _gather(self.path, shot) as stored:
+            check_shape(shot, stored.shape, self.recording, traces)  # before it is in memory
+            if stored.dtype.kind not in "fiu":
+                raise DataError(self.name, f"its gather in data.file holds {stored.dtype}, not real numbers")
+            values = np.asarray(stored[: self.recording.samples])
+        return Recording(values, self.recording.step, np.zeros(values.shape[1]))
 
 
 def check_gathers(
@@ -55,7 +112,7 @@ def check_gathers(
     for shot in checked:
         try:
             with _gather(path, shot) as stored:
-                _check_shape(shot, stored.shape, recording)
+                check_shape(shot, stored.shape, recording, len(shot.receivers))
                 samples = len(stored)
         except DataError as error:
             errors.append(error)
@@ -70,27 +127,6 @@ def check_gathers(
     if len(errors) == len(checked) or (errors and quorum == 1 and errors[0].shot == shots[0].name):
         raise errors[0]
     return tuple(warnings[:1])
-
-
-def read_gather(path: Path, shot: Shot, recording: TimeAxis) -> NDArray:
-    """Read the observed gather of a shot, shape (recording.samples, receivers); longer gathers are cut.
-
-    Raises DataError if it cannot be read, is too short, has another number of receivers, or values that are not finite.
-    """
-    with _gather(path, shot) as stored:
-        _check_shape(shot, stored.shape, recording)
-        if stored.dtype.kind not in "fiu":
-            raise DataError(shot.name, f"its gather in data.file holds {stored.dtype}, not real numbers")
-        gather = np.asarray(stored[: recording.samples])
-    broken = ~(np.abs(gather) <= MAX_AMPLITUDE)
-    if broken.any():
-        sample, trace = np.argwhere(broken)[0]
-        raise DataError(
-            shot.name,
-            f"its gather in data.file has values that are NaN, infinite or beyond {MAX_AMPLITUDE:g} ({int(broken.sum())} of "
-            f"{broken.size}), the first ({gather[sample, trace]:g}) at sample {sample + 1} of receiver {trace + 1}",
-        )
-    return gather
 
 
 def _missing(path: Path, shots: Sequence[Shot]) -> list[Shot]:
@@ -114,8 +150,9 @@ def _missing_message(path: Path, missing: Sequence[Shot], excluded: Sequence[str
     return f"data.file: {path} has no {wanted}{more}; add a gather for every shot of the survey, {advice}"
 
 
-def _check_shape(shot: Shot, shape: tuple[int, ...], recording: TimeAxis) -> None:
-    samples, receivers = recording.samples, len(shot.receivers)
+def check_shape(shot: Shot, shape: tuple[int, ...], recording: TimeAxis, receivers: int) -> None:
+    """Raise DataError unless a stored gather has a trace for each receiver, and all samples of the recording."""
+    samples = recording.samples
     if len(shape) != 2 or shape[1] != receivers:
         transposed = len(shape) == 2 and shape[0] == receivers
         raise DataError(

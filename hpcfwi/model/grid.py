@@ -57,6 +57,11 @@ class TimeAxis:
         """The shortest axis with this step that reaches ``duration``, ms."""
         return cls(step=step, samples=math.ceil(duration / step - 1e-9) + 1)
 
+    @classmethod
+    def within(cls, duration: float, step: float) -> TimeAxis:
+        """The longest axis with this step that ends at ``duration``, ms, or before."""
+        return cls(step=step, samples=math.floor(duration / step + 1e-9) + 1)
+
     @property
     def times(self) -> NDArray[np.float64]:
         """Time of each sample, ms."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,37 +15,31 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from hpcfwi.config.models import FileModel, SmoothModel
+from hpcfwi.config.models import SmoothModel
 from hpcfwi.config.parsing import PATH_KEYS
 from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import InputError
 from hpcfwi.model.checks import (
     check_layer,
-    check_positions,
     check_records,
     check_sampling,
     choose_time_steps,
     critical_time_step,
     dispersion,
 )
-from hpcfwi.model.gathers import check_gathers
+from hpcfwi.model.gathers import ArrayRecordings, check_gathers
 from hpcfwi.model.grid import EDGE_TOLERANCE, Domain, TimeAxis
-from hpcfwi.model.processing import RecordSampling
-from hpcfwi.model.survey import Survey, build_survey, list_names, move_down, read_geometry
-from hpcfwi.model.velocity import (
-    FLOAT32_ROUNDING,
-    build_model,
-    file_grid_shape,
-    read_mask,
-    smooth_model,
-    squared_slowness,
-)
-from hpcfwi.model.wavelet import SourceSignal, Wavelet, build_wavelet
+from hpcfwi.model.model_file import FLOAT32_ROUNDING, model_files, open_model_file
+from hpcfwi.model.observations import Observations, read_observations
+from hpcfwi.model.processing.chain import Processing
+from hpcfwi.model.processing.sampling import RecordSampling
+from hpcfwi.model.survey import Survey, list_names
+from hpcfwi.model.velocity import build_model, read_mask, smooth_model, squared_slowness
+from hpcfwi.model.wavelet import SourceSignal, Wavelet, band_passed, build_wavelet
 from hpcfwi.model.windows import Windows
 
 # Float64 arrays of the grid in memory while the models are built.
 MODEL_ARRAYS = 6
-MAX_TRACES = 1_000_000_000
 # Values of solver.wavefield that give the same bytes: a run may go on with another one.
 LOSSLESS_WAVEFIELDS = ("auto", "sampled", "checkpointed", "disk")
 
@@ -65,15 +59,19 @@ class Problem:
     survey
         The shots of the inversion.
     wavelet
-        The source time function.
+        The source time function, after the band-passes of the processing that apply to it.
     time_steps
         Shortest and longest time step of any model of this inversion, ms.
     warnings
         Messages about likely mistakes.
+    processing
+        What is done to gathers before they are compared.
     failed_shots
         Shots that were excluded after they failed (``data.quorum``).
     base_digest
         Digest of the problem before any shot failed; the observed data that were staged for it are used again.
+    observations
+        Where the observed data are, and which of their traces are used.
     """
 
     config: RunConfig
@@ -85,8 +83,10 @@ class Problem:
     wavelet: Wavelet
     time_steps: tuple[float, float]
     warnings: tuple[str, ...] = ()
+    processing: Processing = field(default_factory=Processing)
     failed_shots: tuple[str, ...] = ()
     base_digest: str = ""
+    observations: Observations | None = None
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Problem:
@@ -97,8 +97,7 @@ class Problem:
         InputError
             If a file cannot be read or does not fit, or a number violates Courant, Nyquist or the limits of the grid.
         """
-        shape = _grid_shape(config)
-        domain = Domain(shape, config.grid.spacing, config.grid.origin or (0.0,) * len(shape))
+        domain = domain_of(config)
         check_layer(config, domain)
         true = None if config.model is None else build_model(config.model, domain, "model")
         if isinstance(config.initial, SmoothModel):
@@ -110,20 +109,28 @@ class Problem:
             initial = build_model(config.initial, domain, "initial")
             frozen = _frozen_cells(config, domain, initial if true is None else true)
         initial = _within_bounds(config, initial, frozen)
-        wavelet = build_wavelet(config.wavelet)
-        survey, moved = _build_survey(config, domain)
+        processing = Processing.from_config(config)
+        wavelet = band_passed(build_wavelet(config.wavelet), processing.wavelet_bands)
+        observations = read_observations(config, domain)
+        survey = observations.survey
+        # those of SEG-Y are known now
+        known = {"sample_interval": observations.interval, "recording_time": observations.duration}
+        config = config.model_copy(update={"data": config.data.model_copy(update=known)})
         velocities = _velocity_range(config, true, initial)
         steps = choose_time_steps(config, domain, velocities)
-        warnings = moved + check_sampling(config, domain, wavelet, velocities, steps)
-        problem = cls(config, domain, true, initial, frozen, survey, wavelet, steps)
+        warnings = observations.warnings + check_sampling(config, domain, wavelet, velocities, steps)
+        problem = cls(config, domain, true, initial, frozen, survey, wavelet, steps, (), processing)
+        problem = replace(problem, observations=observations)
         warnings += check_records(problem.sampling, wavelet, problem.axis_with_step(steps[0]))
+        warnings += processing.check(survey, wavelet, problem.recording)
         if problem.windows is not None:
             check_layer(config, problem.windows.domain)
         if problem.exclusion_note:
             warnings += (f"the survey is used {problem.exclusion_note}",)
         data = config.data
-        if data.file is not None:
-            warnings += check_gathers(data.file, survey.shots, problem.recording, data.exclude, data.quorum)
+        if isinstance(observations.recordings, ArrayRecordings):
+            path, stored = observations.recordings.path, observations.stored.without(observations.selection.shots)
+            warnings += check_gathers(path, stored.shots, problem.recording, data.exclude, data.quorum)
         return replace(problem, warnings=warnings)
 
     def without(self, failed: Sequence[str]) -> Problem:
@@ -156,16 +163,20 @@ class Problem:
 
     def axis_with_step(self, step: float) -> TimeAxis:
         """The shortest time axis with a step, ms, from which records can be made."""
-        duration = self.config.data.recording_time
+        duration = self.config.data.duration
         if self.config.data.tail == "cut":
             # the same margin for all steps, so that a shorter one has more samples
-            duration += self.sampling.margin(self.time_steps[1])
+            duration += self.sampling.lead + self.sampling.extra + self.sampling.margin(self.time_steps[1])
         return TimeAxis.covering(duration, step)
 
     @property
     def sampling(self) -> RecordSampling:
         """The samples at which predicted and observed gathers are compared."""
         return RecordSampling.from_config(self.config, self.wavelet, self.recording)
+
+    def compared_axis(self, axis: TimeAxis) -> TimeAxis:
+        """Time axis of the gathers that the misfit compares, for predictions on a time axis."""
+        return self.processing.axis_after(self.sampling.compared(axis))
 
     @cached_property
     def windows(self) -> Windows | None:
@@ -191,10 +202,10 @@ class Problem:
     @property
     def recording(self) -> TimeAxis:
         """Time axis of the observed data."""
-        interval, duration = self.config.data.sample_interval, self.config.data.recording_time
+        interval, duration = self.config.data.interval, self.config.data.duration
         if self.config.data.tail == "extrapolate" and self.true_velocity is not None:
             return TimeAxis.covering(float(self.time_axis(self.true_velocity).times[-1]), interval)
-        return TimeAxis(interval, math.floor(duration / interval + 1e-9) + 1)
+        return TimeAxis.within(duration, interval)
 
     @property
     def exclusion_note(self) -> str:
@@ -235,7 +246,7 @@ class Problem:
         content = _file_names(self.config.model_dump(mode="json"))
         for key in ("iterations", "evaluations", "ftol", "gtol"):
             del content["inversion"][key]
-        del content["output"], content["journal"], content["data"]["quorum"]
+        del content["output"], content["journal"], content["data"]["quorum"], content["data"]["mismatch"]
         content["solver"]["layer"] = self.config.solver.layer_cells
         content["acquisition"]["aperture"] = None if self.windows is None else self.windows.aperture
         if self.config.solver.wavefield in LOSSLESS_WAVEFIELDS:
@@ -244,13 +255,19 @@ class Problem:
         if exclude:
             content["data"]["exclude"] = sorted(set(exclude))
         content["digests"] = {
-            "true model": None if self.true_velocity is None else _array_digest(self.true_velocity),
-            "initial model": _array_digest(self.initial_velocity),
-            "frozen cells": _array_digest(self.frozen),
-            "shots": hashlib.blake2b("\n".join(s.name for s in self.survey.shots).encode(), digest_size=10).hexdigest(),
-            "geometry": _array_digest(*(a for s in self.survey.shots for a in (s.source, s.receivers))),
+            "true model": None if self.true_velocity is None else _array_digest([self.true_velocity]),
+            "initial model": _array_digest([self.initial_velocity]),
+            "frozen cells": _array_digest([self.frozen]),
+            "shots": hashlib.blake2b("\n".join(self.survey.names).encode(), digest_size=10).hexdigest(),
+            "geometry": _array_digest(a for s in self.survey.shots for a in (s.source, s.receivers)),
             "wavelet": hashlib.blake2b(repr(self.wavelet).encode(), digest_size=10).hexdigest(),
+            "processing": hashlib.blake2b(repr(self.processing).encode(), digest_size=10).hexdigest(),
         }
+        weights = self.observations.selection.weights if self.observations else {}
+        if weights:
+            content["digests"]["weights"] = _array_digest(
+                weights[name] for name in self.survey.names if name in weights
+            )
         return content
 
     @property
@@ -276,10 +293,12 @@ class Problem:
 def _file_names(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
         return {k: _file_names(v, k) for k, v in value.items()}
-    return Path(value).name if key in PATH_KEYS and value is not None else value
+    if isinstance(value, list):
+        return [_file_names(item, key) for item in value]
+    return Path(value).name if key in PATH_KEYS and isinstance(value, str) else value
 
 
-def _array_digest(*arrays: NDArray) -> str:
+def _array_digest(arrays: Iterable[NDArray]) -> str:
     state = hashlib.blake2b(digest_size=10)
     for array in arrays:
         state.update(repr((array.shape, array.dtype.str)).encode())
@@ -287,16 +306,18 @@ def _array_digest(*arrays: NDArray) -> str:
     return state.hexdigest()
 
 
+def domain_of(config: RunConfig) -> Domain:
+    """The grid of a configuration; raises InputError if a model file that gives its shape cannot be read."""
+    shape = _grid_shape(config)
+    return Domain(shape, config.grid.spacing, config.grid.origin or (0.0,) * len(shape))
+
+
 def _grid_shape(config: RunConfig) -> tuple[int, ...]:
-    shape = config.grid.shape
-    for name, section in (("model", config.model), ("initial", config.initial)):
-        if isinstance(section, FileModel):
-            found = file_grid_shape(section, name)
-            if len(found) != len(config.grid.spacing):
-                raise InputError(
-                    f"{name}.file: {section.file} has {len(found)} axes, but grid.spacing has {len(config.grid.spacing)}"
-                )
-            shape = shape or found
+    grid, shape = config.grid, config.grid.shape
+    for name, section in model_files(config):
+        file = open_model_file(section, name, grid.spacing, grid.origin)
+        file.check_origin()
+        shape = shape or file.grid_shape()
     if shape is None:
         raise InputError("grid.shape: is missing; only a model file could replace it")
     if min(shape) < 3:
@@ -338,25 +359,6 @@ def _within_bounds(config: RunConfig, initial: NDArray, frozen: NDArray[np.bool_
     if free.min() >= low and free.max() <= high:
         return initial
     return np.where(frozen, initial, np.clip(initial, low, high))
-
-
-def _build_survey(config: RunConfig, domain: Domain) -> tuple[Survey, tuple[str, ...]]:
-    """The survey, and a warning if positions were moved down."""
-    sources, receivers = config.acquisition.sources, config.acquisition.receivers
-    if config.data.geometry is not None:
-        survey = read_geometry(config.data.geometry, domain.axes)
-    else:
-        assert sources is not None
-        assert receivers is not None
-        survey = build_survey(sources, receivers, domain.axes)
-    survey, moved = survey.without(config.data.exclude), tuple[str, ...]()
-    if config.acquisition.minimum_depth is not None:
-        survey, moved = move_down(survey, config.acquisition.minimum_depth)
-    traces = sum(len(shot.receivers) for shot in survey.shots)
-    if traces > MAX_TRACES:
-        raise InputError(f"acquisition: {len(survey)} shots have {traces} traces; at most {MAX_TRACES} are possible")
-    check_positions(survey, domain, config.solver.free_surface)
-    return survey, moved
 
 
 def _velocity_range(config: RunConfig, true: NDArray | None, initial: NDArray) -> tuple[float, float]:

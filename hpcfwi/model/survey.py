@@ -6,13 +6,14 @@ import csv
 import hashlib
 import math
 import unicodedata
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 from urllib.parse import quote
 
 import numpy as np
@@ -54,24 +55,99 @@ class Shot:
         return encoded
 
 
+class LazyShots(Sequence[Shot]):
+    """Shots that are made when they are asked for, so that a large survey takes little memory."""
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Names of the shots."""
+
+    @property
+    @abstractmethod
+    def receiver_counts(self) -> NDArray[np.int64]:
+        """Number of receivers of each shot."""
+
+    @abstractmethod
+    def select(self, shots: Sequence[int]) -> LazyShots:
+        """Some of the shots, by their numbers from 0."""
+
+    @abstractmethod
+    def keep(self, receivers: Mapping[str, NDArray[np.bool_]]) -> LazyShots:
+        """The shots, of which some keep only some of their receivers."""
+
+    @overload
+    def __getitem__(self, index: int) -> Shot: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Shot]: ...
+
+    def __getitem__(self, index: int | slice) -> Shot | Sequence[Shot]:
+        if isinstance(index, slice):
+            return self.select(range(len(self))[index])
+        number = range(len(self))[index]  # raises IndexError
+        return self.make(number)
+
+    @abstractmethod
+    def make(self, number: int) -> Shot:
+        """Make a shot."""
+
+
 @dataclass(frozen=True, eq=False)
 class Survey:
     """Shots in survey order."""
 
-    shots: tuple[Shot, ...]
+    shots: tuple[Shot, ...] | LazyShots
 
     def __len__(self) -> int:
         return len(self.shots)
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the shots."""
+        return self.shots.names if isinstance(self.shots, LazyShots) else tuple(shot.name for shot in self.shots)
+
+    @cached_property
+    def receiver_counts(self) -> NDArray[np.int64]:
+        """Number of receivers of each shot."""
+        if isinstance(self.shots, LazyShots):
+            return self.shots.receiver_counts
+        return np.array([len(shot.receivers) for shot in self.shots], dtype=np.int64)
+
+    def spreads(self) -> Iterator[NDArray[np.float64]]:
+        """Positions of the receivers of each shot; those that shots share only once."""
+        last = None
+        for shot in self.shots:
+            if shot.receivers is not last:
+                yield shot.receivers
+            last = shot.receivers
+
+    def keep(self, receivers: Mapping[str, NDArray[np.bool_]]) -> Survey:
+        """Return the survey in which the named shots keep only some receivers: masks of shape (receivers,)."""
+        if not receivers:
+            return self
+        if isinstance(self.shots, LazyShots):
+            return Survey(self.shots.keep(receivers))
+        kept = (
+            Shot(shot.name, shot.source, shot.receivers[receivers[shot.name]]) if shot.name in receivers else shot
+            for shot in self.shots
+        )
+        return Survey(tuple(kept))
+
     def without(self, names: Collection[str]) -> Survey:
         """Return the survey without the named shots; raises InputError for unknown names, or if no shot would remain."""
-        known, excluded = [shot.name for shot in self.shots], set(names)
+        known, excluded = self.names, set(names)
+        if not excluded:
+            return self
         unknown = sorted(excluded.difference(known))
         if unknown:
             raise InputError(f"data.exclude: there is no shot {unknown[0]!r}; the shots are {list_names(known)}")
         if known and excluded.issuperset(known):
             raise InputError("data.exclude: leaves no shot of the survey; keep at least one")
-        return Survey(tuple(shot for shot in self.shots if shot.name not in excluded))
+        kept = [number for number, name in enumerate(known) if name not in excluded]
+        if isinstance(self.shots, LazyShots):
+            return Survey(self.shots.select(kept))
+        return Survey(tuple(self.shots[number] for number in kept))
 
 
 def list_names(names: Sequence[str]) -> str:
@@ -86,7 +162,7 @@ def build_survey(sources: Positions, receivers: Positions, axes: tuple[str, ...]
     Raises InputError if a CSV file cannot be read, or its shots do not match the sources.
     """
     names, positions = _named_sources(sources, axes)
-    table = _Table(receivers.file, "acquisition.receivers.file") if receivers.file else None
+    table = Table(receivers.file, "acquisition.receivers.file") if receivers.file else None
     spread = table.positions(axes) if table else _lattice(receivers)
     if table is None or "shot" not in table.header:
         return Survey(tuple(Shot(name, source, spread) for name, source in zip(names, positions, strict=True)))
@@ -120,14 +196,18 @@ def move_down(survey: Survey, depth: float) -> tuple[Survey, tuple[str, ...]]:
         if shot.source[-1] < depth:
             sources.append(shot.name)
         shots.append(Shot(shot.name, _at_least(shot.source, depth), receivers))
+    return Survey(tuple(shots)), moved_down_warning(depth, sources, with_receivers)
+
+
+def moved_down_warning(depth: float, sources: Sequence[str], with_receivers: Sequence[str]) -> tuple[str, ...]:
+    """A warning that names the shots whose source, or some of whose receivers, were moved; empty if none were."""
     parts = [("the source", sources), ("receivers", with_receivers)]
     found = [
         f"{what} of {len(names)} shot{'s' if len(names) > 1 else ''} ({list_names(names)})"
         for what, names in parts
         if names
     ]
-    warning = f"acquisition.minimum_depth: moved {' and '.join(found)} down to {depth:g} m" if found else ""
-    return Survey(tuple(shots)), (warning,) if found else ()
+    return (f"acquisition.minimum_depth: moved {' and '.join(found)} down to {depth:g} m",) if found else ()
 
 
 def _at_least(positions: NDArray[np.float64], depth: float) -> NDArray[np.float64]:
@@ -141,7 +221,7 @@ def read_geometry(path: Path, axes: tuple[str, ...]) -> Survey:
 
     Raises InputError if it cannot be read, or a shot has two sources.
     """
-    table = _Table(path, "data.geometry")
+    table = Table(path, "data.geometry")
     sources = table.positions(axes, "source_")
     receivers = table.positions(axes, "receiver_")
     shots = []
@@ -158,7 +238,7 @@ def read_geometry(path: Path, axes: tuple[str, ...]) -> Survey:
 
 def _named_sources(positions: Positions, axes: tuple[str, ...]) -> tuple[list[str], NDArray[np.float64]]:
     """Names of the shots, and their positions; shots without a name are numbered from 0."""
-    table = _Table(positions.file, "acquisition.sources.file") if positions.file else None
+    table = Table(positions.file, "acquisition.sources.file") if positions.file else None
     points = table.positions(axes) if table else _lattice(positions)
     if table is None or "shot" not in table.header:
         return [str(i) for i in range(len(points))], points
@@ -181,7 +261,7 @@ def _lattice(positions: Positions) -> NDArray[np.float64]:
     return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, len(first))
 
 
-class _Table:
+class Table:
     """A CSV file with a header, from an editor or a spreadsheet.
 
     Commas, semicolons or tabs separate columns; unless commas do, numbers may have a decimal comma. Blank lines and lines that
@@ -227,6 +307,18 @@ class _Table:
                     )
         return out
 
+    def numbers(self, name: str, whole: bool = False) -> NDArray[np.float64]:
+        """Read a column of numbers, or of whole ones, shape (rows,)."""
+        column = self._column(name, [name])
+        values = np.array([self._number(row[column]) for row in self.rows])
+        wrong = np.flatnonzero(~np.isfinite(values) | (whole & (values != np.round(values))))
+        if len(wrong):
+            raise InputError(
+                f"{self.line(int(wrong[0]))}: {name} is {quoted(self.rows[wrong[0]][column])}; it should be a "
+                f"{'whole ' if whole else ''}number"
+            )
+        return values
+
     @cached_property
     def rows_of_shots(self) -> dict[str, list[int]]:
         """Rows of each shot, in the order in which the shots first appear."""
@@ -234,7 +326,7 @@ class _Table:
         found: dict[str, list[int]] = {}
         for i, row in enumerate(self.rows):
             if row[column] not in found:
-                problem = _problem_of_name(row[column])
+                problem = problem_of_name(row[column])
                 if problem:
                     raise InputError(f"{self.line(i)}: the shot name {quoted(row[column])} {problem}")
             found.setdefault(row[column], []).append(i)
@@ -288,7 +380,7 @@ def _is_comment(line: str) -> bool:
     return not text or text.startswith("#") or (text.lower().startswith("sep=") and len(text) <= 5)
 
 
-def _problem_of_name(name: str) -> str:
+def problem_of_name(name: str) -> str:
     """What is wrong with the name of a shot, or nothing."""
     if not name:
         return "is empty"

@@ -1,4 +1,4 @@
-"""Velocity models: built-in ones and ones from files, and their conversion to squared slowness."""
+"""Velocity models: built-in ones and ones from files, their smoothing, and their conversion to squared slowness."""
 
 import math
 from decimal import Decimal
@@ -8,14 +8,20 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.config.models import CircleModel, ConstantModel, DomeModel, FileModel, LayersModel, Model
-from hpcfwi.config.quantities import MAX_VELOCITY_KM_S, MIN_VELOCITY_KM_S
+from hpcfwi.config.models import (
+    CircleModel,
+    ConstantModel,
+    DomeModel,
+    FileModel,
+    GradientModel,
+    LayersModel,
+    Model,
+)
+from hpcfwi.config.quantities import MIN_VELOCITY_KM_S
 from hpcfwi.errors import InputError
-from hpcfwi.io import require_regular_file
+from hpcfwi.model.arrays import read_array
 from hpcfwi.model.grid import EDGE_TOLERANCE, Domain
-
-# Relative error of a velocity that was saved in single precision.
-FLOAT32_ROUNDING = float(np.finfo(np.float32).eps)
+from hpcfwi.model.model_file import open_model_file
 
 Numbers = TypeVar("Numbers", float, NDArray[np.float64])
 
@@ -46,6 +52,12 @@ def build_model(section: Model, domain: Domain, name: str) -> NDArray[np.float64
             depth = axes[-1] + EDGE_TOLERANCE * domain.spacing[-1]
             layer = np.searchsorted(np.asarray(section.interfaces), depth, side="right")
             return np.broadcast_to(np.asarray(section.velocities)[layer], shape).copy()
+        case GradientModel():
+            top = domain.origin[-1] if section.water_depth is None else section.water_depth
+            below = axes[-1] - top
+            column = np.clip(section.velocity + section.gradient * below / 1000, MIN_VELOCITY_KM_S, section.highest)
+            column[below < -EDGE_TOLERANCE * domain.spacing[-1]] = section.water
+            return np.broadcast_to(column, shape).copy()
         case CircleModel():
             center = section.center or tuple(axis[len(axis) // 2] for axis in axes)
             if len(center) != len(axes):
@@ -55,14 +67,7 @@ def build_model(section: Model, domain: Domain, name: str) -> NDArray[np.float64
             distance2 = sum(np.meshgrid(*squares, indexing="ij", sparse=True))
             return np.where(distance2 <= radius**2, section.inside, section.background)
         case FileModel():
-            found = file_grid_shape(section, name)
-            if found != shape:
-                hint = "; it looks transposed: z is the last axis, and runs fastest" if found == shape[::-1] else ""
-                raise InputError(
-                    f"{name}.file: {section.file} gives a grid of {found} points, but the grid has {shape}{hint}; "
-                    f"correct {name}.decimate, grid.shape or the other model"
-                )
-            return _read_model(section, name)
+            return open_model_file(section, name, domain.spacing, domain.origin).read(domain)
 
 
 def _dome(section: DomeModel, domain: Domain, axes: list[NDArray], name: str) -> NDArray[np.float64]:
@@ -79,24 +84,6 @@ def _dome(section: DomeModel, domain: Domain, axes: list[NDArray], name: str) ->
         before = before - np.where(across[0] > plane, section.throw, 0.0)
     layer = np.searchsorted(np.asarray(section.interfaces), before + EDGE_TOLERANCE * domain.spacing[-1], side="right")
     return np.asarray(section.velocities)[layer]
-
-
-def file_grid_shape(section: FileModel, name: str) -> tuple[int, ...]:
-    """Shape of the grid that a model file gives, after decimation."""
-    key = f"{name}.file"
-    stored = _open_npy(section.file, key, _advice(key)).shape if section.file.suffix == ".npy" else section.shape
-    if stored is None:
-        raise InputError(f"{name}.shape: is missing; raw binary ({section.file}) needs the samples along each axis")
-    steps = _decimation(section, len(stored), name)
-    return tuple(-(-n // step) for n, step in zip(stored, steps, strict=True))
-
-
-def read_array(path: Path, key: str) -> NDArray:
-    """Memory-map a .npy file of numbers or booleans; ``key`` is the configuration key, for messages."""
-    array = np.asarray(_open_npy(path, key))
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{key}: {path}: holds {array.dtype}, not real numbers")
-    return array
 
 
 def read_mask(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -123,90 +110,3 @@ def smooth_model(velocity: NDArray[np.float64], sigma: float) -> NDArray[np.floa
     for axis in range(smoothed.ndim):
         smoothed = correlate1d(smoothed, weights, axis, mode="reflect")
     return smoothed
-
-
-def _decimation(section: FileModel, ndim: int, name: str) -> tuple[int, ...]:
-    steps = section.decimate if isinstance(section.decimate, tuple) else (section.decimate,) * ndim
-    if len(steps) != ndim:
-        raise InputError(f"{name}.decimate: has {len(steps)} numbers, but {section.file} has {ndim} axes")
-    return steps
-
-
-def _open_npy(path: Path, key: str, advice: str = "") -> NDArray:
-    try:
-        with np.errstate(over="ignore"):  # in the size of a shape that is too large for any file
-            return np.lib.format.open_memmap(require_regular_file(path), mode="r")
-    except FileNotFoundError:
-        raise InputError(f"{key}: {path}: no such file{advice}") from None
-    except Exception as error:  # a broken header can make numpy raise anything
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise InputError(f"{key}: {path}: is not a readable .npy file ({reason})") from None
-
-
-def _advice(key: str) -> str:
-    return f"; give another path with --set {key}=PATH"
-
-
-def _read_model(section: FileModel, name: str) -> NDArray[np.float64]:
-    if section.file.suffix == ".npy":
-        stored = read_array(section.file, f"{name}.file")
-        if section.shape is not None and section.shape != stored.shape:
-            raise InputError(f"{name}.shape: is {section.shape}, but {section.file} has shape {stored.shape}")
-    else:
-        stored = _open_raw(section, name)
-    steps = _decimation(section, stored.ndim, name)
-    values = np.array(stored[tuple(slice(None, None, step) for step in steps)], dtype=np.float64)
-    if section.unit == "m/s":
-        values /= 1000.0
-    _check_stored(values, section, name)
-    if section.clip is not None:
-        values = np.clip(values, *section.clip)
-    low, high = float(values.min()), float(values.max())
-    if not (low * (1 + FLOAT32_ROUNDING) >= MIN_VELOCITY_KM_S and high <= MAX_VELOCITY_KM_S * (1 + FLOAT32_ROUNDING)):
-        raise InputError(
-            f"{name}.file: {section.file} has velocities of {low:g} to {high:g} km/s; they should lie between "
-            f"{MIN_VELOCITY_KM_S:g} and {MAX_VELOCITY_KM_S:g} km/s: correct the file, or limit them with {name}.clip"
-        )
-    return values
-
-
-def _open_raw(section: FileModel, name: str) -> NDArray:
-    assert section.shape is not None  # file_grid_shape requires it
-    dtype = np.dtype(section.dtype)
-    expected = math.prod(section.shape) * dtype.itemsize
-    try:
-        size = section.file.stat().st_size
-        if size != expected:
-            raise InputError(
-                f"{name}.shape: {section.shape} samples of {section.dtype} are {expected} bytes, but {section.file} has "
-                f"{size} bytes; {name}.shape and {name}.dtype must be those of the file"
-            )
-        return np.memmap(section.file, dtype=dtype, mode="r", shape=section.shape)
-    except FileNotFoundError:
-        raise InputError(f"{name}.file: {section.file}: no such file{_advice(f'{name}.file')}") from None
-    except OSError as error:
-        raise InputError(f"{name}.file: {section.file}: cannot be read ({error.strerror})") from None
-
-
-def _check_stored(values: NDArray, section: FileModel, name: str) -> None:
-    """Raise on NaN, infinite and negative values, and on the wrong unit, before clipping hides them."""
-    where = f"{name}.file: {section.file} has"
-    raw = "" if section.file.suffix == ".npy" else f"; if the file is correct, {name}.dtype is wrong"
-    broken = ~np.isfinite(values)
-    if broken.any():
-        first = tuple(int(i) for i in np.argwhere(broken)[0])
-        raise InputError(
-            f"{where} values that are NaN or infinite ({int(broken.sum())} of {broken.size}), the first at grid point "
-            f"{first}{raw}"
-        )
-    low, middle, high = float(values.min()), float(np.median(values)), float(values.max())
-    if low <= 0:
-        first = tuple(int(i) for i in np.unravel_index(int(values.argmin()), values.shape))
-        raise InputError(f"{where} a velocity of {low:g} km/s at grid point {first}; velocities are positive{raw}")
-    if middle > MAX_VELOCITY_KM_S and section.unit == "km/s":
-        hint = f'which looks like m/s; if so, set {name}.unit = "m/s"'
-    elif middle < MIN_VELOCITY_KM_S and section.unit == "m/s":
-        hint = f'after division by 1000; if the file has km/s, set {name}.unit = "km/s"'
-    else:
-        return
-    raise InputError(f"{where} velocities of {low:g} to {high:g} km/s, {hint}{raw}")

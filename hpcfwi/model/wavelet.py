@@ -1,12 +1,12 @@
-"""Source wavelets: Ricker, or samples from a file."""
+"""Source wavelets: Ricker, or samples from a file, band-passed by the processing of a run."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,21 @@ from hpcfwi.io import quoted, require_regular_file
 from hpcfwi.model.grid import TimeAxis, true_frequency
 
 if TYPE_CHECKING:
-    from hpcfwi.config.run import RickerSection, WaveletFileSection  # workers import this module without pydantic
+    from hpcfwi.config.run import (  # workers import this module without pydantic
+        EstimatedWaveletSection,
+        RickerSection,
+        WaveletFileSection,
+    )
+    from hpcfwi.model.processing.filters import BandPass
 
 # Of a wavelet, times and frequencies beyond these shares of its peak and its highest frequency are left out: records do not
-# pass them on (hpcfwi.model.processing).
+# pass them on (hpcfwi.model.processing.sampling).
 SMALLEST_VALUE, HIGHEST_KEPT, MIN_FREQUENCIES = 1e-20, 4.0, 200
 # The highest frequency is the last one with this share (-40 dB) of the spectrum's peak.
 HIGHEST_FREQUENCY_LEVEL = 0.01
 MAX_WAVELET_SAMPLES = 10_000_000
+# A band-passed wavelet begins where it passes this share of its peak, and ends with the last sample above the second share.
+BAND_PASSED_START, BAND_PASSED_END = 1e-3, 1e-8
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,12 @@ class RickerWavelet:
     frequency: float  # of the peak of the spectrum, kHz
     delay: float  # time of the peak, ms
     amplitude: float = 1.0  # value at the peak
+    lead: ClassVar[float] = 0.0  # ms by which the wavelet begins before time zero
+
+    @property
+    def duration(self) -> float:
+        """Time, ms, after which the wavelet is zero."""
+        return self.delay + 2 / self.frequency
 
     def sample(self, axis: TimeAxis) -> NDArray[np.float64]:
         """Return the values on a time axis, shape (axis.samples,)."""
@@ -46,10 +59,16 @@ class SampledWavelet:
 
     values: tuple[float, ...]  # from time zero on
     interval: float  # between samples, ms
+    lead: ClassVar[float] = 0.0  # ms by which the wavelet begins before time zero
+
+    @property
+    def duration(self) -> float:
+        """Time, ms, after which the wavelet is zero."""
+        return len(self.values) * self.interval
 
     def sample(self, axis: TimeAxis) -> NDArray[np.float64]:
         """Return the values of a cubic spline on a time axis, shape (axis.samples,)."""
-        from hpcfwi.model.processing import resample  # scipy, which a Ricker wavelet does not need
+        from hpcfwi.model.processing.sampling import resample  # scipy, which a Ricker wavelet does not need
 
         out = np.zeros(axis.samples)
         known = resample(np.asarray(self.values)[:, None], self.interval, axis, "float64")[:, 0]
@@ -57,7 +76,56 @@ class SampledWavelet:
         return out
 
 
-Wavelet = RickerWavelet | SampledWavelet
+@dataclass(frozen=True)
+class BandPassedWavelet:
+    """A wavelet after band-passes (:func:`band_passed`).
+
+    A filter of zero phase makes it begin before time zero. So it is sampled ``lead`` ms late, and so are the records that are
+    modelled with it.
+    """
+
+    raw: RickerWavelet | SampledWavelet
+    bands: tuple[BandPass, ...]
+    lead: float  # ms by which the wavelet begins before time zero
+
+    @property
+    def duration(self) -> float:
+        """Time, ms, after which the wavelet has died out."""
+        return self.lead + self.raw.duration + sum(band.duration(BAND_PASSED_START) for band in self.bands)
+
+    def gain(self, frequencies: NDArray[np.float64]) -> NDArray[np.complex128]:
+        """Response of the filters at frequencies, kHz."""
+        return np.prod([band.response(frequencies) for band in self.bands], axis=0)
+
+    def sample(self, axis: TimeAxis) -> NDArray[np.float64]:
+        """Return the values on a time axis that begins at time ``-lead``, shape (axis.samples,)."""
+        from hpcfwi.model.processing.filters import padded_count  # scipy, which a Ricker wavelet does not need
+
+        # the raw wavelet may have higher frequencies than the axis carries
+        finer = max(1, math.ceil(4 * axis.step * highest_frequency(self.raw)))
+        fine = TimeAxis(axis.step / finer, (axis.samples - 1) * finer + 1)
+        count = padded_count(self.bands, fine)
+        frequencies = np.asarray(np.fft.rfftfreq(count, fine.step), dtype=np.float64)
+        moved = self.gain(frequencies) * np.exp(-2j * np.pi * frequencies * self.lead)
+        values = np.fft.irfft(np.fft.rfft(self.raw.sample(fine), count) * moved, count)[: fine.samples : finer]
+        size = np.abs(values)
+        values[np.flatnonzero(size >= BAND_PASSED_END * size.max())[-1] + 1 :] = 0
+        return np.asarray(values, dtype=np.float64)
+
+
+Wavelet = RickerWavelet | SampledWavelet | BandPassedWavelet
+
+
+def band_passed(wavelet: RickerWavelet | SampledWavelet, bands: tuple[BandPass, ...]) -> Wavelet:
+    """Filter a wavelet; it leads by the time at which it passes 0.1 % of its peak."""
+    if not bands:
+        return wavelet
+    reach = sum(band.duration(BAND_PASSED_START**2) for band in bands if band.phase == "zero")
+    found = BandPassedWavelet(wavelet, bands, reach)
+    axis = TimeAxis.covering(found.duration, 1 / (4 * highest_frequency(found)))
+    size = np.abs(found.sample(axis))
+    start = axis.times[np.argmax(size > BAND_PASSED_START * size.max())]
+    return replace(found, lead=max(0.0, math.ceil(reach - start)))
 
 
 def disperse(wavelet: Wavelet, axis: TimeAxis) -> NDArray[np.float64]:
@@ -112,12 +180,15 @@ class SourceSignal:
         return self.scale * values
 
 
-def build_wavelet(section: RickerSection | WaveletFileSection) -> Wavelet:
-    """Make the wavelet that ``[wavelet]`` describes."""
+def build_wavelet(
+    section: RickerSection | WaveletFileSection | EstimatedWaveletSection,
+) -> RickerWavelet | SampledWavelet:
+    """Make the wavelet that ``[wavelet]`` describes; of one that is estimated, the wavelet before the estimate."""
     if section.kind == "file":
         return SampledWavelet(read_wavelet(section.file), section.sample_interval)
     frequency = section.peak_frequency / 1000.0
-    return RickerWavelet(frequency, 1.0 / frequency if section.delay is None else section.delay, section.amplitude)
+    amplitude = section.amplitude if section.kind == "ricker" else 1.0
+    return RickerWavelet(frequency, 1.0 / frequency if section.delay is None else section.delay, amplitude)
 
 
 @lru_cache(4)
@@ -135,7 +206,12 @@ def peak_frequency(wavelet: Wavelet) -> float:
 
 def peak_amplitude(wavelet: Wavelet) -> float:
     """Largest absolute value."""
-    return abs(wavelet.amplitude) if isinstance(wavelet, RickerWavelet) else float(np.abs(wavelet.values).max())
+    if isinstance(wavelet, RickerWavelet):
+        return abs(wavelet.amplitude)
+    if isinstance(wavelet, SampledWavelet):
+        return float(np.abs(wavelet.values).max())
+    axis = TimeAxis.covering(wavelet.duration, 1 / (20 * highest_frequency(wavelet)))
+    return float(np.abs(wavelet.sample(axis)).max())
 
 
 def spectrum(wavelet: Wavelet) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -144,6 +220,9 @@ def spectrum(wavelet: Wavelet) -> tuple[NDArray[np.float64], NDArray[np.float64]
         frequencies = np.linspace(0.0, 5.0 * wavelet.frequency, 5001)
         ratio = (frequencies / wavelet.frequency) ** 2
         return frequencies, ratio * np.exp(-ratio)
+    if isinstance(wavelet, BandPassedWavelet):
+        frequencies, amplitudes = spectrum(wavelet.raw)
+        return frequencies, amplitudes * np.abs(wavelet.gain(frequencies))
     count = max(4096, 8 * len(wavelet.values))
     frequencies = np.asarray(np.fft.rfftfreq(count, wavelet.interval), dtype=np.float64)
     return frequencies, np.abs(np.fft.rfft(wavelet.values, count))

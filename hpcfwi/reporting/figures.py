@@ -12,22 +12,31 @@ from numpy.typing import ArrayLike, NDArray
 from hpcfwi.model.grid import AXIS_NAMES, Domain
 from hpcfwi.reporting import plotting
 from hpcfwi.reporting.formatting import counted
+from hpcfwi.reporting.wavelet_figure import wavelet_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from hpcfwi.inversion.history import Row
-    from hpcfwi.inversion.objective import Objective
+    from hpcfwi.inversion.objective import Objective, ShotGathers
     from hpcfwi.model.problem import Problem
+    from hpcfwi.model.source_estimate import SourceFilters
 
 
 def draw_run_figures(
-    folder: Path, problem: Problem, objective: Objective, rows: Sequence[Row], velocity: NDArray, gradient: NDArray
+    folder: Path,
+    problem: Problem,
+    objective: Objective,
+    rows: Sequence[Row],
+    velocity: NDArray,
+    gradient: NDArray,
+    source: SourceFilters | None = None,
 ) -> None:
     """Write the figures of a run as PNG files; workers predict the gathers of the middle shot.
 
-    ``velocity`` is the final model, km/s; ``gradient`` is the one at the initial model, misfit per (s/km)^2.
+    ``velocity`` is the final model, km/s; ``gradient`` is the one at the initial model, misfit per (s/km)^2; ``source`` are the
+    filters of an estimated wavelet.
     """
     folder.mkdir(exist_ok=True, mode=0o700)
     domain, shots = problem.domain, problem.survey.shots
@@ -35,13 +44,12 @@ def draw_run_figures(
     shot = shots[middle]
     models: dict[str, Any] = {"initial": problem.initial_velocity, "final": velocity, "true": problem.true_velocity}
     sources = np.stack([each.source for each in shots])
-    receivers = np.unique(np.concatenate([each.receivers for each in shots]), axis=0)
+    receivers = np.unique(np.concatenate(list(problem.survey.spreads())), axis=0)
     window = None if problem.windows is None else problem.windows.corners(shot)
-    observed, predicted, axis = objective.predict(velocity, middle)
-    _, initial, initial_axis = objective.predict(problem.initial_velocity, middle)
+    final, first = (objective.predict(model, middle) for model in (velocity, problem.initial_velocity))
     # with a time step that follows the model the two records have different time axes
-    comparable = initial_axis == axis and initial.shape == observed.shape
-    record = (observed, predicted, axis.step, shot.receivers, shot.source, shot.name, initial if comparable else None)
+    initial = first.predicted if first.axis == final.axis and first.predicted.shape == final.observed.shape else None
+    record = (final.observed, final.predicted, final.axis.step, final.receivers, shot.source, shot.name, initial)
     misfits = [evaluation.misfit for evaluation in objective.evaluations]
     history = ([r.evaluations for r in rows], [r.misfit for r in rows], [r.model_error for r in rows])
     pictures: dict[str, Callable[[], Figure]] = {
@@ -51,6 +59,12 @@ def draw_run_figures(
         "gather": lambda: gather_figure(*record),
         "gradient": lambda: gradient_figure(domain, gradient, problem.frozen),
     }
+    if problem.processing.steps:
+        start = problem.initial_velocity
+        stages = {"before": objective.predict(start, 0, processed=False), "after": objective.predict(start, 0)}
+        pictures["processing"] = lambda: processing_figure(stages, shots[0].name, problem.processing.names)
+    if source is not None:
+        pictures["wavelet"] = lambda: wavelet_figure(problem.wavelet, source)
     if domain.ndim == 3:
         pictures["depths"] = lambda: depths_figure(domain, **models)
     for name, draw in pictures.items():
@@ -188,7 +202,7 @@ def gather_figure(
         if record is not None:
             rms = _percent(record - observed, observed)
             records[f"Predicted − observed, {name}\nrms {rms} of observed"] = record - observed
-    order, (left, right), label = _trace_axis(np.atleast_2d(np.asarray(receivers, dtype=float)))
+    order, (left, right), label = trace_axis(np.atleast_2d(np.asarray(receivers, dtype=float)))
     step = sample_interval / 1000
     extent = (left, right, (len(observed) - 0.5) * step, -0.5 * step)
     limits = plotting.symmetric_limits(observed, percent=99)
@@ -207,7 +221,33 @@ def gather_figure(
     return figure
 
 
-def _trace_axis(receivers: NDArray) -> tuple[NDArray, tuple[float, float], str]:
+def processing_figure(stages: dict[str, ShotGathers], shot: str, steps: str) -> Figure:
+    """One shot's observed and predicted record, each before and after the processing, each on its own scale.
+
+    ``stages`` has the gathers "before" and "after"; ``steps`` says what is done.
+    """
+    order, (left, right), label = trace_axis(stages["before"].receivers)
+    records = [
+        (f"Observed,\n{stage} the processing", gathers.observed, gathers.axis) for stage, gathers in stages.items()
+    ]
+    records += [
+        (f"Predicted in the initial model,\n{stage} the processing", gathers.predicted, gathers.axis)
+        for stage, gathers in stages.items()
+    ]
+    figure = plotting.new_figure((11.6, 5.0))
+    panels = figure.subplots(1, len(records), sharey=True)
+    for axes, (title, record, axis) in zip(panels, records, strict=True):
+        step = axis.step / 1000
+        extent = (left, right, (axis.samples - 0.5) * step, -0.5 * step)
+        plotting.draw_image(axes, record[:, order], extent, "gray", plotting.symmetric_limits(record, percent=99))
+        axes.set(title=title, xlabel=label)
+        axes.xaxis.set_major_locator(plotting.round_ticks(5, integer="Trace" in label, min_n_ticks=1))
+    panels[0].set_ylabel("Time (s)")
+    figure.suptitle(f"Shot {shot}: {steps}", fontsize=11, parse_math=False)
+    return figure
+
+
+def trace_axis(receivers: NDArray) -> tuple[NDArray, tuple[float, float], str]:
     """Order of the traces, and limits and label of the horizontal axis."""
     axis = int(np.argmax(np.ptp(receivers, axis=0)))
     name = AXIS_NAMES[receivers.shape[1]][axis]

@@ -110,9 +110,10 @@ def chosen_strategy(problem: Problem, layout: Layout) -> Strategy:
 
 
 def gather_bytes(problem: Problem) -> int:
-    """Memory of the observed data of a shot, at most."""
-    traces = max(len(shot.receivers) for shot in problem.survey.shots)
-    return _compared_samples(problem) * traces * np.dtype(problem.config.solver.dtype).itemsize
+    """Memory of the observed data of a shot, and of the weights that its processing has, at most."""
+    traces = int(problem.survey.receiver_counts.max())
+    arrays = 2 if problem.processing.steps else 1
+    return arrays * _compared_samples(problem) * traces * np.dtype(problem.config.solver.dtype).itemsize
 
 
 def _compared_samples(problem: Problem) -> int:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ class RunFolder:
         self.events = self.path / "events.jsonl"
         self.model = self.path / "model.npy"
         self.image = self.path / "model.vti"
+        self.wavelet = self.path / "wavelet.csv"
         self.current_model = self.path / "model-current.npy"
         self.result = self.path / "result.json"
         self.lease = Lease(self.path / "driver.json", print_line, *current_start())
@@ -242,5 +244,8 @@ def _differences(known: Any, wanted: Any, name: str = "") -> list[str]:
         for key in dict.fromkeys([*wanted, *known]):
             lines += _differences(known.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
         return lines
+    if isinstance(known, list) and isinstance(wanted, list) and any(isinstance(item, dict) for item in known + wanted):
+        pairs = enumerate(zip_longest(known, wanted), 1)
+        return [line for number, pair in pairs for line in _differences(*pair, f"{name}[{number}]")]
     same = known == wanted
     return [] if same else [f"{shortened(name)}: {shortened(str(known))} there, {shortened(str(wanted))} now"]

@@ -86,7 +86,7 @@ def make_plan(
     """
     ways = strategies(problem)
     domain, spec, config = problem.domain, ways[0].spec, problem.config
-    traces = sum(len(shot.receivers) for shot in problem.survey.shots)
+    traces = int(problem.survey.receiver_counts.sum())
     disk = disk_needs(problem)
     surface = "free surface on top" if config.solver.free_surface else "absorbing on all sides"
     velocity = problem.velocity_range[1]
@@ -99,6 +99,7 @@ def make_plan(
     padded = f"{padded_shape} with {spec.boundary.cells} cells of {spec.boundary.name}, {surface}"
     extent = " x ".join(f"{(b - a) / 1000:g}" for a, b in zip(domain.origin, domain.last, strict=True))
     peak, highest = 1000 * peak_frequency(problem.wavelet), 1000 * highest_frequency(problem.wavelet)
+    lead = f", begins {problem.wavelet.lead:g} ms before time zero" if problem.wavelet.lead else ""
     stable = f"stable up to {limit:.4g} ms at {velocity:.4g} km/s"
     parts = ", ".join(f"{name} {decimal(size)}" for name, size in disk.items())
     kept = describe(ways[0])
@@ -110,7 +111,8 @@ def make_plan(
         ("grid", f"{shape} points, {padded}"),
         ("extent", f"{extent} km"),
         ("survey", f"{len(problem.survey)} shots, {traces} traces of {problem.recording.samples} samples"),
-        ("wavelet", f"peak {peak:.3g} Hz, up to {highest:.3g} Hz"),
+        ("wavelet", f"peak {peak:.3g} Hz, up to {highest:.3g} Hz{lead}"),
+        ("processing", problem.processing.names),
         ("time axis", f"{axis.samples} samples of {axis.step:.4g} ms ({config.solver.time_step}; {stable})"),
         ("dispersion", f"{points:.3g} grid points per shortest wavelength, whose speed is off by {100 * error:+.1f} %"),
         ("forward wavefield", kept),
@@ -136,11 +138,12 @@ def make_plan(
 def disk_needs(problem: Problem) -> dict[str, int]:
     """Bytes of the files in a run folder, by what they are."""
     model_bytes = 8 * math.prod(problem.domain.shape)
-    traces = sum(len(shot.receivers) for shot in problem.survey.shots)
+    traces = int(problem.survey.receiver_counts.sum())
     itemsize = np.dtype(problem.config.solver.dtype).itemsize
+    in_place = problem.observations is not None and problem.observations.in_place
     sums = Partials(Path(), problem.config.journal.shots_per_sum).count(len(problem.survey))
     return {
-        "observed data": traces * problem.recording.samples * itemsize,
+        "observed data": 0 if in_place else traces * problem.recording.samples * itemsize,
         # a journal entry holds gradient and model; evaluations outnumber iterations slightly
         "journal": round(1.3 * problem.config.inversion.iterations + 2) * 2 * model_bytes,
         "sums of an unfinished evaluation": sums * model_bytes,

@@ -10,9 +10,10 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from traceback import format_exc
@@ -28,7 +29,9 @@ from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
 from hpcfwi.events import types as events
 from hpcfwi.events.log import EventLog
 from hpcfwi.execution.window import Window
+from hpcfwi.io import format_ranges
 from hpcfwi.model.problem import Problem
+from hpcfwi.model.survey import list_names
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.process import command_start, defer_interrupts, gc_paused, ignoring_signals_at_exit, interrupted
 from hpcfwi.reporting.progress import Progress
@@ -152,6 +155,8 @@ class Session:
         for warning in [*self.problem.warnings, *excluded]:
             self.warn(warning)
         self.print_line(f"run folder {self.folder.path}")
+        for note in () if self.problem.observations is None else self.problem.observations.notes:
+            self.print_line(f"data: {note}")
         if self.stand_in is not None:
             self.print_line(f"{self.stand_in} replace the kernels: a scaling study, not an inversion")
         window = Window()
@@ -275,8 +280,15 @@ class Session:
                 self.problem.windows,
                 config.inversion.misfit,
                 self.stand_in,
+                stage(self.folder.staged, "processing", self.problem.processing),
             )
         )
+
+    def use_source(self, filters: StagedFile | None) -> None:
+        """Filter predicted gathers from now on."""
+        from hpcfwi.execution.tasks import shot_operations
+
+        self.operations = shot_operations(replace(self.operations.context, source=filters))
 
     def _open_dashboard(self, pool: WorkerPool, site: Site) -> None:
         from hpcfwi.cluster.dashboard import OFF, reach_dashboard
@@ -346,17 +358,42 @@ class Session:
         """Model or read the observed data of each shot and stage them, in the order of the survey."""
         from hpcfwi.inversion.objective import observe
 
-        started, file = time.perf_counter(), self.problem.config.data.file
+        started, files = time.perf_counter(), self.problem.config.data.files
         self.log.write(events.StagingData(shots=len(self.problem.survey)))
         shots = observe(self.problem, self.operations, self.tasks, self.folder.staged)
-        if file is not None:  # the journal depends on the records of the first start
+        left_out = ""
+        if files:  # the journal depends on the records of the first start
             headers = [read_header(Path(shot.path)) or {} for shot in shots]
             self.folder.claim_data({str(header.get("shot")): str(header.get("record")) for header in headers})
+            left_out = self._log_left_out(headers)
         seconds = time.perf_counter() - started
         self.log.write(events.DataStaged(shots=len(shots), seconds=seconds))
-        made = "modelled in the true model" if file is None else f"read from {file}"
+        made = f"read from {list_names([str(file) for file in files])}" if files else "modelled in the true model"
         self.print_line(f"observed data of {len(shots)} shots {made} ({seconds:.1f} s)")
+        if left_out:
+            self.print_line(left_out)
         return shots
+
+    def _log_left_out(self, headers: Sequence[dict[str, Any]]) -> str:
+        """Log which traces are left out, from the headers of staged shots and the selection; returns a summary."""
+        observations, listed = self.problem.observations, {}
+        assert observations is not None
+        for shot in observations.selection.shots:
+            listed[shot] = {
+                reason: format_ranges(traces) for reason, traces in observations.selection.left_out[shot].items()
+            }
+        listed |= {str(header.get("shot")): header.get("left_out") or {} for header in headers}
+        counts: Counter[str] = Counter()
+        for shot, reasons in listed.items():
+            if reasons:
+                event = events.TracesLeftOut(shot=shot, reasons=reasons)
+                self.log.write(event)
+                counts.update(event.counts())
+        if not counts:
+            return ""
+        total = int(observations.stored.receiver_counts.sum())
+        each = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+        return f"{counts.total()} of {total} traces are left out ({each}); events.jsonl and the report list them"
 
 
 def _topics(worker_events: WorkerEvents) -> dict[str, Callable[[Any], None]]:

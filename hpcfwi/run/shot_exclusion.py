@@ -35,7 +35,7 @@ class ShotExclusion:
     def _read(self) -> dict[str, str]:
         """The reason of each excluded shot; empty if the file belongs to another survey."""
         reasons = (self.folder.read_json(self.path) or {}).get("shots")
-        names = {shot.name for shot in self.full_problem.survey.shots}
+        names = set(self.full_problem.survey.names)
         if not isinstance(reasons, dict) or not names.issuperset(reasons) or len(reasons) == len(names):
             return {}
         return {name: str(reason) for name, reason in reasons.items()}

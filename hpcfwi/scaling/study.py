@@ -103,7 +103,7 @@ def run_study(config: Path, options: ScaleOptions, folder: Path, console: Consol
     console = console or Console(quiet=True)
     print_line = line_printer(console)
     problem, study = _prepare(config, options)
-    runs = StudyRuns(folder, study, config, [shot.name for shot in problem.survey.shots], print_line)
+    runs = StudyRuns(folder, study, config, list(problem.survey.names), print_line)
     kind, nodes = "weak" if options.weak else "strong", ", ".join(map(str, options.nodes))
     print_line(f"{kind} scaling of {config.stem} in {folder}; nodes: {nodes}; {counted(options.repeats, 'run')} each")
     if options.stand_in:

@@ -28,6 +28,7 @@ import numpy as np
 import psutil
 
 from hpcfwi.artifacts import StagedFile
+from hpcfwi.io import format_ranges
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:  # imports Devito
@@ -193,7 +194,7 @@ def run_staged(staged: StagedFile, spec: SolverSpec) -> dict[str, Any]:
 
 
 def _run(propagator: Propagator) -> dict[str, Any]:
-    from hpcfwi.execution.affinity import format_ranges, observed_threads
+    from hpcfwi.execution.affinity import observed_threads
     from hpcfwi.model.grid import TimeAxis
     from hpcfwi.model.survey import Shot
     from hpcfwi.model.wavelet import SampledWavelet

@@ -10,7 +10,8 @@ from rich.text import Text
 from hpcfwi.cluster.layout import Layout
 from hpcfwi.cluster.network import CLOCK_SKEW
 from hpcfwi.config.site import Site
-from hpcfwi.execution.affinity import AffinityCheck, format_ranges, parse_ranges
+from hpcfwi.execution.affinity import AffinityCheck, parse_ranges
+from hpcfwi.io import format_ranges
 from hpcfwi.reporting.formatting import counted
 from hpcfwi.sitecheck.probe import MIN_STEPS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,8 +30,8 @@ def points_needed(problem: Problem) -> int:
     Two for linear interpolation, or if all positions are grid points.
     """
     domain, solver = problem.solver_domain, problem.config.solver
-    arrays = {id(shot.receivers): shot.receivers for shot in problem.survey.shots}  # many shots may share one
-    positions = [*arrays.values(), np.stack([shot.source for shot in problem.survey.shots])]
+    sources = (shot.source[None] for shot in problem.survey.shots)
+    positions = chain(sources, problem.survey.spreads())
     if solver.interpolation == "linear" or all((_in_cells(domain, each) % 1 == 0).all() for each in positions):
         return 2
     # Devito wants a halo as wide as half of them

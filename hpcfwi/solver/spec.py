@@ -58,7 +58,7 @@ class SolverSpec:
             # a wavelet may have its peak at zero
             frequency = max(peak_frequency(problem.wavelet), 0.1 * highest_frequency(problem.wavelet))
             boundary = Cpml(*layer, velocity=problem.edge_velocity, frequency=frequency)
-        receivers = max(len(shot.receivers) for shot in problem.survey.shots)
+        receivers = int(problem.survey.receiver_counts.max())
         folded = solver.boundary_gradient == "exact"
         points = points_needed(problem)
         return cls(boundary, solver.space_order, solver.dtype, samples, every, receivers, folded, points)

@@ -25,7 +25,7 @@ CIRCLE = tomllib.loads((Path(__file__).parents[2] / "jobs/circle.toml").read_tex
 NOBODY = 65534
 SHAPE, SAMPLES, RECEIVERS = (101, 101), 251, 101
 VELOCITY = np.full(SHAPE, 2.5)
-GATHERS = {f"gathers/{shot}.npy": np.zeros((SAMPLES, RECEIVERS)) for shot in range(11)}
+GATHERS = {f"gathers/{shot}.npy": np.arange(1.0 + SAMPLES * RECEIVERS)[1:].reshape(SAMPLES, -1) for shot in range(11)}
 
 
 @dataclass(frozen=True)
@@ -171,15 +171,19 @@ CASES = {
         {"v.bin": bytes(40800)},
     ),
     "a file in m/s": Case(
-        ["model.file: ", "velocities of 2500 to 2500 km/s, which looks like m/s", 'set model.unit = "m/s"'],
+        [
+            "model.file: ",
+            "values from 2500 to 2500, which are unlikely in km/s; they look like m/s",
+            'set model.unit = "m/s"',
+        ],
         **npy(1000 * VELOCITY),
     ),
     "negative velocities in a file": Case(
-        ["model.file: ", "v.npy has a velocity of -2 km/s at grid point (30, 40); velocities are positive"],
+        ["model.file: ", "v.npy has a velocity of -2 km/s at sample (30, 40) along x, z; it should be positive"],
         **npy(with_value(-2)),
     ),
     "NaN velocities": Case(
-        ["model.file: ", "v.npy has values that are NaN or infinite (1 of 10201), the first at grid point (30, 40)"],
+        ["model.file: ", "v.npy has values that are NaN or infinite (1 of 10201), the first at sample (30, 40)"],
         **npy(with_value(np.nan)),
     ),
     "bounds that exclude the initial model": Case(
@@ -249,13 +253,12 @@ CASES = {
     ),
     "NaN in a gather": Case(
         [
-            "shot 7: its gather in data.file has values that are NaN, infinite or beyond 1e+18 (1 of 25351)",
-            "at sample 11 of receiver 21",
+            "shot 7: only 0 of its 101 traces can be used (not finite: 1-101), and data.traces.minimum asks for 0.5 of them",
             "--set data.quorum=0.909",
             "--fresh --set",
         ],
         {"data.file": "gathers"},
-        GATHERS | {"gathers/7.npy": np.where(np.arange(SAMPLES * RECEIVERS).reshape(SAMPLES, -1) == 1030, np.nan, 0)},
+        GATHERS | {"gathers/7.npy": np.full((SAMPLES, RECEIVERS), np.nan)},
     ),
     # run folder
     "run folder below a file": Case(

@@ -157,7 +157,19 @@ def test_the_version_is_printed(capsys):
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["run"], ["model"], ["plan"], ["check"], ["status"], ["report"], ["scale"], ["site"], ["site", "check"]],
+    [
+        [],
+        ["run"],
+        ["model"],
+        ["plan"],
+        ["check"],
+        ["status"],
+        ["report"],
+        ["export"],
+        ["scale"],
+        ["site"],
+        ["site", "check"],
+    ],
 )
 def test_every_command_has_a_help_text(capsys, words):
     assert command([*words, "-h"]) == 0

@@ -86,6 +86,21 @@ def test_velocities_are_positive_and_in_km_per_second(key, velocity):
     assert ("this looks like m/s" in message) == (velocity == 2500.0)
 
 
+def test_a_sea_floor_is_a_number_or_a_file_beside_the_configuration(tmp_path):
+    model = {"kind": "file", "file": "v.npy"}
+    assert load(initial=model | {"water": {"bathymetry": 200}}).initial.water.bathymetry == 200.0
+    content = CIRCLE | {"initial": model | {"water": {"bathymetry": "floor.csv"}}}
+    (tmp_path / "fwi.toml").write_text(tomli_w.dumps(content))
+    assert load_run_config(tmp_path / "fwi.toml").initial.water.bathymetry == tmp_path / "floor.csv"
+    message = refused(initial=model | {"water": {"bathymetry": True}})
+    assert message.startswith("initial.water.bathymetry: is true; it should be a number or a path")
+
+
+def test_keys_of_a_model_file_that_contradict_each_other_are_refused():
+    model = {"kind": "file", "file": "v.npy", "quantity": "slowness", "unit": "m/s"}
+    assert refused(initial=model) == 'initial.unit: is "m/s", a unit of velocity; quantity is "slowness"'
+
+
 def test_bounds_are_two_velocities_in_order():
     assert "first velocity must be lower than the second" in refused("inversion.bounds=[4, 1.4]")
     assert "bounds, value 2: is 4000; it should be at most 15; this looks like m/s" in refused(
@@ -165,6 +180,14 @@ def test_layers_need_one_interface_less_than_velocities_in_order_of_depth():
 def test_clipping_limits_are_in_order():
     message = refused(model={"kind": "file", "file": "v", "clip": [2, 1]})
     assert message == "model.clip: the first velocity must be lower than the second, not [2.0, 1.0]"
+
+
+def test_an_estimated_wavelet_needs_observed_data_at_their_own_samples():
+    wavelet = {"kind": "estimate", "peak_frequency": 10.0}
+    assert refused(wavelet=wavelet) == ('wavelet.kind: is "estimate", which needs observed data (data.file)')
+    told = refused("data.file=a", "data.tail=extrapolate", "solver.time_dispersion=kept", wavelet=wavelet)
+    assert told.startswith('data.tail: is "extrapolate", which does not go with an estimated wavelet: ')
+    assert load("data.file=a", wavelet=wavelet).wavelet.kind == "estimate"
 
 
 def test_smoothing_needs_a_true_model():

@@ -44,6 +44,7 @@ def test_a_summary_restores_the_whole_state(state):
     state.apply(sample("interrupted", time=200.0, reason="SIGTERM was received"))
     state.apply(sample("iteration", model_error=0.5))
     state.apply(sample("shot", evaluation=2))
+    state.apply(sample("traces left out", reasons={"dead": "3,17-20"}))
     summary, unused = state.summary(), RunState().summary()
     assert set(summary) == {field.name for field in fields(RunState)}
     assert [name for name in summary if summary[name] == unused[name]] == []

@@ -17,7 +17,7 @@ from hpcfwi.execution.tasks import observe_shot
 from hpcfwi.io import make_private
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.problem import Problem
-from hpcfwi.model.processing import RecordSampling
+from hpcfwi.model.processing.sampling import RecordSampling
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.solver.operators import stage_solver
 from hpcfwi.solver.spec import SolverSpec

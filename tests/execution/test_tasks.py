@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import hpcfwi.execution.shot_worker as shot_module
-from hpcfwi.artifacts import load, stage
+from hpcfwi.artifacts import load, read_header, stage
 from hpcfwi.errors import DataError, RunError, StagingError
 from hpcfwi.execution.shot_worker import ShotContext, ShotWorker
 from hpcfwi.execution.tasks import TaskFailure, evaluate_shot, observe_shot
 from hpcfwi.io import make_private
+from hpcfwi.model.gathers import ArrayRecordings
 from hpcfwi.model.survey import Shot
+from hpcfwi.model.traces import ShotData, TracePolicy
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.solver.operators import stage_solver
 from hpcfwi.solver.spec import SolverSpec
@@ -196,12 +198,19 @@ def test_a_wavefield_without_bounds_is_an_error_that_names_the_shot(problem, con
         ShotWorker(context).evaluate("few", much_too_fast, observe(SHOTS[0]), axis)
 
 
-def test_nan_in_the_data_is_an_error_of_the_shot(problem, context, tmp_path, folder):
-    record = np.zeros((problem.recording.samples, 2), dtype=np.float32)
+def test_traces_with_nan_are_left_out_and_a_shot_of_nothing_else_is_an_error(problem, context, tmp_path, folder):
+    record = np.arange(2.0 * problem.recording.samples, dtype=np.float32).reshape(-1, 2)
     record[5, 1] = np.nan
     np.save(tmp_path / "few.npy", record)
-    with pytest.raises(DataError, match=r"^shot few: its gather .*NaN.* sample 6 of receiver 2"):
-        observe_shot(context, SHOTS[0], folder / "shots", "", problem.recording, tmp_path, None, None)
+    reader = ArrayRecordings(tmp_path, problem.recording.step, 300.0).reader("few")
+
+    def observe(**policy):
+        data = ShotData(reader, TracePolicy(**policy))
+        return observe_shot(context, SHOTS[0], folder / "shots", "", problem.recording, data, None, None)
+
+    assert read_header(Path(observe().path))["left_out"] == {"not finite": "2"}
+    with pytest.raises(DataError, match=r"^shot few: only 1 of its 2 traces can be used \(not finite: 2\)"):
+        observe(minimum=0.6)
 
 
 def test_a_missing_file_is_a_failure_of_the_task_in_one_line_with_its_host(problem, context, model, observe):

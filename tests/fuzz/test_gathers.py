@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from hpcfwi.config.models import FileModel
 from hpcfwi.errors import DataError, InputError
-from hpcfwi.model.gathers import check_gathers, read_gather
+from hpcfwi.model.gathers import ArrayRecordings, check_gathers
 from hpcfwi.model.grid import Domain, TimeAxis
+from hpcfwi.model.model_file import open_model_file
 from hpcfwi.model.survey import Shot
-from hpcfwi.model.velocity import build_model, file_grid_shape, read_mask
+from hpcfwi.model.traces import ShotData
+from hpcfwi.model.velocity import build_model, read_mask
 from hpcfwi.model.wavelet import SampledWavelet, highest_frequency, peak_frequency, read_wavelet
 
 TEXT = b"# seconds\n0\n1.5e-3\n-1 # the trough\n\n+.25\n0\n"
@@ -23,6 +25,13 @@ TEXT = b"# seconds\n0\n1.5e-3\n-1 # the trough\n\n+.25\n0\n"
 
 def shot(receivers: int) -> Shot:
     return Shot("0", np.zeros(2), np.zeros((receivers, 2)))
+
+
+def read_gather(path, shot: Shot, recording: TimeAxis) -> None:
+    found = ShotData(ArrayRecordings(path, recording.step, float(recording.times[-1])).reader(shot.name)).read(
+        shot, recording
+    )
+    assert np.isfinite(found.record).all()
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -102,7 +111,11 @@ def test_a_damaged_array_is_used_or_refused(fuzz, hostile, error_of):
         error_of(lambda: read_gather(folder, shot(31), TimeAxis(1.0, 31)), "shot 0")
         for decimate in (1, 3):
             section = FileModel(kind="file", file=path, decimate=decimate)
-            error_of(lambda section=section: file_grid_shape(section, "model"), path, "model.decimate")
+            error_of(
+                lambda section=section: open_model_file(section, "model", (1.0, 1.0), None).grid_shape(),
+                path,
+                "model.decimate",
+            )
             error_of(
                 lambda section=section: build_model(section, Domain((31, 31), (1.0, 1.0), (0.0, 0.0)), "model"), path
             )

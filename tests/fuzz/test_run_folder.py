@@ -22,8 +22,9 @@ from hpcfwi.events.state import RunState
 from hpcfwi.inversion.history import History, Row
 from hpcfwi.model.problem import Problem
 from hpcfwi.reporting.progress import Progress
-from hpcfwi.run.driver import _finished, _limits
+from hpcfwi.run.driver import _finished
 from hpcfwi.run.folder import RunFolder
+from hpcfwi.run.minimisation import limits
 
 EVENTS = sample_line("start", time=1.5) + sample_line("job", time=2.5, state="ended") + b'{"tim'
 HISTORY = b"iteration,evaluations,misfit,gradient_norm,model_error,m_error,step_seconds,elapsed_seconds\n" + (
@@ -158,7 +159,7 @@ def test_a_damaged_problem_file_is_recognised_or_refused(fuzz, hostile, error_of
             error_of(lambda: _finished(run, problem), run.path)
             run.reopen()
 
-    result = {"state": "done", "limits": _limits(config), "summary": SUMMARY}
+    result = {"state": "done", "limits": limits(config), "summary": SUMMARY}
     contents = st.one_of(
         json_file(hostile, sound),
         json_file(hostile, {"problem": 1, "versions": sound["versions"]}),
@@ -185,7 +186,7 @@ def test_the_result_of_a_finished_run_is_unchanged_or_made_again(fuzz, hostile, 
         model, changed = given
         with RunFolder(folder / "run") as run:
             run.model.write_bytes(model)
-            run.write_json(run.result, {"state": "done", "limits": _limits(config), "summary": SUMMARY | changed})
+            run.write_json(run.result, {"state": "done", "limits": limits(config), "summary": SUMMARY | changed})
             found = []
             if error_of(lambda: found.append(_finished(run, problem)), run.path) or found == [None]:
                 return

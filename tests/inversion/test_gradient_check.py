@@ -47,6 +47,48 @@ def test_a_right_gradient_passes_and_devito_is_quiet(settings, capfd, monkeypatc
     assert report.visible_below > 0
 
 
+STEPS = """
+[[processing]]
+kind = "bandpass"
+low = 4
+high = 25
+[[processing]]
+kind = "top_mute"
+velocity = 4
+taper = 30
+[[processing]]
+kind = "bottom_mute"
+velocity = 1.5
+time = 150
+taper = 30
+[[processing]]
+kind = "offset_window"
+maximum = 450
+taper = 60
+[[processing]]
+kind = "time_gain"
+power = 1
+[[processing]]
+kind = "resample"
+sample_interval = 6
+[[processing]]
+kind = "bandpass"
+low = 6
+phase = "causal"
+[[processing]]
+kind = "normalise"
+"""
+
+
+def test_the_gradient_of_processed_gathers_is_right(tmp_path):
+    path = tmp_path / "fwi.toml"
+    path.write_text(CIRCLE.read_text() + STEPS)
+    report = check_gradient(Problem.from_config(load_run_config(path, SMALL)))
+    assert report.passed, report.text
+    assert report.processing < 1e-12
+    assert "dot product, processing" in report.text
+
+
 def test_cropping_is_reported_as_an_approximation_on_a_fixed_axis():
     report = check_gradient(
         problem(*SPONGE, "solver.boundary_gradient=crop", "solver.time_step=critical", "solver.wavefield=full")

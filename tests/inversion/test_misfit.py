@@ -6,7 +6,7 @@ import pytest
 from hpcfwi.errors import RunError
 from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient, ShotMisfit, blocks, total
 from hpcfwi.model.grid import TimeAxis
-from hpcfwi.model.processing import Tail
+from hpcfwi.model.processing.sampling import Tail
 
 
 def pairs(count):

@@ -56,7 +56,7 @@ def objective(problem, tmp_path):
     executor = SerialExecutor()
 
     def make(evaluate=evaluate_shot, **hooks):
-        operations = ShotOperations(observe_shot, evaluate, lambda *_: (1, 2), "context", "key")
+        operations = ShotOperations(observe_shot, evaluate, lambda *_: (1, 2, 3), lambda *_: 4, "context", "key")
         shots = observe(problem, operations, executor, tmp_path)
         journal = Journal(tmp_path / "journal", problem.digest)
         parametrisation = SquaredSlowness.from_problem(problem)
@@ -99,6 +99,5 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_is_not_written(objectiv
 
 
 def test_a_prediction_is_for_the_shot_and_the_time_axis_of_the_model(objective, problem):
-    observed, predicted, axis = objective().predict(problem.initial_velocity, 1)
-    assert (observed, predicted) == (1, 2)
-    assert axis == problem.recording
+    gathers = objective().predict(problem.initial_velocity, 1)
+    assert gathers == (1, 2, problem.recording, 3)

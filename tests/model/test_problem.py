@@ -241,6 +241,34 @@ def test_a_result_at_the_bounds_is_accepted_as_an_initial_model(tmp_path, bounds
     )
 
 
+def test_a_file_of_a_finer_model_gives_the_grid_its_shape(tmp_path):
+    np.save(tmp_path / "v.npy", np.full((251, 201), 2.5, "f4"))
+    section = {"kind": "file", "file": str(tmp_path / "v.npy"), "spacing": [4.0, 5.0]}
+    content = {**CIRCLE["grid"]}
+    del content["shape"]
+    made = problem(initial=section, grid=content)
+    assert made.domain.shape == (101, 101)
+    assert problem(initial=section).domain.shape == (101, 101)
+    assert "covers x from 0 to 1000 m" in refused("grid.shape=[103, 101]", initial=section)
+
+
+def test_a_survey_that_would_fit_the_transposed_file_names_the_order_of_its_axes(tmp_path):
+    np.save(tmp_path / "v.npy", np.full((51, 101), 2.5))
+    section = {"kind": "file", "file": str(tmp_path / "v.npy")}
+    survey = ("acquisition.sources.last=[20, 500]", "acquisition.receivers.last=[980, 500]")
+    grid = {"spacing": [10.0, 10.0]}
+    message = refused(*survey, initial=section, model=section, grid=grid)
+    assert message == (
+        f'model.file: {tmp_path / "v.npy"} looks transposed: with the axes "xz" 101 sources and receivers are outside of its '
+        'grid of (51, 101) points, with the axes reversed all are inside; set model.axes = "zx"'
+    )
+    right = section | {"axes": "zx"}
+    assert problem(*survey, initial=right, model=right, grid=grid).domain.shape == (101, 51)
+    assert "outside the model" in refused(
+        "acquisition.receivers.last=[2000, 500]", initial=section, grid=grid, model=section
+    )
+
+
 def test_water_saved_in_single_precision_is_frozen(tmp_path):
     velocity = np.full((101, 101), 2.5, dtype=np.float32)
     velocity[:, :5] = 1.6  # rounds up
@@ -406,6 +434,87 @@ def test_content_of_a_file_belongs_to_the_problem(tmp_path):
 
 
 # Observed data
+
+
+def steps(*written: dict) -> dict:
+    return {"processing": list(written)}
+
+
+LOW_PASS = {"kind": "bandpass", "high": 8.0, "order": 8}
+
+
+def test_a_band_pass_lowers_the_frequencies_that_grid_and_records_have_to_carry():
+    coarse = ("grid.spacing=[25,25]", "grid.shape=[41,41]")
+    points = refused(*coarse, "wavelet.peak_frequency=25")
+    assert "2.5 are needed" in points
+    low = problem(*coarse, "wavelet.peak_frequency=25", **steps(LOW_PASS))
+    assert low.dispersion[0] > 3
+    assert low.sampling.lead > 0
+    raw = problem()
+    assert low.axis_with_step(2.0).samples > raw.axis_with_step(2.0).samples
+    late = problem(**steps({"kind": "normalise"}, LOW_PASS))
+    assert (late.wavelet, late.sampling) == (raw.wavelet, raw.sampling)
+
+
+def test_a_step_belongs_to_the_problem_and_picks_do_so_with_their_content(tmp_path):
+    picks = tmp_path / "picks.csv"
+    mute = steps({"kind": "top_mute", "picks": str(picks)})
+    picks.write_text("offset,time\n0,10\n")
+    first = problem(**mute).digest
+    assert first != problem().digest
+    picks.write_text("offset,time\n0,11\n")
+    assert problem(**mute).digest != first
+    picks.write_text("# the same\noffset,time\n0,10\n")
+    other = picks.rename(tmp_path / "moved")
+    (tmp_path / "folder").mkdir()
+    moved = other.rename(tmp_path / "folder" / "picks.csv")
+    assert problem(**steps({"kind": "top_mute", "picks": str(moved)})).digest == first
+    picks.write_text("shot,offset,time\n0,0,10\n3,0,10\n")
+    assert refused(**mute).startswith("processing[1].picks: has no picks of 9 shots: 1, 2, 4, 5, 6 and 4 more")
+    assert problem(**steps(LOW_PASS)).digest != problem(**steps(LOW_PASS | {"phase": "causal"})).digest
+
+
+def test_a_resampling_that_does_not_carry_the_wavelet_is_refused_or_a_warning_and_the_advice_helps():
+    def resample(interval):
+        return steps({"kind": "resample", "sample_interval": interval})
+
+    message = refused(**resample(20.0))
+    assert message.startswith(
+        "processing[1].sample_interval: 20 ms resolves frequencies up to 25 Hz (Nyquist), but the wavelet"
+    )
+    most = advice(r"at most ([\d.]+) ms", message)
+    (warning,) = problem(**resample(most)).warnings
+    assert "processing[1].sample_interval" in warning
+    assert not problem(**resample(advice(r"; ([\d.]+) ms would keep", warning))).warnings
+
+
+def test_a_corner_above_the_nyquist_frequency_of_its_place_in_the_list_is_refused():
+    band = {"kind": "bandpass", "high": 100.0}
+    assert not problem(**steps(band)).warnings
+    message = refused(**steps({"kind": "resample", "sample_interval": 8.0}, band))
+    assert message == (
+        "processing[2].high: 100 Hz is not below 62.5 Hz, the Nyquist frequency of gathers with a sample interval of 8 ms"
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "warning"),
+    [
+        ({"kind": "bandpass", "low": 60.0}, r"the band-passes leave [\d.e-]+ % of the wavelet's peak amplitude"),
+        ({"kind": "bandpass", "low": 2.0, "high": 10.0}, r"reach 479 ms beyond a sample, .* of 1000 ms, is tapered"),
+    ],
+)
+def test_a_band_pass_that_leaves_little_is_a_warning(step, warning):
+    assert any(re.search(warning, text) for text in problem(**steps(step)).warnings)
+
+
+def test_a_correction_of_observed_data_alone_is_said(tmp_path):
+    gathers = tmp_path / "gathers"
+    gathers.mkdir()
+    for shot in problem().survey.shots:
+        np.save(gathers / f"{shot.name}.npy", np.ones((251, len(shot.receivers)), dtype=np.float32))
+    found = problem(f"data.file={gathers}", **steps({"kind": "line_source", "velocity": 2.5}))
+    assert "processing[1]: line_source changes the observed gathers, not the predicted ones" in found.warnings
 
 
 def test_the_first_gather_is_checked_before_anything_runs(tmp_path):

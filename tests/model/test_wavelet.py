@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from hpcfwi.config.run import RickerSection, WaveletFileSection
 from hpcfwi.errors import InputError
 from hpcfwi.model.grid import TimeAxis
+from hpcfwi.model.processing.filters import BandPass
 from hpcfwi.model.wavelet import (
     RickerWavelet,
     SampledWavelet,
+    band_passed,
     build_wavelet,
     highest_frequency,
+    peak_amplitude,
     peak_frequency,
     read_wavelet,
 )
@@ -106,3 +109,41 @@ def test_any_bytes_are_a_wavelet_or_refused_with_their_name(tmp_path, content):
             assert np.isfinite(values).all()
             assert len(values) >= 4
         assert str(path) in message
+
+
+BANDS = [
+    BandPass(0.003, 0.012, 4, "zero"),
+    BandPass(None, 0.012, 8, "zero"),
+    BandPass(0.003, None, 2, "zero"),
+    BandPass(0.003, 0.012, 4, "causal"),
+]
+
+
+@pytest.mark.parametrize("band", BANDS)
+def test_a_band_passed_wavelet_is_the_filtered_wavelet_that_begins_earlier(band):
+    raw = RickerWavelet(0.01, 100.0)
+    found = band_passed(raw, (band,))
+    assert (found.lead > 0) == (band.phase == "zero")
+    axis = TimeAxis(2.0, 1500)
+    late = RickerWavelet(0.01, 100.0 + found.lead).sample(axis)[:, None]
+    expected = band.build(None, axis).apply(late)[:, 0]
+    np.testing.assert_allclose(found.sample(axis), expected, atol=2e-3 * np.abs(expected).max())
+    assert abs(found.sample(axis)[0]) < 2e-3 * np.abs(expected).max()
+    coarse = TimeAxis(8.0, 375)
+    np.testing.assert_allclose(found.sample(coarse), found.sample(axis)[::4], atol=1e-3)
+
+
+def test_a_low_pass_lowers_the_highest_frequency_of_a_wavelet():
+    raw = SampledWavelet(tuple(RickerWavelet(0.02, 80.0).sample(TimeAxis(1.0, 300))), 1.0)
+    low = band_passed(raw, (BandPass(None, 0.008, 8),))
+    assert highest_frequency(low) < 0.5 * highest_frequency(raw)
+    assert peak_frequency(low) < 0.01
+    assert 0 < peak_amplitude(low) < peak_amplitude(raw)
+    assert band_passed(raw, ()) is raw
+
+
+def test_a_band_passed_wavelet_may_be_sampled_below_the_nyquist_frequency_of_the_raw_one():
+    low = band_passed(RickerWavelet(0.05, 40.0), (BandPass(None, 0.006, 8),))
+    coarse = TimeAxis(12.0, 100)  # 42 Hz; the Ricker wavelet reaches 138 Hz
+    fine = low.sample(TimeAxis(1.0, 1189))[::12]
+    np.testing.assert_allclose(low.sample(coarse), fine, atol=1e-3 * np.abs(fine).max())

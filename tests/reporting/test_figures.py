@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib
@@ -19,8 +20,11 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
 from hpcfwi.errors import StagingError
+from hpcfwi.inversion.history import Row
+from hpcfwi.inversion.objective import ShotGathers
 from hpcfwi.io import write_atomic
-from hpcfwi.model.grid import Domain
+from hpcfwi.model.grid import Domain, TimeAxis
+from hpcfwi.model.problem import Problem
 from hpcfwi.reporting import figures, plotting
 
 # A picture that warns (of empty slices, of text that does not fit) is not finished.
@@ -121,6 +125,15 @@ def gather_arguments(receivers: np.ndarray) -> dict[str, Any]:
     return {**arguments, "sample_interval": 8.0, "receivers": receivers, "source": receivers[0], "shot": "17"}
 
 
+def processing_arguments() -> dict[str, Any]:
+    """A gather before and after a resampling to 16 ms and a gain of 1000."""
+    arguments = gather_arguments(positions(SQUARE, 21))
+    receivers = arguments["receivers"]
+    before = ShotGathers(arguments["observed"], arguments["predicted"], TimeAxis(8.0, 120), receivers)
+    after = ShotGathers(*(1000 * each[::2] for each in before[:2]), TimeAxis(16.0, 60), receivers)
+    return {"stages": {"before": before, "after": after}, "shot": "17", "steps": "resample, time_gain"}
+
+
 # --- files
 
 
@@ -132,6 +145,7 @@ def test_every_figure_is_saved_as_a_png_of_moderate_size(tmp_path: Path) -> None
         "convergence": lambda: figures.convergence_figure([4.0, 9.0, 1.0], [1, 3], [4.0, 1.0]),
         "gather": lambda: figures.gather_figure(**gather_arguments(positions(SQUARE, 21))),
         "gradient": lambda: figures.gradient_figure(SQUARE, final - true),
+        "processing": lambda: figures.processing_figure(**processing_arguments()),
     }
     for name, build in builds.items():
         path = plotting.save_figure(tmp_path / f"{name}.png", build)
@@ -193,7 +207,8 @@ def test_importing_the_module_does_not_import_matplotlib() -> None:
 def test_drawing_imports_no_pyplot_and_leaves_the_users_style_alone(tmp_path: Path) -> None:
     code = f"""
 import sys, pathlib, numpy as np, matplotlib
-from hpcfwi.model.grid import Domain
+from hpcfwi.model.grid import Domain, TimeAxis
+from hpcfwi.model.problem import Problem
 from hpcfwi.reporting import figures
 from hpcfwi.reporting.plotting import save_figure
 # asking for the backend would import pyplot
@@ -520,6 +535,46 @@ def test_dead_traces_and_silent_records_are_drawn(tmp_path: Path) -> None:
     silent = np.zeros((50, 21))
     for changes in ({}, {"observed": silent, "predicted": silent}):
         plotting.save_figure(tmp_path / "a.png", lambda: figures.gather_figure(**arguments | changes))  # noqa: B023
+
+
+class Predictions:
+    """Stands for the objective of a run whose workers answer at once."""
+
+    evaluations = (SimpleNamespace(misfit=2.0), SimpleNamespace(misfit=1.0))
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def predict(self, velocity: np.ndarray, index: int, processed: bool = True) -> ShotGathers:
+        axis = self.problem.compared_axis(self.problem.recording) if processed else self.problem.recording
+        receivers = self.problem.survey.shots[index].receivers
+        record = velocity.mean() * np.ones((axis.samples, len(receivers)))
+        return ShotGathers(record, 2 * record, axis, receivers)
+
+
+@pytest.mark.parametrize("processed", [False, True])
+def test_a_run_draws_the_processing_if_there_is_any(
+    tmp_path: Path, fwi_toml: Path, make_problem: Any, processed: bool
+) -> None:
+    if processed:
+        fwi_toml.write_text(fwi_toml.read_text() + '[[processing]]\nkind = "resample"\nsample_interval = 6\n')
+    problem = make_problem()
+    velocity = problem.initial_velocity
+    rows = [Row(0, 1, 2.0, 1.0, None, None, 1.0, 1.0), Row(1, 2, 1.0, 1.0, None, None, 1.0, 2.0)]
+    figures.draw_run_figures(tmp_path / "figures", problem, Predictions(problem), rows, velocity, velocity)
+    assert (tmp_path / "figures" / "processing.png").exists() == processed
+
+
+def test_the_processing_has_every_record_on_its_own_scale_and_all_on_one_axis_of_time() -> None:
+    figure = figures.processing_figure(**processing_arguments())
+    figure.draw_without_rendering()
+    images = [axes.images[0] for axes in panels_of(figure)]
+    assert [len(image.get_array()) for image in images] == [120, 60, 120, 60]
+    before, after = (image.get_clim()[1] for image in images[:2])
+    assert 800 < after / before < 1200
+    assert len({axes.get_ylim() for axes in panels_of(figure)}) == 1
+    boxes = [text.get_window_extent() for text in texts_of(figure)]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 def test_no_two_texts_of_a_gather_overlap() -> None:

@@ -213,7 +213,7 @@ def test_a_model_is_kept_even_if_its_image_cannot_be_made(fwi_toml, tmp_path, mo
     def fail(*_):
         raise OSError(28, "No space left on device", "/tmp/image.vti")
 
-    monkeypatch.setattr("hpcfwi.run.driver.vtk_image", fail)
+    monkeypatch.setattr("hpcfwi.run.minimisation.vtk_image", fail)
     config = load_run_config(fwi_toml, ["inversion.iterations=1", "output.report=false"])
     result = run_inversion(config, run_dir=tmp_path / "run")
     np.testing.assert_array_equal(np.load(tmp_path / "run" / "model.npy"), result.velocity)

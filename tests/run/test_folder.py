@@ -95,6 +95,16 @@ def test_a_folder_is_claimed_once_and_then_by_the_same_problem_only(tmp_path, ma
     assert "--run-dir" in message
 
 
+def test_a_run_of_another_problem_names_the_step_of_the_processing_that_differs(tmp_path, make_problem, fwi_toml):
+    fwi_toml.write_text(
+        fwi_toml.read_text() + '[[processing]]\nkind = "time_gain"\npower = 1\n[[processing]]\nkind = "normalise"\n'
+    )
+    with RunFolder(tmp_path / "run") as folder:
+        claim(folder, make_problem())
+        with pytest.raises(InputError, match=r"\n  processing\[1\].power: 1.0 there, 2.0 now\n"):
+            claim(folder, make_problem("processing.1.power=2"))
+
+
 def test_a_folder_whose_problem_cannot_be_read_is_refused(tmp_path, make_problem):
     with RunFolder(tmp_path / "run") as folder:
         (folder.path / "problem.json").write_text("{")

@@ -13,7 +13,7 @@ from hpcfwi.inversion.gradient_check import dot_product_error
 from hpcfwi.inversion.misfit import LeastSquares
 from hpcfwi.model.grid import Domain, TimeAxis, safe_step
 from hpcfwi.model.problem import Problem
-from hpcfwi.model.processing import Tail
+from hpcfwi.model.processing.sampling import Tail
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet

@@ -5,7 +5,7 @@ import pytest
 from scipy.integrate import trapezoid
 
 from hpcfwi.model.grid import Domain, TimeAxis, courant_limit, safe_step
-from hpcfwi.model.processing import RecordSampling
+from hpcfwi.model.processing.sampling import RecordSampling
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.wavelet import RickerWavelet, SourceSignal, highest_frequency
 from hpcfwi.solver.boundary import Cpml

@@ -24,8 +24,8 @@ from hpcfwi.model.survey import Shot
 from hpcfwi.model.velocity import read_array
 from hpcfwi.reporting.report.gantt import Timeline
 
-# Limits: failures and tracebacks.
-MAX_FAILURES, MAX_TRACEBACKS = 50, 5
+# Limits: failures, tracebacks, and shots whose traces are listed.
+MAX_FAILURES, MAX_TRACEBACKS, MAX_SHOTS_LISTED = 50, 5, 500
 
 
 class ShotMisfits:
@@ -75,6 +75,7 @@ class ReportData:
         self.tracebacks: deque[str] = deque(maxlen=MAX_TRACEBACKS)
         self.shots = 0  # that the inversion uses
         self.excluded_shots: list[str] = []  # shots that failed
+        self.traces_left_out: dict[str, dict[str, str]] = {}  # by shot and reason: numbers of traces
         self.figures_current = False  # whether figures/ is from the last end of the run, not an earlier one
         self.began = self.ended = 0.0  # times of the first and the last event, s since 1970
         for event in log:
@@ -95,6 +96,10 @@ class ReportData:
             case events.RunStarted() if event.shots > self.shots:  # the first, or one that may use failed shots again
                 self._begin_inversion(event.shots)
                 self.excluded_shots.clear()
+            case events.StagingData():
+                self.traces_left_out.clear()
+            case events.TracesLeftOut() if len(self.traces_left_out) < MAX_SHOTS_LISTED:
+                self.traces_left_out[event.shot] = event.reasons
             case events.Optimised():
                 self.figures_current = False
             case events.Figures():

@@ -44,6 +44,11 @@ FIGURES = {
         "One shot's gathers",
         "Records of a shot: observed, predicted by the final model, and their differences",
     ),
+    "processing": (
+        "Processing",
+        "Records of the first shot, observed and predicted in the initial model, before and after the processing",
+    ),
+    "wavelet": ("Estimated wavelet", "The wavelet before and after the estimate, its amplitude spectrum and its phase"),
     "models": ("Models", "True (where known), initial and final P-wave velocity model, with sources and receivers"),
     "difference": ("Errors of the models", "Differences of the initial and the final model to the true model"),
     "gradient": ("First gradient", FIRST_GRADIENT),
@@ -113,7 +118,13 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
         notes.append("The pictures in figures/ are incomplete, or of an earlier end of this run, and are not shown.")
     elif not data.figures_current:
         notes.append("No gathers: records are drawn when a run is done (output.figures).")
-    wanted = ["gather", *([] if group else ["models", "difference"]), *([] if gradient else ["gradient"])]
+    wanted = [
+        "gather",
+        "processing",
+        "wavelet",
+        *([] if group else ["models", "difference"]),
+        *([] if gradient else ["gradient"]),
+    ]
     return {
         "title": run.name,
         "folder": run,
@@ -195,6 +206,7 @@ def _summary(run: Path, data: ReportData, rows: Sequence[Row], models: RunModels
         "Driver starts": str(state.starts),
         "Reproducible": reproducible,
         "Left out": str(result.get("left_out", excluded)),
+        "Traces left out": ", ".join(f"{count} {reason}" for reason, count in state.traces_left_out.items()),
     }
     return [(name, shortened(text)) for name, text in items.items() if text]
 

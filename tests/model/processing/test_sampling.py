@@ -5,7 +5,8 @@ import pytest
 from scipy.interpolate import splev, splrep
 
 from hpcfwi.model.grid import TimeAxis
-from hpcfwi.model.processing import Operator, RecordSampling, Tail, resample
+from hpcfwi.model.processing.operators import Operator
+from hpcfwi.model.processing.sampling import RecordSampling, Tail, resample
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet, disperse, highest_frequency
 
 AXIS = TimeAxis(1.75, 600)

@@ -1,16 +1,17 @@
-"""Processing of gathers: operators on predicted ones, and the samples at which they are compared with observed ones."""
+"""The samples at which predicted and observed gathers are compared, and the operators that bring gathers there."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcfwi.model.grid import TimeAxis, true_frequency
+from hpcfwi.model.processing.operators import Operator
 from hpcfwi.model.wavelet import Wavelet, highest_frequency
 
 if TYPE_CHECKING:
@@ -29,23 +30,8 @@ FILTER_ERROR = 80.0
 FILTER_SHAPE, FILTER_PERIODS = 0.1102 * (FILTER_ERROR - 8.7), (FILTER_ERROR - 8) / (2.285 * 4 * math.pi)
 
 
-class Operator(Protocol):
-    """A linear operator P on a predicted gather d, shape (samples, receivers).
-
-    The misfit compares ``P d`` with the observed gather, which is processed already. The adjoint source is ``P^T dJ/d(P d)``.
-    """
-
-    def apply(self, gather: NDArray) -> NDArray:
-        """Return ``P gather``; the argument stays as it is."""
-        ...
-
-    def transpose(self, gather: NDArray) -> NDArray:
-        """Return ``P^T gather``; the argument stays as it is."""
-        ...
-
-
 @dataclass(frozen=True)
-class Tail:
+class Tail(Operator):
     """Restrict a predicted gather to the samples that have observed data, for ``data.tail = "extrapolate"``.
 
     The last predicted sample counts as zero, because Devito's tutorials do not compute it.
@@ -73,18 +59,18 @@ class Tail:
 
 
 @dataclass(frozen=True, eq=False)
-class Resampling:
+class Resampling(Operator):
     """Interpolate a predicted gather to the samples of the observed one (:func:`resampling`)."""
 
     weights: Any  # sparse matrix, shape (observed samples, predicted samples)
 
     def apply(self, gather: NDArray) -> NDArray:
         """Return the gather, shape (observed samples, receivers)."""
-        return np.asarray(self.weights @ gather)
+        return np.asarray(self.weights @ gather).astype(gather.dtype, copy=False)
 
     def transpose(self, gather: NDArray) -> NDArray:
         """Return the gather on the predicted samples."""
-        return np.asarray(self.weights.T @ gather)
+        return np.asarray(self.weights.T @ gather).astype(gather.dtype, copy=False)
 
 
 @dataclass(frozen=True)
@@ -99,12 +85,16 @@ class RecordSampling:
     highest_frequency: float  # of the wavelet, kHz
     corrected: bool = True  # whether the time dispersion is taken out of predicted gathers
     extrapolate: bool = False  # data.tail
+    lead: float = 0.0  # of the wavelet, ms; records of the time t have the time t + lead in predicted gathers
+    extra: float = 0.0  # ms beyond the recording that an estimated wavelet needs of predicted gathers
 
     @classmethod
     def from_config(cls, config: RunConfig, wavelet: Wavelet, recording: TimeAxis) -> RecordSampling:
         """The sampling of a run."""
         corrected = config.solver.time_dispersion == "corrected"
-        return cls(recording, highest_frequency(wavelet), corrected, config.data.tail == "extrapolate")
+        extra = 1000 / config.wavelet.peak_frequency if config.wavelet.kind == "estimate" else 0.0
+        extrapolate = config.data.tail == "extrapolate"
+        return cls(recording, highest_frequency(wavelet), corrected, extrapolate, wavelet.lead, extra)
 
     def band(self, step: float) -> tuple[float, float]:
         """Frequencies, kHz, up to which gathers of a time step, ms, pass, and above which nothing does."""
@@ -125,7 +115,16 @@ class RecordSampling:
         """What is done to predicted gathers on a time axis."""
         if self.extrapolate:
             return Tail(axis.samples, axis.samples, zero_last=True)
-        return resampling(axis, self.recording, self.band(axis.step), self.corrected, dtype)
+        return resampling(axis, self.recording, self.band(axis.step), self.corrected, dtype, self.lead)
+
+    @property
+    def extended(self) -> TimeAxis:
+        """Time axis of the observed gathers, longer by ``extra``."""
+        return TimeAxis.within(float(self.recording.times[-1]) + self.extra, self.recording.step)
+
+    def extended_operator(self, axis: TimeAxis, dtype: str) -> Operator:
+        """The samples of predicted gathers on the extended time axis."""
+        return resampling(axis, self.extended, self.band(axis.step), self.corrected, dtype, self.lead)
 
     def observed(self, record: NDArray, axis: TimeAxis, dtype: str) -> NDArray:
         """An observed gather, at the samples where it is compared."""
@@ -141,9 +140,9 @@ class RecordSampling:
         return predicted
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def resampling(
-    axis: TimeAxis, recording: TimeAxis, band: tuple[float, float], corrected: bool, dtype: str
+    axis: TimeAxis, recording: TimeAxis, band: tuple[float, float], corrected: bool, dtype: str, lead: float = 0.0
 ) -> Resampling:
     """The operator that interpolates gathers from one time axis to another.
 
@@ -157,6 +156,8 @@ def resampling(
         Whether the time dispersion of the leap-frog scheme is removed.
     dtype
         Precision.
+    lead
+        Time on the first axis, ms, at which the second one begins.
 
     Notes
     -----
@@ -178,7 +179,7 @@ def resampling(
         gain = gain * np.cos(np.pi * dispersed * axis.step)  # df / df'
     rows = []
     block = max(1, MAX_BLOCK_VALUES // count)
-    for times in np.array_split(recording.times, math.ceil(recording.samples / block)):
+    for times in np.array_split(recording.times + lead, math.ceil(recording.samples / block)):
         phases = np.exp(-2j * np.pi * frequencies * times[:, None])
         weights = irfft(gain * phases, count, axis=1)[:, : axis.samples]
         weights[np.abs(weights) < SMALLEST_WEIGHT * np.abs(weights).max(axis=1, keepdims=True)] = 0
