@@ -21,7 +21,7 @@ from hpcfwi import RunConfig, RunStatus, errors
 
 # These modules may move; nothing else of the documentation names a module of the package.
 from hpcfwi.cli.main import cli
-from hpcfwi.config.messages import Section, kinds_of, sections_of
+from hpcfwi.config.messages import Section, is_list, kinds_of, sections_of
 from hpcfwi.config.site import SiteConfig
 from hpcfwi.events.types import EVENTS, SCHEMA, event_schema
 
@@ -39,7 +39,7 @@ EXIT_CODES = {
     0: "Done. Of `hpcfwi status`: the run exists, whatever its state.",
     1: "A check failed: `hpcfwi check` or `hpcfwi site check` found a problem.",
     2: "The input is wrong. The message names the file, the key, its value and the values that are allowed. A second driver "
-    "on a run folder and a record with NaN are wrong input, too.",
+    "on a run folder and a record with too few usable traces are wrong input, too.",
     3: "The run failed. The message says why, and what to do.",
     75: "The run stopped early: a signal, Ctrl-C, or the end of its batch job. The same command continues it.",
 }
@@ -70,12 +70,22 @@ RUN_FILES = {
     ),
     "figures/": (
         "`models.png`, `difference.png`, `convergence.png`, `gather.png` (one shot), `gradient.png` (the first one), "
-        "and in 3-D `depths.png`, maps at four depths.",
+        "in 3-D `depths.png`, maps at four depths, with `[[processing]]` `processing.png`, the first shot before and after it, "
+        'and with `wavelet.kind = "estimate"` `wavelet.png`.',
         "at the end, unless `output.figures = false`",
+    ),
+    "wavelet.csv": (
+        "The estimated wavelet: time in ms, its values before the estimate and after it, for the survey or for each shot.",
+        'with `wavelet.kind = "estimate"`, from its estimate on',
     ),
     "config.toml": ("The configuration with every default and absolute paths. `hpcfwi run` takes it.", "always"),
     "result.json": ("State, limits and summary of a run that is done.", "when the run is done"),
     "data/": ("Observed data as `<shot>.npy`, (samples, receivers).", "after `hpcfwi model`"),
+    "data.segy": ("Observed data of all shots in SEG-Y.", "after `hpcfwi model --to segy`"),
+    "velocity.segy": (
+        "The velocity for other programs; also `.nc`, `.vti`, `.rsf`, `.npy`, and `initial` or `true` in place of `velocity`.",
+        "after `hpcfwi export`",
+    ),
     "logs/": ("Job scripts, and the output of the workers.", "when workers run in jobs or in an allocation"),
     "staged/": ("The compiled solver and the shots, as the workers load them.", "always"),
     "journal/": (
@@ -125,11 +135,13 @@ def config_tables(whole: type[Section]) -> str:
     overview = ["| Section | Meaning | Needed |", "|---|---|---|"]
     places: dict[type[Section], list[str]] = {}
     for path, field in _walk(whole):
-        sections = [section for section in sections_of(field.annotation) if _own_keys(section)]
+        sections = sections_of(field.annotation)
+        sections = sections if is_list(field) else [section for section in sections if _own_keys(section)]
+        path = f"[{path}]" if is_list(field) else path
         for section in sections:
             places.setdefault(section, []).append(path)
         if sections:
-            meaning, _, condition = (field.description or _about(sections[0])).partition(NEEDED)
+            meaning, _, condition = (field.description or _summary(sections[0])).partition(NEEDED)
             needed = "**yes**" if field.is_required() else condition or "no"
             overview.append(_cells(f"`[{path}]`", _sentence(_escape(meaning)), needed))
     tables = (_keys_table(section, paths) for section, paths in places.items())
@@ -158,12 +170,19 @@ def _keys_table(section: type[Section], paths: list[str]) -> str:
     kinds = kinds_of(section)
     heading = " or ".join(f"`[{path}]`" for path in paths) + (f', `kind = "{kinds[0]}"`' if len(kinds) == 1 else "")
     rows = [_key_row(name, field) for name, field in _own_keys(section).items()]
+    if not rows:  # a step that needs no more than its name
+        return "\n".join([f"## {heading}", "", _about(section)])
     head = ["| Key | Unit | Meaning | Default | Allowed |", "|---|---|---|---|---|"]
     return "\n".join([f"## {heading}", "", _about(section), "", *head, *rows])
 
 
 def _about(section: type[Section]) -> str:
-    return (section.__doc__ or "").strip().replace("``", "`")
+    return cleandoc(section.__doc__ or "").replace("``", "`")
+
+
+def _summary(section: type[Section]) -> str:
+    """The first paragraph of what a section is about, which fits into a table."""
+    return " ".join(_about(section).partition("\n\n")[0].split())
 
 
 def _key_row(name: str, field: FieldInfo) -> str:
@@ -186,6 +205,8 @@ def _literal(value: Any) -> str:
             return f'`"{value}"`'
         case () | {}:
             return "none"
+        case tuple():
+            return f"`[{', '.join(_literal(item).strip('`') for item in value)}]`"
         case float():
             return f"`{value:.3g}`" if value < 1e-3 else f"`{value}`"
     return f"`{value}`"
@@ -223,7 +244,7 @@ def _limits(metadata: list[Any]) -> dict[str, Any]:
     for item in metadata:
         if isinstance(item, FieldInfo):
             found |= _limits(item.metadata)
-        for name in ("ge", "gt", "le", "min_length", "max_length", "multiple_of"):
+        for name in ("ge", "gt", "le", "lt", "min_length", "max_length", "multiple_of"):
             if getattr(item, name, None) is not None:
                 found[name] = getattr(item, name)
     return found
@@ -235,6 +256,8 @@ def _range(limits: dict[str, Any]) -> Iterator[str]:
     low, high = (None if limit is None or abs(limit) >= FAR else f"{limit:g}" for limit in (low, high))
     if "gt" in limits:
         yield f"above {limits['gt']:g}" + ("" if high is None else f", at most {high}")
+    if "lt" in limits:
+        yield f"below {limits['lt']:g}"
     if low is not None:
         yield f"{low} or more" if high is None else f"{low} to {high}"
     if "multiple_of" in limits:

@@ -31,7 +31,7 @@ from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 from hpcfwi.inversion.objective import MAX_DRIVER_SUM_BYTES, task_key
 from hpcfwi.io import make_private
 from hpcfwi.model.grid import Domain, TimeAxis
-from hpcfwi.model.processing import RecordSampling
+from hpcfwi.model.processing.sampling import RecordSampling
 from hpcfwi.model.wavelet import RickerWavelet, SampledWavelet
 from hpcfwi.run.worker_events import WorkerEvents
 from hpcfwi.solver.boundary import Sponge

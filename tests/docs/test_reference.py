@@ -39,7 +39,12 @@ def row(name: str, path: str, kinds: tuple[str, ...], key: str) -> list[str]:
     """Unit, meaning, default and allowed values of a key."""
     tag = f'`kind = "{kinds[0]}"`' if len(kinds) == 1 else ""
     parts = re.split(r"^## ", page(name), flags=re.MULTILINE)[1:]
-    (part,) = (part for part in parts if f"`[{path}]`" in part.partition("\n")[0] and tag in part.partition("\n")[0])
+    headings = [part.partition("\n")[0] for part in parts]
+    (part,) = (
+        part
+        for part, heading in zip(parts, headings, strict=True)
+        if re.search(rf"`\[\[?{re.escape(path)}\]\]?`", heading) and tag in heading
+    )
     (line,) = (line for line in part.splitlines() if line.startswith(f"| `{key}` |"))
     return [cell.strip() for cell in line.strip("|").split(" | ")][1:]
 
