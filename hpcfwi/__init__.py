@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:
+    from hpcfwi.config.data import DataSection
     from hpcfwi.config.run import RunConfig, load_run_config
     from hpcfwi.config.site import LaunchOptions, Site, known_sites, load_site
     from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, StagingError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from hpcfwi.model.problem import Problem
     from hpcfwi.reporting.report.page import write_report
     from hpcfwi.reporting.status import RunStatus, run_status
+    from hpcfwi.reporting.survey_info import SurveyInfo, survey_info
     from hpcfwi.run.driver import RunResult, model_data, run_inversion
     from hpcfwi.run.export import Export, export_model
     from hpcfwi.run.plan import Plan, make_plan
@@ -31,14 +33,16 @@ if TYPE_CHECKING:
     from hpcfwi.sitecheck.driver_checks import check_site
 
 __all__ = [
-    "CheckReport", "DataError", "Export", "FunctionalGradient", "HpcfwiError", "InputError", "Interrupted", "LaunchOptions",
-    "Plan", "Problem", "RunConfig", "RunError", "RunResult", "RunStatus", "ScaleOptions", "Site", "StagingError",
-    "StudyResult", "TimeBreakdown", "__version__", "check_gradient", "check_site", "export_model", "known_sites",
+    "CheckReport", "DataError", "DataSection", "Export", "FunctionalGradient", "HpcfwiError", "InputError", "Interrupted",
+    "LaunchOptions", "Plan", "Problem", "RunConfig", "RunError", "RunResult", "RunStatus", "ScaleOptions", "Site",
+    "StagingError",
+    "StudyResult", "SurveyInfo", "TimeBreakdown", "__version__", "check_gradient", "check_site", "export_model", "known_sites",
     "load_run_config", "load_site", "make_plan", "model_data", "read_events", "run_inversion", "run_status",
-    "run_study", "time_breakdown", "write_report",
+    "run_study", "survey_info", "time_breakdown", "write_report",
 ]  # fmt: skip
 
 _NAMES_OF = {
+    "hpcfwi.config.data": ("DataSection",),
     "hpcfwi.config.run": ("RunConfig", "load_run_config"),
     "hpcfwi.config.site": ("LaunchOptions", "Site", "known_sites", "load_site"),
     "hpcfwi.sitecheck.driver_checks": ("check_site",),
@@ -51,6 +55,7 @@ _NAMES_OF = {
     "hpcfwi.events.log": ("read_events",),
     "hpcfwi.scaling.time_breakdown": ("TimeBreakdown", "time_breakdown"),
     "hpcfwi.reporting.status": ("RunStatus", "run_status"),
+    "hpcfwi.reporting.survey_info": ("SurveyInfo", "survey_info"),
     "hpcfwi.reporting.report.page": ("write_report",),
     "hpcfwi.inversion.gradient_check": ("CheckReport", "check_gradient"),
     "hpcfwi.scaling.study": ("ScaleOptions", "StudyResult", "run_study"),

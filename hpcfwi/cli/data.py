@@ -46,70 +46,28 @@ def info(
 
     Without FILE, show those of the configuration.
     """
-    import numpy as np
-
     from hpcfwi.config.run import load_run_config
-    from hpcfwi.model.coordinates import Transform
-    from hpcfwi.model.field_survey import check_repeated, read_field_survey
-    from hpcfwi.model.observations import kill_expressions
-    from hpcfwi.model.recorded import RecordedShots, SegyRecordings, check_section
-    from hpcfwi.model.selection import killed_traces
-    from hpcfwi.model.survey import Survey
-    from hpcfwi.model.survey_statistics import gather_statistics, survey_statistics
-    from hpcfwi.reporting import survey_text as text
+    from hpcfwi.reporting.survey_info import survey_info
+    from hpcfwi.reporting.survey_text import GATHER_TITLES, gather_rows
 
     if figure is not None and figure.suffix.lower() != ".png":
         raise InputError(f"--figure {figure}: is written as PNG; give it a name that ends in .png")
     run = None if config is None else load_run_config(find_config(config), settings)
-    section = _data_section(files, run, settings)
-    expressions = kill_expressions(section.traces)
-    survey = read_field_survey(section, tuple(field for each in expressions for field in each.fields.values()))
-    check_repeated(survey, killed_traces(survey, expressions))
-    numbers = np.arange(len(survey.shots))
-    shown = Survey(RecordedShots(survey, Transform.from_config(None, 3), numbers))
-    found = survey_statistics(shown)
-    delays = [(each.min(), each.max()) for each in map(survey.positions.delays, survey.headers.chunks())]
-    rows = [
-        *text.file_rows(survey),
-        *text.survey_rows(found, survey.sources),
-        *text.time_rows(survey, (float(min(delays)[0]), float(max(high for _, high in delays)))),
-    ]
-    domain = None
-    if run is not None:
-        from hpcfwi.model.problem import domain_of
-
-        domain = domain_of(run)
-        transform = Transform.from_config(section.transform, domain.ndim)
-        rows += [("section", note) for note in check_section(survey, transform)]
-        shown = Survey(RecordedShots(survey, transform, numbers, run.acquisition.minimum_depth))
-        rows += text.model_rows(shown, domain)
+    found = survey_info(_data_section(files, run, settings), run, shots)
     screen = console()
     table = Table(box=None, show_header=False, pad_edge=False)
-    for row in rows:
+    for row in found.rows:
         table.add_row(*row)
     screen.print(table, soft_wrap=not screen.is_terminal, markup=False, highlight=False)
-    recordings = SegyRecordings(survey)
-    chosen = sorted({round(place) for place in np.linspace(0, len(shown) - 1, min(shots, len(shown)))})
-    gathers = Table(*text.GATHER_TITLES, box=None, pad_edge=False, header_style="")
-    described = []
-    for number in chosen:
-        shot = shown.shots[number]
-        described.append(
-            gather_statistics(shot, recordings.reader(shot.name).read(len(shot.receivers)), section.traces.spikes)
-        )
-    for cells in text.gather_rows(described):
+    gathers = Table(*GATHER_TITLES, box=None, pad_edge=False, header_style="")
+    for cells in gather_rows(found.gathers):
         gathers.add_row(*cells)
-    click.echo(f"\nSamples of {len(chosen)} of {len(shown)} shots:")
+    click.echo(f"\nSamples of {len(found.gathers)} of {len(found.survey)} shots:")
     screen.print(gathers, soft_wrap=not screen.is_terminal, markup=False, highlight=False)
-    for contradiction in survey.contradictions:
+    for contradiction in found.contradictions:
         click.echo(f"contradictory: {contradiction}")
     if figure is not None:
-        from hpcfwi.reporting.plotting import save_figure
-        from hpcfwi.reporting.survey_figures import survey_figure
-
-        shot = shown.shots[chosen[len(chosen) // 2]]
-        stored = recordings.reader(shot.name).read(len(shot.receivers))
-        click.echo(save_figure(figure, lambda: survey_figure(shown, found, shot, stored, domain)))
+        click.echo(found.draw(figure))
 
 
 def _data_section(files: tuple[Path, ...], run: RunConfig | None, settings: tuple[str, ...]) -> DataSection:
@@ -128,10 +86,4 @@ def _data_section(files: tuple[Path, ...], run: RunConfig | None, settings: tupl
         )
     else:
         section = run.data if not files else run.data.model_copy(update={"file": files})
-    if not section.is_seismic:
-        what = ", ".join(map(str, section.files)) or "modelled data"
-        raise InputError(
-            f"data.file: {what} is not SEG-Y (.sgy, .segy) or Seismic Unix (.su), whose trace headers this command shows; "
-            "hpcfwi plan shows the survey of other data"
-        )
     return section

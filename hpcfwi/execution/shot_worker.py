@@ -16,11 +16,11 @@ from hpcfwi.inversion.misfit import FunctionalGradient, ShotMisfit, load_misfit
 from hpcfwi.io import format_ranges
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.processing.chain import Processing
-from hpcfwi.model.processing.operators import Chain, Composition, Operator
+from hpcfwi.model.processing.operators import Chain, Operator
 from hpcfwi.model.processing.sampling import RecordSampling
-from hpcfwi.model.source_estimate import SourceFilters
+from hpcfwi.model.source_estimate import SourceFilters, at_recorded_samples
 from hpcfwi.model.survey import Shot
-from hpcfwi.model.traces import UsableTraces
+from hpcfwi.model.traces import UsableTraces, staged_record
 from hpcfwi.model.windows import Windows
 from hpcfwi.process import gc_paused
 from hpcfwi.solver.engine import SleepingShots, open_engine
@@ -118,9 +118,7 @@ class ShotWorker:
         """Read a staged shot, before the processing, at the samples at which predictions on a time axis are compared."""
         content = load(shot, "shot")
         staged = Shot(name, content["source"], content["receivers"])
-        if "record" not in content:
-            content["record"] = content["data"].read_again(staged, content)
-        usable = UsableTraces.of(staged, content)
+        usable = UsableTraces.of(staged, {**content, "record": staged_record(staged, content)})
         return replace(usable, record=self.context.sampling.observed(usable.record, axis, self.context.spec.dtype))
 
     def linear_gathers(self, name: str, shot: StagedFile, axis: TimeAxis) -> tuple[UsableTraces, NDArray, TimeAxis]:
@@ -164,8 +162,5 @@ class ShotWorker:
 
     def _at_recorded_samples(self, name: str | None, axis: TimeAxis) -> Operator:
         """From predictions to the samples of observed gathers, with the source filter of a shot."""
-        sampling, dtype = self.context.sampling, self.context.spec.dtype
-        found = None if name is None else self.source.of(name)
-        if found is None:
-            return sampling.operator(axis, dtype)
-        return Composition((sampling.extended_operator(axis, dtype), *found.operators(sampling.recording)))
+        source = None if name is None else self.source.of(name)
+        return at_recorded_samples(self.context.sampling, source, axis, self.context.spec.dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -156,6 +157,15 @@ def read_columns(
             _cache(file, missing, folder, where)
         loaded = {field: _load(folder, file, field) for field in wanted}
         return {field: column for field, column in loaded.items() if column is not None}
+
+
+def release(column: NDArray) -> None:
+    """Let go of the pages of a mapped column, which count as memory of this process; the next access maps them again."""
+    base: object = column
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _native(field: HeaderField) -> np.dtype:

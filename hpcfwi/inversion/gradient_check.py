@@ -13,6 +13,7 @@ from hpcfwi.inversion.misfit import ShotMisfit, load_misfit
 from hpcfwi.model.grid import TimeAxis, courant_limit, critical_step
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.processing.operators import Chain, Operator
+from hpcfwi.model.source_estimate import GatherComparison, SourceFilter, at_recorded_samples, estimate_filter
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.traces import UsableTraces
 from hpcfwi.model.velocity import squared_slowness
@@ -127,8 +128,9 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     edges = m if treatment == "frozen" else None
     engine = DevitoEngine(Propagator(exact), problem.source_signal, edges, problem.windows)
     traces = recorded or _modelled(problem, chosen, axis, engine)
-    misfit = _shot_misfit(problem, traces, axis, "float64")
     engine.set_model(m)
+    source = _estimated_source(problem, traces, axis, engine)
+    misfit = _shot_misfit(problem, traces, axis, "float64", source)
     predicted = engine.record(chosen, axis).copy()
     operator = misfit.processing.linearise(predicted)[1]
     processing = transpose_error(operator, predicted, rng)
@@ -151,20 +153,25 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
         del single
     production = DevitoEngine(Propagator(spec), problem.source_signal, edges, problem.windows)
     production.set_model(m)
-    compare = _shot_misfit(problem, traces, axis, spec.dtype)
+    compare = _shot_misfit(problem, traces, axis, spec.dtype, source)
     own = production.misfit_and_gradient(chosen, axis, compare)[1]
     approximated = None if treatment != "crop" and production.propagator.storage.exact else own
     storage = float(np.linalg.norm(own - exact_own) / max(np.linalg.norm(exact_own), np.finfo(float).tiny))
     errors = dots, processing, derivative, storage
     del production
-    budget, window = error_budget(problem, chosen, axis), _window_error(problem, chosen, recorded, axis, edges)
+    budget, window = error_budget(problem, chosen, axis), _window_error(problem, chosen, recorded, axis, edges, source)
     return _report(
         problem, chosen, axis, errors, window, budget, steps, np.abs(remainders), gradient, approximated, inside
     )
 
 
 def _window_error(
-    problem: Problem, shot: Shot, traces: UsableTraces | None, axis: TimeAxis, edges: NDArray | None
+    problem: Problem,
+    shot: Shot,
+    traces: UsableTraces | None,
+    axis: TimeAxis,
+    edges: NDArray | None,
+    source: SourceFilter | None,
 ) -> float | None:
     """Relative difference of the gradient in the shot's window from that in the whole model; None without windows.
 
@@ -179,7 +186,7 @@ def _window_error(
         _check_memory(spec)
         engine = DevitoEngine(Propagator(spec), problem.source_signal, edges, windows)
         traces = traces or _modelled(problem, shot, axis, engine)
-        compare = _shot_misfit(problem, traces, axis, spec.dtype)
+        compare = _shot_misfit(problem, traces, axis, spec.dtype, source)
         engine.set_model(squared_slowness(problem.initial_velocity))
         gradient = engine.misfit_and_gradient(shot, axis, compare)[1]
         gradients.append(embed(gradient, engine.window(shot), problem.domain.shape))
@@ -188,12 +195,27 @@ def _window_error(
     return float(np.linalg.norm(windowed - whole) / max(np.linalg.norm(whole), np.finfo(float).tiny))
 
 
-def _shot_misfit(problem: Problem, traces: UsableTraces, axis: TimeAxis, dtype: str) -> ShotMisfit:
+def _estimated_source(
+    problem: Problem, traces: UsableTraces, axis: TimeAxis, engine: DevitoEngine
+) -> SourceFilter | None:
+    """The filter of the wavelet, estimated from this shot alone in the engine's model; None if it is not estimated."""
+    section, sampling = problem.config.wavelet, problem.sampling
+    if section.kind != "estimate":
+        return None
+    processing = traces.processing(problem.processing.leading_part, sampling.recording, "float64")
+    predicted = processing.predicted.apply(sampling.operator(axis, "float64").apply(engine.record(traces.shot, axis)))
+    observed = processing.observed.apply(sampling.observed(traces.record, axis, "float64"))
+    return estimate_filter(GatherComparison.of(observed, predicted, sampling.extended), section.damping)
+
+
+def _shot_misfit(
+    problem: Problem, traces: UsableTraces, axis: TimeAxis, dtype: str, source: SourceFilter | None
+) -> ShotMisfit:
     """The run's misfit of observed traces, for predictions on a time axis."""
     sampling = problem.sampling
     processing = traces.processing(problem.processing, sampling.compared(axis), dtype)
     observed = processing.observed.apply(sampling.observed(traces.record, axis, dtype))
-    chain = Chain((sampling.operator(axis, dtype), *processing.predicted.transforms))
+    chain = Chain((at_recorded_samples(sampling, source, axis, dtype), *processing.predicted.transforms))
     return ShotMisfit(load_misfit(problem.config.inversion.misfit), chain, observed, processing.axis)
 
 
@@ -308,7 +330,7 @@ def _report(
         f"shot {shot.name}, {len(shot.receivers)} receivers, {axis.samples} samples of {axis.step:g} ms{fixed}, space order "
         f"{solver.space_order}, {'free surface' if solver.free_surface else 'no free surface'}, misfit "
         f"{problem.config.inversion.misfit}",
-        *(["without the filter of an estimated wavelet"] if problem.config.wavelet.kind == "estimate" else []),
+        *(["with a wavelet that is estimated from this shot"] if problem.config.wavelet.kind == "estimate" else []),
         "",
         f"{'test':25}{'found':>12}{'limit':>12}",
         *(f"{name:25}{error:12.2e}{limit:12.0e}   {words[error <= limit]}" for name, error, limit in limits),

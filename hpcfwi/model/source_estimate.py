@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.processing.filters import SpectralFilter
-from hpcfwi.model.processing.sampling import Tail
+from hpcfwi.model.processing.operators import Composition, Operator
+from hpcfwi.model.processing.sampling import RecordSampling, Tail
 from hpcfwi.model.wavelet import Wavelet
 
 # Lags of at most this share of a record are looked at for a time shift.
@@ -144,6 +145,13 @@ class SourceFilter:
         before, after = np.roll(before, begin), np.roll(after, begin)
         times = (np.arange(count, dtype=np.float64) - begin) * self.axis.step - wavelet.lead
         return times, before, after
+
+
+def at_recorded_samples(sampling: RecordSampling, source: SourceFilter | None, axis: TimeAxis, dtype: str) -> Operator:
+    """From predictions on a time axis to the samples of observed gathers, as another wavelet would make them."""
+    if source is None:
+        return sampling.operator(axis, dtype)
+    return Composition((sampling.extended_operator(axis, dtype), *source.operators(sampling.recording)))
 
 
 def estimate_filter(comparison: GatherComparison, damping: float) -> SourceFilter:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -16,14 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcfwi.errors import InputError
-from hpcfwi.formats.segy import Overrides, SegyFile, is_seismic_file, open_segy
-from hpcfwi.formats.trace_headers import HeaderField, parse_field, read_columns
+from hpcfwi.formats.segy import SegyFile
+from hpcfwi.formats.segy_layout import Overrides, is_seismic_file, open_segy
+from hpcfwi.formats.trace_headers import HeaderField, parse_field, read_columns, release
 
 if TYPE_CHECKING:
     from hpcfwi.config.data import DataSection, HeadersSection
 
 # Traces whose positions are computed at once.
 CHUNK = 200_000
+# Values of header fields after which mapped columns are released.
+RELEASED_AFTER = 20_000_000
 MAX_FILES = 10_000
 # Numbers in headers of type float may be anything.
 LARGEST_NUMBER = 1e12
@@ -50,6 +54,7 @@ class TraceHeaders:
     files: tuple[SegyFile, ...]
     columns: tuple[dict[HeaderField, NDArray], ...]  # of each file
     roles: dict[str, HeaderField]  # fields by their keys in data.headers
+    _taken: list[int] = dataclass_field(default_factory=lambda: [0])  # values since mapped columns were released
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -64,6 +69,11 @@ class TraceHeaders:
         out = np.empty(len(traces), field.type)
         if not len(traces):
             return out
+        self._taken[0] += len(traces)
+        if self._taken[0] > RELEASED_AFTER:
+            self._taken[0] = 0
+            for column in (column for columns in self.columns for column in columns.values()):
+                release(column)
         starts = self.starts
         first, last = np.searchsorted(starts, [traces.min(), traces.max()], side="right") - 1
         if first == last:  # as for most shots and all chunks

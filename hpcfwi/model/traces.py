@@ -129,6 +129,12 @@ class ShotData:
         return record
 
 
+def staged_record(shot: Shot, staged: Mapping[str, Any]) -> NDArray:
+    """The record of a staged shot, which may have stayed where it is; raises DataError if it has changed there."""
+    found: NDArray = staged["record"] if "record" in staged else staged["data"].read_again(shot, staged)
+    return found
+
+
 def on_time_axis(stored: Recording, recording: TimeAxis) -> tuple[NDArray, NDArray[np.int64], NDArray[np.int64]]:
     """Put recorded traces onto the recording's time axis; zero where nothing was recorded.
 

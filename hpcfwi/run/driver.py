@@ -15,7 +15,9 @@ from hpcfwi.errors import DataError, InputError, Interrupted, RunError, ShotFail
 from hpcfwi.events import types as events
 from hpcfwi.inversion.misfit import misfit_identity
 from hpcfwi.model.problem import Problem
+from hpcfwi.model.traces import staged_record
 from hpcfwi.model.velocity import read_array
+from hpcfwi.run.data_staging import stage_data
 from hpcfwi.run.folder import RunFolder
 from hpcfwi.run.minimisation import Minimisation, RunResult, limits
 from hpcfwi.run.segy_data import SegyData
@@ -142,7 +144,8 @@ def model_data(
     with RunFolder(Path(run_dir), line_printer(console)) as folder:
         folder.claim(problem.identity | misfit_identity(config.inversion.misfit), config, accept_versions)
         with session(problem, site or Site(), options, folder, console) as current:
-            records = (load(staged, "shot")["record"] for staged in current.stage_data())
+            staged = zip(problem.survey.shots, stage_data(current), strict=True)
+            records = (staged_record(shot, load(each, "shot")) for shot, each in staged)
             if segy is not None:
                 segy.write(folder.path / "data.segy", records)
                 for note in segy.notes:

@@ -20,6 +20,7 @@ from hpcfwi.events import types as events
 from hpcfwi.inversion.history import History, Row
 from hpcfwi.model.velocity import squared_slowness, velocity_from
 from hpcfwi.model.vtk import vtk_image
+from hpcfwi.run.data_staging import stage_data
 from hpcfwi.run.session import Session
 from hpcfwi.run.source_signature import check_source, estimate_source
 
@@ -83,7 +84,7 @@ class Minimisation:
         self.config = session.problem.config
         self.iteration = 0
         self.writing_seconds = 0.0
-        self.shots = session.stage_data()
+        self.shots = stage_data(session)
         self.history = History(self.folder.history)
         self.elapsed_before = self.history.rows[-1].elapsed_seconds if self.history.rows else 0.0
         self.parametrisation = SquaredSlowness.from_problem(session.problem)

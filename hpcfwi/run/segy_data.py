@@ -37,8 +37,7 @@ class SegyData:
 
     def __init__(self, problem: Problem) -> None:
         self._shots, self._recording = problem.survey.shots, problem.recording
-        spreads = {id(shot.receivers): shot.receivers for shot in self._shots}  # shots often share one array
-        positions = _in_3d(np.concatenate([*(shot.source[None] for shot in self._shots), *spreads.values()]))
+        positions = _in_3d(np.concatenate([*(shot.source[None] for shot in self._shots), *problem.survey.spreads()]))
         interval, samples = 1000 * self._recording.step, self._recording.samples
         duration = problem.config.data.recording_time
         try:

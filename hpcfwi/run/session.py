@@ -10,8 +10,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from hpcfwi.artifacts import StagedFile, read_header, stage
+from hpcfwi.artifacts import StagedFile, stage
 from hpcfwi.batch.registry import current_start
 from hpcfwi.cluster.environment import apply_environment, restore_environment, silence_dask
 from hpcfwi.config.site import LaunchOptions, Site
@@ -29,9 +28,7 @@ from hpcfwi.errors import HpcfwiError, InputError, Interrupted, RunError
 from hpcfwi.events import types as events
 from hpcfwi.events.log import EventLog
 from hpcfwi.execution.window import Window
-from hpcfwi.io import format_ranges
 from hpcfwi.model.problem import Problem
-from hpcfwi.model.survey import list_names
 from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.process import command_start, defer_interrupts, gc_paused, ignoring_signals_at_exit, interrupted
 from hpcfwi.reporting.progress import Progress
@@ -353,47 +350,6 @@ class Session:
         if self._log_error is not None:
             raise self._log_error
         self.worker_events.raise_error()
-
-    def stage_data(self) -> list[StagedFile]:
-        """Model or read the observed data of each shot and stage them, in the order of the survey."""
-        from hpcfwi.inversion.objective import observe
-
-        started, files = time.perf_counter(), self.problem.config.data.files
-        self.log.write(events.StagingData(shots=len(self.problem.survey)))
-        shots = observe(self.problem, self.operations, self.tasks, self.folder.staged)
-        left_out = ""
-        if files:  # the journal depends on the records of the first start
-            headers = [read_header(Path(shot.path)) or {} for shot in shots]
-            self.folder.claim_data({str(header.get("shot")): str(header.get("record")) for header in headers})
-            left_out = self._log_left_out(headers)
-        seconds = time.perf_counter() - started
-        self.log.write(events.DataStaged(shots=len(shots), seconds=seconds))
-        made = f"read from {list_names([str(file) for file in files])}" if files else "modelled in the true model"
-        self.print_line(f"observed data of {len(shots)} shots {made} ({seconds:.1f} s)")
-        if left_out:
-            self.print_line(left_out)
-        return shots
-
-    def _log_left_out(self, headers: Sequence[dict[str, Any]]) -> str:
-        """Log which traces are left out, from the headers of staged shots and the selection; returns a summary."""
-        observations, listed = self.problem.observations, {}
-        assert observations is not None
-        for shot in observations.selection.shots:
-            listed[shot] = {
-                reason: format_ranges(traces) for reason, traces in observations.selection.left_out[shot].items()
-            }
-        listed |= {str(header.get("shot")): header.get("left_out") or {} for header in headers}
-        counts: Counter[str] = Counter()
-        for shot, reasons in listed.items():
-            if reasons:
-                event = events.TracesLeftOut(shot=shot, reasons=reasons)
-                self.log.write(event)
-                counts.update(event.counts())
-        if not counts:
-            return ""
-        total = int(observations.stored.receiver_counts.sum())
-        each = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-        return f"{counts.total()} of {total} traces are left out ({each}); events.jsonl and the report list them"
 
 
 def _topics(worker_events: WorkerEvents) -> dict[str, Callable[[Any], None]]:

@@ -30,6 +30,7 @@ from hpcfwi.inversion.objective import Objective
 from hpcfwi.inversion.parametrisation import SquaredSlowness
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.velocity import squared_slowness
+from hpcfwi.run.data_staging import stage_data
 from hpcfwi.run.folder import RunFolder
 from hpcfwi.run.session import session
 from jobs import ROOT, SITES, events
@@ -60,7 +61,7 @@ def pairs(folder: Path, model: str, count: int) -> NDArray[np.float64]:
                 (Journal(place, "benchmark", verify), Partials(place)),
                 (NoJournal(place, "benchmark"), Partials(place, 0)),
             )
-            shots, staged = ready.stage_data(), run_folder.staged
+            shots, staged = stage_data(ready), run_folder.staged
             parametrisation = SquaredSlowness.from_problem(problem)
             objective = Objective(
                 problem, parametrisation, ready.operations, ready.tasks, shots, staged, *ways[0], ready.on_shots

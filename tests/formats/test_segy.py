@@ -14,7 +14,8 @@ import segyio
 from field_files import SMALL_SU, VIKING, patch, write_segy, write_su
 
 from hpcfwi.errors import InputError
-from hpcfwi.formats.segy import SAMPLE_TYPES, Overrides, open_segy
+from hpcfwi.formats.segy import SAMPLE_TYPES
+from hpcfwi.formats.segy_layout import Overrides, open_segy
 
 TRACES, SAMPLES = 7, 33
 ALL, NOTHING = np.arange(TRACES), Overrides()

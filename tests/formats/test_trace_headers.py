@@ -12,7 +12,7 @@ from field_files import VIKING, write_segy
 
 import hpcfwi.formats.trace_headers as module
 from hpcfwi.errors import InputError
-from hpcfwi.formats.segy import open_segy
+from hpcfwi.formats.segy_layout import open_segy
 from hpcfwi.formats.trace_headers import HeaderField, parse_field, read_columns, standard_fields
 
 TRACES = 50

@@ -12,7 +12,8 @@ from field_files import FIELD, line, patch, survey_fields, write_segy, write_su
 from hypothesis import strategies as st
 
 from hpcfwi.config.run import load_run_config
-from hpcfwi.formats.segy import SAMPLE_TYPES, open_segy
+from hpcfwi.formats.segy import SAMPLE_TYPES
+from hpcfwi.formats.segy_layout import open_segy
 from hpcfwi.formats.trace_headers import parse_field, standard_fields
 from hpcfwi.model.grid import Domain, TimeAxis
 from hpcfwi.model.header_expressions import HeaderExpression

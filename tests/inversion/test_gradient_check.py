@@ -80,13 +80,19 @@ kind = "normalise"
 """
 
 
-def test_the_gradient_of_processed_gathers_is_right(tmp_path):
-    path = tmp_path / "fwi.toml"
+@pytest.mark.parametrize("wavelet", ["known", pytest.param("estimated", marks=pytest.mark.slow)])
+def test_the_gradient_of_processed_gathers_is_right(tmp_path, wavelet):
+    path, settings, told = tmp_path / "fwi.toml", [*SMALL], "a wavelet that is estimated from this shot"
     path.write_text(CIRCLE.read_text() + STEPS)
-    report = check_gradient(Problem.from_config(load_run_config(path, SMALL)))
+    if wavelet == "estimated":
+        for shot in range(11):  # noise, which some wavelet explains in part
+            np.save(tmp_path / f"{shot}.npy", np.random.default_rng(shot).standard_normal((101, 101)))
+        settings += [f"data.file={tmp_path}", "wavelet.kind=estimate"]
+    report = check_gradient(Problem.from_config(load_run_config(path, settings)))
     assert report.passed, report.text
     assert report.processing < 1e-12
     assert "dot product, processing" in report.text
+    assert (told in report.text) == (wavelet == "estimated")
 
 
 def test_cropping_is_reported_as_an_approximation_on_a_fixed_axis():
