@@ -157,6 +157,8 @@ def _result_lines(result: RunResult) -> Iterator[str]:
     if (result.folder / "report.html").is_file():
         yield "  report.html    everything on one page, for a browser"
     yield "  model.npy      the velocity, km/s; model.vti for ParaView, with the initial and the true one"
+    if (result.folder / "wavelet.csv").is_file():
+        yield "  wavelet.csv    the estimated wavelet"
     if (result.folder / "figures").is_dir():
         yield "  figures/       the model, the data, the convergence"
     yield "  history.csv    misfit, gradient and errors of each iteration; events.jsonl has every event, shot by shot"
