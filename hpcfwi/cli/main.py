@@ -211,7 +211,7 @@ def plan(config: Path, settings: tuple[str, ...], site: str | None, nodes: int |
     screen.print()
     screen.print(costs, soft_wrap=not screen.is_terminal)
     screen.print(COST_LEGEND, style="dim", soft_wrap=not screen.is_terminal)
-    for note in problem.observations.notes if problem.observations else ():
+    for note in problem.observations.notes:
         click.echo(f"data: {note}")
     for warning in problem.warnings:
         click.echo(f"warning: {warning}")

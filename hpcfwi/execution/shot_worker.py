@@ -18,7 +18,7 @@ from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.processing.chain import Processing
 from hpcfwi.model.processing.operators import Chain, Operator
 from hpcfwi.model.processing.sampling import RecordSampling
-from hpcfwi.model.source_estimate import SourceFilters, at_recorded_samples
+from hpcfwi.model.source_estimate import GatherComparison, SourceFilters, at_recorded_samples, comparison_for_estimate
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.traces import UsableTraces, staged_record
 from hpcfwi.model.windows import Windows
@@ -121,17 +121,18 @@ class ShotWorker:
         usable = UsableTraces.of(staged, {**content, "record": staged_record(staged, content)})
         return replace(usable, record=self.context.sampling.observed(usable.record, axis, self.context.spec.dtype))
 
-    def linear_gathers(self, name: str, shot: StagedFile, axis: TimeAxis) -> tuple[UsableTraces, NDArray, TimeAxis]:
-        """A staged shot, and its prediction in the current model, from which the wavelet is estimated.
+    def compared(self, name: str, shot: StagedFile, axis: TimeAxis) -> tuple[_ObservedShot, NDArray]:
+        """A staged shot, and its prediction in the current model, as the misfit compares them."""
+        observed = self.observed(name, shot, axis)
+        return observed, observed.processing.apply(self.predict(observed.shot, axis))
 
-        They have the steps of the processing that commute with a change of the wavelet. The time axis is the one on which
-        predictions are filtered.
-        """
-        usable, recording = self.recorded(name, shot, axis), self.context.sampling.compared(axis)
-        processing = usable.processing(self.processing.leading_part, recording, self.context.spec.dtype)
-        unfiltered = self._at_recorded_samples(None, axis).apply(self.engine.record(usable.shot, axis))
-        observed = replace(usable, record=processing.observed.apply(usable.record))
-        return observed, processing.predicted.apply(unfiltered), self.context.sampling.extended
+    def compare_unfiltered(
+        self, name: str, shot: StagedFile, axis: TimeAxis, max_offset: float | None
+    ) -> GatherComparison:
+        """Compare a staged shot with its prediction in the current model without source filters, to estimate them."""
+        traces, dtype = self.recorded(name, shot, axis), self.context.spec.dtype
+        predicted = self._at_recorded_samples(None, axis).apply(self.engine.record(traces.shot, axis))
+        return comparison_for_estimate(traces, predicted, self.processing, self.context.sampling, dtype, max_offset)
 
     def predict(self, shot: Shot, axis: TimeAxis) -> NDArray:
         """Return a gather in the current model at the samples of observed ones, before the processing."""

@@ -26,7 +26,6 @@ from hpcfwi.inversion.journal import read_partial, write_partial
 from hpcfwi.inversion.misfit import FunctionalGradient, total
 from hpcfwi.io import format_ranges
 from hpcfwi.model.grid import TimeAxis
-from hpcfwi.model.processing.mutes import offsets
 from hpcfwi.model.source_estimate import GatherComparison
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.traces import ShotData
@@ -237,8 +236,7 @@ def predict_shot(
         worker, _ = _shot_worker(context)
         worker.use_model(model)
         if processed:
-            observed = worker.observed(name, shot, axis)
-            predicted = observed.processing.apply(worker.predict(observed.shot, axis))
+            observed, predicted = worker.compared(name, shot, axis)
             return observed.gather, predicted, observed.shot.receivers
         recorded = worker.recorded(name, shot, axis)
         return recorded.record, worker.predict(recorded.shot, axis), recorded.shot.receivers
@@ -262,12 +260,9 @@ def compare_shot(
         worker, _ = _shot_worker(context)
         worker.use_model(model)
         if processed:
-            observed = worker.observed(name, shot, axis)
-            predicted = observed.processing.apply(worker.predict(observed.shot, axis))
+            observed, predicted = worker.compared(name, shot, axis)
             return GatherComparison.of(observed.gather, predicted, observed.axis)
-        usable, predicted, compared = worker.linear_gathers(name, shot, axis)
-        near = offsets(usable.shot) <= (np.inf if max_offset is None else max_offset)
-        return GatherComparison.of(usable.record[:, near], predicted[:, near], compared)
+        return worker.compare_unfiltered(name, shot, axis, max_offset)
 
 
 def shot_operations(context: ShotContext) -> ShotOperations:

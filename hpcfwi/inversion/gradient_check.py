@@ -13,7 +13,12 @@ from hpcfwi.inversion.misfit import ShotMisfit, load_misfit
 from hpcfwi.model.grid import TimeAxis, courant_limit, critical_step
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.processing.operators import Chain, Operator
-from hpcfwi.model.source_estimate import GatherComparison, SourceFilter, at_recorded_samples, estimate_filter
+from hpcfwi.model.source_estimate import (
+    SourceFilter,
+    at_recorded_samples,
+    comparison_for_estimate,
+    estimate_filter,
+)
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.traces import UsableTraces
 from hpcfwi.model.velocity import squared_slowness
@@ -202,10 +207,10 @@ def _estimated_source(
     section, sampling = problem.config.wavelet, problem.sampling
     if section.kind != "estimate":
         return None
-    processing = traces.processing(problem.processing.leading_part, sampling.recording, "float64")
-    predicted = processing.predicted.apply(sampling.operator(axis, "float64").apply(engine.record(traces.shot, axis)))
-    observed = processing.observed.apply(sampling.observed(traces.record, axis, "float64"))
-    return estimate_filter(GatherComparison.of(observed, predicted, sampling.extended), section.damping)
+    traces = replace(traces, record=sampling.observed(traces.record, axis, "float64"))
+    predicted = sampling.operator(axis, "float64").apply(engine.record(traces.shot, axis))
+    compared = comparison_for_estimate(traces, predicted, problem.processing, sampling, "float64", section.max_offset)
+    return estimate_filter(compared, section.damping)
 
 
 def _shot_misfit(
@@ -283,7 +288,7 @@ def _check_memory(spec: SolverSpec) -> None:
 def _recorded(problem: Problem, shot: Shot) -> UsableTraces | None:
     """The shot's observed traces as they were recorded; None if they are modelled."""
     observations = problem.observations
-    if observations is None or observations.recordings is None:
+    if observations.recordings is None:
         return None
     gather = observations.shot_data(shot.name).read(shot, problem.recording)
     return UsableTraces.of(shot, {"record": gather.record, **gather.partial(problem.recording.samples)})

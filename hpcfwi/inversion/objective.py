@@ -80,7 +80,7 @@ class ShotExecutor(Protocol):
 
 @dataclass(frozen=True)
 class ShotOperations:
-    """The functions that an executor runs; the first argument of all three is their common ``context``."""
+    """The functions that an executor runs; the first argument of each is their common ``context``."""
 
     # (context, shot, folder, origin, recording, data, model, axis) -> StagedFile: stage a shot's observed data: read `data`
     # (ShotData), or if it is None, model them in `model` on the time axis `axis`. Data of the same origin are reused, unless
@@ -127,18 +127,18 @@ def observe(problem: Problem, operations: ShotOperations, executor: ShotExecutor
     """Stage the observed data of every shot in the folder ``staged``; returns the shots in survey order."""
     shots, names, origin = problem.survey.shots, problem.survey.names, problem.base_digest or problem.digest
     observations, model, axis = problem.observations, None, None
-    modelled = observations is None or observations.recordings is None
+    modelled = observations.recordings is None
     if modelled:
         assert problem.true_velocity is not None
         model = stage(staged, "model", squared_slowness(problem.true_velocity))
         axis = problem.time_axis(problem.true_velocity)
-    versions = () if observations is None else observations.stamp()
+    versions = observations.stamp()
     # of files without a version, the content is compared with that of the first start
     stamp = task_key(__version__, origin, versions) if modelled or versions else ""
 
     def arguments(number: int) -> tuple[Any, ...]:
         shot, folder = shots[number], shard_folder(staged / "shots", names[number], len(shots))
-        data = None if observations is None or modelled else observations.shot_data(shot.name)
+        data = None if modelled else observations.shot_data(shot.name)
         return operations.context, shot, folder, stamp, problem.recording, data, model, axis
 
     try:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpcfwi.errors import InputError
+from hpcfwi.errors import DataError, InputError
 from hpcfwi.formats.segy import file_stamp
 from hpcfwi.model.checks import check_positions
 from hpcfwi.model.coordinates import Transform
-from hpcfwi.model.field_survey import FieldSurvey, check_repeated, read_field_survey
+from hpcfwi.model.field_survey import check_repeated, read_field_survey
 from hpcfwi.model.gathers import ArrayRecordings, Recordings
 from hpcfwi.model.grid import Domain, TimeAxis
 from hpcfwi.model.header_expressions import HeaderExpression
@@ -98,7 +98,7 @@ def read_observations(config: RunConfig, domain: Domain) -> Observations:
     data, policy = config.data, TracePolicy.from_config(config.data.traces)
     in_place = data.staging == "in place"
     if data.is_seismic:
-        found = _from_headers(config, domain)
+        found = _from_headers(config, domain, policy)
     else:
         _refuse_seismic_keys(config)
         survey = _from_configuration(config, domain)
@@ -120,28 +120,26 @@ def read_observations(config: RunConfig, domain: Domain) -> Observations:
     traces = int(chosen.receiver_counts.sum())
     if traces > MAX_TRACES:
         raise InputError(f"acquisition: {len(chosen)} shots have {traces} traces; at most {MAX_TRACES} are possible")
-    if config.grid.shape is None:
-        check_axes(model_files(config), chosen, domain)
-    if data.is_seismic:
-        check_extent(chosen, domain)
-    check_positions(chosen, domain, config.solver.free_surface)
+    try:
+        check_positions(chosen, domain, config.solver.free_surface)
+    except DataError:  # these two know better what to do about positions outside the model
+        if config.grid.shape is None:
+            check_axes(model_files(config), chosen, domain)
+        if data.is_seismic:
+            check_extent(chosen, domain)
+        raise
     warnings = (*found.warnings, *moved, *left_out)
     return replace(found, survey=chosen, stored=survey, selection=selection, warnings=warnings)
 
 
-def _from_headers(config: RunConfig, domain: Domain) -> Observations:
+def _from_headers(config: RunConfig, domain: Domain, policy: TracePolicy) -> Observations:
     data = config.data
     fields = tuple(field for expression in kill_expressions(config.data.traces) for field in expression.fields.values())
     found = read_field_survey(data, fields)
     transform = Transform.from_config(data.transform, domain.ndim)
     notes = (found.note, *check_section(found, transform, domain.origin[0]))
     survey = Survey(RecordedShots(found, transform, np.arange(len(found.shots))))
-    earliest, latest = _starts(found)
-    if data.tail == "extrapolate" and (earliest or latest):
-        raise InputError(
-            f'data.tail: "extrapolate" needs records that begin with the shot, but those of data.file begin {earliest:g} to '
-            f'{latest:g} ms after it; take data.tail = "cut", or set data.headers.delay = 0 if the delays are wrong'
-        )
+    earliest = min(float(delays.min()) for delays in map(found.positions.delays, found.headers.chunks()))
     interval, longest = found.interval, (found.samples - 1) * found.interval + max(0.0, earliest)
     duration = data.recording_time
     if duration is None:
@@ -155,7 +153,7 @@ def _from_headers(config: RunConfig, domain: Domain) -> Observations:
         survey,
         survey,
         Selection(),
-        TracePolicy.from_config(data.traces),
+        policy,
         SegyRecordings(found),
         data.staging == "in place",
         interval,
@@ -165,13 +163,8 @@ def _from_headers(config: RunConfig, domain: Domain) -> Observations:
     )
 
 
-def _starts(found: FieldSurvey) -> tuple[float, float]:
-    """Earliest and latest time of a first sample after its shot, ms."""
-    ranges = [(delays.min(), delays.max()) for delays in map(found.positions.delays, found.headers.chunks())]
-    return float(min(low for low, _ in ranges)), float(max(high for _, high in ranges))
-
-
 def kill_expressions(section: TracesSection) -> tuple[HeaderExpression, ...]:
+    """The conditions of ``data.traces.kill``; raises InputError if one is malformed."""
     return tuple(HeaderExpression(text, "data.traces.kill") for text in section.kill)
 
 

@@ -62,6 +62,8 @@ class Problem:
         The source time function, after the band-passes of the processing that apply to it.
     time_steps
         Shortest and longest time step of any model of this inversion, ms.
+    observations
+        Where the observed data are, and which of their traces are used.
     warnings
         Messages about likely mistakes.
     processing
@@ -70,8 +72,6 @@ class Problem:
         Shots that were excluded after they failed (``data.quorum``).
     base_digest
         Digest of the problem before any shot failed; the observed data that were staged for it are used again.
-    observations
-        Where the observed data are, and which of their traces are used.
     """
 
     config: RunConfig
@@ -82,11 +82,11 @@ class Problem:
     survey: Survey
     wavelet: Wavelet
     time_steps: tuple[float, float]
+    observations: Observations
     warnings: tuple[str, ...] = ()
     processing: Processing = field(default_factory=Processing)
     failed_shots: tuple[str, ...] = ()
     base_digest: str = ""
-    observations: Observations | None = None
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Problem:
@@ -119,8 +119,7 @@ class Problem:
         velocities = _velocity_range(config, true, initial)
         steps = choose_time_steps(config, domain, velocities)
         warnings = observations.warnings + check_sampling(config, domain, wavelet, velocities, steps)
-        problem = cls(config, domain, true, initial, frozen, survey, wavelet, steps, (), processing)
-        problem = replace(problem, observations=observations)
+        problem = cls(config, domain, true, initial, frozen, survey, wavelet, steps, observations, (), processing)
         warnings += check_records(problem.sampling, wavelet, problem.axis_with_step(steps[0]))
         warnings += processing.check(survey, wavelet, problem.recording)
         if problem.windows is not None:
@@ -270,7 +269,7 @@ class Problem:
             )
         return content
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest of :attr:`identity`."""
         text = json.dumps(self.identity, sort_keys=True, default=str)

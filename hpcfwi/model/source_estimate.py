@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcfwi.model.grid import TimeAxis
+from hpcfwi.model.processing.chain import Processing
 from hpcfwi.model.processing.filters import SpectralFilter
+from hpcfwi.model.processing.mutes import offsets
 from hpcfwi.model.processing.operators import Composition, Operator
 from hpcfwi.model.processing.sampling import RecordSampling, Tail
+from hpcfwi.model.traces import UsableTraces
 from hpcfwi.model.wavelet import Wavelet
 
 # Lags of at most this share of a record are looked at for a time shift.
@@ -152,6 +155,25 @@ def at_recorded_samples(sampling: RecordSampling, source: SourceFilter | None, a
     if source is None:
         return sampling.operator(axis, dtype)
     return Composition((sampling.extended_operator(axis, dtype), *source.operators(sampling.recording)))
+
+
+def comparison_for_estimate(
+    traces: UsableTraces,
+    predicted: NDArray,
+    processing: Processing,
+    sampling: RecordSampling,
+    dtype: str,
+    max_offset: float | None,
+) -> GatherComparison:
+    """Compare gathers from which the wavelet is estimated, with the processing that commutes with a change of the wavelet.
+
+    ``traces`` and ``predicted`` are at the samples of observed gathers, without source filters; traces beyond ``max_offset``,
+    m, are not used. The time axis of the result is the one on which predictions are filtered.
+    """
+    chains = traces.processing(processing.leading_part, sampling.recording, dtype)
+    near = offsets(traces.shot) <= (math.inf if max_offset is None else max_offset)
+    pair = chains.observed.apply(traces.record)[:, near], chains.predicted.apply(predicted)[:, near]
+    return GatherComparison.of(*pair, sampling.extended)
 
 
 def estimate_filter(comparison: GatherComparison, damping: float) -> SourceFilter:

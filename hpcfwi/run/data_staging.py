@@ -41,7 +41,6 @@ def stage_data(session: Session) -> list[StagedFile]:
 def _log_left_out(session: Session, headers: Sequence[dict[str, Any]]) -> str:
     """Log which traces are left out, from the headers of staged shots and the selection; returns a summary."""
     observations = session.problem.observations
-    assert observations is not None
     selection = observations.selection
     listed = {
         shot: {reason: format_ranges(traces) for reason, traces in selection.left_out[shot].items()}

@@ -140,10 +140,9 @@ def disk_needs(problem: Problem) -> dict[str, int]:
     model_bytes = 8 * math.prod(problem.domain.shape)
     traces = int(problem.survey.receiver_counts.sum())
     itemsize = np.dtype(problem.config.solver.dtype).itemsize
-    in_place = problem.observations is not None and problem.observations.in_place
     sums = Partials(Path(), problem.config.journal.shots_per_sum).count(len(problem.survey))
     return {
-        "observed data": 0 if in_place else traces * problem.recording.samples * itemsize,
+        "observed data": 0 if problem.observations.in_place else traces * problem.recording.samples * itemsize,
         # a journal entry holds gradient and model; evaluations outnumber iterations slightly
         "journal": round(1.3 * problem.config.inversion.iterations + 2) * 2 * model_bytes,
         "sums of an unfinished evaluation": sums * model_bytes,

@@ -152,7 +152,7 @@ class Session:
         for warning in [*self.problem.warnings, *excluded]:
             self.warn(warning)
         self.print_line(f"run folder {self.folder.path}")
-        for note in () if self.problem.observations is None else self.problem.observations.notes:
+        for note in self.problem.observations.notes:
             self.print_line(f"data: {note}")
         if self.stand_in is not None:
             self.print_line(f"{self.stand_in} replace the kernels: a scaling study, not an inversion")
