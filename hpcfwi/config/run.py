@@ -148,8 +148,10 @@ class EstimatedWaveletSection(Section):
     )
     delay: float | None = Field(None, ge=0, le=1e8, description="ms; time of its peak; default: 1 / peak_frequency")
     per_shot: bool = Field(False, description="whether each shot has its own wavelet")
-    every: int = Field(
-        0, ge=0, le=1_000_000, description="iterations between two estimates; 0: estimate once, in the initial model"
+    every: Annotated[int, Field(ge=0, le=1_000_000)] | Literal["evaluation"] = Field(
+        0,
+        description='iterations between two estimates; 0: estimate once, in the initial model; "evaluation": in each model '
+        "whose misfit is evaluated",
     )
     max_offset: Annotated[float, Field(ge=0, le=1e8)] | None = Field(
         None, description="m; largest offset of the traces that are used; default: all"

@@ -404,6 +404,7 @@ class EvaluationDone(Event, name="evaluation"):
     seconds: f.Seconds
     replayed: f.Replayed
     drift: Annotated[float, f.about("relative difference between the model and the journal's, where replayed")]
+    source_seconds: Annotated[f.Duration, f.about("part of `seconds`: estimating the wavelet, s")] = 0.0
     model_seconds: f.ModelSeconds = 0.0
     shots_seconds: Annotated[f.Duration, f.about("part of `seconds`: until the last shot was done, s")] = 0.0
     sum_seconds: Annotated[f.Duration, f.about("part of `seconds`: from the last shot to the sum of all, s")] = 0.0

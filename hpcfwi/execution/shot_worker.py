@@ -73,7 +73,7 @@ class ShotWorker:
             edges = None if context.edges is None else load(context.edges, "model")
             self.engine = open_engine(propagator, wavelet, edges, context.windows, context.stand_in)
             self.processing = Processing() if context.processing is None else load(context.processing, "processing")
-            self.source = SourceFilters() if context.source is None else load(context.source, "source filters")
+        self.use_source(context.source)
         self.misfit = load_misfit(context.misfit)
         self._model = ("", True)
         self._shots: OrderedDict[str, _ObservedShot] = OrderedDict()
@@ -83,6 +83,11 @@ class ShotWorker:
         self.model_seconds = self.data_seconds = 0.0
         self.solver_seconds = time.perf_counter() - started
         self.log_event(Solver, seconds=self.solver_seconds, **facts)
+
+    def use_source(self, filters: StagedFile | None) -> None:
+        """Load filters of predicted gathers; with None, gathers are not filtered."""
+        self.source = SourceFilters() if filters is None else load(filters, "source")
+        self.context = replace(self.context, source=filters)
 
     def use_model(self, model: StagedFile, own_edges: bool = False) -> None:
         """Load a staged model (squared slowness), unless it is the current one.

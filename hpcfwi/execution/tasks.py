@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -95,7 +96,9 @@ _shot_lock = threading.Lock()
 def _shot_worker(context: ShotContext) -> tuple[ShotWorker, float]:
     """Return this process's shot worker, and the seconds spent on creating it; 0 if it existed before."""
     global _worker
-    if _worker is not None and _worker.context == context:
+    if _worker is not None and replace(_worker.context, source=context.source) == context:
+        if _worker.context.source != context.source:
+            _worker.use_source(context.source)
         return _worker, 0.0
     _worker = None  # frees the memory of another context
     gc.collect()

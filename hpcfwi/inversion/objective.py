@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -110,6 +111,10 @@ def task_key(*parts: object) -> str:
     return hashlib.blake2b("\0".join(map(repr, parts)).encode(), digest_size=12).hexdigest()
 
 
+def _shot_key(operations: ShotOperations, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> str:
+    return task_key(operations.context_key, model.digest, shot.digest, axis)
+
+
 class _Lazy(Sequence[tuple[Any, ...]]):
     """Arguments that are made when a shot's turn comes: those of all shots together would take much memory."""
 
@@ -170,6 +175,8 @@ class Objective:
     evaluations: list[EvaluationDone] = field(default_factory=list)  # so far, including replayed ones
     # called after each evaluation with it, x and the gradient
     on_evaluation: Callable[[EvaluationDone, NDArray, NDArray], None] = lambda *_: None
+    # the functions of a shot in a model, km/s, if its wavelet is estimated in each; None: `operations` in all
+    operations_in: Callable[[NDArray], AbstractContextManager[ShotOperations]] | None = None
 
     def __post_init__(self) -> None:
         self.gradient: NDArray = np.zeros(0)  # of the last evaluation
@@ -208,8 +215,17 @@ class Objective:
 
     def _evaluate(self, x: NDArray[np.float64], number: int, parts: dict[str, float]) -> FunctionalGradient:
         """Compute misfit and gradient; their times go into ``parts``."""
-        started = last_shot = time.perf_counter()
         m = self.parametrisation.to_model(x)
+        if self.operations_in is None:
+            return self._sum(m, self.operations, number, parts)
+        began = time.perf_counter()
+        with self.operations_in(velocity_from(m)) as operations:
+            parts["source_seconds"] = time.perf_counter() - began
+            return self._sum(m, operations, number, parts)
+
+    def _sum(self, m: NDArray, operations: ShotOperations, number: int, parts: dict[str, float]) -> FunctionalGradient:
+        """Sum misfit and gradient of all shots in a model, squared slowness."""
+        started = last_shot = time.perf_counter()
         axis = self.problem.time_axis(velocity_from(m))
         model = stage(self.staged, "model", m, sync=False)
         self.on_begin(number)
@@ -224,10 +240,10 @@ class Objective:
         shots = list(zip(self._names, self.shots, strict=True))
         try:
             pair = self.executor.sum(
-                self.operations.evaluate,
+                operations.evaluate,
                 self._names,
-                [(self.operations.context, name, model, shot, axis, number) for name, shot in shots],
-                [self._key(model, shot, axis) for shot in self.shots],
+                [(operations.context, name, model, shot, axis, number) for name, shot in shots],
+                [_shot_key(operations, model, shot, axis) for shot in self.shots],
                 progress,
                 small=m.nbytes <= MAX_DRIVER_SUM_BYTES,
                 partials=self.partials,
@@ -248,9 +264,6 @@ class Objective:
         g = embed(pair.g, pair.start, self.problem.domain.shape)
         return FunctionalGradient(pair.f, self.parametrisation.pull_back(g))
 
-    def _key(self, model: StagedFile, shot: StagedFile, axis: TimeAxis) -> str:
-        return task_key(self.operations.context_key, model.digest, shot.digest, axis)
-
     def compare(
         self, velocity: NDArray, shots: Sequence[int], processed: bool = True, max_offset: float | None = None
     ) -> list[GatherComparison]:
@@ -267,7 +280,10 @@ class Objective:
                 self.operations.compare,
                 [self._names[shot] for shot in shots],
                 [(self.operations.context, self._names[i], model, self.shots[i], axis, *options) for i in shots],
-                [task_key("compare", self._key(model, self.shots[shot], axis), *options) for shot in shots],
+                [
+                    task_key("compare", _shot_key(self.operations, model, self.shots[shot], axis), *options)
+                    for shot in shots
+                ],
             )
         finally:
             Path(model.path).unlink(missing_ok=True)
@@ -281,7 +297,7 @@ class Objective:
         model = stage(self.staged, "model", squared_slowness(velocity))
         name, shot = self._names[index], self.shots[index]
         arguments = (self.operations.context, name, model, shot, axis, processed)
-        key = task_key("predict", self._key(model, shot, axis), processed)
+        key = task_key("predict", _shot_key(self.operations, model, shot, axis), processed)
         try:
             ((observed, predicted, receivers),) = self.executor.map(self.operations.predict, [name], [arguments], [key])
         finally:

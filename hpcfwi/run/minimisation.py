@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from traceback import format_exc
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcfwi.artifacts import StagedFile
 from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import HpcfwiError, Interrupted
 from hpcfwi.events import types as events
@@ -22,7 +24,7 @@ from hpcfwi.model.velocity import squared_slowness, velocity_from
 from hpcfwi.model.vtk import vtk_image
 from hpcfwi.run.data_staging import stage_data
 from hpcfwi.run.session import Session
-from hpcfwi.run.source_signature import check_source, estimate_source
+from hpcfwi.run.source_signature import check_source, estimate_source, with_source_of
 
 if TYPE_CHECKING:  # imports scipy and Dask, which start while workers do
     from hpcfwi.inversion.objective import Objective
@@ -89,20 +91,19 @@ class Minimisation:
         self.elapsed_before = self.history.rows[-1].elapsed_seconds if self.history.rows else 0.0
         self.parametrisation = SquaredSlowness.from_problem(session.problem)
         self.source: SourceFilters | None = None  # that predicted gathers have
-        self.objective = self._objective([])
+        self.objective = self._objective(None, [])
 
-    def _objective(self, evaluations: list[events.EvaluationDone]) -> Objective:
-        """The objective of the session's operations, which goes on after some evaluations."""
+    def _objective(self, source: StagedFile | None, evaluations: list[events.EvaluationDone]) -> Objective:
+        """The objective with filters of predicted gathers, which goes on after some evaluations."""
         from hpcfwi.inversion.journal import Journal, Partials
         from hpcfwi.inversion.objective import Objective
 
         session, problem = self.session, self.problem
-        source = session.operations.context.source
         identity = f"{problem.digest} {self.folder.began_with}" + (f" {source.digest}" if source else "")
         return Objective(
             problem,
             self.parametrisation,
-            session.operations,
+            session.operations_with(source),
             session.tasks,
             self.shots,
             self.folder.staged,
@@ -135,6 +136,8 @@ class Minimisation:
             x = result.x
             if self.iteration - before < limit or len(self.objective.evaluations) >= section.evaluations:
                 break
+        if self.objective.operations_in is not None:
+            self._estimate_source(x, number + 1)  # for the figures
         seconds = time.perf_counter() - self.minimisation_began
         self.log.write(
             events.Optimised(
@@ -153,7 +156,8 @@ class Minimisation:
     def _iteration_limits(self) -> Iterator[int]:
         """Iterations up to each new estimate of the wavelet, and up to the end."""
         left = self.config.inversion.iterations
-        every = self.config.wavelet.every if self.config.wavelet.kind == "estimate" else 0
+        wavelet = self.config.wavelet
+        every = wavelet.every if wavelet.kind == "estimate" and wavelet.every != "evaluation" else 0
         while True:
             yield min(every, left) if every else left
             left -= every
@@ -162,15 +166,16 @@ class Minimisation:
 
     def _estimate_source(self, x: NDArray, number: int) -> None:
         """Estimate the wavelet at x; the objective goes on with it."""
+        assert self.config.wavelet.kind == "estimate"
         began = time.perf_counter()
         velocity = velocity_from(self.parametrisation.to_model(x))
-        self.session.use_source(None)
-        unfiltered = self._objective(self.objective.evaluations)
+        seconds, evaluations = self.objective.seconds, self.objective.evaluations
+        unfiltered = self._objective(None, evaluations)
         staged, self.source = estimate_source(self.session, unfiltered, velocity, number)
-        self.session.use_source(staged)
-        seconds = self.objective.seconds
-        self.objective = self._objective(self.objective.evaluations)
+        self.objective = self._objective(staged, evaluations)
         self.objective.seconds = seconds
+        if self.config.wavelet.every == "evaluation":
+            self.objective.operations_in = partial(with_source_of, self.session, unfiltered)
         self.source_seconds += time.perf_counter() - began
 
     def _on_evaluation(self, evaluation: events.EvaluationDone, x: NDArray, gradient: NDArray) -> None:

@@ -46,6 +46,7 @@ from hpcfwi.version import __version__
 if TYPE_CHECKING:  # importing Dask is too slow for the command line
     from hpcfwi.cluster.layout import Layout
     from hpcfwi.cluster.pool import WorkerPool
+    from hpcfwi.inversion.objective import ShotOperations
 
 # Libraries that the results and the speed of a run depend on.
 LIBRARIES = ("dask", "dask-jobqueue", "devito", "distributed", "numpy", "scipy")
@@ -281,11 +282,11 @@ class Session:
             )
         )
 
-    def use_source(self, filters: StagedFile | None) -> None:
-        """Filter predicted gathers from now on."""
+    def operations_with(self, filters: StagedFile | None) -> ShotOperations:
+        """The operations on a shot with filters of predicted gathers."""
         from hpcfwi.execution.tasks import shot_operations
 
-        self.operations = shot_operations(replace(self.operations.context, source=filters))
+        return shot_operations(replace(self.operations.context, source=filters))
 
     def _open_dashboard(self, pool: WorkerPool, site: Site) -> None:
         from hpcfwi.cluster.dashboard import OFF, reach_dashboard

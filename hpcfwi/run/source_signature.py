@@ -6,6 +6,9 @@ import csv
 import io
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,16 +30,46 @@ from hpcfwi.model.wavelet import Wavelet, peak_frequency
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:
-    from hpcfwi.inversion.objective import Objective
+    from hpcfwi.inversion.objective import Objective, ShotOperations
     from hpcfwi.run.session import Session
 
-KIND = "source filters"
+KIND = "source"
 # Shots that are compared before the first iteration.
 SHOTS_COMPARED = 3
 # Observed data that are so many times as large or small as predicted ones have another unit.
 LARGEST_SCALE = 10.0
 # The polarity is reversed if the correlation is below -MIN_CORRELATION, and so many times as strong as any positive one.
 MIN_CORRELATION, REVERSED_RATIO = 0.3, 1.3
+
+
+def estimate_filters(objective: Objective, velocity: NDArray) -> SourceFilters:
+    """Find the filters of predicted gathers in a model, km/s, with an objective that does not filter them.
+
+    Raises InputError if nothing is predicted.
+    """
+    section, names = objective.problem.config.wavelet, objective.problem.survey.names
+    assert isinstance(section, EstimatedWaveletSection)
+    compared = objective.compare(velocity, range(len(names)), processed=False, max_offset=section.max_offset)
+    _check_traces(section, compared)
+    common = estimate_filter(total_comparison(compared), section.damping)
+    if not section.per_shot:
+        return SourceFilters(common)
+    # a shot without traces up to max_offset has the filter of the survey
+    each = [estimate_filter(one, section.damping) if one.predicted.any() else common for one in compared]
+    return SourceFilters(None, dict(zip(names, each, strict=True)))
+
+
+@contextmanager
+def with_source_of(session: Session, unfiltered: Objective, velocity: NDArray) -> Iterator[ShotOperations]:
+    """The operations on a shot with the wavelet that is estimated in a model, km/s.
+
+    ``unfiltered`` is an objective that does not filter predicted gathers.
+    """
+    filters = stage(session.folder.staged, KIND, estimate_filters(unfiltered, velocity), sync=False)
+    try:
+        yield session.operations_with(filters)
+    finally:
+        Path(filters.path).unlink(missing_ok=True)
 
 
 def estimate_source(
@@ -57,14 +90,7 @@ def estimate_source(
     staged = find_staged(path, KIND, origin)
     replayed = staged is not None
     if staged is None:
-        names = problem.survey.names
-        compared = objective.compare(velocity, range(len(names)), processed=False, max_offset=section.max_offset)
-        _check_traces(section, compared)
-        common = estimate_filter(total_comparison(compared), section.damping)
-        filters = SourceFilters(common)
-        if section.per_shot:  # a shot without traces up to max_offset has the filter of the survey
-            each = [estimate_filter(one, section.damping) if one.predicted.any() else common for one in compared]
-            filters = SourceFilters(None, dict(zip(names, each, strict=True)))
+        filters = estimate_filters(objective, velocity)
         staged = stage(session.folder.staged, KIND, filters, name=path.name, origin=origin)
     else:
         filters = load(staged, KIND)
