@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from hpcfwi.config.site import LaunchOptions, Site, known_sites, load_site
     from hpcfwi.errors import DataError, HpcfwiError, InputError, Interrupted, RunError, StagingError
     from hpcfwi.events.log import read_events
+    from hpcfwi.inversion.functional_gradient import FunctionalGradient
     from hpcfwi.inversion.gradient_check import CheckReport, check_gradient
-    from hpcfwi.inversion.misfit import FunctionalGradient
     from hpcfwi.model.problem import Problem
     from hpcfwi.reporting.report.page import write_report
     from hpcfwi.reporting.status import RunStatus, run_status
@@ -48,7 +48,7 @@ _NAMES_OF = {
     "hpcfwi.sitecheck.driver_checks": ("check_site",),
     "hpcfwi.run.driver": ("RunResult", "model_data", "run_inversion"),
     "hpcfwi.errors": ("DataError", "HpcfwiError", "InputError", "Interrupted", "RunError", "StagingError"),
-    "hpcfwi.inversion.misfit": ("FunctionalGradient",),
+    "hpcfwi.inversion.functional_gradient": ("FunctionalGradient",),
     "hpcfwi.run.export": ("Export", "export_model"),
     "hpcfwi.run.plan": ("Plan", "make_plan"),
     "hpcfwi.model.problem": ("Problem",),

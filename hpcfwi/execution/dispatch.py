@@ -31,7 +31,7 @@ from hpcfwi.execution.reduction import Node, SumTree
 from hpcfwi.execution.shots import Failure, Shots, State, Unit
 from hpcfwi.execution.tasks import TaskFailure, add_parts, add_shots, load_part
 from hpcfwi.execution.window import host_of, queue_depth
-from hpcfwi.inversion.misfit import BLOCK
+from hpcfwi.inversion.functional_gradient import BLOCK
 from hpcfwi.process import graceful_stop, stop_requested
 
 if TYPE_CHECKING:

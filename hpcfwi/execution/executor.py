@@ -19,8 +19,8 @@ from hpcfwi.execution.dispatch import Dispatch
 from hpcfwi.execution.reduction import SumTree
 from hpcfwi.execution.shots import Shots
 from hpcfwi.execution.window import DURATIONS_KEPT, Window, host_of, should_batch
+from hpcfwi.inversion.functional_gradient import FunctionalGradient
 from hpcfwi.inversion.journal import Partials
-from hpcfwi.inversion.misfit import FunctionalGradient
 
 RESTART_TIMEOUT_S = 20.0  # for the restart of a worker that hangs
 CLOCK_TOLERANCE_S = 5.0  # warn if the clock is set back by more than this

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcfwi.errors import RunError
+from hpcfwi.inversion.functional_gradient import BLOCK, FunctionalGradient, blocks, total
 from hpcfwi.inversion.journal import Partials
-from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient, blocks, total
 from hpcfwi.inversion.objective import task_key
 
 MAX_SUM_FAILURES = 4  # the run stops after this many failures of one sum

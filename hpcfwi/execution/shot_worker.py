@@ -12,7 +12,8 @@ from hpcfwi.artifacts import StagedFile, load
 from hpcfwi.errors import RunError
 from hpcfwi.events.types import RunWarning, Solver, ThreadPlacement
 from hpcfwi.execution.affinity import observed_threads
-from hpcfwi.inversion.misfit import FunctionalGradient, ShotMisfit, load_misfit
+from hpcfwi.inversion.functional_gradient import FunctionalGradient
+from hpcfwi.inversion.misfit import ShotMisfit, load_misfit
 from hpcfwi.io import format_ranges
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.processing.chain import Processing

@@ -26,7 +26,7 @@ from enum import Enum
 
 from hpcfwi.errors import DataError, ShotFailed
 from hpcfwi.execution.window import Window, host_of
-from hpcfwi.inversion.misfit import BLOCK
+from hpcfwi.inversion.functional_gradient import BLOCK
 
 # The run stops after this many errors of one shot, or deaths of its workers (which may have other causes).
 MAX_ATTEMPTS, MAX_WORKER_DEATHS = 3, 4

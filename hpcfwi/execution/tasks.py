@@ -23,8 +23,8 @@ from hpcfwi.artifacts import StagedFile, digest, find_staged, stage
 from hpcfwi.errors import DataError, HpcfwiError, RunError, StagingError
 from hpcfwi.events.types import Event, RunWarning, ShotDone, ShotStaged, TaskFailed
 from hpcfwi.execution.shot_worker import ShotContext, ShotWorker
+from hpcfwi.inversion.functional_gradient import FunctionalGradient, total
 from hpcfwi.inversion.journal import read_partial, write_partial
-from hpcfwi.inversion.misfit import FunctionalGradient, total
 from hpcfwi.io import format_ranges
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.source_estimate import GatherComparison

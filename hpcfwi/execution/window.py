@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from hpcfwi.events.types import Event, HostExcluded, HostReadmitted
-from hpcfwi.inversion.misfit import BLOCK
+from hpcfwi.inversion.functional_gradient import BLOCK
 
 # A host is excluded after this many different shots have failed on it within this time.
 MAX_HOST_FAILURES, HOST_FAILURE_WINDOW_S = 3, 3600.0

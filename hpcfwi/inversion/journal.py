@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hpcfwi.artifacts import digest, read_container, read_header, write_container
 from hpcfwi.errors import RunError, StagingError
-from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
+from hpcfwi.inversion.functional_gradient import BLOCK, FunctionalGradient
 
 KIND, PARTIAL_KIND = "evaluation", "partial sum"
 # Version of an entry's content; other versions are ignored.

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from hpcfwi.artifacts import StagedFile, shard_folder, stage
 from hpcfwi.errors import RunError
 from hpcfwi.events.types import EvaluationDone
+from hpcfwi.inversion.functional_gradient import FunctionalGradient
 from hpcfwi.inversion.journal import Journal, Partials
-from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.inversion.parametrisation import Parametrisation
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.problem import Problem

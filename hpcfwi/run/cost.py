@@ -20,7 +20,7 @@ from hpcfwi.cluster.layout import (
     jobs_layout,
 )
 from hpcfwi.config.site import Site
-from hpcfwi.inversion.misfit import BLOCK
+from hpcfwi.inversion.functional_gradient import BLOCK
 from hpcfwi.model.problem import Problem
 from hpcfwi.run.throughput import Throughput
 from hpcfwi.solver.strategies import FORWARD_SHARE, STRATEGIES, Strategy, find_strategy, strategies

@@ -16,7 +16,7 @@ import numpy as np
 
 from hpcfwi.errors import InputError
 from hpcfwi.execution.window import NO_OVERHEAD, TaskOverhead, queue_depth, should_batch
-from hpcfwi.inversion.misfit import BLOCK
+from hpcfwi.inversion.functional_gradient import BLOCK
 from hpcfwi.scaling.time_breakdown import TimeBreakdown
 
 # Time of an evaluation beyond its shots; "start_and_end" is the time of a run beyond its evaluations.

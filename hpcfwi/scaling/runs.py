@@ -35,7 +35,7 @@ from hpcfwi.execution.affinity import PRELOAD_MODULES
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.tasks import EVENT_TOPIC, log_event
 from hpcfwi.execution.window import TaskOverhead
-from hpcfwi.inversion.misfit import FunctionalGradient
+from hpcfwi.inversion.functional_gradient import FunctionalGradient
 from hpcfwi.io import make_private, require_regular_file, shortened, write_json
 from hpcfwi.process import interrupted, received_signal
 from hpcfwi.scaling.time_breakdown import TimeBreakdown, time_breakdown

@@ -12,7 +12,7 @@ from hpcfwi.config.parsing import split_settings
 from hpcfwi.config.run import load_run_config
 from hpcfwi.config.site import load_site
 from hpcfwi.errors import InputError
-from hpcfwi.inversion.misfit import BLOCK
+from hpcfwi.inversion.functional_gradient import BLOCK
 from hpcfwi.model.problem import Problem
 from hpcfwi.reporting.formatting import counted
 from hpcfwi.run.driver import line_printer

@@ -26,8 +26,8 @@ from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.plugins import WorkerInfoPlugin
 from hpcfwi.execution.shot_worker import ShotContext
 from hpcfwi.execution.tasks import EVENT_TOPIC
+from hpcfwi.inversion.functional_gradient import BLOCK, FunctionalGradient
 from hpcfwi.inversion.journal import Partials
-from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 from hpcfwi.inversion.objective import MAX_DRIVER_SUM_BYTES, task_key
 from hpcfwi.io import make_private
 from hpcfwi.model.grid import Domain, TimeAxis

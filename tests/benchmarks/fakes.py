@@ -32,7 +32,7 @@ from hpcfwi.config.site import NetworkSection
 from hpcfwi.events.types import ShotDone
 from hpcfwi.execution.shot_worker import ShotContext
 from hpcfwi.execution.tasks import log_event, save_part, task
-from hpcfwi.inversion.misfit import FunctionalGradient
+from hpcfwi.inversion.functional_gradient import FunctionalGradient
 from hpcfwi.model.grid import TimeAxis
 
 HOST = "127.0.0.1"

@@ -17,7 +17,7 @@ from hpcfwi.errors import DataError, ShotFailed
 from hpcfwi.events.types import TaskFailed, parse_event
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.tasks import EVENT_TOPIC, task
-from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
+from hpcfwi.inversion.functional_gradient import BLOCK, FunctionalGradient
 from hpcfwi.inversion.objective import task_key
 
 

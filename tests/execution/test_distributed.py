@@ -14,7 +14,7 @@ from executor_events import note_events
 from hpcfwi.errors import DataError, RunError
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.tasks import task
-from hpcfwi.inversion.misfit import FunctionalGradient, blocks, total
+from hpcfwi.inversion.functional_gradient import FunctionalGradient, blocks, total
 from hpcfwi.inversion.objective import task_key
 
 

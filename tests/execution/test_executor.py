@@ -20,7 +20,7 @@ from hpcfwi.execution import shots
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.reduction import SumTree
 from hpcfwi.execution.tasks import task
-from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
+from hpcfwi.inversion.functional_gradient import BLOCK, FunctionalGradient
 from hpcfwi.inversion.objective import task_key
 
 

@@ -24,7 +24,7 @@ from hpcfwi.execution import dispatch, window
 from hpcfwi.execution import shots as shots_module
 from hpcfwi.execution.affinity import PRELOAD_MODULES
 from hpcfwi.execution.executor import DaskExecutor
-from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
+from hpcfwi.inversion.functional_gradient import BLOCK, FunctionalGradient
 from hpcfwi.inversion.objective import task_key
 
 SHOTS = 12

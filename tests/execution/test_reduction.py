@@ -13,8 +13,8 @@ from executor_events import note_events
 from hpcfwi.errors import DataError, Interrupted
 from hpcfwi.execution.executor import DaskExecutor
 from hpcfwi.execution.tasks import save_part, task
+from hpcfwi.inversion.functional_gradient import BLOCK, FunctionalGradient
 from hpcfwi.inversion.journal import Partials, read_partial, write_partial
-from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient
 from hpcfwi.inversion.objective import task_key
 
 SHOTS = 6 * BLOCK + 2

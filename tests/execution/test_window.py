@@ -9,7 +9,7 @@ import pytest
 from hpcfwi.events.types import HostExcluded, HostReadmitted
 from hpcfwi.execution import window as window_module
 from hpcfwi.execution.window import MAX_BATCH_S, MAX_DEPTH, Window, host_of, prefer_untried, queue_depth, should_batch
-from hpcfwi.inversion.misfit import BLOCK
+from hpcfwi.inversion.functional_gradient import BLOCK
 
 A1, A2, B1 = "tls://10.0.0.1:1", "tls://10.0.0.1:2", "tls://10.0.0.2:1"
 

@@ -9,7 +9,7 @@ import time
 import pytest
 from watching import history, logged_events, options, shots_for, wait_until
 
-from hpcfwi.inversion.misfit import BLOCK
+from hpcfwi.inversion.functional_gradient import BLOCK
 
 WORKERS = 2
 # Seconds that the work of a run lasts which is killed again and again.

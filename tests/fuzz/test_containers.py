@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from hpcfwi.artifacts import MAGIC, StagedFile, digest, find_staged, load, read_header, stage
 from hpcfwi.errors import StagingError
+from hpcfwi.inversion.functional_gradient import FunctionalGradient
 from hpcfwi.inversion.journal import Journal, Partials, read_partial, write_partial
-from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.solver.operators import _find, spec_digest
 
 MARK = "unpickled"

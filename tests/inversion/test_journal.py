@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hpcfwi.errors import RunError, StagingError
+from hpcfwi.inversion.functional_gradient import FunctionalGradient
 from hpcfwi.inversion.journal import MAX_DRIFT, Journal, entries, read_partial, write_partial
-from hpcfwi.inversion.misfit import FunctionalGradient
 
 XS = np.random.default_rng(0).uniform(0.05, 0.4, (4, 50))
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hpcfwi.errors import RunError
-from hpcfwi.inversion.misfit import BLOCK, FunctionalGradient, ShotMisfit, blocks, total
+from hpcfwi.inversion.functional_gradient import BLOCK, FunctionalGradient, blocks, total
+from hpcfwi.inversion.misfit import ShotMisfit
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.processing.sampling import Tail
 

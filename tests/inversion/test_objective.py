@@ -5,8 +5,8 @@ import pytest
 
 from hpcfwi.artifacts import StagedFile, load
 from hpcfwi.errors import RunError
+from hpcfwi.inversion.functional_gradient import FunctionalGradient
 from hpcfwi.inversion.journal import Journal, Partials
-from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.inversion.objective import Objective, ShotOperations, observe
 from hpcfwi.inversion.parametrisation import SquaredSlowness
 from hpcfwi.io import make_private

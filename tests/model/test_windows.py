@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hpcfwi.inversion.misfit import FunctionalGradient, total
+from hpcfwi.inversion.functional_gradient import FunctionalGradient, total
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.survey import Shot, Survey
 from hpcfwi.model.windows import Windows, cut, embed

@@ -13,8 +13,8 @@ from hpcfwi.artifacts import shard_folder, stage
 from hpcfwi.batch.slurm import Slurm
 from hpcfwi.errors import Interrupted
 from hpcfwi.events.log import EventLog
+from hpcfwi.inversion.functional_gradient import FunctionalGradient
 from hpcfwi.inversion.journal import write_partial
-from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.process import keep_handlers
 from hpcfwi.run.driver import run_inversion
 from hpcfwi.run.folder import RunFolder, fresh_folder

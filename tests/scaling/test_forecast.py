@@ -12,7 +12,7 @@ from simulator import Simulation, simulate
 
 from hpcfwi.errors import InputError
 from hpcfwi.execution.window import TaskOverhead, queue_depth
-from hpcfwi.inversion.misfit import BLOCK, blocks
+from hpcfwi.inversion.functional_gradient import BLOCK, blocks
 from hpcfwi.scaling.forecast import CostModel, fit, makespan, replay, tree_depth
 from hpcfwi.scaling.results import validate
 from hpcfwi.scaling.runs import MeasuredRun, RunPoint

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcfwi.errors import StagingError
+from hpcfwi.inversion.functional_gradient import FunctionalGradient
 from hpcfwi.inversion.history import Row
 from hpcfwi.inversion.journal import Entry, entries
-from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.velocity import velocity_from
 from hpcfwi.reporting import plotting

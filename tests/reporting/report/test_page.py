@@ -21,9 +21,9 @@ from hpcfwi import write_report
 from hpcfwi.artifacts import read_container, unpickle
 from hpcfwi.errors import InputError
 from hpcfwi.events.lease import Holder
+from hpcfwi.inversion.functional_gradient import FunctionalGradient
 from hpcfwi.inversion.history import History, Row
 from hpcfwi.inversion.journal import Journal
-from hpcfwi.inversion.misfit import FunctionalGradient
 from hpcfwi.model.grid import Domain
 from hpcfwi.reporting.report.data import ReportData, RunModels
 from hpcfwi.reporting.report.models import gradient_group, model_history, models_group
