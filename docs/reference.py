@@ -21,8 +21,10 @@ from hpcfwi import RunConfig, RunStatus, errors
 
 # These modules may move; nothing else of the documentation names a module of the package.
 from hpcfwi.cli.main import cli
+from hpcfwi.config.inversion import OptimisationSection
 from hpcfwi.config.messages import Section, is_list, kinds_of, sections_of
 from hpcfwi.config.site import SiteConfig
+from hpcfwi.config.stages import StageSection
 from hpcfwi.events.types import EVENTS, SCHEMA, event_schema
 
 __all__ = ["EXIT_CODES", "PAGES", "RUN_FILES"]
@@ -53,10 +55,15 @@ RUN_FILES = {
         "when the run is done",
     ),
     "model-current.npy": ("The velocity after the last iteration, in the same format.", "until the run is done"),
+    "models/": ("The velocity after each iteration, in the same format; `0000.npy` is the initial one.", "always"),
+    "gradient.npy": (
+        "The gradient of the misfit with respect to squared slowness at the initial model, float32.",
+        "from the first evaluation on",
+    ),
     "history.csv": (
         "A row for each iteration, the first one for the initial model: `iteration`, `evaluations`, `misfit`, "
-        "`gradient_norm`, `model_error`, `m_error`, `step_seconds`, `elapsed_seconds`. The two errors are empty where the "
-        "true model is not known.",
+        "`gradient_norm`, `model_error`, `m_error`, `step_seconds`, `elapsed_seconds`, `stage`, `batch`. The two errors are "
+        "empty where the true model is not known, `batch` where the misfit is that of all shots, not an estimate from some.",
         "from the first evaluation on",
     ),
     "events.jsonl": (
@@ -161,9 +168,11 @@ def _walk(section: type[Section], path: str = "") -> Iterator[tuple[str, FieldIn
 
 def _own_keys(section: type[Section]) -> dict[str, FieldInfo]:
     """Keys with a value: a ``kind`` that chooses the section is in the heading, sections have tables of their own."""
-    hidden = "kind" if len(kinds_of(section)) == 1 else ""
+    hidden = {"kind"} if len(kinds_of(section)) == 1 else set[str]()
+    if section is StageSection:  # its description names them
+        hidden |= OptimisationSection.model_fields.keys()
     fields = section.model_fields.items()
-    return {name: field for name, field in fields if name != hidden and not sections_of(field.annotation)}
+    return {name: field for name, field in fields if name not in hidden and not sections_of(field.annotation)}
 
 
 def _keys_table(section: type[Section], paths: list[str]) -> str:

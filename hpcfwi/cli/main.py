@@ -150,6 +150,7 @@ def _result_lines(result: RunResult) -> Iterator[str]:
     left_out = f", {result.left_out}" if result.left_out else ""
     counts = f"{counted(result.iterations, 'iteration')}, {counted(result.evaluations, 'evaluation')}"
     yield f"{counts}: misfit {result.misfit:.6g}, {ratio:.4f} of the initial one{error}{left_out}"
+    yield f"stopped because {result.message}"
     if result.irreproducible:
         yield f"the last bits may differ from run to run: {result.irreproducible}"
     yield f"{result.core_hours:.3g} core-hours of the workers"
@@ -194,10 +195,10 @@ def model(config: RunConfig, site: Site, folder: Path, options: LaunchOptions, a
 def plan(config: Path, settings: tuple[str, ...], site: str | None, nodes: int | None, measure: bool) -> None:
     """Show what CONFIG needs: grid, time steps, memory, disk, workers, time and core-hours."""
     run_config, site_config = _load(config, settings, site or "workstation")
-    from hpcfwi.model.problem import Problem
+    from hpcfwi.model.stages import load_problem
     from hpcfwi.run.plan import COST_LEGEND, COST_TITLES, cost_rows, make_plan
 
-    problem, screen = Problem.from_config(run_config), console()
+    problem, screen = load_problem(run_config), console()
     found = make_plan(problem, site_config, nodes, run_kernels=measure, must_fit=bool(site or nodes))
     table = Table(box=None, show_header=False, pad_edge=False)
     for row in found.rows:
@@ -220,14 +221,24 @@ def plan(config: Path, settings: tuple[str, ...], site: str | None, nodes: int |
 @cli.command()
 @problem_options
 @click.option("--shot", help="Shot to test with [the middle one].")
-def check(config: Path, settings: tuple[str, ...], shot: str | None) -> int:
+@click.option(
+    "--stage", type=click.IntRange(min=1), metavar="N", help="Stage to test, in its grid and band [the first]."
+)
+def check(config: Path, settings: tuple[str, ...], shot: str | None, stage: int | None) -> int:
     """Test the gradient of CONFIG: dot product and Taylor tests. The exit code is 1 if a test fails."""
     run_config, _ = _load(config, settings)
     apply_environment()
     from hpcfwi.inversion.gradient_check import check_gradient
-    from hpcfwi.model.problem import Problem
+    from hpcfwi.model.stages import load_problem, stages_of
 
-    outcome = check_gradient(Problem.from_config(run_config), shot)
+    problem = load_problem(run_config)
+    stages = stages_of(problem)
+    if (stage or 1) > len(stages):
+        raise InputError(f"--stage {stage}: there is no such stage; {config} has {len(run_config.stage) or 'none'}")
+    chosen = stages[(stage or 1) - 1]
+    if run_config.stage:
+        click.echo(f"stage {chosen.number} of {len(stages)}, {chosen.name}")
+    outcome = check_gradient(chosen.problem(problem.initial_velocity), shot)
     click.echo(outcome.text)
     return 0 if outcome.passed else 1
 

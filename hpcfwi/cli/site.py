@@ -99,10 +99,10 @@ def script(name: str, config: Path | None, nodes: int | None, settings: tuple[st
     required_batch_system(found)  # before the layout of a node that it may not describe
     request = WHOLE_NODES
     if config is not None:
-        from hpcfwi.model.problem import Problem
+        from hpcfwi.model.stages import load_problem
         from hpcfwi.run.plan import resource_request
 
-        request = resource_request(Problem.from_config(load_run_config(find_config(config), run_settings)))
+        request = resource_request(load_problem(load_run_config(find_config(config), run_settings)))
     layout, _ = jobs_layout(found, request, nodes)
     run_dir = (found.runs_folder / (config or Path("run")).stem).absolute()
     security = security_of(run_dir / "tls") if found.config.network.tls else None

@@ -55,8 +55,10 @@ def validate(kind: type[SectionT], content: Mapping[str, Any], where: str) -> Se
             # the only content that TOML and command lines allow but JSON does not
             lines = ["a text in it, or the path of its folder, is not Unicode; give the file or folder another name"]
         else:
-            lines = _explain(kind, content, [dict(item) for item in error.errors()[:MAX_MISTAKES]])
-            hidden = max(0, error.error_count() - MAX_MISTAKES)
+            # a default that follows from a wrong key is no mistake
+            errors = [dict(item) for item in error.errors() if item["type"] != "default_factory_not_called"]
+            lines = _explain(kind, content, errors[:MAX_MISTAKES])
+            hidden = max(0, len(errors) - MAX_MISTAKES)
             total = len(lines) + hidden
             if hidden:
                 lines.append(f"and {hidden} more")

@@ -51,15 +51,46 @@ class LayersModel(_Layers):
     kind: Literal["layers"]
 
 
+class WaterSection(Section):
+    """Water above the sea floor."""
+
+    bathymetry: Metres | FilePath = Field(
+        description="z of the sea floor, m: a number, or a CSV with a header and the columns x, depth (and y), between whose "
+        "rows it is interpolated"
+    )
+    velocity: Velocity = Field(1.5, description="km/s; velocity of the water")
+
+
 class GradientModel(Section):
     """Velocity that increases linearly with depth, below water or from the top of the grid."""
 
     kind: Literal["gradient"]
-    velocity: Velocity = Field(description="km/s; velocity at the top of the rock")
-    gradient: float = Field(ge=-1e3, le=1e3, description="1/s; increase of the velocity with depth, km/s for each km")
-    water_depth: Metres | None = Field(None, description="m; z of the sea floor; default: there is no water")
-    water: Velocity = Field(1.5, description="km/s; velocity of the water")
+    velocity: Velocity = Field(description="km/s; velocity at the depth `top`")
+    top: Metres | None = Field(
+        None, description="m; z of this velocity; default: the sea floor, else the top of the grid"
+    )
+    gradient: Annotated[float, Field(ge=-1e3, le=1e3)] | None = Field(
+        None, description="1/s; increase of the velocity with depth, km/s for each km; or give a second velocity"
+    )
+    bottom_velocity: Velocity | None = Field(
+        None, description="km/s; velocity at the depth `bottom`, in place of gradient"
+    )
+    bottom: Metres | None = Field(None, description="m; z of this velocity, beyond which it goes on to change")
     highest: Velocity = Field(MAX_VELOCITY_KM_S, description="km/s; the velocity grows no further than this")
+    water: WaterSection | None = Field(None, description="fills cells above the sea floor with water")
+
+    @model_validator(mode="after")
+    def _one_gradient(self) -> GradientModel:
+        second = self.bottom_velocity is not None, self.bottom is not None
+        if second[0] != second[1] or (self.gradient is None) != all(second):
+            raise ValueError("needs either gradient, or bottom_velocity and bottom")
+        return self
+
+
+class InitialGradientModel(GradientModel):
+    """A gradient whose frozen cells, such as water, are those of the true model if there is one."""
+
+    keep_frozen: bool = Field(True, description="whether frozen cells (inversion.frozen) keep the true velocity")
 
 
 class DomeModel(_Layers):
@@ -105,16 +136,6 @@ UNITS = {
     "s2/km2": "squared slowness",
     "s2/m2": "squared slowness",
 }
-
-
-class WaterSection(Section):
-    """Water above the sea floor."""
-
-    bathymetry: Metres | FilePath = Field(
-        description="z of the sea floor, m: a number, or a CSV with a header and the columns x, depth (and y), between whose "
-        "rows it is interpolated"
-    )
-    velocity: Velocity = Field(1.5, description="km/s; velocity of the water")
 
 
 class FileModel(Section):
@@ -178,4 +199,7 @@ class SmoothModel(Section):
 
 Model = CircleModel | LayersModel | GradientModel | DomeModel | ConstantModel | FileModel
 TrueModel = Annotated[Model, Field(discriminator="kind")]
-InitialModel = Annotated[Model | SmoothModel, Field(discriminator="kind")]
+InitialModel = Annotated[
+    CircleModel | LayersModel | InitialGradientModel | DomeModel | ConstantModel | FileModel | SmoothModel,
+    Field(discriminator="kind"),
+]

@@ -14,6 +14,8 @@ from hpcfwi.errors import InputError
 
 # Keys whose values are paths, in every section.
 PATH_KEYS = frozenset({"bathymetry", "file", "geometry", "mask_file", "picks", "weights"})
+# Keys whose text is short for a section with this kind.
+SHORT_KEYS = frozenset({"misfit"})
 # Before the keys of a site in --set.
 SITE_PREFIX = "site."
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -55,7 +57,8 @@ def parse_setting(setting: str) -> tuple[list[str], Any]:
     """Split ``section.key=value`` into keys and value, TOML or else plain text; relative paths start in the current folder."""
     name, equals, text = setting.partition("=")
     keys = [part.strip() for part in name.split(".")]
-    if not equals or not all(keys) or not 2 <= len(keys) <= MAX_NESTING:
+    least = 1 if text.lstrip().startswith("[") else 2  # a list of sections, as in stage=[], has no key after its name
+    if not equals or not all(keys) or not least <= len(keys) <= MAX_NESTING:
         raise InputError(
             f"--set {abbreviate(setting)}: is not of the form section.key=value, for example --set inversion.iterations=10"
         )
@@ -79,6 +82,8 @@ def apply_settings(content: dict[str, Any], settings: Iterable[tuple[list[str], 
     for keys, value in settings:
         table: Any = result
         for i, key in enumerate(keys[:-1]):
+            if key in SHORT_KEYS and isinstance(table, dict) and isinstance(table.get(key), str):
+                table[key] = {"kind": table[key]}
             table = _item(table, keys, i) if isinstance(table, list) else table.setdefault(key, {})
             if not isinstance(table, dict) and not _is_list_of_sections(table):
                 raise InputError(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from hpcfwi.config.conditioning import check_axes
 from hpcfwi.config.data import DataSection
+from hpcfwi.config.inversion import InversionSection
 from hpcfwi.config.messages import Section, validate
 from hpcfwi.config.models import InitialModel, SmoothModel, TrueModel
 from hpcfwi.config.parsing import apply_settings, parse_setting, read_toml
@@ -25,9 +27,8 @@ from hpcfwi.config.quantities import (
     Milliseconds,
     Spacing,
     Vector,
-    Velocity,
-    VelocityRange,
 )
+from hpcfwi.config.stages import MAX_STAGES, StageSection
 
 # Records then have errors of at most 0.1 % (CPML), and 0.3 to 46 % (sponge): docs/pages/theory/wave-equation.md.
 DEFAULT_LAYER_CELLS = {"cpml": 10, "sponge": 40}
@@ -224,51 +225,6 @@ class SolverSection(Section):
         return self.layer or DEFAULT_LAYER_CELLS[self.boundary]
 
 
-class FrozenSection(Section):
-    """Cells that keep their initial velocity; a cell is frozen if any of these keys selects it."""
-
-    velocity_below: Velocity | None = Field(
-        None, description="km/s; freezes cells, such as water, where the true (else the initial) model is not faster"
-    )
-    depth_above: Metres | None = Field(None, description="m; freezes everything down to this depth")
-    mask_file: FilePath | None = Field(None, description=".npy with the shape of the grid, nonzero where frozen")
-
-
-class InversionSection(Section):
-    """The optimisation: L-BFGS-B over the squared slowness."""
-
-    bounds: VelocityRange = Field(description="km/s; [lowest, highest] velocity allowed")
-    first_step: Annotated[float, Field(ge=1e-6, le=10)] | Literal["unscaled"] = Field(
-        0.05,
-        description="km/s; approximate largest velocity change of the first trial step, which scales the variables; "
-        '"unscaled": no scaling, so that the first trial may go from bound to bound',
-    )
-    misfit: str = Field(
-        "l2",
-        description='"l2", half the sum of squared differences; the name of an entry point of the group hpcfwi.misfits; '
-        'or "module:name", a class with the method evaluate',
-    )
-    iterations: int = Field(20, ge=0, le=1_000_000, description="maximum number of iterations")
-    evaluations: int = Field(
-        15000, ge=1, le=1_000_000, description="maximum number of evaluations; a line search in progress is completed"
-    )
-    ftol: float = Field(
-        2.220446049250313e-09,
-        ge=0,
-        description="stop when an iteration lowers the misfit by less than this share of it, or of about the first one if that "
-        'is larger; with first_step = "unscaled", of 1 if that is larger',
-    )
-    gtol: float = Field(
-        1e-5,
-        ge=0,
-        description="stop when the largest entry of the projected gradient is below this share of the first gradient's; with "
-        'first_step = "unscaled", below this number',
-    )
-    corrections: int = Field(10, ge=1, le=1000, description="pairs of vectors that L-BFGS-B remembers")
-    line_search_steps: int = Field(20, ge=1, le=1000, description="maximum number of evaluations in a line search")
-    frozen: FrozenSection = Field(FrozenSection(), description="cells that keep their initial velocity")
-
-
 class JournalSection(Section):
     """What a run keeps on disk so that a restart does not compute it again."""
 
@@ -310,6 +266,17 @@ class RunConfig(Section):
     inversion: InversionSection
     journal: JournalSection = JournalSection()
     output: OutputSection = OutputSection()
+    stage: tuple[StageSection, ...] = Field(
+        (), max_length=MAX_STAGES, description="a stage of the inversion, in the order written; default: one stage"
+    )
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The keys that only decide when the inversion, or a stage, ends."""
+        found = self.inversion.limits
+        if self.stage:
+            found["stage"] = [stage.merged(self.inversion).limits for stage in self.stage]
+        return found
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -331,6 +298,15 @@ class RunConfig(Section):
                 'solver.time_dispersion = "kept", or take data.tail out'
             )
         estimate = isinstance(self.wavelet, EstimatedWaveletSection)
+        stages = [stage.merged(self.inversion, f"stage[{number}]") for number, stage in enumerate(self.stage, 1)]
+        for section in (self.inversion, *stages):
+            check_axes(len(self.grid.spacing), section.conditioning, section.regularisation)
+        for section in stages or [self.inversion]:
+            if isinstance(self.wavelet, EstimatedWaveletSection) and self.wavelet.every and section.in_batches:
+                raise ValueError(
+                    f'wavelet.every: does not go with inversion.optimizer = "{section.optimizer}"; take wavelet.every out, '
+                    "and the wavelet is estimated once"
+                )
         if self.data.file is None and estimate:
             raise ValueError('wavelet.kind: is "estimate", which needs observed data (data.file)')
         if self.data.tail == "extrapolate" and (self.processing or self.data.is_seismic or estimate):
@@ -343,6 +319,11 @@ class RunConfig(Section):
             if isinstance(step, LineSourceSection) and (self.data.file is None or len(self.grid.spacing) == 3):
                 reason = "a 3-D model has point sources, too" if self.data.file else "modelled data need no correction"
                 raise ValueError(f'processing[{number}].kind: is "line_source", but {reason}; take the step out')
+        for number, stage in enumerate(self.stage, 1):
+            if any(isinstance(step, LineSourceSection) for step in stage.processing):
+                raise ValueError(f"stage[{number}].processing: line_source belongs into [[processing]]")
+        if self.stage and self.data.tail == "extrapolate":
+            raise ValueError('data.tail: is "extrapolate", which does not go with stages; take data.tail out')
         if not self.data.is_seismic and self.data.recording_time is None:
             raise ValueError("data.recording_time: is missing (ms; length of the records)")
         if self.data.is_seismic and (self.acquisition.sources or self.acquisition.receivers or self.data.geometry):

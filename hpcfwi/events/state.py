@@ -60,6 +60,8 @@ class RunState:
     start: events.RunStarted | None = None  # the last one
     starts: int = 0
     dashboard: events.Dashboard | None = None  # None if it is not open
+    stage: events.StageStarted | None = None  # the current one; None if there are none
+    stage_iterations: int = 0  # limit of the number of the stage's last iteration
     iteration: int | None = None  # the last finished one
     iterations: int = 0  # the limit
     evaluation: int = 0  # the last finished one
@@ -133,16 +135,21 @@ class RunState:
             case events.EvaluationStarted():
                 self.evaluation = event.evaluation - 1
                 self._shots_begin(event.shots)
+            case events.StageStarted():
+                self.stage, self.initial_misfit, self.step_seconds = event, None, []
+                self.stage_iterations = (self.iteration or 0) + event.iterations
             case events.SumsFound():
                 self.shots_done = event.shots
             case events.EvaluationDone():
                 self.evaluation, self.shots_done = event.evaluation, self.shots_total
-                if self.evaluation == 1:
+                if self.initial_misfit is None:  # the first one of the run, or of a stage
                     self.initial_misfit = event.misfit
                     self.misfit = event.misfit if self.misfit is None else self.misfit
             case events.IterationDone():
                 self.iteration, self.misfit, self.model_error = event.iteration, event.misfit, event.model_error
-                if self.iteration:
+                if not self.iteration:
+                    self.initial_misfit = event.misfit
+                else:
                     self.step_seconds = [*self.step_seconds, event.step_seconds][-STEPS_AVERAGED:]
             case events.Optimised():
                 self.state, self.iteration = "finishing", event.iterations
@@ -160,7 +167,7 @@ class RunState:
                     self.state, self.reason = "stopped", "only the observed data were requested"
             case events.ShotExcluded():  # the inversion starts over
                 self.iteration, self.evaluation, self.misfit, self.model_error = None, 0, None, None
-                self.initial_misfit, self.step_seconds = None, []
+                self.initial_misfit, self.step_seconds, self.stage = None, [], None
         line = failure_line(event)
         if line is not None:
             _count(self.failures, line)
@@ -171,10 +178,14 @@ class RunState:
 
     @property
     def time_left(self) -> float | None:
-        """Upper estimate of the seconds left: remaining iterations times the mean of the last ones; None if unknown."""
+        """Upper estimate of the seconds left: remaining iterations times the mean of the last ones; None if unknown.
+
+        Those of a stage, as the next may take longer.
+        """
         if self.state != "inverting" or self.iteration is None or not self.step_seconds:
             return None
-        return sum(self.step_seconds) / len(self.step_seconds) * max(0, self.iterations - self.iteration)
+        limit = self.stage_iterations if self.stage else self.iterations
+        return sum(self.step_seconds) / len(self.step_seconds) * max(0, limit - self.iteration)
 
     def summary(self) -> dict[str, Any]:
         """The whole state as JSON types, for the event ``summary``."""
@@ -185,6 +196,7 @@ class RunState:
         self.left_over_jobs = [*dict.fromkeys([*self.left_over_jobs, *self.jobs])][-MAX_LEFT_OVER_JOBS:]
         self.start, self.starts = event, self.starts + 1
         self.state, self.reason, self.dashboard = "starting", "", None
+        self.stage = None
         self.iterations, self.shots_done, self.shots_total, self.jobs = event.iterations, 0, event.shots, {}
 
     def _worker_left(self, address: str) -> None:

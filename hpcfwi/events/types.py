@@ -132,7 +132,7 @@ class RunDone(Event, name="done"):
     iterations: f.Iterations
     evaluations: f.Evaluations
     misfit: f.Misfit
-    initial_misfit: Annotated[float, f.about("misfit of the initial model")]
+    initial_misfit: f.InitialMisfit
     message: f.Message
     left_out: Annotated[str, f.about("which shots are not in the sums, in words; empty if all are")]
     irreproducible: Annotated[str, f.about("why the last bits may differ from run to run, in words; else empty")]
@@ -395,6 +395,28 @@ class ShotExcluded(Event):
     reason: f.Reason
 
 
+class StageStarted(Event):
+    """A stage of the inversion begins."""
+
+    stage: f.Stage
+    stages: Annotated[f.Count, f.about("number of stages")]
+    title: Annotated[str, f.about("name of the stage, or its band")]
+    grid: Annotated[str, f.about("grid points along each axis and the distance between them, in words")]
+    shots: f.Shots
+    iterations: f.Iterations
+
+
+class StageDone(Event):
+    """A stage of the inversion has ended."""
+
+    stage: f.Stage
+    iterations: f.Iterations
+    evaluations: f.Evaluations
+    initial_misfit: f.InitialMisfit
+    misfit: f.Misfit
+    message: f.Message
+
+
 class EvaluationDone(Event, name="evaluation"):
     """An evaluation is done."""
 
@@ -411,6 +433,8 @@ class EvaluationDone(Event, name="evaluation"):
     journal_seconds: Annotated[f.Duration, f.about("part of `seconds`: reading or writing the journal, s")] = 0.0
     cpu_seconds: Annotated[f.Duration, f.about("CPU time of driver and scheduler for shots and sum, s")] = 0.0
     shots_per_task: Annotated[f.Count, f.about("shots that a task computes", ge=1)] = 1
+    objective: Annotated[float, f.about("misfit and regularisation")] = 0.0
+    batch: f.Batch = None
 
 
 class IterationDone(Event, name="iteration"):
@@ -424,4 +448,6 @@ class IterationDone(Event, name="iteration"):
     elapsed_seconds: Annotated[f.Duration, f.about("wall time of all iterations so far, s")]
     model_error: f.ModelError | None = None
     m_error: Annotated[float | None, f.about("norm of the element-wise relative error of the squared slowness")] = None
+    stage: f.Stage = 1
     replayed: f.Replayed = False
+    batch: f.Batch = None

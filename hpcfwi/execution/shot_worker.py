@@ -13,7 +13,8 @@ from hpcfwi.errors import RunError
 from hpcfwi.events.types import RunWarning, Solver, ThreadPlacement
 from hpcfwi.execution.affinity import observed_threads
 from hpcfwi.inversion.functional_gradient import FunctionalGradient
-from hpcfwi.inversion.misfit import ShotMisfit, load_misfit
+from hpcfwi.inversion.misfits.registry import MisfitSpec, load_misfit
+from hpcfwi.inversion.misfits.shot import ShotMisfit
 from hpcfwi.io import format_ranges
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.processing.chain import Processing
@@ -41,7 +42,7 @@ class ShotContext:
     sampling: RecordSampling  # of the gathers that are compared
     cache_bytes: int  # memory of a worker for observed data
     windows: Windows | None = None  # in which shots are computed; None: in the whole model
-    misfit: str = "l2"  # inversion.misfit
+    misfit: MisfitSpec = MisfitSpec()
     stand_in: SleepingShots | None = None  # replaces the kernels in scaling studies
     processing: StagedFile | None = None  # a file, because picks may be many; None: there is none
     source: StagedFile | None = None  # filters of predicted gathers; None: there are none
@@ -154,7 +155,9 @@ class ShotWorker:
             self.use_model(model)
             observed = self.observed(name, shot, axis)
             processing = Chain((self._at_recorded_samples(name, axis), *observed.processing.transforms))
-            compare = ShotMisfit(self.misfit, processing, observed.gather, observed.axis)
+            compare = ShotMisfit(
+                name, self.context.misfit.kind, self.misfit, processing, observed.gather, observed.axis
+            )
             try:
                 f, g = self.engine.misfit_and_gradient(observed.shot, axis, compare)
             except RunError as error:

@@ -268,6 +268,11 @@ def compare_shot(
         return worker.compare_unfiltered(name, shot, axis, max_offset)
 
 
+def with_source(operations: ShotOperations, filters: StagedFile | None) -> ShotOperations:
+    """The operations with filters of predicted gathers."""
+    return shot_operations(replace(operations.context, source=filters))
+
+
 def shot_operations(context: ShotContext) -> ShotOperations:
     """Return the tasks that an objective runs with a context."""
     from hpcfwi.inversion.objective import ShotOperations, task_key  # imports pydantic, which workers do not need

@@ -1,1 +1,1 @@
-"""Inversion: misfit and gradient of a survey, their check, and the optimiser with its journal."""
+"""Inversion: misfit and gradient of a survey, their check, and optimisers with their journal."""

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcfwi.inversion.accuracy import ErrorBudget
+from hpcfwi.inversion.misfits.registry import MisfitSpec
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.survey import Shot
@@ -31,8 +32,12 @@ class CheckReport:
         Relative error of the dot-product test by precision.
     processing
         Relative error of the dot-product test of the processing alone.
+    jacobian
+        Relative error of the dot-product test of the change of variables from the optimiser's vector to the model.
     derivative
         Relative error of ``<g, dm>``, compared with finite differences of the misfit.
+    vector_derivative
+        The same for misfit and regularisation as a function of the optimiser's vector.
     steps, remainders, slopes
         Taylor test: step lengths and second-order remainders, shape (14,); slope from each step to the next, shape (13,).
     storage
@@ -56,7 +61,9 @@ class CheckReport:
 
     dot_product: dict[str, float]
     processing: float
+    jacobian: float
     derivative: float
+    vector_derivative: float
     steps: NDArray
     remainders: NDArray
     slopes: NDArray
@@ -74,7 +81,7 @@ def report_of(
     problem: Problem,
     shot: Shot,
     axis: TimeAxis,
-    errors: tuple[dict[str, float], float, float, float],
+    errors: tuple[dict[str, float], float, float, float, float, float],
     window: float | None,
     estimation: float | None,
     budget: ErrorBudget,
@@ -84,15 +91,17 @@ def report_of(
     own: NDArray | None,
     direction: NDArray,
 ) -> CheckReport:
-    """Judge the results; ``errors`` are those of the dot products, the processing, the derivative and the storage."""
-    dots, processing, derivative, storage = errors
+    """Judge the results; ``errors`` are in the order of the report, that of the storage last."""
+    dots, processing, jacobian, derivative, vector_derivative, storage = errors
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = np.log2(remainders[:-1] / remainders[1:])
     good = (slopes >= RIGHT_SLOPES[0]) & (slopes <= RIGHT_SLOPES[1])
     longest = max((len(run) for run in "".join("x" if ok else " " for ok in good).split()), default=0)
     limits = [(f"dot product, {name}", error, TOLERANCE[name]) for name, error in dots.items()]
     limits.append(("dot product, processing", processing, TOLERANCE["float64"]))
+    limits.append(("dot product, variables", jacobian, TOLERANCE["float64"]))
     limits.append(("directional derivative", derivative, DERIVATIVE_TOLERANCE))
+    limits.append(("derivative, optimiser's x", vector_derivative, DERIVATIVE_TOLERANCE))
     limits.append(("wavefield storage", storage, STORAGE_TOLERANCE))
     passed = longest >= ENOUGH_SLOPES and all(error <= limit for _, error, limit in limits)
     words = {True: "ok", False: "FAILED"}
@@ -100,12 +109,12 @@ def report_of(
     lines = [
         f"shot {shot.name}, {len(shot.receivers)} receivers, {axis.samples} samples of {axis.step:g} ms{fixed}, space order "
         f"{solver.space_order}, {'free surface' if solver.free_surface else 'no free surface'}, misfit "
-        f"{problem.config.inversion.misfit}",
+        f"{MisfitSpec.from_config(problem.config.inversion.misfit)}",
         *(["with a wavelet that is estimated from this shot"] if problem.config.wavelet.kind == "estimate" else []),
         "",
-        f"{'test':25}{'found':>12}{'limit':>12}",
-        *(f"{name:25}{error:12.2e}{limit:12.0e}   {words[error <= limit]}" for name, error, limit in limits),
-        f"{'Taylor slope 2.00 +- 0.01':25}{f'{longest} halvings':>12}{f'{ENOUGH_SLOPES}':>12}   "
+        f"{'test':26}{'found':>12}{'limit':>12}",
+        *(f"{name:26}{error:12.2e}{limit:12.0e}   {words[error <= limit]}" for name, error, limit in limits),
+        f"{'Taylor slope 2.00 +- 0.01':26}{f'{longest} halvings':>12}{f'{ENOUGH_SLOPES}':>12}   "
         f"{words[longest >= ENOUGH_SLOPES]}",
         "",
         "Taylor test, every step kept, float64; the step is relative to the squared slowness (standard deviation)",
@@ -152,7 +161,9 @@ def report_of(
     return CheckReport(
         dots,
         processing,
+        jacobian,
         derivative,
+        vector_derivative,
         steps,
         remainders,
         slopes,

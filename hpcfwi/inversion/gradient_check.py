@@ -10,7 +10,12 @@ from scipy.ndimage import gaussian_filter
 from hpcfwi.errors import InputError
 from hpcfwi.inversion.accuracy import error_budget
 from hpcfwi.inversion.check_report import CheckReport, report_of
-from hpcfwi.inversion.misfit import ShotMisfit, load_misfit
+from hpcfwi.inversion.conditioning.change_of_variables import variables_of
+from hpcfwi.inversion.conditioning.regularisation import Regularisation
+from hpcfwi.inversion.functional_gradient import FunctionalGradient
+from hpcfwi.inversion.misfits.registry import MisfitSpec, load_misfit
+from hpcfwi.inversion.misfits.shot import ShotMisfit
+from hpcfwi.inversion.parametrisation import Parametrisation
 from hpcfwi.model.grid import TimeAxis, courant_limit, critical_step
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.processing.operators import Chain, Operator
@@ -31,8 +36,8 @@ from hpcfwi.solver.strategies import strategies
 
 # Taylor test: longest step (relative standard deviation of the squared slowness), and number of halvings.
 LONGEST_STEP, HALVINGS = 0.02, 13
-# Steps with which a misfit is differentiated whose wavelet is estimated in each model.
-ESTIMATION_STEPS = LONGEST_STEP * 0.5 ** np.arange(4, 9)
+# Steps of the differences along the optimiser's vector, and of a misfit whose wavelet is estimated in each model.
+DERIVATIVE_STEPS = LONGEST_STEP * 0.5 ** np.arange(8, 13)
 # Share of the free memory that the test may use.
 MEMORY_SHARE = 0.9
 
@@ -67,6 +72,10 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     remainder ``|f(m + h dm) - f(m) - h <g, dm>|`` falls with h^2 if and only if g is exact. Where g is wrong by little, that
     shows at small steps only; so ``<g, dm>`` is also compared with differences of f that are extrapolated to h = 0 (Richardson
     1911). dm is smoothed noise that does not vanish at the edges.
+
+    The optimiser's own gradient is that of misfit and regularisation with respect to its vector x. It is right if the two are
+    right and the Jacobian ``dm/dx`` is: a dot-product test compares ``<dm/dx dx, g>`` with ``<dx, pull_back(g)>``, and
+    the derivative of the whole along dx is compared with extrapolated differences.
     """
     recorded = _recorded(problem, _shot(problem, shot))
     chosen = _shot(problem, shot) if recorded is None else recorded.shot
@@ -77,7 +86,8 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
     exact = replace(whole, dtype="float64", snapshot_every=1, layer_gradient=treatment != "frozen")
     _check_memory(exact)
     rng = np.random.default_rng(20240229)
-    m = squared_slowness(problem.initial_velocity)
+    variables = variables_of(problem)
+    m = variables.to_model(variables.to_vector(squared_slowness(problem.initial_velocity)))
     noise = gaussian_filter(rng.standard_normal(m.shape), 2.0, mode="reflect")
     direction = m * (noise / noise.std())
     edges = m if treatment == "frozen" else None
@@ -100,6 +110,9 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
         engine.set_model(m + h * direction)
         remainders[i] = misfit(engine.record(chosen, axis))[0] - at_zero - h * slope
     derivative = abs(extrapolate(remainders / steps)) / max(abs(slope), np.finfo(float).tiny)
+    jacobian = jacobian_error(variables, variables.to_vector(m), rng)
+    at_m = FunctionalGradient(at_zero, embed(gradient, engine.window(chosen), m.shape))
+    vector_derivative = _vector_error(problem, variables, engine, chosen, axis, misfit, m, at_m, direction)
     estimation = None
     if problem.config.wavelet.kind == "estimate" and problem.config.wavelet.every == "evaluation":
         estimation = _estimation_error(problem, traces, axis, engine, m, direction, slope)
@@ -121,7 +134,7 @@ def check_gradient(problem: Problem, shot: str | None = None) -> CheckReport:
         problem,
         chosen,
         axis,
-        (dots, processing, derivative, storage),
+        (dots, processing, jacobian, derivative, vector_derivative, storage),
         window,
         estimation,
         budget,
@@ -192,7 +205,7 @@ def _estimation_error(
         misfit = _shot_misfit(problem, traces, axis, "float64", _estimated_source(problem, traces, axis, engine))
         return misfit(engine.record(traces.shot, axis))[0]
 
-    differences = np.array([(value(h) - value(-h)) / (2 * h) - slope for h in ESTIMATION_STEPS])
+    differences = np.array([(value(h) - value(-h)) / (2 * h) - slope for h in DERIVATIVE_STEPS])
     return abs(extrapolate(differences)) / max(abs(slope), np.finfo(float).tiny)
 
 
@@ -204,7 +217,8 @@ def _shot_misfit(
     processing = traces.processing(problem.processing, sampling.compared(axis), dtype)
     observed = processing.observed.apply(sampling.observed(traces.record, axis, dtype))
     chain = Chain((at_recorded_samples(sampling, source, axis, dtype), *processing.predicted.transforms))
-    return ShotMisfit(load_misfit(problem.config.inversion.misfit), chain, observed, processing.axis)
+    spec = MisfitSpec.from_config(problem.config.inversion.misfit)
+    return ShotMisfit(traces.shot.name, spec.kind, load_misfit(spec), chain, observed, processing.axis)
 
 
 def transpose_error(operator: Operator, predicted: NDArray, rng: np.random.Generator) -> float:
@@ -228,6 +242,54 @@ def dot_product_error(
     return abs(left - right) / max(abs(left), abs(right), np.finfo(float).tiny)
 
 
+def jacobian_error(parametrisation: Parametrisation, x: NDArray, rng: np.random.Generator) -> float:
+    """Relative difference of ``<dm/dx dx, g>`` and ``<dx, pull_back(g)>`` for random dx and g, at a vector x."""
+    m = parametrisation.to_model(x)
+    low, high = parametrisation.bounds
+    step = np.where(low < high, rng.standard_normal(x.shape), 0.0)
+    # dm = -2 v^-3 dv
+    change = -2 * m.ravel() ** 1.5 * parametrisation.velocity_change(x, step).ravel()
+    gradient = rng.standard_normal(m.size) * change.std() + change
+    left, right = (
+        float((change * gradient).sum()),
+        float((step * parametrisation.pull_back(x, gradient.reshape(m.shape))).sum()),
+    )
+    return abs(left - right) / max(abs(left), abs(right), np.finfo(float).tiny)
+
+
+def _vector_error(
+    problem: Problem,
+    variables: Parametrisation,
+    engine: DevitoEngine,
+    shot: Shot,
+    axis: TimeAxis,
+    misfit: ShotMisfit,
+    m: NDArray,
+    at_m: FunctionalGradient,
+    direction: NDArray,
+) -> float:
+    """Relative error of the derivative of misfit and regularisation along a direction of the optimiser's vector.
+
+    ``at_m`` is the misfit of the model m, with its gradient on the grid; ``direction`` is a change of the model.
+    """
+    regularisation, x = Regularisation.from_problem(problem), variables.to_vector(m)
+    low, high = variables.bounds
+    unit = np.abs(variables.velocity_change(x, np.ones(x.shape))).max()  # km/s for a step of 1
+    step = np.where(low < high, 0.5 * (m**-1.5 * direction).ravel() / unit, 0.0)
+
+    def whole(y: NDArray, pair: FunctionalGradient) -> FunctionalGradient:
+        return regularisation.add(pair, variables, y, at_m.f)
+
+    def value(h: float) -> float:
+        y = x + h * step
+        engine.set_model(variables.to_model(y))
+        return whole(y, FunctionalGradient(misfit(engine.record(shot, axis))[0], x)).f
+
+    slope = float((whole(x, FunctionalGradient(at_m.f, variables.pull_back(x, at_m.g))).g * step).sum())
+    differences = np.array([(value(h) - value(-h)) / (2 * h) - slope for h in DERIVATIVE_STEPS])
+    return abs(extrapolate(differences)) / max(abs(slope), np.finfo(float).tiny)
+
+
 def extrapolate(values: NDArray) -> float:
     """The limit for h -> 0 of a smooth function of h, from its values at steps that halve (Richardson extrapolation).
 
@@ -249,10 +311,12 @@ def _shot(problem: Problem, name: str | None) -> Shot:
 
 
 def _fixed_axis(problem: Problem) -> TimeAxis:
-    """The problem's time axis; if it follows the model, one that is stable for all models of the test."""
+    """The problem's time axis; if it follows the model, one that is stable for all models of the test, and the true one."""
     if problem.fixed_step is not None:
         return problem.time_axis(problem.initial_velocity)
     fastest = 1.1 * float(problem.initial_velocity.max())
+    if problem.true_velocity is not None:
+        fastest = max(fastest, float(problem.true_velocity.max()))
     step = critical_step(problem.domain, problem.config.solver.space_order, fastest)
     return problem.axis_with_step(step)
 

@@ -15,7 +15,7 @@ class Row:
 
     iteration: int
     evaluations: int  # of misfit and gradient since the start
-    misfit: float  # sum over all shots
+    misfit: float  # sum over all shots, or its estimate from a batch
     gradient_norm: float  # two-norm; frozen cells count as zero
     # norm(vp - vp_true) / norm(vp_true), and the norm of the element-wise relative error of the squared slowness; None
     # without a true model
@@ -23,10 +23,19 @@ class Row:
     m_error: float | None
     step_seconds: float  # wall time of this iteration
     elapsed_seconds: float  # wall time of all iterations so far
+    stage: int = 1  # of the inversion
+    batch: int | None = None  # number of shots that misfit and gradient are from; None: all
 
 
+# The gradient at the initial model, in the run folder.
+GRADIENT_FILE = "gradient.npy"
 COLUMNS = [field.name for field in fields(Row)]
-MAY_BE_EMPTY = ("model_error", "m_error")
+MAY_BE_EMPTY = ("model_error", "m_error", "batch")
+
+
+def model_file(iteration: int) -> str:
+    """The file of an iteration's model in the run folder."""
+    return f"models/{iteration:04d}.npy"
 
 
 class History:
@@ -36,9 +45,13 @@ class History:
         self.path = path
         self.rows = _read(path) if path.exists() else []
 
+    def has(self, row: Row) -> bool:
+        """Whether the file has this row already."""
+        return row.iteration < len(self.rows) and row.misfit == self.rows[row.iteration].misfit
+
     def add(self, row: Row) -> bool:
         """Write a row unless the file has it already; returns whether it was new."""
-        if row.iteration < len(self.rows) and row.misfit == self.rows[row.iteration].misfit:
+        if self.has(row):
             return False
         # entries that were removed from the journal may have been computed anew, with other results
         self.rows[row.iteration :] = [row]
@@ -64,8 +77,12 @@ def _read(path: Path) -> list[Row]:
     try:
         with require_regular_file(path).open(newline="", encoding="utf-8") as file:
             for line in csv.DictReader(file):
-                values = [float(line[name]) if line[name] or name not in MAY_BE_EMPTY else None for name in COLUMNS[2:]]
-                row = Row(int(line["iteration"]), int(line["evaluations"]), *values)  # type: ignore[arg-type]
+                values = [
+                    float(line[name]) if line[name] or name not in MAY_BE_EMPTY else None for name in COLUMNS[2:-2]
+                ]
+                iteration, evaluations, stage = (int(line[name]) for name in ("iteration", "evaluations", "stage"))
+                batch = int(line["batch"]) if line["batch"] else None
+                row = Row(iteration, evaluations, *values, stage, batch)  # type: ignore[arg-type,call-arg]
                 if row.iteration != len(rows):
                     raise ValueError
                 rows.append(row)

@@ -6,8 +6,7 @@ An interrupted run replays the journal: the optimiser asks for the same vectors 
 import math
 import shlex
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,38 +28,15 @@ MAX_LOSS = 1 / 32
 Vector = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A file of the journal, for readers such as the report."""
-
-    path: Path
-    number: int  # of the evaluation
-    bytes: int
-
-    def read(self, size: int) -> tuple[FunctionalGradient, Vector]:
-        """Misfit and gradient, and the x, of ``size`` values; StagingError if it is damaged."""
-        return _read_entry(self.path, size)
-
-
-def entries(folder: Path) -> tuple[list[Entry], int]:
-    """List the entries of a journal by number, and count the unusable files; reads headers only.
-
-    A number may occur twice: a run that continues without a failed shot starts over in the same folder.
-    """
-    found, damaged = [], 0
-    for path in sorted(folder.glob("*.bin")):
-        number = (read_header(path) or {}).get("number")
-        try:
-            if type(number) is not int:
-                raise ValueError
-            found.append(Entry(path, number, path.stat().st_size))
-        except (OSError, ValueError):
-            damaged += 1
-    return sorted(found, key=lambda entry: entry.number), damaged
+def subset_digest(shots: Sequence[int] | None) -> str:
+    """A digest of the indices of some shots; empty for all (None)."""
+    return "" if shots is None else digest(np.array(shots, dtype="<i8").tobytes())
 
 
 class Journal:
     """The evaluations (misfit and gradient) of one problem, by the digest of x and by the number of the evaluation.
+
+    An evaluation of some shots (``shots``, indices in survey order) has a name of its own; None stands for all shots.
 
     Entries of other problems in the folder are ignored. ``problem`` is a digest; ``verify`` is called before each write, and
     raises if another driver has taken over the run.
@@ -68,27 +44,30 @@ class Journal:
 
     def __init__(self, folder: Path, problem: str, verify: Callable[[], None] = lambda: None) -> None:
         self.folder, self.problem, self.verify = folder, f"{problem}, format {FORMAT}", verify
-        # entries by number; read when an x is not found by its digest
-        self._numbers: dict[int, Path] | None = None
+        # entries by number and digest of the shots; read when an x is not found by its digest
+        self._numbers: dict[tuple[int, str], Path] | None = None
         # by the file name of an x: the entry whose vector differs from x in the last bits, and the drift
         self._drifted: dict[str, tuple[Path, float]] = {}
 
-    def write(self, x: Vector, pair: FunctionalGradient, number: int) -> None:
+    def write(self, x: Vector, pair: FunctionalGradient, number: int, shots: Sequence[int] | None = None) -> None:
         """Write an evaluation, and return when it is on disk."""
         self.verify()
-        path = self._path(x)
-        _write(path, KIND, pair, x, sync=True, problem=self.problem, number=number)
+        path, subset = self._path(x, shots), subset_digest(shots)
+        facts = {"shots": subset} if subset else {}
+        _write(path, KIND, pair, x, sync=True, problem=self.problem, number=number, **facts)
         if self._numbers is not None:
-            self._numbers[number] = path
+            self._numbers[number, subset] = path
 
-    def read(self, x: Vector, number: int) -> tuple[FunctionalGradient, float] | None:
+    def read(
+        self, x: Vector, number: int, shots: Sequence[int] | None = None
+    ) -> tuple[FunctionalGradient, float] | None:
         """Look up misfit and gradient at x, the vector of evaluation ``number``.
 
         Returns them and the drift ``max |x - recorded| / max |recorded|``, or None if the journal does not have them. Raises
         StagingError if the entry is damaged, since a lost evaluation is never replaced silently; and RunError if the journal
         has another x for this number.
         """
-        path = self._path(x)
+        path = self._path(x, shots)
         if _exists(path):
             return _read_entry(path, x.size)[0], 0.0
         if path.stem in self._drifted:
@@ -96,7 +75,7 @@ class Journal:
             return _read_entry(other, x.size)[0], drift
         if self._numbers is None:
             self._numbers = self._by_number()
-        recorded = self._numbers.get(number)
+        recorded = self._numbers.get((number, subset_digest(shots)))
         if recorded is None:
             return None
         pair, there = _read_entry(recorded, x.size)
@@ -107,8 +86,8 @@ class Journal:
         self._drifted[path.stem] = recorded, drift
         return pair, drift
 
-    def _path(self, x: Vector) -> Path:
-        return self.folder / f"{digest(x.tobytes(), self.problem.encode())}.bin"
+    def _path(self, x: Vector, shots: Sequence[int] | None = None) -> Path:
+        return self.folder / f"{digest(x.tobytes(), self.problem.encode(), subset_digest(shots).encode())}.bin"
 
     def _drift_message(self, recorded: Path, number: int, drift: float) -> str:
         return (
@@ -121,9 +100,9 @@ class Journal:
             f"rm {shlex.quote(str(recorded))}"
         )
 
-    def _by_number(self) -> dict[int, Path]:
-        """Entries of this problem by the numbers in their headers."""
-        found: dict[int, Path] = {}
+    def _by_number(self) -> dict[tuple[int, str], Path]:
+        """Entries of this problem by the numbers and the digests of the shots in their headers."""
+        found: dict[tuple[int, str], Path] = {}
         for path in sorted(self.folder.glob("*.bin")):
             header = read_header(path)
             if header is not None and header.get("problem", self.problem) != self.problem:
@@ -131,11 +110,12 @@ class Journal:
             number = (header or {}).get("number")
             if type(number) is not int:
                 raise StagingError(f"{path}: is damaged: its header has no number of an evaluation{ADVICE}")
-            if number in found:
+            place = number, str((header or {}).get("shots", ""))
+            if place in found:
                 raise StagingError(
-                    f"{path}: is damaged: its header says evaluation {number}, as does {found[number].name}{ADVICE}"
+                    f"{path}: is damaged: its header says evaluation {number}, as does {found[place].name}{ADVICE}"
                 )
-            found[number] = path
+            found[place] = path
         return found
 
 

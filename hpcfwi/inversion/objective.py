@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from hpcfwi.artifacts import StagedFile, shard_folder, stage
 from hpcfwi.errors import RunError
 from hpcfwi.events.types import EvaluationDone
+from hpcfwi.inversion.conditioning.regularisation import Regularisation
 from hpcfwi.inversion.functional_gradient import FunctionalGradient
-from hpcfwi.inversion.journal import Journal, Partials
+from hpcfwi.inversion.journal import Journal, Partials, subset_digest
 from hpcfwi.inversion.parametrisation import Parametrisation
 from hpcfwi.model.grid import TimeAxis
 from hpcfwi.model.problem import Problem
@@ -160,7 +161,7 @@ def observe(problem: Problem, operations: ShotOperations, executor: ShotExecutor
 
 @dataclass(eq=False, repr=False)
 class Objective:
-    """Callable for the optimiser: ``f, g = objective(x)``."""
+    """Callable for the optimiser: ``f, g = objective(x)``, or ``objective(x, shots)`` for some of the shots."""
 
     problem: Problem  # what is inverted
     parametrisation: Parametrisation  # what x stands for
@@ -171,31 +172,48 @@ class Objective:
     journal: Journal  # recorded evaluations
     partials: Partials  # partial sums of the current evaluation
     progress: Callable[[int, int], None] = lambda *_: None  # called with the number of shots done and of all shots
-    on_begin: Callable[[int], None] = lambda _: None  # called with the number of an evaluation before its shots begin
+    # called with the number of an evaluation and that of its shots before they begin
+    on_begin: Callable[[int, int], None] = lambda *_: None
     evaluations: list[EvaluationDone] = field(default_factory=list)  # so far, including replayed ones
-    # called after each evaluation with it, x and the gradient
-    on_evaluation: Callable[[EvaluationDone, NDArray, NDArray], None] = lambda *_: None
+    on_evaluation: Callable[[EvaluationDone], None] = lambda _: None  # called after each evaluation
     # the functions of a shot in a model, km/s, if its wavelet is estimated in each; None: `operations` in all
     operations_in: Callable[[NDArray], AbstractContextManager[ShotOperations]] | None = None
+    first_evaluation: int = 0  # place of the first one of this stage in `evaluations`
+    # what is added to the misfit, relative to the first one of the stage; the journal has the misfit alone
+    regularisation: Regularisation = field(default_factory=Regularisation)
 
     def __post_init__(self) -> None:
         self.gradient: NDArray = np.zeros(0)  # of the last evaluation
+        self.first_gradient: NDArray | None = None  # of evaluation 1, on the grid, unless it was in the journal
         self.seconds = 0.0  # wall time of all evaluations
         self._names = list(self.problem.survey.names)
 
-    def __call__(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Misfit and gradient at x: from the journal, or computed and written there first."""
+    @property
+    def shot_count(self) -> int:
+        """Shots of the survey."""
+        return len(self.shots)
+
+    def __call__(self, x: NDArray[np.float64], shots: Sequence[int] | None = None) -> tuple[float, NDArray[np.float64]]:
+        """Misfit and gradient at x, from the journal, or computed and written there first; with the regularisation.
+
+        ``shots`` are indices in survey order; None stands for all. The sum over n of N shots is multiplied by N / n, so that it
+        is an estimate of the sum over all.
+        """
         started, number = time.perf_counter(), len(self.evaluations) + 1
-        recorded = self.journal.read(x, number)
+        subset = None if shots is None or len(shots) == len(self.shots) else tuple(shots)
+        recorded = self.journal.read(x, number, subset)
         parts = {"journal_seconds": time.perf_counter() - started}
         if recorded is None:
-            pair, drift, shots_per_task = self._evaluate(x, number, parts), 0.0, self.executor.shots_per_task
+            pair, drift, shots_per_task = self._evaluate(x, number, subset, parts), 0.0, self.executor.shots_per_task
             computed = time.perf_counter()
-            self.journal.write(x, pair, number)
+            self.journal.write(x, pair, number, subset)
             self.partials.end()
             parts["journal_seconds"] += time.perf_counter() - computed
         else:
             (pair, drift), shots_per_task = recorded, 1
+        known = len(self.evaluations) > self.first_evaluation
+        unit = self.evaluations[self.first_evaluation].misfit if known else pair.f
+        whole = self.regularisation.add(pair, self.parametrisation, x, unit)
         seconds = time.perf_counter() - started
         evaluation = EvaluationDone(
             evaluation=number,
@@ -204,31 +222,53 @@ class Objective:
             seconds=seconds,
             replayed=recorded is not None,
             drift=drift,
+            batch=None if subset is None else len(subset),
             **parts,
             shots_per_task=shots_per_task,
+            objective=whole.f,
         )
         self.evaluations.append(evaluation)
-        self.gradient = pair.g
-        self.on_evaluation(evaluation, x, pair.g)
+        self.gradient = whole.g
+        self.on_evaluation(evaluation)
         self.seconds += time.perf_counter() - started
-        return pair.f, pair.g
+        return whole.f, whole.g
 
-    def _evaluate(self, x: NDArray[np.float64], number: int, parts: dict[str, float]) -> FunctionalGradient:
+    def misfit_of(self, value: float) -> float:
+        """The misfit of the last evaluation with a value of the objective: without the regularisation."""
+        return next((each.misfit for each in reversed(self.evaluations) if each.objective == value), value)
+
+    def _evaluate(
+        self, x: NDArray[np.float64], number: int, subset: Sequence[int] | None, parts: dict[str, float]
+    ) -> FunctionalGradient:
         """Compute misfit and gradient; their times go into ``parts``."""
         m = self.parametrisation.to_model(x)
         if self.operations_in is None:
-            return self._sum(m, self.operations, number, parts)
-        began = time.perf_counter()
-        with self.operations_in(velocity_from(m)) as operations:
-            parts["source_seconds"] = time.perf_counter() - began
-            return self._sum(m, operations, number, parts)
+            pair = self._sum(m, self.operations, number, subset, parts)
+        else:
+            began = time.perf_counter()
+            with self.operations_in(velocity_from(m)) as operations:
+                parts["source_seconds"] = time.perf_counter() - began
+                pair = self._sum(m, operations, number, subset, parts)
+        share = 1.0 if subset is None else len(self.shots) / len(subset)
+        gradient = share * pair.g
+        if number == 1:
+            self.first_gradient = gradient
+        return FunctionalGradient(share * pair.f, self.parametrisation.pull_back(x, gradient))
 
-    def _sum(self, m: NDArray, operations: ShotOperations, number: int, parts: dict[str, float]) -> FunctionalGradient:
-        """Sum misfit and gradient of all shots in a model, squared slowness."""
+    def _sum(
+        self,
+        m: NDArray,
+        operations: ShotOperations,
+        number: int,
+        subset: Sequence[int] | None,
+        parts: dict[str, float],
+    ) -> FunctionalGradient:
+        """Sum misfit and gradient, on the grid, of all shots or some in a model, squared slowness."""
         started = last_shot = time.perf_counter()
         axis = self.problem.time_axis(velocity_from(m))
         model = stage(self.staged, "model", m, sync=False)
-        self.on_begin(number)
+        chosen = range(len(self.shots)) if subset is None else subset
+        self.on_begin(number, len(chosen))
         staged, cpu = time.perf_counter(), time.process_time()
 
         def progress(done: int, total: int) -> None:
@@ -237,17 +277,20 @@ class Objective:
                 last_shot = time.perf_counter()
             self.progress(done, total)
 
-        shots = list(zip(self._names, self.shots, strict=True))
+        names, shots = [self._names[i] for i in chosen], [self.shots[i] for i in chosen]
         try:
             pair = self.executor.sum(
                 operations.evaluate,
-                self._names,
-                [(operations.context, name, model, shot, axis, number) for name, shot in shots],
-                [_shot_key(operations, model, shot, axis) for shot in self.shots],
+                names,
+                [
+                    (operations.context, name, model, shot, axis, number)
+                    for name, shot in zip(names, shots, strict=True)
+                ],
+                [_shot_key(operations, model, shot, axis) for shot in shots],
                 progress,
                 small=m.nbytes <= MAX_DRIVER_SUM_BYTES,
                 partials=self.partials,
-                evaluation=model.digest,
+                evaluation=model.digest + subset_digest(subset),
             )
         finally:
             Path(model.path).unlink(missing_ok=True)
@@ -261,8 +304,7 @@ class Objective:
             raise RunError(
                 f"the gradient of evaluation {number} has values that are NaN or infinite; check the data and solver.dtype"
             )
-        g = embed(pair.g, pair.start, self.problem.domain.shape)
-        return FunctionalGradient(pair.f, self.parametrisation.pull_back(g))
+        return FunctionalGradient(pair.f, embed(pair.g, pair.start, self.problem.domain.shape))
 
     def compare(
         self, velocity: NDArray, shots: Sequence[int], processed: bool = True, max_offset: float | None = None

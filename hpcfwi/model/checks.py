@@ -1,5 +1,7 @@
 """Checks of a problem before it runs: stability, sampling in space and time, positions."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -122,6 +124,18 @@ def check_records(sampling: RecordSampling, wavelet: Wavelet, axis: TimeAxis) ->
     if values.max() < 0.9 * peak:  # a coarse axis may miss the peak itself by some percent
         warnings.append("wavelet: its peak comes after the end of the record (data.recording_time)")
     return tuple(warnings)
+
+
+def check_weights(config: RunConfig, weights: Mapping[str, NDArray[np.float32]]) -> tuple[str, ...]:
+    """Warn if the misfit does not see weights of traces, by shot, because it normalises traces."""
+    misfit = config.inversion.misfit
+    graded = any(((values != 0) & (values != 1)).any() for values in weights.values())
+    if not graded or getattr(misfit, "amplitude_power", None) != 0:
+        return ()
+    return (
+        f'data.traces.weights: the misfit "{misfit.kind}" normalises traces, so that of these weights only 0 matters; with '
+        "inversion.misfit.amplitude_power = 2 they count as in l2",
+    )
 
 
 def dispersion(

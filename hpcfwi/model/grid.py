@@ -33,6 +33,11 @@ class Domain:
         return AXIS_NAMES[self.ndim]
 
     @property
+    def description(self) -> str:
+        """``401 x 101 points of 30 x 30 m``."""
+        return f"{' x '.join(map(str, self.shape))} points of {' x '.join(f'{h:g}' for h in self.spacing)} m"
+
+    @property
     def last(self) -> tuple[float, ...]:
         """Position of the last grid point, m."""
         return tuple(o + (n - 1) * h for o, n, h in zip(self.origin, self.shape, self.spacing, strict=True))

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from hpcfwi.config.models import SmoothModel
+from hpcfwi.config.models import InitialGradientModel, SmoothModel
 from hpcfwi.config.parsing import PATH_KEYS
 from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import InputError
@@ -23,18 +23,20 @@ from hpcfwi.model.checks import (
     check_layer,
     check_records,
     check_sampling,
+    check_weights,
     choose_time_steps,
     critical_time_step,
     dispersion,
 )
 from hpcfwi.model.gathers import ArrayRecordings, check_gathers
-from hpcfwi.model.grid import EDGE_TOLERANCE, Domain, TimeAxis
+from hpcfwi.model.grid import Domain, TimeAxis
+from hpcfwi.model.masks import frozen_cells
 from hpcfwi.model.model_file import FLOAT32_ROUNDING, model_files, open_model_file
 from hpcfwi.model.observations import Observations, read_observations
 from hpcfwi.model.processing.chain import Processing
 from hpcfwi.model.processing.sampling import RecordSampling
 from hpcfwi.model.survey import Survey, list_names
-from hpcfwi.model.velocity import build_model, read_mask, smooth_model, squared_slowness
+from hpcfwi.model.velocity import build_model, smooth_model, squared_slowness
 from hpcfwi.model.wavelet import SourceSignal, Wavelet, band_passed, build_wavelet
 from hpcfwi.model.windows import Windows
 
@@ -72,6 +74,9 @@ class Problem:
         Shots that were excluded after they failed (``data.quorum``).
     base_digest
         Digest of the problem before any shot failed; the observed data that were staged for it are used again.
+    layer_velocity
+        Velocity that the absorbing layer is made for, km/s; None for the highest one at the edges of the models. Stages have
+        that of the run, so that their solvers do not depend on the model that they start from.
     """
 
     config: RunConfig
@@ -87,6 +92,7 @@ class Problem:
     processing: Processing = field(default_factory=Processing)
     failed_shots: tuple[str, ...] = ()
     base_digest: str = ""
+    layer_velocity: float | None = None
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Problem:
@@ -102,12 +108,13 @@ class Problem:
         true = None if config.model is None else build_model(config.model, domain, "model")
         if isinstance(config.initial, SmoothModel):
             assert true is not None  # the configuration requires it
-            frozen = _frozen_cells(config, domain, true)
             initial = smooth_model(true, config.initial.sigma)
-            initial = np.where(frozen, true, initial) if config.initial.keep_frozen else initial
         else:
             initial = build_model(config.initial, domain, "initial")
-            frozen = _frozen_cells(config, domain, initial if true is None else true)
+        frozen = frozen_cells(config.inversion.frozen, domain, initial if true is None else true)
+        keeping = isinstance(config.initial, SmoothModel | InitialGradientModel) and config.initial.keep_frozen
+        if keeping and true is not None:
+            initial = np.where(frozen, true, initial)
         initial = _within_bounds(config, initial, frozen)
         processing = Processing.from_config(config)
         wavelet = band_passed(build_wavelet(config.wavelet), processing.wavelet_bands)
@@ -119,9 +126,11 @@ class Problem:
         velocities = _velocity_range(config, true, initial)
         steps = choose_time_steps(config, domain, velocities)
         warnings = observations.warnings + check_sampling(config, domain, wavelet, velocities, steps)
+        _check_batch(config, survey)
         problem = cls(config, domain, true, initial, frozen, survey, wavelet, steps, observations, (), processing)
         warnings += check_records(problem.sampling, wavelet, problem.axis_with_step(steps[0]))
         warnings += processing.check(survey, wavelet, problem.recording)
+        warnings += check_weights(config, observations.selection.weights)
         if problem.windows is not None:
             check_layer(config, problem.windows.domain)
         if problem.exclusion_note:
@@ -222,7 +231,9 @@ class Problem:
 
     @property
     def edge_velocity(self) -> float:
-        """Highest velocity in the absorbing layer, of the initial and the true model, km/s."""
+        """Velocity that the absorbing layer is made for: the highest of the initial and the true model there, km/s."""
+        if self.layer_velocity is not None:
+            return self.layer_velocity
         return max(self._layer_velocity(v) for v in (self.initial_velocity, self.true_velocity) if v is not None)
 
     def _layer_velocity(self, velocity: NDArray) -> float:
@@ -243,8 +254,11 @@ class Problem:
         Files appear by name only: their folder does not matter, and the digests cover their content.
         """
         content = _file_names(self.config.model_dump(mode="json"))
-        for key in ("iterations", "evaluations", "ftol", "gtol"):
+        for key in self.config.inversion.limits:
             del content["inversion"][key]
+        for stage, section in zip(content["stage"], self.config.stage, strict=True):
+            for key in section.merged(self.config.inversion).limits:
+                stage.pop(key, None)
         del content["output"], content["journal"], content["data"]["quorum"], content["data"]["mismatch"]
         content["solver"]["layer"] = self.config.solver.layer_cells
         content["acquisition"]["aperture"] = None if self.windows is None else self.windows.aperture
@@ -305,6 +319,20 @@ def _array_digest(arrays: Iterable[NDArray]) -> str:
     return state.hexdigest()
 
 
+def _check_batch(config: RunConfig, survey: Survey) -> None:
+    batch, shots = config.inversion.batch, len(survey)
+    if batch is not None and batch > shots:
+        raise InputError(f"inversion.batch: is {batch}, but the survey has {shots} shots; it should be at most {shots}")
+    if config.inversion.optimizer == "lbfgs-batch":
+        if shots < 2:
+            raise InputError(
+                'inversion.optimizer: is "lbfgs-batch", which needs at least 2 shots, but the survey has one; take "lbfgs"'
+            )
+        overlap, half = config.inversion.overlap, config.inversion.batch_size(shots) // 2
+        if overlap is not None and overlap > half:
+            raise InputError(f"inversion.overlap: is {overlap}; it should be at most {half}, half a batch")
+
+
 def domain_of(config: RunConfig) -> Domain:
     """The grid of a configuration; raises InputError if a model file that gives its shape cannot be read."""
     shape = _grid_shape(config)
@@ -328,21 +356,6 @@ def _grid_shape(config: RunConfig) -> tuple[int, ...]:
             f"{installed / 1e9:.3g} GB; take a coarser grid or a larger machine"
         )
     return shape
-
-
-def _frozen_cells(config: RunConfig, domain: Domain, velocity: NDArray) -> NDArray[np.bool_]:
-    section = config.inversion.frozen
-    frozen = np.zeros(domain.shape, dtype=bool)
-    if section.velocity_below is not None:
-        frozen |= velocity <= section.velocity_below * (1 + FLOAT32_ROUNDING)
-    if section.depth_above is not None:
-        depth = domain.origin[-1] + domain.spacing[-1] * np.arange(domain.shape[-1])
-        frozen |= depth <= section.depth_above + EDGE_TOLERANCE * domain.spacing[-1]
-    if section.mask_file is not None:
-        frozen |= read_mask(section.mask_file, domain.shape)
-    if frozen.all():
-        raise InputError("inversion.frozen: freezes every cell of the model, so there is nothing to invert for")
-    return frozen
 
 
 def _within_bounds(config: RunConfig, initial: NDArray, frozen: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -81,6 +81,11 @@ class GatherComparison:
         predicted = _energy(self.predicted)
         return math.sqrt(_energy(self.observed) / predicted) if predicted else math.inf
 
+    @property
+    def observed_energy(self) -> float:
+        """Sum of squares of the observed gathers."""
+        return _energy(self.observed) / (2 * (len(self.observed) - 1))
+
     def correlation(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lags by which observed gathers are late, ms, and their correlation with predicted ones there, from -1 to 1."""
         count = 2 * (len(self.cross) - 1)

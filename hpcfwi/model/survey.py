@@ -144,10 +144,13 @@ class Survey:
             raise InputError(f"data.exclude: there is no shot {unknown[0]!r}; the shots are {list_names(known)}")
         if known and excluded.issuperset(known):
             raise InputError("data.exclude: leaves no shot of the survey; keep at least one")
-        kept = [number for number, name in enumerate(known) if name not in excluded]
+        return self.select([number for number, name in enumerate(known) if name not in excluded])
+
+    def select(self, numbers: Sequence[int]) -> Survey:
+        """Return the survey of some shots, by their places from 0."""
         if isinstance(self.shots, LazyShots):
-            return Survey(self.shots.select(kept))
-        return Survey(tuple(self.shots[number] for number in kept))
+            return Survey(self.shots.select(numbers))
+        return Survey(tuple(self.shots[number] for number in numbers))
 
 
 def list_names(names: Sequence[str]) -> str:

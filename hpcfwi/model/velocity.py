@@ -2,7 +2,6 @@
 
 import math
 from decimal import Decimal
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -19,9 +18,10 @@ from hpcfwi.config.models import (
 )
 from hpcfwi.config.quantities import MIN_VELOCITY_KM_S
 from hpcfwi.errors import InputError
-from hpcfwi.model.arrays import read_array
 from hpcfwi.model.grid import EDGE_TOLERANCE, Domain
 from hpcfwi.model.model_file import open_model_file
+from hpcfwi.model.resampling import Axis
+from hpcfwi.model.water import above_sea_floor, sea_floor
 
 Numbers = TypeVar("Numbers", float, NDArray[np.float64])
 
@@ -53,11 +53,7 @@ def build_model(section: Model, domain: Domain, name: str) -> NDArray[np.float64
             layer = np.searchsorted(np.asarray(section.interfaces), depth, side="right")
             return np.broadcast_to(np.asarray(section.velocities)[layer], shape).copy()
         case GradientModel():
-            top = domain.origin[-1] if section.water_depth is None else section.water_depth
-            below = axes[-1] - top
-            column = np.clip(section.velocity + section.gradient * below / 1000, MIN_VELOCITY_KM_S, section.highest)
-            column[below < -EDGE_TOLERANCE * domain.spacing[-1]] = section.water
-            return np.broadcast_to(column, shape).copy()
+            return _gradient(section, domain, axes[-1], name)
         case CircleModel():
             center = section.center or tuple(axis[len(axis) // 2] for axis in axes)
             if len(center) != len(axes):
@@ -68,6 +64,31 @@ def build_model(section: Model, domain: Domain, name: str) -> NDArray[np.float64
             return np.where(distance2 <= radius**2, section.inside, section.background)
         case FileModel():
             return open_model_file(section, name, domain.spacing, domain.origin).read(domain)
+
+
+def _gradient(section: GradientModel, domain: Domain, depth: NDArray, name: str) -> NDArray[np.float64]:
+    """Velocities that grow with depth, below water."""
+    grid = [Axis(n, h, o) for n, h, o in zip(domain.shape, domain.spacing, domain.origin, strict=True)]
+    water, key = section.water, f"{name}.water.bathymetry"
+    floor = domain.origin[-1] if water is None else sea_floor(water.bathymetry, grid, key)
+    top = np.asarray(floor if section.top is None else section.top, dtype=np.float64)
+    if section.gradient is not None:
+        slope = np.asarray(section.gradient / 1000)
+    else:
+        assert section.bottom is not None
+        assert section.bottom_velocity is not None
+        if (section.bottom <= top).any():
+            raise InputError(
+                f"{name}.bottom: is {section.bottom:g} m; it should be below the top of the gradient, {top.max():g} m"
+            )
+        slope = (section.bottom_velocity - section.velocity) / (section.bottom - top)
+    growing = section.velocity + slope[..., None] * (depth - top[..., None])
+    velocity = np.broadcast_to(np.clip(growing, MIN_VELOCITY_KM_S, section.highest), domain.shape)
+    return (
+        velocity.copy()
+        if water is None
+        else np.where(above_sea_floor(water.bathymetry, grid, key), water.velocity, velocity)
+    )
 
 
 def _dome(section: DomeModel, domain: Domain, axes: list[NDArray], name: str) -> NDArray[np.float64]:
@@ -84,14 +105,6 @@ def _dome(section: DomeModel, domain: Domain, axes: list[NDArray], name: str) ->
         before = before - np.where(across[0] > plane, section.throw, 0.0)
     layer = np.searchsorted(np.asarray(section.interfaces), before + EDGE_TOLERANCE * domain.spacing[-1], side="right")
     return np.asarray(section.velocities)[layer]
-
-
-def read_mask(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Read the mask of frozen cells."""
-    mask = read_array(path, "inversion.frozen.mask_file")
-    if mask.shape != shape:
-        raise InputError(f"inversion.frozen.mask_file: {path} has shape {mask.shape}, but the grid has {shape} points")
-    return mask.astype(bool)
 
 
 def smooth_model(velocity: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:

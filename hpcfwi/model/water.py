@@ -15,22 +15,33 @@ from hpcfwi.model.survey import Table
 
 
 def above_sea_floor(bathymetry: float | Path, axes: Sequence[Axis], key: str) -> NDArray[np.bool_]:
-    """Which points are water: those above the sea floor, not on it.
-
-    ``bathymetry`` is the z of the sea floor, m, or a CSV file; ``key`` is that of the configuration, for messages. Raises
-    InputError if the file cannot be read.
-    """
-    *across, depths = (axis.origin + axis.spacing * np.arange(axis.count) for axis in axes)
-    floor = (
-        _sea_floor(bathymetry, across, key) if isinstance(bathymetry, Path) else np.full((1,) * len(across), bathymetry)
-    )
-    water = depths < floor[..., None] - EDGE_TOLERANCE * axes[-1].spacing
+    """Which points are water: those above the sea floor, not on it. Arguments and errors are those of :func:`sea_floor`."""
+    depths = axes[-1].origin + axes[-1].spacing * np.arange(axes[-1].count)
+    water = depths < sea_floor(bathymetry, axes, key)[..., None] - EDGE_TOLERANCE * axes[-1].spacing
     return np.broadcast_to(water, [axis.count for axis in axes])
 
 
-def _sea_floor(path: Path, across: list[NDArray], key: str) -> NDArray[np.float64]:
-    """Depth of the sea floor at the columns of the grid: linear between the points of the file, of the nearest one beyond."""
-    names = ("x", "y")[: len(across)]
+def sea_floor(bathymetry: float | Path, axes: Sequence[Axis], key: str) -> NDArray[np.float64]:
+    """Depth of the sea floor at each column of a grid, m; between the points of a file linear, beyond them the nearest one's.
+
+    Parameters
+    ----------
+    bathymetry
+        The z of the sea floor, m, or a CSV file.
+    axes
+        Of the grid, z last.
+    key
+        That of the configuration, for messages.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    if not isinstance(bathymetry, Path):
+        return np.full([axis.count for axis in axes[:-1]], float(bathymetry))
+    across = [axis.origin + axis.spacing * np.arange(axis.count) for axis in axes[:-1]]
+    path, names = bathymetry, ("x", "y")[: len(across)]
     points = Table(path, key).positions((*names, "depth"))
     places, depths = points[:, :-1], points[:, -1]
     if len(np.unique(places, axis=0)) < len(places):

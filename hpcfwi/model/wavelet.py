@@ -231,7 +231,7 @@ def spectrum(wavelet: Wavelet) -> tuple[NDArray[np.float64], NDArray[np.float64]
 def read_wavelet(path: Path) -> tuple[float, ...]:
     """Read the samples of a wavelet from .npy, or from text with one number a line."""
     from hpcfwi.config.quantities import MAX_AMPLITUDE
-    from hpcfwi.model.velocity import read_array
+    from hpcfwi.model.arrays import read_array
 
     where = f"wavelet.file: {path}"
     values = np.squeeze(read_array(path, "wavelet.file")) if path.suffix == ".npy" else _read_text(path, where)

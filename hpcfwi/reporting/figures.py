@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,23 +31,28 @@ def draw_run_figures(
     objective: Objective,
     rows: Sequence[Row],
     velocity: NDArray,
-    gradient: NDArray,
+    gradient: NDArray | None,
+    on_grid: Callable[[NDArray], NDArray] = lambda model: model,
     source: SourceFilters | None = None,
+    stages: Mapping[int, str] = MappingProxyType({}),
 ) -> None:
     """Write the figures of a run as PNG files; workers predict the gathers of the middle shot.
 
-    ``velocity`` is the final model, km/s; ``gradient`` is the one at the initial model, misfit per (s/km)^2; ``source`` are the
-    filters of an estimated wavelet.
+    ``objective`` is that of the last stage, and ``on_grid`` brings models to its grid. ``velocity`` is the final model, km/s;
+    ``gradient`` the one at the initial model, misfit per (s/km)^2, if it is known; ``source`` are the filters of an estimated
+    wavelet; ``stages`` are the names of stages by the number of their first evaluation.
     """
     folder.mkdir(exist_ok=True, mode=0o700)
-    domain, shots = problem.domain, problem.survey.shots
+    domain, compared = problem.domain, objective.problem
+    shots = compared.survey.shots
     middle = len(shots) // 2
     shot = shots[middle]
     models: dict[str, Any] = {"initial": problem.initial_velocity, "final": velocity, "true": problem.true_velocity}
     sources = np.stack([each.source for each in shots])
-    receivers = np.unique(np.concatenate(list(problem.survey.spreads())), axis=0)
-    window = None if problem.windows is None else problem.windows.corners(shot)
-    final, first = (objective.predict(model, middle) for model in (velocity, problem.initial_velocity))
+    receivers = np.unique(np.concatenate(list(compared.survey.spreads())), axis=0)
+    window = None if compared.windows is None else compared.windows.corners(shot)
+    start = on_grid(problem.initial_velocity)
+    final, first = (objective.predict(model, middle) for model in (on_grid(velocity), start))
     # with a time step that follows the model the two records have different time axes
     initial = first.predicted if first.axis == final.axis and first.predicted.shape == final.observed.shape else None
     record = (final.observed, final.predicted, final.axis.step, final.receivers, shot.source, shot.name, initial)
@@ -55,16 +61,16 @@ def draw_run_figures(
     pictures: dict[str, Callable[[], Figure]] = {
         "models": lambda: models_figure(domain, **models, sources=sources, receivers=receivers, window=window),
         "difference": lambda: difference_figure(domain, **models),
-        "convergence": lambda: convergence_figure(misfits, *history),
+        "convergence": lambda: convergence_figure(misfits, *history, stages),
         "gather": lambda: gather_figure(*record),
-        "gradient": lambda: gradient_figure(domain, gradient, problem.frozen),
     }
-    if problem.processing.steps:
-        start = problem.initial_velocity
-        stages = {"before": objective.predict(start, 0, processed=False), "after": objective.predict(start, 0)}
-        pictures["processing"] = lambda: processing_figure(stages, shots[0].name, problem.processing.names)
+    if gradient is not None:
+        pictures["gradient"] = lambda: gradient_figure(domain, gradient, problem.frozen)
+    if compared.processing.steps:
+        gathers = {"before": objective.predict(start, 0, processed=False), "after": objective.predict(start, 0)}
+        pictures["processing"] = lambda: processing_figure(gathers, shots[0].name, compared.processing.names)
     if source is not None:
-        pictures["wavelet"] = lambda: wavelet_figure(problem.wavelet, source)
+        pictures["wavelet"] = lambda: wavelet_figure(compared.wavelet, source)
     if domain.ndim == 3:
         pictures["depths"] = lambda: depths_figure(domain, **models)
     for name, draw in pictures.items():
@@ -142,21 +148,33 @@ def convergence_figure(
     iteration_evaluations: Sequence[int],
     iteration_misfits: Sequence[float],
     model_errors: Sequence[float | None] = (),
+    stages: Mapping[int, str] = MappingProxyType({}),
 ) -> Figure:
-    """The misfits of all evaluations and of the iterations, relative to the first, and the model errors.
+    """The misfits of all evaluations and of the iterations, relative to the first of their stage, and the model errors.
 
     ``misfits`` has a value for each evaluation. The other arguments have one for each iteration, from 0 (the initial model) on:
-    the number of its last evaluation, its misfit and its model error (a fraction; None or NaN if unknown).
+    the number of its last evaluation, its misfit and its model error (a fraction; None or NaN if unknown). ``stages`` are names
+    of stages by the number of their first evaluation.
     """
     errors = 100 * np.array(model_errors, dtype=float)
     known = plotting.finite(errors)
     figure = plotting.new_figure((7.0, 5.8 if known.size else 3.6))
     top, *below = figure.subplots(2 if known.size else 1, 1, sharex=True, squeeze=False)[:, 0]
-    first = misfits[0] if misfits[0] > 0 else 1.0
-    every = np.column_stack([np.arange(1, len(misfits) + 1), misfits])
-    draw_misfits(top, every, np.column_stack([iteration_evaluations, iteration_misfits]), first)
+    numbers, starts = np.arange(1, len(misfits) + 1), sorted({1, *stages})
+    firsts = np.array([misfits[start - 1] if misfits[start - 1] > 0 else 1.0 for start in starts])
+    every, accepted = (
+        np.column_stack([at, values / firsts[np.searchsorted(starts, at, side="right") - 1]])
+        for at, values in ((numbers, misfits), (np.asarray(iteration_evaluations), iteration_misfits))
+    )
+    draw_misfits(top, _broken(every, starts), _broken(accepted, starts), 1.0)
     count = counted(len(iteration_misfits) - 1, "iteration")
-    top.set_title(f"Misfit: {_number(100 * iteration_misfits[-1] / first)} % of the first misfit after {count}")
+    of = f"that of its stage, {stages[starts[-1]]}," if stages else "the first misfit"
+    top.set_title(f"Misfit: {_number(100 * accepted[-1, 1])} % of {of} after {count}")
+    for start in starts if stages else ():
+        for axes in figure.axes:
+            axes.axvline(start - 0.5, color="0.5", lw=0.8, ls=":")
+        label = {"rotation": 90, "va": "bottom", "fontsize": 8, "color": "0.4", "transform": top.get_xaxis_transform()}
+        top.text(start - 0.4, 0.02, stages[start], **label)
     for axes in below:
         axes.plot(iteration_evaluations, errors, "o-", color="C1", ms=5)
         axes.set_title(f"Model error: from {_number(known[0])} % to {_number(known[-1])} %")
@@ -165,6 +183,12 @@ def convergence_figure(
         top.set_xlabel("")
     figure.axes[-1].set_xlabel("Evaluations of misfit and gradient")
     return figure
+
+
+def _broken(points: NDArray, starts: Sequence[int]) -> NDArray:
+    """Points (x, y) with gaps before each start but the first, so that no line joins two stages."""
+    places = np.searchsorted(points[:, 0], starts[1:])
+    return np.insert(points, places, np.nan, axis=0)
 
 
 def draw_misfits(axes: Axes, evaluations: NDArray, accepted: NDArray, first: float) -> None:
@@ -177,7 +201,7 @@ def draw_misfits(axes: Axes, evaluations: NDArray, accepted: NDArray, first: flo
     axes.plot(evaluations[:, 0], every, ".-", color="0.6", lw=0.8, label="every evaluation")
     axes.plot(accepted[:, 0], kept, "o-", color="C0", ms=5, label="accepted iteration")
     plotting.use_log_scale(axes, np.concatenate([every, kept]))
-    last = max(1.0, *evaluations[:, 0], *accepted[:, 0])
+    last = float(np.nanmax([1.0, *evaluations[:, 0], *accepted[:, 0]]))
     plotting.use_integer_axis(axes, "Evaluations of misfit and gradient", 1, last)
     axes.set_ylabel("Misfit / first misfit")
     axes.legend()

@@ -68,12 +68,14 @@ class Progress:
 
     def _show_iteration(self, row: events.IterationDone) -> None:
         total, seconds = self.state.iterations, self.state.time_left
-        left = f"at most {duration(seconds)} left" if seconds else ""
+        stages = self.state.stage is not None and self.state.stage.stages > 1
+        left = f"at most {duration(seconds)} left{' of this stage' if stages else ''}" if seconds else ""
         self._bars.update(self._iterations_bar, completed=row.iteration, total=total, visible=True, note=left)
         share = row.misfit / self.state.initial_misfit if self.state.initial_misfit else 1.0
+        batch = "" if row.batch is None else f" by {counted(row.batch, 'shot')}"
         error = "" if row.model_error is None else f", model error {100 * row.model_error:.3f} %"
         what = f"iteration {row.iteration}/{total}" if row.iteration else "initial model"
         self.print_line(
-            f"{what}: misfit {row.misfit:.6g} ({share:.4f} of the initial){error}, "
+            f"{what}: misfit {row.misfit:.6g}{batch} ({share:.4f} of the {'first' if stages else 'initial'}){error}, "
             f"{counted(row.evaluations, 'evaluation')}, {row.step_seconds:.2f} s{', ' + left if left else ''}"
         )

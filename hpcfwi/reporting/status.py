@@ -68,14 +68,14 @@ class RunStatus:
         "`new` (nothing has run there), `running`, `done`, `stopped` (can be continued), `failed`, `killed` (its driver died "
         "without logging why), or `unresponsive` (its driver, on another host, sends no heartbeat, but may be alive)",
     ]
-    stage: Annotated[
+    phase: Annotated[
         str | None,
-        "the stage that it is in, or was in when it was killed: `starting`, `waiting` (for the first worker), `data`, "
+        "the phase that it is in, or was in when it was killed: `starting`, `waiting` (for the first worker), `data`, "
         "`inverting` or `finishing`; else null",
     ]
     reason: Annotated[str, "why it is done, stopped or failed; else empty"]
     resume_command: Annotated[str | None, "the command that continues it; null if it runs or is done"]
-    since: Annotated[float | None, "when it entered its state or stage, s since 1970"]
+    since: Annotated[float | None, "when it entered its state or phase, s since 1970"]
     started: Annotated[float | None, "when the last driver began, s since 1970"]
     starts: Annotated[int, "how many drivers have begun"]
     folder: Annotated[str, "the run folder"]
@@ -86,11 +86,13 @@ class RunStatus:
     pid: Annotated[int | None, "process of the driver"]
     job: Annotated[str | None, "batch job of the driver"]
     heartbeat_age: Annotated[float | None, "seconds since the driver's last heartbeat; null without a driver"]
+    stage: Annotated[str | None, "number and name of the inversion's stage; null without stages"]
+    stages: Annotated[int, "how many stages the inversion has"]
     iteration: Annotated[int | None, "last finished iteration; 0 is the initial model"]
     iterations: Annotated[int | None, "limit of iterations"]
     evaluations: Annotated[int, "finished evaluations of misfit and gradient"]
     misfit: Annotated[float | None, "misfit after the last iteration"]
-    initial_misfit: Annotated[float | None, "misfit of the initial model"]
+    initial_misfit: Annotated[float | None, "misfit of the initial model, or of the first one of the stage"]
     model_error: Annotated[float | None, "norm(vp - vp_true) / norm(vp_true) after the last iteration"]
     shots_done: Annotated[int, "finished shots of the current evaluation, or of the observed data"]
     shots_total: Annotated[int, "shots of the current evaluation, or of the observed data"]
@@ -100,7 +102,9 @@ class RunStatus:
     jobs: Annotated[dict[str, str], "state of each unfinished worker job, with the scheduler's reason, by job number"]
     failures: Annotated[list[MessageCount], "what went wrong, each with `message` and `count`; the most frequent first"]
     warnings: Annotated[list[MessageCount], "the same for warnings"]
-    time_left: Annotated[float | None, "seconds to the limit of iterations, at the pace of the last ones"]
+    time_left: Annotated[
+        float | None, "seconds to the limit of iterations, or that of the stage, at the pace of the last ones"
+    ]
     core_hours: Annotated[float, "cores of the workers times the hours for which they were held, in all starts"]
     figure: Annotated[str | None, "path of the newest figure"]
     figure_time: Annotated[float | None, "when it was drawn, s since 1970"]
@@ -136,10 +140,10 @@ def run_status(path: Path | str) -> RunStatus:
 
 @dataclass(frozen=True)
 class Condition:
-    """State, stage and reason of a run, as in :class:`RunStatus`."""
+    """State, phase and reason of a run, as in :class:`RunStatus`."""
 
     state: str
-    stage: str | None = None
+    phase: str | None = None
     reason: str = ""
 
 
@@ -228,7 +232,7 @@ class StatusReader:
         dashboard = state.dashboard if running else None
         return RunStatus(
             state=found.state,
-            stage=found.stage,
+            phase=found.phase,
             reason=shortened(found.reason, 2 * MAX_TEXT_LENGTH),
             resume_command=self._resume_command() if interrupted or found.state in ("stopped", "failed") else None,
             since=state.last if interrupted else state.since,
@@ -242,6 +246,8 @@ class StatusReader:
             pid=driver.pid if driver else None,
             job=_short(driver.job) if driver else None,
             heartbeat_age=round(max(0.0, liveness.heartbeat_age), 3) if liveness.exists else None,
+            stage=f"{state.stage.stage}, {_short(state.stage.title)}" if state.stage else None,
+            stages=state.stage.stages if state.stage else 1,
             iteration=state.iteration,
             iterations=state.iterations or None,
             evaluations=state.evaluation,

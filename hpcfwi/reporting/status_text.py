@@ -17,7 +17,7 @@ from hpcfwi.reporting.status import Condition, HostStatus, MessageCount, RunStat
 
 # Rows of hosts, failures and warnings; characters of a progress bar.
 MAX_LISTED, BAR_WIDTH = 8, 30
-STAGES = {
+PHASES = {
     "starting": "starting",
     "waiting": "waiting for workers",
     "data": "modelling or reading the observed data",
@@ -51,11 +51,12 @@ def summary_line(status: RunStatus) -> str:
     """State, iteration, evaluations, misfit and workers in one line."""
     parts = [
         describe(status) if status.state == "unresponsive" else _state(status),
+        f"stage {status.stage} (of {status.stages})" if status.stage else "",
         f"iteration {_iteration(status)}" if status.iteration is not None else "",
         counted(status.evaluations, "evaluation") if status.evaluations else "",
         f"misfit {_misfit(status)}" if status.misfit is not None else "",
         _workers(status) if status.state == "running" else "",
-        f"at most {duration(status.time_left)} left" if status.time_left else "",
+        f"at most {duration(status.time_left)} left{_of_stage(status)}" if status.time_left else "",
     ]
     return printable(", ".join(filter(None, parts)))
 
@@ -75,7 +76,7 @@ def _rows(status: RunStatus) -> list[tuple[str, str]]:
     now, present = time.time(), status.state in ("running", "unresponsive")
     jobs = Counter(status.jobs.values()).most_common()
     left = duration(status.time_left) if status.time_left else None
-    evaluating = status.stage == "inverting" and status.shots_done < status.shots_total
+    evaluating = status.phase == "inverting" and status.shots_done < status.shots_total
     under_way = f", number {status.evaluations + 1} is running" if evaluating else ""
     rows: list[tuple[str, str | list[str] | None]] = [
         ("state", _state(status)),
@@ -84,6 +85,7 @@ def _rows(status: RunStatus) -> list[tuple[str, str]]:
         ("run folder", status.folder),
         ("site", ", ".join(filter(None, (status.site, status.launch, status.layout)))),
         ("driver", _driver(status)),
+        ("stage", f"{status.stage}; of {status.stages}" if status.stage else None),
         ("iteration", _iteration(status)),
         ("evaluations", f"{status.evaluations} done{under_way}"),
         ("shots", f"{_bar(status)} {_shots(status)}" if status.shots_total and status.state != "done" else None),
@@ -94,7 +96,7 @@ def _rows(status: RunStatus) -> list[tuple[str, str]]:
         ("jobs", ", ".join(f"{count} {state}" for state, count in jobs)),
         ("failures", _messages(status.failures)),
         ("warnings", _messages(status.warnings)),
-        ("time left", left and f"at most {left}, at the pace of the last iterations"),
+        ("time left", left and f"at most {left}{_of_stage(status)}, at the pace of the last iterations"),
         ("core-hours", f"{status.core_hours:.3g}"),
         ("last figure", status.figure and f"{status.figure} ({ago(now - (status.figure_time or now))})"),
         ("report", status.report),
@@ -106,15 +108,15 @@ def _rows(status: RunStatus) -> list[tuple[str, str]]:
 
 
 def describe(found: Condition | RunStatus) -> str:
-    """The state of a run and, after a colon, its stage or reason."""
-    stage = STAGES.get(found.stage or "", "working")
+    """The state of a run and, after a colon, its phase or reason."""
+    phase = PHASES.get(found.phase or "", "working")
     match found.state:
         case "running":
-            return f"running: {stage}"
+            return f"running: {phase}"
         case "killed":
-            return f"killed: its driver died while it was {stage}, without logging why"
+            return f"killed: its driver died while it was {phase}, without logging why"
         case "unresponsive":
-            return f"unresponsive: while it was {stage}, its driver sent no heartbeat"
+            return f"unresponsive: while it was {phase}, its driver sent no heartbeat"
         case "new":
             return "new: no run has started here"
     return ": ".join(filter(None, (found.state, found.reason.partition("\n")[0])))
@@ -122,7 +124,7 @@ def describe(found: Condition | RunStatus) -> str:
 
 def _state(status: RunStatus) -> str:
     text = describe(status)
-    if status.stage in ("data", "inverting") and status.state == "running" and not status.workers:
+    if status.phase in ("data", "inverting") and status.state == "running" and not status.workers:
         text += ", but no worker is connected"
     if status.state == "unresponsive":
         text += f" for {duration(status.heartbeat_age or 0.0)}; --watch shows within 30 s if it is dead"
@@ -145,20 +147,25 @@ def _iteration(status: RunStatus) -> str:
     return f"{status.iteration}{f' of at most {status.iterations}' if status.iterations and not status.ended else ''}"
 
 
+def _of_stage(status: RunStatus) -> str:
+    return " of this stage" if status.stages > 1 else ""
+
+
 def _bar(status: RunStatus) -> str:
     full = BAR_WIDTH * min(status.shots_done, status.shots_total) // status.shots_total
     return f"[{'#' * full}{'.' * (BAR_WIDTH - full)}]"
 
 
 def _shots(status: RunStatus) -> str:
-    of_what = "of the observed data" if status.stage == "data" else "of this evaluation"
+    of_what = "of the observed data" if status.phase == "data" else "of this evaluation"
     return f"{status.shots_done} of {status.shots_total}{f' {of_what}' if not status.ended else ''}"
 
 
 def _misfit(status: RunStatus) -> str:
     if status.misfit is None or not status.initial_misfit:
         return f"{status.misfit:.6g}" if status.misfit is not None else ""
-    return f"{status.misfit:.6g}, {status.misfit / status.initial_misfit:.4g} of the initial misfit"
+    of = "first" if status.stages > 1 else "initial"
+    return f"{status.misfit:.6g}, {status.misfit / status.initial_misfit:.4g} of the {of} misfit"
 
 
 def _workers(status: RunStatus) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -19,16 +19,18 @@ from hpcfwi.cluster.layout import (
     ShotTooLarge,
     jobs_layout,
 )
+from hpcfwi.config.inversion import InversionSection
 from hpcfwi.config.site import Site
 from hpcfwi.inversion.functional_gradient import BLOCK
 from hpcfwi.model.problem import Problem
+from hpcfwi.model.stages import problems_of, stages_of
 from hpcfwi.run.throughput import Throughput
 from hpcfwi.solver.strategies import FORWARD_SHARE, STRATEGIES, Strategy, find_strategy, strategies
 
 # Memory of a worker process with Python, numpy, Devito and Dask, but without models, data and wavefields; measured.
 WORKER_BYTES = 157e6
-# L-BFGS-B needs about so many evaluations for an iteration, and one more.
-EVALUATIONS_PER_ITERATION = 1.15
+# An optimiser needs about so many evaluations, of all shots or of a batch, for an iteration, and one more.
+EVALUATIONS_PER_ITERATION = {"lbfgs": 1.15, "adam": 1.0, "lbfgs-batch": 2.15}
 # Time of an evaluation besides its shots, and the part of it for each cell of the model; of a shot besides its kernels; and of
 # a start besides the kernels' compilation, s.
 EVALUATION_S, CELL_S, SHOT_S, START_S = 0.03, 1e-7, 0.005, 4.0
@@ -82,15 +84,19 @@ def site_place(site: Site, nodes: int | None) -> Place:
 
 def strategy_costs(problem: Problem, place: Place, throughput: Throughput | None) -> tuple[Cost, ...]:
     """The cost of a run with each strategy, in the order of :data:`STRATEGIES`."""
-    found = []
+    found, problems = [], problems_of(problem)
+    largest = max(problems, key=held_bytes)
     for name in STRATEGIES:
-        ways = strategies(problem, name)
+        ways = strategies(largest, name)
         try:
-            layout, nodes = place(request_for(problem, ways))
+            layout, nodes = place(request_for(largest, ways))
         except ShotTooLarge:
-            found.append(Cost(ways[-1], worker_bytes(problem, ways[-1])))
+            found.append(Cost(ways[-1], worker_bytes(largest, ways[-1])))
             continue
-        found.append(_cost(problem, chosen_strategy(problem, layout), layout, nodes, throughput))
+        cost = _cost(largest, chosen_strategy(largest, layout), layout, nodes, throughput)
+        if throughput is not None:
+            cost = replace(cost, run_s=_run_seconds(problem, layout, nodes, throughput))
+        found.append(cost)
     return tuple(found)
 
 
@@ -98,8 +104,11 @@ def request_for(problem: Problem, ways: list[Strategy]) -> ResourceRequest:
     """What shots require that may be computed in several ways."""
     held = held_bytes(problem)
     choices = tuple(Choice(each.name, held + each.spec.nbytes, each.time) for each in ways)
-    data = gather_bytes(problem)
-    return ResourceRequest(len(problem.survey), choices[-1].shot_bytes, data_bytes=data, choices=choices)
+    shots = len(problem.survey)
+    at_a_time = problem.config.inversion.shots_at_a_time(shots)
+    # each worker gets other shots of each batch, and keeps as many as it computes in an evaluation of all
+    data = -(-gather_bytes(problem) * shots // at_a_time)
+    return ResourceRequest(at_a_time, choices[-1].shot_bytes, data_bytes=data, choices=choices)
 
 
 def chosen_strategy(problem: Problem, layout: Layout) -> Strategy:
@@ -145,17 +154,42 @@ def worker_bytes(problem: Problem, strategy: Strategy, shots: int = 1, cache_byt
     return int(WORKER_BYTES + held_bytes(problem, shots) + strategy.spec.touched_bytes + data)
 
 
+def expected_evaluations(section: InversionSection) -> int:
+    """Evaluations, of all shots or of a batch, that the iterations need."""
+    return 1 + round(EVALUATIONS_PER_ITERATION[section.optimizer] * section.iterations)
+
+
 def _cost(problem: Problem, strategy: Strategy, layout: Layout, nodes: int, throughput: Throughput | None) -> Cost:
-    shots, workers = len(problem.survey), nodes * layout.processes
-    rounds = math.ceil(shots / workers)
+    workers, section = nodes * layout.processes, problem.config.inversion
+    rounds, of_batch = (
+        math.ceil(shots / workers) for shots in (len(problem.survey), section.shots_at_a_time(len(problem.survey)))
+    )
     memory = worker_bytes(problem, strategy, rounds, data_cache_bytes(problem, layout, strategy))
     if throughput is None:
         return Cost(strategy, memory, layout, nodes)
-    section, samples = problem.config.inversion, problem.time_axis(problem.initial_velocity).samples
-    sampled = throughput.shot_seconds(strategy.spec, samples, layout.threads)
-    shot = strategy.time * sampled + SHOT_S
-    evaluation = rounds * shot + EVALUATION_S + CELL_S * math.prod(problem.domain.shape)
-    evaluations = min(section.evaluations, 1 + round(EVALUATIONS_PER_ITERATION * section.iterations))
-    modelling = FORWARD_SHARE * rounds * sampled if problem.config.data.file is None else 0.0
-    run = START_S + throughput.build_s + modelling + evaluations * evaluation
+    shot = strategy.time * _sampled_seconds(problem, strategy, layout, throughput) + SHOT_S
+    evaluation = of_batch * shot + EVALUATION_S + CELL_S * math.prod(problem.domain.shape)
+    evaluations = min(section.evaluations, expected_evaluations(section))
+    run = evaluations * evaluation
+    if section.full_misfit_every:
+        run += (2 + section.iterations // section.full_misfit_every) * (rounds - of_batch) * shot
     return Cost(strategy, memory, layout, nodes, shot, evaluation, run)
+
+
+def _run_seconds(problem: Problem, layout: Layout, nodes: int, throughput: Throughput) -> float:
+    """Wall time of a run: start, observed data, and the stages."""
+    seconds = START_S
+    for stage in stages_of(problem):
+        own = stage.problem(problem.initial_velocity)
+        seconds += throughput.build_s + _cost(own, chosen_strategy(own, layout), layout, nodes, throughput).run_s
+    if problem.config.data.file is None:
+        rounds = math.ceil(len(problem.survey) / (nodes * layout.processes))
+        sampled = _sampled_seconds(problem, chosen_strategy(problem, layout), layout, throughput)
+        seconds += FORWARD_SHARE * rounds * sampled
+    return seconds
+
+
+def _sampled_seconds(problem: Problem, strategy: Strategy, layout: Layout, throughput: Throughput) -> float:
+    """Wall time of a shot's gradient with the strategy "sampled"."""
+    samples = problem.time_axis(problem.initial_velocity).samples
+    return throughput.shot_seconds(strategy.spec, samples, layout.threads)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -13,13 +14,14 @@ from hpcfwi.config.run import RunConfig
 from hpcfwi.config.site import LaunchOptions, Site
 from hpcfwi.errors import DataError, InputError, Interrupted, RunError, ShotFailed
 from hpcfwi.events import types as events
-from hpcfwi.inversion.misfit import misfit_identity
+from hpcfwi.inversion.misfits.registry import MisfitSpec, misfit_identity
+from hpcfwi.model.arrays import read_array
 from hpcfwi.model.problem import Problem
+from hpcfwi.model.stages import load_problem, stages_of
 from hpcfwi.model.traces import staged_record
-from hpcfwi.model.velocity import read_array
 from hpcfwi.run.data_staging import stage_data
 from hpcfwi.run.folder import RunFolder
-from hpcfwi.run.minimisation import Minimisation, RunResult, limits
+from hpcfwi.run.minimisation import Minimisation, RunResult
 from hpcfwi.run.segy_data import SegyData
 from hpcfwi.run.session import session
 from hpcfwi.run.shot_exclusion import ShotExclusion
@@ -73,9 +75,9 @@ def run_inversion(
         On Ctrl-C, or when the time of the batch job is up; the same call continues the run.
     """
     console = console or Console(quiet=True)
-    problem = Problem.from_config(config)
+    problem = load_problem(config)
     # before the folder is created and workers start: the name of the misfit may be wrong
-    identity = problem.identity | misfit_identity(config.inversion.misfit)
+    identity = _identity(problem)
     if stand_in is not None:
         identity["stand-in"] = str(stand_in)
     with RunFolder(Path(run_dir), line_printer(console)) as folder:
@@ -135,14 +137,14 @@ def model_data(
     """
     console = console or Console(quiet=True)
     problem = Problem.from_config(config)
-    if problem.processing.modelled and problem.processing.wavelet_bands:
+    if problem.processing.applied:
         line_printer(console)(
             "warning: these gathers are modelled with a band-passed wavelet; a run that reads them (data.file) should model "
             "with the same one and not filter them again: model them without the band-pass, and let the run filter"
         )
     segy = SegyData(problem) if to == "segy" else None  # before the data are computed: it may be impossible
     with RunFolder(Path(run_dir), line_printer(console)) as folder:
-        folder.claim(problem.identity | misfit_identity(config.inversion.misfit), config, accept_versions)
+        folder.claim(_identity(problem), config, accept_versions)
         with session(problem, site or Site(), options, folder, console) as current:
             staged = zip(problem.survey.shots, stage_data(current), strict=True)
             records = (staged_record(shot, load(each, "shot")) for shot, each in staged)
@@ -164,11 +166,20 @@ def line_printer(console: Console) -> Callable[[str], None]:
     return lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def _identity(problem: Problem) -> dict[str, Any]:
+    """What the results depend on, with the code of misfits of other packages."""
+    found = problem.identity
+    for stage in stages_of(problem):
+        code = misfit_identity(MisfitSpec.from_config(stage.optimisation.misfit))
+        found |= {name if stage.section is None else f"{name}, {stage.key}": text for name, text in code.items()}
+    return found
+
+
 def _finished(folder: RunFolder, problem: Problem) -> RunResult | None:
     """The result of a finished run, else None; a damaged result is rebuilt from the journal."""
     try:
         content = folder.read_json(folder.result)
-        if content is None or content.get("limits") != limits(problem.config):
+        if content is None or content.get("limits") != problem.config.limits:
             return None
         if events.parse_event(json.dumps({"time": 0, "event": "done", "seconds": 0, **content["summary"]})) is None:
             return None

@@ -19,6 +19,7 @@ from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import InputError, RunError
 from hpcfwi.events.lease import Lease
 from hpcfwi.events.log import read_state
+from hpcfwi.inversion.history import GRADIENT_FILE, model_file
 from hpcfwi.io import (
     make_private,
     parse_json,
@@ -28,6 +29,7 @@ from hpcfwi.io import (
     write_atomic,
     write_json,
 )
+from hpcfwi.model.arrays import read_array
 from hpcfwi.version import __version__
 
 
@@ -55,9 +57,9 @@ PROBLEM, DATA = "problem.json", "data.json"
 VERSIONS = "versions"
 MAX_DIFFERENCES = 40
 # Files that a driver may leave before it has claimed the folder.
-FIRST_FILES = ("staged", "journal", "logs", "tls", ".lock", "driver.json", "events.jsonl")
+FIRST_FILES = ("staged", "journal", "models", "logs", "tls", ".lock", "driver.json", "events.jsonl")
 # Paths that a run writes to; a link in their place would lead out of the folder.
-WRITTEN = ("staged", "staged/shots", "journal", "figures", "data", "logs", "tls", "events.jsonl", ".lock")
+WRITTEN = ("staged", "staged/shots", "journal", "models", "figures", "data", "logs", "tls", "events.jsonl", ".lock")
 
 
 class RunFolder:
@@ -73,6 +75,7 @@ class RunFolder:
         self.staged = make_private(self.path / "staged")
         self.shots = make_private(self.staged / "shots")
         self.journal = make_private(self.path / "journal")
+        self.models = make_private(self.path / "models")
         self.figures = self.path / "figures"
         self.history = self.path / "history.csv"
         self.events = self.path / "events.jsonl"
@@ -173,6 +176,7 @@ class RunFolder:
         """Remove the files about iterations; staged files and the journal stay."""
         for path in (self.history, self.current_model):
             path.unlink(missing_ok=True)
+        self.cut_models(-1)
 
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
         """Write a small JSON file."""
@@ -189,6 +193,28 @@ class RunFolder:
     def write_array(self, path: Path, array: NDArray) -> None:
         """Write an array as .npy."""
         write_atomic(path, lambda file: np.save(file, array))
+
+    def write_model(self, iteration: int, velocity: NDArray) -> None:
+        """Write the model after an iteration, km/s, which is the current one."""
+        model = velocity.astype(np.float32)
+        self.write_array(self.path / model_file(iteration), model)
+        self.write_array(self.current_model, model)
+
+    def write_gradient(self, gradient: NDArray) -> None:
+        """Write the gradient at the initial model."""
+        self.write_array(self.path / GRADIENT_FILE, gradient.astype(np.float32))
+
+    def read_gradient(self) -> NDArray | None:
+        """The gradient at the initial model; None if its file is missing, as after a kill while it was written."""
+        path = self.path / GRADIENT_FILE
+        return read_array(path, "the first gradient") if path.exists() else None
+
+    def cut_models(self, iterations: int) -> None:
+        """Remove the models of an earlier start that made more iterations."""
+        kept = {(self.path / model_file(number)).name for number in range(iterations + 1)}
+        for path in self.models.iterdir():
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
 
     def write_bytes(self, path: Path, content: bytes) -> None:
         """Write a file with this content."""

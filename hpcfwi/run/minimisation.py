@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from traceback import format_exc
 from typing import TYPE_CHECKING, Any
@@ -15,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.artifacts import StagedFile
-from hpcfwi.config.run import RunConfig
 from hpcfwi.errors import HpcfwiError, Interrupted
 from hpcfwi.events import types as events
 from hpcfwi.inversion.history import History, Row
-from hpcfwi.model.velocity import squared_slowness, velocity_from
+from hpcfwi.inversion.optimizers.convergence import Budget
+from hpcfwi.model.stages import Stage, interpolate, stages_of
+from hpcfwi.model.velocity import squared_slowness
 from hpcfwi.model.vtk import vtk_image
+from hpcfwi.reporting.formatting import counted
 from hpcfwi.run.data_staging import stage_data
 from hpcfwi.run.session import Session
-from hpcfwi.run.source_signature import check_source, estimate_source, with_source_of
 
 if TYPE_CHECKING:  # imports scipy and Dask, which start while workers do
-    from hpcfwi.inversion.objective import Objective
-    from hpcfwi.model.source_estimate import SourceFilters
+    from hpcfwi.inversion.optimizers.base import Iterate
+    from hpcfwi.run.stage_run import StageRun
 
 
 @dataclass(frozen=True)
@@ -70,115 +69,91 @@ class RunResult:
     core_hours: float = 0.0
 
 
-def limits(config: RunConfig) -> dict[str, float]:
-    """The limits of the optimiser, which the user may change to continue a finished run."""
-    return config.inversion.model_dump(include={"iterations", "evaluations", "ftol", "gtol"})
-
-
 class Minimisation:
-    """The minimisation with a session's workers, and the output of its results."""
+    """The minimisation with a session's workers, stage after stage, and the output of its results."""
 
     def __init__(self, session: Session) -> None:
-        from hpcfwi.inversion.parametrisation import SquaredSlowness
-
         self.session, self.folder, self.log = session, session.folder, session.log
         self.problem = session.problem
         self.config = session.problem.config
-        self.iteration = 0
-        self.writing_seconds = self.source_seconds = 0.0
-        self.shots = stage_data(session)
+        self.iteration = -1  # the last one; 0 is the initial model
+        self.evaluations: list[events.EvaluationDone] = []
+        self.stage_starts: dict[int, str] = {}  # names of the stages by the number of their first evaluation
+        self.writing_seconds = self.objective_seconds = self.source_seconds = 0.0
+        self.shots = dict(zip(session.problem.survey.names, stage_data(session), strict=True))
         self.history = History(self.folder.history)
         self.elapsed_before = self.history.rows[-1].elapsed_seconds if self.history.rows else 0.0
-        self.parametrisation = SquaredSlowness.from_problem(session.problem)
-        self.source: SourceFilters | None = None  # that predicted gathers have
-        self.objective = self._objective(None, [])
+        self.recorded = len(self.history.rows) - 1  # the last iteration of earlier starts
+        self.budget = Budget(self.config.inversion.budget_hours, self.config.inversion.budget_core_hours)
 
-    def _objective(self, source: StagedFile | None, evaluations: list[events.EvaluationDone]) -> Objective:
-        """The objective with filters of predicted gathers, which goes on after some evaluations."""
-        from hpcfwi.inversion.journal import Journal, Partials
-        from hpcfwi.inversion.objective import Objective
-
-        session, problem = self.session, self.problem
-        identity = f"{problem.digest} {self.folder.began_with}" + (f" {source.digest}" if source else "")
-        return Objective(
-            problem,
-            self.parametrisation,
-            session.operations_with(source),
-            session.tasks,
-            self.shots,
-            self.folder.staged,
-            Journal(self.folder.journal, identity, self.folder.verify),
-            Partials(self.folder.journal, self.config.journal.shots_per_sum),
-            session.on_shots,
-            lambda number: self.log.write(events.EvaluationStarted(evaluation=number, shots=len(problem.survey))),
-            evaluations,
-            self._on_evaluation,
-        )
+    stage: StageRun  # the current one
 
     def run(self) -> RunResult:
         """Minimise, and write the results."""
-        from hpcfwi.inversion.optimizer import minimise
+        from hpcfwi.run.stage_run import StageRun
 
-        x = self.parametrisation.to_vector(squared_slowness(self.problem.initial_velocity))
-        section = self.config.inversion
+        velocity, stages = self.problem.initial_velocity, stages_of(self.problem)
         self.minimisation_began = self.step_began = time.perf_counter()
-        for number, limit in enumerate(self._iteration_limits(), 1):
-            predicts = self.session.stand_in is None  # shots that sleep in scaling studies predict nothing
-            if predicts and self.config.wavelet.kind == "estimate":
-                self._estimate_source(x, number)
-            if predicts and number == 1 and self.config.data.file is not None and not self.history.rows:
-                check_source(self.session, self.objective, self.problem.initial_velocity)
-            before = self.iteration
-            update = {"iterations": limit, "evaluations": section.evaluations - len(self.objective.evaluations)}
-            result = minimise(
-                self.objective, x, self.parametrisation, section.model_copy(update=update), self._on_iteration
+        for stage in stages:
+            recorded = [row for row in self.history.rows if row.stage == stage.number and row.iteration]
+            self.stage = StageRun(
+                self.session, stage, velocity, self.shots, self.evaluations, self._on_evaluation, recorded
             )
-            x = result.x
-            if self.iteration - before < limit or len(self.objective.evaluations) >= section.evaluations:
+            if stage.section is not None:
+                self._begin(stage, len(stages))
+                self.stage_starts[len(self.evaluations) + 1] = stage.name
+            known = self.config.data.file is None or bool(self.history.rows)
+            result = self.stage.minimise(self._on_iteration, check=stage.number == 1 and not known)
+            velocity = self.stage.model(result.x)
+            self.objective_seconds += self.stage.objective.seconds
+            self.source_seconds += self.stage.source_seconds
+            if stage.section is not None:
+                self._end(stage, result)
+            if self.budget.spent:
                 break
-        if self.objective.operations_in is not None:
-            self._estimate_source(x, number + 1)  # for the figures
         seconds = time.perf_counter() - self.minimisation_began
+        others = self.objective_seconds + self.writing_seconds + self.source_seconds
         self.log.write(
             events.Optimised(
                 seconds=seconds,
-                optimiser_seconds=max(
-                    0.0, seconds - self.objective.seconds - self.writing_seconds - self.source_seconds
-                ),
+                optimiser_seconds=max(0.0, seconds - others),
                 writing_seconds=self.writing_seconds,
                 iterations=self.iteration,
-                evaluations=len(self.objective.evaluations),
+                evaluations=len(self.evaluations),
                 message=str(result.message),
             )
         )
-        return self._write_results(result)
+        return self._write_results(result, velocity)
 
-    def _iteration_limits(self) -> Iterator[int]:
-        """Iterations up to each new estimate of the wavelet, and up to the end."""
-        left = self.config.inversion.iterations
-        wavelet = self.config.wavelet
-        every = wavelet.every if wavelet.kind == "estimate" and wavelet.every != "evaluation" else 0
-        while True:
-            yield min(every, left) if every else left
-            left -= every
-            if not every or left <= 0:
-                return
+    def _begin(self, stage: Stage, stages: int) -> None:
+        problem = self.stage.problem
+        event = events.StageStarted(
+            stage=stage.number,
+            stages=stages,
+            title=stage.name,
+            grid=problem.domain.description,
+            shots=len(problem.survey),
+            iterations=problem.config.inversion.iterations,
+        )
+        self.log.write(event)
+        self.session.print_line(
+            f"stage {stage.number} of {stages}, {stage.name}: {event.grid}, {counted(event.shots, 'shot')}, misfit "
+            f"{problem.config.inversion.misfit.kind}, at most {counted(event.iterations, 'iteration')}"
+        )
 
-    def _estimate_source(self, x: NDArray, number: int) -> None:
-        """Estimate the wavelet at x; the objective goes on with it."""
-        assert self.config.wavelet.kind == "estimate"
-        began = time.perf_counter()
-        velocity = velocity_from(self.parametrisation.to_model(x))
-        seconds, evaluations = self.objective.seconds, self.objective.evaluations
-        unfiltered = self._objective(None, evaluations)
-        staged, self.source = estimate_source(self.session, unfiltered, velocity, number)
-        self.objective = self._objective(staged, evaluations)
-        self.objective.seconds = seconds
-        if self.config.wavelet.every == "evaluation":
-            self.objective.operations_in = partial(with_source_of, self.session, unfiltered)
-        self.source_seconds += time.perf_counter() - began
+    def _end(self, stage: Stage, result: Any) -> None:
+        self.log.write(
+            events.StageDone(
+                stage=stage.number,
+                iterations=result.nit,
+                evaluations=len(self.evaluations) - self.stage.first_evaluation,
+                initial_misfit=self.stage.initial_misfit,
+                misfit=float(result.fun),
+                message=str(result.message),
+            )
+        )
 
-    def _on_evaluation(self, evaluation: events.EvaluationDone, x: NDArray, gradient: NDArray) -> None:
+    def _on_evaluation(self, evaluation: events.EvaluationDone) -> None:
         self.log.write(evaluation)
         if evaluation.drift:
             reason = (
@@ -186,58 +161,69 @@ class Minimisation:
                 "journal in their last bits"
             )
             self.session.reproducibility.add_reason(reason, reason)
-        if evaluation.number == 1:
-            self.first_gradient = gradient.reshape(self.problem.domain.shape)
-            self._add_row(x, evaluation.misfit)
+        gradient = self.stage.objective.first_gradient
+        if evaluation.number == 1 and gradient is not None:
+            whole = interpolate(gradient, self.stage.problem.domain, self.problem.domain)
+            self.folder.write_gradient(np.where(self.problem.frozen, 0.0, whole))
 
-    def _on_iteration(self, x: NDArray, misfit: float) -> None:
+    def _on_iteration(self, iterate: Iterate, velocity: NDArray, first: bool) -> str:
+        """Write a row of the history, unless the model is the first one of a later stage.
+
+        Returns why the run has to stop, or nothing.
+        """
+        if first and self.iteration >= 0:
+            return ""
         began = time.perf_counter()
         self.iteration += 1
-        self._add_row(x, misfit)
+        self._add_row(iterate, velocity)
         self.writing_seconds += time.perf_counter() - began
+        if self.iteration < self.recorded:  # that iteration was within the budgets
+            return ""
+        elapsed = self.elapsed_before + time.perf_counter() - self.minimisation_began
+        return self.budget.reason(elapsed / 3600, self.log.state.core_hours(time.time()))
 
-    def _add_row(self, x: NDArray, misfit: float) -> None:
+    def _add_row(self, iterate: Iterate, velocity: NDArray) -> None:
         now = time.perf_counter()
-        m = self.parametrisation.to_model(x)
-        velocity = velocity_from(m)
         row = Row(
             self.iteration,
-            len(self.objective.evaluations),
-            misfit,
-            float(np.linalg.norm(self.objective.gradient)),
+            len(self.evaluations),
+            iterate.misfit,
+            float(np.linalg.norm(iterate.gradient)),
             self.problem.velocity_error(velocity),
-            self.problem.slowness_error(m),
+            self.problem.slowness_error(squared_slowness(velocity)),
             round(now - self.step_began, 4),
             round(self.elapsed_before + now - self.minimisation_began, 4),
+            self.stage.stage.number,
+            iterate.shots,
         )
         self.step_began = now
+        if not self.history.has(row):  # first the model: after a kill in between, both are written again
+            self.folder.write_model(row.iteration, velocity)
         new = self.history.add(row)
-        if new:
-            self.folder.write_array(self.folder.current_model, velocity.astype(np.float32))
         row = row if new else self.history.rows[row.iteration]
         facts = {name: value for name, value in asdict(row).items() if value is not None and math.isfinite(value)}
         self.log.write(events.IterationDone(**facts, replayed=not new))
 
-    def _write_results(self, result: Any) -> RunResult:
-        velocity = velocity_from(self.parametrisation.to_model(result.x))
+    def _write_results(self, result: Any, velocity: NDArray) -> RunResult:
         final = velocity.astype(np.float32)
         self.history.cut(self.iteration)
+        self.folder.cut_models(self.iteration)
         if self.config.output.figures:
             self._draw_figures(final)
         self.folder.write_array(self.folder.model, final)
         self._write_image(final)
         summary: dict[str, Any] = {
             "iterations": self.iteration,
-            "evaluations": len(self.objective.evaluations),
+            "evaluations": len(self.evaluations),
             "misfit": float(result.fun),
-            "initial_misfit": self.objective.evaluations[0].misfit,
+            "initial_misfit": self.stage.initial_misfit,
             "model_error": self.problem.velocity_error(velocity),
             "message": str(result.message),
             "left_out": self.problem.exclusion_note,
             "irreproducible": self.session.reproducibility.reasons,
             "core_hours": round(self.log.state.core_hours(time.time()), 6),
         }
-        self.folder.write_json(self.folder.result, {"state": "done", "limits": limits(self.config), "summary": summary})
+        self.folder.write_json(self.folder.result, {"state": "done", "limits": self.config.limits, "summary": summary})
         self.folder.current_model.unlink(missing_ok=True)
         self.log.write(events.RunDone(seconds=time.perf_counter() - self.session.started, **summary))
         if self.config.output.report:
@@ -258,8 +244,18 @@ class Minimisation:
         began, rows = time.perf_counter(), self.history.rows
         # the model matters more than its figures
         with self._only_warning("the figures cannot be drawn", unless=HpcfwiError):
-            models = velocity, self.first_gradient
-            draw_run_figures(self.folder.figures, self.problem, self.objective, rows, *models, self.source)
+            stage = self.stage
+            draw_run_figures(
+                self.folder.figures,
+                self.problem,
+                stage.objective,
+                rows,
+                velocity,
+                self.folder.read_gradient(),
+                stage.on_grid,
+                stage.source,
+                self.stage_starts,
+            )
             self.log.write(events.Figures(seconds=time.perf_counter() - began))
 
     def _write_report(self) -> None:

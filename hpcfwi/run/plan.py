@@ -19,9 +19,18 @@ from hpcfwi.inversion.journal import Partials
 from hpcfwi.model.checks import MIN_POINTS_PER_WAVELENGTH, choose_time_steps
 from hpcfwi.model.grid import courant_limit
 from hpcfwi.model.problem import Problem
+from hpcfwi.model.stages import Stage, problems_of, stages_of
 from hpcfwi.model.wavelet import highest_frequency, peak_frequency
-from hpcfwi.reporting.formatting import number, rough_time
-from hpcfwi.run.cost import Cost, chosen_strategy, held_bytes, request_for, site_place, strategy_costs
+from hpcfwi.reporting.formatting import counted, number, rough_time
+from hpcfwi.run.cost import (
+    Cost,
+    chosen_strategy,
+    expected_evaluations,
+    held_bytes,
+    request_for,
+    site_place,
+    strategy_costs,
+)
 from hpcfwi.run.throughput import Throughput, measure
 from hpcfwi.solver.strategies import Strategy, forward_runs, strategies
 
@@ -117,6 +126,7 @@ def make_plan(
         ("dispersion", f"{points:.3g} grid points per shortest wavelength, whose speed is off by {100 * error:+.1f} %"),
         ("forward wavefield", kept),
         ("disk", f"about {decimal(sum(disk.values()))}: {parts}"),
+        *_stage_rows(problem),
         ("unknowns", f"{cells - frozen} cells, {frozen} frozen; velocities {lowest:g} to {largest:g} km/s"),
     )
     site = site or Site()
@@ -135,6 +145,28 @@ def make_plan(
     return Plan(rows, spec.nbytes, sum(disk.values()), strategy_costs(problem, place, throughput), chosen)
 
 
+def _stage_rows(problem: Problem) -> Iterator[tuple[str, str]]:
+    """A row for each stage: its grid and time axis, and what a shot costs there."""
+    whole = _work(problem)
+    for stage in stages_of(problem):
+        if stage.section is None:
+            return
+        own = stage.problem(problem.initial_velocity)
+        axis, shots = own.time_axis(own.initial_velocity), counted(len(own.survey), "shot")
+        yield (
+            f"stage {stage.number}",
+            f"{stage.name}: {own.domain.description}, {axis.samples} samples of {axis.step:.4g} ms, {shots}, at most "
+            f"{counted(own.config.inversion.iterations, 'iteration')}; a shot costs {number(_work(own) / whole, 2)} of one on "
+            "the grid of the run",
+        )
+
+
+def _work(problem: Problem) -> float:
+    """Grid points, those of the absorbing layer included, times time steps."""
+    spec = strategies(problem)[0].spec
+    return math.prod(spec.boundary.padded_shape) * problem.time_axis(problem.initial_velocity).samples
+
+
 def disk_needs(problem: Problem) -> dict[str, int]:
     """Bytes of the files in a run folder, by what they are."""
     model_bytes = 8 * math.prod(problem.domain.shape)
@@ -143,11 +175,17 @@ def disk_needs(problem: Problem) -> dict[str, int]:
     sums = Partials(Path(), problem.config.journal.shots_per_sum).count(len(problem.survey))
     return {
         "observed data": 0 if problem.observations.in_place else traces * problem.recording.samples * itemsize,
-        # a journal entry holds gradient and model; evaluations outnumber iterations slightly
-        "journal": round(1.3 * problem.config.inversion.iterations + 2) * 2 * model_bytes,
+        "journal": sum(map(_journal_bytes, stages_of(problem))),
         "sums of an unfinished evaluation": sums * model_bytes,
+        "models": (1 + sum(stage.optimisation.iterations for stage in stages_of(problem))) * model_bytes // 2,
         "other files": 6 * model_bytes + 2_000_000,
     }
+
+
+def _journal_bytes(stage: Stage) -> int:
+    """Gradient and model of each evaluation."""
+    cells = math.prod(stage.domain.shape)
+    return round(1.1 * expected_evaluations(stage.optimisation) + 1) * 2 * 8 * cells
 
 
 COST_TITLES = ("wavefield", "memory", "scratch", "shots", "a shot", "evaluation", "run", "core-hours")
@@ -220,15 +258,33 @@ def _workers(problem: Problem, found: Layout, nodes: int, site: Site) -> str:
     where = (
         "this machine" if site_batch_system(site) is None else f"{nodes} node{'s' if nodes > 1 else ''} of {site.name}"
     )
-    rounds = math.ceil(len(problem.survey) / (nodes * found.processes))
+    workers, at_a_time = nodes * found.processes, problem.config.inversion.shots_at_a_time(len(problem.survey))
+    rounds = math.ceil(at_a_time / workers)
     shots = f"{rounds} round{'s' if rounds > 1 else ''} of shots an evaluation"
+    if problem.config.inversion.in_batches:
+        shots += f" of {at_a_time} shots{', which leaves workers idle' if workers > at_a_time else ''}"
     kept = f", the wavefield {found.choice.name}" if found.choice is not None else ""
-    return f"{nodes * found.processes} on {where}, each node with {found}{kept}; {shots}"
+    return f"{workers} on {where}, each node with {found}{kept}; {shots}"
+
+
+def idle_workers(problem: Problem, workers: int) -> str:
+    """A warning if an evaluation of a batch has fewer shots than there are workers; else empty."""
+    section, shots = problem.config.inversion, len(problem.survey)
+    at_a_time = section.shots_at_a_time(shots)
+    if not section.in_batches or workers <= at_a_time or shots <= at_a_time:
+        return ""
+    part = f"of the {section.batch_size(shots)} shots of a batch, " if section.optimizer == "lbfgs-batch" else "only "
+    return (
+        f"inversion.batch: {workers} workers are planned, but {part}{counted(at_a_time, 'shot')} "
+        f"{'is' if at_a_time == 1 else 'are'} computed at a time: {workers - at_a_time} of the workers wait; take a larger "
+        "batch, or fewer workers"
+    )
 
 
 def resource_request(problem: Problem) -> ResourceRequest:
-    """What a run of a problem requires of its workers."""
-    return replace(request_for(problem, strategies(problem)), savings=partial(_memory_savings, problem))
+    """What a run of a problem requires of its workers: that of its largest stage."""
+    largest = max(problems_of(problem), key=_least_bytes)
+    return replace(request_for(largest, strategies(largest)), savings=partial(_memory_savings, largest))
 
 
 def _least_bytes(problem: Problem) -> int:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from traceback import format_exc
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from hpcfwi.artifacts import StagedFile, stage
 from hpcfwi.batch.registry import current_start
 from hpcfwi.cluster.environment import apply_environment, restore_environment, silence_dask
 from hpcfwi.config.site import LaunchOptions, Site
@@ -29,22 +28,20 @@ from hpcfwi.events import types as events
 from hpcfwi.events.log import EventLog
 from hpcfwi.execution.window import Window
 from hpcfwi.model.problem import Problem
-from hpcfwi.model.velocity import squared_slowness
+from hpcfwi.model.stages import problems_of, stages_of
 from hpcfwi.process import command_start, defer_interrupts, gc_paused, ignoring_signals_at_exit, interrupted
 from hpcfwi.reporting.progress import Progress
-from hpcfwi.run.cost import chosen_strategy, data_cache_bytes
+from hpcfwi.run.cost import chosen_strategy
 from hpcfwi.run.folder import RunFolder
-from hpcfwi.run.plan import describe, disk_needs, resource_request
+from hpcfwi.run.plan import describe, disk_needs, idle_workers, resource_request
 from hpcfwi.run.reproducibility import Reproducibility
 from hpcfwi.run.stopping import StopConditions, signal_reason
 from hpcfwi.run.worker_events import WorkerEvents, failure_summary
 from hpcfwi.solver.engine import SleepingShots
-from hpcfwi.solver.spec import SolverSpec
 from hpcfwi.solver.strategies import Strategy
 from hpcfwi.version import __version__
 
 if TYPE_CHECKING:  # importing Dask is too slow for the command line
-    from hpcfwi.cluster.layout import Layout
     from hpcfwi.cluster.pool import WorkerPool
     from hpcfwi.inversion.objective import ShotOperations
 
@@ -127,6 +124,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self._log_error: RunError | None = None
+        self._prepared: tuple[str, ShotOperations] | None = None  # the last ones, by the digest of their problem
         self.started = time.perf_counter()
         self.reproducibility = Reproducibility(self.folder, self.warn)
 
@@ -148,6 +146,7 @@ class Session:
         from hpcfwi.cluster.pool import Listener, Workload, launch
         from hpcfwi.execution.affinity import PRELOAD_MODULES
 
+        problems = problems_of(self.problem)
         self._check_disk(sum(disk_needs(self.problem).values()))
         excluded = [f"the survey is used {self.problem.exclusion_note}"] if self.problem.failed_shots else []
         for warning in [*self.problem.warnings, *excluded]:
@@ -166,24 +165,28 @@ class Session:
             Listener(self.print_line, self._log_in_background),
             Workload(PRELOAD_MODULES, lambda: window.longest_task_s, lambda: window.excluded, window.drain),
         )
+        if idle := idle_workers(self.problem, pool.planned_workers):
+            self.warn(idle)
         apply_environment(site.config, pool.threads)
-        strategy = self._strategy(pool.layout)
-        if pool.mode == "local" and strategy.spec.disk_bytes:
-            self._check_scratch(site, pool.layout.processes * strategy.spec.disk_bytes)
+        self.layout = pool.layout
+        strategy = self._strategy(problems[0])
+        scratch = max(chosen_strategy(each, pool.layout).spec.disk_bytes for each in problems)
+        if pool.mode == "local" and scratch:
+            self._check_scratch(site, pool.layout.processes * scratch)
         self.log.write(self._start_event(site, options, pool, began, strategy.name))
         self._print_reproducibility(pool.threads)
         with defer_interrupts():  # else a folder or process could be left behind
             stack.enter_context(pool)
-        self._stage_solver(strategy.spec, data_cache_bytes(self.problem, pool.layout, strategy))
+        self.operations = self.prepare(problems[0])
         self._open_dashboard(pool, site)
         self._connect(pool, window, site, stack)
 
-    def _strategy(self, layout: Layout) -> Strategy:
-        """The wavefield strategy of the layout, which is printed."""
-        strategy = chosen_strategy(self.problem, layout)
+    def _strategy(self, problem: Problem) -> Strategy:
+        """The wavefield strategy of a problem, which is printed."""
+        strategy = chosen_strategy(problem, self.layout)
         automatic = ""
-        if self.problem.config.solver.wavefield == "auto":
-            automatic = f" (the fastest lossless one for {layout.memory / 1e9:.1f} GB a worker)"
+        if problem.config.solver.wavefield == "auto":
+            automatic = f" (the fastest lossless one for {self.layout.memory / 1e9:.1f} GB a worker)"
         self.print_line(f"forward wavefield {describe(strategy)}{automatic}")
         return strategy
 
@@ -229,7 +232,7 @@ class Session:
             workers_planned=pool.planned_workers,
             nodes_planned=pool.planned_nodes,
             shots=len(self.problem.survey),
-            iterations=self.problem.config.inversion.iterations,
+            iterations=sum(stage.optimisation.iterations for stage in stages_of(self.problem)),
             host=socket.gethostname().partition(".")[0],
             pid=os.getpid(),
             command_start=began,
@@ -249,44 +252,13 @@ class Session:
         else:
             self.print_line("one thread per shot: the same bytes whatever the number of workers")
 
-    def _stage_solver(self, spec: SolverSpec, cache_bytes: int) -> None:
-        import scipy.optimize  # noqa: F401 - imported while the workers start, so that the optimiser need not wait
+    def prepare(self, problem: Problem, name: str = "") -> ShotOperations:
+        """Stage what the shots of a problem need; ``name`` tells the files of a stage from those of others."""
+        from hpcfwi.run.preparation import prepare_shots
 
-        from hpcfwi.execution.shot_worker import ShotContext
-        from hpcfwi.execution.tasks import shot_operations
-        from hpcfwi.solver.operators import result_fingerprint, stage_solver
-
-        started, config = time.perf_counter(), self.problem.config
-        solver, built = stage_solver(self.folder.staged, spec)
-        seconds = time.perf_counter() - started
-        self.log.write(events.Solver(built=built, seconds=seconds, source="driver", digest=solver.digest))
-        self.print_line(f"solver {'built and compiled' if built else 'found in the run folder'} ({seconds:.1f} s)")
-        self.reproducibility.add_machine("drivers", result_fingerprint())
-        edges = None
-        if config.solver.boundary_gradient == "frozen":
-            edges = stage(
-                self.folder.staged, "model", squared_slowness(self.problem.initial_velocity), name="edges.pkl"
-            )
-        self.operations = shot_operations(
-            ShotContext(
-                solver,
-                spec,
-                stage(self.folder.staged, "wavelet", self.problem.source_signal),
-                edges,
-                self.problem.sampling,
-                cache_bytes,
-                self.problem.windows,
-                config.inversion.misfit,
-                self.stand_in,
-                stage(self.folder.staged, "processing", self.problem.processing),
-            )
-        )
-
-    def operations_with(self, filters: StagedFile | None) -> ShotOperations:
-        """The operations on a shot with filters of predicted gathers."""
-        from hpcfwi.execution.tasks import shot_operations
-
-        return shot_operations(replace(self.operations.context, source=filters))
+        if self._prepared is None or self._prepared[0] != problem.digest:
+            self._prepared = problem.digest, prepare_shots(self, problem, name)
+        return self._prepared[1]
 
     def _open_dashboard(self, pool: WorkerPool, site: Site) -> None:
         from hpcfwi.cluster.dashboard import OFF, reach_dashboard

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,31 +60,34 @@ def estimate_filters(objective: Objective, velocity: NDArray) -> SourceFilters:
 
 
 @contextmanager
-def with_source_of(session: Session, unfiltered: Objective, velocity: NDArray) -> Iterator[ShotOperations]:
+def with_source_of(
+    unfiltered: Objective, operations: Callable[[StagedFile], ShotOperations], folder: Path, velocity: NDArray
+) -> Iterator[ShotOperations]:
     """The operations on a shot with the wavelet that is estimated in a model, km/s.
 
-    ``unfiltered`` is an objective that does not filter predicted gathers.
+    ``unfiltered`` is an objective that does not filter predicted gathers; ``operations`` makes those with filters, which are
+    staged in a folder.
     """
-    filters = stage(session.folder.staged, KIND, estimate_filters(unfiltered, velocity), sync=False)
+    filters = stage(folder, KIND, estimate_filters(unfiltered, velocity), sync=False)
     try:
-        yield session.operations_with(filters)
+        yield operations(filters)
     finally:
         Path(filters.path).unlink(missing_ok=True)
 
 
 def estimate_source(
-    session: Session, objective: Objective, velocity: NDArray, number: int
+    session: Session, objective: Objective, velocity: NDArray, number: int, name: str
 ) -> tuple[StagedFile, SourceFilters]:
     """Estimate the wavelet in a model, km/s; an estimate of an earlier start is used again.
 
-    ``number`` is that of the estimate, from 1. Returns the staged filters, and the filters.
+    ``number`` is that of the estimate, from 1; ``name`` that of its file. Returns the staged filters, and the filters.
     """
     from hpcfwi.inversion.objective import task_key
 
-    started, problem = time.perf_counter(), session.problem
+    started, problem = time.perf_counter(), objective.problem
     section = problem.config.wavelet
     assert isinstance(section, EstimatedWaveletSection)
-    path = session.folder.staged / f"source-{number}.pkl"
+    path = session.folder.staged / name
     shots = tuple(shot.digest for shot in objective.shots)
     origin = task_key(__version__, problem.digest, shots, velocity.tobytes())
     staged = find_staged(path, KIND, origin)
@@ -144,18 +147,19 @@ def check_source(session: Session, objective: Objective, velocity: NDArray) -> N
     Raises InputError if their amplitudes differ by more than a factor of 10, or their polarity is reversed; warns of that with
     ``data.mismatch = "warn"``, and of a shift in time.
     """
-    names = session.problem.survey.names
+    problem = objective.problem
+    names = problem.survey.names
     shots = sorted({round(place) for place in np.linspace(0, len(names) - 1, SHOTS_COMPARED)})
     compared = total_comparison(objective.compare(velocity, shots))
     where = f"data.file: observed data of shots {list_names([names[shot] for shot in shots])}"
-    problems = source_problems(compared, session.problem.config, peak_frequency(session.problem.wavelet))
-    for problem, serious in problems:
-        if serious and session.problem.config.data.mismatch == "refuse":
+    problems = source_problems(compared, problem.config, peak_frequency(problem.wavelet))
+    for text, serious in problems:
+        if serious and problem.config.data.mismatch == "refuse":
             raise InputError(
-                f"{where} {problem}. After a change of the wavelet start over with --fresh; to go on as it is: "
+                f"{where} {text}. After a change of the wavelet start over with --fresh; to go on as it is: "
                 "--set data.mismatch=warn"
             )
-        session.warn(f"{where} {problem}")
+        session.warn(f"{where} {text}")
 
 
 def source_problems(compared: GatherComparison, config: RunConfig, frequency: float) -> list[tuple[str, bool]]:

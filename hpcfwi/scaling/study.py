@@ -134,9 +134,17 @@ def _prepare(config: Path, options: ScaleOptions) -> tuple[Problem, Study]:
     """Check, before the first run, that all runs are possible."""
     run_settings, site_settings = split_settings(options.settings)
     problem = Problem.from_config(load_run_config(config, run_settings))
+    if problem.config.stage:
+        raise InputError(f"{config}: has stages ([[stage]]); a scaling study measures one problem: --set stage=[]")
     site = load_site(options.site, site_settings)
     if options.stand_in is not None:
         SleepingShots.parse(options.stand_in)
+    optimizer = problem.config.inversion.optimizer
+    if optimizer != "lbfgs":
+        raise InputError(
+            f'inversion.optimizer: is "{optimizer}", but a study measures evaluations of all shots; take a configuration with '
+            '"lbfgs"'
+        )
     most, shots = max(options.nodes), len(problem.survey)
     if most > shots:
         raise InputError(

@@ -61,7 +61,8 @@ def errors(file: Path, figure: Path | None) -> None:
     from hpcfwi.cluster.environment import apply_environment
 
     apply_environment(threads=1)
-    from hpcfwi.inversion.misfit import ShotMisfit, load_misfit
+    from hpcfwi.inversion.misfits.least_squares import LeastSquares
+    from hpcfwi.inversion.misfits.shot import ShotMisfit
     from hpcfwi.model.survey import Shot, Survey
     from hpcfwi.model.velocity import squared_slowness
     from hpcfwi.model.windows import cut, embed
@@ -78,7 +79,7 @@ def errors(file: Path, figure: Path | None) -> None:
     start, true = problem.initial_velocity, problem.true_velocity
     assert true is not None
     later = np.where(problem.frozen, start, 0.5 * (start + gaussian_filter(true, 1.5)))
-    axis, misfit = problem.time_axis(start), load_misfit("l2")
+    axis, misfit = problem.time_axis(start), LeastSquares()
     operator, compared = problem.sampling.operator(axis, "float32"), problem.sampling.compared(axis)
     free = ~problem.frozen
 
@@ -94,7 +95,8 @@ def errors(file: Path, figure: Path | None) -> None:
         some.set_model(squared_slowness(velocity))
         found = []
         for shot, gather in zip(shots, observed, strict=True):
-            _, g = some.misfit_and_gradient(shot, axis, ShotMisfit(misfit, operator, gather, compared))
+            compare = ShotMisfit(shot.name, "l2", misfit, operator, gather, compared)
+            _, g = some.misfit_and_gradient(shot, axis, compare)
             found.append(embed(g, some.window(shot), problem.domain.shape) * free)
         return found
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import re
 import tomllib
 from pathlib import Path
 
@@ -271,3 +273,47 @@ def test_any_file_is_a_configuration_or_refused_with_its_name(tmp_path, content)
     path.write_bytes(content)
     text = message(load_run_config, path)
     assert not text or text.startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("inversion.misfit=huber", "inversion.misfit.threshold=0.1"),
+        ("inversion.misfit.kind=huber", "inversion.misfit.threshold=0.1"),
+        ('inversion.misfit={kind="huber", threshold=0.1}',),
+    ],
+)
+def test_a_misfit_is_a_text_or_a_section(changes):
+    assert load("inversion.misfit=huber").inversion.misfit.threshold == 1.0
+    misfit = load(*changes).inversion.misfit
+    assert (misfit.kind, misfit.threshold) == ("huber", 0.1)
+    assert load(*changes, "inversion.misfit=l2").inversion.misfit.model_dump() == {"kind": "l2"}
+    own = load("inversion.misfit=robust:LogCosh", "inversion.misfit.scale=[1, 2]").inversion.misfit
+    assert own.model_dump() == {"kind": "robust:LogCosh", "scale": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            '{kind="huber", treshold=1}',
+            'misfit.treshold: unknown key; .* where kind is "huber". Did you mean "threshold"',
+        ),
+        ('{kind="huber", threshold=0}', "misfit.threshold: is 0; it should be above 0"),
+        ('{kind="envelope", power=3}', "misfit.power: is 3; it should be 1 or 2"),
+        ("{threshold=1}", 'misfit: needs a key "kind": "l2", "huber", .* or "gsot"'),
+        ("3", "misfit: is 3; it should be a section"),
+    ],
+)
+def test_a_misfit_with_a_mistake_is_refused(change, message):
+    assert re.match(f"inversion.{message}", refused(f"inversion.misfit={change}"))
+
+
+@pytest.mark.parametrize("every", [3, '"evaluation"'])
+def test_batches_have_one_estimate_of_the_wavelet(every):
+    estimate = {"wavelet": {"kind": "estimate", "peak_frequency": 10.0}}
+    settings = ("data.file=gathers", "inversion.optimizer=adam")
+    assert load(*settings, **estimate).wavelet.every == 0
+    estimate["wavelet"]["every"] = json.loads(str(every))
+    message = refused(*settings, **estimate)
+    assert message.startswith('wavelet.every: does not go with inversion.optimizer = "adam"; take wavelet.every out')

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 import hpcfwi
 from hpcfwi import RunConfig, RunStatus, errors, load_run_config, run_inversion
 from hpcfwi.cli.main import cli
+from hpcfwi.config.inversion import OptimisationSection
 from hpcfwi.config.messages import kinds_of, sections_of
 from hpcfwi.config.site import SiteConfig
 from hpcfwi.events.types import EVENTS, event_schema
@@ -55,7 +56,10 @@ def test_every_key_has_a_row_with_its_unit_and_default(name, whole, least):
     for path, kinds, key, field in leaves(whole):
         if not path:
             continue  # a site's description and its sources are in the text
-        unit, meaning, default, allowed = row(name, path, kinds, key)
+        borrowed = (
+            path == "stage" and key in OptimisationSection.model_fields
+        )  # they are described where they come from
+        unit, meaning, default, allowed = row(name, "inversion" if borrowed else path, kinds, key)
         assert meaning, f"{path}.{key} has no description"
         assert allowed
         assert (default == "**needed**") == field.is_required()

@@ -42,6 +42,8 @@ def test_a_summary_restores_the_whole_state(state):
     state.apply(sample("dashboard"))
     state.apply(sample("job", job="8"))
     state.apply(sample("interrupted", time=200.0, reason="SIGTERM was received"))
+    state.apply(sample("stage started"))
+    state.apply(sample("evaluation"))
     state.apply(sample("iteration", model_error=0.5))
     state.apply(sample("shot", evaluation=2))
     state.apply(sample("traces left out", reasons={"dead": "3,17-20"}))

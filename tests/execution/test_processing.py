@@ -99,7 +99,7 @@ def test_a_band_pass_does_the_same_to_a_wavelet_and_to_recorded_data(make, open_
     for each in raw.survey.shots:
         np.save(tmp_path / "data" / f"{each.name}.npy", record)
     problem = make((band,), f"data.file={tmp_path / 'data'}", "data.recording_time=600")
-    assert not problem.processing.modelled
+    assert not problem.processing.applied
     worker, axis = open_worker(problem), problem.time_axis(problem.true_velocity)
     assert (problem.sampling.lead > 0) == (phase == "zero")
     # the whole record, filtered as an operator, is the record of the filtered wavelet

@@ -51,7 +51,7 @@ def worker(folder, problem):
     context = ShotContext(solver, spec, wavelet, edges, problem.sampling, 10**8)
 
     def make(filters: SourceFilters | None = None) -> ShotWorker:
-        source = None if filters is None else stage(folder, "source filters", filters)
+        source = None if filters is None else stage(folder, "source", filters)
         return ShotWorker(replace(context, source=source))
 
     return make

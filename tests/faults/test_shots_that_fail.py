@@ -33,7 +33,7 @@ def begin_anew_as_told(shell, message, *more):
 
 
 @pytest.mark.slow
-def test_an_infinite_value_in_a_record_stops_the_run_until_the_shot_is_excluded_or_repaired(
+def test_infinite_values_in_most_traces_stop_the_run_until_the_shot_is_excluded_or_repaired(
     hpcfwi, first_run, without_1
 ):
     (hpcfwi.folder / "gathers").mkdir()
@@ -43,15 +43,14 @@ def test_an_infinite_value_in_a_record_stops_the_run_until_the_shot_is_excluded_
     path = hpcfwi.folder / "gathers" / "1.npy"
     sound = np.load(path)
     broken = sound.copy()
-    broken[7, 3] = -np.inf
+    broken[7, 3:] = -np.inf
     np.save(path, broken)
     more = ("--set", "data.file=gathers")
     done = hpcfwi(*COMMAND, *more)
     assert done.returncode == 2, done.stdout
     assert done.stderr.count("hpcfwi: ") == 1
     assert "Traceback" not in done.stderr
-    assert "shot 1: its gather in data.file has values that are NaN, infinite or beyond" in done.stderr
-    assert "the first (-inf) at sample 8 of receiver 4\n" in done.stderr
+    assert "shot 1: only 3 of its 20 traces can be used (not finite: 4-20)" in done.stderr
     assert begin_anew_as_told(hpcfwi, done.stderr, *more) == without_1
     np.save(path, sound)
     hpcfwi.run("run", more[1])

@@ -14,10 +14,11 @@ from hpcfwi.config.models import FileModel
 from hpcfwi.errors import DataError, InputError
 from hpcfwi.model.gathers import ArrayRecordings, check_gathers
 from hpcfwi.model.grid import Domain, TimeAxis
+from hpcfwi.model.masks import read_mask
 from hpcfwi.model.model_file import open_model_file
 from hpcfwi.model.survey import Shot
 from hpcfwi.model.traces import ShotData
-from hpcfwi.model.velocity import build_model, read_mask
+from hpcfwi.model.velocity import build_model
 from hpcfwi.model.wavelet import SampledWavelet, highest_frequency, peak_frequency, read_wavelet
 
 TEXT = b"# seconds\n0\n1.5e-3\n-1 # the trough\n\n+.25\n0\n"

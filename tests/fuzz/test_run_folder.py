@@ -24,11 +24,11 @@ from hpcfwi.model.problem import Problem
 from hpcfwi.reporting.progress import Progress
 from hpcfwi.run.driver import _finished
 from hpcfwi.run.folder import RunFolder
-from hpcfwi.run.minimisation import limits
 
 EVENTS = sample_line("start", time=1.5) + sample_line("job", time=2.5, state="ended") + b'{"tim'
-HISTORY = b"iteration,evaluations,misfit,gradient_norm,model_error,m_error,step_seconds,elapsed_seconds\n" + (
-    b"0,1,0.3333333333333333,2.0,,,0.5,1.5\n1,2,0.25,2.0,0.25,0.125,0.5,1.5\n"
+HISTORY = (
+    b"iteration,evaluations,misfit,gradient_norm,model_error,m_error,step_seconds,elapsed_seconds,stage,batch\n"
+    + (b"0,1,0.3333333333333333,2.0,,,0.5,1.5,1,\n1,2,0.25,2.0,0.25,0.125,0.5,1.5,1,4\n")
 )
 SUMMARY = {
     "iterations": 2,
@@ -159,7 +159,7 @@ def test_a_damaged_problem_file_is_recognised_or_refused(fuzz, hostile, error_of
             error_of(lambda: _finished(run, problem), run.path)
             run.reopen()
 
-    result = {"state": "done", "limits": limits(config), "summary": SUMMARY}
+    result = {"state": "done", "limits": config.limits, "summary": SUMMARY}
     contents = st.one_of(
         json_file(hostile, sound),
         json_file(hostile, {"problem": 1, "versions": sound["versions"]}),
@@ -186,7 +186,7 @@ def test_the_result_of_a_finished_run_is_unchanged_or_made_again(fuzz, hostile, 
         model, changed = given
         with RunFolder(folder / "run") as run:
             run.model.write_bytes(model)
-            run.write_json(run.result, {"state": "done", "limits": limits(config), "summary": SUMMARY | changed})
+            run.write_json(run.result, {"state": "done", "limits": config.limits, "summary": SUMMARY | changed})
             found = []
             if error_of(lambda: found.append(_finished(run, problem)), run.path) or found == [None]:
                 return

@@ -7,8 +7,11 @@ import pytest
 from devito import switchconfig
 
 from hpcfwi.config.run import load_run_config
+from hpcfwi.errors import DataError
+from hpcfwi.inversion.conditioning.change_of_variables import Conditioned
 from hpcfwi.inversion.gradient_check import check_gradient, extrapolate
-from hpcfwi.inversion.misfit import LeastSquares
+from hpcfwi.inversion.misfits.least_squares import LeastSquares
+from hpcfwi.inversion.misfits.registry import MISFITS
 from hpcfwi.model.problem import Problem
 from hpcfwi.solver.boundary import Sponge
 from hpcfwi.solver.storage import SnapshotStorage
@@ -95,10 +98,34 @@ def test_the_gradient_of_processed_gathers_is_right(tmp_path, wavelet):
     assert (told in report.text) == (wavelet == "estimated")
 
 
-def test_cropping_is_reported_as_an_approximation_on_a_fixed_axis():
-    report = check_gradient(
-        problem(*SPONGE, "solver.boundary_gradient=crop", "solver.time_step=critical", "solver.wavefield=full")
-    )
+@pytest.mark.parametrize(
+    "misfit",
+    [
+        pytest.param(kind, marks=() if kind in ("correlation", "gsot") else pytest.mark.slow)
+        for kind in MISFITS
+        if kind != "l2"
+    ],
+)
+def test_the_gradient_of_every_misfit_is_right_through_the_processing(tmp_path, misfit):
+    path = tmp_path / "fwi.toml"
+    path.write_text(CIRCLE.read_text() + STEPS.rpartition("[[processing]]")[0])
+    report = check_gradient(Problem.from_config(load_run_config(path, [*SMALL, f"inversion.misfit={misfit}"])))
+    assert report.passed, report.text
+    assert report.derivative < 1e-8
+    assert f"misfit {misfit}" in report.text
+
+
+def test_a_shot_without_signal_has_no_normalised_misfit(tmp_path):
+    for shot in range(11):
+        np.save(tmp_path / f"{shot}.npy", np.zeros((101, 101)))
+    settings = f"data.file={tmp_path}", "data.traces.dead=keep", "inversion.misfit=awi"
+    with pytest.raises(DataError, match="shot 5: the misfit awi is undefined for it: the observed gather is zero"):
+        check_gradient(problem(*settings))
+
+
+def test_cropping_is_reported_as_an_approximation_on_a_fixed_axis_on_which_the_data_are_stable():
+    settings = "solver.boundary_gradient=crop", "solver.time_step=critical", "solver.wavefield=full"
+    report = check_gradient(problem(*SPONGE, *settings, "inversion.misfit=correlation"))
     assert report.passed
     assert report.approximation > 0.01
     assert "the layer's part dropped" in report.text
@@ -143,6 +170,27 @@ def test_a_wavefield_storage_that_is_wrong_only_where_it_leaves_steps_out_fails(
     assert not report.passed
     assert report.derivative < 1e-5
     assert report.storage > 0.5
+
+
+CONDITIONED = (
+    "inversion.conditioning.smoothing.length=[60.0, 30.0]",
+    "inversion.conditioning.taper=50",
+    "inversion.frozen.depth_above=50",
+    "inversion.regularisation.total_variation.weight=0.1",
+    "inversion.regularisation.tikhonov.weight=0.1",
+)
+
+
+def test_a_conditioned_gradient_passes_and_one_that_is_not_pulled_back_exactly_fails(monkeypatch):
+    report = check_gradient(problem(*CONDITIONED))
+    assert report.passed, report.text
+    assert report.jacobian < 1e-12
+    pull_back = Conditioned.pull_back
+    monkeypatch.setattr(Conditioned, "pull_back", lambda self, x, g: 1.0001 * pull_back(self, x, g))
+    report = check_gradient(problem(*CONDITIONED))
+    assert not report.passed
+    assert report.derivative < 1e-5
+    assert report.vector_derivative == pytest.approx(1e-4, rel=0.01)
 
 
 def test_extrapolation_finds_the_limit_in_spite_of_rounding():

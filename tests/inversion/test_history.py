@@ -18,10 +18,12 @@ def test_history_has_the_documented_columns_and_empty_cells_for_unknown_values(t
     history = History(tmp_path / "history.csv")
     assert history.add(row(0, None))
     assert history.add(row(1))
+    assert history.add(replace(row(2), batch=4))
     assert (tmp_path / "history.csv").read_text() == (
-        "iteration,evaluations,misfit,gradient_norm,model_error,m_error,step_seconds,elapsed_seconds\n"
-        "0,1,0.3333333333333333,2.0,,,0.5,1.5\n"
-        "1,2,0.3333333333333333,2.0,0.25,,0.5,1.5\n"
+        "iteration,evaluations,misfit,gradient_norm,model_error,m_error,step_seconds,elapsed_seconds,stage,batch\n"
+        "0,1,0.3333333333333333,2.0,,,0.5,1.5,1,\n"
+        "1,2,0.3333333333333333,2.0,0.25,,0.5,1.5,1,\n"
+        "2,3,0.3333333333333333,2.0,0.25,,0.5,1.5,1,4\n"
     )
 
 
@@ -31,8 +33,8 @@ def test_rows_come_back_to_the_last_bit_and_are_not_written_twice(tmp_path):
     again = History(tmp_path / "history.csv")
     assert again.rows == [row(0)]
     assert not again.add(row(0))
-    assert again.add(row(1))
-    assert History(tmp_path / "history.csv").rows == [row(0), row(1)]
+    assert again.add(replace(row(1), batch=4))
+    assert History(tmp_path / "history.csv").rows == [row(0), replace(row(1), batch=4)]
 
 
 def test_later_iterations_of_an_earlier_start_can_be_cut(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from hpcfwi.errors import RunError, StagingError
 from hpcfwi.inversion.functional_gradient import FunctionalGradient
-from hpcfwi.inversion.journal import MAX_DRIFT, Journal, entries, read_partial, write_partial
+from hpcfwi.inversion.journal import MAX_DRIFT, Journal, read_partial, write_partial
 
 XS = np.random.default_rng(0).uniform(0.05, 0.4, (4, 50))
 
@@ -67,7 +67,7 @@ def test_an_x_that_differs_too_much_from_its_entry_stops_the_run(journal):
 def test_a_new_x_and_one_without_an_entry_are_computed(journal):
     assert journal.read(XS[0] + 1, 5) is None
     journal = Journal(journal.folder, "problem")
-    journal._path(XS[1]).unlink()
+    journal._path(XS[1], None).unlink()
     assert journal.read(XS[1], 2) is None
     journal.write(XS[1], evaluation(2), 2)
     assert same(journal.read(rounded_differently(XS[1]), 2)[0], 2)
@@ -80,7 +80,7 @@ def test_entries_of_another_problem_are_ignored(journal):
 
 def test_an_entry_without_its_evaluation_number_stops_the_run(journal):
     """Otherwise an entry that cannot be found by its x would be computed again silently."""
-    path = journal._path(XS[0])
+    path = journal._path(XS[0], None)
     whole = path.read_bytes()
     for damaged in (whole.replace(b'"number"', b'"nunber"'), whole.replace(b'"number": 1', b'"number": 2'), whole[:20]):
         path.write_bytes(damaged)
@@ -89,37 +89,11 @@ def test_an_entry_without_its_evaluation_number_stops_the_run(journal):
 
 
 def test_a_damaged_entry_is_named_whether_it_is_found_by_x_or_by_number(journal):
-    path = journal._path(XS[0])
+    path = journal._path(XS[0], None)
     path.write_bytes(path.read_bytes()[:-1])
     for x in (XS[0], rounded_differently(XS[0])):
         with pytest.raises(StagingError, match="Remove it and start the same command again"):
             journal.read(x, 1)
-
-
-def test_entries_are_listed_by_their_numbers_and_read_with_their_models(journal):
-    found, damaged = entries(journal.folder)
-    assert [entry.number for entry in found] == [1, 2, 3, 4]
-    assert damaged == 0
-    for entry, x in zip(found, XS, strict=True):
-        read, there = entry.read(x.size)
-        assert read.f == evaluation(entry.number).f
-        assert (read.g.ravel() == evaluation(entry.number).g.ravel()).all()
-        assert (there == x).all()
-        assert entry.bytes == entry.path.stat().st_size
-
-
-def test_malformed_entries_are_counted_and_damaged_ones_are_reported_when_they_are_read(journal):
-    journal._path(XS[0]).write_bytes(b"not an entry")
-    path = journal._path(XS[1])
-    path.write_bytes(path.read_bytes()[:-1])
-    (journal.folder / "a.bin").symlink_to("nowhere")
-    found, damaged = entries(journal.folder)
-    assert ([entry.number for entry in found], damaged) == ([2, 3, 4], 2)
-    with pytest.raises(StagingError, match="is damaged"):
-        found[0].read(XS[1].size)
-    with pytest.raises(StagingError, match="50 values of a gradient where 7 belong"):
-        found[1].read(7)
-    assert entries(journal.folder / "not there") == ([], 0)
 
 
 def test_a_partial_sum_whose_header_has_a_smaller_shape_is_damaged(tmp_path):
@@ -131,3 +105,29 @@ def test_a_partial_sum_whose_header_has_a_smaller_shape_is_damaged(tmp_path):
     path.write_bytes(content.replace(b"[5, 10]", b"[5, 9]"))
     with pytest.raises(StagingError, match=r"sum\.bin: is damaged: 5 values more than the shape"):
         read_partial(path)
+
+
+def test_evaluations_of_other_shots_of_the_same_model_are_others(tmp_path):
+    journal = Journal(tmp_path, "problem")
+    journal.write(XS[0], evaluation(1), 1, (0, 3))
+    journal.write(XS[0], evaluation(2), 2, (1, 3))
+    journal.write(XS[0], evaluation(3), 3)
+    again = Journal(tmp_path, "problem")
+    assert same(again.read(XS[0], 1, (0, 3))[0], 1)
+    assert same(again.read(XS[0], 2, (1, 3))[0], 2)
+    assert same(again.read(XS[0], 3)[0], 3)
+    assert again.read(XS[0], 4, (0, 2)) is None
+
+
+def test_a_number_belongs_to_the_shots_as_well(tmp_path):
+    """A run that is continued to more iterations does not evaluate all shots where the shorter one has ended."""
+    journal = Journal(tmp_path, "problem")
+    journal.write(XS[0], evaluation(1), 1)
+    again = Journal(tmp_path, "problem")
+    assert again.read(rounded_differently(XS[0]), 1, (0, 3)) is None
+    again.write(XS[0], evaluation(2), 1, (0, 3))
+    later = Journal(tmp_path, "problem")
+    found, drift = later.read(rounded_differently(XS[0]), 1, (0, 3))
+    assert same(found, 2)
+    assert drift > 0
+    assert same(later.read(rounded_differently(XS[0], 2e-15), 1)[0], 1)

@@ -10,6 +10,7 @@ from hpcfwi.inversion.journal import Journal, Partials
 from hpcfwi.inversion.objective import Objective, ShotOperations, observe
 from hpcfwi.inversion.parametrisation import SquaredSlowness
 from hpcfwi.io import make_private
+from hpcfwi.model.velocity import squared_slowness
 
 
 class SerialExecutor:
@@ -70,8 +71,38 @@ def objective(problem, tmp_path):
 def test_the_misfit_is_the_sum_over_shots_with_the_gradient_of_the_vector(objective, problem):
     x = np.random.default_rng(0).uniform(0.1, 0.2, problem.domain.shape)
     f, g = objective()(x.ravel())
-    assert f == pytest.approx(0.5 * 6 * (x**2).sum())
+    m = np.where(problem.frozen, squared_slowness(problem.initial_velocity), x)
+    assert f == pytest.approx(0.5 * 6 * (m**2).sum())
     np.testing.assert_allclose(g.reshape(x.shape), np.where(problem.frozen, 0, 6 * x))
+
+
+def test_a_sum_over_some_shots_is_an_estimate_of_that_over_all(objective, problem):
+    x = np.full(problem.domain.shape, 0.16).ravel()
+    whole, each = objective(), objective()
+    parts = [each(x, (shot,)) for shot in range(3)]
+    f, g = whole(x)
+    assert np.mean([f for f, _ in parts]) == pytest.approx(f)
+    np.testing.assert_allclose(np.mean([g for _, g in parts], axis=0), g)
+    assert [f for f, _ in parts] == pytest.approx([f / 2, f, 1.5 * f])  # shots of 1, 2 and 3 of 6 parts
+
+
+def test_each_batch_has_its_own_entry_in_the_journal_and_all_shots_have_one(objective, problem, tmp_path):
+    x = np.full(problem.domain.shape, 0.16).ravel()
+    begun = []
+    first = objective(on_begin=lambda *numbers: begun.append(numbers))
+    answers = [first(x, shots) for shots in ((0, 1), (2,), (0, 1, 2), (1, 2))]
+    assert begun == [(1, 2), (2, 1), (3, 3), (4, 2)]
+    assert [one.batch for one in first.evaluations] == [2, 1, None, 2]
+    assert len(list((tmp_path / "journal").glob("*.bin"))) == 4
+    seen = []
+    later = objective(broken_shot, on_evaluation=lambda evaluation, *_: seen.append(evaluation.replayed))
+    for shots, (f, g) in zip(((0, 1), (2,), None, (1, 2)), answers, strict=True):
+        again = later(x, shots)
+        assert again[0] == f
+        np.testing.assert_array_equal(again[1], g)
+    assert seen == [True] * 4
+    with pytest.raises(RunError, match="gradient of evaluation 5 has values that are NaN"):
+        later(x, (0, 2))
 
 
 def test_a_later_start_replays_evaluations_and_computes_only_new_ones(objective, problem):

@@ -288,6 +288,42 @@ def test_frozen_cells_may_be_outside_the_bounds(tmp_path):
     assert problem(f"inversion.frozen.mask_file={tmp_path / 'mask.npy'}").frozen.sum() == 1
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_gradient_to_start_from_keeps_the_true_water(keep):
+    layers = {"kind": "layers", "velocities": [1.49, 2.5], "interfaces": [100.0]}
+    start = {
+        "kind": "gradient",
+        "velocity": 1.6,
+        "top": 0.0,
+        "bottom": 3000.0,
+        "bottom_velocity": 4.2,
+        "keep_frozen": keep,
+    }
+    made = problem("inversion.frozen.velocity_below=1.5", model=layers, initial=start)
+    gradient = 1.6 + 2.6 * 10.0 * np.arange(101) / 3000
+    kept = np.where(np.arange(101) < 10, 1.49, gradient) if keep else gradient
+    np.testing.assert_allclose(made.initial_velocity, np.broadcast_to(kept, (101, 101)))
+
+
+@pytest.mark.parametrize("key", ["conditioning.smoothing.length", "regularisation.tikhonov.axes"])
+def test_values_for_each_axis_fit_the_grid(key):
+    others = () if key.startswith("cond") else ("inversion.regularisation.tikhonov.weight=1",)
+    assert f"inversion.{key}: has 3 values, but the grid has 2 axes" in refused(
+        f"inversion.{key}=[1.0, 2.0, 3.0]", *others
+    )
+
+
+def test_conditioning_and_regularisation_belong_to_the_identity():
+    settings = (
+        "inversion.conditioning.soft_bounds=0.1",
+        "inversion.conditioning.taper=100",
+        "inversion.conditioning.smoothing.length=100",
+        "inversion.regularisation.tikhonov.weight=1",
+        "inversion.regularisation.total_variation.weight=1",
+    )
+    assert len({problem(*each).digest for each in ((), *((one,) for one in settings))}) == 6
+
+
 def test_a_completely_frozen_model_is_refused():
     assert refused("inversion.frozen.depth_above=1000") == (
         "inversion.frozen: freezes every cell of the model, so there is nothing to invert for"
@@ -585,6 +621,11 @@ EXTREMES = {
     "inversion.corrections": one_of(1, 1000),
     "inversion.frozen.velocity_below": one_of(*VELOCITIES),
     "inversion.frozen.depth_above": one_of(*PLACES),
+    "inversion.frozen.bathymetry": one_of(*PLACES),
+    "inversion.conditioning.smoothing.length": one_of(0.0, 1e6, [0.0, 1e6]),
+    "inversion.conditioning.taper": one_of(0.0, 1e6),
+    "inversion.conditioning.soft_bounds": one_of(1e-300, 1.0),
+    "inversion.regularisation.tikhonov.weight": one_of(0.0, 1e6),
 }
 CHANGES = one_of(*EXTREMES).flatmap(lambda key: st.tuples(st.just(key), EXTREMES[key]))
 INITIALS = st.sampled_from(
@@ -613,3 +654,36 @@ def test_any_values_are_a_problem_or_refused_with_the_key(changes, initial):
     else:
         assert made.time_axis(made.initial_velocity).samples <= made.time_samples
         assert all(value for _, value in make_plan(made).rows)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("optimizer=adam", "batch=4"), "inversion.batch: is 4, but the survey has 3 shots; it should be at most 3"),
+        (("optimizer=lbfgs-batch", "overlap=2"), "inversion.overlap: is 2; it should be at most 1, half a batch"),
+    ],
+)
+def test_batches_are_parts_of_the_survey(make_problem, settings, message):
+    with pytest.raises(InputError) as caught:
+        make_problem(*(f"inversion.{setting}" for setting in settings))
+    assert str(caught.value) == message
+
+
+def test_shots_of_batches_that_have_an_overlap_are_at_least_two(make_problem):
+    with pytest.raises(InputError, match=r'inversion\.optimizer: is "lbfgs-batch", which needs at least 2 shots'):
+        make_problem("inversion.optimizer=lbfgs-batch", 'data.exclude=["0", "1"]')
+
+
+def test_criteria_do_not_make_another_problem_but_the_length_of_a_cosine_does(make_problem):
+    plain = make_problem().digest
+    changes = ("misfit_share=0.1", "misfit_change=0.1", "noise_level=0.1", "model_change=0.1", "budget_hours=1")
+    for change in (*changes, "iterations=9", "evaluations=9", "ftol=0.1"):
+        assert make_problem(f"inversion.{change}").digest == plain, change
+    for change in ("optimizer=adam", "optimizer=lbfgs-batch", "parameter=velocity", "corrections=3"):
+        assert make_problem(f"inversion.{change}").digest != plain, change
+    adam = ("inversion.optimizer=adam", "inversion.iterations=5")
+    digest = make_problem(*adam).digest
+    assert make_problem(*adam, "inversion.iterations=6").digest != digest
+    assert make_problem(*adam, "inversion.seed=1").digest != digest
+    constant = (*adam, "inversion.schedule=constant")
+    assert make_problem(*constant, "inversion.iterations=6").digest == make_problem(*constant).digest

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from hpcfwi.config.data import TracesSection
+from hpcfwi.config.run import load_run_config
 from hpcfwi.errors import InputError
+from hpcfwi.model.checks import check_weights
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.selection import Selection, read_weights, select_traces
 from hpcfwi.model.survey import Shot, Survey
@@ -94,3 +96,18 @@ def test_a_malformed_file_is_refused_with_the_line(tmp_path, text, message):
         weights(tmp_path, text)
     assert str(caught.value).startswith(f"data.traces.weights: {tmp_path}/w.csv")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("misfit", "weights", "told"),
+    [
+        ("awi", [1, 0.5], True),
+        ("awi", [1, 0], False),
+        ('{kind="awi", amplitude_power=2}', [1, 0.5], False),
+        ("huber", [1, 0.5], False),
+    ],
+)
+def test_a_warning_says_that_the_misfit_does_not_see_weights(fwi_toml, misfit, weights, told):
+    config = load_run_config(fwi_toml, [f"inversion.misfit={misfit}"])
+    warnings = check_weights(config, {"0": np.array(weights, np.float32)})
+    assert ["amplitude_power = 2 they count as in l2" in warning for warning in warnings] == [True] * told

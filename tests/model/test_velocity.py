@@ -11,10 +11,11 @@ import pytest
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
-from hpcfwi.config.models import CircleModel, ConstantModel, DomeModel, LayersModel
+from hpcfwi.config.models import CircleModel, ConstantModel, DomeModel, GradientModel, LayersModel
 from hpcfwi.errors import InputError
 from hpcfwi.model.grid import Domain
-from hpcfwi.model.velocity import build_model, read_mask, smooth_model, squared_slowness, velocity_from
+from hpcfwi.model.masks import read_mask
+from hpcfwi.model.velocity import build_model, smooth_model, squared_slowness, velocity_from
 
 VELOCITY = np.linspace(1.5, 4.5, 6 * 5).reshape(6, 5)
 
@@ -153,3 +154,43 @@ def test_the_centre_of_a_dome_has_as_many_coordinates_as_the_grid_without_depth(
 def test_a_throw_without_a_fault_is_refused():
     with pytest.raises(ValidationError, match="throw is 50 m, but there is no fault"):
         DomeModel.model_validate({**LAYERS, "throw": 50.0})
+
+
+def gradient(shape=(4, 6), name="model", **keys):
+    section = GradientModel.model_validate({"kind": "gradient", "velocity": 1.6, **keys}, strict=False)
+    return build(section, shape, name)
+
+
+def test_a_gradient_begins_at_the_top_of_the_grid_or_at_the_sea_floor():
+    z = 20.0 * np.arange(6) / 1000
+    np.testing.assert_allclose(gradient(gradient=2.0), np.broadcast_to(1.6 + 2.0 * z, (4, 6)))
+    below = gradient(gradient=2.0, water={"bathymetry": 40.0})
+    np.testing.assert_allclose(below, np.broadcast_to([1.5, 1.5, 1.6, 1.64, 1.68, 1.72], (4, 6)))
+
+
+def test_a_gradient_goes_through_two_velocities_whatever_the_depth_of_the_water():
+    found = gradient(top=0.0, bottom=3000.0, bottom_velocity=4.2, water={"bathymetry": 30.0})
+    expected = 1.6 + 2.6 * 20.0 * np.arange(6) / 3000
+    np.testing.assert_allclose(found[0], np.where(np.arange(6) < 2, 1.5, expected))
+
+
+def test_a_gradient_follows_the_sea_floor(tmp_path):
+    path = tmp_path / "floor.csv"
+    path.write_text("x,depth\n0,20\n30,80\n")
+    found = gradient(gradient=1.0, water={"bathymetry": str(path), "velocity": 1.48})
+    # 20, 40, 60, 80 m
+    np.testing.assert_allclose(found[1], [1.48, 1.48, 1.6, 1.62, 1.64, 1.66])
+    np.testing.assert_allclose(found[3], [1.48, 1.48, 1.48, 1.48, 1.6, 1.62])
+    found = gradient(bottom=100.0, bottom_velocity=2.0, water={"bathymetry": str(path)})
+    np.testing.assert_allclose(found[:, -1], 2.0)
+
+
+@pytest.mark.parametrize("keys", [{}, {"gradient": 1.0, "bottom": 1.0, "bottom_velocity": 2.0}, {"bottom": 1000.0}])
+def test_a_gradient_needs_one_slope(keys):
+    with pytest.raises(ValidationError, match="needs either gradient, or bottom_velocity and bottom"):
+        gradient(**keys)
+
+
+def test_a_gradient_must_end_below_its_top():
+    with pytest.raises(InputError, match=r"initial.bottom: is 20 m; it should be below the top of the gradient, 40 m"):
+        gradient(top=40.0, bottom=20.0, bottom_velocity=2.0, name="initial")

@@ -8,6 +8,7 @@ import shlex
 import pytest
 
 from hpcfwi.cli.main import command
+from hpcfwi.run.plan import idle_workers, resource_request
 
 SITE = """
 [scheduler]
@@ -104,3 +105,34 @@ def test_more_than_one_node_of_this_machine_is_refused(fwi_toml, capsys):
     for words in ((), ("--site", "workstation")):
         assert command(["plan", str(fwi_toml), "--no-measure", "--nodes", "3", *words]) == 2
         assert "--nodes 3: the workers are processes of this machine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "workers", "warning"),
+    [
+        (("optimizer=adam", "batch=2"), 2, ""),
+        (("optimizer=lbfgs", "iterations=1"), 50, ""),
+        (
+            ("optimizer=adam", "batch=2"),
+            5,
+            "inversion.batch: 5 workers are planned, but only 2 shots are computed at a time: 3 of the workers wait; take a "
+            "larger batch, or fewer workers",
+        ),
+        (
+            ("optimizer=lbfgs-batch", "batch=2"),
+            3,
+            "inversion.batch: 3 workers are planned, but of the 2 shots of a batch, 1 shot is computed at a time: 2 of the "
+            "workers wait; take a larger batch, or fewer workers",
+        ),
+    ],
+)
+def test_more_workers_than_shots_of_a_batch(make_problem, settings, workers, warning):
+    assert idle_workers(make_problem(*(f"inversion.{setting}" for setting in settings)), workers) == warning
+
+
+def test_a_node_has_no_more_processes_than_a_batch_has_shots(make_problem):
+    batches = resource_request(make_problem("inversion.optimizer=adam", "inversion.batch=2"))
+    whole = resource_request(make_problem())
+    assert (batches.shots, whole.shots) == (2, 3)
+    # memory for the observed data of all shots
+    assert batches.shots * batches.data_bytes >= whole.shots * whole.data_bytes

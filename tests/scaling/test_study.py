@@ -155,6 +155,7 @@ def test_a_study_keeps_its_runs_when_more_are_added(hpcfwi, finished):
         (["--launch", "allocation", "--nodes", "1"], "this process does not run in a job"),
         (["--launch", "jobs", "--nodes", "1"], "has no batch system"),
         (["--set", "inversion.iteration=3"], "iteration"),
+        (["--set", "inversion.optimizer=adam"], 'inversion.optimizer: is "adam", but a study measures evaluations'),
         (["--study-dir", ".", "--nodes", "1"], "is neither empty nor the folder of a study"),
     ],
 )

@@ -67,7 +67,7 @@ def test_any_host_sees_a_run_on_worker_jobs(lab, status):
     started = time.monotonic()
     seen = status("node3")
     assert time.monotonic() - started < 4  # it waits for nothing
-    assert (seen["state"], seen["stage"], seen["host"]) == ("running", "inverting", "login")
+    assert (seen["state"], seen["phase"], seen["host"]) == ("running", "inverting", "login")
     assert (seen["site"], seen["launch"]) == ("generic-slurm", "jobs")
     assert len({worker["host"] for worker in seen["workers"]}) == 2
     assert sum(host["shots"] for host in seen["hosts"]) >= 12
@@ -87,7 +87,7 @@ def test_any_host_sees_the_end_of_a_driver_that_was_killed(lab, on_login, driver
         assert status("login")["state"] == "killed"
         lab.until(lambda: status("node3")["state"] == "killed", DEAD)
         last = status("node3")
-        assert (last["stage"], last["workers"]) == ("inverting", [])
+        assert (last["phase"], last["workers"]) == ("inverting", [])
         assert last["resume_command"].startswith("hpcfwi run ")
         out, _ = watching.communicate(timeout=DEAD)
         assert watching.returncode == 0

@@ -10,7 +10,7 @@ from scipy.special import hankel2
 
 from hpcfwi.config.run import load_run_config
 from hpcfwi.inversion.gradient_check import dot_product_error
-from hpcfwi.inversion.misfit import LeastSquares
+from hpcfwi.inversion.misfits.least_squares import LeastSquares
 from hpcfwi.model.grid import Domain, TimeAxis, safe_step
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.processing.sampling import Tail

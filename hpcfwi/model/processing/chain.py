@@ -51,13 +51,13 @@ class Processing:
     """
 
     steps: tuple[Step, ...] = ()
-    modelled: bool = False  # whether the observed gathers are modelled
+    applied: int = 0  # leading steps that observed gathers already have, because they are modelled with this wavelet
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Processing:
         """The processing of a run; raises InputError if a file of picks cannot be read."""
-        steps = (build_step(section, number) for number, section in enumerate(config.processing, 1))
-        return cls(tuple(steps), config.data.file is None)
+        found = cls(tuple(build_step(section, number) for number, section in enumerate(config.processing, 1)))
+        return replace(found, applied=found.leading) if config.data.file is None else found
 
     @property
     def names(self) -> str:
@@ -65,19 +65,19 @@ class Processing:
         return ", ".join(step.kind for step in self.steps) or "none"
 
     @property
-    def _leading(self) -> int:
+    def leading(self) -> int:
         """Number of steps before the first one that is done to both gathers."""
         return len(list(takewhile(lambda step: step.observed_only or isinstance(step, BandPass), self.steps)))
 
     @property
     def leading_part(self) -> Processing:
         """The steps before the first one that is done to both gathers."""
-        return replace(self, steps=self.steps[: self._leading])
+        return replace(self, steps=self.steps[: self.leading])
 
     @property
     def wavelet_bands(self) -> tuple[BandPass, ...]:
         """The band-passes of the wavelet."""
-        return tuple(step for step in self.steps[: self._leading] if isinstance(step, BandPass))
+        return tuple(step for step in self.steps[: self.leading] if isinstance(step, BandPass))
 
     def axis_after(self, axis: TimeAxis) -> TimeAxis:
         """Time axis after all steps."""
@@ -116,10 +116,10 @@ class Processing:
         """Make the chains of a shot's gathers on a time axis; raises DataError if they leave nothing of it."""
         taper = end_taper(self.wavelet_bands, axis)
         predicted: list[Transform] = [] if taper is None else [taper]
-        first = [] if self.modelled else self.steps[: self._leading]
+        first = self.steps[self.applied : self.leading]
         observed: list[Transform] = [*(step.build(shot, axis) for step in first), *predicted]
         kept: NDArray = np.ones((1, 1))  # product of the weights since the axis changed
-        for number, step in enumerate(self.steps[self._leading :], self._leading + 1):
+        for number, step in enumerate(self.steps[self.leading :], self.leading + 1):
             built, after = step.build(shot, axis), step.axis_after(axis)
             observed.append(built)
             if not step.observed_only:

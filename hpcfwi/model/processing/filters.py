@@ -176,6 +176,10 @@ class Resample(Step):
         )
 
     def build(self, shot: Shot, axis: TimeAxis) -> Resampling:  # noqa: ARG002
+        """The operator of gathers on a time axis: it is the same for all shots."""
+        return self.operator(axis)
+
+    def operator(self, axis: TimeAxis) -> Resampling:
         """The interpolating low-pass of gathers on a time axis."""
         band = self.passed(axis), STOP_SHARE / (2 * max(self.interval, axis.step))
         return resampling(axis, self.axis_after(axis), band, False, "float64")

@@ -18,10 +18,10 @@ from hpcfwi.events import types as events
 from hpcfwi.events.state import RunState, failure_line
 from hpcfwi.events.types import Event
 from hpcfwi.inversion.history import History, Row
+from hpcfwi.model.arrays import read_array
 from hpcfwi.model.grid import Domain
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.survey import Shot
-from hpcfwi.model.velocity import read_array
 from hpcfwi.reporting.report.gantt import Timeline
 
 # Limits: failures, tracebacks, and shots whose traces are listed.

@@ -1,4 +1,4 @@
-"""Models in the report, coloured images with axes by matplotlib, and the model of each iteration, from the journal."""
+"""Models in the report, coloured images with axes by matplotlib, and the model of each iteration."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import io
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.errors import StagingError
-from hpcfwi.inversion.functional_gradient import FunctionalGradient
-from hpcfwi.inversion.history import Row
-from hpcfwi.inversion.journal import Entry, entries
+from hpcfwi.errors import InputError
+from hpcfwi.inversion.history import GRADIENT_FILE, Row, model_file
+from hpcfwi.model.arrays import read_array
 from hpcfwi.model.grid import Domain
-from hpcfwi.model.velocity import velocity_from
 from hpcfwi.reporting import plotting
 from hpcfwi.reporting.figures import gradient_limits
 from hpcfwi.reporting.formatting import counted, number
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Limits: pixels of a model and of its longer side; iterations in the slider, pixels of all their images, and bytes of the
-# journal that are read for them.
+# models that are read for them.
 MAX_PIXELS, MAX_SIDE, MAX_FRAMES, MAX_HISTORY_PIXELS, MAX_BYTES = 300_000, 600, 60, 4_000_000, 3_000_000_000
 # Number of colours of an image, and the colour of cells that are not finite.
 LEVELS, MISSING_COLOUR = 255, (190, 190, 190)
@@ -271,64 +270,47 @@ class ModelHistory:
     notes: list[str] = field(default_factory=list)  # what is missing, and why
 
 
-def model_history(journal: Path, rows: Sequence[Row], models: RunModels) -> ModelHistory:
-    """Find the models of the iterations in a journal and draw them; only some of long runs and large models."""
+def model_history(run: Path, rows: Sequence[Row], models: RunModels) -> ModelHistory:
+    """Read the models of the iterations in a run folder and draw them; only some of long runs and large models."""
     history = ModelHistory()
     domain, notes = models.domain, history.notes
     if domain is None or not rows:
         return history
-    found, damaged = entries(journal)
-    if not found:
-        notes.append(f"Models of the iterations are missing: the journal is missing or empty ({journal}).")
-        return history
-    chosen = some(len(rows), int(np.clip(MAX_BYTES // max(entry.bytes for entry in found), 2, MAX_FRAMES))).tolist()
+    with suppress(InputError):
+        history.gradient = _read(run / GRADIENT_FILE, domain)
+    size = 4 * math.prod(domain.shape)
+    chosen = some(len(rows), int(np.clip(MAX_BYTES // size, 2, MAX_FRAMES))).tolist()
     if len(chosen) < len(rows):
         notes.append(f"{len(chosen)} of {counted(len(rows), 'model')} are shown.")
     pixels = MAX_HISTORY_PIXELS // (2 * len(chosen))
     shown: list[tuple[Row, list[NDArray]]] = []
+    reason = ""
     for place in chosen:
-        first = rows[place - 1].evaluations + 1 if place else 1
-        recorded, unreadable = _find_entry(found, rows[place], first, math.prod(domain.shape))
-        damaged += unreadable
-        if recorded is None:
+        try:
+            velocity = _read(run / model_file(rows[place].iteration), domain)
+        except InputError as error:
+            reason = reason or str(error)
             continue
-        pair, m = recorded
-        with np.errstate(all="ignore"):
-            velocity = velocity_from(m.reshape(domain.shape))
         # keep slices only: there may be many large models
         shown.append((rows[place], _planes(velocity, slices_of(domain), pixels)))
-        if place == 0 and pair.g.size == m.size:
-            history.gradient = pair.g.reshape(domain.shape)
-    if damaged:
-        notes.append(f"{counted(damaged, 'file')} of the journal cannot be read.")
     if len(shown) < len(chosen):
-        what = counted(len(chosen) - len(shown), "iteration") if shown else "The iterations"
-        notes.append(f"{what} cannot be found in the journal.")
+        what = counted(len(chosen) - len(shown), "model") if shown else "The models of the iterations"
+        notes.append(f"{what} cannot be read: {reason}")
     if shown:
-        _draw_history(history, shown, models, pixels, rows[0].misfit)
+        _draw_history(history, shown, models, pixels)
     return history
 
 
-def _find_entry(
-    found: Sequence[Entry], row: Row, first: int, size: int
-) -> tuple[tuple[FunctionalGradient, NDArray] | None, int]:
-    """Answer and squared slowness of a row (None: not found) whose evaluations begin at ``first``; number of damaged files."""
-    damaged = 0
-    # optimisers accept the last point of a line search or, rarely, an earlier one
-    for entry in reversed([entry for entry in found if first <= entry.number <= row.evaluations]):
-        try:
-            recorded = entry.read(size)
-        except StagingError:
-            damaged += 1
-            continue
-        # entries from before a shot was excluded have other misfits
-        if recorded[0].f == row.misfit:
-            return recorded, damaged
-    return None, damaged
+def _read(path: Path, domain: Domain) -> NDArray[np.float32]:
+    """An array of a run on its grid; raises InputError if it is missing or damaged."""
+    values = read_array(path, "the report")
+    if values.shape != domain.shape:
+        raise InputError(f"{path}: has shape {values.shape}, but the grid has {domain.shape}")
+    return np.asarray(values, dtype=np.float32)
 
 
 def _draw_history(
-    history: ModelHistory, shown: list[tuple[Row, list[NDArray]]], models: RunModels, pixels: int, initial_misfit: float
+    history: ModelHistory, shown: list[tuple[Row, list[NDArray]]], models: RunModels, pixels: int
 ) -> None:
     domain = models.domain
     assert domain is not None
@@ -354,11 +336,11 @@ def _draw_history(
             panels = _panels(slices, difference(planes), differences, title, meaning, frames)
             history.groups.append(PanelGroup(panels, differences))
         pictures = [[panel.image, panel.alt] for group in history.groups for panel in group.panels]
-        history.frames.append({"label": _label(row, initial_misfit), "pictures": pictures})
+        history.frames.append({"label": _label(row), "pictures": pictures})
 
 
-def _label(row: Row, first: float) -> str:
+def _label(row: Row) -> str:
     name = f"Iteration {row.iteration}" if row.iteration else "Initial model (iteration 0)"
-    share = f" ({number(100 * row.misfit / first, 3)} % of the initial misfit)" if row.iteration and first > 0 else ""
+    stage = f", stage {row.stage}" if row.stage > 1 else ""
     error = "" if row.model_error is None else f", model error {number(100 * row.model_error, 3)} %"
-    return f"{name}: misfit {number(row.misfit, 6)}{share}{error}"
+    return f"{name}{stage}: misfit {number(row.misfit, 6)}{error}"

@@ -111,7 +111,7 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
         data = ReportData()
     models = RunModels.read(run, data.excluded_shots, problem)
     rows, history_notes = read_history(run / "history.csv", data)
-    history = model_history(run / "journal", rows, models)
+    history = model_history(run, rows, models)
     group = models_group(models)
     gradient = gradient_group(models, history.gradient)
     if not data.figures_current and (run / "figures").is_dir():
@@ -151,12 +151,12 @@ def _content(run: Path, problem: Problem | None) -> dict[str, Any]:
 
 
 def _headline(run: Path, data: ReportData) -> dict[str, str]:
-    """The state of the run, its stage or reason, and the class of its colour in the style sheet."""
+    """The state of the run, its phase or reason, and the class of its colour in the style sheet."""
     liveness = Liveness(run / "driver.json")
     liveness.check()
     found = judge(data.state, liveness, read_result(run))
     state, _, text = describe(found).partition(": ")
-    if liveness.holder is not None and found.stage is not None:
+    if liveness.holder is not None and found.phase is not None:
         text = f"{text} ({liveness.holder})"
     if found.state in ("killed", "stopped"):
         text = "; ".join(filter(None, (text, "the same command continues the run")))

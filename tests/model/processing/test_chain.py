@@ -37,7 +37,7 @@ def test_recorded_gathers_are_filtered_and_modelled_ones_have_the_filtered_wavel
     recorded = Processing((BAND, MUTE)).for_shot(SHOT, AXIS, "float64")
     assert kinds(recorded.predicted) == [Weights]  # end taper and mute
     assert kinds(recorded.observed) == [SpectralFilter, Weights]
-    modelled = Processing((BAND, MUTE), modelled=True).for_shot(SHOT, AXIS, "float64")
+    modelled = Processing((BAND, MUTE), applied=1).for_shot(SHOT, AXIS, "float64")
     assert kinds(modelled.predicted) == kinds(modelled.observed) == [Weights]
     np.testing.assert_array_equal(modelled.predicted.transforms[0].values, recorded.predicted.transforms[0].values)
 
@@ -45,7 +45,7 @@ def test_recorded_gathers_are_filtered_and_modelled_ones_have_the_filtered_wavel
 def test_only_band_passes_before_other_steps_are_those_of_the_wavelet():
     assert Processing((BAND, CAUSAL, MUTE, BAND)).wavelet_bands == (BAND, CAUSAL)
     assert Processing((MUTE, BAND)).wavelet_bands == ()
-    late = Processing((MUTE, BAND), modelled=True).for_shot(SHOT, AXIS, "float64")
+    late = Processing((MUTE, BAND)).for_shot(SHOT, AXIS, "float64")
     assert kinds(late.predicted) == kinds(late.observed) == [Weights, SpectralFilter]
 
 

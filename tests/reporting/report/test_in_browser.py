@@ -169,7 +169,7 @@ def test_nothing_in_a_run_folder_is_executed(browser, first_run, tmp_path):
     assert any("Content Security Policy" in complaint for complaint in browser.complaints())
 
 
-@pytest.mark.parametrize("what", ["killed", "no journal", "nothing but events", "three axes"])
+@pytest.mark.parametrize("what", ["killed", "no models", "nothing but events", "three axes"])
 def test_reports_of_other_runs_render_too(browser, first_run, tmp_path, hpcfwi, what):
     run = tmp_path / "run"
     if what == "three axes":
@@ -187,11 +187,11 @@ def test_reports_of_other_runs_render_too(browser, first_run, tmp_path, hpcfwi, 
     else:
         shutil.copytree(first_run[2], run)
         (run / "report.html").unlink()
-        if what != "no journal":
+        if what != "no models":
             (run / "result.json").unlink()
             (run / "model.npy").rename(run / "model-current.npy")
         if what != "killed":
-            shutil.rmtree(run / "journal")
+            shutil.rmtree(run / "models")
         if what == "nothing but events":
             for path in run.iterdir():
                 if path.is_file() and path.name != "events.jsonl":

@@ -21,9 +21,7 @@ from hpcfwi import write_report
 from hpcfwi.artifacts import read_container, unpickle
 from hpcfwi.errors import InputError
 from hpcfwi.events.lease import Holder
-from hpcfwi.inversion.functional_gradient import FunctionalGradient
 from hpcfwi.inversion.history import History, Row
-from hpcfwi.inversion.journal import Journal
 from hpcfwi.model.grid import Domain
 from hpcfwi.reporting.report.data import ReportData, RunModels
 from hpcfwi.reporting.report.models import gradient_group, model_history, models_group
@@ -195,7 +193,6 @@ def test_every_iteration_has_its_model_with_misfit_and_error(finished, first_run
     assert [[image["src"], image["alt"]] for image in shown] == last["pictures"]
     assert first["pictures"][0] != last["pictures"][0]
     (final,) = (image for image in finished.all("img") if image["alt"].startswith("Final model, "))
-    # float32 of the file and float64 of the journal may differ by one shade
     assert np.abs(picture(final["src"]) - picture(last["pictures"][0][0])).max() <= 3
 
 
@@ -262,38 +259,32 @@ def test_a_run_that_has_just_begun_has_a_report(run):
     (run / "events.jsonl").write_text("".join(lines[:2]))
     for name in ("history.csv", "model-current.npy"):
         (run / name).unlink()
-    shutil.rmtree(run / "journal")
+    shutil.rmtree(run / "models")
     page = page_of(run)
     assert "Initial model" in page.texts["models"]
     assert "none yet" in page.texts["summary"]
     assert page.frames == []
 
 
-def test_without_a_journal_a_note_replaces_the_slider(run):
-    shutil.rmtree(run / "journal")
+def test_without_models_a_note_replaces_the_slider(run):
+    shutil.rmtree(run / "models")
+    (run / "gradient.npy").unlink()
     page = page_of(run)
     assert page.frames == []
-    assert "Models of the iterations are missing: the journal" in page.texts["iterations"]
+    assert "The models of the iterations cannot be read: " in page.texts["iterations"]
     assert "gradient" not in page.texts
 
 
-def test_damaged_journal_entries_are_skipped_and_counted(run):
-    whole = len(page_of(run).frames)
-    # the last one is an iteration's, not a trial's of the line search
-    path = max((run / "journal").glob("*.bin"), key=lambda entry: entry.stat().st_mtime_ns)
-    path.write_bytes(path.read_bytes()[:-8])
+@pytest.mark.parametrize("damage", ["truncated", "of another grid"])
+def test_damaged_models_are_skipped_and_counted(run, damage):
+    whole, path = len(page_of(run).frames), run / "models" / "0001.npy"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-8])
+    else:
+        np.save(path, np.ones((3, 3), np.float32))
     page = page_of(run)
     assert len(page.frames) == whole - 1
-    assert "1 file of the journal cannot be read" in page.texts["iterations"]
-
-
-def test_journal_entries_of_another_problem_are_ignored(run):
-    """A run that goes on without a shot begins anew in the same folder: numbers are there twice."""
-    before = page_of(run).frames
-    other = Journal(run / "journal", "another problem")
-    for number in range(1, 5):
-        other.write(np.full(31 * 31, 0.1 + number / 100), FunctionalGradient(7.0, np.ones((31, 31))), number)
-    assert page_of(run).frames == before
+    assert "1 model cannot be read: " in page.texts["iterations"]
 
 
 def test_missing_files_of_the_problem_are_named_and_the_rest_is_shown(run, tmp_path):
@@ -561,12 +552,12 @@ def test_the_size_of_the_pictures_is_limited_for_large_models(tmp_path, shape):
     noise = np.random.default_rng(0).uniform(2.0, 4.0, shape)
     domain = Domain(shape, (10.0,) * len(shape), (0.0,) * len(shape))
     models = RunModels(domain, noise, True, noise, noise[::-1], np.zeros(shape, dtype=bool))
-    journal = Journal(tmp_path, "problem")
+    (tmp_path / "models").mkdir()
+    np.save(tmp_path / "gradient.npy", noise - 3.0)
     rows = []
     for i in range(5):
-        misfit = 1.0 / (i + 1)
-        journal.write(1 / np.roll(noise, i).ravel() ** 2, FunctionalGradient(misfit, noise - 3.0), i + 1)
-        rows.append(Row(i, i + 1, misfit, 1.0, 0.1, 0.1, 1.0, 1.0))
+        np.save(tmp_path / "models" / f"{i:04d}.npy", np.roll(noise, i))
+        rows.append(Row(i, i + 1, 1.0 / (i + 1), 1.0, 0.1, 0.1, 1.0, 1.0))
     history = model_history(tmp_path, rows, models)
     assert len(history.frames) == 5
     pictures = sum(len(uri) for frame in history.frames for uri, _ in frame["pictures"])

@@ -1,13 +1,8 @@
 """The pair of misfit and gradient, and the shape of its sum."""
 
 import numpy as np
-import pytest
 
-from hpcfwi.errors import RunError
 from hpcfwi.inversion.functional_gradient import BLOCK, FunctionalGradient, blocks, total
-from hpcfwi.inversion.misfit import ShotMisfit
-from hpcfwi.model.grid import TimeAxis
-from hpcfwi.model.processing.sampling import Tail
 
 
 def pairs(count):
@@ -39,24 +34,3 @@ def test_blocks_keep_the_order_and_lose_nothing():
         cut = list(blocks(range(count)))
         assert [i for block in cut for i in block] == list(range(count))
         assert max(len(block) for block in cut) <= BLOCK
-
-
-@pytest.mark.parametrize(
-    ("value", "predicted", "reason"),
-    [
-        (np.nan, np.full((4, 2), np.inf), r"the misfit is nan: the wavefield has grown without bounds"),
-        (
-            np.inf,
-            np.full((4, 2), 3.0),
-            r"the misfit Broken is inf for a finite gather, whose largest value is 3; .* is 2",
-        ),
-    ],
-)
-def test_a_misfit_that_is_not_finite_says_what_is_wrong(value, predicted, reason):
-    class Broken:
-        def evaluate(self, predicted, *_):
-            return value, predicted
-
-    compare = ShotMisfit(Broken(), Tail(4, 4), np.full((4, 2), 2.0), TimeAxis(1.0, 4))
-    with pytest.raises(RunError, match=reason):
-        compare(predicted)

@@ -1,0 +1,1 @@
+"""What keeps updates smooth and models plausible: changes of variables, bounds, regularisation."""

@@ -1,0 +1,1 @@
+"""Misfits between predicted and observed gathers, each with its adjoint source."""
