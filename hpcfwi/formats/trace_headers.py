@@ -43,8 +43,9 @@ FIELD_TYPES = {"int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "fl
 UNSIGNED_FIELDS = {115, 117}
 # Files of fewer traces are read again each time.
 MIN_CACHED_TRACES = 200_000
-# Larger traces are skipped between headers; smaller ones are read with them, in blocks of so many bytes.
-MAX_READ_TRACE_BYTES, BLOCK_BYTES = 65536, 16_000_000
+# Larger traces are skipped between headers; smaller ones are read with them, in blocks of so many bytes. The heap would keep
+# larger blocks: 16 MB leave a driver 60 MB larger for the rest of its life.
+MAX_READ_TRACE_BYTES, BLOCK_BYTES = 65536, 1_000_000
 READER_THREADS = 4
 
 
