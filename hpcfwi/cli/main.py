@@ -149,7 +149,8 @@ def _result_lines(result: RunResult) -> Iterator[str]:
     error = "" if result.model_error is None else f", model error {100 * result.model_error:.2f} %"
     left_out = f", {result.left_out}" if result.left_out else ""
     counts = f"{counted(result.iterations, 'iteration')}, {counted(result.evaluations, 'evaluation')}"
-    yield f"{counts}: misfit {result.misfit:.6g}, {ratio:.4f} of the initial one{error}{left_out}"
+    of = "the first one of its stage" if result.stages > 1 else "the initial one"
+    yield f"{counts}: misfit {result.misfit:.6g}, {ratio:.4f} of {of}{error}{left_out}"
     yield f"stopped because {result.message}"
     if result.irreproducible:
         yield f"the last bits may differ from run to run: {result.irreproducible}"
@@ -162,6 +163,7 @@ def _result_lines(result: RunResult) -> Iterator[str]:
         yield "  wavelet.csv    the estimated wavelet"
     if (result.folder / "figures").is_dir():
         yield "  figures/       the model, the data, the convergence"
+    yield "  models/        the velocity after each iteration"
     yield "  history.csv    misfit, gradient and errors of each iteration; events.jsonl has every event, shot by shot"
     yield "  config.toml    the configuration with all defaults; staged/ and journal/ let the run be continued"
 
@@ -238,7 +240,7 @@ def check(config: Path, settings: tuple[str, ...], shot: str | None, stage: int 
     chosen = stages[(stage or 1) - 1]
     if run_config.stage:
         click.echo(f"stage {chosen.number} of {len(stages)}, {chosen.name}")
-    outcome = check_gradient(chosen.problem(problem.initial_velocity), shot)
+    outcome = check_gradient(chosen.first, shot)
     click.echo(outcome.text)
     return 0 if outcome.passed else 1
 

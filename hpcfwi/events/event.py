@@ -60,6 +60,7 @@ Batch = Annotated[Count | None, about("shots from which the misfit of all is est
 Evaluation = Annotated[Count, about("number of an evaluation of misfit and gradient; 1 is the initial model")]
 Evaluations = Annotated[Count, about("evaluations so far, or of a stage; replayed ones included")]
 Stage = Annotated[Count, about("number of a stage of the inversion, from 1")]
+Stages = Annotated[Count, about("number of stages of the inversion")]
 Iterations = Annotated[Count, about("number of iterations; of a start, or a stage that begins, the limit")]
 Misfit = Annotated[float, about("misfit of a shot, or summed over all shots")]
 InitialMisfit = Annotated[float, about("misfit of the initial model; with stages, of the first one of the stage")]

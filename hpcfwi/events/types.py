@@ -138,6 +138,7 @@ class RunDone(Event, name="done"):
     irreproducible: Annotated[str, f.about("why the last bits may differ from run to run, in words; else empty")]
     model_error: f.ModelError | None = None
     core_hours: f.CoreHours = 0.0
+    stages: f.Stages = 1
 
 
 class RunClosed(Event, name="closed"):
@@ -399,7 +400,7 @@ class StageStarted(Event):
     """A stage of the inversion begins."""
 
     stage: f.Stage
-    stages: Annotated[f.Count, f.about("number of stages")]
+    stages: f.Stages
     title: Annotated[str, f.about("name of the stage, or its band")]
     grid: Annotated[str, f.about("grid points along each axis and the distance between them, in words")]
     shots: f.Shots

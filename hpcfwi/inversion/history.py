@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -36,6 +37,16 @@ MAY_BE_EMPTY = ("model_error", "m_error", "batch")
 def model_file(iteration: int) -> str:
     """The file of an iteration's model in the run folder."""
     return f"models/{iteration:04d}.npy"
+
+
+def first_evaluations(rows: Sequence[Row]) -> dict[int, int]:
+    """The number of each stage's first evaluation; the first model of a later stage has no row."""
+    starts: dict[int, int] = {}
+    before = 0
+    for row in rows:
+        starts.setdefault(row.stage, before + 1)
+        before = row.evaluations
+    return starts
 
 
 class History:

@@ -183,7 +183,6 @@ class Objective:
     regularisation: Regularisation = field(default_factory=Regularisation)
 
     def __post_init__(self) -> None:
-        self.gradient: NDArray = np.zeros(0)  # of the last evaluation
         self.first_gradient: NDArray | None = None  # of evaluation 1, on the grid, unless it was in the journal
         self.seconds = 0.0  # wall time of all evaluations
         self._names = list(self.problem.survey.names)
@@ -228,7 +227,6 @@ class Objective:
             objective=whole.f,
         )
         self.evaluations.append(evaluation)
-        self.gradient = whole.g
         self.on_evaluation(evaluation)
         self.seconds += time.perf_counter() - started
         return whole.f, whole.g
@@ -315,7 +313,7 @@ class Objective:
         does not commute with a change of the wavelet, and without traces beyond ``max_offset``, m.
         """
         axis = self.problem.time_axis(velocity)
-        model = stage(self.staged, "model", squared_slowness(velocity))
+        model = stage(self.staged, "model", squared_slowness(velocity), sync=False)
         options = processed, max_offset
         try:
             return self.executor.map(
@@ -336,7 +334,7 @@ class Objective:
         They are processed as the misfit compares them, or as they are before the processing.
         """
         axis = self.problem.time_axis(velocity)
-        model = stage(self.staged, "model", squared_slowness(velocity))
+        model = stage(self.staged, "model", squared_slowness(velocity), sync=False)
         name, shot = self._names[index], self.shots[index]
         arguments = (self.operations.context, name, model, shot, axis, processed)
         key = task_key("predict", _shot_key(self.operations, model, shot, axis), processed)

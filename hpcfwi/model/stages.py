@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,14 @@ class Stage:
         InputError
             If the band, the grid or the shots of the stage do not fit the data; the message names the stage.
         """
+        return self.first if velocity is self.base.initial_velocity else self._checked(velocity)
+
+    @cached_property
+    def first(self) -> Problem:
+        """The problem for the initial model of the run: grid, time axis, shots and solver are those of any other model."""
+        return self._checked(self.base.initial_velocity)
+
+    def _checked(self, velocity: NDArray[np.float64]) -> Problem:
         if self.section is None:
             return self.base
         try:
@@ -70,11 +79,6 @@ class Stage:
             if isinstance(error, DataError):
                 raise
             raise InputError(f"{self.key} ({self.name}): {error}") from None
-
-    @property
-    def domain(self) -> Domain:
-        """The grid of the stage."""
-        return self.problem(self.base.initial_velocity).domain
 
     def _problem(self, section: StageSection, velocity: NDArray[np.float64]) -> Problem:
         base, steps = self.base, self._processing(section)
@@ -203,6 +207,7 @@ class Stage:
         return np.where(self.base.frozen, velocity, np.clip(velocity + change, low, high))
 
 
+@lru_cache(maxsize=1)  # plan, layout and run ask for them: their models need not be averaged each time
 def stages_of(problem: Problem) -> tuple[Stage, ...]:
     """The stages of a run, at least one."""
     sections = problem.config.stage
@@ -213,7 +218,7 @@ def stages_of(problem: Problem) -> tuple[Stage, ...]:
 
 def problems_of(problem: Problem) -> list[Problem]:
     """The problems whose shots the workers of a run compute: that of modelled data, and that of each stage."""
-    stages = [stage.problem(problem.initial_velocity) for stage in stages_of(problem)]
+    stages = [stage.first for stage in stages_of(problem)]
     modelled = problem.observations.recordings is None
     return [problem, *stages] if modelled and problem.config.stage else stages
 
@@ -227,7 +232,7 @@ def load_problem(config: RunConfig) -> Problem:
     warnings = list(problem.warnings)
     for stage in stages_of(problem):
         if stage.section is not None:
-            new = stage.problem(problem.initial_velocity).warnings
+            new = stage.first.warnings
             warnings += [f"{stage.key} ({stage.name}): {text}" for text in new if text not in problem.warnings]
     return replace(problem, warnings=tuple(warnings))
 

@@ -160,13 +160,11 @@ def convergence_figure(
     known = plotting.finite(errors)
     figure = plotting.new_figure((7.0, 5.8 if known.size else 3.6))
     top, *below = figure.subplots(2 if known.size else 1, 1, sharex=True, squeeze=False)[:, 0]
-    numbers, starts = np.arange(1, len(misfits) + 1), sorted({1, *stages})
-    firsts = np.array([misfits[start - 1] if misfits[start - 1] > 0 else 1.0 for start in starts])
-    every, accepted = (
-        np.column_stack([at, values / firsts[np.searchsorted(starts, at, side="right") - 1]])
-        for at, values in ((numbers, misfits), (np.asarray(iteration_evaluations), iteration_misfits))
-    )
-    draw_misfits(top, _broken(every, starts), _broken(accepted, starts), 1.0)
+    every = np.column_stack([np.arange(1, len(misfits) + 1), misfits])
+    accepted = np.column_stack([iteration_evaluations, iteration_misfits])
+    starts = sorted({1, *stages})
+    every, accepted = (relative_misfits(points, every, starts) for points in (every, accepted))
+    draw_misfits(top, every, accepted, starts)
     count = counted(len(iteration_misfits) - 1, "iteration")
     of = f"that of its stage, {stages[starts[-1]]}," if stages else "the first misfit"
     top.set_title(f"Misfit: {_number(100 * accepted[-1, 1])} % of {of} after {count}")
@@ -185,19 +183,30 @@ def convergence_figure(
     return figure
 
 
-def _broken(points: NDArray, starts: Sequence[int]) -> NDArray:
-    """Points (x, y) with gaps before each start but the first, so that no line joins two stages."""
-    places = np.searchsorted(points[:, 0], starts[1:])
-    return np.insert(points, places, np.nan, axis=0)
+def relative_misfits(points: NDArray, evaluations: NDArray, starts: Sequence[int]) -> NDArray:
+    """Misfits relative to the first one of their stage.
 
-
-def draw_misfits(axes: Axes, evaluations: NDArray, accepted: NDArray, first: float) -> None:
-    """Plot the misfits of all evaluations and of the accepted ones, relative to the first.
-
-    ``evaluations`` and ``accepted`` have shape (n, 2): numbers of evaluations, and misfits.
+    ``points`` and ``evaluations`` have shape (n, 2): numbers of evaluations, and misfits; stages begin at ``starts``.
     """
+    numbers = evaluations[:, 0]
+    places = np.minimum(np.searchsorted(numbers, starts), len(numbers) - 1)  # a damaged log may lack some
+    firsts = np.where(evaluations[places, 1] > 0, evaluations[places, 1], 1.0)
+    return np.column_stack(
+        [points[:, 0], points[:, 1] / firsts[np.searchsorted(starts, points[:, 0], side="right") - 1]]
+    )
+
+
+def draw_misfits(axes: Axes, evaluations: NDArray, accepted: NDArray, starts: Sequence[int] = (1,)) -> None:
+    """Plot the relative misfits of all evaluations and of the accepted ones; no line joins two stages.
+
+    ``evaluations`` and ``accepted`` are those of :func:`relative_misfits`, shape (n, 2).
+    """
+    evaluations, accepted = (
+        np.insert(points, np.searchsorted(points[:, 0], starts[1:]), np.nan, axis=0)
+        for points in (evaluations, accepted)
+    )
     # a logarithmic axis has no place for zero
-    every, kept = (np.where(points[:, 1] > 0, points[:, 1], np.nan) / first for points in (evaluations, accepted))
+    every, kept = (np.where(points[:, 1] > 0, points[:, 1], np.nan) for points in (evaluations, accepted))
     axes.plot(evaluations[:, 0], every, ".-", color="0.6", lw=0.8, label="every evaluation")
     axes.plot(accepted[:, 0], kept, "o-", color="C0", ms=5, label="accepted iteration")
     plotting.use_log_scale(axes, np.concatenate([every, kept]))

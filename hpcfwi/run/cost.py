@@ -180,7 +180,7 @@ def _run_seconds(problem: Problem, layout: Layout, nodes: int, throughput: Throu
     """Wall time of a run: start, observed data, and the stages."""
     seconds = START_S
     for stage in stages_of(problem):
-        own = stage.problem(problem.initial_velocity)
+        own = stage.first
         seconds += throughput.build_s + _cost(own, chosen_strategy(own, layout), layout, nodes, throughput).run_s
     if problem.config.data.file is None:
         rounds = math.ceil(len(problem.survey) / (nodes * layout.processes))

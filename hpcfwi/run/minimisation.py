@@ -43,7 +43,7 @@ class RunResult:
     iterations, evaluations
         Number of each.
     misfit, initial_misfit
-        Misfit of the final and of the initial model.
+        Misfit of the final and of the initial model; with stages, of the first model of the last stage.
     model_error
         ``norm(vp - vp_true) / norm(vp_true)``; None if no true model is known.
     message
@@ -54,6 +54,8 @@ class RunResult:
         Why another run of the same problem may differ in the last bits, in words; empty if it gives the same bytes.
     core_hours
         Cores of the workers times the hours for which they were held until the model was ready, over all starts.
+    stages
+        Number of stages.
     """
 
     folder: Path
@@ -67,6 +69,7 @@ class RunResult:
     left_out: str = ""
     irreproducible: str = ""
     core_hours: float = 0.0
+    stages: int = 1
 
 
 class Minimisation:
@@ -221,6 +224,7 @@ class Minimisation:
             "message": str(result.message),
             "left_out": self.problem.exclusion_note,
             "irreproducible": self.session.reproducibility.reasons,
+            "stages": len(stages_of(self.problem)),
             "core_hours": round(self.log.state.core_hours(time.time()), 6),
         }
         self.folder.write_json(self.folder.result, {"state": "done", "limits": self.config.limits, "summary": summary})

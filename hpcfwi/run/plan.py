@@ -151,7 +151,7 @@ def _stage_rows(problem: Problem) -> Iterator[tuple[str, str]]:
     for stage in stages_of(problem):
         if stage.section is None:
             return
-        own = stage.problem(problem.initial_velocity)
+        own = stage.first
         axis, shots = own.time_axis(own.initial_velocity), counted(len(own.survey), "shot")
         yield (
             f"stage {stage.number}",
@@ -184,7 +184,7 @@ def disk_needs(problem: Problem) -> dict[str, int]:
 
 def _journal_bytes(stage: Stage) -> int:
     """Gradient and model of each evaluation."""
-    cells = math.prod(stage.domain.shape)
+    cells = math.prod(stage.first.domain.shape)
     return round(1.1 * expected_evaluations(stage.optimisation) + 1) * 2 * 8 * cells
 
 

@@ -205,8 +205,3 @@ class StageRun:
 def _name(stage: Stage) -> str:
     """What distinguishes the files of a stage."""
     return "" if stage.section is None else f"-stage-{stage.number}"
-
-
-def staged_by_name(problem: Problem, shots: Sequence[StagedFile]) -> dict[str, StagedFile]:
-    """The staged shots of a problem by their names."""
-    return dict(zip(problem.survey.names, shots, strict=True))

@@ -140,7 +140,7 @@ def test_a_timeline_with_any_numbers_is_drawn(fuzz, hostile):
         data = ReportData(event for event in map(parse_event, lines) if event is not None)
         gantt = draw_gantt(data.timeline)
         if gantt is not None:
-            for block in [*gantt.shots, *gantt.stages, *gantt.evaluations]:
+            for block in [*gantt.shots, *gantt.phases, *gantt.evaluations]:
                 assert 0 <= block.begin <= 1000
                 assert 0 < block.width <= 1001
             assert len(gantt.ticks) < 60

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hpcfwi.errors import RunError
-from hpcfwi.inversion.history import History, Row
+from hpcfwi.inversion.history import History, Row, first_evaluations
 
 
 def row(iteration, error=0.25):
@@ -60,3 +60,10 @@ def test_a_row_that_was_computed_anew_with_another_misfit_replaces_it_and_those_
     other = replace(rows[1], misfit=0.7)
     assert history.add(other)
     assert History(history.path).rows == [rows[0], other]
+
+
+def test_a_stage_begins_after_the_last_evaluation_of_the_one_before():
+    found = [
+        replace(row(i), evaluations=n, stage=s) for i, (n, s) in enumerate([(1, 1), (4, 1), (7, 2), (8, 2), (12, 3)])
+    ]
+    assert first_evaluations(found) == {1: 1, 2: 5, 3: 9}

@@ -93,7 +93,10 @@ def test_status_and_report_say_the_stage(shell, undisturbed):
     run_dir, _ = undisturbed
     status = json.loads(shell("status", run_dir, "--json").stdout)
     assert (status["stage"], status["stages"], status["state"]) == ("3, all", 3, "done")
-    assert "stage 2" in (run_dir / "report.html").read_text()
+    report = (run_dir / "report.html").read_text()
+    assert "Relative to the first one of its stage: " in report
+    assert " % of the first one of stage 3" in report
+    assert "Iteration 3, stage 2: misfit " in report
 
 
 def test_two_workers_give_the_same_bytes(run, undisturbed):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfwi.inversion.history import Row
-from hpcfwi.reporting.figures import draw_misfits
+from hpcfwi.inversion.history import Row, first_evaluations
+from hpcfwi.reporting.figures import draw_misfits, relative_misfits
 from hpcfwi.reporting.formatting import counted, natural_order, number
 from hpcfwi.reporting.plotting import finite, new_figure, render, use_integer_axis, use_log_scale
 from hpcfwi.reporting.report.data import RunModels, ShotMisfits
@@ -94,14 +94,18 @@ def convergence_charts(rows: Sequence[Row], evaluations: Mapping[int, float]) ->
 def _misfit_chart(rows: Sequence[Row], evaluations: Mapping[int, float]) -> Chart:
     accepted = {row.evaluations: row.misfit for row in rows}
     tried = dict(sorted(evaluations.items()))
-    misfits = [*(accepted or tried).values()]
-    initial = misfits[0] if misfits[0] > 0 else 1.0
+    starts = sorted(first_evaluations(rows).values()) or [1]
+    known = np.array(sorted((accepted | tried).items()))
+    every, kept = (
+        relative_misfits(np.array([*points.items()]).reshape(-1, 2), known, starts) for points in (tried, accepted)
+    )
+    last = (kept if len(kept) else every)[-1, 1]
+    of = "the first one of its stage" if len(starts) > 1 else "that of the initial model"
     counts = f"{counted(max(0, len(rows) - 1), 'iteration')} and {counted(max([*tried, *accepted]), 'evaluation')}"
-    summary = f"Relative to that of the initial model: {number(100 * misfits[-1] / initial)} % after {counts}."
+    summary = f"Relative to {of}: {number(100 * last)} % after {counts}."
 
     def draw(axes: Axes) -> None:
-        every, kept = (np.array([*points.items()]).reshape(-1, 2) for points in (tried, accepted))
-        draw_misfits(axes, every[some(len(every), MAX_POINTS)], kept[some(len(kept), MAX_POINTS)], initial)
+        draw_misfits(axes, every[some(len(every), MAX_POINTS)], kept[some(len(kept), MAX_POINTS)], starts)
 
     return Chart("Misfit", summary, draw_svg(CHART_SIZE, CHART_BOX, draw))
 

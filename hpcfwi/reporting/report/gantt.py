@@ -23,7 +23,7 @@ from hpcfwi.reporting.formatting import counted, natural_order, number
 from hpcfwi.reporting.plotting import round_ticks
 
 T = TypeVar("T")
-# Limits of a timeline: single shots, bins of time, workers, marks (and stages, and starts), evaluations.
+# Limits of a timeline: single shots, bins of time, workers, marks (and phases, and starts), evaluations.
 MAX_SHOTS, BINS, MAX_WORKERS, MAX_MARKS, MAX_EVALUATIONS = 3000, 240, 20_000, 500, 20_000
 # Initial width of a bin, which doubles when time exceeds the bins; longest time from a driver's start to its first event.
 FIRST_WIDTH_S, MAX_STARTUP_S = 0.05, 3600.0
@@ -35,15 +35,15 @@ TIME_UNITS = (("h", 3600.0, 3 * 3600.0), ("min", 60.0, 180.0), ("s", 1.0, 0.0))
 # Events with a mark besides failures, and those after which a worker has failed.
 MARKS: dict[type[Event], str] = {events.TaskFailed: "a task failed", events.TaskOverdue: "a task is overdue"}
 ENDS: dict[type[Event], str] = {events.WorkerDied: "died", events.WorkerRestarted: "restarted"}
-# Events that begin a stage, and the name of the stage.
-STAGES: dict[type[Event], str] = {
+# Events that begin a phase, and the name of the phase.
+PHASES: dict[type[Event], str] = {
     RunStarted: "start",
     events.StagingData: "data",
     events.DataStaged: "inversion",
     events.Optimised: "results",
     **dict.fromkeys((events.RunDone, events.RunFailed, events.RunInterrupted), "end"),
 }
-STAGE_TITLES = {"start": "start, waiting for workers"}
+PHASE_TITLES = {"start": "start, waiting for workers"}
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Worker:
 
 @dataclass
 class Span:
-    """A stage, an evaluation or a shot."""
+    """A phase, an evaluation or a shot."""
 
     name: str
     begin: float
@@ -79,7 +79,7 @@ class Timeline:
         self.joined = 0  # number of workers, including those beyond MAX_WORKERS
         self.shots: list[Span] = []  # empty if crowded
         self.crowded = False  # whether there are more than MAX_SHOTS
-        self.stages: list[Span] = []
+        self.phases: list[Span] = []
         self.evaluations: list[Span] = []
         self.marks: list[tuple[int, float, str]] = []  # failures: worker (-1: none), time and text
         self.starts: list[tuple[float, float]] = []  # of drivers: time, and length of the pause before
@@ -102,8 +102,8 @@ class Timeline:
         if isinstance(event, ShotDone | ShotStaged):  # like nearly all events
             self._add_shot(event, now)
             return
-        if type(event) in STAGES:
-            self._begin_stage(STAGES[type(event)], now)
+        if type(event) in PHASES:
+            self._begin_phase(PHASES[type(event)], now)
         text = failure_line(event) or MARKS.get(type(event))
         if text is not None:
             self._mark(event, one_line(text), now)
@@ -121,10 +121,10 @@ class Timeline:
                 self.evaluations.append(Span("", self._evaluation_begin, now, event.evaluation))
 
     def close(self) -> None:
-        """End the last stage, after all events."""
-        if self.stages:
-            self.stages[-1].end = self.now
-        self.stages = [stage for stage in self.stages if stage.name != "end" and stage.end > stage.begin]
+        """End the last phase, after all events."""
+        if self.phases:
+            self.phases[-1].end = self.now
+        self.phases = [phase for phase in self.phases if phase.name != "end" and phase.end > phase.begin]
 
     def presence(self, worker: Worker) -> tuple[float, float]:
         """Begin and end of the time for which a worker was connected."""
@@ -140,15 +140,15 @@ class Timeline:
         now = max(0.0, begin - self._zero)
         if len(self.starts) < MAX_MARKS:
             self.starts.append((now, pause))
-        self._begin_stage("start", now)
+        self._begin_phase("start", now)
 
-    def _begin_stage(self, name: str, now: float) -> None:
-        if self.stages:
-            self.stages[-1].end = max(now, self.stages[-1].begin)
-            if name == self.stages[-1].name:
+    def _begin_phase(self, name: str, now: float) -> None:
+        if self.phases:
+            self.phases[-1].end = max(now, self.phases[-1].begin)
+            if name == self.phases[-1].name:
                 return
-        if len(self.stages) < MAX_MARKS:
-            self.stages.append(Span(name, now, now))
+        if len(self.phases) < MAX_MARKS:
+            self.phases.append(Span(name, now, now))
 
     def _join(self, host: str, name: str, address: str, now: float) -> None:
         self.joined += 1
@@ -224,7 +224,7 @@ class Gantt:
     rows: list[Row]
     shots: list[Block]  # empty if there are too many
     shades: list[tuple[int, str]]  # instead of shots: for each shade, the SVG path of the bins that are that busy
-    stages: list[Block]
+    phases: list[Block]
     evaluations: list[Block]
     marks: list[tuple[float, int, str]]  # place, row (-1: above all rows) and title of failures
     pauses: list[tuple[float, str]]  # place and title of restarts of the driver
@@ -264,7 +264,7 @@ def draw_gantt(timeline: Timeline) -> Gantt | None:
         rows,
         list(map(shot, timeline.shots)) if one_by_one else [],
         [] if one_by_one else list(_shades(timeline, rows, place)),
-        [block(s, 0, STAGE_TITLES.get(s.name, s.name), f"stage-{s.name}") for s in timeline.stages],
+        [block(s, 0, PHASE_TITLES.get(s.name, s.name), f"phase-{s.name}") for s in timeline.phases],
         [block(s, 0, s.name) for s in _grouped(timeline.evaluations)],
         [(place(time) / 10, row_of.get(worker, -1), text) for worker, time, text in timeline.marks],
         [(place(t) / 10, f"driver started again after a pause of {number(p, 3)} s") for t, p in timeline.starts[1:]],

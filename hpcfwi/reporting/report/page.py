@@ -14,7 +14,7 @@ from typing import Any
 from hpcfwi.errors import HpcfwiError, RunError
 from hpcfwi.events.lease import Liveness
 from hpcfwi.events.log import read_events
-from hpcfwi.inversion.history import Row
+from hpcfwi.inversion.history import Row, first_evaluations
 from hpcfwi.io import printable, require_regular_file, shortened, write_atomic
 from hpcfwi.model.problem import Problem
 from hpcfwi.reporting.formatting import counted, date_time, duration, number
@@ -175,7 +175,10 @@ def _summary(run: Path, data: ReportData, rows: Sequence[Row], models: RunModels
     if rows:
         first, last = rows[0], rows[-1]
         iteration, evaluations = last.iteration, max(evaluations, last.evaluations)
-        share = f", {number(100 * last.misfit / first.misfit, 3)} % of the initial misfit" if first.misfit > 0 else ""
+        number_one = first_evaluations(rows)[last.stage]
+        before = first.misfit if number_one == 1 else data.evaluations.get(number_one, 0.0)
+        of = "the initial misfit" if number_one == 1 else f"the first one of stage {last.stage}"
+        share = f", {number(100 * last.misfit / before, 3)} % of {of}" if before > 0 else ""
         misfit = f"{number(last.misfit, 6)}{share}"
         if first.model_error is not None and last.model_error is not None:
             error = " → ".join(f"{number(100 * e, 3)} %" for e in (first.model_error, last.model_error))

@@ -61,7 +61,7 @@ def test_stages_follow_each_other_without_gaps():
         at(1011.0, "done"),
         at(1012.0, "closed"),
     )
-    assert [(stage.name, stage.begin, stage.end) for stage in line.stages] == [
+    assert [(phase.name, phase.begin, phase.end) for phase in line.phases] == [
         ("start", 0.0, 4.0),
         ("data", 4.0, 5.0),
         ("inversion", 5.0, 9.0),
