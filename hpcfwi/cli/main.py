@@ -158,7 +158,7 @@ def _result_lines(result: RunResult) -> Iterator[str]:
     yield f"{result.folder} holds:"
     if (result.folder / "report.html").is_file():
         yield "  report.html    everything on one page, for a browser"
-    yield "  model.npy      the velocity, km/s; model.vti for ParaView, with the initial and the true one"
+    yield "  model.npy      the velocity, km/s; model.vti for ParaView, with the initial and, if known, the true one"
     if (result.folder / "wavelet.csv").is_file():
         yield "  wavelet.csv    the estimated wavelet"
     if (result.folder / "figures").is_dir():
