@@ -27,6 +27,7 @@ KEYS_OF: dict[str, tuple[str, ...]] = {
     "overlap": ("lbfgs-batch",),
     "step": ("adam",),
     "schedule": ("adam",),
+    "epsilon": ("adam",),
 }
 # Keys that only decide when the inversion ends: a finished run may be continued with other values.
 LIMITS = (
@@ -107,6 +108,13 @@ class OptimisationSection(Section):
         "cosine",
         description='"cosine": the step decays to zero as half a period of a cosine over inversion.iterations, which then '
         'cannot be changed when a run is continued; "constant": it does not',
+    )
+    epsilon: float = Field(
+        1e-8,
+        ge=1e-16,
+        le=1,
+        description="Adam divides the mean gradient of a cell by the root of its mean square, plus this share of the largest "
+        "root; larger values slow down cells with small gradients, which are far from the shots",
     )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="of the random order of shots in batches")
     full_misfit_every: int = Field(

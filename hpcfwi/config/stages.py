@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -26,7 +26,12 @@ class StageSection(OptimisationSection):
     )
     low: Frequency | None = Field(None, description="Hz; lower corner of the band; default: low frequencies pass")
     high: Frequency | None = Field(None, description="Hz; upper corner of the band; default: high frequencies pass")
-    order: int = Field(8, ge=2, le=16, multiple_of=2, description="order of the zero-phase filter at each corner")
+    order: int = Field(8, ge=2, le=16, multiple_of=2, description="order of the filter at each corner")
+    phase: Literal["zero", "causal"] = Field(
+        "zero",
+        description='"zero": arrivals stay where they are, and the end of each gather is tapered; "causal": minimum phase, '
+        "arrivals come later, and nothing is tapered",
+    )
     spacing: Spacing | None = Field(
         None, description="m; distance between the grid points of this stage along each axis; default: that of [grid]"
     )
@@ -47,8 +52,9 @@ class StageSection(OptimisationSection):
             raise ValueError(f"low: is {self.low:g} Hz; it should be below high, which is {self.high:g} Hz")
         if self.spacing is not None and self.points_per_wavelength is not None:
             raise ValueError("spacing: is given, and so is points_per_wavelength; keep one of the two")
-        if "order" in self.model_fields_set and self.low is None and self.high is None:
-            raise ValueError("order: goes with low, high or both")
+        for key in sorted({"order", "phase"} & self.model_fields_set):
+            if self.low is None and self.high is None:
+                raise ValueError(f"{key}: goes with low, high or both")
         if self.budget_core_hours is not None:
             raise ValueError(
                 "budget_core_hours: is that of the whole run, in [inversion]; a stage may have budget_hours"

@@ -124,7 +124,8 @@ class Stage:
         base = self.base.processing
         steps, first = list(base.steps), len(base.steps) + 1
         if section.low is not None or section.high is not None:
-            band = BandPassSection(kind="bandpass", low=section.low, high=section.high, order=section.order)
+            corners = {"low": section.low, "high": section.high, "order": section.order, "phase": section.phase}
+            band = BandPassSection.model_validate({"kind": "bandpass", **corners})
             steps.insert(base.leading, build_step(band, first))
         steps += [build_step(each, number) for number, each in enumerate(section.processing, 1)]
         return replace(base, steps=tuple(steps))

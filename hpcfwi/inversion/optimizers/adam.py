@@ -15,9 +15,6 @@ from hpcfwi.inversion.parametrisation import Parametrisation, Vector
 
 # Decay of the mean of the gradients and of the mean of their squares in an iteration.
 BETA1, BETA2 = 0.9, 0.999
-# Added to the root of the mean square, as a share of its largest value. A larger share slows down cells far from the sources,
-# where a few cells have far larger gradients than all others.
-EPSILON = 1e-8
 
 
 class Adam:
@@ -29,8 +26,8 @@ class Adam:
         m^ = m / (1 - b1^(k + 1))        v^ = v / (1 - b2^(k + 1))
         x = x - a_k m^ / (sqrt(v^) + e max(sqrt(v^)))
 
-    The paper adds ``e = 1e-8`` to each root; here it is relative to the largest root, so that the unit of the misfit does not
-    matter. The step ``a_k`` is constant or decays as ``a (1 + cos(pi k / iterations)) / 2``.
+    The paper adds ``e = 1e-8`` to each root; here e, ``inversion.epsilon``, is relative to the largest root, so that the unit of
+    the misfit does not matter. The step ``a_k`` is constant or decays as ``a (1 + cos(pi k / iterations)) / 2``.
     """
 
     def minimise(
@@ -45,7 +42,7 @@ class Adam:
         bounds, shots, every = parametrisation.bounds, objective.shot_count, section.full_misfit_every
         batches = Batches(shots, section.batch_size(shots), section.seed)
         x = np.clip(x0, *bounds)
-        moments = Moments(x.size)
+        moments = Moments(x.size, section.epsilon)
         last = min(section.iterations, section.evaluations - 1)
         limit = limit_message("iterations" if last == section.iterations else "evaluations")
         for k in range(last + 1):
@@ -64,9 +61,10 @@ class Adam:
 
 
 class Moments:
-    """Mean and mean square of the gradients so far, of ``size`` entries."""
+    """Mean and mean square of the gradients so far, of ``size`` entries; ``epsilon`` is a share of the largest root."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, epsilon: float) -> None:
+        self._epsilon = epsilon
         self._mean, self._square = np.zeros(size), np.zeros(size)
         self._count = 0
         self._unit = 0.0
@@ -83,7 +81,7 @@ class Moments:
         self._square = BETA2 * self._square + (1 - BETA2) * g**2
         mean = self._mean / (1 - BETA1**self._count)
         root = np.sqrt(self._square / (1 - BETA2**self._count))
-        return np.asarray(mean / (root + EPSILON * root.max()))
+        return np.asarray(mean / (root + self._epsilon * root.max()))
 
 
 def _power_of_two(g: Vector) -> float:

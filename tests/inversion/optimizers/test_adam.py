@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from analytic import Box, Quadratics, Recorded, rosenbrock, section
 
-from hpcfwi.inversion.optimizers import adam
 from hpcfwi.inversion.optimizers.adam import Adam, Moments
 
 FREE = Box(np.full(6, -9.0), np.full(6, 9.0))
@@ -39,22 +38,27 @@ def test_the_iterates_are_those_of_the_paper():
     objective = Quadratics(5, 6, 0.3)
     found, _ = minimise(objective, iterations=30, schedule="constant", batch=5, step=0.02)
     expected = algorithm_1(
-        lambda x: objective(x)[1], np.zeros(6), 30, 0.02, lambda v_hat: adam.EPSILON * np.sqrt(v_hat).max()
+        lambda x: objective(x)[1], np.zeros(6), 30, 0.02, lambda v_hat: 1e-8 * np.sqrt(v_hat).max()
     )
     np.testing.assert_allclose(found.x, expected, rtol=1e-12)
 
 
-def test_the_iterates_are_those_of_pytorch(monkeypatch):
+def test_the_iterates_are_those_of_pytorch():
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(adam, "EPSILON", 0.0)
     objective = Quadratics(5, 6, 0.3)
     x = torch.nn.Parameter(torch.zeros(6, dtype=torch.float64))
     optimizer = torch.optim.Adam([x], lr=0.02, eps=0.0)
     for _ in range(40):
         x.grad = torch.from_numpy(objective(x.detach().numpy())[1])
         optimizer.step()
-    found, _ = minimise(objective, iterations=40, schedule="constant", batch=5, step=0.02)
+    found, _ = minimise(objective, iterations=40, schedule="constant", batch=5, step=0.02, epsilon=1e-16)
     np.testing.assert_allclose(found.x, x.detach().numpy(), rtol=1e-10)
+
+
+def test_a_large_epsilon_slows_down_entries_with_small_gradients():
+    slopes = np.array([1.0, 1e-3])
+    steps = [Moments(2, epsilon).direction(slopes) for epsilon in (1e-8, 0.1)]
+    np.testing.assert_allclose(steps, [[1, 1], [1 / 1.1, 1e-3 / 0.101]], rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [1e-3, 0.1])
@@ -68,7 +72,7 @@ def test_the_first_step_changes_nearly_every_entry_by_the_step(size):
 def test_a_cosine_ends_with_a_step_of_nearly_zero():
     objective = Recorded(Quadratics(5, 6, 0.0))
     minimise(objective, iterations=50, batch=5, step=0.01)
-    moments, x = Moments(6), np.zeros(6)
+    moments, x = Moments(6, 1e-8), np.zeros(6)
     for k, (_, g) in enumerate(objective.answers[:-1]):
         x = x - 0.01 * (1 + math.cos(math.pi * k / 50)) / 2 * moments.direction(g)
         np.testing.assert_allclose(objective.asked[k + 1][0], x, rtol=1e-12)
