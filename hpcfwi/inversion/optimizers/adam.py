@@ -26,7 +26,7 @@ class Adam:
         m^ = m / (1 - b1^(k + 1))        v^ = v / (1 - b2^(k + 1))
         x = x - a_k m^ / (sqrt(v^) + e max(sqrt(v^)))
 
-    The paper adds ``e = 1e-8`` to each root; here e, ``inversion.epsilon``, is relative to the largest root, so that the unit of
+    The paper adds ``e = 1e-8`` to each root; here e is ``inversion.epsilon`` times the largest root, so that the unit of
     the misfit does not matter. The step ``a_k`` is constant or decays as ``a (1 + cos(pi k / iterations)) / 2``.
     """
 

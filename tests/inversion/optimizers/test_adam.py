@@ -37,9 +37,7 @@ def test_the_iterates_are_those_of_the_paper():
     """The paper's small number is relative here."""
     objective = Quadratics(5, 6, 0.3)
     found, _ = minimise(objective, iterations=30, schedule="constant", batch=5, step=0.02)
-    expected = algorithm_1(
-        lambda x: objective(x)[1], np.zeros(6), 30, 0.02, lambda v_hat: 1e-8 * np.sqrt(v_hat).max()
-    )
+    expected = algorithm_1(lambda x: objective(x)[1], np.zeros(6), 30, 0.02, lambda v_hat: 1e-8 * np.sqrt(v_hat).max())
     np.testing.assert_allclose(found.x, expected, rtol=1e-12)
 
 
