@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from hpcfwi.reporting.survey_info import SurveyInfo, survey_info
     from hpcfwi.run.driver import RunResult, model_data, run_inversion
     from hpcfwi.run.export import Export, export_model
+    from hpcfwi.run.open_objective import open_objective
     from hpcfwi.run.plan import Plan, make_plan
+    from hpcfwi.run.survey_objective import SurveyObjective
     from hpcfwi.scaling.study import ScaleOptions, StudyResult, run_study
     from hpcfwi.scaling.time_breakdown import TimeBreakdown, time_breakdown
     from hpcfwi.sitecheck.driver_checks import check_site
@@ -35,10 +37,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckReport", "DataError", "DataSection", "Export", "FunctionalGradient", "HpcfwiError", "InputError", "Interrupted",
     "LaunchOptions", "Plan", "Problem", "RunConfig", "RunError", "RunResult", "RunStatus", "ScaleOptions", "Site",
-    "StagingError",
-    "StudyResult", "SurveyInfo", "TimeBreakdown", "__version__", "check_gradient", "check_site", "export_model", "known_sites",
-    "load_run_config", "load_site", "make_plan", "model_data", "read_events", "run_inversion", "run_status",
-    "run_study", "survey_info", "time_breakdown", "write_report",
+    "StagingError", "StudyResult", "SurveyInfo", "SurveyObjective", "TimeBreakdown", "__version__", "check_gradient",
+    "check_site", "export_model", "known_sites", "load_run_config", "load_site", "make_plan", "model_data",
+    "open_objective", "read_events", "run_inversion", "run_status", "run_study", "survey_info", "time_breakdown",
+    "write_report",
 ]  # fmt: skip
 
 _NAMES_OF = {
@@ -50,6 +52,8 @@ _NAMES_OF = {
     "hpcfwi.errors": ("DataError", "HpcfwiError", "InputError", "Interrupted", "RunError", "StagingError"),
     "hpcfwi.inversion.functional_gradient": ("FunctionalGradient",),
     "hpcfwi.run.export": ("Export", "export_model"),
+    "hpcfwi.run.open_objective": ("open_objective",),
+    "hpcfwi.run.survey_objective": ("SurveyObjective",),
     "hpcfwi.run.plan": ("Plan", "make_plan"),
     "hpcfwi.model.problem": ("Problem",),
     "hpcfwi.events.log": ("read_events",),

@@ -19,6 +19,8 @@ MAX_KINDS_OF_FAILURES, MAX_HOSTS, MAX_LINE_LENGTH, MAX_LEFT_OVER_JOBS = 50, 5000
 STEPS_AVERAGED = 5
 # States after which a driver does nothing more.
 ENDED = ("done", "stopped", "failed")
+# Why an open objective has stopped without an error.
+CLOSED = "the program has closed its objective; start it again to go on"
 
 
 def one_line(text: str) -> str:
@@ -140,6 +142,15 @@ class RunState:
                 self.stage_iterations = (self.iteration or 0) + event.iterations
             case events.SumsFound():
                 self.shots_done = event.shots
+            case events.OperationStarted():
+                self._shots_begin(event.shots)
+            case events.OperationOnShot():
+                self._count_shot(event.shot)
+                self._count_on(event.worker, event.host, event.seconds)
+            case events.OperationDone():
+                self.shots_done = self.shots_total
+            case events.EvaluationDone() if self.opened:  # of any shots and models
+                self.evaluation, self.shots_done, self.misfit = event.evaluation, self.shots_total, event.misfit
             case events.EvaluationDone():
                 self.evaluation, self.shots_done = event.evaluation, self.shots_total
                 if self.initial_misfit is None:  # the first one of the run, or of a stage
@@ -163,14 +174,20 @@ class RunState:
                 self.reason = event.message
             case events.RunClosed():
                 self._all_workers_left()
-                if self.state not in ENDED:  # of hpcfwi model
-                    self.state, self.reason = "stopped", "only the observed data were requested"
+                if self.state not in ENDED:  # of hpcfwi model, or a program that has opened the objective
+                    why = CLOSED if self.opened else "only the observed data were requested"
+                    self.state, self.reason = "stopped", why
             case events.ShotExcluded():  # the inversion starts over
                 self.iteration, self.evaluation, self.misfit, self.model_error = None, 0, None, None
                 self.initial_misfit, self.step_seconds, self.stage = None, [], None
         line = failure_line(event)
         if line is not None:
             _count(self.failures, line)
+
+    @property
+    def opened(self) -> bool:
+        """Whether a program has opened the objective in place of a run."""
+        return self.start is not None and bool(self.start.opened)
 
     def core_hours(self, now: float) -> float:
         """Cores of all workers so far times the hours for which they were held."""
@@ -217,13 +234,15 @@ class RunState:
             self._seen.add(shot)
             self.shots_done = min(self.shots_total, self.shots_done + 1)
 
-    def _shot_done(self, event: events.ShotDone) -> None:
-        worker = self.workers.get(event.worker)
+    def _count_on(self, address: str, host: str, seconds: float) -> None:
+        worker, host = self.workers.get(address), one_line(host)
         if worker is not None:
             worker.shots += 1
-            worker.seconds += event.seconds
-        host = one_line(event.host)
+            worker.seconds += seconds
         self.shots_on[host if host in self.shots_on or len(self.shots_on) < MAX_HOSTS else "other hosts"] += 1
+
+    def _shot_done(self, event: events.ShotDone) -> None:
+        self._count_on(event.worker, event.host, event.seconds)
         if event.evaluation == self.evaluation + 1:  # not a late result of an earlier evaluation
             self._count_shot(event.shot)
 

@@ -60,6 +60,9 @@ class RunStarted(Event, name="start"):
     wavefield: Annotated[str | None, f.about("how the gradient gets the forward wavefield: solver.wavefield")] = None
     stand_in: Annotated[str | None, f.about("what replaces the kernels in a scaling study")] = None
     options: Annotated[list[str] | None, f.about("options of the command for the site and its workers")] = None
+    opened: Annotated[bool | None, f.about("whether a program has opened the objective (`hpcfwi.open_objective`)")] = (
+        None
+    )
 
 
 class Dashboard(Event):
@@ -363,6 +366,32 @@ class ShotDone(_OnWorker, name="shot"):
     solver_seconds: f.SolverSeconds = 0.0
     model_seconds: f.ModelSeconds = 0.0
     data_seconds: Annotated[f.Duration, f.about("part of `seconds`: reading and resampling observed data, s")] = 0.0
+
+
+class OperationStarted(Event):
+    """The shots of an operation of an open objective begin."""
+
+    operation: f.Operation
+    shots: f.Shots
+
+
+class OperationOnShot(_OnWorker):
+    """An operation of an open objective on a shot is done."""
+
+    operation: f.Operation
+    shot: f.Shot
+    seconds: f.Seconds
+    kernel_seconds: Annotated[f.Duration, f.about("part of `seconds`: Devito's kernels, s")]
+    solver_seconds: f.SolverSeconds = 0.0
+
+
+class OperationDone(Event):
+    """An operation of an open objective on all its shots is done."""
+
+    operation: f.Operation
+    shots: f.Shots
+    seconds: f.Seconds
+    replayed: f.Replayed = False
 
 
 class TaskFailed(_OnWorker):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hpcfwi.artifacts import StagedFile, load
@@ -133,6 +134,55 @@ class ShotWorker:
         observed = self.observed(name, shot, axis)
         return observed, observed.processing.apply(self.predict(observed.shot, axis))
 
+    def born(self, name: str, shot: StagedFile, axis: TimeAxis, direction: NDArray) -> NDArray:
+        """Derivative of the processed gather of a staged shot at the current model, in the direction of a change of m."""
+        observed = self.observed(name, shot, axis)
+        chain = self._chain(name, observed, axis)
+        derivative: Operator | None = chain.operator
+        if derivative is None:
+            _, derivative = chain.linearise(self.engine.record(observed.shot, axis))
+        return derivative.apply(self.engine.born(observed.shot, axis, direction))
+
+    def born_adjoint(self, name: str, shot: StagedFile, axis: TimeAxis, gather: NDArray) -> FunctionalGradient:
+        """The transpose of :meth:`born`, applied to a processed gather; its misfit is 0."""
+        return self._pull_back(name, self.observed(name, shot, axis), axis, lambda _: (0.0, gather))
+
+    def gauss_newton(self, name: str, shot: StagedFile, axis: TimeAxis, direction: NDArray) -> FunctionalGradient:
+        """The transpose of :meth:`born`, applied to its result; the misfit is half the sum of squares of that."""
+        observed = self.observed(name, shot, axis)
+        scattered = self.engine.born(observed.shot, axis, direction)
+
+        def weight(derivative: Operator) -> tuple[float, NDArray]:
+            processed = derivative.apply(scattered)
+            return 0.5 * float(np.square(processed, dtype=np.float64).sum()), processed
+
+        return self._pull_back(name, observed, axis, weight)
+
+    def _pull_back(
+        self,
+        name: str,
+        observed: _ObservedShot,
+        axis: TimeAxis,
+        data: Callable[[Operator], tuple[float, NDArray]],
+    ) -> FunctionalGradient:
+        """Apply the transposed derivative at the current model to a gather that may depend on the processing's derivative."""
+        chain = self._chain(name, observed, axis)
+
+        def compare(predicted: NDArray) -> tuple[float, NDArray]:
+            _, derivative = chain.linearise(predicted)
+            value, gather = data(derivative)
+            return value, derivative.transpose(gather)
+
+        value, g = self.engine.misfit_and_gradient(observed.shot, axis, compare)
+        self._report_trouble()
+        return FunctionalGradient(value, g, self.engine.window(observed.shot))
+
+    def _report_trouble(self) -> None:
+        """Log what went wrong with the storage of the wavefield, once."""
+        if self.engine.trouble != self._reported:
+            self._reported = self.engine.trouble
+            self.log_event(RunWarning, message=self._reported)
+
     def compare_unfiltered(
         self, name: str, shot: StagedFile, axis: TimeAxis, max_offset: float | None
     ) -> GatherComparison:
@@ -154,7 +204,7 @@ class ShotWorker:
         with observed_threads() if self._threads_unknown else nullcontext() as use:
             self.use_model(model)
             observed = self.observed(name, shot, axis)
-            processing = Chain((self._at_recorded_samples(name, axis), *observed.processing.transforms))
+            processing = self._chain(name, observed, axis)
             compare = ShotMisfit(
                 name, self.context.misfit.kind, self.misfit, processing, observed.gather, observed.axis
             )
@@ -162,13 +212,15 @@ class ShotWorker:
                 f, g = self.engine.misfit_and_gradient(observed.shot, axis, compare)
             except RunError as error:
                 raise RunError(f"shot {name}: {error}") from None
-        if self.engine.trouble != self._reported:
-            self._reported = self.engine.trouble
-            self.log_event(RunWarning, message=self._reported)
+        self._report_trouble()
         if use is not None:
             self._threads_unknown = False
             self.log_event(ThreadPlacement, threads=use.threads, cpus=format_ranges(use.cpus), shot=name)
         return FunctionalGradient(f, g, self.engine.window(observed.shot))
+
+    def _chain(self, name: str, observed: _ObservedShot, axis: TimeAxis) -> Chain:
+        """From predictions on a time axis to the gathers that the misfit compares."""
+        return Chain((self._at_recorded_samples(name, axis), *observed.processing.transforms))
 
     def _at_recorded_samples(self, name: str | None, axis: TimeAxis) -> Operator:
         """From predictions to the samples of observed gathers, with the source filter of a shot."""

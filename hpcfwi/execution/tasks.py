@@ -90,10 +90,10 @@ def _address() -> str:
 
 
 _worker: ShotWorker | None = None
-_shot_lock = threading.Lock()
+shot_lock = threading.Lock()
 
 
-def _shot_worker(context: ShotContext) -> tuple[ShotWorker, float]:
+def worker_for(context: ShotContext) -> tuple[ShotWorker, float]:
     """Return this process's shot worker, and the seconds spent on creating it; 0 if it existed before."""
     global _worker
     if _worker is not None and replace(_worker.context, source=context.source) == context:
@@ -117,9 +117,9 @@ def evaluate_shot(
     keep: Path | None = None,
 ) -> FunctionalGradient:
     """Compute misfit and gradient of one shot, and write them to the file ``keep``, if any."""
-    with _shot_lock:
+    with shot_lock:
         started = time.perf_counter()
-        worker, solver_seconds = _shot_worker(context)
+        worker, solver_seconds = worker_for(context)
         kernels, models, data = worker.engine.kernel_seconds, worker.model_seconds, worker.data_seconds
         result = worker.evaluate(name, model, shot, axis)
         log_event(
@@ -198,8 +198,8 @@ def observe_shot(
     if data is None:
         assert model is not None
         assert axis is not None
-        with _shot_lock:
-            worker, solver_seconds = _shot_worker(context)
+        with shot_lock:
+            worker, solver_seconds = worker_for(context)
             worker.use_model(model, own_edges=True)
             record = worker.synthetic(shot, axis)
         if not np.isfinite(record).all():
@@ -235,8 +235,8 @@ def predict_shot(
 
     The third array has the positions of its receivers.
     """
-    with _shot_lock:
-        worker, _ = _shot_worker(context)
+    with shot_lock:
+        worker, _ = worker_for(context)
         worker.use_model(model)
         if processed:
             observed, predicted = worker.compared(name, shot, axis)
@@ -259,8 +259,8 @@ def compare_shot(
 
     They are those of the misfit, with the source filters; or, unless ``processed``, those from which filters are estimated.
     """
-    with _shot_lock:
-        worker, _ = _shot_worker(context)
+    with shot_lock:
+        worker, _ = worker_for(context)
         worker.use_model(model)
         if processed:
             observed, predicted = worker.compared(name, shot, axis)

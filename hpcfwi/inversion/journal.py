@@ -39,11 +39,15 @@ class Journal:
     An evaluation of some shots (``shots``, indices in survey order) has a name of its own; None stands for all shots.
 
     Entries of other problems in the folder are ignored. ``problem`` is a digest; ``verify`` is called before each write, and
-    raises if another driver has taken over the run.
+    raises if another driver has taken over the run. Unless ``by_number``, evaluations may be asked for in any order, and are
+    found by the bytes of x alone.
     """
 
-    def __init__(self, folder: Path, problem: str, verify: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, folder: Path, problem: str, verify: Callable[[], None] = lambda: None, by_number: bool = True
+    ) -> None:
         self.folder, self.problem, self.verify = folder, f"{problem}, format {FORMAT}", verify
+        self.by_number = by_number
         # entries by number and digest of the shots; read when an x is not found by its digest
         self._numbers: dict[tuple[int, str], Path] | None = None
         # by the file name of an x: the entry whose vector differs from x in the last bits, and the drift
@@ -70,11 +74,13 @@ class Journal:
         path = self._path(x, shots)
         if _exists(path):
             return _read_entry(path, x.size)[0], 0.0
+        if not self.by_number:
+            return None
         if path.stem in self._drifted:
             other, drift = self._drifted[path.stem]
             return _read_entry(other, x.size)[0], drift
         if self._numbers is None:
-            self._numbers = self._by_number()
+            self._numbers = self._find_numbers()
         recorded = self._numbers.get((number, subset_digest(shots)))
         if recorded is None:
             return None
@@ -100,7 +106,7 @@ class Journal:
             f"rm {shlex.quote(str(recorded))}"
         )
 
-    def _by_number(self) -> dict[tuple[int, str], Path]:
+    def _find_numbers(self) -> dict[tuple[int, str], Path]:
         """Entries of this problem by the numbers and the digests of the shots in their headers."""
         found: dict[tuple[int, str], Path] = {}
         for path in sorted(self.folder.glob("*.bin")):

@@ -181,6 +181,7 @@ class Objective:
     first_evaluation: int = 0  # place of the first one of this stage in `evaluations`
     # what is added to the misfit, relative to the first one of the stage; the journal has the misfit alone
     regularisation: Regularisation = field(default_factory=Regularisation)
+    scaled: bool = True  # whether the sum over some shots stands for that over all
 
     def __post_init__(self) -> None:
         self.first_gradient: NDArray | None = None  # of evaluation 1, on the grid, unless it was in the journal
@@ -195,8 +196,8 @@ class Objective:
     def __call__(self, x: NDArray[np.float64], shots: Sequence[int] | None = None) -> tuple[float, NDArray[np.float64]]:
         """Misfit and gradient at x, from the journal, or computed and written there first; with the regularisation.
 
-        ``shots`` are indices in survey order; None stands for all. The sum over n of N shots is multiplied by N / n, so that it
-        is an estimate of the sum over all.
+        ``shots`` are indices in survey order; None stands for all. If it is ``scaled``, the sum over n of N shots is multiplied
+        by N / n, so that it is an estimate of the sum over all.
         """
         started, number = time.perf_counter(), len(self.evaluations) + 1
         subset = None if shots is None or len(shots) == len(self.shots) else tuple(shots)
@@ -247,7 +248,7 @@ class Objective:
             with self.operations_in(velocity_from(m)) as operations:
                 parts["source_seconds"] = time.perf_counter() - began
                 pair = self._sum(m, operations, number, subset, parts)
-        share = 1.0 if subset is None else len(self.shots) / len(subset)
+        share = 1.0 if subset is None or not self.scaled else len(self.shots) / len(subset)
         gradient = share * pair.g
         if number == 1:
             self.first_gradient = gradient

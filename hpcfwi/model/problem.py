@@ -77,6 +77,8 @@ class Problem:
     layer_velocity
         Velocity that the absorbing layer is made for, km/s; None for the highest one at the edges of the models. Stages have
         that of the run, so that their solvers do not depend on the model that they start from.
+    linearised
+        Whether the derivatives of gathers are computed, too: the workers need the Born operator.
     """
 
     config: RunConfig
@@ -93,6 +95,7 @@ class Problem:
     failed_shots: tuple[str, ...] = ()
     base_digest: str = ""
     layer_velocity: float | None = None
+    linearised: bool = False
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Problem:

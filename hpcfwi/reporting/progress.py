@@ -46,7 +46,16 @@ class Progress:
                 self._begin_shots("modelling or reading data")
             case events.EvaluationStarted():
                 self._begin_shots("shots")
-            case events.ShotDone() | events.ShotStaged() | events.DataStaged() | events.SumsFound():
+            case events.OperationStarted():
+                self._begin_shots(event.operation)
+            case (
+                events.ShotDone()
+                | events.ShotStaged()
+                | events.DataStaged()
+                | events.SumsFound()
+                | events.OperationOnShot()
+                | events.OperationDone()
+            ):
                 self._show_shots()
             case events.EvaluationDone():
                 note = f"last evaluation: number {event.evaluation}, misfit {event.misfit:.6g}"

@@ -74,7 +74,9 @@ class RunStatus:
         "`inverting` or `finishing`; else null",
     ]
     reason: Annotated[str, "why it is done, stopped or failed; else empty"]
-    resume_command: Annotated[str | None, "the command that continues it; null if it runs or is done"]
+    resume_command: Annotated[
+        str | None, "the command that continues it; null if it runs, is done, or is an open objective"
+    ]
     since: Annotated[float | None, "when it entered its state or phase, s since 1970"]
     started: Annotated[float | None, "when the last driver began, s since 1970"]
     starts: Annotated[int, "how many drivers have begun"]
@@ -280,7 +282,7 @@ class StatusReader:
     def _resume_command(self) -> str | None:
         """The command that continues the run with the configuration in its folder."""
         config, start = self.folder / "config.toml", self._follower.state.start
-        if not config.is_file():
+        if not config.is_file() or self._follower.state.opened:  # only that program knows how to go on
             return None
         words = ["hpcfwi", "run", str(config), "--run-dir", str(self.folder)]
         if start is not None:

@@ -73,6 +73,12 @@ class Cost:
         return math.nan if self.layout is None else self.nodes * self.layout.cores * seconds / 3600
 
 
+def work(problem: Problem) -> float:
+    """What a shot of a problem costs: grid points, those of the absorbing layer included, times time steps."""
+    spec = strategies(problem)[0].spec
+    return math.prod(spec.boundary.padded_shape) * problem.time_axis(problem.initial_velocity).samples
+
+
 def site_place(site: Site, nodes: int | None) -> Place:
     """Where the workers of a site run: on this machine, or in ``nodes`` of its jobs."""
     from hpcfwi.cluster.local import local_layout  # imports Dask, which is slow
@@ -144,7 +150,10 @@ def held_bytes(problem: Problem, shots: int | None = None) -> int:
     # gradients wait until those of a block can be added to a sum
     gradients = 8 * (min(shots or len(problem.survey), BLOCK) * window + cells)
     # observed, processed and residual, and the largest of the residual's square and the adjoint source
-    gathers = 3 + max(2.0, problem.time_samples / _compared_samples(problem))
+    ratio = problem.time_samples / _compared_samples(problem)
+    gathers = 3 + max(2.0, ratio)
+    if problem.linearised:  # a direction, and the derivative of a gather before and after the processing
+        models, gathers = models + 8 * cells, gathers + 1 + ratio
     return int(models + gradients + gathers * gather_bytes(problem))
 
 

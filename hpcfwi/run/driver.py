@@ -77,7 +77,7 @@ def run_inversion(
     console = console or Console(quiet=True)
     problem = load_problem(config)
     # before the folder is created and workers start: the name of the misfit may be wrong
-    identity = _identity(problem)
+    identity = run_identity(problem)
     if stand_in is not None:
         identity["stand-in"] = str(stand_in)
     with RunFolder(Path(run_dir), line_printer(console)) as folder:
@@ -144,7 +144,7 @@ def model_data(
         )
     segy = SegyData(problem) if to == "segy" else None  # before the data are computed: it may be impossible
     with RunFolder(Path(run_dir), line_printer(console)) as folder:
-        folder.claim(_identity(problem), config, accept_versions)
+        folder.claim(run_identity(problem), config, accept_versions)
         with session(problem, site or Site(), options, folder, console) as current:
             staged = zip(problem.survey.shots, stage_data(current), strict=True)
             records = (staged_record(shot, load(each, "shot")) for shot, each in staged)
@@ -166,7 +166,7 @@ def line_printer(console: Console) -> Callable[[str], None]:
     return lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _identity(problem: Problem) -> dict[str, Any]:
+def run_identity(problem: Problem) -> dict[str, Any]:
     """What the results depend on, with the code of misfits of other packages."""
     found = problem.identity
     for stage in stages_of(problem):

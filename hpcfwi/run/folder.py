@@ -55,6 +55,8 @@ def fresh_folder(path: Path) -> Path:
 PROBLEM, DATA = "problem.json", "data.json"
 # The key in problem.json of the versions that began and continued the run.
 VERSIONS = "versions"
+# The key in problem.json that says whether a program has opened the objective, in place of a run.
+OPENED = "open objective"
 MAX_DIFFERENCES = 40
 # Files that a driver may leave before it has claimed the folder.
 FIRST_FILES = ("staged", "journal", "models", "logs", "tls", ".lock", "driver.json", "events.jsonl")
@@ -102,19 +104,30 @@ class RunFolder:
         """
         path = self.path / PROBLEM
         identity = json.loads(json.dumps(identity, default=str))
+        # an open objective has no command line
+        option, fresh, accept = "--run-dir", "start over with --fresh, ", "--accept-versions"
+        if identity.get(OPENED):
+            option, fresh, accept = "run_dir", "", "accept_versions=True"
         known = self.read_json(path)
         here = {"hpcfwi": __version__, "devito": version("devito")}  # the bytes of a result may depend on them
         if known is None and (any(self.journal.glob("*.bin")) or self.history.exists() or self.result.exists()):
             raise InputError(
                 f"{path}: is missing, so the problem that {self.path} belongs to is unknown; choose another folder with "
-                "--run-dir, or remove this one"
+                f"{option}, or remove this one"
             )
         versions: Any = {"began": here, "accepted": [here]} if known is None else known.pop(VERSIONS, None)
+        if known is not None and bool(known.get(OPENED)) != bool(identity.get(OPENED)):
+            holds, wanted = "an inversion (hpcfwi run)", "an open objective (hpcfwi.open_objective)"
+            if known.get(OPENED):
+                holds, wanted = wanted, holds
+            raise InputError(
+                f"{self.path}: is the folder of {holds}; {wanted} needs another one: choose it with {option}"
+            )
         if known is not None and known != identity:
             differ = "\n".join(f"  {line}" for line in _differences(known, identity)[:MAX_DIFFERENCES])
             raise InputError(
                 f"{self.path}: holds a run of another problem:\n{differ}\n"
-                "  Choose another folder with --run-dir, start over with --fresh, or remove this one."
+                f"  Choose another folder with {option}, {fresh}or remove this one."
             )
         if not isinstance(versions, dict) or not isinstance(versions.get("accepted"), list):
             versions = {"began": None, "accepted": []}  # malformed
@@ -122,7 +135,8 @@ class RunFolder:
             if not accept_versions:
                 raise InputError(
                     f"{self.path}: this run began with {_listed(versions.get('began'))}, but this is {_listed(here)}; the same "
-                    "bytes can no longer be promised.\n  Continue anyway with --accept-versions, or start over with --fresh."
+                    f"bytes can no longer be promised.\n  Continue anyway with {accept}, {fresh}or choose another folder with "
+                    f"{option}."
                 )
             versions["accepted"].append(here)
         text = tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))  # TOML has no null

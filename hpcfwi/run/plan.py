@@ -30,6 +30,7 @@ from hpcfwi.run.cost import (
     request_for,
     site_place,
     strategy_costs,
+    work,
 )
 from hpcfwi.run.throughput import Throughput, measure
 from hpcfwi.solver.strategies import Strategy, forward_runs, strategies
@@ -147,7 +148,7 @@ def make_plan(
 
 def _stage_rows(problem: Problem) -> Iterator[tuple[str, str]]:
     """A row for each stage: its grid and time axis, and what a shot costs there."""
-    whole = _work(problem)
+    whole = work(problem)
     for stage in stages_of(problem):
         if stage.section is None:
             return
@@ -156,15 +157,9 @@ def _stage_rows(problem: Problem) -> Iterator[tuple[str, str]]:
         yield (
             f"stage {stage.number}",
             f"{stage.name}: {own.domain.description}, {axis.samples} samples of {axis.step:.4g} ms, {shots}, at most "
-            f"{counted(own.config.inversion.iterations, 'iteration')}; a shot costs {number(_work(own) / whole, 2)} of one on "
+            f"{counted(own.config.inversion.iterations, 'iteration')}; a shot costs {number(work(own) / whole, 2)} of one on "
             "the grid of the run",
         )
-
-
-def _work(problem: Problem) -> float:
-    """Grid points, those of the absorbing layer included, times time steps."""
-    spec = strategies(problem)[0].spec
-    return math.prod(spec.boundary.padded_shape) * problem.time_axis(problem.initial_velocity).samples
 
 
 def disk_needs(problem: Problem) -> dict[str, int]:

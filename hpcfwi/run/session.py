@@ -92,7 +92,8 @@ def session(
                 with suppress(RunError):
                     log.write(events.RunInterrupted(reason=reason))
                 why = f"stopped: {reason}" if reason else "stopped"
-                message = f"{why}; the same command continues the run ({folder.path})"
+                same = "program" if problem.linearised else "command"
+                message = f"{why}; the same {same} continues the run ({folder.path})"
                 by_user = isinstance(error, KeyboardInterrupt) and not interrupted()  # Python callers have no handlers
                 raise Interrupted(message, reason, stop.time_is_up and not by_user) from None
             with suppress(RunError):  # the disk may be full, as the error being raised reports
@@ -218,6 +219,7 @@ class Session:
         self, site: Site, options: LaunchOptions, pool: WorkerPool, began: float, wavefield: str
     ) -> events.RunStarted:
         words = [word for setting in site.settings for word in ("--set", f"site.{setting}")]
+        opened = self.problem.linearised
         given = (("--launch", options.mode), ("--nodes", options.nodes), ("--wait", options.wait_minutes))
         return events.RunStarted(
             version=__version__,
@@ -232,7 +234,8 @@ class Session:
             workers_planned=pool.planned_workers,
             nodes_planned=pool.planned_nodes,
             shots=len(self.problem.survey),
-            iterations=sum(stage.optimisation.iterations for stage in stages_of(self.problem)),
+            iterations=0 if opened else sum(stage.optimisation.iterations for stage in stages_of(self.problem)),
+            opened=opened or None,
             host=socket.gethostname().partition(".")[0],
             pid=os.getpid(),
             command_start=began,

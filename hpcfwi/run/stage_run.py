@@ -71,7 +71,7 @@ class StageRun:
         self.problem: Problem = stage.problem(velocity)
         self.config = self.problem.config
         self.shots = [shots[name] for name in self.problem.survey.names]
-        self.operations: ShotOperations = session.prepare(self.problem, _name(stage))
+        self.operations: ShotOperations = session.prepare(self.problem, suffix_of(stage))
         self.parametrisation = variables_of(self.problem)
         self.regularisation = Regularisation.from_problem(self.problem)
         self.recorded = recorded
@@ -191,7 +191,7 @@ class StageRun:
         velocity = velocity_from(self.parametrisation.to_model(x))
         seconds, evaluations = self.objective.seconds, self.objective.evaluations
         unfiltered = self._objective(None, evaluations)
-        name = f"source{_name(self.stage)}-{number}.pkl"
+        name = f"source{suffix_of(self.stage)}-{number}.pkl"
         staged, self.source = estimate_source(self.session, unfiltered, velocity, number, name)
         self.objective = self._objective(staged, evaluations)
         self.objective.seconds = seconds
@@ -202,6 +202,6 @@ class StageRun:
         self.source_seconds += time.perf_counter() - began
 
 
-def _name(stage: Stage) -> str:
+def suffix_of(stage: Stage) -> str:
     """What distinguishes the files of a stage."""
     return "" if stage.section is None else f"-stage-{stage.number}"

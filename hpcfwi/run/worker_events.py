@@ -109,6 +109,8 @@ class WorkerEvents:
         match event:  # the most frequent one first
             case events.ShotDone():
                 self.tasks.seconds.append(event.seconds)
+            case events.OperationOnShot(kernel_seconds=kernels) if kernels > 0:
+                self.tasks.seconds.append(event.seconds)
             case events.WorkerJoined():
                 # with fixed ports, a restarted worker has the address of the one before
                 self._exit_reasons.pop(event.worker, None)

@@ -62,6 +62,9 @@ class ShotEngine(Protocol):
     def misfit_and_gradient(self, shot: Shot, axis: TimeAxis, compare: Comparison) -> tuple[float, NDArray[np.float64]]:
         """Misfit of a shot, and its gradient with respect to ``m`` in the shot's window, shape ``spec.domain.shape``."""
 
+    def born(self, shot: Shot, axis: TimeAxis, direction: NDArray) -> NDArray:
+        """Derivative of the gather in the ``direction`` of a change of ``m``, shape of the whole grid."""
+
 
 class DevitoEngine:
     """Runs a propagator's kernels in this process, in memory that is allocated once.
@@ -159,7 +162,7 @@ class DevitoEngine:
         return values.transpose(np.argsort(self.boundary.memory_order))
 
     def born(self, shot: Shot, axis: TimeAxis, direction: NDArray) -> NDArray:
-        """Derivative of the gather in the ``direction`` of a change of ``m``."""
+        """Derivative of the gather in the ``direction`` of a change of ``m``, a copy."""
         _ = self.propagator.born  # has variables of its own, which are cleared with the others
         loop = self._place(shot, axis)
         self.equation.clear()
@@ -167,7 +170,8 @@ class DevitoEngine:
         if self.propagator.spec.layer_gradient:
             direction = self._extend(direction)
         self.equation.gradient_field.data[:] = self._to_memory(direction)
-        loop.born()
+        for segment in range(loop.segments):
+            loop.born(segment)
         return self._finish(loop).copy()
 
     def _extend(self, values: NDArray) -> NDArray:
@@ -258,6 +262,10 @@ class SleepingEngine:
     def record(self, shot: Shot, axis: TimeAxis) -> NDArray:
         """A gather of zeros, at once."""
         return np.zeros((axis.samples, len(shot.receivers)), dtype=self.dtype)
+
+    def born(self, shot: Shot, axis: TimeAxis, direction: NDArray) -> NDArray:  # noqa: ARG002
+        """A gather of zeros, at once."""
+        return self.record(shot, axis)
 
     def misfit_and_gradient(
         self,

@@ -54,10 +54,11 @@ class WaveEquation(Protocol):
     def memory(self) -> tuple[NDArray, ...]:
         """Those of them that the adjoint wavefield uses, too."""
 
-    def carry_over(self, steps: int, adjoint: bool = False) -> None:
+    def carry_over(self, steps: int, adjoint: bool = False, scattered: bool = False) -> None:
         """Move the levels of a wavefield after ``steps`` steps from 0 on, so that the next one is step 0 again.
 
-        With ``adjoint``, after step 0 of the adjoint wavefield, so that the next one is step ``steps - 1``.
+        With ``adjoint``, after step 0 of the adjoint wavefield, so that the next one is step ``steps - 1``. With ``scattered``,
+        move those of the scattered wavefield, too.
         """
 
     def set_model(self, m: NDArray) -> None:
@@ -180,10 +181,14 @@ class AcousticEquation:
         """The layer's variables."""
         return self.time_step.memory
 
-    def carry_over(self, steps: int, adjoint: bool = False) -> None:
+    def carry_over(self, steps: int, adjoint: bool = False, scattered: bool = False) -> None:
         """The level of the time t is number t modulo 3: after other numbers of steps, two levels have to move."""
-        levels = (self.adjoint_field if adjoint else self.forward_field).data_with_halo
-        shift = steps % 3
+        if scattered:  # it is in the adjoint field
+            self._move_levels(self.adjoint_field, steps, adjoint=False)
+        self._move_levels(self.adjoint_field if adjoint else self.forward_field, steps, adjoint)
+
+    def _move_levels(self, field: TimeFunction, steps: int, adjoint: bool) -> None:
+        levels, shift = field.data_with_halo, steps % 3
         if shift == 0:
             return
         # forwards: levels shift, shift - 1 become 0 and -1; back: the opposite

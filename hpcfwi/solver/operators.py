@@ -62,7 +62,7 @@ class Propagator:
 
     @cached_property
     def born(self) -> Kernel:
-        """Models the derivative of a record, for the gradient check."""
+        """Models the derivative of a record."""
         return Kernel(self.equation.born())
 
 
@@ -116,7 +116,8 @@ def spec_digest(spec: SolverSpec) -> str:
 def _build(folder: Path, spec: SolverSpec) -> StagedFile:
     try:
         propagator = Propagator(spec)
-        for kernel in (propagator.forward, propagator.gradient, *propagator.storage.kernels):
+        born = (propagator.born,) if spec.born else ()
+        for kernel in (propagator.forward, propagator.gradient, *born, *propagator.storage.kernels):
             kernel.compile()
     except Exception as error:
         advice = "Is there a working C compiler? Try: gcc --version. DEVITO_ARCH names another one (clang, icx, ...)."

@@ -35,6 +35,7 @@ class SolverSpec:
     # Of the forward wavefield's time axis, which the storage may divide; 0: all snapshots are in one segment.
     segment_snapshots: int = 0
     checkpoints: int = 0  # states of the forward wavefield that a checkpointed storage keeps
+    born: bool = False  # whether the Born operator is compiled, too
 
     def __post_init__(self) -> None:
         if self.layer_gradient and isinstance(self.boundary, Cpml):
@@ -60,8 +61,8 @@ class SolverSpec:
             boundary = Cpml(*layer, velocity=problem.edge_velocity, frequency=frequency)
         receivers = int(problem.survey.receiver_counts.max())
         folded = solver.boundary_gradient == "exact"
-        points = points_needed(problem)
-        return cls(boundary, solver.space_order, solver.dtype, samples, every, receivers, folded, points)
+        sizes = (samples, every, receivers, folded, points_needed(problem))
+        return cls(boundary, solver.space_order, solver.dtype, *sizes, born=problem.linearised)
 
     @property
     def domain(self) -> Domain:
@@ -118,7 +119,9 @@ class SolverSpec:
         shape = self.boundary.padded_shape
         halo, padded = math.prod(n + 2 * self.space_order for n in shape), math.prod(shape)
         # with a halo: m, three levels each of u and v, and a sponge's damping; without: the extended model, and the gradient
-        fields = (7 + isinstance(self.boundary, Sponge)) * halo + self.boundary.memory_points
+        fields = (7 + isinstance(self.boundary, Sponge)) * halo
+        # the scattered wavefield takes the place of the adjoint one, but has variables of its own in the layer
+        fields += (1 + self.born) * self.boundary.memory_points
         traces = self.time_samples + self.domain.ndim * (1 + self.interpolation_points)
         if self.segments > 1:
             traces += self.segment_steps

@@ -77,10 +77,15 @@ class SegmentedLoop:
         if start:
             self._equation.carry_over(self._steps, adjoint=True)
 
-    def born(self) -> None:
-        """Step the forward and the scattered wavefield through the only segment."""
-        self._equation.source.data[: self.axis.samples, 0] = self.source
-        self._run(self.propagator.born, 0, self.axis.samples)
+    def born(self, segment: int) -> None:
+        """Step the forward and the scattered wavefield through a segment, and write the traces of the scattered one."""
+        start, stop = self._bounds(segment)
+        self._equation.source.data[: stop - start, 0] = self.source[start:stop]
+        self._run(self.propagator.born, 0, stop - start)
+        if not self._in_place:
+            self.gather[start:stop] = self._traces[: stop - start, : self.gather.shape[1]]
+        if stop < self.axis.samples:
+            self._equation.carry_over(stop - start, scattered=True)
 
     def restart(self) -> None:
         """Set the forward wavefield back to the start of the shot."""

@@ -73,6 +73,14 @@ def test_a_new_x_and_one_without_an_entry_are_computed(journal):
     assert same(journal.read(rounded_differently(XS[1]), 2)[0], 2)
 
 
+def test_without_numbers_an_x_is_found_by_its_bytes_alone(journal):
+    """A program may ask for other models when it starts again."""
+    later = Journal(journal.folder, "problem", by_number=False)
+    assert same(later.read(XS[2], 1)[0], 3)
+    assert later.read(rounded_differently(XS[1]), 2) is None
+    assert later.read(XS[0] + 1, 1) is None
+
+
 def test_entries_of_another_problem_are_ignored(journal):
     """A run that excludes a shot starts again in the same folder."""
     assert Journal(journal.folder, "another problem").read(XS[0], 1) is None

@@ -1,6 +1,7 @@
 """Engines: what they take, what they give, and what they leave for the next shot."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,10 @@ def test_the_estimated_memory_is_what_the_arrays_take(shape, make, layer_gradien
     extended = boundary.extend(np.zeros(shape, dtype="float32"))
     taken = propagator.equation.nbytes + propagator.storage.nbytes + extended.nbytes
     assert spec.nbytes == pytest.approx(taken, rel=0.02)
+    _ = propagator.born
+    scattered = [each for pair in getattr(propagator.equation.time_step, "_scattered", ()) for each in pair]
+    taken += sum(int(np.prod(each.shape_allocated)) for each in scattered) * spec.itemsize
+    assert replace(spec, born=True).nbytes == pytest.approx(taken, rel=0.02)
 
 
 def test_the_layer_has_the_edge_values_of_the_model_or_of_another(engine):

@@ -74,7 +74,7 @@ def test_a_problem_plans_with_the_stable_step_of_its_equation():
 @pytest.mark.parametrize(
     ("shape", "order"), [((51, 41), 4), pytest.param((51, 41), 8, marks=pytest.mark.slow), ((25, 23, 21), 4)]
 )
-def test_record_and_gradient_are_those_of_devitos_examples(shape, order):
+def test_record_gradient_and_born_are_those_of_devitos_examples(shape, order):
     seismic = pytest.importorskip("examples.seismic")
     acoustic = pytest.importorskip("examples.seismic.acoustic")
     ndim = len(shape)
@@ -98,6 +98,10 @@ def test_record_and_gradient_are_those_of_devitos_examples(shape, order):
     geometry_residual = geometry.rec
     geometry_residual.data[:] = residual
     gradient = np.array(theirs.gradient(geometry_residual, u)[0].data)
+    direction = np.random.default_rng(5).standard_normal(shape)
+    change = devito.Function(name="dm", grid=model.grid, space_order=0)
+    change.data[sponge.interior] = direction
+    scattered = np.array(theirs.jacobian(change)[0].data)
 
     axis = TimeAxis(float(model.critical_dt), geometry.nt)
     ours = make_engine(sponge, SampledWavelet(tuple(wavelet), axis.step), order, samples=axis.samples)
@@ -106,6 +110,7 @@ def test_record_and_gradient_are_those_of_devitos_examples(shape, order):
     assert relative(ours.record(shot, axis)[:-1], np.array(record.data)[:-1]) < 1e-5
     found = ours.misfit_and_gradient(shot, axis, lambda _: (0.0, residual))[1]
     assert relative(found, gradient[sponge.interior]) < 1e-5
+    assert relative(ours.born(shot, axis, direction)[:-1], scattered[:-1]) < 1e-5
 
 
 def test_a_homogeneous_medium_gives_the_analytic_solution():

@@ -77,6 +77,24 @@ def test_a_lossless_storage_gives_the_bytes_of_snapshots_in_memory(options, medi
     np.testing.assert_array_equal(found, whole)
 
 
+def born(spec):
+    """The derivative of a record."""
+    engine, domain = DevitoEngine(Propagator(spec), WAVELET), spec.domain
+    rng = np.random.default_rng(0)
+    engine.set_model((2.0 + 0.5 * rng.random(domain.shape)) ** -2.0)
+    line = np.linspace(np.add(domain.origin, 13.0), np.subtract(domain.last, 17.0), 11)
+    axis = TimeAxis(safe_step(domain, 4, 2.6), spec.time_samples)
+    return engine.born(Shot("7", np.add(domain.origin, 33.0), line), axis, rng.standard_normal(domain.shape))
+
+
+@pytest.mark.parametrize("medium", [{"free_surface": True}, {"layer": Sponge, "every": 1, "samples": 50}])
+def test_the_derivative_of_a_record_has_the_same_bytes_in_segments(medium):
+    whole = born(make_spec(**medium))
+    assert whole.any()
+    for options in SEGMENTED[1:4:2]:
+        np.testing.assert_array_equal(born(make_spec(**medium, **options)), whole)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", SEGMENTED[:4], ids=lambda o: f"{o['storage']}-{o['segment_snapshots']}")
 def test_a_lossless_storage_gives_the_same_bytes_in_3d(options):

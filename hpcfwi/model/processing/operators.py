@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,12 @@ class Chain:
     def nbytes(self) -> int:
         """Bytes of the weights; other transforms are small, or shared by all shots."""
         return sum(each.values.nbytes for each in self.transforms if isinstance(each, Weights))
+
+    @property
+    def operator(self) -> Composition | None:
+        """The chain as one operator, its own derivative; None if it is not linear."""
+        linear = all(hasattr(each, "transpose") for each in self.transforms)
+        return Composition(cast(tuple[Operator, ...], self.transforms)) if linear else None
 
     def apply(self, gather: NDArray) -> NDArray:
         """Return the processed gather."""

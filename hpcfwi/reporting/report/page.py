@@ -158,7 +158,7 @@ def _headline(run: Path, data: ReportData) -> dict[str, str]:
     state, _, text = describe(found).partition(": ")
     if liveness.holder is not None and found.phase is not None:
         text = f"{text} ({liveness.holder})"
-    if found.state in ("killed", "stopped"):
+    if found.state in ("killed", "stopped") and not data.state.opened:  # else no command, but a program
         text = "; ".join(filter(None, (text, "the same command continues the run")))
     colour = {"done": "good", "failed": "bad", "killed": "bad"}.get(state, "open")
     return {"colour": colour, "state": state.capitalize(), "text": text}
