@@ -14,6 +14,7 @@ from hpcfwi.config.processing import BandPassSection
 from hpcfwi.config.run import GridSection, RunConfig
 from hpcfwi.config.stages import StageSection
 from hpcfwi.errors import DataError, InputError
+from hpcfwi.io import format_ranges
 from hpcfwi.model.checks import check_layer, check_records, check_sampling, check_weights, choose_time_steps
 from hpcfwi.model.grid import EDGE_TOLERANCE, Domain
 from hpcfwi.model.problem import Problem
@@ -230,12 +231,19 @@ def load_problem(config: RunConfig) -> Problem:
     Raises InputError as :meth:`Problem.from_config` does, or if a stage does not fit the survey.
     """
     problem = Problem.from_config(config)
-    warnings = list(problem.warnings)
-    for stage in stages_of(problem):
-        if stage.section is not None:
-            new = stage.first.warnings
-            warnings += [f"{stage.key} ({stage.name}): {text}" for text in new if text not in problem.warnings]
-    return replace(problem, warnings=tuple(warnings))
+    found: dict[str, list[Stage]] = {}
+    for stage in stages_of(problem) if config.stage else ():
+        for text in stage.first.warnings:
+            found.setdefault(text, []).append(stage)
+    new = [f"{_titles(stages)}: {text}" for text, stages in found.items() if text not in problem.warnings]
+    return replace(problem, warnings=(*problem.warnings, *new))
+
+
+def _titles(stages: list[Stage]) -> str:
+    """What names one or more stages in a message."""
+    if len(stages) == 1:
+        return f"{stages[0].key} ({stages[0].name})"
+    return f"stages {format_ranges(stage.number for stage in stages)}"
 
 
 def interpolate(values: NDArray[np.float64], domain: Domain, finer: Domain) -> NDArray[np.float64]:

@@ -147,6 +147,22 @@ def test_limits_do_not_make_another_problem_and_other_keys_do(configured):
     assert configured("high = 5.5\niterations = 3\n").digest != digest
 
 
+def test_the_same_warning_of_several_stages_is_given_once(configured):
+    coarse = 'name = "{}"\nhigh = 9.0\nspacing = [48.0, 48.0]\n'
+    one = configured(coarse.format("one"), read=load_problem)
+    (alone,) = (text for text in one.warnings if ": dispersion: " in text)
+    several = configured(coarse.format("one"), "high = 4.0", coarse.format("three"), read=load_problem)
+    (together,) = (text for text in several.warnings if ": dispersion: " in text)
+    assert alone.startswith("stage[1] (one): dispersion: ")
+    assert together == alone.replace("stage[1] (one)", "stages 1,3")
+
+
+@pytest.mark.parametrize("phase", ["zero", "causal"])
+def test_the_band_of_a_stage_has_the_phase_that_it_names(configured, phase):
+    _, own = stage_of(configured(f'high = 5.0\nphase = "{phase}"\n'))
+    assert (own.wavelet.lead > 0) == (phase == "zero")
+
+
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
