@@ -27,6 +27,7 @@ KEYS_OF: dict[str, tuple[str, ...]] = {
     "overlap": ("lbfgs-batch",),
     "step": ("adam",),
     "schedule": ("adam",),
+    "warmup": ("adam",),
     "epsilon": ("adam",),
 }
 # Keys that only decide when the inversion ends: a finished run may be continued with other values.
@@ -108,6 +109,12 @@ class OptimisationSection(Section):
         "cosine",
         description='"cosine": the step decays to zero as half a period of a cosine over inversion.iterations, which then '
         'cannot be changed when a run is continued; "constant": it does not',
+    )
+    warmup: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="iterations over which the step grows to its full length, so that the first batches alone do not decide",
     )
     epsilon: float = Field(
         1e-8,

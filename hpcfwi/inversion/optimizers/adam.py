@@ -27,7 +27,8 @@ class Adam:
         x = x - a_k m^ / (sqrt(v^) + e max(sqrt(v^)))
 
     The paper adds ``e = 1e-8`` to each root; here e is ``inversion.epsilon`` times the largest root, so that the unit of
-    the misfit does not matter. The step ``a_k`` is constant or decays as ``a (1 + cos(pi k / iterations)) / 2``.
+    the misfit does not matter. The step ``a_k`` is constant or decays as ``a (1 + cos(pi k / iterations)) / 2``; it grows over
+    the first ``inversion.warmup`` iterations.
     """
 
     def minimise(
@@ -53,7 +54,8 @@ class Adam:
             reason = on_iteration(iterate) or (limit if k == last else None)
             if reason:
                 return iterate.result(k, reason)
-            step = section.step
+            # after few gradients, the mean of noise is as large as its root mean square
+            step = section.step * min(1.0, (k + 1) / (section.warmup + 1))
             if section.schedule == "cosine":
                 step *= 0.5 * (1 + math.cos(math.pi * k / section.iterations))
             x = np.clip(x - step * moments.direction(g), *bounds)

@@ -1,6 +1,8 @@
 """Adam against a transcription of its paper and against PyTorch, and what hpcfwi adds: bounds, batches, a schedule."""
 
 import math
+from itertools import pairwise
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -65,6 +67,13 @@ def test_the_first_step_changes_nearly_every_entry_by_the_step(size):
     change = np.abs(rows[1].x - rows[0].x)
     assert (change <= size).all()
     assert np.median(change) > 0.9 * size
+
+
+def test_the_step_grows_to_its_full_length():
+    slope = Mock(return_value=(1.0, np.ones(6)), shot_count=5)
+    _, rows = minimise(slope, iterations=6, schedule="constant", batch=5, step=0.1, warmup=3)
+    steps = [float(before.x[0] - after.x[0]) for before, after in pairwise(rows)]
+    np.testing.assert_allclose(steps, [0.025, 0.05, 0.075, 0.1, 0.1, 0.1], rtol=1e-6)
 
 
 def test_a_cosine_ends_with_a_step_of_nearly_zero():
