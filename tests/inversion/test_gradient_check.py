@@ -100,11 +100,7 @@ def test_the_gradient_of_processed_gathers_is_right(tmp_path, wavelet):
 
 @pytest.mark.parametrize(
     "misfit",
-    [
-        pytest.param(kind, marks=() if kind in ("correlation", "gsot") else pytest.mark.slow)
-        for kind in MISFITS
-        if kind != "l2"
-    ],
+    [pytest.param(kind, marks=() if kind == "correlation" else pytest.mark.slow) for kind in MISFITS if kind != "l2"],
 )
 def test_the_gradient_of_every_misfit_is_right_through_the_processing(tmp_path, misfit):
     path = tmp_path / "fwi.toml"
@@ -181,6 +177,7 @@ CONDITIONED = (
 )
 
 
+@pytest.mark.slow
 def test_a_conditioned_gradient_passes_and_one_that_is_not_pulled_back_exactly_fails(monkeypatch):
     report = check_gradient(problem(*CONDITIONED))
     assert report.passed, report.text

@@ -27,6 +27,7 @@ def rows(run_dir):
         return [(row["iteration"], row["misfit"], row["gradient_norm"]) for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_a_conditioned_run_continues_to_the_same_bytes_and_its_report_has_its_models(hpcfwi):
     whole, run_dir = hpcfwi.folder / "whole", hpcfwi.folder / "run"
     hpcfwi.run("whole", *CONDITIONED, "inversion.iterations=3")

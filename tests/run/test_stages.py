@@ -99,6 +99,7 @@ def test_status_and_report_say_the_stage(shell, undisturbed):
     assert "Iteration 3, stage 2: misfit " in report
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_bytes(run, undisturbed):
     two, _ = run("two", words=("site.worker.threads=1", "site.worker.processes=2"))
     assert content(two) == content(undisturbed[0])
@@ -139,11 +140,15 @@ def test_more_iterations_of_the_last_stage_continue_a_finished_run(run):
     assert content(longer) == content(run("whole", "stage.3.iterations=2")[0])
 
 
+@pytest.mark.slow
 def test_check_tests_the_gradient_of_a_stage(shell):
     done = shell("check", "fwi.toml", "--stage", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("stage 2 of 3, up to 12 Hz\n")
     assert "the gradient is right" in done.stdout
+
+
+def test_check_refuses_a_stage_that_is_not_there(shell):
     done = shell("check", "fwi.toml", "--stage", "4")
     assert done.returncode == 2
     assert "--stage 4: there is no such stage; fwi.toml has 3" in done.stderr

@@ -61,7 +61,11 @@ SEGMENTED = [
 ]
 
 
-@pytest.mark.parametrize("options", SEGMENTED, ids=lambda o: f"{o['storage']}-{o['segment_snapshots']}")
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(each, marks=() if each["segment_snapshots"] == 5 else pytest.mark.slow) for each in SEGMENTED],
+    ids=lambda o: f"{o['storage']}-{o['segment_snapshots']}",
+)
 @pytest.mark.parametrize(
     "medium",
     [
@@ -87,7 +91,10 @@ def born(spec):
     return engine.born(Shot("7", np.add(domain.origin, 33.0), line), axis, rng.standard_normal(domain.shape))
 
 
-@pytest.mark.parametrize("medium", [{"free_surface": True}, {"layer": Sponge, "every": 1, "samples": 50}])
+@pytest.mark.parametrize(
+    "medium",
+    [pytest.param({"free_surface": True}, marks=pytest.mark.slow), {"layer": Sponge, "every": 1, "samples": 50}],
+)
 def test_the_derivative_of_a_record_has_the_same_bytes_in_segments(medium):
     whole = born(make_spec(**medium))
     assert whole.any()

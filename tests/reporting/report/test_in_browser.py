@@ -169,7 +169,9 @@ def test_nothing_in_a_run_folder_is_executed(browser, first_run, tmp_path):
     assert any("Content Security Policy" in complaint for complaint in browser.complaints())
 
 
-@pytest.mark.parametrize("what", ["killed", "no models", "nothing but events", "three axes"])
+@pytest.mark.parametrize(
+    "what", ["killed", "no models", "nothing but events", pytest.param("three axes", marks=pytest.mark.slow)]
+)
 def test_reports_of_other_runs_render_too(browser, first_run, tmp_path, hpcfwi, what):
     run = tmp_path / "run"
     if what == "three axes":
