@@ -112,7 +112,7 @@ def _tag(content: Any) -> str | None:
     if isinstance(content, dict) and "kind" not in content:
         return None
     kind = content["kind"] if isinstance(content, dict) else getattr(content, "kind", None)
-    return kind if kind in BUILT_IN else OWN
+    return kind if isinstance(kind, str) and kind in BUILT_IN else OWN
 
 
 MisfitSection = Annotated[

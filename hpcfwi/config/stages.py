@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from hpcfwi.config.inversion import KEYS_OF, InversionSection, OptimisationSection
 from hpcfwi.config.messages import validate
@@ -60,6 +60,12 @@ class StageSection(OptimisationSection):
                 "budget_core_hours: is that of the whole run, in [inversion]; a stage may have budget_hours"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """For the rest ``[inversion]`` holds, not the defaults."""
+        content: dict[str, Any] = serialize(self)
+        return {key: value for key, value in content.items() if key in self.model_fields_set}
 
     def merged(self, section: InversionSection, where: str = "stage") -> InversionSection:
         """``[inversion]`` with what the stage changes; keys that its optimiser does not have are left out.

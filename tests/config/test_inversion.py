@@ -25,6 +25,7 @@ def refused(**keys):
     [
         ({"step": 0.1}, 'step: is a key of optimizer = "adam", but it is "lbfgs"; take step out'),
         ({"batch": 4}, 'batch: is a key of optimizer = "adam" or "lbfgs-batch", but it is "lbfgs"; take batch out'),
+        ({"misfit": {"kind": []}}, "misfit.kind: is []; it should be text in quotes"),
         (
             {"optimizer": "adam", "ftol": 0.1},
             'ftol: is a key of optimizer = "lbfgs", but it is "adam"; take ftol out',
