@@ -72,7 +72,7 @@ def test_a_run_that_is_killed_at_twenty_random_moments_ends_with_the_same_bytes(
         if len(after) % 4:
             # amid a batch, an estimate of the wavelet or the change to the next stage
             wait_until(lambda: fresh(run_dir, known) or process.poll() is not None, every=0.005)  # noqa: B023
-            time.sleep(generator.uniform(0, 3 * work_s / KILLS))
+            time.sleep(generator.uniform(0, 1.2 * work_s / KILLS))
         else:
             time.sleep(generator.uniform(0.1, start_up_s))
         if process.poll() is not None:
@@ -82,7 +82,7 @@ def test_a_run_that_is_killed_at_twenty_random_moments_ends_with_the_same_bytes(
         process.communicate()
         after.append((logged_events(run_dir) or [{"event": "nothing"}])[-1]["event"])
     print("killed after", after)
-    assert len(after) >= KILLS // 2, after
+    assert len(after) >= 0.8 * KILLS, after
     done = hpcfwi(*command, "killed")
     assert done.returncode == 0, done.stderr
     assert history(run_dir) == history(whole)
