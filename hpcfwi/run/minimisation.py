@@ -95,15 +95,15 @@ class Minimisation:
         """Minimise, and write the results."""
         from hpcfwi.run.stage_run import StageRun
 
-        velocity, stages = self.problem.initial_velocity, stages_of(self.problem)
+        velocity = self.problem.initial_velocity
         self.minimisation_began = self.step_began = time.perf_counter()
-        for stage in stages:
+        for stage in stages_of(self.problem):
             recorded = [row for row in self.history.rows if row.stage == stage.number and row.iteration]
             self.stage = StageRun(
                 self.session, stage, velocity, self.shots, self.evaluations, self._on_evaluation, recorded
             )
             if stage.section is not None:
-                self._begin(stage, len(stages))
+                self._begin(stage)
                 self.stage_starts[len(self.evaluations) + 1] = stage.name
             known = self.config.data.file is None or bool(self.history.rows)
             result = self.stage.minimise(self._on_iteration, check=stage.number == 1 and not known)
@@ -128,19 +128,14 @@ class Minimisation:
         )
         return self._write_results(result, velocity)
 
-    def _begin(self, stage: Stage, stages: int) -> None:
+    def _begin(self, stage: Stage) -> None:
+        from hpcfwi.run.stage_run import stage_started
+
         problem = self.stage.problem
-        event = events.StageStarted(
-            stage=stage.number,
-            stages=stages,
-            title=stage.name,
-            grid=problem.domain.description,
-            shots=len(problem.survey),
-            iterations=problem.config.inversion.iterations,
-        )
+        event = stage_started(stage, problem, problem.config.inversion.iterations)
         self.log.write(event)
         self.session.print_line(
-            f"stage {stage.number} of {stages}, {stage.name}: {event.grid}, {counted(event.shots, 'shot')}, misfit "
+            f"stage {stage.number} of {event.stages}, {stage.name}: {event.grid}, {counted(event.shots, 'shot')}, misfit "
             f"{problem.config.inversion.misfit.kind}, at most {counted(event.iterations, 'iteration')}"
         )
 

